@@ -1,0 +1,75 @@
+# The one door. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := protos libs/core libs/directory libs/runtime services/registry services/locator services/peer
+PROTO_FILES := $(shell find protos/minga -name '*.proto' | sort)
+# `make test ARGS='-k name'` passes ARGS on.
+ARGS ?=
+
+.PHONY: help sync lock protos protos-check lint format type imports test demo up references clean check
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / - /' | column -t -s '-' -l 2 2>/dev/null || grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST)
+
+sync: $(VENV)/.synced  ## make the virtual environment from the hashed lock
+
+$(VENV)/.synced: requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Minga needs Python 3.11 or newer; set PYTHON=/path/to/python3")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the locked packages into $(VENV) ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ./,$(PACKAGES))
+	@touch $@
+
+lock: sync  ## resolve requirements.lock anew (network)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  $(foreach p,protos core directory runtime registry locator peer,--no-emit-package minga-$(p)) \
+	  $(addsuffix /pyproject.toml,$(PACKAGES)) requirements-dev.in --output-file requirements.lock
+
+protos: sync  ## generate the gRPC modules from protos/minga
+	@rm -rf protos/src/minga_protos/registry protos/src/minga_protos/peer protos/src/minga_protos/control
+	@$(BIN)/python -m grpc_tools.protoc -Iminga_protos=protos/minga \
+	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+	  --python_out=protos/src --mypy_out=quiet:protos/src --grpc_python_out=protos/src --mypy_grpc_out=quiet:protos/src \
+	  $(patsubst protos/minga/%,minga_protos/%,$(PROTO_FILES))
+	@find protos/src/minga_protos -mindepth 1 -type d -not -name __pycache__ -exec touch {}/__init__.py \;
+
+protos-check: protos  ## fail when generated code and protos differ
+	@git diff --exit-code --stat -- protos/src && test -z "$$(git status --porcelain -- protos/src)" || \
+	  { echo "protos/src differs from protos/minga: run 'make protos' and commit the result" >&2; exit 1; }
+
+lint: sync  ## ruff, format, mypy strict, import edges
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(MAKE) --no-print-directory type imports
+
+type: sync
+	$(BIN)/mypy
+
+imports: sync
+	$(BIN)/lint-imports
+
+format: sync  ## rewrite the code in the house's format
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+test: sync  ## every test
+	$(BIN)/python -m pytest $(ARGS)
+
+demo: sync  ## the whole main job on real files, told as it goes
+	$(BIN)/python demo/run.py $(ARGS)
+
+up: sync  ## a local network in the foreground until Ctrl-C
+	$(BIN)/minga up $(ARGS)
+
+references: sync  ## rewrite docs/ that are generated from the code
+	$(BIN)/python docs/generate.py
+
+check: lint protos-check test  ## what a commit must pass
+
+clean:  ## remove what was made here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

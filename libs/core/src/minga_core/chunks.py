@@ -1,0 +1,180 @@
+"""Chunk arithmetic: how a size is cut into chunks, and sets of chunks.
+
+The cut is a function of the size alone, so that every peer computes the same content id for the same bytes.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from minga_core.errors import InvalidArgumentError
+
+MIN_CHUNK_BYTES = 256 * 1024
+MAX_CHUNK_BYTES = 16 * 1024 * 1024
+_TARGET_CHUNK_COUNT = 256
+MAX_CHUNK_COUNT = 1 << 20
+MAX_CONTENT_BYTES = MAX_CHUNK_BYTES * MAX_CHUNK_COUNT
+"""16 TiB: keeps a manifest at or below 32 MiB."""
+
+
+def chunk_size_for(size_bytes: int) -> int:
+    """Chunk size of a content: clamp(next power of two of ceil(size / 256), 256 KiB, 16 MiB).
+
+    Raises InvalidArgumentError when size_bytes is negative or above MAX_CONTENT_BYTES.
+    """
+    if not 0 <= size_bytes <= MAX_CONTENT_BYTES:
+        raise InvalidArgumentError(f"a content has 0 to {MAX_CONTENT_BYTES:,} bytes, not {size_bytes:,}")
+    wanted = -(-size_bytes // _TARGET_CHUNK_COUNT)
+    power = 1 << max(0, wanted - 1).bit_length()
+    return max(MIN_CHUNK_BYTES, min(power, MAX_CHUNK_BYTES))
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How one content is cut. All of it follows from the size."""
+
+    size_bytes: int
+
+    def __post_init__(self) -> None:
+        chunk_size_for(self.size_bytes)
+
+    @property
+    def chunk_size_bytes(self) -> int:
+        """Size of every chunk but the last."""
+        return chunk_size_for(self.size_bytes)
+
+    @property
+    def chunk_count(self) -> int:
+        """0 for an empty content."""
+        return -(-self.size_bytes // self.chunk_size_bytes)
+
+    def offset(self, index: int) -> int:
+        """Where chunk `index` begins, in bytes from the start. Raises InvalidArgumentError when there is none."""
+        self._check(index)
+        return index * self.chunk_size_bytes
+
+    def length(self, index: int) -> int:
+        """Size of chunk `index` in bytes. Raises InvalidArgumentError when there is none."""
+        self._check(index)
+        return min(self.chunk_size_bytes, self.size_bytes - index * self.chunk_size_bytes)
+
+    def _check(self, index: int) -> None:
+        if not 0 <= index < self.chunk_count:
+            raise InvalidArgumentError(f"chunk {index} is none of 0 to {self.chunk_count - 1}")
+
+
+class ChunkSet:
+    """A mutable set of chunk indexes out of 0 … count-1, as a bitmap.
+
+    Bytes form: bit i of byte i // 8, least significant first; ceil(count / 8) bytes; bits past the count are zero.
+    """
+
+    __slots__ = ("_bits", "count")
+
+    def __init__(self, count: int, members: Iterable[int] = ()) -> None:
+        if not 0 <= count <= MAX_CHUNK_COUNT:
+            raise InvalidArgumentError(f"a chunk set counts 0 to {MAX_CHUNK_COUNT:,} chunks, not {count}")
+        self.count = count
+        self._bits = 0
+        for index in members:
+            self.add(index)
+
+    @classmethod
+    def full(cls, count: int) -> "ChunkSet":
+        """All chunks."""
+        made = cls(count)
+        made._bits = (1 << count) - 1
+        return made
+
+    @classmethod
+    def from_ranges(cls, count: int, ranges: Iterable[tuple[int, int]]) -> "ChunkSet":
+        """Chunks in half-open ranges (start, end). Raises InvalidArgumentError for one that is empty or outside."""
+        made = cls(count)
+        for start, end in ranges:
+            if not 0 <= start < end <= count:
+                raise InvalidArgumentError(f"chunks {start} to {end} are not a range within {count}")
+            made._bits |= ((1 << (end - start)) - 1) << start
+        return made
+
+    @classmethod
+    def from_bytes(cls, count: int, data: bytes) -> "ChunkSet":
+        """The set whose bytes form is `data`. Raises InvalidArgumentError when it is none for that count."""
+        made = cls(count)
+        bits = int.from_bytes(data, "little")
+        if len(data) != -(-count // 8) or bits >> count:
+            raise InvalidArgumentError(f"not a bitmap of {count} chunks")
+        made._bits = bits
+        return made
+
+    def to_bytes(self) -> bytes:
+        """The bytes form."""
+        return self._bits.to_bytes(-(-self.count // 8), "little")
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """Half-open ranges (start, end) of the members, ascending and apart."""
+        bits, base = self._bits, 0
+        while bits:
+            skip = (bits & -bits).bit_length() - 1
+            bits >>= skip
+            run = (~bits & (bits + 1)).bit_length() - 1
+            yield base + skip, base + skip + run
+            bits >>= run
+            base += skip + run
+
+    def add(self, index: int) -> None:
+        """Makes `index` a member. Raises InvalidArgumentError when it is outside."""
+        if not 0 <= index < self.count:
+            raise InvalidArgumentError(f"chunk {index} is outside of {self.count}")
+        self._bits |= 1 << index
+
+    def discard(self, index: int) -> None:
+        """Makes `index` no member; no error when it was none."""
+        if 0 <= index < self.count:
+            self._bits &= ~(1 << index)
+
+    def copy(self) -> "ChunkSet":
+        """Another set with the same members."""
+        return self._made(self._bits)
+
+    def _made(self, bits: int) -> "ChunkSet":
+        made = ChunkSet(self.count)
+        made._bits = bits
+        return made
+
+    def __contains__(self, index: int) -> bool:
+        return 0 <= index < self.count and bool(self._bits >> index & 1)
+
+    def __len__(self) -> int:
+        return self._bits.bit_count()
+
+    def __iter__(self) -> Iterator[int]:
+        for start, end in self.ranges():
+            yield from range(start, end)
+
+    def __bool__(self) -> bool:
+        return self._bits != 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ChunkSet) and (self.count, self._bits) == (other.count, other._bits)
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def __or__(self, other: "ChunkSet") -> "ChunkSet":
+        return self._made(self._bits | other._bits & ((1 << self.count) - 1))
+
+    def __and__(self, other: "ChunkSet") -> "ChunkSet":
+        return self._made(self._bits & other._bits)
+
+    def __sub__(self, other: "ChunkSet") -> "ChunkSet":
+        return self._made(self._bits & ~other._bits)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chunk is a member; true for a count of 0."""
+        return self._bits.bit_count() == self.count
+
+    def missing(self) -> "ChunkSet":
+        """The chunks that are not members."""
+        return self._made(((1 << self.count) - 1) & ~self._bits)
+
+    def __repr__(self) -> str:
+        return f"ChunkSet({len(self)}/{self.count})"

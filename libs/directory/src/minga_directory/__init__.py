@@ -1,0 +1,1 @@
+"""All knowledge of Redis: keys, records, scripts, and the ports that the services use."""

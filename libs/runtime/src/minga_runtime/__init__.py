@@ -1,0 +1,1 @@
+"""Process glue: settings, logs, metrics endpoint, health, error mapping, signals."""

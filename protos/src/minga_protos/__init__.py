@@ -1,0 +1,1 @@
+"""Generated gRPC modules. Do not edit: `make protos`."""

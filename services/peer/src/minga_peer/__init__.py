@@ -1,0 +1,1 @@
+"""The peer: the node daemon and the `minga` command."""

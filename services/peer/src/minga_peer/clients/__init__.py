@@ -1,0 +1,1 @@
+"""Clients of the other parts: registry, locator, peers, and the local daemon."""

@@ -1,0 +1,1 @@
+"""The swarm scheduler: pure decisions, no I/O."""

@@ -1,0 +1,156 @@
+"""What the scheduler is told, and what it tells: plain values, no sockets, clocks or disks.
+
+A *request* is one FetchChunks call for one chunk: the scheduler names the source and the candidates, the source picks
+one of them (`ChunkChosen`), and the request ends with exactly one of `ChunkArrived`, `ChunkCorrupt`, `RequestFailed`, or
+by the scheduler's own `CancelRequest` (after which nothing more about it is heard).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from minga_core.chunks import ChunkSet
+from minga_core.ids import PeerId
+
+
+class FailureReason(StrEnum):
+    """Why a request failed."""
+
+    LOST = "lost"
+    """The connection broke or never stood."""
+    BUSY = "busy"
+    """The source has no slot; see retry_after_seconds."""
+    NOT_HELD = "not_held"
+    """The source does not have the content (any more)."""
+    NOTHING_WANTED = "nothing_wanted"
+    """The source has none of the candidates now."""
+    CONTENT_CHANGED = "content_changed"
+    """The source's file changed under it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFound:
+    """A peer is said to have the content. Known sources are told again without harm."""
+
+    source: PeerId
+    complete: bool
+    same_zone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SourceHolds:
+    """A source says which chunks it has: all that it has when `snapshot`, else new ones."""
+
+    source: PeerId
+    chunks: ChunkSet
+    snapshot: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLost:
+    """The watch on a source broke or the source cannot be reached."""
+
+    source: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkChosen:
+    """The source says which of the candidates it is sending."""
+
+    request_id: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class BytesReceived:
+    """Part of a chunk came: a sign of life and a rate."""
+
+    request_id: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkArrived:
+    """A chunk came, passed its digest, and is on its way to the disk."""
+
+    request_id: int
+    index: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkCorrupt:
+    """A chunk failed its digest, or the source sent what was not asked for."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailed:
+    """A request ended without a chunk."""
+
+    request_id: int
+    reason: FailureReason
+    retry_after_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed; sent at the latest at the `wakeup_at` last returned."""
+
+
+Event = (
+    SourceFound
+    | SourceHolds
+    | SourceLost
+    | ChunkChosen
+    | BytesReceived
+    | ChunkArrived
+    | ChunkCorrupt
+    | RequestFailed
+    | Tick
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectSource:
+    """Open a channel to the source and watch its chunks."""
+
+    source: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class DropSource:
+    """Close channel and watch; requests to it are void. `why` is for the log."""
+
+    source: PeerId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestChunk:
+    """Ask the source for one of the candidates (ascending, at least one)."""
+
+    request_id: int
+    source: PeerId
+    candidates: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """Cancel the call."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class FindSources:
+    """Too few sources: ask the directory again. Not repeated more often than the config says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Every chunk is there."""
+
+
+Instruction = ConnectSource | DropSource | RequestChunk | CancelRequest | FindSources | Finished
