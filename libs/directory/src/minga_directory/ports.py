@@ -1,8 +1,8 @@
 """The two seams of the directory: what the registry writes through, and what the locator reads through.
 
-Both are implemented twice: in memory (`memory`) and on Redis (`redis_store`). One conformance suite runs over both, so the
-in-memory one may be trusted in the services' unit tests. All methods raise StoreUnavailableError, within their time
-limit, when the store is away; none of them ever hangs.
+Both are implemented twice: in memory (`memory`) and on Redis (`redis_store`). One conformance suite runs over both, so
+the in-memory one may be trusted in the services' unit tests. All methods raise StoreUnavailableError, within their
+time limit, when the store is away; none of them ever hangs.
 """
 
 from collections.abc import Sequence
@@ -122,8 +122,8 @@ class DirectoryWriter(Protocol):
     async def register(self, info: PeerInfo, ttl: timedelta) -> None:
         """Grants the lease. A greater generation takes over, and the table of the smaller one is dropped.
 
-        The same generation again renews and keeps the table. Raises LeaseSupersededError with the owner's address when a
-        greater generation holds the lease.
+        The same generation again renews and keeps the table. Raises LeaseSupersededError with the owner's address when
+        a greater generation holds the lease.
         """
         ...
 
@@ -177,7 +177,7 @@ class DirectoryReader(Protocol):
     async def find_content(
         self, content_id: ContentId, *, max_holders: int = 20
     ) -> tuple[Version | None, Sequence[Name]]:
-        """A content with its living holders, whatever it is called, and up to 100 of its names; None when nobody has it."""
+        """A content with its living holders, whatever it is called, and up to 100 of its names; None when unheld."""
         ...
 
     async def list_names(
@@ -202,8 +202,10 @@ class DirectoryReader(Protocol):
     async def place(
         self, name: Name, size_bytes: int, replicas: int, *, content_id: ContentId | None = None, margin_bytes: int = 0
     ) -> Sequence[PeerRecord]:
-        """Up to `replicas` living peers for an upload, by round robin over peers with room (free bytes ≥ size + margin),
-        never one that holds that content (or, without content_id, that name). Moves the shared placement cursor."""
+        """Up to `replicas` living peers for an upload, by round robin over those with room (free ≥ size + margin).
+
+        Never one that holds that content (or, without content_id, that name). Moves the shared placement cursor.
+        """
         ...
 
     async def stats(self) -> DirectoryStats:

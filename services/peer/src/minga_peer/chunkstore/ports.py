@@ -113,8 +113,11 @@ class ContentStore(Protocol):
         ...
 
     async def begin_part(self, name: Name, manifest: Manifest, *, published_ns: int, overwrite: bool) -> PartFile:
-        """Opens or resumes a part. Raises NameTakenError (another content has the name and not overwrite), NoSpaceError,
-        StorageError, AlreadyRunningError (the same part is being written already)."""
+        """Opens or resumes a part.
+
+        Raises NameTakenError (another content has the name, and not overwrite), NoSpaceError, StorageError,
+        AlreadyRunningError (the same part is being written already).
+        """
         ...
 
     async def remove(self, name: Name) -> FileRow:

@@ -1,8 +1,8 @@
 """What the scheduler is told, and what it tells: plain values, no sockets, clocks or disks.
 
 A *request* is one FetchChunks call for one chunk: the scheduler names the source and the candidates, the source picks
-one of them (`ChunkChosen`), and the request ends with exactly one of `ChunkArrived`, `ChunkCorrupt`, `RequestFailed`, or
-by the scheduler's own `CancelRequest` (after which nothing more about it is heard).
+one of them (`ChunkChosen`), and the request ends with exactly one of `ChunkArrived`, `ChunkCorrupt`, `RequestFailed`,
+or by the scheduler's own `CancelRequest` (after which nothing more about it is heard).
 """
 
 from collections.abc import Sequence
