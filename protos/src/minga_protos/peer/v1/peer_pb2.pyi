@@ -73,12 +73,15 @@ class FetchChunksRequest(_message.Message):
     WANTED_FIELD_NUMBER: _builtins.int
     MAX_CHUNKS_FIELD_NUMBER: _builtins.int
     PEER_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     content_id: _builtins.bytes
     """32 raw bytes."""
     max_chunks: _builtins.int
     """How many of them to send at most; 0 stands for 1; more than 64 is INVALID_ARGUMENT."""
     peer_id: _builtins.str
     """Peer id of the caller, empty for a client that is none; for fairness and logs."""
+    address: _builtins.str
+    """host:port on which the caller serves what it has, empty when it does not; it may be named to others as a source."""
     @_builtins.property
     def wanted(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkRange]:
         """Chunks that the caller wants now, as ranges that neither overlap nor descend; at most 1,024."""
@@ -90,10 +93,11 @@ class FetchChunksRequest(_message.Message):
         wanted: _abc.Iterable[Global___ChunkRange] | None = ...,
         max_chunks: _builtins.int = ...,
         peer_id: _builtins.str = ...,
+        address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "max_chunks", b"max_chunks", "peer_id", b"peer_id", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "content_id", b"content_id", "max_chunks", b"max_chunks", "peer_id", b"peer_id", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,224 @@
+"""Keeps the registry told: lease, heartbeats, table.
+
+::
+
+    UNREGISTERED ──register──► STALE ──push──► CURRENT ──heartbeat──► CURRENT
+         ▲                       ▲                │ table changed, or PUSH_TABLE, or revision mismatch
+         │                       └────────────────┘
+         └──── REGISTER_AGAIN, from anywhere; an answer lost is asked again with backoff
+
+One loop does all of it, one call after the other, so pushes of one peer never overlap. Whatever goes wrong, the loop goes
+on; only LeaseSupersededError ends it, because then another process is this peer.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+
+from minga_core.clock import Clock
+from minga_core.errors import (
+    LeaseSupersededError,
+    MingaError,
+    RegisterAgainError,
+    RegistryUnavailableError,
+    TableIncompleteError,
+    TableRevisionMismatchError,
+)
+from minga_core.records import FileRow, PeerInfo
+from minga_runtime.logs import log_event
+
+from minga_peer.chunkstore.table import LocalTable
+from minga_peer.clients.registry import Action, RegistryClient
+
+log = logging.getLogger(__name__)
+
+JITTER = 0.2
+"""Heartbeats are sent at the interval ± this share, so that a fleet does not beat in step (design: ± 20 %)."""
+FIRST_RETRY_SECONDS = 0.2
+MAX_RETRY_SECONDS = 3.0
+"""Well below a lease: after an outage every peer is back within one heartbeat."""
+GATHER_SECONDS = 0.05
+"""Changes that follow each other this closely go in one push."""
+
+
+class Announcer:
+    """Announces one peer. `run` is the loop; everything else only wakes it or looks at it."""
+
+    def __init__(
+        self,
+        registry: RegistryClient,
+        table: LocalTable,
+        peer_info: Callable[[], PeerInfo],
+        active_uploads: Callable[[], int],
+        clock: Clock,
+        *,
+        asked_ttl: timedelta | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._registry = registry
+        self._table = table
+        self._peer_info = peer_info
+        self._active_uploads = active_uploads
+        self._clock = clock
+        self._asked_ttl = asked_ttl
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
+        self._wake = asyncio.Event()
+        self._progress = asyncio.Condition()
+        self._ttl = timedelta(0)
+        self._interval = timedelta(seconds=1)
+        self._renewed_at: float | None = None
+        self._heartbeat_due = 0.0
+        self._pushed: int | None = None
+        self.problem = ""
+        """The last problem in one line; empty when all is well."""
+
+    @property
+    def registered(self) -> bool:
+        """Whether the lease lives, by this peer's own reckoning."""
+        return self._renewed_at is not None and self._clock.monotonic() < self._renewed_at + self._ttl.total_seconds()
+
+    @property
+    def announced_revision(self) -> int:
+        """The last table revision that the registry confirmed; -1 when there is none."""
+        return -1 if self._pushed is None else self._pushed
+
+    def table_changed(self) -> None:
+        """Wakes the loop to push a change."""
+        self._wake.set()
+
+    async def announced(self, row: FileRow, timeout: timedelta) -> int:
+        """The revision with which the registry has heard of `row`, which is in the table already.
+
+        Raises RegistryUnavailableError when it has not within `timeout`; it will all the same be told later.
+        """
+        wanted = self._table.revision
+        try:
+            async with asyncio.timeout(timeout.total_seconds()), self._progress:
+                await self._progress.wait_for(lambda: self.announced_revision >= wanted)
+        except TimeoutError:
+            raise RegistryUnavailableError(
+                f"{row.key.name} is stored, but the registry could not be told: {self.problem or 'no answer yet'}"
+            ) from None
+        return wanted
+
+    async def run(self) -> None:
+        """Runs until cancelled. Raises LeaseSupersededError when another process took the peer id over."""
+        retry_seconds = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                await self._step()
+                self._recovered()
+                retry_seconds = FIRST_RETRY_SECONDS
+                await self._pause_until_due()
+            except LeaseSupersededError:
+                raise
+            except (RegisterAgainError, TableRevisionMismatchError, TableIncompleteError) as error:
+                self._forget(error)
+            except MingaError as error:
+                self._failed(error)
+                await self._pause(retry_seconds * self._rng.uniform(0.5, 1.0))
+                retry_seconds = min(retry_seconds * 2, MAX_RETRY_SECONDS)
+
+    async def leave(self) -> None:
+        """Gives the lease up, so that nobody is sent here any more. Never raises; a lease left behind runs out."""
+        if self._renewed_at is None:
+            return
+        info = self._peer_info()
+        with suppress(MingaError):
+            await self._registry.leave(info.peer_id, info.generation)
+        self._renewed_at = None
+
+    async def _step(self) -> None:
+        """The one call that is due now."""
+        if self._renewed_at is None:
+            await self._register()
+        elif self._pushed != self._table.revision:
+            await self._push()
+        elif self._clock.monotonic() >= self._heartbeat_due:
+            await self._heartbeat()
+
+    async def _register(self) -> None:
+        info = self._peer_info()
+        asked_at = self._clock.monotonic()
+        self._ttl, self._interval = await self._registry.register(info, self._asked_ttl)
+        self._pushed = None
+        self._renewed(asked_at)
+        log_event(
+            log, logging.INFO, "lease_granted", peer_id=info.peer_id, ttl_seconds=self._ttl.total_seconds(),
+            registry=self._registry.address,
+        )
+
+    async def _push(self) -> None:
+        info = self._peer_info()
+        if self._clock.monotonic() >= self._heartbeat_due:
+            # A long push must not cost the lease.
+            await self._heartbeat()
+            if self._renewed_at is None:
+                return
+        change = None if self._pushed is None else self._table.change_since(self._pushed)
+        if change is None:
+            rows, revision = self._table.snapshot()
+            pushed = await self._registry.push_whole(info.peer_id, info.generation, rows, revision)
+            log_event(log, logging.INFO, "table_pushed", rows=len(rows), revision=revision)
+        else:
+            pushed = await self._registry.push_change(info.peer_id, info.generation, change)
+        self._pushed = pushed
+        async with self._progress:
+            self._progress.notify_all()
+
+    async def _heartbeat(self) -> None:
+        info = self._peer_info()
+        asked_at = self._clock.monotonic()
+        action = await self._registry.heartbeat(
+            info.peer_id,
+            info.generation,
+            table_revision=self.announced_revision if self._pushed is not None else 0,
+            free_bytes=info.free_bytes,
+            active_uploads=self._active_uploads(),
+        )
+        if action is Action.REGISTER_AGAIN:
+            raise RegisterAgainError("the registry does not know this peer (any more)")
+        self._renewed(asked_at)
+        if action is Action.PUSH_TABLE and self._pushed is not None:
+            log_event(log, logging.INFO, "table_asked_again", revision=self._pushed)
+            self._pushed = None
+
+    def _renewed(self, asked_at: float) -> None:
+        """The lease counts from when it was asked for, which is never later than when the store set it."""
+        self._renewed_at = asked_at
+        jitter = self._rng.uniform(1 - JITTER, 1 + JITTER)
+        self._heartbeat_due = self._clock.monotonic() + self._interval.total_seconds() * jitter
+
+    def _forget(self, error: MingaError) -> None:
+        log_event(log, logging.INFO, "announcing_again", reason=error)
+        self._pushed = None
+        if isinstance(error, RegisterAgainError):
+            self._renewed_at = None
+
+    def _failed(self, error: MingaError) -> None:
+        if not self.problem:
+            log_event(log, logging.WARNING, "registry_away", registry=self._registry.address, error=error)
+        self.problem = str(error)
+
+    def _recovered(self) -> None:
+        if self.problem:
+            log_event(log, logging.INFO, "registry_back", registry=self._registry.address)
+        self.problem = ""
+
+    async def _pause_until_due(self) -> None:
+        """Waits for the next heartbeat or a change of the table, and then for the change's companions."""
+        if self._renewed_at is None or self._pushed is None:
+            return
+        if self._pushed == self._table.revision:
+            await self._pause(max(0.0, self._heartbeat_due - self._clock.monotonic()))
+        if self._pushed != self._table.revision:
+            await asyncio.sleep(GATHER_SECONDS)
+
+    async def _pause(self, seconds: float) -> None:
+        self._wake.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()

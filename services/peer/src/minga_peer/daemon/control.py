@@ -1,0 +1,174 @@
+"""The control service: what the local `minga` command may ask of this daemon. Messages of the contract stop here."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from minga_core.clock import Clock
+from minga_core.errors import RegistryUnavailableError
+from minga_core.ids import ContentId, PeerId
+from minga_core.names import parse_name
+from minga_core.records import FileRow, PeerInfo
+from minga_protos.control.v1 import control_pb2 as pb
+from minga_protos.control.v1.control_pb2_grpc import ControlServiceServicer
+
+from minga_peer.chunkstore.ports import ContentStore
+from minga_peer.chunkstore.table import LocalTable
+from minga_peer.clients.wire import timestamp_of
+from minga_peer.daemon.announcer import Announcer
+from minga_peer.daemon.downloads import Downloads, Job
+from minga_peer.transfer.download import DownloadRequest
+from minga_peer.transfer.progress import DownloadPhase, Progress
+
+ANNOUNCE_WAIT = timedelta(seconds=5)
+"""How long a finished command waits for the registry to hear of it; it is done all the same."""
+
+_PHASES = {
+    DownloadPhase.LOCATING: pb.DOWNLOAD_PHASE_LOCATING,
+    DownloadPhase.FETCHING: pb.DOWNLOAD_PHASE_FETCHING,
+    DownloadPhase.WAITING: pb.DOWNLOAD_PHASE_WAITING,
+    DownloadPhase.FINISHING: pb.DOWNLOAD_PHASE_FINISHING,
+    DownloadPhase.DONE: pb.DOWNLOAD_PHASE_DONE,
+    DownloadPhase.ALREADY_PRESENT: pb.DOWNLOAD_PHASE_ALREADY_PRESENT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonFacts:
+    """What a status tells that does not change."""
+
+    registry: str
+    locator: str
+    started_at: float
+    """By the monotonic clock."""
+    source_wait: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficCounts:
+    """Payload since the start, read when asked for."""
+
+    sent_bytes: Callable[[], int]
+    received_bytes: Callable[[], int]
+    active_uploads: Callable[[], int]
+
+
+class ControlService(ControlServiceServicer):
+    """Implements `minga.control.v1.ControlService`."""
+
+    def __init__(
+        self,
+        store: ContentStore,
+        table: LocalTable,
+        announcer: Announcer,
+        downloads: Downloads,
+        peer_info: Callable[[], PeerInfo],
+        traffic: TrafficCounts,
+        facts: DaemonFacts,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._table = table
+        self._announcer = announcer
+        self._downloads = downloads
+        self._peer_info = peer_info
+        self._traffic = traffic
+        self._facts = facts
+        self._clock = clock
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:  # noqa: N802
+        """See the contract."""
+        info, status = self._peer_info(), self._store.status()
+        uptime = Duration()
+        uptime.FromTimedelta(timedelta(seconds=self._clock.monotonic() - self._facts.started_at))
+        return pb.GetStatusResponse(
+            peer_id=info.peer_id,
+            generation=info.generation,
+            address=info.address,
+            share_dir=str(self._store.root),
+            registered=self._announcer.registered,
+            registry_problem=self._announcer.problem,
+            table_revision=self._table.revision,
+            announced_revision=self._announcer.announced_revision,
+            file_count=status.file_count,
+            shared_bytes=status.shared_bytes,
+            pending_hash_count=status.pending_hash_count,
+            free_bytes=status.free_bytes,
+            sent_bytes=self._traffic.sent_bytes(),
+            received_bytes=self._traffic.received_bytes(),
+            downloads=[_transfer(job) for job in self._downloads.jobs],
+            active_uploads=self._traffic.active_uploads(),
+            registry=self._facts.registry,
+            locator=self._facts.locator,
+            software_version=info.software_version,
+            uptime=uptime,
+            pid=os.getpid(),
+            problems=list(status.problems),
+        )
+
+    async def Download(  # noqa: N802
+        self, request: pb.DownloadRequest, context: Any
+    ) -> AsyncIterator[pb.DownloadResponse]:
+        """See the contract."""
+        wanted = DownloadRequest(
+            parse_name(request.name),
+            ContentId(request.content_id) if request.content_id else None,
+            overwrite=request.overwrite,
+            source_wait=self._source_wait(request),
+        )
+        async with aclosing(self._downloads.follow(wanted)) as steps:
+            async for progress, row in steps:
+                if row is not None:
+                    await self._tell_registry(row)
+                yield _response(progress)
+
+    def _source_wait(self, request: pb.DownloadRequest) -> timedelta | None:
+        """Unset: the daemon's setting; 0: never give up."""
+        if not request.HasField("source_wait"):
+            return self._facts.source_wait
+        asked = request.source_wait.ToTimedelta()
+        return asked if asked > timedelta(0) else None
+
+    async def RemoveFile(  # noqa: N802
+        self, request: pb.RemoveFileRequest, context: Any
+    ) -> pb.RemoveFileResponse:
+        """See the contract."""
+        row = await self._store.remove(parse_name(request.name))
+        await self._tell_registry(row)
+        return pb.RemoveFileResponse(modified_time=timestamp_of(row.modified_ns))
+
+    async def _tell_registry(self, row: FileRow) -> None:
+        """Gives the registry a moment to hear of a change; when it is away, it will be told once it is back."""
+        if self._announcer.registered:
+            with suppress(RegistryUnavailableError):
+                await self._announcer.announced(row, ANNOUNCE_WAIT)
+
+
+def _transfer(job: Job) -> pb.TransferStatus:
+    progress = job.progress
+    return pb.TransferStatus(
+        name=job.request.name,
+        content_id=progress.content_id.raw if progress.content_id else b"",
+        size_bytes=progress.size_bytes,
+        held_bytes=progress.held_bytes,
+        rate_bytes_per_second=job.rate(),
+        active_source_count=len(progress.received_by_source),
+    )
+
+
+def _response(progress: Progress) -> pb.DownloadResponse:
+    by_amount: list[tuple[PeerId, int]] = sorted(progress.received_by_source.items(), key=lambda item: -item[1])
+    return pb.DownloadResponse(
+        phase=_PHASES[progress.phase],
+        size_bytes=progress.size_bytes,
+        held_bytes=progress.held_bytes,
+        resumed_bytes=progress.resumed_bytes,
+        sources=[pb.SourceProgress(peer_id=peer_id, received_bytes=count) for peer_id, count in by_amount],
+        message=progress.message,
+        content_id=progress.content_id.raw if progress.content_id else b"",
+        path=str(progress.path) if progress.path else "",
+    )

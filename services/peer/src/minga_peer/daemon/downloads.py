@@ -1,0 +1,164 @@
+"""The daemon's downloads: one job for each file being downloaded, however many ask for it."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from minga_core.clock import Clock
+from minga_core.errors import LimitExceededError
+from minga_core.ids import ContentId
+from minga_core.manifest import Manifest
+from minga_core.names import Name
+from minga_core.records import FileRow
+
+from minga_peer.chunkstore.ports import ContentStore, PartFile
+from minga_peer.clients.wire import SourceAddress
+from minga_peer.transfer.download import Downloader, DownloadRequest, Finished
+from minga_peer.transfer.locating import Directory
+from minga_peer.transfer.progress import DownloadPhase, Progress
+
+log = logging.getLogger(__name__)
+
+MAX_JOBS = 256
+"""Downloads at once; one more is refused. Commands that fetch folders keep far below it."""
+RATE_WINDOW_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreDestination:
+    """Downloads go into the shared folder."""
+
+    store: ContentStore
+
+    async def present(self, name: Name, content_id: ContentId) -> Path | None:
+        """See Destination; answered from the index, nothing is hashed."""
+        row = self.store.find(name)
+        return self.store.path_of(name) if row is not None and row.key.content_id == content_id else None
+
+    async def begin_part(self, name: Name, manifest: Manifest, *, published_ns: int, overwrite: bool) -> PartFile:
+        """See Destination."""
+        return await self.store.begin_part(name, manifest, published_ns=published_ns, overwrite=overwrite)
+
+    def path_of(self, name: Name) -> Path:
+        """See Destination."""
+        return self.store.path_of(name)
+
+
+@dataclass(slots=True)
+class Job:
+    """One file being downloaded."""
+
+    request: DownloadRequest
+    task: asyncio.Task[Finished] | None = None
+    progress: Progress = field(default_factory=lambda: Progress(DownloadPhase.LOCATING))
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    followers: int = 0
+    marks: list[tuple[float, int]] = field(default_factory=list)
+    """(monotonic seconds, held bytes) of the last few seconds, for the rate."""
+
+    def rate(self) -> float:
+        """Bytes a second over the last few seconds."""
+        if len(self.marks) < 2:
+            return 0.0
+        (start, first), (end, last) = self.marks[0], self.marks[-1]
+        return max(0.0, (last - first) / (end - start)) if end > start else 0.0
+
+
+class Downloads:
+    """Runs jobs. A job whose last follower goes away is cancelled; its verified chunks are kept."""
+
+    def __init__(self, downloader: Downloader, directory: Directory, clock: Clock) -> None:
+        self._downloader = downloader
+        self._directory = directory
+        self._clock = clock
+        self._jobs: dict[tuple[Name, ContentId | None], Job] = {}
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Those under way."""
+        return list(self._jobs.values())
+
+    async def follow(self, request: DownloadRequest) -> AsyncIterator[tuple[Progress, FileRow | None]]:
+        """Starts the download, or joins it when it is under way; progress as it changes, the row with the last item.
+
+        The row is None when the file was there already. Raises what `Downloader.download` raises, and
+        LimitExceededError.
+        """
+        request = await self._resolved(request)
+        key = (request.name, request.content_id)
+        job = self._jobs.get(key) or self._start(key, request)
+        job.followers += 1
+        try:
+            async with aclosing(self._changes(job)) as changes:
+                async for progress in changes:
+                    yield progress, None
+            if job.task is None:
+                raise RuntimeError("a job has a task")
+            finished = await asyncio.shield(job.task)
+            yield finished.progress, finished.row
+        finally:
+            job.followers -= 1
+            if job.followers == 0:
+                await self._end(key, job)
+
+    async def _resolved(self, request: DownloadRequest) -> DownloadRequest:
+        """The request with its version pinned, so that all who mean the same content share a job."""
+        if request.content_id is not None and request.published_ns is not None:
+            return request
+        located = await self._directory.locate(request.name, request.content_id)
+        return replace(
+            request, content_id=located.content_id, sources=located.sources, published_ns=located.published_ns
+        )
+
+    async def replicate(
+        self, name: Name, content_id: ContentId, sources: list[SourceAddress], *, overwrite: bool, published_ns: int
+    ) -> AsyncIterator[tuple[Progress, FileRow | None]]:
+        """A download from given sources. See `Replicator` in `transfer.service`."""
+        request = DownloadRequest(name, content_id, overwrite=overwrite, sources=sources, published_ns=published_ns)
+        async with aclosing(self.follow(request)) as steps:
+            async for step in steps:
+                yield step
+
+    async def aclose(self) -> None:
+        """Stops every job and waits for it."""
+        for key, job in list(self._jobs.items()):
+            await self._end(key, job)
+
+    def _start(self, key: tuple[Name, ContentId | None], request: DownloadRequest) -> Job:
+        if len(self._jobs) >= MAX_JOBS:
+            raise LimitExceededError(f"{MAX_JOBS} downloads are under way; try again when some are done")
+        job = self._jobs[key] = Job(request)
+        job.task = asyncio.create_task(
+            self._downloader.download(request, lambda progress: self._note(job, progress)),
+            name=f"download-{request.name}",
+        )
+        job.task.add_done_callback(lambda _: job.changed.set())
+        return job
+
+    def _note(self, job: Job, progress: Progress) -> None:
+        now = self._clock.monotonic()
+        job.progress = progress
+        job.marks.append((now, progress.held_bytes))
+        while len(job.marks) > 2 and job.marks[0][0] < now - RATE_WINDOW_SECONDS:
+            job.marks.pop(0)
+        job.changed.set()
+
+    @staticmethod
+    async def _changes(job: Job) -> AsyncIterator[Progress]:
+        """Progress each time it changed, until the job is done; a slow follower skips some."""
+        while job.task is not None and not job.task.done():
+            yield job.progress
+            job.changed.clear()
+            if not job.task.done():
+                await job.changed.wait()
+
+    async def _end(self, key: tuple[Name, ContentId | None], job: Job) -> None:
+        if self._jobs.get(key) is job:
+            del self._jobs[key]
+        if job.task is not None:
+            job.task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await job.task

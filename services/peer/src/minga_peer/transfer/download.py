@@ -1,0 +1,309 @@
+"""One file from the network into place: locate, manifest, swarm, commit.
+
+::
+
+    LOCATING ──► FETCHING ⇄ WAITING ──► FINISHING ──► DONE
+        └────► ALREADY_PRESENT
+
+What differs between a daemon and a lone command is where the bytes go: see `Destination`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+from minga_core.chunks import ChunkSet, Geometry
+from minga_core.clock import Clock
+from minga_core.errors import MingaError, NoSourcesError
+from minga_core.ids import ContentId, PeerId
+from minga_core.manifest import Manifest
+from minga_core.names import Name
+from minga_core.records import FileRow
+from minga_core.units import format_seconds
+from minga_runtime.logs import log_event
+
+from minga_peer.chunkstore.ports import PartFile
+from minga_peer.clients.peer import PeerConnections
+from minga_peer.clients.wire import SourceAddress
+from minga_peer.swarm.config import SwarmConfig
+from minga_peer.transfer.locating import Directory, Located, ManifestFetcher
+from minga_peer.transfer.progress import DownloadPhase, Progress
+from minga_peer.transfer.swarming import SwarmDownload
+
+log = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 0.25
+RETRY_SECONDS = 1.0
+"""How often the directory is asked again while nobody can give the manifest."""
+
+OnProgress = Callable[[Progress], None]
+
+
+class Destination(Protocol):
+    """Where downloaded files go."""
+
+    async def present(self, name: Name, content_id: ContentId) -> Path | None:
+        """Where the file is, when it is there already and whole."""
+        ...
+
+    async def begin_part(self, name: Name, manifest: Manifest, *, published_ns: int, overwrite: bool) -> PartFile:
+        """See ContentStore.begin_part."""
+        ...
+
+    def path_of(self, name: Name) -> Path:
+        """Where the finished file will be."""
+        ...
+
+
+class TransferMetrics(Protocol):
+    """What downloads count."""
+
+    def received(self, source: PeerId, payload_bytes: int) -> None:
+        """A chunk came and was verified."""
+        ...
+
+    def corrupt(self, source: PeerId) -> None:
+        """A source sent a wrong chunk."""
+        ...
+
+
+class NoTransferMetrics:
+    """Counts nothing."""
+
+    def received(self, source: PeerId, payload_bytes: int) -> None:
+        """See TransferMetrics."""
+
+    def corrupt(self, source: PeerId) -> None:
+        """See TransferMetrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadRequest:
+    """What to download, and how patient to be."""
+
+    name: Name
+    content_id: ContentId | None = None
+    """Pins a version; None: the newest."""
+    overwrite: bool = False
+    source_wait: timedelta | None = None
+    """Give up when no source was reachable for this long; None: never."""
+    sources: list[SourceAddress] = field(default_factory=list)
+    """Peers known beforehand; with content_id and published_ns the locator is not needed to begin."""
+    published_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A download that is done."""
+
+    progress: Progress
+    row: FileRow | None
+    """None when the file was there already."""
+
+
+class Downloader:
+    """Downloads files into a destination. One for a process; any number of downloads at once."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        directory: Directory,
+        connections: PeerConnections,
+        clock: Clock,
+        *,
+        caller: SourceAddress | None = None,
+        config: SwarmConfig | None = None,
+        metrics: TransferMetrics | None = None,
+    ) -> None:
+        self._destination = destination
+        self._directory = directory
+        self._connections = connections
+        self._clock = clock
+        self._caller = caller
+        self._config = config or SwarmConfig()
+        self._metrics = metrics or NoTransferMetrics()
+        self._manifests = ManifestFetcher(connections)
+
+    async def download(self, request: DownloadRequest, on_progress: OnProgress) -> Finished:
+        """Downloads one file and returns once it is whole and in place. Safe to retry: it resumes.
+
+        Raises FileNotFoundInDirectoryError, NameTakenError, NoSpaceError, StorageError, NoSourcesError,
+        LocatorUnavailableError, AlreadyRunningError. However it ends, verified chunks are kept.
+        """
+        on_progress(Progress(DownloadPhase.LOCATING))
+        located = await self._locate(request)
+        path = await self._destination.present(request.name, located.content_id)
+        if path is not None:
+            return Finished(_present(located, path, on_progress), None)
+        manifest = await self._manifest(request, located, on_progress)
+        part = await self._destination.begin_part(
+            request.name, manifest, published_ns=located.published_ns, overwrite=request.overwrite
+        )
+        try:
+            return await self._fill(request, located, part, on_progress)
+        finally:
+            await part.close()
+
+    async def _locate(self, request: DownloadRequest) -> Located:
+        if request.content_id is not None and request.published_ns is not None:
+            return Located(request.name, request.content_id, 0, request.published_ns, request.sources)
+        return await self._directory.locate(request.name, request.content_id)
+
+    async def _manifest(self, request: DownloadRequest, located: Located, on_progress: OnProgress) -> Manifest:
+        """The manifest, from the located sources or, as long as the caller is patient, from those that turn up."""
+        patience = _Patience(self._clock, request)
+        sources = located.sources
+        while True:
+            manifest = await self._manifests.fetch(located.content_id, sources)
+            if manifest is not None:
+                return manifest
+            patience.check()
+            message = "no source is reachable; waiting for one to come back"
+            on_progress(
+                Progress(
+                    DownloadPhase.WAITING, located.size_bytes, message=message, content_id=located.content_id
+                )
+            )
+            await asyncio.sleep(RETRY_SECONDS)
+            try:
+                sources = await self._directory.sources(located.content_id) or sources
+            except MingaError as error:
+                log_event(log, logging.DEBUG, "directory_away", error=error)
+
+    async def _fill(
+        self, request: DownloadRequest, located: Located, part: PartFile, on_progress: OnProgress
+    ) -> Finished:
+        started = self._clock.monotonic()
+        swarm = self._swarm(part)
+        meter = _Meter(part, swarm, located.content_id)
+        on_progress(meter.progress())
+        await self._run_swarm(request, located, swarm, meter, on_progress)
+        on_progress(replace(meter.progress(), phase=DownloadPhase.FINISHING))
+        row = await part.commit()
+        done = replace(
+            meter.progress(), phase=DownloadPhase.DONE, message="", path=self._destination.path_of(request.name)
+        )
+        self._log_done(request, done, swarm, started)
+        on_progress(done)
+        return Finished(done, row)
+
+    def _swarm(self, part: PartFile) -> SwarmDownload:
+        content_id = part.manifest.content_id
+
+        async def find_sources() -> list[SourceAddress]:
+            return await self._directory.sources(content_id)
+
+        return SwarmDownload(
+            part,
+            connections=self._connections,
+            find_sources=find_sources,
+            clock=self._clock,
+            caller=self._caller,
+            config=self._config,
+            on_received=self._metrics.received,
+            on_corrupt=self._metrics.corrupt,
+        )
+
+    async def _run_swarm(
+        self, request: DownloadRequest, located: Located, swarm: SwarmDownload, meter: "_Meter", on_progress: OnProgress
+    ) -> None:
+        """Runs the swarm to its end, telling progress and watching the caller's patience meanwhile."""
+        running = asyncio.create_task(swarm.run(located.sources), name=f"swarm-{located.content_id.short}")
+        try:
+            while not (await asyncio.wait({running}, timeout=PROGRESS_SECONDS))[0]:
+                on_progress(meter.progress())
+                _check_wait(request, swarm.waiting_seconds)
+            await running
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    def _log_done(self, request: DownloadRequest, done: Progress, swarm: SwarmDownload, started: float) -> None:
+        seconds = self._clock.monotonic() - started
+        snapshot = swarm.scheduler.snapshot()
+        log_event(
+            log,
+            logging.INFO,
+            "download_finished",
+            name=request.name,
+            content_id=done.content_id,
+            size_bytes=done.size_bytes,
+            resumed_bytes=done.resumed_bytes,
+            seconds=round(seconds, 3),
+            sources=len(done.received_by_source),
+            hedges=snapshot.hedges,
+            duplicates=snapshot.duplicates,
+        )
+
+
+class _Meter:
+    """What a running download has, as progress."""
+
+    def __init__(self, part: PartFile, swarm: SwarmDownload, content_id: ContentId) -> None:
+        self._swarm = swarm
+        self._geometry = part.manifest.geometry
+        self._content_id = content_id
+        self._resumed_bytes = _bytes_of(part.held, self._geometry)
+
+    def progress(self) -> Progress:
+        waiting = self._swarm.waiting_seconds
+        received = dict(self._swarm.received_by_source)
+        message = ""
+        if waiting > 0:
+            away = f" ({self._swarm.directory_problem})" if self._swarm.directory_problem else ""
+            message = f"no source is reachable since {format_seconds(waiting)}{away}; it goes on when one is back"
+        return Progress(
+            DownloadPhase.WAITING if message else DownloadPhase.FETCHING,
+            self._geometry.size_bytes,
+            _bytes_of(self._swarm.scheduler.held, self._geometry),
+            self._resumed_bytes,
+            received,
+            message,
+            self._content_id,
+        )
+
+
+class _Patience:
+    """How long the caller still waits for any source."""
+
+    def __init__(self, clock: Clock, request: DownloadRequest) -> None:
+        self._clock = clock
+        self._request = request
+        self._since = clock.monotonic()
+
+    def check(self) -> None:
+        """Raises NoSourcesError once it is used up."""
+        _check_wait(self._request, self._clock.monotonic() - self._since)
+
+
+def _check_wait(request: DownloadRequest, waited_seconds: float) -> None:
+    limit = request.source_wait
+    if limit is not None and waited_seconds > limit.total_seconds():
+        raise NoSourcesError(
+            f"no source of {request.name} was reachable for {format_seconds(waited_seconds)}",
+            hint="what was fetched is kept: run the same command again to go on",
+        )
+
+
+def _present(located: Located, path: Path, on_progress: OnProgress) -> Progress:
+    done = Progress(
+        DownloadPhase.ALREADY_PRESENT,
+        located.size_bytes,
+        located.size_bytes,
+        located.size_bytes,
+        content_id=located.content_id,
+        path=path,
+    )
+    on_progress(done)
+    return done
+
+
+def _bytes_of(held: ChunkSet, geometry: Geometry) -> int:
+    """Payload bytes of a set of chunks."""
+    count = geometry.chunk_count
+    total = len(held) * geometry.chunk_size_bytes
+    return total - (geometry.chunk_size_bytes - geometry.length(count - 1)) if count - 1 in held else total

@@ -1,0 +1,226 @@
+"""The peer's gRPC service: contract in, content store out. Messages of the contract stop here."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Any, Protocol
+
+import grpc
+from minga_core.chunks import ChunkSet
+from minga_core.errors import BusyError, ContentNotHeldError, InvalidArgumentError
+from minga_core.ids import ContentId
+from minga_core.names import Name, parse_name
+from minga_core.records import FileRow
+from minga_protos.peer.v1 import peer_pb2 as pb
+
+from minga_peer.chunkstore.ports import ContentStore
+from minga_peer.clients.codec import MAX_PIECE_BYTES, data_deserializer, data_serializer, pieces
+from minga_peer.clients.wire import (
+    DATA_FIELD_OF_FETCH,
+    DATA_FIELD_OF_STORE,
+    MAX_SOURCES,
+    PEER_SERVICE,
+    SourceAddress,
+    nanos_of,
+    ranges_from_pb,
+    ranges_to_pb,
+    source_from_caller,
+    sources_from_pb,
+    sources_to_pb,
+)
+from minga_peer.transfer.progress import Progress
+from minga_peer.transfer.receiving import UploadReceiver
+from minga_peer.transfer.serving import RecentTakers, ServedCounts, UploadSlots
+
+MAX_CHUNKS_A_CALL = 64
+MAX_RANGES = 1024
+
+
+class Announcer(Protocol):
+    """Tells the registry what is shared here."""
+
+    async def announced(self, row: FileRow, timeout: timedelta) -> int:
+        """The table revision with which the registry has heard of `row`.
+
+        Raises RegistryUnavailableError when it has not within `timeout`; it will all the same be told later.
+        """
+        ...
+
+
+class Replicator(Protocol):
+    """Downloads into the shared folder."""
+
+    def replicate(
+        self, name: Name, content_id: ContentId, sources: list[SourceAddress], *, overwrite: bool, published_ns: int
+    ) -> AsyncIterator[tuple[Progress, FileRow | None]]:
+        """Progress, and in the last item the finished row."""
+        ...
+
+
+class ServiceMetrics(Protocol):
+    """What the service counts."""
+
+    def sent(self, payload_bytes: int) -> None:
+        """A chunk went out whole."""
+        ...
+
+    def stored(self, payload_bytes: int) -> None:
+        """A chunk of an upload came in and was verified."""
+        ...
+
+    def busy(self) -> None:
+        """A caller was turned away."""
+        ...
+
+
+class PeerService:
+    """Implements `minga.peer.v1.PeerService` over a ContentStore."""
+
+    def __init__(
+        self,
+        store: ContentStore,
+        *,
+        announcer: Announcer,
+        replicator: Replicator,
+        metrics: ServiceMetrics,
+        slots: UploadSlots,
+        announce_timeout: timedelta = timedelta(seconds=10),
+    ) -> None:
+        self._store = store
+        self._announcer = announcer
+        self._replicator = replicator
+        self._metrics = metrics
+        self._announce_timeout = announce_timeout
+        self._receiver = UploadReceiver(store, metrics)
+        self._served = ServedCounts()
+        self._takers = RecentTakers()
+        self._slots = slots
+
+    async def get_manifest(self, request: pb.GetManifestRequest, context: Any) -> AsyncIterator[pb.GetManifestResponse]:
+        """See the contract."""
+        encoded = (await self._store.manifest(ContentId(request.content_id))).encode()
+        for start in range(0, len(encoded), MAX_PIECE_BYTES):
+            yield pb.GetManifestResponse(part=encoded[start : start + MAX_PIECE_BYTES])
+
+    async def fetch_chunks(
+        self, request: pb.FetchChunksRequest, context: Any
+    ) -> AsyncIterator[pb.FetchChunksResponse | memoryview]:
+        """See the contract."""
+        content_id = ContentId(request.content_id)
+        caller = source_from_caller(request)
+        if not 0 <= request.max_chunks <= MAX_CHUNKS_A_CALL:
+            raise InvalidArgumentError(f"max_chunks is 0 to {MAX_CHUNKS_A_CALL}, not {request.max_chunks}")
+        wanted = self._wanted(content_id, request)
+        try:
+            with self._slots.taken():
+                for _ in range(max(1, request.max_chunks)):
+                    sendable = wanted & (self._store.held(content_id) or ChunkSet(wanted.count))
+                    if not sendable:
+                        return
+                    index = self._served.choose(content_id, sendable)
+                    wanted.discard(index)
+                    if caller is not None:
+                        self._takers.note(content_id, caller)
+                    async for item in self._send(content_id, index):
+                        yield item
+        except BusyError as error:
+            self._metrics.busy()
+            others = sources_to_pb(self._takers.others(content_id, caller))
+            millis = int(error.retry_after / timedelta(milliseconds=1))
+            yield pb.FetchChunksResponse(busy=pb.Busy(retry_after_millis=millis, sources=others))
+
+    def _wanted(self, content_id: ContentId, request: pb.FetchChunksRequest) -> ChunkSet:
+        held = self._store.held(content_id)
+        if held is None:
+            raise ContentNotHeldError(f"{content_id.short} is not held here")
+        if not 0 < len(request.wanted) <= MAX_RANGES:
+            raise InvalidArgumentError(f"wanted has 1 to {MAX_RANGES} ranges, not {len(request.wanted)}")
+        return ranges_from_pb(held.count, request.wanted)
+
+    async def _send(self, content_id: ContentId, index: int) -> AsyncIterator[pb.FetchChunksResponse | memoryview]:
+        sent = False
+        try:
+            data = await self._store.read_chunk(content_id, index)
+            yield pb.FetchChunksResponse(chunk=pb.ChunkHeader(index=index, size_bytes=len(data)))
+            for piece in pieces(data):
+                yield piece
+            sent = True
+            self._metrics.sent(len(data))
+        finally:
+            if not sent:
+                self._served.take_back(content_id, index)
+
+    async def watch_chunks(self, request: pb.WatchChunksRequest, context: Any) -> AsyncIterator[pb.WatchChunksResponse]:
+        """See the contract."""
+        content_id = ContentId(request.content_id)
+        async with aclosing(self._store.watch(content_id)) as news:
+            async for chunks in news:
+                held = self._store.held(content_id)
+                complete = held is not None and held.complete
+                yield pb.WatchChunksResponse(held=ranges_to_pb(chunks), complete=complete)
+                if complete:
+                    return
+
+    async def store_file(
+        self, requests: AsyncIterator[pb.StoreFileRequest | memoryview], context: Any
+    ) -> AsyncIterator[pb.StoreFileResponse]:
+        """See the contract."""
+        async with aclosing(self._receiver.receive(requests)) as steps:
+            async for step in steps:
+                if isinstance(step, FileRow):
+                    revision = await self._announcer.announced(step, self._announce_timeout)
+                    yield pb.StoreFileResponse(stored=pb.Stored(table_revision=revision))
+                elif isinstance(step, ChunkSet):
+                    yield pb.StoreFileResponse(lacking=pb.Lacking(chunks=ranges_to_pb(step)))
+                else:
+                    yield pb.StoreFileResponse(progress=pb.StoreProgress(held_bytes=step))
+
+    async def replicate_file(
+        self, request: pb.ReplicateFileRequest, context: Any
+    ) -> AsyncIterator[pb.ReplicateFileResponse]:
+        """See the contract."""
+        name, content_id = parse_name(request.name), ContentId(request.content_id)
+        if not 0 < len(request.sources) <= MAX_SOURCES:
+            raise InvalidArgumentError(f"sources has 1 to {MAX_SOURCES} peers, not {len(request.sources)}")
+        steps = self._replicator.replicate(
+            name,
+            content_id,
+            list(sources_from_pb(request.sources)),
+            overwrite=request.overwrite,
+            published_ns=nanos_of(request.published_time),
+        )
+        async with aclosing(steps):
+            async for progress, row in steps:
+                if row is not None:
+                    await self._announcer.announced(row, self._announce_timeout)
+                yield pb.ReplicateFileResponse(
+                    held_bytes=progress.held_bytes, size_bytes=progress.size_bytes, stored=row is not None
+                )
+
+
+def add_peer_service(service: PeerService, server: grpc.aio.Server) -> None:
+    """Registers the service with the bulk codec for its two bulk messages.
+
+    The generated `add_PeerServiceServicer_to_server` does the same with the protobuf runtime's own (de)serializers.
+    """
+    fetch_codec = data_serializer(DATA_FIELD_OF_FETCH)
+    store_codec = data_deserializer(DATA_FIELD_OF_STORE, pb.StoreFileRequest.FromString)
+    handlers = {
+        "GetManifest": grpc.unary_stream_rpc_method_handler(
+            service.get_manifest, pb.GetManifestRequest.FromString, pb.GetManifestResponse.SerializeToString
+        ),
+        "FetchChunks": grpc.unary_stream_rpc_method_handler(
+            service.fetch_chunks, pb.FetchChunksRequest.FromString, fetch_codec
+        ),
+        "WatchChunks": grpc.unary_stream_rpc_method_handler(
+            service.watch_chunks, pb.WatchChunksRequest.FromString, pb.WatchChunksResponse.SerializeToString
+        ),
+        "StoreFile": grpc.stream_stream_rpc_method_handler(
+            service.store_file, store_codec, pb.StoreFileResponse.SerializeToString
+        ),
+        "ReplicateFile": grpc.unary_stream_rpc_method_handler(
+            service.replicate_file, pb.ReplicateFileRequest.FromString, pb.ReplicateFileResponse.SerializeToString
+        ),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(PEER_SERVICE, handlers),))
+    server.add_registered_method_handlers(PEER_SERVICE, handlers)

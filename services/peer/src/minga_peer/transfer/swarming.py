@@ -1,0 +1,265 @@
+"""One content out of many peers: carries out the scheduler's instructions and tells it what happened.
+
+All decisions are the scheduler's (`minga_peer.swarm`). This shell owns the sockets, the tasks and the clock: each
+instruction becomes a task or the end of one, each outcome an event. Everything runs on one event loop, so that `handle`
+is never entered twice.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from minga_core.chunks import ChunkSet
+from minga_core.clock import Clock
+from minga_core.errors import (
+    BusyError,
+    ChunkCorruptError,
+    ContentChangedError,
+    ContentNotHeldError,
+    InvalidArgumentError,
+    MingaError,
+    NoSpaceError,
+    StorageError,
+)
+from minga_core.ids import PeerId
+from minga_runtime.logs import log_event
+
+from minga_peer.chunkstore.ports import PartFile
+from minga_peer.clients.peer import PeerBusyError, PeerConnections
+from minga_peer.clients.wire import SourceAddress
+from minga_peer.swarm import events as ev
+from minga_peer.swarm.config import SwarmConfig
+from minga_peer.swarm.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+FindSources = Callable[[], Awaitable[list[SourceAddress]]]
+"""Asks the directory who has the content. May raise MingaError; the download goes on with the sources it has."""
+
+
+class SwarmDownload:
+    """Fills one part file from peers.
+
+    part: an open part; the caller commits or closes it. caller: this peer, when it serves what it has.
+    """
+
+    def __init__(
+        self,
+        part: PartFile,
+        *,
+        connections: PeerConnections,
+        find_sources: FindSources,
+        clock: Clock,
+        caller: SourceAddress | None = None,
+        config: SwarmConfig | None = None,
+        on_received: Callable[[PeerId, int], None] | None = None,
+        on_corrupt: Callable[[PeerId], None] | None = None,
+    ) -> None:
+        self._part = part
+        self._content_id = part.manifest.content_id
+        self._geometry = part.manifest.geometry
+        self._connections = connections
+        self._find_sources = find_sources
+        self._clock = clock
+        self._caller = caller
+        self._on_received = on_received
+        self._on_corrupt = on_corrupt
+        self._scheduler = Scheduler(self._geometry, part.held, config or SwarmConfig())
+        self._addresses: dict[PeerId, SourceAddress] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._requests: dict[int, asyncio.Task[None]] = {}
+        self._watches: dict[PeerId, asyncio.Task[None]] = {}
+        self._finding: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._done: asyncio.Future[None] | None = None
+        self.received_by_source: dict[PeerId, int] = {}
+        self.directory_problem = ""
+        """Why the directory did not answer last; empty when it did."""
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The decider, for progress and explanations."""
+        return self._scheduler
+
+    @property
+    def waiting_seconds(self) -> float:
+        """How long there has been no usable source; 0 when there is one."""
+        since = self._scheduler.snapshot().waiting_since
+        return 0.0 if since is None else max(0.0, self._clock.monotonic() - since)
+
+    async def run(self, sources: list[SourceAddress]) -> None:
+        """Returns when every chunk is verified and written. Does not give up by itself; cancel it to stop.
+
+        Raises NoSpaceError or StorageError when the disk says no. Leaves no task behind, however it ends.
+        """
+        if self._scheduler.finished:
+            return
+        self._done = asyncio.get_running_loop().create_future()
+        try:
+            self._feed(ev.Tick())
+            self.add_sources(sources)
+            await self._done
+        finally:
+            await self._stop()
+
+    def add_sources(self, sources: list[SourceAddress]) -> None:
+        """Tells the scheduler of peers that have, or are getting, the content."""
+        for source in sources:
+            if self._caller is not None and source.peer_id == self._caller.peer_id:
+                continue
+            self._addresses[source.peer_id] = source
+            self._feed(ev.SourceFound(source.peer_id, complete=source.complete, same_zone=source.same_zone))
+
+    # Events in, instructions out.
+
+    def _feed(self, event: ev.Event) -> None:
+        if self._done is None or self._done.done():
+            return
+        try:
+            for instruction in self._scheduler.handle(event, self._clock.monotonic()):
+                self._carry_out(instruction)
+        except Exception as error:
+            self._fail(error)
+            return
+        self._set_timer()
+
+    def _carry_out(self, instruction: ev.Instruction) -> None:
+        match instruction:
+            case ev.RequestChunk():
+                self._requests[instruction.request_id] = self._spawn(self._request(instruction), "request")
+            case ev.CancelRequest(request_id):
+                self._cancel(self._requests.pop(request_id, None))
+            case ev.ConnectSource(source):
+                self._cancel(self._watches.pop(source, None))
+                self._watches[source] = self._spawn(self._watch(source), "watch")
+            case ev.DropSource(source, why):
+                log_event(log, logging.DEBUG, "source_dropped", source=source, why=why, content=self._content_id.short)
+                self._cancel(self._watches.pop(source, None))
+            case ev.FindSources():
+                if self._finding is None or self._finding.done():
+                    self._finding = self._spawn(self._find(), "find")
+            case ev.Finished():
+                if self._done is not None and not self._done.done():
+                    self._done.set_result(None)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        wakeup_at = self._scheduler.wakeup_at
+        if wakeup_at is not None and self._done is not None and not self._done.done():
+            delay = max(0.0, wakeup_at - self._clock.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._feed, ev.Tick())
+
+    # Deeds.
+
+    async def _request(self, wanted: ev.RequestChunk) -> None:
+        request_id, source = wanted.request_id, wanted.source
+        try:
+            outcome = await self._fetch(wanted)
+        except MingaError as error:
+            outcome = self._failure(request_id, source, error)
+        self._requests.pop(request_id, None)
+        self._feed(outcome)
+
+    async def _fetch(self, wanted: ev.RequestChunk) -> ev.Event:
+        request_id = wanted.request_id
+        async with self._connections.to(self._addresses[wanted.source].address) as peer:
+            got = await peer.fetch_chunk(
+                self._content_id,
+                ChunkSet(self._geometry.chunk_count, wanted.candidates),
+                caller=self._caller,
+                on_chosen=lambda index: self._feed(ev.ChunkChosen(request_id, index)),
+                on_bytes=lambda count: self._feed(ev.BytesReceived(request_id, count)),
+                length_of=self._geometry.length,
+            )
+        if got is None:
+            return ev.RequestFailed(request_id, ev.FailureReason.NOTHING_WANTED)
+        index, data = got
+        try:
+            await self._part.write_chunk(index, data)
+        except (NoSpaceError, StorageError) as error:
+            self._fail(error)
+            return ev.Tick()
+        self.received_by_source[wanted.source] = self.received_by_source.get(wanted.source, 0) + len(data)
+        if self._on_received is not None:
+            self._on_received(wanted.source, len(data))
+        return ev.ChunkArrived(request_id, index, len(data))
+
+    def _failure(self, request_id: int, source: PeerId, error: MingaError) -> ev.Event:
+        """The event that an error of a request means."""
+        if isinstance(error, ChunkCorruptError | InvalidArgumentError):
+            log_event(log, logging.WARNING, "chunk_refused", source=source, content=self._content_id.short, error=error)
+            if self._on_corrupt is not None:
+                self._on_corrupt(source)
+            return ev.ChunkCorrupt(request_id)
+        if isinstance(error, PeerBusyError):
+            self.add_sources([other for other in error.sources if other.peer_id not in self._addresses])
+        if isinstance(error, BusyError):
+            after = error.retry_after.total_seconds()
+            return ev.RequestFailed(request_id, ev.FailureReason.BUSY, retry_after_seconds=after)
+        if isinstance(error, ContentNotHeldError):
+            return ev.RequestFailed(request_id, ev.FailureReason.NOT_HELD)
+        if isinstance(error, ContentChangedError):
+            return ev.RequestFailed(request_id, ev.FailureReason.CONTENT_CHANGED)
+        log_event(log, logging.DEBUG, "request_failed", source=source, content=self._content_id.short, error=error)
+        return ev.RequestFailed(request_id, ev.FailureReason.LOST)
+
+    async def _watch(self, source: PeerId) -> None:
+        """Follows what a source holds until it is complete or lost."""
+        snapshot = True
+        complete = False
+        try:
+            async with self._connections.to(self._addresses[source].address) as peer:
+                news = peer.watch_chunks(self._content_id, self._geometry.chunk_count)
+                async with contextlib.aclosing(news):
+                    async for chunks, complete in news:
+                        self._feed(ev.SourceHolds(source, chunks, snapshot=snapshot))
+                        snapshot = False
+        except MingaError as error:
+            log_event(log, logging.DEBUG, "watch_lost", source=source, content=self._content_id.short, error=error)
+        if not complete:
+            self._feed(ev.SourceLost(source))
+
+    async def _find(self) -> None:
+        try:
+            found = await self._find_sources()
+        except MingaError as error:
+            self.directory_problem = str(error)
+            return
+        self.directory_problem = ""
+        self.add_sources(found)
+
+    # Tasks: every one is owned here and gone when `run` ends.
+
+    def _spawn(self, work: Coroutine[Any, Any, None], kind: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=f"swarm-{kind}-{self._content_id.short}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(error)
+
+    @staticmethod
+    def _cancel(task: asyncio.Task[None] | None) -> None:
+        if task is not None:
+            task.cancel()
+
+    async def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._done is not None and not self._done.done():
+            self._done.cancel()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
