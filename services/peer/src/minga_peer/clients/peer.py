@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import grpc
 import grpc.aio
+
 from minga_core.chunks import ChunkSet
 from minga_core.errors import (
     BusyError,
@@ -21,10 +22,6 @@ from minga_core.errors import (
 from minga_core.ids import Address, ContentId
 from minga_core.manifest import MAX_MANIFEST_BYTES, Manifest
 from minga_core.names import Name
-from minga_protos.peer.v1 import peer_pb2 as pb
-from minga_runtime.channels import make_channel
-from minga_runtime.grpc_errors import error_from_rpc
-
 from minga_peer.clients.codec import ChunkBuffer, data_deserializer, data_serializer
 from minga_peer.clients.wire import (
     DATA_FIELD_OF_FETCH,
@@ -37,6 +34,9 @@ from minga_peer.clients.wire import (
     sources_to_pb,
     timestamp_of,
 )
+from minga_protos.peer.v1 import peer_pb2 as pb
+from minga_runtime.channels import make_channel
+from minga_runtime.grpc_errors import error_from_rpc
 
 MAX_OPEN_CHANNELS = 64
 """Idle channels above this are closed, least recently used first. Above a swarm's sources and a folder's holders."""

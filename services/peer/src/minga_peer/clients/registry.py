@@ -9,15 +9,15 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
+
 from minga_core.errors import RegistryUnavailableError
 from minga_core.ids import Address, Generation, PeerId
 from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey, TableChange
+from minga_peer.clients.wire import timestamp_of
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from minga_runtime.channels import make_channel
 from minga_runtime.grpc_errors import error_from_rpc
-
-from minga_peer.clients.wire import timestamp_of
 
 CALL_TIMEOUT = timedelta(seconds=5)
 PUSH_TIMEOUT = timedelta(seconds=120)
@@ -102,9 +102,7 @@ class RegistryClient:
         )
         return await self._push(_steps(begin, change.put, change.remove))
 
-    async def push_whole(
-        self, peer_id: PeerId, generation: Generation, rows: Sequence[FileRow], revision: int
-    ) -> int:
+    async def push_whole(self, peer_id: PeerId, generation: Generation, rows: Sequence[FileRow], revision: int) -> int:
         """Pushes the whole table; the stored revision. Raises RegisterAgainError."""
         begin = pb.TableBegin(peer_id=peer_id, generation=generation, whole=True, revision=revision)
         return await self._push(_steps(begin, rows, ()))

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from minga_core.chunks import ChunkSet
 from minga_core.errors import InvalidArgumentError
 from minga_core.ids import Address, PeerId, parse_address, parse_peer_id
@@ -70,4 +71,3 @@ def sources_from_pb(sources: Iterable[pb.Source]) -> tuple[SourceAddress, ...]:
         with contextlib.suppress(InvalidArgumentError):
             found.append(SourceAddress(parse_peer_id(source.peer_id), parse_address(source.address), complete=False))
     return tuple(found[:MAX_SOURCES])
-

@@ -5,10 +5,11 @@ Labels are small and closed: never a peer id, a name, or a digest.
 
 from collections.abc import Callable, Iterable
 
-from minga_core.ids import PeerId
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from minga_core.ids import PeerId
 
 
 class PeerMetrics:
@@ -17,9 +18,7 @@ class PeerMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.sent_payload_bytes = 0
         self.received_payload_bytes = 0
-        self._sent = Counter(
-            "minga_peer_sent_bytes", "Payload bytes of chunks sent to others.", registry=registry
-        )
+        self._sent = Counter("minga_peer_sent_bytes", "Payload bytes of chunks sent to others.", registry=registry)
         self._received = Counter(
             "minga_peer_received_bytes",
             "Payload bytes of verified chunks received, by how they came.",
@@ -44,7 +43,9 @@ class PeerMetrics:
             registry=registry,
         )
         self._hash_cache = Counter(
-            "minga_peer_hash_cache_lookups", "Files found on disk, by whether their digests were known.", ["result"],
+            "minga_peer_hash_cache_lookups",
+            "Files found on disk, by whether their digests were known.",
+            ["result"],
             registry=registry,
         )
         self._hashed = Counter("minga_peer_hashed_bytes", "Bytes of shared files that were hashed.", registry=registry)

@@ -28,10 +28,9 @@ from minga_core.errors import (
     TableRevisionMismatchError,
 )
 from minga_core.records import FileRow, PeerInfo
-from minga_runtime.logs import log_event
-
 from minga_peer.chunkstore.table import LocalTable
 from minga_peer.clients.registry import Action, RegistryClient
+from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +146,11 @@ class Announcer:
         self._pushed = None
         self._renewed(asked_at)
         log_event(
-            log, logging.INFO, "lease_granted", peer_id=info.peer_id, ttl_seconds=self._ttl.total_seconds(),
+            log,
+            logging.INFO,
+            "lease_granted",
+            peer_id=info.peer_id,
+            ttl_seconds=self._ttl.total_seconds(),
             registry=self._registry.address,
         )
 

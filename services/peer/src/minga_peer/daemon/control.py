@@ -8,14 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
+
 from minga_core.clock import Clock
 from minga_core.errors import RegistryUnavailableError
 from minga_core.ids import ContentId, PeerId
 from minga_core.names import parse_name
 from minga_core.records import FileRow, PeerInfo
-from minga_protos.control.v1 import control_pb2 as pb
-from minga_protos.control.v1.control_pb2_grpc import ControlServiceServicer
-
 from minga_peer.chunkstore.ports import ContentStore
 from minga_peer.chunkstore.table import LocalTable
 from minga_peer.clients.wire import timestamp_of
@@ -23,6 +21,8 @@ from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.downloads import Downloads, Job
 from minga_peer.transfer.download import DownloadRequest
 from minga_peer.transfer.progress import DownloadPhase, Progress
+from minga_protos.control.v1 import control_pb2 as pb
+from minga_protos.control.v1.control_pb2_grpc import ControlServiceServicer
 
 ANNOUNCE_WAIT = timedelta(seconds=5)
 """How long a finished command waits for the registry to hear of it; it is done all the same."""

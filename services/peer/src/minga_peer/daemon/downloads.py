@@ -13,7 +13,6 @@ from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import FileRow
-
 from minga_peer.chunkstore.ports import ContentStore, PartFile
 from minga_peer.clients.wire import SourceAddress
 from minga_peer.transfer.download import Downloader, DownloadRequest, Finished

@@ -1,9 +1,6 @@
 """What a command can do without a daemon: download to any path, and upload."""
 
-import asyncio
-import contextlib
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,13 +8,10 @@ from pathlib import Path
 from types import TracebackType
 
 from minga_core.clock import Clock, SystemClock
-from minga_core.errors import NameTakenError, StorageError
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
-
 from minga_peer.chunkstore.hasher import hash_file
-from minga_peer.chunkstore.parts import open_part
 from minga_peer.chunkstore.ports import PartFile
 from minga_peer.clients.locator import LocatorClient
 from minga_peer.clients.peer import PeerConnections
@@ -25,7 +19,7 @@ from minga_peer.settings import ClientSettings
 from minga_peer.transfer.download import Downloader, DownloadRequest
 from minga_peer.transfer.locating import Directory
 from minga_peer.transfer.progress import Progress, PutPhase, PutProgress, PutResult
-from minga_peer.transfer.upload import HashedFile, Uploader, PutRequest
+from minga_peer.transfer.upload import HashedFile, PutRequest, Uploader
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +97,6 @@ class _OnePath:
 
     async def begin_part(self, name: Name, manifest: Manifest, *, published_ns: int, overwrite: bool) -> PartFile:
         """See Destination."""
-        ...
 
     def path_of(self, name: Name) -> Path:
         """See Destination."""

@@ -24,8 +24,6 @@ from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import FileRow
 from minga_core.units import format_seconds
-from minga_runtime.logs import log_event
-
 from minga_peer.chunkstore.ports import PartFile
 from minga_peer.clients.peer import PeerConnections
 from minga_peer.clients.wire import SourceAddress
@@ -33,6 +31,7 @@ from minga_peer.swarm.config import SwarmConfig
 from minga_peer.transfer.locating import Directory, Located, ManifestFetcher
 from minga_peer.transfer.progress import DownloadPhase, Progress
 from minga_peer.transfer.swarming import SwarmDownload
+from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
 
@@ -164,9 +163,7 @@ class Downloader:
             patience.check()
             message = "no source is reachable; waiting for one to come back"
             on_progress(
-                Progress(
-                    DownloadPhase.WAITING, located.size_bytes, message=message, content_id=located.content_id
-                )
+                Progress(DownloadPhase.WAITING, located.size_bytes, message=message, content_id=located.content_id)
             )
             await asyncio.sleep(RETRY_SECONDS)
             try:

@@ -17,11 +17,10 @@ from minga_core.ids import ContentId, PeerId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import HoldingState
-from minga_runtime.logs import log_event
-
 from minga_peer.clients.locator import FileAnswer, FileVersion, LocatorClient
 from minga_peer.clients.peer import PeerConnections
 from minga_peer.clients.wire import SourceAddress
+from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +123,3 @@ class ManifestFetcher:
         except MingaError as error:
             log_event(log, logging.DEBUG, "manifest_not_given", source=source.peer_id, error=error)
         return None
-
-
-

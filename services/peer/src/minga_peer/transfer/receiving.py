@@ -18,11 +18,10 @@ from minga_core.ids import ContentId
 from minga_core.manifest import HEADER_BYTES, MAX_MANIFEST_BYTES, Manifest
 from minga_core.names import Name, parse_name
 from minga_core.records import FileRow
-from minga_protos.peer.v1 import peer_pb2 as pb
-
 from minga_peer.chunkstore.ports import ContentStore, PartFile
 from minga_peer.clients.codec import MAX_PIECE_BYTES, ChunkBuffer
 from minga_peer.clients.wire import nanos_of
+from minga_protos.peer.v1 import peer_pb2 as pb
 
 IDLE_LIMIT = timedelta(seconds=30)
 """An uploader that says nothing for so long is let go; its verified chunks are kept."""

@@ -6,13 +6,12 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 import grpc
+
 from minga_core.chunks import ChunkSet
 from minga_core.errors import BusyError, ContentNotHeldError, InvalidArgumentError
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name
 from minga_core.records import FileRow
-from minga_protos.peer.v1 import peer_pb2 as pb
-
 from minga_peer.chunkstore.ports import ContentStore
 from minga_peer.clients.codec import MAX_PIECE_BYTES, data_deserializer, data_serializer, pieces
 from minga_peer.clients.wire import (
@@ -31,6 +30,7 @@ from minga_peer.clients.wire import (
 from minga_peer.transfer.progress import Progress
 from minga_peer.transfer.receiving import UploadReceiver
 from minga_peer.transfer.serving import RecentTakers, ServedCounts, UploadSlots
+from minga_protos.peer.v1 import peer_pb2 as pb
 
 MAX_CHUNKS_A_CALL = 64
 MAX_RANGES = 1024

@@ -10,7 +10,6 @@ from itertools import islice
 from minga_core.chunks import ChunkSet
 from minga_core.errors import BusyError
 from minga_core.ids import ContentId, PeerId
-
 from minga_peer.clients.wire import MAX_SOURCES, SourceAddress
 
 MAX_REMEMBERED_CONTENTS = 1024

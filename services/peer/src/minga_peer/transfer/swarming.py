@@ -24,14 +24,13 @@ from minga_core.errors import (
     StorageError,
 )
 from minga_core.ids import PeerId
-from minga_runtime.logs import log_event
-
 from minga_peer.chunkstore.ports import PartFile
 from minga_peer.clients.peer import PeerBusyError, PeerConnections
 from minga_peer.clients.wire import SourceAddress
 from minga_peer.swarm import events as ev
 from minga_peer.swarm.config import SwarmConfig
 from minga_peer.swarm.scheduler import Scheduler
+from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import grpc.aio
+
 from minga_core.chunks import ChunkSet
 from minga_core.clock import Clock
 from minga_core.errors import (
@@ -33,13 +34,12 @@ from minga_core.ids import ContentId, PeerId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import HoldingState
-from minga_protos.peer.v1 import peer_pb2 as pb
-
 from minga_peer.clients.codec import MAX_PIECE_BYTES, pieces
 from minga_peer.clients.locator import FileVersion, LocatorClient
 from minga_peer.clients.peer import PeerClient, PeerConnections, StoreCall
 from minga_peer.clients.wire import SourceAddress, ranges_from_pb, timestamp_of
 from minga_peer.transfer.progress import PutPhase, PutProgress, PutResult
+from minga_protos.peer.v1 import peer_pb2 as pb
 
 T = TypeVar("T")
 
@@ -82,9 +82,7 @@ class PutRequest:
 
     def tell(self, phase: PutPhase, done_bytes: int = 0, message: str = "") -> None:
         """Reports progress."""
-        self.on_progress(
-            PutProgress(phase, self.size_bytes, done_bytes, len(self.holders), self.replicas, message)
-        )
+        self.on_progress(PutProgress(phase, self.size_bytes, done_bytes, len(self.holders), self.replicas, message))
 
 
 class Uploader:
@@ -211,7 +209,9 @@ class Uploader:
         wanted = min(request.replicas, len(request.holders))
         while True:
             versions = [
-                version for version in await self._versions(request.name) if version.content_id == request.file.content_id
+                version
+                for version in await self._versions(request.name)
+                if version.content_id == request.file.content_id
             ]
             if versions and versions[0].complete_count >= wanted:
                 return
@@ -226,9 +226,7 @@ class Uploader:
 class _StoreExchange:
     """One StoreFile call: begin, manifest, chunks lacking, stored."""
 
-    def __init__(
-        self, request: PutRequest, peer: PeerClient, call: StoreCall, on_accepted: Callable[[], None]
-    ) -> None:
+    def __init__(self, request: PutRequest, peer: PeerClient, call: StoreCall, on_accepted: Callable[[], None]) -> None:
         self._request = request
         self._peer = peer
         self._call = call
@@ -312,7 +310,9 @@ def _raise_unless_cut(sending: asyncio.Task[None]) -> None:
     error = sending.exception()
     if isinstance(error, MingaError):
         raise error
-    if error is not None and not isinstance(error, grpc.aio.AioRpcError | grpc.aio.UsageError | asyncio.InvalidStateError):
+    if error is not None and not isinstance(
+        error, grpc.aio.AioRpcError | grpc.aio.UsageError | asyncio.InvalidStateError
+    ):
         raise error
 
 

@@ -1,0 +1,50 @@
+"""A gRPC server as all parts run it: error mapping, health, reflection, limits, graceful stop."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from minga_runtime.channels import SERVER_OPTIONS, bind
+from minga_runtime.grpc_errors import ErrorInterceptor, RpcObserver
+
+LIVENESS = "liveness"
+"""Health service name that is SERVING as long as the process runs, whatever its dependencies do."""
+
+
+class GrpcServer:
+    """A server with its health. `server` is for registering services before `start`."""
+
+    def __init__(self, observer: RpcObserver, *, max_concurrent_rpcs: int | None = None) -> None:
+        self.server = grpc.aio.server(
+            interceptors=(ErrorInterceptor(observer),),
+            options=SERVER_OPTIONS,
+            maximum_concurrent_rpcs=max_concurrent_rpcs,
+        )
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        self._services: tuple[str, ...] = ()
+
+    async def start(self, listen: Sequence[str], services: Sequence[str]) -> list[int]:
+        """Binds every address and serves; the bound ports (0 for Unix sockets' 1). services: full names, for health
+        and reflection. Health is NOT_SERVING until `set_serving`. Raises AlreadyRunningError for a taken address."""
+        self._services = tuple(services)
+        reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self.server)
+        ports = [bind(self.server, address) for address in listen]
+        await self.set_serving(False)
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        await self.server.start()
+        return ports
+
+    async def set_serving(self, serving: bool) -> None:
+        """Tells health checks whether the services can do their work."""
+        kind = health_pb2.HealthCheckResponse
+        for name in ("", *self._services):
+            await self._health.set(name, kind.SERVING if serving else kind.NOT_SERVING)
+
+    async def stop(self, grace: timedelta) -> None:
+        """NOT_SERVING at once; calls under way may end within the grace."""
+        await self._health.enter_graceful_shutdown()
+        await self.server.stop(grace.total_seconds())
