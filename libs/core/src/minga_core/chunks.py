@@ -109,6 +109,20 @@ class ChunkSet:
         """The bytes form."""
         return self._bits.to_bytes(-(-self.count // 8), "little")
 
+    @property
+    def bits(self) -> int:
+        """The set as an integer: bit i is chunk i. For arithmetic over many chunks at once."""
+        return self._bits
+
+    @classmethod
+    def from_bits(cls, count: int, bits: int) -> "ChunkSet":
+        """The set whose integer is `bits`. Raises InvalidArgumentError when it has members outside."""
+        made = cls(count)
+        if bits < 0 or bits >> count:
+            raise InvalidArgumentError(f"not a set of {count} chunks")
+        made._bits = bits
+        return made
+
     def ranges(self) -> Iterator[tuple[int, int]]:
         """Half-open ranges (start, end) of the members, ascending and apart."""
         bits, base = self._bits, 0

@@ -109,8 +109,9 @@ class PeerClient:
         """One of the wanted chunks, chosen by the peer: its index and bytes, not verified yet; None when the peer has
         none of them.
 
-        caller: this peer, when it serves what it has. on_chosen hears the index as soon as the peer says it, on_bytes the size of each piece. Raises PeerBusyError,
-        ContentNotHeldError, ContentChangedError, and InvalidArgumentError when the peer sends what was not asked for.
+        caller: this peer, when it serves what it has. on_chosen hears the index as soon as the peer says it, on_bytes
+        the size of each piece. Raises PeerBusyError, ContentNotHeldError, ContentChangedError, and
+        InvalidArgumentError when the peer sends what was not asked for.
         """
         request = pb.FetchChunksRequest(
             content_id=content_id.raw,

@@ -7,8 +7,8 @@
          │                       └────────────────┘
          └──── REGISTER_AGAIN, from anywhere; an answer lost is asked again with backoff
 
-One loop does all of it, one call after the other, so pushes of one peer never overlap. Whatever goes wrong, the loop goes
-on; only LeaseSupersededError ends it, because then another process is this peer.
+One loop does all of it, one call after the other, so pushes of one peer never overlap. Whatever goes wrong, the loop
+goes on; only LeaseSupersededError ends it, because then another process is this peer.
 """
 
 import asyncio

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from minga_core.clock import Clock
 from minga_core.errors import LimitExceededError
@@ -24,6 +25,14 @@ log = logging.getLogger(__name__)
 MAX_JOBS = 256
 """Downloads at once; one more is refused. Commands that fetch folders keep far below it."""
 RATE_WINDOW_SECONDS = 3.0
+
+
+class DownloadMetrics(Protocol):
+    """What jobs count."""
+
+    def download_ended(self, outcome: str, seconds: float) -> None:
+        """outcome: done, already_present, failed or cancelled."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +78,10 @@ class Job:
 class Downloads:
     """Runs jobs. A job whose last follower goes away is cancelled; its verified chunks are kept."""
 
-    def __init__(self, downloader: Downloader, directory: Directory, clock: Clock) -> None:
+    def __init__(self, downloader: Downloader, directory: Directory, clock: Clock, metrics: DownloadMetrics) -> None:
         self._downloader = downloader
         self._directory = directory
+        self._metrics = metrics
         self._clock = clock
         self._jobs: dict[tuple[Name, ContentId | None], Job] = {}
 
@@ -131,11 +141,24 @@ class Downloads:
             raise LimitExceededError(f"{MAX_JOBS} downloads are under way; try again when some are done")
         job = self._jobs[key] = Job(request)
         job.task = asyncio.create_task(
-            self._downloader.download(request, lambda progress: self._note(job, progress)),
+            self._run(job),
             name=f"download-{request.name}",
         )
         job.task.add_done_callback(lambda _: job.changed.set())
         return job
+
+    async def _run(self, job: Job) -> Finished:
+        """Runs a job and counts how it ended."""
+        outcome, started = "failed", self._clock.monotonic()
+        try:
+            finished = await self._downloader.download(job.request, lambda progress: self._note(job, progress))
+            outcome = "already_present" if finished.row is None else "done"
+            return finished
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            self._metrics.download_ended(outcome, self._clock.monotonic() - started)
 
     def _note(self, job: Job, progress: Progress) -> None:
         now = self._clock.monotonic()

@@ -1,5 +1,186 @@
 """The daemon, wired by hand from top to bottom."""
 
+import asyncio
 import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from minga_core.clock import Clock, SystemClock
+from minga_core.ids import new_generation, parse_address
+from minga_peer.chunkstore.store import ChunkStore
+from minga_peer.chunkstore.table import LocalTable
+from minga_peer.clients.locator import LocatorClient
+from minga_peer.clients.peer import PeerConnections
+from minga_peer.clients.registry import RegistryClient
+from minga_peer.clients.wire import PEER_SERVICE
+from minga_peer.daemon._metrics import PeerMetrics, StateCollector
+from minga_peer.daemon.announcer import Announcer
+from minga_peer.daemon.control import ControlService, DaemonFacts, TrafficCounts
+from minga_peer.daemon.downloads import Downloads, StoreDestination
+from minga_peer.daemon.identity import Identity, address_for_others
+from minga_peer.daemon.socket_file import claim_socket, restrict
+from minga_peer.settings import PeerSettings
+from minga_peer.transfer.download import Downloader
+from minga_peer.transfer.locating import Directory
+from minga_peer.transfer.service import PeerService, add_peer_service
+from minga_peer.transfer.serving import UploadSlots
+from minga_peer.version import VERSION
+from minga_protos.control.v1.control_pb2_grpc import add_ControlServiceServicer_to_server
+from minga_runtime.channels import split_listen
+from minga_runtime.logs import configure_logging, log_event
+from minga_runtime.metrics import RpcMetrics, build_info, start_metrics_server
+from minga_runtime.process import run_process, write_port_file
+from minga_runtime.server import GrpcServer
+from minga_runtime.settings import effective_settings
+from minga_runtime.tasks import TaskOwner
+from prometheus_client import CollectorRegistry
 
 log = logging.getLogger(__name__)
+
+CONTROL_SERVICE = "minga.control.v1.ControlService"
+STOP_GRACE = timedelta(seconds=3)
+"""How long calls under way may go on once the peer has left: it is out of all answers by then, and others hedge."""
+LOCATOR_PATIENCE = timedelta(seconds=3)
+"""How long a daemon's look-ups ride out a locator that restarts."""
+
+
+def run_daemon(settings: PeerSettings) -> int:
+    """Runs a peer until SIGTERM or Ctrl-C; the exit code (see `minga_runtime.process.run_process`)."""
+    configure_logging(settings.log_level, settings.log_format)
+    return run_process(lambda stop: serve(settings, stop))
+
+
+async def serve(settings: PeerSettings, stop: asyncio.Event) -> None:
+    """Runs a peer until `stop`. Raises MingaError when it cannot start, or when another process took its id over."""
+    async with running_daemon(settings) as daemon:
+        write_port_file(settings.port_file, daemon.identity.address)
+        facts = effective_settings(settings) | {"address": daemon.identity.address, "pid": os.getpid()}
+        log_event(log, logging.INFO, "peer_started", **facts)
+        await daemon.until(stop)
+
+
+@dataclass(slots=True)
+class Daemon:
+    """A running peer."""
+
+    identity: Identity
+    store: ChunkStore
+    announcer: Announcer
+    failure: "asyncio.Future[None]"
+
+    async def until(self, stop: asyncio.Event) -> None:
+        """Returns when asked to stop. Raises what a background task died of."""
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait({stopping, self.failure}, return_when=asyncio.FIRST_COMPLETED)
+            if self.failure.done():
+                self.failure.result()
+        finally:
+            stopping.cancel()
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the daemon with an error."""
+        if not self.failure.done():
+            self.failure.set_exception(error)
+
+
+@asynccontextmanager
+async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
+    """A peer that serves and is announced inside the block. On the way out it leaves first, then stops serving."""
+    clock = SystemClock()
+    metrics_registry = CollectorRegistry()
+    metrics = PeerMetrics(metrics_registry)
+    build_info(metrics_registry, "peer", VERSION)
+    async with AsyncExitStack() as stack:
+        await asyncio.to_thread(claim_socket, settings.control)
+        store = await _open_store(settings, clock, metrics)
+        stack.push_async_callback(store.aclose)
+        table = LocalTable(store.rows())
+        identity = Identity(settings, new_generation(clock.wall()), store, VERSION)
+        slots = UploadSlots(settings.upload_slots)
+
+        connections = await stack.enter_async_context(PeerConnections())
+        locator = await stack.enter_async_context(LocatorClient(settings.locator, patience=LOCATOR_PATIENCE))
+        registry = RegistryClient(parse_address(settings.registry))
+        stack.push_async_callback(registry.aclose)
+        announcer = Announcer(
+            registry, table, identity.info, lambda: slots.active_count, clock, asked_ttl=settings.lease_ttl
+        )
+        daemon = Daemon(identity, store, announcer, asyncio.get_running_loop().create_future())
+
+        directory = Directory(locator, own_id=identity.peer_id, zone=settings.zone)
+        downloader = Downloader(
+            StoreDestination(store), directory, connections, clock, caller=identity.source, metrics=metrics
+        )
+        downloads = Downloads(downloader, directory, clock, metrics)
+        stack.push_async_callback(downloads.aclose)
+
+        server = GrpcServer(RpcMetrics(metrics_registry, "peer"))
+        add_peer_service(
+            PeerService(store, announcer=announcer, replicator=downloads, metrics=metrics, slots=slots), server.server
+        )
+        control = GrpcServer(RpcMetrics(CollectorRegistry(), "peer"))
+        traffic = TrafficCounts(
+            lambda: metrics.sent_payload_bytes, lambda: metrics.received_payload_bytes, lambda: slots.active_count
+        )
+        facts = DaemonFacts(settings.registry, settings.locator, clock.monotonic(), settings.source_wait_or_forever)
+        add_ControlServiceServicer_to_server(
+            ControlService(store, table, announcer, downloads, identity.info, traffic, facts, clock), control.server
+        )
+        metrics_registry.register(_state(store, announcer, downloads, slots))
+
+        await _serve(stack, settings, identity, server, control)
+        if settings.metrics_listen is not None:
+            endpoint = await start_metrics_server(metrics_registry, settings.metrics_listen)
+            stack.push_async_callback(endpoint.aclose)
+
+        tasks = TaskOwner(daemon.fail)
+        stack.push_async_callback(tasks.aclose)
+        stack.push_async_callback(announcer.leave)
+        store.on_rows_changed(lambda change: (table.apply(change), announcer.table_changed()))
+        tasks.start(store.run(), "store")
+        tasks.start(announcer.run(), "announcer")
+        yield daemon
+
+
+async def _open_store(settings: PeerSettings, clock: Clock, metrics: PeerMetrics) -> ChunkStore:
+    return await ChunkStore.open(
+        settings.share_dir,
+        state_dir=settings.state_dir,
+        capacity_bytes=settings.capacity,
+        clock=clock,
+        threads=settings.hash_threads,
+        quiet_seconds=settings.quiet.total_seconds(),
+        rescan_seconds=settings.rescan.total_seconds(),
+        metrics=metrics,
+    )
+
+
+async def _serve(
+    stack: AsyncExitStack, settings: PeerSettings, identity: Identity, server: GrpcServer, control: GrpcServer
+) -> None:
+    """Starts both servers; the port that comes of it is part of the identity."""
+    (port,) = await server.start([settings.listen], [PEER_SERVICE])
+    stack.push_async_callback(server.stop, STOP_GRACE)
+    identity.reachable_at(await address_for_others(settings, port))
+    await server.set_serving(True)
+    await control.start([f"unix:{settings.control}"], [CONTROL_SERVICE])
+    stack.push_async_callback(control.stop, timedelta(seconds=1))
+    await asyncio.to_thread(restrict, settings.control)
+
+
+def _state(store: ChunkStore, announcer: Announcer, downloads: Downloads, slots: UploadSlots) -> StateCollector:
+    return StateCollector(
+        {
+            "minga_peer_shared_files": ("Files shared whole.", lambda: store.status().file_count),
+            "minga_peer_shared_bytes": ("Bytes of the files shared whole.", lambda: store.status().shared_bytes),
+            "minga_peer_free_bytes": ("Bytes that may still be stored.", lambda: store.status().free_bytes),
+            "minga_peer_pending_hashes": ("Files found but not hashed yet.", lambda: store.status().pending_hash_count),
+            "minga_peer_active_uploads": ("Chunk streams being served.", lambda: slots.active_count),
+            "minga_peer_active_downloads": ("Downloads under way.", lambda: len(downloads.jobs)),
+            "minga_peer_registered": ("1 while the lease lives, else 0.", lambda: float(announcer.registered)),
+        }
+    )

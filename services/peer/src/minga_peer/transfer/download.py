@@ -114,7 +114,7 @@ class Downloader:
         connections: PeerConnections,
         clock: Clock,
         *,
-        caller: SourceAddress | None = None,
+        caller: Callable[[], SourceAddress] | None = None,
         config: SwarmConfig | None = None,
         metrics: TransferMetrics | None = None,
     ) -> None:
@@ -199,7 +199,7 @@ class Downloader:
             connections=self._connections,
             find_sources=find_sources,
             clock=self._clock,
-            caller=self._caller,
+            caller=self._caller() if self._caller is not None else None,
             config=self._config,
             on_received=self._metrics.received,
             on_corrupt=self._metrics.corrupt,

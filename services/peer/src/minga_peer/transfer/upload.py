@@ -316,7 +316,7 @@ def _raise_unless_cut(sending: asyncio.Task[None]) -> None:
         raise error
 
 
-def _raise_first(outcomes: list[None | BaseException]) -> None:
+def _raise_first(outcomes: list[BaseException | None]) -> None:
     """Raises the weightiest of several copies' errors: one that another peer would not mend goes first."""
     errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     errors.sort(key=lambda error: isinstance(error, PeerUnavailableError | RegistryUnavailableError))

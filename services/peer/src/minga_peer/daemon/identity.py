@@ -1,0 +1,88 @@
+"""Who this peer is, and where others reach it."""
+
+import asyncio
+import socket
+
+from minga_core.errors import SettingsError
+from minga_core.ids import Address, Generation, PeerId, parse_address, parse_peer_id
+from minga_core.records import PeerInfo
+from minga_peer.chunkstore.ports import ContentStore
+from minga_peer.clients.wire import SourceAddress
+from minga_peer.settings import PeerSettings
+from minga_runtime.channels import split_listen
+
+_ANY_HOSTS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
+
+
+class Identity:
+    """One start of a peer. `reachable_at` is called once the port is bound; before that there is no address to tell."""
+
+    def __init__(self, settings: PeerSettings, generation: Generation, store: ContentStore, version: str) -> None:
+        self.peer_id: PeerId = parse_peer_id(settings.peer_id)
+        self.generation = generation
+        self._zone = settings.zone
+        self._store = store
+        self._version = version
+        self._address: Address | None = None
+
+    def reachable_at(self, address: Address) -> None:
+        """From now on this is where others reach the peer."""
+        self._address = address
+
+    @property
+    def address(self) -> Address:
+        """host:port for others."""
+        if self._address is None:
+            raise RuntimeError("the port is not bound yet")
+        return self._address
+
+    def info(self) -> PeerInfo:
+        """What the peer says of itself now."""
+        status = self._store.status()
+        return PeerInfo(
+            peer_id=self.peer_id,
+            generation=self.generation,
+            address=self.address,
+            zone=self._zone,
+            capacity_bytes=status.capacity_bytes,
+            free_bytes=status.free_bytes,
+            software_version=self._version,
+        )
+
+    def source(self) -> SourceAddress:
+        """This peer as a source for others."""
+        return SourceAddress(self.peer_id, self.address)
+
+
+async def address_for_others(settings: PeerSettings, port: int) -> Address:
+    """The address to announce: as set, else the host that is listened on, else the one that faces the registry.
+
+    Raises SettingsError when none can be found out.
+    """
+    if settings.advertise is not None:
+        return parse_address(settings.advertise)
+    host, _ = split_listen(settings.listen)
+    if host in _ANY_HOSTS:
+        host = await asyncio.to_thread(_host_facing, settings.registry)
+    return parse_address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+
+def _host_facing(registry: str) -> str:
+    """The local address from which the registry would be reached. Sends nothing; resolves names, so it may block."""
+    host, port = split_listen(registry)
+    problem: OSError | None = None
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        found, problem = [], error
+    for family, kind, protocol, _, target in found:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.connect(target)
+                return str(probe.getsockname()[0])
+        except OSError as error:
+            problem = error
+    raise SettingsError(
+        f"cannot find out this machine's address towards the registry {registry}: {problem}",
+        hint="set MINGA_ADVERTISE to the host:port at which other peers reach this one",
+    )

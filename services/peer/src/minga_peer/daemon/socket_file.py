@@ -1,0 +1,48 @@
+"""The control socket's file: only its owner may open it, and a stale one is taken away."""
+
+import socket
+from pathlib import Path
+
+from minga_core.errors import AlreadyRunningError, StorageError
+
+# Linux: sizeof(sockaddr_un.sun_path) is 108, with the closing NUL (unix(7)); macOS has 104.
+MAX_SOCKET_PATH_BYTES = 103
+
+
+def claim_socket(path: Path) -> None:
+    """Makes room for a server at `path`. Blocking, shortly.
+
+    Raises AlreadyRunningError when a daemon answers there, StorageError when the folder cannot be made.
+    """
+    if len(str(path).encode()) > MAX_SOCKET_PATH_BYTES:
+        raise StorageError(
+            f"the control socket's path has over {MAX_SOCKET_PATH_BYTES} bytes: {path}",
+            hint="set MINGA_CONTROL to a shorter path",
+        )
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            return
+        if _somebody_answers(path):
+            raise AlreadyRunningError(
+                f"a peer daemon answers at {path} already",
+                hint="stop it, or give this one another --control and --share",
+            )
+        path.unlink()
+    except OSError as error:
+        raise StorageError(f"cannot make the control socket {path}: {error.strerror}") from error
+
+
+def restrict(path: Path) -> None:
+    """Leaves the socket to its owner alone."""
+    path.chmod(0o600)
+
+
+def _somebody_answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,96 @@
+"""What is in flight, and which chunks that claims. Never touches a socket."""
+
+from dataclasses import dataclass
+
+from minga_core.ids import PeerId
+
+
+@dataclass(slots=True)
+class Request:
+    """One call for one chunk."""
+
+    request_id: int
+    source: PeerId
+    candidates: int
+    """Bitmap of the chunks that the source may choose among; one bit once it has chosen."""
+    size_bytes: int
+    """Size of the largest candidate."""
+    started: float
+    deadline: float
+    received_bytes: int = 0
+    hedge: bool = False
+    """A second request for a chunk that another source is to send."""
+
+    @property
+    def chosen(self) -> bool:
+        """Whether it is known which chunk comes."""
+        return self.candidates & (self.candidates - 1) == 0
+
+    def expected_end(self, now: float) -> float:
+        """When it will be done if it goes on as so far; infinite while nothing came."""
+        if self.received_bytes == 0:
+            return float("inf")
+        elapsed = max(now - self.started, 1e-6)
+        return self.started + elapsed * self.size_bytes / self.received_bytes
+
+
+class RequestTable:
+    """Requests in flight, by id."""
+
+    def __init__(self) -> None:
+        self._requests: dict[int, Request] = {}
+        self._next_id = 1
+        self.claimed = 0
+        """Bitmap of chunks that some request may bring."""
+        self.outstanding_bytes = 0
+        self.late_events = 0
+        """Events about requests that had ended: races of cancellation."""
+
+    def add(
+        self, source: PeerId, candidates: int, size_bytes: int, now: float, deadline: float, *, hedge: bool = False
+    ) -> Request:
+        """A new request."""
+        request = Request(self._next_id, source, candidates, size_bytes, now, deadline, hedge=hedge)
+        self._next_id += 1
+        self._requests[request.request_id] = request
+        self.claimed |= candidates
+        self.outstanding_bytes += size_bytes
+        return request
+
+    def get(self, request_id: int) -> Request | None:
+        """The request, unless it has ended."""
+        request = self._requests.get(request_id)
+        if request is None:
+            self.late_events += 1
+        return request
+
+    def narrow(self, request: Request, index: int) -> None:
+        """The source has chosen: the other candidates are free again."""
+        released = request.candidates & ~(1 << index)
+        request.candidates = 1 << index
+        self._release(released)
+
+    def end(self, request_id: int) -> Request | None:
+        """Forgets a request; its candidates are free again unless another request claims them."""
+        request = self._requests.pop(request_id, None)
+        if request is not None:
+            self.outstanding_bytes -= request.size_bytes
+            self._release(request.candidates)
+        return request
+
+    def _release(self, bits: int) -> None:
+        for other in self._requests.values():
+            bits &= ~other.candidates
+        self.claimed &= ~bits
+
+    def of_chunk(self, index: int) -> list[Request]:
+        """Requests that can bring nothing but that chunk."""
+        bit = 1 << index
+        return [request for request in self._requests.values() if request.candidates == bit]
+
+    def all(self) -> list[Request]:
+        """Every request in flight, oldest first."""
+        return list(self._requests.values())
+
+    def __len__(self) -> int:
+        return len(self._requests)

@@ -1,0 +1,78 @@
+"""What the scheduler knows of each source.
+
+::
+
+    RESERVE ──connect──► CONNECTED ──lost, stalled, not held──► BARRED (until) ──► RESERVE
+                              └──────────corrupt──────────────► BARRED (for good)
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from minga_core.ids import PeerId
+
+
+@dataclass(slots=True)
+class Rate:
+    """Bytes a second, averaged with an exponential memory; 0 until something came."""
+
+    memory_seconds: float
+    value: float = 0.0
+    _since: float | None = None
+    _bytes: int = 0
+
+    def begin(self, now: float) -> None:
+        """The source has work from now on."""
+        if self._since is None:
+            self._since = now
+
+    def idle(self, now: float) -> None:
+        """The source has no work any more: time that passes is not its fault."""
+        self._settle(now)
+        self._since = None
+
+    def add(self, count: int, now: float) -> None:
+        """Bytes came. Settles every tenth of the memory."""
+        self._bytes += count
+        if self._since is not None and now - self._since >= self.memory_seconds / 10:
+            self._settle(now)
+            self._since = now
+
+    def _settle(self, now: float) -> None:
+        if self._since is None:
+            return
+        seconds = max(now - self._since, 1e-3)
+        if self._bytes:
+            measured = self._bytes / seconds
+            weight = 1.0 if self.value == 0 else 1 - math.exp(-seconds / self.memory_seconds)
+            self.value += weight * (measured - self.value)
+        self._bytes = 0
+
+
+@dataclass(slots=True)
+class Source:
+    """One peer that has, or is getting, the content."""
+
+    peer_id: PeerId
+    complete: bool
+    same_zone: bool
+    rate: Rate
+    bits: int = 0
+    """Chunks it is known to have."""
+    connected: bool = False
+    outstanding: set[int] = field(default_factory=set)
+    """Ids of its requests in flight."""
+    last_progress: float = 0.0
+    """When it last gave a sign of life, or got its first request."""
+    barred_until: float = 0.0
+    """Not to be asked before; infinite for a source that sent a wrong chunk."""
+    busy_until: float = 0.0
+    """It said that it has no slot before then."""
+    losses: int = 0
+    """Lost connections in a row."""
+    received_bytes: int = 0
+    """Payload of chunks that arrived whole."""
+
+    def usable(self, now: float) -> bool:
+        """Whether it may be asked."""
+        return self.connected and self.barred_until <= now and self.busy_until <= now

@@ -1,0 +1,5 @@
+"""The version of the peer's software."""
+
+from importlib.metadata import version
+
+VERSION = version("minga-peer")
