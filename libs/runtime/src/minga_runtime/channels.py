@@ -1,18 +1,39 @@
 """The one place where gRPC channels and server ports are made, so that TLS and credentials will have one home."""
 
 import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator
 
 import grpc
 import grpc.aio
 
-from minga_core.errors import AlreadyRunningError, InvalidArgumentError
+from minga_core.errors import AlreadyRunningError, MingaError, SettingsError
+from minga_runtime.listening import bound_address, split_listen
+
+__all__ = [
+    "CLIENT_OPTIONS",
+    "MAX_MESSAGE_BYTES",
+    "SERVER_OPTIONS",
+    "bind",
+    "bound_address",
+    "make_channel",
+    "split_listen",
+    "wait_connected",
+]
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Largest message taken by anybody: gRPC's own default, above 1 MiB of payload and 1,000 rows of the longest names."""
 KEEPALIVE_MILLIS = 20_000
+MIN_PING_INTERVAL_MILLIS = 5_000
+"""Below KEEPALIVE_MILLIS: servers of ours never count the pings of clients of ours as abuse."""
+CONNECT_TIMEOUT_MILLIS = 2_000
 MAX_RECONNECT_BACKOFF_MILLIS = 2_000
 """A peer that restarts is reached again soon; gRPC's default of two minutes is made for the internet."""
 
+_UNIX = "unix:"
 _COMMON: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -23,15 +44,20 @@ _COMMON: list[tuple[str, int]] = [
 CLIENT_OPTIONS = [
     *_COMMON,
     ("grpc.use_local_subchannel_pool", 1),
+    # Machines of one network are reached directly, whatever proxy variables say about the way out of it.
+    ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # In spite of its name this is gRPC's limit on one attempt to connect.
+    ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MILLIS),
     ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_BACKOFF_MILLIS),
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ("grpc.enable_retries", 0),
 ]
 SERVER_OPTIONS = [
     *_COMMON,
+    # With it two processes would share a port and each get a part of the calls.
     ("grpc.so_reuseport", 0),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MILLIS),
     ("grpc.max_concurrent_streams", 1_000),
 ]
 
@@ -41,24 +67,73 @@ def make_channel(target: str) -> grpc.aio.Channel:
 
     Each channel has connections of its own: two transfers from different sources never share a TCP window.
     """
-    scheme = "" if target.startswith("unix:") else "dns:///"
+    scheme = "" if target.startswith(_UNIX) else "dns:///"
     return grpc.aio.insecure_channel(scheme + target, options=CLIENT_OPTIONS)
 
 
 def bind(server: grpc.aio.Server, listen: str) -> int:
     """Binds a server to `host:port` (port 0 for any free one) or `unix:/path`; the bound port.
 
-    Raises AlreadyRunningError when the port is taken or may not be bound.
+    A Unix socket is made for its owner alone; one that nobody serves any more is replaced. Raises AlreadyRunningError
+    when it is taken, SettingsError when it cannot be bound for any other reason.
     """
+    if listen.startswith(_UNIX):
+        return _bind_unix(server, listen)
     try:
         port = server.add_insecure_port(listen)
     except RuntimeError as error:
-        raise AlreadyRunningError(
-            f"cannot listen on {listen}: it is taken, or not an address of this machine"
-        ) from error
+        raise _refusal(listen) from error
     if port == 0:
-        raise AlreadyRunningError(f"cannot listen on {listen}: it is taken, or not an address of this machine")
+        raise _refusal(listen)
     return port
+
+
+def _bind_unix(server: grpc.aio.Server, listen: str) -> int:
+    path = listen.removeprefix(_UNIX)
+    # gRPC unlinks whatever socket is in its way, a living daemon's too.
+    if _answers(path):
+        raise AlreadyRunningError(f"another process serves {path} already")
+    try:
+        with _owner_only():
+            return server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise SettingsError(f"cannot listen on {path}: no folder of ours, or too long for a socket's path") from error
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _owner_only() -> Iterator[None]:
+    """Files made inside the block are their owner's alone. For the start of a process: the mask is the process's."""
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _refusal(listen: str) -> MingaError:
+    """Why `listen` could not be bound. gRPC does not say; a plain socket does."""
+    try:
+        host, port = split_listen(listen)
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, proto) as probe:
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return AlreadyRunningError(f"cannot listen on {listen}: another process does", hint="choose another port")
+        return SettingsError(f"cannot listen on {listen}: {error.strerror}")
+    except MingaError as error:
+        return error
+    return AlreadyRunningError(f"cannot listen on {listen}: another process did a moment ago", hint="try again")
 
 
 async def wait_connected(channel: grpc.aio.Channel, timeout_seconds: float) -> bool:
@@ -69,11 +144,3 @@ async def wait_connected(channel: grpc.aio.Channel, timeout_seconds: float) -> b
     except TimeoutError:
         return False
     return True
-
-
-def split_listen(listen: str) -> tuple[str, int]:
-    """Host and port of `host:port`; port 0 is allowed. Raises InvalidArgumentError."""
-    host, colon, port = listen.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise InvalidArgumentError(f"{listen[:80]!r} is not an address to listen on: host:port is wanted")
-    return host.strip("[]"), int(port)

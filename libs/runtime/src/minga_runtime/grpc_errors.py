@@ -5,10 +5,12 @@ metadata (`minga-code`, `minga-hint`, `minga-retry-after-ms`, `minga-owner-addre
 """
 
 import asyncio
+import contextlib
 import inspect
 import logging
+import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any, NoReturn, Protocol
 
@@ -33,6 +35,11 @@ HINT_KEY = "minga-hint"
 RETRY_AFTER_KEY = "minga-retry-after-ms"
 OWNER_KEY = "minga-owner-address"
 
+MAX_DETAILS = 1_000
+"""Characters of a sentence that travel; gRPC refuses more than 8 KiB of metadata in all."""
+_MAX_SHOWN = 400
+_BUSY_RETRY = timedelta(seconds=1)
+
 # What gRPC itself reports when the other side is not there or does not answer.
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 _BY_STATUS = {
@@ -40,6 +47,9 @@ _BY_STATUS = {
     grpc.StatusCode.OUT_OF_RANGE: Code.INVALID_ARGUMENT,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Code.LIMIT_EXCEEDED,
 }
+# A context tells its code as a number, or as None when nobody set one.
+_STATUS_NAMES: dict[Any, str] = {status.value[0]: status.name for status in grpc.StatusCode}
+_STATUS_NAMES |= {status: status.name for status in grpc.StatusCode}
 
 
 class RpcObserver(Protocol):
@@ -78,59 +88,62 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, behaviour: Callable[..., Any], method: str) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Any) -> Any:
-            with _Outcome(self._observer, method) as outcome:
+            with _Outcome(self._observer, method, context) as outcome:
                 try:
                     return await behaviour(request, context)
                 except Exception as error:  # noqa: BLE001 - told to the caller and the log by `abort`
-                    await outcome.abort(error, context)
+                    await outcome.abort(error)
 
         return call
 
     def _streaming(self, behaviour: Callable[..., Any], method: str) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-            with _Outcome(self._observer, method) as outcome:
-                responses = behaviour(request, context)
-                if not inspect.isasyncgen(responses):
-                    # The reader-writer style of health and reflection: nothing is yielded, errors are their own.
-                    await responses
-                    return
+            with _Outcome(self._observer, method, context) as outcome:
                 try:
-                    async for response in responses:
-                        yield response
+                    async with contextlib.aclosing(_responses(behaviour(request, context))) as responses:
+                        async for response in responses:
+                            yield response
                 except Exception as error:  # noqa: BLE001 - told to the caller and the log by `abort`
-                    await outcome.abort(error, context)
-                finally:
-                    # Without this a cancelled call would leave the generator to the garbage collector.
-                    await responses.aclose()
+                    await outcome.abort(error)
 
         return call
+
+
+async def _responses(made: Any) -> AsyncGenerator[Any, None]:
+    """What a streaming handler sends: it is a generator, or writes to its context itself and sends nothing here."""
+    if not inspect.isasyncgen(made):
+        await made
+        return
+    # Without closing, a cancelled call would leave the generator to the garbage collector.
+    async with contextlib.aclosing(made):
+        async for response in made:
+            yield response
 
 
 class _Outcome:
     """How one RPC ended, told to the observer at the end of the block."""
 
-    def __init__(self, observer: RpcObserver, method: str) -> None:
+    def __init__(self, observer: RpcObserver, method: str, context: Any) -> None:
         self._observer = observer
         self._method = method
-        self._code = grpc.StatusCode.OK.name
+        self._context = context
 
     def __enter__(self) -> "_Outcome":
         self._started = time.perf_counter()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if kind is not None and issubclass(kind, asyncio.CancelledError | GeneratorExit):
-            self._code = grpc.StatusCode.CANCELLED.name
-        self._observer.rpc_ended(self._method, self._code, time.perf_counter() - self._started)
+        cancelled = kind is not None and issubclass(kind, asyncio.CancelledError | GeneratorExit)
+        code = grpc.StatusCode.CANCELLED.name if cancelled else _STATUS_NAMES.get(self._context.code(), "OK")
+        self._observer.rpc_ended(self._method, code, time.perf_counter() - self._started)
 
-    async def abort(self, error: Exception, context: Any) -> NoReturn:
+    async def abort(self, error: Exception) -> NoReturn:
         """Ends the call with the error's status."""
         if isinstance(error, grpc.aio.AbortError):
             raise error
         known = error if isinstance(error, MingaError) else _bug(error, self._method)
         status = grpc.StatusCode[WIRE_STATUS[known.code].grpc]
-        self._code = status.name
-        await context.abort(status, str(known), _metadata_of(known))
+        await self._context.abort(status, str(known)[:MAX_DETAILS], _metadata_of(known))
         raise AssertionError("abort raises")
 
 
@@ -142,7 +155,7 @@ def _bug(error: Exception, method: str) -> InternalError:
 def _metadata_of(error: MingaError) -> tuple[tuple[str, str], ...]:
     pairs = [(CODE_KEY, error.code.value)]
     if error.hint:
-        pairs.append((HINT_KEY, error.hint.encode("ascii", "replace").decode()))
+        pairs.append((HINT_KEY, error.hint[:MAX_DETAILS].encode("ascii", "replace").decode()))
     if isinstance(error, BusyError):
         pairs.append((RETRY_AFTER_KEY, str(int(error.retry_after / timedelta(milliseconds=1)))))
     if isinstance(error, LeaseSupersededError):
@@ -151,31 +164,45 @@ def _metadata_of(error: MingaError) -> tuple[tuple[str, str], ...]:
 
 
 def error_from_rpc(error: grpc.aio.AioRpcError, unavailable: type[UnavailableError] = UnavailableError) -> MingaError:
-    """Our error for a failed call. `unavailable` is raised for a server that is away, or too slow."""
+    """Our error for a failed call. `unavailable` is raised for a server that is away, slow, or without its store."""
     metadata = {str(key): value for key, value in (error.trailing_metadata() or ())}
+    details = _one_line(error.details() or error.code().name)
     code = metadata.get(CODE_KEY)
-    details = error.details() or error.code().name
     if isinstance(code, str):
         return _from_metadata(code, details, metadata, unavailable)
-    if error.code() in _AWAY:
-        return unavailable(_one_line(details))
+    if error.code() in _AWAY or (error.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in details):
+        return unavailable(_away(error.code(), details))
+    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "oncurrent" in details:
+        return BusyError("too many calls at once", retry_after=_BUSY_RETRY)
     known = _BY_STATUS.get(error.code(), Code.INTERNAL)
-    return error_from_code(known.value, _one_line(details))
+    return error_from_code(known.value, details)
 
 
 def _from_metadata(
     code: str, details: str, metadata: dict[str, Any], unavailable: type[UnavailableError]
 ) -> MingaError:
-    if code == Code.STORE_UNAVAILABLE:
+    if code in (Code.STORE_UNAVAILABLE, Code.UNAVAILABLE):
         return unavailable(details)
-    millis = metadata.get(RETRY_AFTER_KEY, "")
-    retry_after = timedelta(milliseconds=int(millis)) if isinstance(millis, str) and millis.isdigit() else None
+    millis = str(metadata.get(RETRY_AFTER_KEY, ""))
+    # At most nine digits: what a hostile server says must not overflow.
+    retry_after = timedelta(milliseconds=int(millis)) if re.fullmatch("[0-9]{1,9}", millis) else None
     found = error_from_code(code, details, retry_after=retry_after, owner_address=str(metadata.get(OWNER_KEY, "")))
-    found.hint = str(metadata.get(HINT_KEY, ""))
+    found.hint = _one_line(str(metadata.get(HINT_KEY, "")))
     return found
 
 
+def _away(code: grpc.StatusCode, details: str) -> str:
+    """What people want to know of gRPC's account of a connection that failed."""
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return "no answer in time"
+    reason = details.rpartition("last error: ")[2]
+    for known in ("Connection refused", "No such file or directory", "No route to host", "Connection reset by peer"):
+        if known in reason:
+            return f"cannot connect: {known}"
+    return reason
+
+
 def _one_line(text: str) -> str:
-    """gRPC's own details without line breaks, cut to a length that people read."""
-    line = " ".join(text.split())
-    return line if len(line) <= 200 else line[:200] + "…"
+    """A remote's words without line breaks and terminal escapes, cut to a length that people read."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= _MAX_SHOWN else line[:_MAX_SHOWN] + "…"

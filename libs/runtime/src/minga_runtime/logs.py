@@ -17,8 +17,11 @@ LogFormat = Literal["auto", "text", "json"]
 
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("minga_log_fields", default={})  # noqa: B039 - never changed in place
 
+# Libraries that log each request at INFO.
+_CHATTY = ("httpx", "httpcore", "watchfiles", "uvicorn.access")
 
-def configure_logging(level: str = "INFO", log_format: LogFormat = "auto", stream: TextIO | None = None) -> None:
+
+def configure_logging(level: str = "info", log_format: LogFormat = "auto", stream: TextIO | None = None) -> None:
     """Sends all logs of the process to `stream` (standard output unless given). auto: text on a terminal, else JSON."""
     target = stream or sys.stdout
     as_text = log_format == "text" or (log_format == "auto" and target.isatty())
@@ -27,12 +30,11 @@ def configure_logging(level: str = "INFO", log_format: LogFormat = "auto", strea
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Libraries that log each request at INFO.
-    for name in ("httpx", "httpcore", "watchfiles", "uvicorn.access"):
+    for name in _CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
-def log_event(logger: logging.Logger, level: int, event: str, **fields: Any) -> None:
+def log_event(logger: logging.Logger, level: int, event: str, /, **fields: Any) -> None:
     """Logs an event with its fields. Values are shown by `str` unless JSON has them."""
     if logger.isEnabledFor(level):
         logger.log(level, event, extra={"fields": fields})
@@ -40,7 +42,7 @@ def log_event(logger: logging.Logger, level: int, event: str, **fields: Any) -> 
 
 @contextlib.contextmanager
 def bound(**fields: Any) -> Iterator[None]:
-    """Adds fields to every event logged inside the block."""
+    """Adds fields to every event logged inside the block, in this task and those it starts there."""
     token = _bound.set({**_bound.get(), **fields})
     try:
         yield
@@ -53,7 +55,7 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object on one line."""
+    """One JSON object on one line, in ASCII: whatever the stream's encoding, no text can break a line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter."""
@@ -62,20 +64,33 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
-            **_fields_of(record),
         }
+        for name, value in _fields_of(record).items():
+            entry[f"field_{name}" if name in entry else name] = value
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str, ensure_ascii=False)
+        return json.dumps(entry, default=str)
 
 
 class TextFormatter(logging.Formatter):
-    """`12:00:01 info  lease_granted ttl_seconds=15`"""
+    """`12:00:01 info    lease_granted ttl_seconds=15`"""
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter."""
         clock = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
-        fields = " ".join(f"{key}={value}" for key, value in _fields_of(record).items())
-        line = f"{clock} {record.levelname.lower():<7} {record.getMessage()} {fields}".rstrip()
-        line = line.replace("\n", "\\n")
+        fields = " ".join(f"{name}={_shown(value)}" for name, value in _fields_of(record).items())
+        line = f"{clock} {record.levelname.lower():<7} {_safe(record.getMessage())} {fields}".rstrip()
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _shown(value: Any) -> str:
+    """A value that reads as one word: in quotes when it has spaces."""
+    text = _safe(str(value))
+    return f'"{text}"' if " " in text or not text else text
+
+
+def _safe(text: str) -> str:
+    """`text` without line breaks and terminal escapes, which may come from a remote."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -2,16 +2,20 @@
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+import logging
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from minga_core.errors import AlreadyRunningError
-from minga_runtime.channels import split_listen
+from minga_runtime.listening import bound_address, split_listen
+
+log = logging.getLogger(__name__)
 
 _REQUEST_LIMIT_SECONDS = 5.0
 _MAX_REQUEST_BYTES = 16 * 1024
+_MAX_CONNECTIONS = 32
+"""Far more than the scrapers there are; the rest are closed at once."""
 RPC_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 
 
@@ -39,50 +43,82 @@ class RpcMetrics:
         self._durations.labels(method, code).observe(seconds)
 
 
-@dataclass(slots=True)
 class MetricsServer:
-    """A running endpoint. `address` is host:port as bound."""
+    """A running endpoint. `address` is host:port as bound. Made by `start_metrics_server`."""
 
-    address: str
-    _server: asyncio.Server
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.address = ""
+        self._registry = registry
+        self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
+
+    async def start(self, listen: str) -> None:
+        """Binds and serves. Raises AlreadyRunningError when that address cannot be had."""
+        host, port = split_listen(listen)
+        try:
+            self._server = await asyncio.start_server(self._accept, host, port, limit=_MAX_REQUEST_BYTES)
+        except OSError as error:
+            raise AlreadyRunningError(f"cannot serve metrics on {listen}: {error.strerror}") from error
+        self.address = bound_address(listen, self._server.sockets[0].getsockname()[1])
 
     async def aclose(self) -> None:
-        """Stops serving."""
-        self._server.close()
-        await self._server.wait_closed()
+        """Stops serving; what is being answered is cut off."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._serving) >= _MAX_CONNECTIONS:
+            writer.close()
+            return
+        task = asyncio.create_task(self._serve(reader, writer), name="metrics_request")
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            # A client that is slow or talks nonsense costs one connection for a few seconds, never more.
+            with contextlib.suppress(
+                TimeoutError, ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
+            ):
+                async with asyncio.timeout(_REQUEST_LIMIT_SECONDS):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    writer.write(self._answer(head))
+                    await writer.drain()
+        finally:
+            writer.close()
+
+    def _answer(self, head: bytes) -> bytes:
+        method, _, rest = head.partition(b" ")
+        path = rest.split(b" ", 1)[0].split(b"?", 1)[0]
+        if method not in (b"GET", b"HEAD"):
+            return _response("405 Method Not Allowed", b"", "text/plain", method)
+        if path == b"/metrics":
+            return self._metrics(method)
+        if path == b"/livez":
+            return _response("200 OK", b"ok\n", "text/plain", method)
+        return _response("404 Not Found", b"", "text/plain", method)
+
+    def _metrics(self, method: bytes) -> bytes:
+        try:
+            body = generate_latest(self._registry)
+        except Exception:
+            # A collector is code of a part; its bug must show as a failed scrape, and once in the log.
+            log.exception("metrics_failed")
+            return _response("500 Internal Server Error", b"", "text/plain", method)
+        return _response("200 OK", body, CONTENT_TYPE_LATEST, method)
 
 
 async def start_metrics_server(registry: CollectorRegistry, listen: str) -> MetricsServer:
-    """Serves `/metrics` and `/livez` over HTTP/1.1 on host:port. Raises AlreadyRunningError for a taken port."""
-    host, port = split_listen(listen)
+    """Serves `/metrics` and `/livez` over HTTP/1.1 on host:port (port 0 for any free one); the caller closes it.
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A client that is slow or talks nonsense costs one connection for a few seconds, never more.
-        with contextlib.suppress(TimeoutError, ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            async with asyncio.timeout(_REQUEST_LIMIT_SECONDS):
-                head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(_answer(head, registry))
-                await writer.drain()
-        writer.close()
-
-    try:
-        server = await asyncio.start_server(serve, host, port, limit=_MAX_REQUEST_BYTES)
-    except OSError as error:
-        raise AlreadyRunningError(f"cannot serve metrics on {listen}: {error.strerror}") from error
-    bound_port = server.sockets[0].getsockname()[1]
-    return MetricsServer(f"{host}:{bound_port}", server)
-
-
-def _answer(head: bytes, registry: CollectorRegistry) -> bytes:
-    method, _, rest = head.partition(b" ")
-    path = rest.split(b" ", 1)[0].split(b"?", 1)[0]
-    if method not in (b"GET", b"HEAD"):
-        return _response("405 Method Not Allowed", b"", "text/plain", method)
-    if path == b"/metrics":
-        return _response("200 OK", generate_latest(registry), CONTENT_TYPE_LATEST, method)
-    if path == b"/livez":
-        return _response("200 OK", b"ok\n", "text/plain", method)
-    return _response("404 Not Found", b"", "text/plain", method)
+    Raises AlreadyRunningError when that address cannot be had.
+    """
+    server = MetricsServer(registry)
+    await server.start(listen)
+    return server
 
 
 def _response(status: str, body: bytes, content_type: str, method: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """A process from start to end: event loop, signals, last words."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from minga_core.errors import Code, MingaError
+from minga_core.errors import Code, MingaError, SettingsError
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -23,7 +24,21 @@ _EXIT_CODES = {
 }
 
 
-def run_process(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
+class StopSignal(asyncio.Event):
+    """Set when the process shall end: by a signal, or by a part of it that failed."""
+
+    error: BaseException | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the process because of an error; the first one told is what `run_process` ends with."""
+        self.error = self.error or error
+        self.set()
+
+
+Main = Callable[[StopSignal], Coroutine[Any, Any, None]]
+
+
+def run_process(main: Main) -> int:
     """Runs `main(stop)` on uvloop and gives the exit code.
 
     SIGTERM and SIGINT set `stop`, a second one of them ends the process at once. A MingaError is one line on standard
@@ -35,37 +50,53 @@ def run_process(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> i
             runner.run(_with_signals(main))
     except MingaError as error:
         print_error(error)
-        return _EXIT_CODES.get(error.code, EXIT_FAILED)
+        return exit_code_for(error)
     return EXIT_OK
 
 
+def exit_code_for(error: MingaError) -> int:
+    """The exit code of a process that ends with `error`; see `run_process`."""
+    return _EXIT_CODES.get(error.code, EXIT_FAILED)
+
+
 def print_error(error: MingaError) -> None:
-    """One line on standard error: what is wrong, and what to do."""
+    """One line on standard error: what is wrong, and what to do. Settings have a line for each that is wrong."""
     hint = f" ({error.hint})" if error.hint else ""
-    sys.stderr.write(f"minga: {error}{hint}\n")
+    for line in f"{error}{hint}".splitlines():
+        sys.stderr.write(f"minga: {line}\n")
 
 
 def write_port_file(path: Path | None, address: str) -> None:
-    """Tells where the process is bound: `path` holds `host:port` once it is ready, whole or not at all."""
+    """Tells where the process is bound: `path` holds `host:port` once it is ready, whole or not at all.
+
+    Raises SettingsError when it cannot be written. None: nothing to do.
+    """
     if path is None:
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(address)
-    temporary.replace(path)
+    try:
+        temporary.write_text(address)
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the folder itself may be what is wrong
+            temporary.unlink(missing_ok=True)
+        raise SettingsError(f"MINGA_PORT_FILE: cannot write {path}: {error.strerror}") from error
 
 
-async def _with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    stop = asyncio.Event()
+async def _with_signals(main: Main) -> None:
+    stop = StopSignal()
     loop = asyncio.get_running_loop()
 
-    def asked() -> None:
+    def asked(number: int) -> None:
         if stop.is_set():
-            os._exit(130)
+            os._exit(128 + number)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked)
+        loop.add_signal_handler(number, asked, number)
     await main(stop)
+    if stop.error is not None:
+        raise stop.error
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

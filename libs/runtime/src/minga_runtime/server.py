@@ -13,6 +13,8 @@ from minga_runtime.grpc_errors import ErrorInterceptor, RpcObserver
 LIVENESS = "liveness"
 """Health service name that is SERVING as long as the process runs, whatever its dependencies do."""
 
+_Status = health_pb2.HealthCheckResponse
+
 
 class GrpcServer:
     """A server with its health. `server` is for registering services before `start`."""
@@ -26,25 +28,39 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
         self._services: tuple[str, ...] = ()
+        self._serving = False
+        self._stopping = False
 
     async def start(self, listen: Sequence[str], services: Sequence[str]) -> list[int]:
-        """Binds every address and serves; the bound ports (0 for Unix sockets' 1). services: full names, for health
-        and reflection. Health is NOT_SERVING until `set_serving`. Raises AlreadyRunningError for a taken address."""
+        """Binds every address and serves; the bound ports (1 for Unix sockets). services: full names, for health
+        and reflection. Health is NOT_SERVING until `set_serving`. Raises what `bind` raises."""
         self._services = tuple(services)
         reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self.server)
         ports = [bind(self.server, address) for address in listen]
-        await self.set_serving(False)
-        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        await self._tell(False)
+        await self._health.set(LIVENESS, _Status.SERVING)
         await self.server.start()
         return ports
 
+    @property
+    def serving(self) -> bool:
+        """What health checks are told."""
+        return self._serving
+
     async def set_serving(self, serving: bool) -> None:
-        """Tells health checks whether the services can do their work."""
-        kind = health_pb2.HealthCheckResponse
-        for name in ("", *self._services):
-            await self._health.set(name, kind.SERVING if serving else kind.NOT_SERVING)
+        """Tells health checks whether the services can do their work. Without effect once `stop` was called."""
+        if not self._stopping:
+            self._serving = serving
+            await self._tell(serving)
 
     async def stop(self, grace: timedelta) -> None:
-        """NOT_SERVING at once; calls under way may end within the grace."""
-        await self._health.enter_graceful_shutdown()
+        """NOT_SERVING at once; calls under way may end within the grace, new ones are refused."""
+        self._stopping = True
+        self._serving = False
+        await self._tell(False)
         await self.server.stop(grace.total_seconds())
+
+    async def _tell(self, serving: bool) -> None:
+        status = _Status.SERVING if serving else _Status.NOT_SERVING
+        for name in ("", *self._services):
+            await self._health.set(name, status)

@@ -1,25 +1,34 @@
 """Settings: read once from flags, `MINGA_*` variables and `.env`, checked, frozen, passed down.
 
 Flags win over the environment, which wins over `.env`, which wins over defaults. A value that is wrong, or a `MINGA_`
-variable that nobody knows, stops the process with its name and the reason.
+variable that nobody knows, stops the process with its name and the reason. An empty variable counts as not set.
 """
 
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, ValidationError
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from minga_core.errors import InvalidArgumentError, SettingsError
 from minga_core.ids import parse_address, parse_peer_id, parse_zone
-from minga_core.units import parse_bytes
+from minga_core.units import format_seconds, parse_bytes
+from minga_runtime.listening import split_listen
+from minga_runtime.logs import LogFormat
 
 PREFIX = "MINGA_"
-_SECRET_IN_URL = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")
+# A password may have any character but white space in it; the last @ ends it.
+_SECRET_IN_URL = re.compile(r"(://[^:/@\s]*:)\S*@")
+_SECRET_IN_QUERY = re.compile(r"([?&]password=)[^&\s'\"]*", re.IGNORECASE)
+# What Kubernetes puts into every pod for a Service called `minga-…`
+# (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables): not meant as settings.
+_SERVICE_LINK = re.compile(
+    r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$"
+)
 
 KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_REDIS_URL": "Registry and locator: the store, `redis://`, `rediss://` or `unix://`.",
@@ -34,7 +43,15 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_CAPACITY": "Peer: bytes it is willing to hold in all, as `500GB`; the disk's size unless set.",
     "MINGA_CONTROL": "Peer and command: path of the Unix socket between them.",
     "MINGA_LEASE_TTL": "Registry: default lease in seconds. Peer: the lease it asks for.",
+    "MINGA_LEASE_TTL_MIN": "Registry: shortest lease granted, in seconds.",
+    "MINGA_LEASE_TTL_MAX": "Registry: longest lease granted, in seconds.",
+    "MINGA_HEARTBEAT_INTERVAL": "Registry: seconds between heartbeats at most; a third of the lease unless set.",
     "MINGA_MAX_TABLE_ROWS": "Registry: rows of one peer's table at most.",
+    "MINGA_MAX_PUSHES": "Registry: table pushes taken at once.",
+    "MINGA_PUSH_IDLE": "Registry: seconds after which a silent table push is given up.",
+    "MINGA_PUSH_LIMIT": "Registry: seconds that one table push may take in all.",
+    "MINGA_REAP_INTERVAL": "Registry: seconds between looks for what dead peers left.",
+    "MINGA_STOP_GRACE": "Registry: seconds that calls under way get at the end.",
     "MINGA_UPLOAD_SLOTS": "Peer: chunk streams served at once.",
     "MINGA_SOURCE_WAIT": "Peer and command: seconds to wait for a source before giving up; 0 for ever.",
     "MINGA_QUIET": "Peer: seconds a file must be unchanged before it is hashed.",
@@ -60,45 +77,67 @@ def _checked(parse: Any) -> Any:
     return validate
 
 
-def _seconds(value: Any) -> Any:
-    if isinstance(value, timedelta):
-        return value
+def _seconds(value: Any) -> timedelta:
     try:
-        return timedelta(seconds=float(value))
+        duration = value if isinstance(value, timedelta) else timedelta(seconds=float(value))
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{value!r} is not a number of seconds") from error
+    if duration < timedelta(0):
+        raise ValueError("a number of seconds is 0 or more")
+    return duration
 
 
 def _listen(value: str) -> str:
-    from minga_runtime.channels import split_listen
-
     split_listen(value)
     return value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
 
 
 ByteCount = Annotated[int, BeforeValidator(_checked(lambda value: parse_bytes(str(value))))]
 """Bytes, written as people write sizes."""
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
-"""A duration, written as a number of seconds."""
+"""A duration, written as a number of seconds; 0 or more."""
 AddressText = Annotated[str, AfterValidator(_checked(parse_address))]
 """host:port of somebody else."""
 ListenText = Annotated[str, AfterValidator(_checked(_listen))]
 """host:port to listen on; port 0 allowed."""
 PeerIdText = Annotated[str, AfterValidator(_checked(parse_peer_id))]
 ZoneText = Annotated[str, AfterValidator(_checked(parse_zone))]
-LogLevel = Annotated[str, Field(pattern="^(?i:debug|info|warning|error)$")]
-LogFormatText = Annotated[str, Field(pattern="^(auto|text|json)$")]
+LogLevel = Annotated[str, BeforeValidator(_lower), AfterValidator(lambda value: _one_of(value, _LOG_LEVELS))]
+LogFormatText = Annotated[LogFormat, BeforeValidator(_lower)]
+
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def _one_of(value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise ValueError(f"one of {', '.join(choices)} is wanted")
+    return value
 
 
 class Settings(BaseSettings):
     """Base of every part's settings."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", frozen=True, extra="ignore", env_ignore_empty=True, validate_default=True
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,
+        frozen=True,
+        # Variables of other parts; those of no part are refused by `load_settings`.
+        extra="ignore",
+        validate_default=True,
+        hide_input_in_errors=True,
     )
 
     log_level: LogLevel = "info"
     log_format: LogFormatText = "auto"
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Passwords never show in a repr, whoever prints it."""
+        return effective_settings(self).items()
 
 
 S = TypeVar("S", bound=Settings)
@@ -107,37 +146,77 @@ S = TypeVar("S", bound=Settings)
 def load_settings(cls: type[S], **flags: Any) -> S:
     """Settings from flags (None: not given), environment, `.env` and defaults, all of them checked.
 
-    Raises SettingsError, naming each wrong value and why it is wrong.
+    Raises SettingsError with one line for each value that is wrong or unknown: its name and why.
     """
-    _refuse_unknown(os.environ)
+    given = {name: value for name, value in flags.items() if value is not None}
+    if strangers := given.keys() - cls.model_fields.keys():
+        raise TypeError(f"{cls.__name__} has no {', '.join(sorted(strangers))}")
+    problems = _unknown(_variables(cls), KNOWN_VARIABLES.keys() | _variables_of(cls))
     try:
-        return cls(**{name: value for name, value in flags.items() if value is not None})
+        settings = cls(**given)
     except ValidationError as error:
-        raise SettingsError("; ".join(_problem(item) for item in error.errors())) from error
+        problems += [_problem(item, given) for item in error.errors()]
+    if problems:
+        raise SettingsError("\n".join(problems)) from None
+    return settings
+
+
+def undocumented(cls: type[Settings]) -> set[str]:
+    """The variables of a settings class that KNOWN_VARIABLES does not have; for that class's test."""
+    return _variables_of(cls) - KNOWN_VARIABLES.keys()
 
 
 def effective_settings(settings: Settings) -> dict[str, str]:
     """Every setting as text, secrets masked; for the one line at the start."""
-    return {name: mask_secrets(str(value)) for name, value in settings.model_dump().items()}
+    return {name: _text(getattr(settings, name)) for name in type(settings).model_fields}
 
 
 def mask_secrets(text: str) -> str:
     """`text` with passwords in URLs replaced."""
-    return _SECRET_IN_URL.sub(r"\1***@", text)
+    return _SECRET_IN_QUERY.sub(r"\1***", _SECRET_IN_URL.sub(r"\1***@", text))
 
 
-def _refuse_unknown(environment: Mapping[str, str]) -> None:
-    for name in environment:
-        if name.startswith(PREFIX) and name not in KNOWN_VARIABLES:
-            near = difflib.get_close_matches(name, KNOWN_VARIABLES, n=1)
-            meant = f"; did you mean {near[0]}?" if near else ""
-            raise SettingsError(f"{name}: no such setting{meant}")
+def _text(value: Any) -> str:
+    return format_seconds(value.total_seconds()) if isinstance(value, timedelta) else mask_secrets(str(value))
 
 
-def _problem(item: Any) -> str:
-    name = PREFIX + "_".join(str(part) for part in item["loc"]).upper()
+def _variables_of(cls: type[Settings]) -> set[str]:
+    return {PREFIX + name.upper() for name in cls.model_fields}
+
+
+def _variables(cls: type[Settings]) -> Mapping[str, str | None]:
+    """The `MINGA_*` variables of `.env` and the environment."""
+    try:
+        dotenv = DotEnvSettingsSource(cls).env_vars
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f".env cannot be read: {error}") from error
+    found = {name.upper(): value for name, value in dotenv.items()} | dict(os.environ)
+    return {name: value for name, value in found.items() if name.startswith(PREFIX)}
+
+
+def _unknown(variables: Mapping[str, str | None], known: set[str]) -> list[str]:
+    """A line for each variable that no part of Minga has."""
+    lines = []
+    for name in sorted(variables.keys() - known):
+        if not _is_service_link(name, variables[name] or ""):
+            near = difflib.get_close_matches(name, known, n=1)
+            lines.append(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return lines
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    return bool(_SERVICE_LINK.search(name)) or (name.endswith("_PORT") and "://" in value)
+
+
+def _problem(item: Any, flags: Mapping[str, Any]) -> str:
+    """One line: how the setting was given, and what is wrong with it. Never shows a secret."""
+    field = str(item["loc"][0]) if item["loc"] else ""
+    flag, variable = f"--{field.replace('_', '-')}", PREFIX + field.upper()
+    if not field:
+        return mask_secrets(str(item["msg"]).removeprefix("Value error, "))
     if item["type"] == "missing":
-        return f"{name} is needed"
-    reason = str(item["msg"]).removeprefix("Value error, ")
-    shown = mask_secrets(repr(item.get("input")))
-    return f"{name}: {reason}" if shown.strip("'") in reason else f"{name}: {reason} (got {shown[:80]})"
+        return f"{variable} (or {flag}) is needed"
+    reason = mask_secrets(str(item["msg"]).removeprefix("Value error, "))
+    shown = mask_secrets(repr(item.get("input")))[:80]
+    got = "" if shown.strip("'") in reason else f" (got {shown})"
+    return f"{flag if field in flags else variable}: {reason}{got}"

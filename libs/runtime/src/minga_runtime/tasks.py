@@ -5,7 +5,12 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from minga_runtime.backoff import backoff
+
 log = logging.getLogger(__name__)
+
+_FIRST_RESTART_SECONDS = 0.2
+_MAX_RESTART_SECONDS = 10.0
 
 
 class TaskOwner:
@@ -30,12 +35,17 @@ class TaskOwner:
         task.add_done_callback(self._ended)
         return task
 
+    def keep(self, make: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[Any]:
+        """Runs `make()` until it returns; each time it fails, that is logged and it is run again after a while."""
+        return self.start(_kept(make, name), name)
+
     async def aclose(self) -> None:
-        """Cancels every task and returns when all have ended."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancels every task and returns when all have ended. Idempotent."""
+        while tasks := list(self._tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._tasks.difference_update(tasks)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -44,4 +54,18 @@ class TaskOwner:
         if self._on_failure is not None:
             self._on_failure(error)
         else:
-            log.error("task_failed", exc_info=error, extra={"fields": {"task": task.get_name()}})
+            _log_failure(error, task.get_name())
+
+
+async def _kept(make: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    for pause_seconds in backoff(_FIRST_RESTART_SECONDS, _MAX_RESTART_SECONDS):
+        try:
+            await make()
+            return
+        except Exception as error:  # noqa: BLE001 - logged with its traceback, and tried again as asked
+            _log_failure(error, name)
+        await asyncio.sleep(pause_seconds)
+
+
+def _log_failure(error: BaseException, name: str) -> None:
+    log.error("task_failed", exc_info=error, extra={"fields": {"task": name}})
