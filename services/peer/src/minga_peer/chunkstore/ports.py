@@ -5,7 +5,7 @@ bounded pool of threads; nothing here blocks the event loop. Contents are served
 from part files; no byte is kept twice.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -100,7 +100,7 @@ class ContentStore(Protocol):
         """The chunks of a content that can be served now (a copy); None when it is not held at all."""
         ...
 
-    def watch(self, content_id: ContentId) -> AsyncIterator[ChunkSet]:
+    def watch(self, content_id: ContentId) -> AsyncGenerator[ChunkSet, None]:
         """All chunks held now, then each new set of chunks as it is verified; ends when complete or no longer held.
 
         Raises ContentNotHeldError.

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -144,7 +144,7 @@ class PeerClient:
             raise PeerUnavailableError(f"{self.address} stopped in the middle of a chunk")
         return buffer.index, buffer.data
 
-    async def watch_chunks(self, content_id: ContentId, count: int) -> AsyncIterator[tuple[ChunkSet, bool]]:
+    async def watch_chunks(self, content_id: ContentId, count: int) -> AsyncGenerator[tuple[ChunkSet, bool], None]:
         """Chunks that the peer has: first all, then each news; each with whether the peer has all of the content."""
         call = self._watch(pb.WatchChunksRequest(content_id=content_id.raw))
         try:
@@ -163,7 +163,7 @@ class PeerClient:
         *,
         overwrite: bool,
         published_ns: int,
-    ) -> AsyncIterator[tuple[int, int, bool]]:
+    ) -> AsyncGenerator[tuple[int, int, bool], None]:
         """Asks the peer to become a holder; gives (held bytes, size or 0, stored) as it goes."""
         request = pb.ReplicateFileRequest(
             name=name,
@@ -181,7 +181,7 @@ class PeerClient:
             call.cancel()
 
     @contextlib.asynccontextmanager
-    async def store_file(self) -> AsyncIterator["StoreCall"]:
+    async def store_file(self) -> AsyncGenerator["StoreCall", None]:
         """An upload; see StoreCall."""
         call = self._store()
         try:
@@ -219,7 +219,7 @@ class PeerConnections:
         self._open: OrderedDict[Address, _Shared] = OrderedDict()
 
     @contextlib.asynccontextmanager
-    async def to(self, address: Address) -> AsyncIterator[PeerClient]:
+    async def to(self, address: Address) -> AsyncGenerator[PeerClient, None]:
         """A client for an address, usable inside the block. Costs nothing when a channel is open already."""
         shared = self._open.get(address)
         if shared is None:
@@ -262,7 +262,7 @@ class _Shared:
 
 
 @contextlib.asynccontextmanager
-async def _translated(address: Address) -> AsyncIterator[None]:
+async def _translated(address: Address) -> AsyncGenerator[None, None]:
     """Turns gRPC's errors into ours."""
     try:
         yield

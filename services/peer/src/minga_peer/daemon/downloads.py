@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,7 +90,7 @@ class Downloads:
         """Those under way."""
         return list(self._jobs.values())
 
-    async def follow(self, request: DownloadRequest) -> AsyncIterator[tuple[Progress, FileRow | None]]:
+    async def follow(self, request: DownloadRequest) -> AsyncGenerator[tuple[Progress, FileRow | None], None]:
         """Starts the download, or joins it when it is under way; progress as it changes, the row with the last item.
 
         The row is None when the file was there already. Raises what `Downloader.download` raises, and
@@ -124,7 +124,7 @@ class Downloads:
 
     async def replicate(
         self, name: Name, content_id: ContentId, sources: list[SourceAddress], *, overwrite: bool, published_ns: int
-    ) -> AsyncIterator[tuple[Progress, FileRow | None]]:
+    ) -> AsyncGenerator[tuple[Progress, FileRow | None], None]:
         """A download from given sources. See `Replicator` in `transfer.service`."""
         request = DownloadRequest(name, content_id, overwrite=overwrite, sources=sources, published_ns=published_ns)
         async with aclosing(self.follow(request)) as steps:
@@ -169,7 +169,7 @@ class Downloads:
         job.changed.set()
 
     @staticmethod
-    async def _changes(job: Job) -> AsyncIterator[Progress]:
+    async def _changes(job: Job) -> AsyncGenerator[Progress, None]:
         """Progress each time it changed, until the job is done; a slow follower skips some."""
         while job.task is not None and not job.task.done():
             yield job.progress

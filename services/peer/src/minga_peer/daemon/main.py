@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
+
+from prometheus_client import CollectorRegistry
 
 from minga_core.clock import Clock, SystemClock
 from minga_core.ids import new_generation, parse_address
@@ -29,14 +32,12 @@ from minga_peer.transfer.service import PeerService, add_peer_service
 from minga_peer.transfer.serving import UploadSlots
 from minga_peer.version import VERSION
 from minga_protos.control.v1.control_pb2_grpc import add_ControlServiceServicer_to_server
-from minga_runtime.channels import split_listen
 from minga_runtime.logs import configure_logging, log_event
 from minga_runtime.metrics import RpcMetrics, build_info, start_metrics_server
 from minga_runtime.process import run_process, write_port_file
 from minga_runtime.server import GrpcServer
 from minga_runtime.settings import effective_settings
 from minga_runtime.tasks import TaskOwner
-from prometheus_client import CollectorRegistry
 
 log = logging.getLogger(__name__)
 
@@ -69,15 +70,15 @@ class Daemon:
     identity: Identity
     store: ChunkStore
     announcer: Announcer
-    failure: "asyncio.Future[None]"
+    failure: "asyncio.Future[Any]"
 
     async def until(self, stop: asyncio.Event) -> None:
         """Returns when asked to stop. Raises what a background task died of."""
-        stopping = asyncio.create_task(stop.wait(), name="stop")
+        stopping: asyncio.Future[Any] = asyncio.create_task(stop.wait(), name="stop")
         try:
-            await asyncio.wait({stopping, self.failure}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((stopping, self.failure), return_when=asyncio.FIRST_COMPLETED)
             if self.failure.done():
-                self.failure.result()
+                await self.failure
         finally:
             stopping.cancel()
 
@@ -140,7 +141,8 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         tasks = TaskOwner(daemon.fail)
         stack.push_async_callback(tasks.aclose)
         stack.push_async_callback(announcer.leave)
-        store.on_rows_changed(lambda change: (table.apply(change), announcer.table_changed()))
+        store.on_rows_changed(table.apply)
+        store.on_rows_changed(lambda _: announcer.table_changed())
         tasks.start(store.run(), "store")
         tasks.start(announcer.run(), "announcer")
         yield daemon

@@ -444,7 +444,8 @@ class Scheduler:
         claimed = 0
         for request in self._requests.all():
             source = self._sources[request.source]
-            assert source.connected and request.request_id in source.outstanding, "requests go to connected sources"  # noqa: S101
+            assert source.connected, "requests go to connected sources"  # noqa: S101
+            assert request.request_id in source.outstanding, "a source knows its requests"  # noqa: S101
             assert not request.chosen or not request.candidates & self._held, "a held chunk is in flight"  # noqa: S101
             assert request.hedge or not request.candidates & claimed, "two sources are asked for one chunk"  # noqa: S101
             claimed |= 0 if request.hedge else request.candidates

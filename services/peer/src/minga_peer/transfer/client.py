@@ -1,6 +1,5 @@
 """What a command can do without a daemon: download to any path, and upload."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,6 +10,7 @@ from minga_core.clock import Clock, SystemClock
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
+from minga_peer.chunkstore.disk import DiskPool
 from minga_peer.chunkstore.hasher import hash_file
 from minga_peer.chunkstore.ports import PartFile
 from minga_peer.clients.locator import LocatorClient
@@ -21,7 +21,8 @@ from minga_peer.transfer.locating import Directory
 from minga_peer.transfer.progress import Progress, PutPhase, PutProgress, PutResult
 from minga_peer.transfer.upload import HashedFile, PutRequest, Uploader
 
-log = logging.getLogger(__name__)
+CLIENT_THREADS = 4
+"""Threads of a command for hashing and writing."""
 
 
 class TransferClient:
@@ -31,6 +32,7 @@ class TransferClient:
         self._locator = locator
         self._settings = settings
         self._clock = clock or SystemClock()
+        self._pool = DiskPool(CLIENT_THREADS)
         self._connections = PeerConnections()
         self._directory = Directory(locator)
         self._uploader = Uploader(locator, self._connections, self._clock)
@@ -42,6 +44,7 @@ class TransferClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._connections.aclose()
+        self._pool.close()
 
     async def get(
         self,
@@ -57,7 +60,7 @@ class TransferClient:
 
         A target that already has that content is left alone. Raises what `Downloader.download` raises.
         """
-        destination = _OnePath(target)
+        destination = _OnePath(target, self._pool)
         downloader = Downloader(destination, self._directory, self._connections, self._clock)
         request = DownloadRequest(name, content_id, overwrite=overwrite, source_wait=source_wait)
         return (await downloader.download(request, on_progress)).progress
@@ -87,6 +90,7 @@ class _OnePath:
     """A destination that is one path outside of any shared folder."""
 
     target: Path
+    pool: DiskPool
 
     async def present(self, name: Name, content_id: ContentId) -> Path | None:
         """See Destination. Hashes the target, since nothing is known of it; only when it is a file."""
@@ -97,6 +101,8 @@ class _OnePath:
 
     async def begin_part(self, name: Name, manifest: Manifest, *, published_ns: int, overwrite: bool) -> PartFile:
         """See Destination."""
+        target = PartTarget(name, manifest, manifest.content_id, published_ns)
+        return await open_part(self.target, target, self.pool, overwrite=overwrite)
 
     def path_of(self, name: Name) -> Path:
         """See Destination."""

@@ -8,7 +8,7 @@ A stream that breaks at any point leaves verified chunks in a part file, and no 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import timedelta
 from typing import Protocol
 
@@ -46,7 +46,7 @@ class UploadReceiver:
         self._metrics = metrics
         self._idle_limit = idle_limit
 
-    async def receive(self, requests: AsyncIterator[Incoming]) -> AsyncIterator[ChunkSet | int | FileRow]:
+    async def receive(self, requests: AsyncIterator[Incoming]) -> AsyncGenerator[ChunkSet | int | FileRow, None]:
         """Runs one upload. Gives first the chunks lacking, then now and then the bytes held, last the file's row.
 
         Raises what `PartFile` and `ContentStore.begin_part` raise, and InvalidArgumentError for a stream that is not an
@@ -73,7 +73,7 @@ class UploadReceiver:
             await part.close()
         yield row
 
-    async def _take_chunks(self, part: PartFile, incoming: "_Incoming", name: Name) -> AsyncIterator[int]:
+    async def _take_chunks(self, part: PartFile, incoming: "_Incoming", name: Name) -> AsyncGenerator[int, None]:
         held = part.held
         geometry = part.manifest.geometry
         held_bytes = sum(geometry.length(index) for index in held)

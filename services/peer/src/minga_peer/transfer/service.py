@@ -1,6 +1,6 @@
 """The peer's gRPC service: contract in, content store out. Messages of the contract stop here."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any, Protocol
@@ -52,7 +52,7 @@ class Replicator(Protocol):
 
     def replicate(
         self, name: Name, content_id: ContentId, sources: list[SourceAddress], *, overwrite: bool, published_ns: int
-    ) -> AsyncIterator[tuple[Progress, FileRow | None]]:
+    ) -> AsyncGenerator[tuple[Progress, FileRow | None], None]:
         """Progress, and in the last item the finished row."""
         ...
 
@@ -96,7 +96,9 @@ class PeerService:
         self._takers = RecentTakers()
         self._slots = slots
 
-    async def get_manifest(self, request: pb.GetManifestRequest, context: Any) -> AsyncIterator[pb.GetManifestResponse]:
+    async def get_manifest(
+        self, request: pb.GetManifestRequest, context: Any
+    ) -> AsyncGenerator[pb.GetManifestResponse, None]:
         """See the contract."""
         encoded = (await self._store.manifest(ContentId(request.content_id))).encode()
         for start in range(0, len(encoded), MAX_PIECE_BYTES):
@@ -104,7 +106,7 @@ class PeerService:
 
     async def fetch_chunks(
         self, request: pb.FetchChunksRequest, context: Any
-    ) -> AsyncIterator[pb.FetchChunksResponse | memoryview]:
+    ) -> AsyncGenerator[pb.FetchChunksResponse | memoryview, None]:
         """See the contract."""
         content_id = ContentId(request.content_id)
         caller = source_from_caller(request)
@@ -137,7 +139,9 @@ class PeerService:
             raise InvalidArgumentError(f"wanted has 1 to {MAX_RANGES} ranges, not {len(request.wanted)}")
         return ranges_from_pb(held.count, request.wanted)
 
-    async def _send(self, content_id: ContentId, index: int) -> AsyncIterator[pb.FetchChunksResponse | memoryview]:
+    async def _send(
+        self, content_id: ContentId, index: int
+    ) -> AsyncGenerator[pb.FetchChunksResponse | memoryview, None]:
         sent = False
         try:
             data = await self._store.read_chunk(content_id, index)
@@ -150,7 +154,9 @@ class PeerService:
             if not sent:
                 self._served.take_back(content_id, index)
 
-    async def watch_chunks(self, request: pb.WatchChunksRequest, context: Any) -> AsyncIterator[pb.WatchChunksResponse]:
+    async def watch_chunks(
+        self, request: pb.WatchChunksRequest, context: Any
+    ) -> AsyncGenerator[pb.WatchChunksResponse, None]:
         """See the contract."""
         content_id = ContentId(request.content_id)
         async with aclosing(self._store.watch(content_id)) as news:
@@ -163,7 +169,7 @@ class PeerService:
 
     async def store_file(
         self, requests: AsyncIterator[pb.StoreFileRequest | memoryview], context: Any
-    ) -> AsyncIterator[pb.StoreFileResponse]:
+    ) -> AsyncGenerator[pb.StoreFileResponse, None]:
         """See the contract."""
         async with aclosing(self._receiver.receive(requests)) as steps:
             async for step in steps:
@@ -177,7 +183,7 @@ class PeerService:
 
     async def replicate_file(
         self, request: pb.ReplicateFileRequest, context: Any
-    ) -> AsyncIterator[pb.ReplicateFileResponse]:
+    ) -> AsyncGenerator[pb.ReplicateFileResponse, None]:
         """See the contract."""
         name, content_id = parse_name(request.name), ContentId(request.content_id)
         if not 0 < len(request.sources) <= MAX_SOURCES:
@@ -205,7 +211,7 @@ def add_peer_service(service: PeerService, server: grpc.aio.Server) -> None:
     """
     fetch_codec = data_serializer(DATA_FIELD_OF_FETCH)
     store_codec = data_deserializer(DATA_FIELD_OF_STORE, pb.StoreFileRequest.FromString)
-    handlers = {
+    handlers: dict[str, Any] = {
         "GetManifest": grpc.unary_stream_rpc_method_handler(
             service.get_manifest, pb.GetManifestRequest.FromString, pb.GetManifestResponse.SerializeToString
         ),

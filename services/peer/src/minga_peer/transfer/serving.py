@@ -85,5 +85,5 @@ class RecentTakers:
 
     def others(self, content_id: ContentId, caller: SourceAddress | None) -> list[SourceAddress]:
         """Those noted, latest last, without the caller."""
-        takers = self._contents.get(content_id, {})
+        takers = self._contents.get(content_id, OrderedDict())
         return [taker for taker in takers.values() if caller is None or taker.peer_id != caller.peer_id]

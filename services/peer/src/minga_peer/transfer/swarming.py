@@ -119,7 +119,7 @@ class SwarmDownload:
         try:
             for instruction in self._scheduler.handle(event, self._clock.monotonic()):
                 self._carry_out(instruction)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - `run` raises it
             self._fail(error)
             return
         self._set_timer()
@@ -214,7 +214,8 @@ class SwarmDownload:
             async with self._connections.to(self._addresses[source].address) as peer:
                 news = peer.watch_chunks(self._content_id, self._geometry.chunk_count)
                 async with contextlib.aclosing(news):
-                    async for chunks, complete in news:
+                    async for chunks, is_complete in news:
+                        complete = is_complete
                         self._feed(ev.SourceHolds(source, chunks, snapshot=snapshot))
                         snapshot = False
         except MingaError as error:

@@ -1,0 +1,196 @@
+"""The shared folder's paths: nothing that is opened, made or removed here is outside of the root, and no symbolic link
+is ever followed.
+
+Paths are walked part by part with `openat(2)` and O_NOFOLLOW, so that a folder that is swapped for a link between a
+check and a use is refused by the kernel, not by our luck.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from minga_core.errors import InvalidNameError, NameTakenError
+from minga_core.names import HIDDEN_ROOT, Name, parse_name
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+MAX_DEPTH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells one state of a file from another without reading it."""
+
+    size_bytes: int
+    modified_ns: int
+    inode: int
+    device: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Stamp":
+        """The stamp of a stat."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A regular file in the shared folder."""
+
+    name: Name
+    path: str
+    """Relative, as the disk spells it; differs from the name where the disk has another Unicode normal form."""
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a walk found."""
+
+    files: dict[Name, FoundFile]
+    problems: dict[str, str]
+    """Relative path → why it cannot be shared."""
+
+
+class Root:
+    """One shared folder. All methods block; paths are relative to the root."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def scan(self, below: str = "") -> Scan:
+        """Every regular file below a folder. What cannot be shared is told as a problem, never raised."""
+        found = Scan({}, {})
+        pending = [below]
+        while pending:
+            self._scan_folder(pending.pop(), pending, found)
+        return found
+
+    def _scan_folder(self, folder: str, pending: list[str], found: Scan) -> None:
+        try:
+            with self._folder(folder) as descriptor, os.scandir(descriptor) as entries:
+                for entry in entries:
+                    self._scan_entry(folder, entry, pending, found)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                found.problems[folder or "."] = f"cannot be read: {error.strerror}"
+
+    def _scan_entry(self, folder: str, entry: "os.DirEntry[str]", pending: list[str], found: Scan) -> None:
+        path = f"{folder}/{entry.name}" if folder else entry.name
+        if path == HIDDEN_ROOT or entry.is_symlink():
+            return
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(status.st_mode):
+            if path.count("/") < MAX_DEPTH:
+                pending.append(path)
+            return
+        if not stat.S_ISREG(status.st_mode):
+            return
+        self._take(path, Stamp.of(status), found)
+
+    @staticmethod
+    def _take(path: str, stamp: Stamp, found: Scan) -> None:
+        try:
+            name = parse_name(path)
+        except InvalidNameError as error:
+            found.problems[path] = str(error)
+            return
+        rival = found.files.get(name)
+        if rival is not None:
+            # Two spellings of one name: the normal one is shared, whichever order the disk gives them in.
+            loser = rival.path if path == name else path
+            found.problems[loser] = f"{name} is there in another Unicode form too; that one is shared"
+            if loser == path:
+                return
+        found.files[name] = FoundFile(name, path, stamp)
+
+    def look(self, path: str) -> Stamp | None:
+        """The stamp of a regular file; None when there is none (any more)."""
+        try:
+            descriptor = self.open(path)
+        except OSError:
+            return None
+        try:
+            return Stamp.of(os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+
+    def open(self, path: str) -> int:
+        """A descriptor for reading a regular file. Raises OSError; a link anywhere on the way is ELOOP or ENOTDIR."""
+        folder, _, base = path.rpartition("/")
+        with self._folder(folder) as parent:
+            descriptor = os.open(base, _FILE, dir_fd=parent)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "not a regular file")
+        return descriptor
+
+    def place(self, source: Path, path: str, *, overwrite: bool) -> None:
+        """Moves `source` (same file system) to `path`, atomically and durably, making folders on the way.
+
+        Raises NameTakenError when something is there and not overwrite; that is decided by the kernel in one step.
+        """
+        folder, _, base = path.rpartition("/")
+        with self._folder(folder, make=True) as parent:
+            if overwrite:
+                os.replace(source, base, dst_dir_fd=parent)
+            else:
+                move_without_replacing(source, base, parent)
+            os.fsync(parent)
+
+    def remove(self, path: str) -> None:
+        """Deletes a file, and the folders above that it leaves empty. Raises OSError."""
+        folder, _, base = path.rpartition("/")
+        with self._folder(folder) as parent:
+            os.unlink(base, dir_fd=parent)
+        while folder:
+            above, _, last = folder.rpartition("/")
+            try:
+                with self._folder(above) as parent:
+                    os.rmdir(last, dir_fd=parent)
+            except OSError:
+                return
+            folder = above
+
+    @contextmanager
+    def _folder(self, path: str, *, make: bool = False) -> Iterator[int]:
+        """A descriptor of a folder below the root, reached without following links."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for part in path.split("/") if path else ():
+                if make:
+                    with suppress(FileExistsError):
+                        os.mkdir(part, 0o755, dir_fd=descriptor)
+                deeper = os.open(part, _DIRECTORY, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = deeper
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def move_without_replacing(source: Path, base: str, parent: int) -> None:
+    """Moves `source` to `base` in an open folder. Raises NameTakenError when something has that name."""
+    try:
+        os.link(source, base, dst_dir_fd=parent, follow_symlinks=False)
+    except FileExistsError:
+        raise NameTakenError(f"{base} is there already", hint="--overwrite replaces it") from None
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        # No hard links on this file system: claim the name first, then replace our own claim.
+        try:
+            os.close(os.open(base, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=parent))
+        except FileExistsError:
+            raise NameTakenError(f"{base} is there already", hint="--overwrite replaces it") from None
+        os.replace(source, base, dst_dir_fd=parent)
+        return
+    os.unlink(source)
