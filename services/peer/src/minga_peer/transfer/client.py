@@ -12,6 +12,7 @@ from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_peer.chunkstore.disk import DiskPool
 from minga_peer.chunkstore.hasher import hash_file
+from minga_peer.chunkstore.parts import PartTarget, open_part
 from minga_peer.chunkstore.ports import PartFile
 from minga_peer.clients.locator import LocatorClient
 from minga_peer.clients.peer import PeerConnections

@@ -1,0 +1,172 @@
+"""Peers without a directory: a content store and a gRPC server each, in one process, on free ports."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from minga_core.clock import SystemClock
+from minga_core.errors import FileNotFoundInDirectoryError
+from minga_core.ids import ContentId, PeerId, parse_address, parse_peer_id
+from minga_core.names import Name
+from minga_core.records import FileRow
+from minga_peer.chunkstore.store import ChunkStore
+from minga_peer.clients.peer import PeerConnections
+from minga_peer.clients.wire import PEER_SERVICE, SourceAddress
+from minga_peer.daemon._metrics import PeerMetrics
+from minga_peer.daemon.downloads import Downloads, StoreDestination
+from minga_peer.swarm.config import SwarmConfig
+from minga_peer.transfer.download import Downloader
+from minga_peer.transfer.locating import Located
+from minga_peer.transfer.service import PeerService, add_peer_service
+from minga_peer.transfer.serving import UploadSlots
+from minga_runtime.metrics import RpcMetrics
+from minga_runtime.server import GrpcServer
+
+LIMIT_SECONDS = 20.0
+
+
+async def eventually(holds: Callable[[], bool], what: str, limit_seconds: float = LIMIT_SECONDS) -> None:
+    """Returns once `holds`; fails the test after the limit."""
+    try:
+        async with asyncio.timeout(limit_seconds):
+            while not holds():  # noqa: ASYNC110 - the condition belongs to others
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        pytest.fail(f"not within {limit_seconds} s: {what}")
+
+
+@dataclass
+class FakeDirectory:
+    """Who has what, as the test says. Stands for `transfer.locating.Directory`."""
+
+    located: dict[Name, Located] = field(default_factory=dict)
+    peers: dict[ContentId, list[SourceAddress]] = field(default_factory=dict)
+
+    async def locate(self, name: Name, content_id: ContentId | None = None) -> Located:
+        found = self.located.get(name)
+        if found is None:
+            raise FileNotFoundInDirectoryError(f"nobody shares {name}")
+        return Located(
+            name, found.content_id, found.size_bytes, found.published_ns, await self.sources(found.content_id)
+        )
+
+    async def sources(self, content_id: ContentId) -> list[SourceAddress]:
+        return list(self.peers.get(content_id, []))
+
+    def holds(self, row: FileRow, source: SourceAddress) -> None:
+        """A peer has a file."""
+        content_id = row.key.content_id
+        self.located[row.key.name] = Located(row.key.name, content_id, row.size_bytes, row.published_ns, [])
+        self.peers.setdefault(content_id, []).append(source)
+
+
+class DeafAnnouncer:
+    """A registry that hears everything at once."""
+
+    async def announced(self, row: FileRow, timeout: timedelta) -> int:
+        return 1
+
+
+@dataclass
+class TestPeer:
+    """One peer of a test."""
+
+    __test__ = False
+
+    peer_id: PeerId
+    root: Path
+    store: ChunkStore
+    server: GrpcServer
+    source: SourceAddress
+    downloads: Downloads
+    metrics: PeerMetrics
+
+    async def shares(self, name: str, data: bytes) -> FileRow:
+        """Drops a file and waits until it is hashed."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        self.store.rescan()
+
+        def found() -> FileRow | None:
+            row = self.store.find(Name(name))
+            return row if row is not None and row.size_bytes == len(data) else None
+
+        await eventually(lambda: found() is not None, f"{name} is hashed")
+        row = found()
+        assert row is not None
+        return row
+
+
+class Network:
+    """Makes peers that know of each other through one fake directory."""
+
+    def __init__(self, tmp_path: Path, stack: AsyncExitStack) -> None:
+        self._tmp_path = tmp_path
+        self._stack = stack
+        self.directory = FakeDirectory()
+        self.config = SwarmConfig(
+            stall_seconds=3.0, unknown_rate_deadline_seconds=0.5, find_sources_interval_seconds=0.2
+        )
+
+    async def peer(self, peer_id: str, *, upload_slots: int = 64) -> TestPeer:
+        return await self._stack.enter_async_context(self._running(peer_id, upload_slots))
+
+    @asynccontextmanager
+    async def _running(self, peer_id: str, upload_slots: int) -> AsyncIterator[TestPeer]:
+        root = self._tmp_path / peer_id
+        clock = SystemClock()
+        metrics = PeerMetrics(CollectorRegistry())
+        store = await ChunkStore.open(root, clock=clock, quiet_seconds=0.05, metrics=metrics)
+        loop = asyncio.create_task(store.run())
+        await store.first_scan_done()
+        connections = PeerConnections()
+        server = GrpcServer(RpcMetrics(CollectorRegistry(), "peer"))
+        source: list[SourceAddress] = []
+        downloader = Downloader(
+            StoreDestination(store),
+            self.directory,  # type: ignore[arg-type]
+            connections,
+            clock,
+            caller=lambda: source[0],
+            config=self.config,
+            metrics=metrics,
+        )
+        downloads = Downloads(downloader, self.directory, clock, metrics)  # type: ignore[arg-type]
+        service = PeerService(
+            store, announcer=DeafAnnouncer(), replicator=downloads, metrics=metrics, slots=UploadSlots(upload_slots)
+        )
+        add_peer_service(service, server.server)
+        (port,) = await server.start(["127.0.0.1:0"], [PEER_SERVICE])
+        source.append(SourceAddress(parse_peer_id(peer_id), parse_address(f"127.0.0.1:{port}")))
+        try:
+            yield TestPeer(parse_peer_id(peer_id), root, store, server, source[0], downloads, metrics)
+        finally:
+            await downloads.aclose()
+            await server.stop(timedelta(0))
+            await connections.aclose()
+            loop.cancel()
+            await asyncio.gather(loop, return_exceptions=True)
+            await store.aclose()
+
+
+@pytest.fixture
+async def network(tmp_path: Path) -> AsyncIterator[Network]:
+    """An empty network; what is made in it is gone at the end of the test."""
+    async with AsyncExitStack() as stack:
+        yield Network(tmp_path, stack)
+
+
+def noise(size_bytes: int, seed: int = 1) -> bytes:
+    """Bytes that no chunk of which is like another."""
+    return random.Random(seed).randbytes(size_bytes)
+
+
+RunDownload = Callable[[TestPeer, str], Awaitable[None]]
