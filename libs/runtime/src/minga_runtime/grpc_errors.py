@@ -181,13 +181,14 @@ def error_from_rpc(error: grpc.aio.AioRpcError, unavailable: type[UnavailableErr
 def _from_metadata(
     code: str, details: str, metadata: dict[str, Any], unavailable: type[UnavailableError]
 ) -> MingaError:
+    hint = _one_line(str(metadata.get(HINT_KEY, "")))
     if code in (Code.STORE_UNAVAILABLE, Code.UNAVAILABLE):
-        return unavailable(details)
+        return unavailable(details, hint=hint)
     millis = str(metadata.get(RETRY_AFTER_KEY, ""))
     # At most nine digits: what a hostile server says must not overflow.
     retry_after = timedelta(milliseconds=int(millis)) if re.fullmatch("[0-9]{1,9}", millis) else None
     found = error_from_code(code, details, retry_after=retry_after, owner_address=str(metadata.get(OWNER_KEY, "")))
-    found.hint = _one_line(str(metadata.get(HINT_KEY, "")))
+    found.hint = hint
     return found
 
 

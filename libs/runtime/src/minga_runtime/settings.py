@@ -26,9 +26,7 @@ _SECRET_IN_URL = re.compile(r"(://[^:/@\s]*:)\S*@")
 _SECRET_IN_QUERY = re.compile(r"([?&]password=)[^&\s'\"]*", re.IGNORECASE)
 # What Kubernetes puts into every pod for a Service called `minga-…`
 # (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables): not meant as settings.
-_SERVICE_LINK = re.compile(
-    r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$"
-)
+_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
 
 KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_REDIS_URL": "Registry and locator: the store, `redis://`, `rediss://` or `unix://`.",

@@ -1,0 +1,26 @@
+"""Command-line flags of a process, made from its settings: one `--name` for each, documented in one place."""
+
+import argparse
+from collections.abc import Sequence
+
+from minga_runtime.settings import KNOWN_VARIABLES, PREFIX, Settings
+
+
+def parse_flags(
+    cls: type[Settings], program: str, description: str, argv: Sequence[str] | None = None
+) -> dict[str, str | None]:
+    """The flags given on the command line (`sys.argv` unless `argv`), unchecked, for `load_settings`.
+
+    None stands for a flag that was not given. As argparse does, `--help` and unknown flags end the process.
+    """
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=description,
+        epilog="Each flag can be a variable instead, as shown, in the environment or in a file .env here.",
+        allow_abbrev=False,
+    )
+    for name in cls.model_fields:
+        variable = PREFIX + name.upper()
+        text = KNOWN_VARIABLES.get(variable, "").replace("%", "%%")
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="X", help=f"{text} [{variable}]")
+    return vars(parser.parse_args(argv))

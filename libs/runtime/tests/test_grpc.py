@@ -1,0 +1,363 @@
+"""Servers, channels and errors over real connections. Handlers are registered by hand: no contract is needed."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from minga_core.errors import (
+    WIRE_STATUS,
+    AlreadyRunningError,
+    BusyError,
+    Code,
+    InternalError,
+    InvalidNameError,
+    LeaseSupersededError,
+    LimitExceededError,
+    MingaError,
+    RegistryUnavailableError,
+    SettingsError,
+    StoreUnavailableError,
+    TableIncompleteError,
+    UnavailableError,
+    error_from_code,
+)
+from minga_runtime.channels import MAX_MESSAGE_BYTES, bind, bound_address, make_channel, split_listen, wait_connected
+from minga_runtime.grpc_errors import error_from_rpc
+from minga_runtime.server import LIVENESS, GrpcServer
+
+SERVICE = "example.v1.ExampleService"
+LIMIT_SECONDS = 5.0
+
+
+class Observed:
+    """What an observer heard."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[str, str]] = []
+        self.told = asyncio.Event()
+
+    def rpc_ended(self, method: str, code: str, seconds: float) -> None:
+        """See RpcObserver."""
+        assert seconds >= 0
+        self.ended.append((method, code))
+        self.told.set()
+
+
+class Example:
+    """A server whose two methods do what the test says."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.observed = Observed()
+        self.answer: Callable[[bytes, Any], Any] = self._echo
+        self.stream: Callable[[bytes, Any], AsyncIterator[bytes]] = self._count
+        self.closed = asyncio.Event()
+        self.server = GrpcServer(self.observed)
+        handlers = {
+            "Answer": grpc.unary_unary_rpc_method_handler(self._answer),
+            "Stream": grpc.unary_stream_rpc_method_handler(self._stream),
+        }
+        self.server.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+    async def _answer(self, request: bytes, context: Any) -> bytes:
+        answer: bytes = await self.answer(request, context)
+        return answer
+
+    async def _stream(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        try:
+            async for item in self.stream(request, context):
+                yield item
+        finally:
+            self.closed.set()
+
+    async def _echo(self, request: bytes, context: Any) -> bytes:
+        return request
+
+    async def _count(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        yield b"1"
+        yield b"2"
+
+
+@pytest.fixture
+async def example() -> AsyncIterator[Example]:
+    """A server that runs; `port` tells where."""
+    made = Example()
+    (made.port,) = await made.server.start(["127.0.0.1:0"], [SERVICE])
+    yield made
+    await made.server.stop(timedelta(0))
+
+
+@pytest.fixture
+async def channel(example: Example) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to it."""
+    async with make_channel(f"127.0.0.1:{example.port}") as made:
+        yield made
+
+
+async def answer(channel: grpc.aio.Channel, request: bytes = b"") -> bytes:
+    """A unary call."""
+    got: bytes = await channel.unary_unary(f"/{SERVICE}/Answer")(request, timeout=LIMIT_SECONDS)
+    return got
+
+
+async def streamed(channel: grpc.aio.Channel) -> list[bytes]:
+    """A streaming call, to its end."""
+    return [item async for item in channel.unary_stream(f"/{SERVICE}/Stream")(b"", timeout=LIMIT_SECONDS)]
+
+
+def failing(error: Exception) -> tuple[Callable[..., Any], Callable[..., AsyncIterator[bytes]]]:
+    """A unary and a streaming handler that fail."""
+
+    async def one(request: bytes, context: Any) -> bytes:
+        raise error
+
+    async def many(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        yield b"first"
+        raise error
+
+    return one, many
+
+
+@pytest.mark.parametrize("code", list(Code))
+async def test_every_error_arrives_as_the_class_it_was(example: Example, channel: grpc.aio.Channel, code: Code) -> None:
+    """Server and client hold the one table from both ends, for unary and streaming calls alike."""
+    sent = error_from_code(code.value, "ein Satz für Menschen", owner_address="h:1", retry_after=timedelta(seconds=3))
+    sent.hint = "do this"
+    example.answer, example.stream = failing(sent)
+    for call in (answer, streamed):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(channel)
+        assert caught.value.code().name == WIRE_STATUS[code].grpc
+        got = error_from_rpc(caught.value)
+        if isinstance(sent, StoreUnavailableError):
+            assert type(got) is UnavailableError
+        else:
+            assert type(got) is type(sent)
+        assert got.hint == "do this"
+        assert str(got) == "ein Satz für Menschen"
+        if isinstance(got, BusyError):
+            assert got.retry_after == timedelta(seconds=3)
+        if isinstance(got, LeaseSupersededError):
+            assert got.owner_address == "h:1"
+    assert example.observed.ended == [("Answer", WIRE_STATUS[code].grpc), ("Stream", WIRE_STATUS[code].grpc)]
+
+
+async def test_a_bug_is_logged_once_and_told_blandly(
+    example: Example, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The traceback is for the log, never for the caller."""
+    for handler in failing(KeyError("secret")):
+        example.answer = example.stream = handler
+        caplog.clear()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await (answer(channel) if asyncio.iscoroutinefunction(handler) else streamed(channel))
+        got = error_from_rpc(caught.value)
+        assert isinstance(got, InternalError)
+        assert "secret" not in str(got)
+        records = [record for record in caplog.records if record.levelno >= logging.ERROR]
+        assert [record.getMessage() for record in records] == ["rpc_failed"]
+        assert records[0].exc_info is not None
+
+
+async def test_calls_that_end_well_are_counted_as_such(example: Example, channel: grpc.aio.Channel) -> None:
+    """The observer hears of each, with its method."""
+    assert await answer(channel, b"x") == b"x"
+    assert await streamed(channel) == [b"1", b"2"]
+    assert example.observed.ended == [("Answer", "OK"), ("Stream", "OK")]
+
+
+async def test_a_handler_may_abort_by_itself(example: Example, channel: grpc.aio.Channel) -> None:
+    """Its own status goes out and is counted."""
+
+    async def abort(request: bytes, context: Any) -> bytes:
+        await context.abort(grpc.StatusCode.NOT_FOUND, "gone")
+        return b""
+
+    example.answer = abort
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await answer(channel)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert example.observed.ended == [("Answer", "NOT_FOUND")]
+
+
+async def test_a_cancelled_stream_closes_its_generator_at_once(example: Example, channel: grpc.aio.Channel) -> None:
+    """Slots are freed when the caller goes, not when the garbage collector comes."""
+
+    async def endless(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        while True:
+            yield b"more"
+            await asyncio.Event().wait()
+
+    example.stream = endless
+    call = channel.unary_stream(f"/{SERVICE}/Stream")(b"", timeout=LIMIT_SECONDS)
+    assert await call.read() == b"more"
+    call.cancel()
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await example.closed.wait()
+        await example.observed.told.wait()
+    assert example.observed.ended == [("Stream", "CANCELLED")]
+
+
+async def test_a_long_sentence_does_not_break_the_answer(example: Example, channel: grpc.aio.Channel) -> None:
+    """Metadata is limited; the code always arrives."""
+    example.answer, _ = failing(InvalidNameError("x" * 100_000, hint="y" * 100_000))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await answer(channel)
+    assert isinstance(error_from_rpc(caught.value), InvalidNameError)
+
+
+async def test_messages_over_the_limit_are_refused_as_such(example: Example, channel: grpc.aio.Channel) -> None:
+    """Neither side takes more than MAX_MESSAGE_BYTES."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await answer(channel, bytes(MAX_MESSAGE_BYTES + 1))
+    assert isinstance(error_from_rpc(caught.value), LimitExceededError)
+
+
+async def test_a_server_that_is_away_is_the_error_asked_for() -> None:
+    """With a reason that fits on a line."""
+    async with make_channel("127.0.0.1:1") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await answer(channel)
+        assert not await wait_connected(channel, 0.05)
+    got = error_from_rpc(caught.value, RegistryUnavailableError)
+    assert type(got) is RegistryUnavailableError
+    assert str(got) == "cannot connect: Connection refused"
+
+
+async def test_proxy_variables_do_not_lead_peers_astray(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machines of one network are reached directly."""
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with make_channel(f"localhost:{example.port}") as channel:
+        assert await answer(channel, b"x") == b"x"
+
+
+def rpc_error(status: grpc.StatusCode, details: str, *metadata: tuple[str, str]) -> grpc.aio.AioRpcError:
+    """What a client sees."""
+    return grpc.aio.AioRpcError(status, grpc.aio.Metadata(), grpc.aio.Metadata(*metadata), details)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"), RegistryUnavailableError),
+        (rpc_error(grpc.StatusCode.CANCELLED, "CANCELLED"), RegistryUnavailableError),
+        (rpc_error(grpc.StatusCode.INTERNAL, "RST_STREAM with error code 2"), RegistryUnavailableError),
+        (rpc_error(grpc.StatusCode.UNAVAILABLE, "x", ("minga-code", "store_unavailable")), RegistryUnavailableError),
+        (rpc_error(grpc.StatusCode.ABORTED, "x", ("minga-code", "table_incomplete")), TableIncompleteError),
+        (rpc_error(grpc.StatusCode.UNKNOWN, "x", ("minga-code", "of_next_year")), InternalError),
+        (rpc_error(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"), InternalError),
+        (rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!"), BusyError),
+    ],
+)
+def test_what_others_answer_has_a_class_too(error: grpc.aio.AioRpcError, expected: type[MingaError]) -> None:
+    """gRPC's own words, those of newer versions, and those of proxies."""
+    assert type(error_from_rpc(error, RegistryUnavailableError)) is expected
+
+
+def test_a_hostile_answer_harms_nobody() -> None:
+    """Figures are bounded, and words are stripped of what a terminal would obey."""
+    error = rpc_error(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "wait\n\x1b[2J" + "x" * 10_000,
+        ("minga-code", "busy"),
+        ("minga-retry-after-ms", "9" * 50),
+    )
+    got = error_from_rpc(error)
+    assert isinstance(got, BusyError)
+    assert got.retry_after == timedelta(seconds=1)
+    assert str(got).isprintable()
+    assert len(str(got)) < 500
+
+
+async def test_health_says_what_it_is_told_and_liveness_never_changes(
+    example: Example, channel: grpc.aio.Channel
+) -> None:
+    """NOT_SERVING until told; then as told; liveness is about the process alone."""
+    health = health_pb2_grpc.HealthStub(channel)
+
+    async def statuses() -> list[int]:
+        found = []
+        for name in ("", SERVICE, LIVENESS):
+            response = await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=LIMIT_SECONDS)
+            found.append(response.status)
+        return found
+
+    serving, away = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+    assert await statuses() == [away, away, serving]
+    await example.server.set_serving(True)
+    assert await statuses() == [serving, serving, serving]
+    await example.server.set_serving(False)
+    assert await statuses() == [away, away, serving]
+
+
+async def test_stopping_lets_calls_end_and_takes_no_new_ones(example: Example, channel: grpc.aio.Channel) -> None:
+    """Graceful: what runs may finish within the grace."""
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: bytes, context: Any) -> bytes:
+        entered.set()
+        await go_on.wait()
+        return b"done"
+
+    example.answer = slow
+    await example.server.set_serving(True)
+    running = asyncio.create_task(answer(channel))
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await entered.wait()
+        stopping = asyncio.create_task(example.server.stop(timedelta(seconds=LIMIT_SECONDS)))
+        await asyncio.sleep(0)
+        await example.server.set_serving(True)
+        assert not example.server.serving
+        go_on.set()
+        assert await running == b"done"
+        await stopping
+
+
+async def test_a_taken_port_is_told_apart_from_one_that_cannot_be(example: Example) -> None:
+    """No two processes share a port, and people learn why."""
+    other = GrpcServer(Observed())
+    with pytest.raises(AlreadyRunningError, match="another process does"):
+        bind(other.server, f"127.0.0.1:{example.port}")
+    with pytest.raises(SettingsError, match=r"cannot listen on 192\.0\.2\.1:0"):
+        bind(other.server, "192.0.2.1:0")
+    await other.server.stop(None)
+
+
+async def test_a_socket_that_is_served_is_not_taken_over_and_a_stale_one_is(tmp_path: Path) -> None:
+    """gRPC itself would unlink a living daemon's socket. A new one is its owner's alone."""
+    path = tmp_path / "s"
+    first, second = GrpcServer(Observed()), GrpcServer(Observed())
+    await first.start([f"unix:{path}"], [SERVICE])
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(AlreadyRunningError, match="serves"):
+        bind(second.server, f"unix:{path}")
+    await first.stop(timedelta(0))
+    with socket.socket(socket.AF_UNIX) as stale:
+        path.unlink(missing_ok=True)
+        stale.bind(str(path))
+    await second.start([f"unix:{path}"], [SERVICE])
+    async with make_channel(f"unix:{path}") as channel:
+        assert await wait_connected(channel, LIMIT_SECONDS)
+    await second.stop(timedelta(0))
+    third = GrpcServer(Observed())
+    with pytest.raises(SettingsError, match="cannot listen on"):
+        bind(third.server, f"unix:{tmp_path}/missing/s")
+    await third.server.stop(None)
+
+
+def test_addresses_to_listen_on_are_taken_apart() -> None:
+    """Brackets stay where they belong."""
+    assert split_listen("[::]:0") == ("::", 0)
+    assert split_listen("h:65535") == ("h", 65535)
+    assert bound_address("[::1]:0", 7) == "[::1]:7"

@@ -1,0 +1,92 @@
+"""Logs: stable events with fields, for machines and for people."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from minga_runtime.logs import bound, configure_logging, log_event
+
+log = logging.getLogger("example")
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    """The root logger as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is one."""
+
+    def isatty(self) -> bool:
+        """See io.IOBase."""
+        return True
+
+
+def test_machines_get_json_lines_and_terminals_get_text() -> None:
+    """auto decides by the stream."""
+    pipe, terminal = io.StringIO(), Terminal()
+    configure_logging("info", "auto", pipe)
+    log_event(log, logging.INFO, "lease_granted", ttl_seconds=15)
+    configure_logging("info", "auto", terminal)
+    log_event(log, logging.INFO, "lease_granted", ttl_seconds=15, reason="two words")
+    entry = json.loads(pipe.getvalue())
+    assert (entry["event"], entry["level"], entry["ttl_seconds"]) == ("lease_granted", "info", 15)
+    assert terminal.getvalue().endswith('info    lease_granted ttl_seconds=15 reason="two words"\n')
+
+
+def test_no_value_breaks_a_line_or_reaches_the_terminal_as_a_command() -> None:
+    """Words of a remote are shown, not obeyed."""
+    evil: dict[str, Any] = {"why": "a\nb\x1b[2J", "surrogate": "\udc80"}
+    for log_format in ("text", "json"):
+        stream = io.StringIO()
+        configure_logging("info", log_format, stream)  # type: ignore[arg-type]  # a loop over both
+        log_event(log, logging.INFO, "refused", **evil)
+        assert stream.getvalue().count("\n") == 1
+        assert "\x1b" not in stream.getvalue()
+        stream.getvalue().encode()
+
+
+def test_fields_never_hide_what_every_line_has() -> None:
+    """A field called `level` is kept beside the level."""
+    stream = io.StringIO()
+    configure_logging("info", "json", stream)
+    log_event(log, logging.INFO, "x", level=3, event="y", logger="z")
+    entry = json.loads(stream.getvalue())
+    assert (entry["level"], entry["event"], entry["field_level"], entry["field_event"]) == ("info", "x", 3, "y")
+
+
+def test_bound_fields_are_on_every_event_of_the_block() -> None:
+    """Ids are bound once."""
+    stream = io.StringIO()
+    configure_logging("info", "json", stream)
+    with bound(peer_id="a"), bound(call=1):
+        log.info("inside")
+    log.info("outside")
+    inside, outside = map(json.loads, stream.getvalue().splitlines())
+    assert (inside["peer_id"], inside["call"]) == ("a", 1)
+    assert "peer_id" not in outside
+
+
+def test_a_traceback_is_a_field_of_its_event() -> None:
+    """It does not tear the line apart."""
+    stream = io.StringIO()
+    configure_logging("info", "json", stream)
+    log.error("failed", exc_info=ValueError("broken"))
+    assert "ValueError: broken" in json.loads(stream.getvalue())["exception"]
+
+
+def test_events_below_the_level_are_dropped() -> None:
+    """Debug lines cost nothing in production."""
+    stream = io.StringIO()
+    configure_logging("warning", "json", stream)
+    log_event(log, logging.INFO, "quiet")
+    assert stream.getvalue() == ""

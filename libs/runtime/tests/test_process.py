@@ -1,0 +1,190 @@
+"""Processes, tasks and waits."""
+
+import asyncio
+import itertools
+import logging
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minga_core.errors import AlreadyRunningError, RegistryUnavailableError, SettingsError
+from minga_runtime.backoff import backoff
+from minga_runtime.process import StopSignal, run_process, write_port_file
+from minga_runtime.tasks import TaskOwner
+
+LIMIT_SECONDS = 20
+
+SCRIPT = """
+import asyncio, sys
+from minga_runtime.process import run_process
+
+async def main(stop):
+    print("ready", flush=True)
+    await stop.wait()
+    print("stopping", flush=True)
+    await asyncio.sleep({grace})
+
+sys.exit(run_process(main))
+"""
+
+
+def started(grace: float) -> "subprocess.Popen[str]":
+    """A process that takes `grace` seconds to stop, once it is ready."""
+    made = subprocess.Popen([sys.executable, "-c", SCRIPT.format(grace=grace)], stdout=subprocess.PIPE, text=True)
+    assert made.stdout is not None
+    assert made.stdout.readline() == "ready\n"
+    return made
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_process_in_order(number: signal.Signals) -> None:
+    """The first one sets the stop signal; the process ends well."""
+    with started(0) as process:
+        process.send_signal(number)
+        assert process.wait(LIMIT_SECONDS) == 0
+
+
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    """Whoever presses Ctrl-C twice means it."""
+    with started(3600) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "stopping\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LIMIT_SECONDS) == 128 + signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SettingsError("wrong"), 2),
+        (AlreadyRunningError("taken", hint="stop it"), 8),
+        (RegistryUnavailableError("x"), 1),
+    ],
+)
+def test_a_known_error_is_one_line_and_an_exit_code(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No traceback for what people can mend."""
+
+    async def main(stop: StopSignal) -> None:
+        raise error
+
+    assert run_process(main) == code
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"minga: {error}")
+    assert shown.count("\n") == 1
+
+
+def test_an_unknown_error_keeps_its_traceback() -> None:
+    """It is a bug."""
+
+    async def main(stop: StopSignal) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_process(main)
+
+
+def test_a_part_that_fails_ends_the_process_with_its_error() -> None:
+    """The first error told counts; main still gets to close what it opened."""
+    closed = []
+
+    async def main(stop: StopSignal) -> None:
+        tasks = TaskOwner(stop.fail)
+        tasks.start(_raise(AlreadyRunningError("first")), "part")
+        await stop.wait()
+        stop.fail(ValueError("second"))
+        await tasks.aclose()
+        closed.append(True)
+
+    assert run_process(main) == 8
+    assert closed
+
+
+async def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_a_port_file_is_whole_and_its_failure_is_a_setting(tmp_path: Path) -> None:
+    """Who waits for it never reads a half; nothing is left beside it."""
+    path = tmp_path / "port"
+    path.write_text("old")
+    write_port_file(path, "127.0.0.1:1234")
+    assert path.read_text() == "127.0.0.1:1234"
+    assert list(tmp_path.iterdir()) == [path]
+    assert stat.S_ISREG(path.stat().st_mode)
+    write_port_file(None, "h:1")
+    with pytest.raises(SettingsError, match="MINGA_PORT_FILE"):
+        write_port_file(tmp_path / "missing" / "port", "h:1")
+    with pytest.raises(SettingsError, match="MINGA_PORT_FILE"):
+        write_port_file(path / "below", "h:1")
+    assert os.listdir(tmp_path) == ["port"]
+
+
+async def test_an_owner_ends_all_its_tasks_and_those_they_start_meanwhile() -> None:
+    """Nothing runs on after aclose."""
+    owner = TaskOwner()
+    ended = []
+
+    async def late() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("late")
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            owner.start(late(), "late")
+            await asyncio.sleep(0)
+            ended.append("stubborn")
+
+    owner.start(stubborn(), "stubborn")
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await owner.aclose()
+        await owner.aclose()
+    assert ended == ["stubborn", "late"]
+    assert owner.count == 0
+
+
+async def test_a_task_that_fails_is_heard_once(caplog: pytest.LogCaptureFixture) -> None:
+    """By the callback when there is one, else by the log."""
+    heard: list[BaseException] = []
+    for owner in (TaskOwner(heard.append), TaskOwner()):
+        task = owner.start(_raise(ValueError("x")), "part")
+        await asyncio.wait({task})
+        await asyncio.sleep(0)
+    assert [type(error) for error in heard] == [ValueError]
+    assert [record.getMessage() for record in caplog.records] == ["task_failed"]
+
+
+async def test_a_kept_task_is_run_again_after_it_failed(caplog: pytest.LogCaptureFixture) -> None:
+    """Each failure is logged; it ends when it returns."""
+    caplog.set_level(logging.ERROR)
+    attempts = itertools.count(1)
+
+    async def part() -> None:
+        if next(attempts) < 3:
+            raise ValueError("not yet")
+
+    async with asyncio.timeout(5):
+        await TaskOwner().keep(part, "part")
+    assert next(attempts) == 4
+    assert len(caplog.records) == 2
+
+
+def test_waits_grow_to_a_limit_and_differ_by_lot() -> None:
+    """Between half and all of a doubling wait."""
+    waits = list(itertools.islice(backoff(1, 8, random.Random(1)), 50))
+    for wait, whole in zip(waits, [1, 2, 4, *[8] * 47], strict=True):
+        assert whole / 2 <= wait <= whole
+    assert len(set(waits)) > 40

@@ -1,0 +1,218 @@
+"""Settings: precedence, and every wrong value told with its name and the reason."""
+
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from pydantic import Field, ValidationError
+
+from minga_core.errors import SettingsError
+from minga_runtime.flags import parse_flags
+from minga_runtime.settings import (
+    AddressText,
+    ByteCount,
+    ListenText,
+    Seconds,
+    Settings,
+    effective_settings,
+    load_settings,
+    mask_secrets,
+    undocumented,
+)
+
+
+class Example(Settings):
+    """One field of each type."""
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    listen: ListenText = "0.0.0.0:50051"
+    registry: AddressText = "127.0.0.1:50051"
+    capacity: ByteCount | None = None
+    lease_ttl: Seconds = timedelta(seconds=15)
+    upload_slots: Annotated[int, Field(ge=1)] = 4
+
+
+class NeedsFolder(Settings):
+    """One field without a default."""
+
+    share_dir: Path
+
+
+def test_flags_win_over_environment_over_dotenv_over_defaults(
+    monkeypatch: pytest.MonkeyPatch, clean_environment: Path
+) -> None:
+    """Each source hides the ones below it; a flag that is None was not given."""
+    assert load_settings(Example).listen == "0.0.0.0:50051"
+    (clean_environment / ".env").write_text("MINGA_LISTEN=h:1\n")
+    assert load_settings(Example).listen == "h:1"
+    monkeypatch.setenv("MINGA_LISTEN", "h:2")
+    assert load_settings(Example, listen=None).listen == "h:2"
+    assert load_settings(Example, listen="h:3").listen == "h:3"
+
+
+def test_values_are_written_as_people_write_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes have units, durations are seconds, words ignore case."""
+    monkeypatch.setenv("MINGA_CAPACITY", "1.5 GiB")
+    monkeypatch.setenv("MINGA_LEASE_TTL", "0.5")
+    monkeypatch.setenv("MINGA_LOG_LEVEL", "DEBUG")
+    settings = load_settings(Example)
+    assert settings.capacity == 3 * 2**29
+    assert settings.lease_ttl == timedelta(milliseconds=500)
+    assert settings.log_level == "debug"
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files and charts write empty values for what is left open."""
+    monkeypatch.setenv("MINGA_CAPACITY", "")
+    assert load_settings(Example).capacity is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("MINGA_LISTEN", "50051", "host:port is wanted"),
+        ("MINGA_LISTEN", "h:70000", "host:port is wanted"),
+        ("MINGA_LISTEN", "::1:50051", "brackets"),
+        ("MINGA_REGISTRY", "h:0", "is not an address"),
+        ("MINGA_CAPACITY", "lots", "is not a size"),
+        ("MINGA_LEASE_TTL", "soon", "is not a number of seconds"),
+        ("MINGA_LEASE_TTL", "nan", "is not a number of seconds"),
+        ("MINGA_LEASE_TTL", "inf", "is not a number of seconds"),
+        ("MINGA_LEASE_TTL", "-1", "0 or more"),
+        ("MINGA_UPLOAD_SLOTS", "0", "greater than or equal to 1"),
+        ("MINGA_LOG_LEVEL", "loud", "debug, info, warning, error"),
+        ("MINGA_LOG_FORMAT", "xml", "json"),
+    ],
+)
+def test_a_wrong_value_is_told_with_variable_and_reason(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str
+) -> None:
+    """The line starts with the variable and has the reason; nothing is replaced silently."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(Example)
+    assert str(caught.value).startswith(f"{variable}: ")
+    assert reason in str(caught.value)
+
+
+def test_a_wrong_flag_is_told_by_its_flag() -> None:
+    """Who gave a flag is told about that flag, not about a variable."""
+    with pytest.raises(SettingsError, match=r"^--upload-slots: .*integer"):
+        load_settings(Example, upload_slots="many")
+
+
+def test_every_problem_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """People mend all of them in one go."""
+    monkeypatch.setenv("MINGA_LISTEN", "x")
+    monkeypatch.setenv("MINGA_CAPACITY", "y")
+    monkeypatch.setenv("MINGA_CAPACTY", "z")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(Example)
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
+        "MINGA_CAPACTY",
+        "MINGA_LISTEN",
+        "MINGA_CAPACITY",
+    ]
+
+
+def test_a_missing_value_names_variable_and_flag() -> None:
+    """What must be given has no default."""
+    with pytest.raises(SettingsError, match=r"^MINGA_SHARE_DIR \(or --share-dir\) is needed$"):
+        load_settings(NeedsFolder)
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_an_unknown_variable_stops_and_the_nearest_is_suggested(
+    monkeypatch: pytest.MonkeyPatch, clean_environment: Path, in_file: bool
+) -> None:
+    """A typing error in the environment or in `.env` is never ignored."""
+    if in_file:
+        (clean_environment / ".env").write_text("MINGA_LISTN=h:1\n")
+    else:
+        monkeypatch.setenv("MINGA_LISTN", "h:1")
+    with pytest.raises(SettingsError, match=r"^MINGA_LISTN: no such setting; did you mean MINGA_LISTEN\?$"):
+        load_settings(Example)
+
+
+def test_variables_of_other_parts_are_no_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One environment serves every part of Minga on a machine."""
+    monkeypatch.setenv("MINGA_SHARE_DIR", "/srv")
+    assert not hasattr(load_settings(Example), "share_dir")
+
+
+def test_what_kubernetes_says_of_its_services_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Service called minga-registry puts its own variables with our prefix into every pod."""
+    monkeypatch.setenv("MINGA_REGISTRY_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("MINGA_REGISTRY_SERVICE_PORT", "50051")
+    monkeypatch.setenv("MINGA_REGISTRY_SERVICE_PORT_GRPC", "50051")
+    monkeypatch.setenv("MINGA_REGISTRY_PORT", "tcp://10.0.0.1:50051")
+    monkeypatch.setenv("MINGA_REGISTRY_PORT_50051_TCP_ADDR", "10.0.0.1")
+    load_settings(Example)
+    monkeypatch.setenv("MINGA_PORT", "50051")
+    with pytest.raises(SettingsError, match="MINGA_PORT: no such setting"):
+        load_settings(Example)
+
+
+def test_a_dotenv_that_is_no_text_is_told(clean_environment: Path) -> None:
+    """Settings never come from half a file."""
+    (clean_environment / ".env").write_bytes(b"MINGA_LISTEN=\xff\xfe\n")
+    with pytest.raises(SettingsError, match=r"^\.env cannot be read"):
+        load_settings(Example)
+
+
+def test_secrets_show_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the start line, not in a repr, not in an error."""
+    settings = load_settings(Example, redis_url="redis://user:s3@cret@h:1/0?password=s3cret")
+    assert effective_settings(settings)["redis_url"] == "redis://user:***@h:1/0?password=***"
+    assert "s3" not in repr(settings)
+    monkeypatch.setenv("MINGA_REGISTRY", "redis://user:s3cret@h")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(Example)
+    assert "s3cret" not in str(caught.value)
+    assert mask_secrets("redis://h:1/0") == "redis://h:1/0"
+
+
+def test_settings_are_frozen() -> None:
+    """Nobody changes them after the start."""
+    settings = load_settings(Example)
+    with pytest.raises(ValidationError):
+        settings.listen = "h:1"
+
+
+def test_a_flag_without_a_field_is_a_bug() -> None:
+    """It would be ignored otherwise."""
+    with pytest.raises(TypeError, match="nonsense"):
+        load_settings(Example, nonsense="1")
+
+
+def test_the_fields_without_documentation_are_found() -> None:
+    """What every part's own test stands on."""
+
+    class Odd(Settings):
+        never_heard_of: int = 1
+
+    assert undocumented(Example) == set()
+    assert undocumented(Odd) == {"MINGA_NEVER_HEARD_OF"}
+
+
+def test_every_field_has_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    """Flags come from the settings; the help tells the variable of each."""
+    flags = parse_flags(Example, "example", "An example.", ["--lease-ttl", "3", "--listen=h:1"])
+    assert load_settings(Example, **flags).lease_ttl == timedelta(seconds=3)
+    assert flags["registry"] is None
+    with pytest.raises(SystemExit):
+        parse_flags(Example, "example", "An example.", ["--help"])
+    shown = capsys.readouterr().out
+    assert all(f"MINGA_{name.upper()}" in shown for name in Example.model_fields)
+
+
+def test_importing_settings_and_logs_imports_no_grpc() -> None:
+    """The command's cold start pays for neither gRPC nor metrics."""
+    code = (
+        "import sys, minga_runtime.settings, minga_runtime.logs; print({'grpc', 'prometheus_client'} & {*sys.modules})"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert found.stdout.strip() == "set()"
