@@ -1,0 +1,95 @@
+"""The registry process, wired by hand from top to bottom."""
+
+import logging
+import os
+import sys
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry
+
+from minga_core.clock import SystemClock
+from minga_core.errors import SettingsError
+from minga_directory import connect_writer
+from minga_protos.registry.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
+from minga_registry._metrics import RegistryMetrics
+from minga_registry.health import StoreWatch
+from minga_registry.leases import LeasePolicy
+from minga_registry.push import PushLimits
+from minga_registry.reaper import Reaper
+from minga_registry.service import SERVICE, RegistryService
+from minga_registry.settings import RegistrySettings
+from minga_runtime.flags import parse_flags
+from minga_runtime.listening import bound_address
+from minga_runtime.logs import configure_logging, log_event
+from minga_runtime.metrics import RpcMetrics, build_info, start_metrics_server
+from minga_runtime.process import StopSignal, exit_code_for, print_error, run_process, write_port_file
+from minga_runtime.server import GrpcServer
+from minga_runtime.settings import effective_settings, load_settings
+from minga_runtime.tasks import TaskOwner
+
+log = logging.getLogger("minga_registry")
+
+VERSION = version("minga-registry")
+
+
+def main() -> int:
+    """Runs a registry until SIGTERM or Ctrl-C; the exit code (see `minga_runtime.process.run_process`)."""
+    flags = parse_flags(RegistrySettings, "minga-registry", "Takes leases, heartbeats and file tables of peers.")
+    try:
+        settings = load_settings(RegistrySettings, **flags)
+    except SettingsError as error:
+        print_error(error)
+        return exit_code_for(error)
+    configure_logging(settings.log_level, settings.log_format)
+    return run_process(lambda stop: serve(settings, stop))
+
+
+async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
+    """Runs a registry until `stop`. A store that is away is no reason not to start: calls are answered UNAVAILABLE.
+
+    Raises MingaError when it cannot start. On the way out: NOT_SERVING, grace for the calls under way, then the rest.
+    """
+    metrics_registry = CollectorRegistry()
+    metrics = RegistryMetrics(metrics_registry)
+    build_info(metrics_registry, "registry", VERSION)
+    async with AsyncExitStack() as stack:
+        directory = connect_writer(settings.redis_url)
+        stack.push_async_callback(directory.aclose)
+
+        tasks = TaskOwner(stop.fail)
+        stack.push_async_callback(tasks.aclose)
+
+        server = GrpcServer(RpcMetrics(metrics_registry, "registry"))
+        service = RegistryService(directory, _leases(settings), _limits(settings), metrics, SystemClock())
+        add_RegistryServiceServicer_to_server(service, server.server)
+        (port,) = await server.start([settings.listen], [SERVICE])
+        stack.push_async_callback(server.stop, settings.stop_grace)
+        address = bound_address(settings.listen, port)
+
+        if settings.metrics_listen is not None:
+            endpoint = await start_metrics_server(metrics_registry, settings.metrics_listen)
+            stack.push_async_callback(endpoint.aclose)
+
+        watch = StoreWatch(directory, server, metrics)
+        await watch.check()
+        tasks.keep(watch.run, "store_watch")
+        tasks.keep(Reaper(directory, metrics, settings.reap_interval).run, "reaper")
+
+        write_port_file(settings.port_file, address)
+        facts = effective_settings(settings) | {"address": address, "pid": os.getpid(), "version": VERSION}
+        log_event(log, logging.INFO, "registry_started", **facts)
+        await stop.wait()
+        log_event(log, logging.INFO, "registry_stopping")
+
+
+def _leases(settings: RegistrySettings) -> LeasePolicy:
+    return LeasePolicy(settings.lease_ttl, settings.lease_ttl_min, settings.lease_ttl_max, settings.heartbeat_interval)
+
+
+def _limits(settings: RegistrySettings) -> PushLimits:
+    return PushLimits(settings.max_table_rows, settings.max_pushes, settings.push_idle, settings.push_limit)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The registry's metrics, bound to a registry given from outside; every series exists at 0 from the start."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from minga_core.errors import Code
+from minga_directory.ports import HeartbeatOutcome
+
+COMMITTED = "committed"
+CANCELLED = "cancelled"
+_PUSH_OUTCOMES = (
+    COMMITTED,
+    CANCELLED,
+    Code.INVALID_ARGUMENT,
+    Code.INVALID_NAME,
+    Code.LIMIT_EXCEEDED,
+    Code.BUSY,
+    Code.TABLE_INCOMPLETE,
+    Code.TABLE_REVISION_MISMATCH,
+    Code.REGISTER_AGAIN,
+    Code.LEASE_SUPERSEDED,
+    Code.STORE_UNAVAILABLE,
+    Code.INTERNAL,
+)
+
+
+class RegistryMetrics:
+    """Counts what the registry does. Labels are closed enums, never a peer or a name."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._pushes = Counter(
+            "minga_registry_table_pushes",
+            "Table pushes that ended, by outcome: committed, cancelled by the peer, or the error's code.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._rows = Counter(
+            "minga_registry_pushed_rows", "Rows of committed pushes, by what they did.", ["kind"], registry=registry
+        )
+        self._reaped = Counter(
+            "minga_registry_reaped_rows", "Rows unlisted because their peer was gone.", registry=registry
+        )
+        self._heartbeats = Counter(
+            "minga_registry_heartbeats", "Heartbeats answered, by action.", ["action"], registry=registry
+        )
+        self._store_up = Gauge(
+            "minga_registry_store_up", "1 while the store answers, 0 while it is away.", registry=registry
+        )
+        self._leases = LeaseCollector()
+        registry.register(self._leases)
+        for outcome in _PUSH_OUTCOMES:
+            self._pushes.labels(str(outcome))
+        for kind in ("put", "remove"):
+            self._rows.labels(kind)
+        for action in HeartbeatOutcome:
+            self._heartbeats.labels(action.value)
+
+    def push_ended(self, outcome: str) -> None:
+        """A push ended: COMMITTED, CANCELLED, or an error's code."""
+        self._pushes.labels(outcome).inc()
+
+    def rows_pushed(self, put_count: int, remove_count: int) -> None:
+        """Rows of a push that was committed."""
+        self._rows.labels("put").inc(put_count)
+        self._rows.labels("remove").inc(remove_count)
+
+    def rows_reaped(self, count: int) -> None:
+        """Rows unlisted by the reaper."""
+        self._reaped.inc(count)
+
+    def heartbeat(self, outcome: HeartbeatOutcome) -> None:
+        """A heartbeat was answered."""
+        self._heartbeats.labels(outcome.value).inc()
+
+    def store_up(self, up: bool) -> None:
+        """Whether the store answers."""
+        self._store_up.set(up)
+
+    def leases_counted(self, alive: int, expired: int) -> None:
+        """The directory's leases, as the reaper last saw them."""
+        self._leases.counts = (alive, expired)
+
+
+class LeaseCollector(Collector):
+    """Shows the reaper's last count of leases; nothing before the first one."""
+
+    counts: tuple[int, int] | None = None
+
+    def collect(self) -> Iterable[Metric]:
+        """See Collector."""
+        family = GaugeMetricFamily(
+            "minga_registry_leases",
+            "Leases in the directory, of all replicas: alive, or expired and not reaped yet.",
+            labels=["state"],
+        )
+        for state, count in zip(("alive", "expired"), self.counts or (), strict=False):
+            family.add_metric([state], count)
+        yield family

@@ -1,0 +1,205 @@
+"""Messages of the contract to checked values and back. pb2 stops here.
+
+Every function that reads a message checks each field with the parsers of `minga_core` and raises InvalidArgumentError
+(InvalidNameError for names) before anything is done with any of it.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from minga_core.chunks import MAX_CONTENT_BYTES
+from minga_core.errors import InvalidArgumentError, InvalidNameError
+from minga_core.ids import ContentId, Generation, PeerId, parse_address, parse_generation, parse_peer_id, parse_zone
+from minga_core.names import Name, parse_name
+from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
+from minga_directory.ports import HeartbeatOutcome
+from minga_protos.registry.v1 import registry_pb2 as pb
+
+MAX_BATCH_ROWS = 1_000
+"""Rows to put, and rows to remove, in one message (contract: registry.proto)."""
+MAX_VERSION_BYTES = 64
+_MAX_INT64 = (1 << 63) - 1
+_NANOS = 1_000_000_000
+_MAX_DURATION_SECONDS = 315_576_000_000
+"""10,000 years: the range of google.protobuf.Duration."""
+
+_STATES = {
+    pb.HOLDING_STATE_COMPLETE: HoldingState.COMPLETE,
+    pb.HOLDING_STATE_PARTIAL: HoldingState.PARTIAL,
+}
+_ACTIONS = {
+    HeartbeatOutcome.OK: pb.HEARTBEAT_ACTION_OK,
+    HeartbeatOutcome.REGISTER_AGAIN: pb.HEARTBEAT_ACTION_REGISTER_AGAIN,
+    HeartbeatOutcome.PUSH_TABLE: pb.HEARTBEAT_ACTION_PUSH_TABLE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A heartbeat."""
+
+    peer_id: PeerId
+    generation: Generation
+    table_revision: int
+    free_bytes: int
+    active_uploads: int
+
+
+@dataclass(frozen=True, slots=True)
+class PushHeader:
+    """Whose table a push is for, and how its rows are meant."""
+
+    peer_id: PeerId
+    generation: Generation
+    whole: bool
+    base_revision: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class PushEnd:
+    """The counts that a push says it sent."""
+
+    put_count: int
+    remove_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowBatch:
+    """One message's rows."""
+
+    put: tuple[FileRow, ...]
+    remove: tuple[RowKey, ...]
+
+
+def peer_info(request: pb.RegisterRequest) -> PeerInfo:
+    """What a peer says of itself."""
+    version = request.software_version
+    if len(version.encode()) > MAX_VERSION_BYTES or not version.isprintable():
+        raise InvalidArgumentError(f"software_version has at most {MAX_VERSION_BYTES} bytes, all of them printable")
+    return PeerInfo(
+        peer_id=parse_peer_id(request.peer_id),
+        generation=parse_generation(request.generation),
+        address=parse_address(request.address),
+        zone=parse_zone(request.zone),
+        capacity_bytes=_count(request.capacity_bytes, "capacity_bytes"),
+        free_bytes=_count(request.free_bytes, "free_bytes"),
+        software_version=version,
+    )
+
+
+def asked_ttl(request: pb.RegisterRequest) -> timedelta | None:
+    """The lease that the peer would like; None when it did not say."""
+    if not request.HasField("asked_ttl"):
+        return None
+    asked = request.asked_ttl
+    if not (0 <= asked.seconds <= _MAX_DURATION_SECONDS and 0 <= asked.nanos < _NANOS):
+        raise InvalidArgumentError("asked_ttl is not a duration of 0 or more")
+    return timedelta(seconds=asked.seconds, microseconds=asked.nanos // 1000)
+
+
+def registered(granted: timedelta, interval: timedelta) -> pb.RegisterResponse:
+    """The answer to Register."""
+    return pb.RegisterResponse(granted_ttl=_duration(granted), heartbeat_interval=_duration(interval))
+
+
+def beat(request: pb.HeartbeatRequest) -> Beat:
+    """A heartbeat."""
+    return Beat(
+        parse_peer_id(request.peer_id),
+        parse_generation(request.generation),
+        _count(request.table_revision, "table_revision"),
+        _count(request.free_bytes, "free_bytes"),
+        _count(request.active_uploads, "active_uploads"),
+    )
+
+
+def heartbeat_answer(outcome: HeartbeatOutcome) -> pb.HeartbeatResponse:
+    """The answer to Heartbeat."""
+    return pb.HeartbeatResponse(action=_ACTIONS[outcome])
+
+
+def leaver(request: pb.LeaveRequest) -> tuple[PeerId, Generation]:
+    """Who leaves."""
+    return parse_peer_id(request.peer_id), parse_generation(request.generation)
+
+
+def push_step(request: pb.PushTableRequest) -> PushHeader | RowBatch | PushEnd:
+    """One step of a push."""
+    kind = request.WhichOneof("step")
+    if kind == "begin":
+        return _push_header(request.begin)
+    if kind == "rows":
+        return _row_batch(request.rows)
+    if kind == "end":
+        end = request.end
+        return PushEnd(_count(end.put_count, "put_count"), _count(end.remove_count, "remove_count"))
+    raise InvalidArgumentError("a step of a push is one of begin, rows and end")
+
+
+def _push_header(begin: pb.TableBegin) -> PushHeader:
+    revision = _count(begin.revision, "revision")
+    base = 0 if begin.whole else _count(begin.base_revision, "base_revision")
+    if not begin.whole and revision <= base:
+        raise InvalidArgumentError(f"revision {revision} is not above base_revision {base}")
+    return PushHeader(parse_peer_id(begin.peer_id), parse_generation(begin.generation), begin.whole, base, revision)
+
+
+def _row_batch(rows: pb.TableRows) -> RowBatch:
+    for name, found in (("put", rows.put), ("remove", rows.remove)):
+        if len(found) > MAX_BATCH_ROWS:
+            raise InvalidArgumentError(f"{name} has {len(found):,} rows, at most {MAX_BATCH_ROWS:,} are allowed")
+    batch = RowBatch(tuple(map(_file_row, rows.put)), tuple(_key(row.name, row.content_id) for row in rows.remove))
+    if batch.remove and not {row.key for row in batch.put}.isdisjoint(batch.remove):
+        raise InvalidArgumentError("a row is both put and removed")
+    return batch
+
+
+def _file_row(row: pb.FileRow) -> FileRow:
+    state = _STATES.get(row.state)
+    if state is None:
+        raise InvalidArgumentError(f"state {row.state} of {row.name[:80]!r} is neither complete nor partial")
+    if not 0 <= row.size_bytes <= MAX_CONTENT_BYTES:
+        raise InvalidArgumentError(f"size_bytes of {row.name[:80]!r} is 0 to {MAX_CONTENT_BYTES:,}")
+    return FileRow(
+        _key(row.name, row.content_id),
+        row.size_bytes,
+        _instant_ns(row.modified_time, "modified_time"),
+        _instant_ns(row.published_time, "published_time"),
+        state,
+    )
+
+
+def _key(name: str, content_id: bytes) -> RowKey:
+    return RowKey(_canonical_name(name), ContentId(content_id))
+
+
+def _canonical_name(text: str) -> Name:
+    """The name as sent. One that is not NFC is refused, not mended: the peer would know it by other bytes."""
+    name = parse_name(text)
+    if name != text:
+        raise InvalidNameError(f"{text[:80]!r} is not a file name: it is not in the normal form NFC")
+    return name
+
+
+def _instant_ns(stamp: Timestamp, field: str) -> int:
+    """Nanoseconds since 1970, within an int64; unset is 1970."""
+    nanos = stamp.seconds * _NANOS + stamp.nanos
+    if not 0 <= stamp.nanos < _NANOS or abs(nanos) > _MAX_INT64:
+        raise InvalidArgumentError(f"{field} is not an instant between 1678 and 2262")
+    return nanos
+
+
+def _count(value: int, field: str) -> int:
+    if value < 0:
+        raise InvalidArgumentError(f"{field} is 0 or more, not {value}")
+    return value
+
+
+def _duration(value: timedelta) -> Duration:
+    made = Duration()
+    made.FromTimedelta(value)
+    return made

@@ -1,0 +1,136 @@
+"""The registry's gRPC service: the contract in, the directory's writer port out.
+
+Everything that comes in is checked by `adapters` before the directory hears of it. Errors are MingaErrors; the server's
+interceptor gives them their status.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from minga_core.clock import Clock
+from minga_core.errors import BusyError, MingaError
+from minga_directory.ports import DirectoryWriter, HeartbeatOutcome
+from minga_protos.registry.v1 import registry_pb2 as pb
+from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceServicer
+from minga_registry import adapters
+from minga_registry._metrics import CANCELLED, COMMITTED, RegistryMetrics
+from minga_registry.leases import Grant, Grants, LeasePolicy
+from minga_registry.push import PushLimits, TableReceiver
+from minga_runtime.logs import log_event
+
+log = logging.getLogger(__name__)
+
+SERVICE = "minga.registry.v1.RegistryService"
+_BUSY_RETRY = timedelta(seconds=1)
+
+
+class RegistryService(RegistryServiceServicer):
+    """Implements `minga.registry.v1.RegistryService` over a DirectoryWriter. Holds no state that may not be lost."""
+
+    def __init__(
+        self,
+        directory: DirectoryWriter,
+        leases: LeasePolicy,
+        limits: PushLimits,
+        metrics: RegistryMetrics,
+        clock: Clock,
+    ) -> None:
+        self._directory = directory
+        self._leases = leases
+        self._limits = limits
+        self._metrics = metrics
+        self._clock = clock
+        self._grants = Grants()
+        self._pushes = 0
+
+    async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterResponse:  # noqa: N802 - contract
+        """See the contract."""
+        info = adapters.peer_info(request)
+        granted = self._leases.grant(adapters.asked_ttl(request))
+        await self._directory.register(info, granted)
+        self._grants.remember(info.peer_id, Grant(info.generation, granted, info.free_bytes))
+        log_event(
+            log,
+            logging.INFO,
+            "peer_registered",
+            peer_id=info.peer_id,
+            generation=info.generation,
+            address=info.address,
+            ttl_seconds=granted.total_seconds(),
+        )
+        return adapters.registered(granted, self._leases.interval(granted))
+
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:  # noqa: N802 - contract
+        """See the contract."""
+        beat = adapters.beat(request)
+        grant = self._grants.get(beat.peer_id, beat.generation)
+        outcome = await self._directory.heartbeat(
+            beat.peer_id,
+            beat.generation,
+            grant.ttl if grant else self._leases.default_ttl,
+            table_revision=beat.table_revision,
+            free_bytes=beat.free_bytes,
+            active_uploads=beat.active_uploads,
+        )
+        if grant:
+            known = replace(grant, free_bytes=beat.free_bytes, active_uploads=beat.active_uploads)
+            self._grants.remember(beat.peer_id, known)
+        self._metrics.heartbeat(outcome)
+        if outcome is not HeartbeatOutcome.OK:
+            log_event(log, logging.INFO, "peer_asked_again", peer_id=beat.peer_id, action=outcome.value)
+        return adapters.heartbeat_answer(outcome)
+
+    async def PushTable(  # noqa: N802 - contract
+        self, request_iterator: AsyncIterator[pb.PushTableRequest], context: Any
+    ) -> pb.PushTableResponse:
+        """See the contract."""
+        with self._push_counted():
+            receiver = TableReceiver(self._directory, self._limits, self._grants, self._clock)
+            result = await receiver.receive(request_iterator)
+        self._metrics.rows_pushed(result.put_count, result.remove_count)
+        log_event(
+            log,
+            logging.INFO if result.header.whole else logging.DEBUG,
+            "table_pushed",
+            peer_id=result.header.peer_id,
+            whole=result.header.whole,
+            put=result.put_count,
+            removed=result.remove_count,
+            revision=result.revision,
+        )
+        return pb.PushTableResponse(revision=result.revision)
+
+    async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveResponse:  # noqa: N802 - contract
+        """See the contract."""
+        peer_id, generation = adapters.leaver(request)
+        left = await self._directory.leave(peer_id, generation)
+        self._grants.forget(peer_id, generation)
+        if left:
+            log_event(log, logging.INFO, "peer_left", peer_id=peer_id, generation=generation)
+        return pb.LeaveResponse()
+
+    @contextmanager
+    def _push_counted(self) -> Iterator[None]:
+        """A slot for one push, and how it ended told to the metrics. Raises BusyError when there is no slot."""
+        if self._pushes >= self._limits.max_pushes:
+            self._metrics.push_ended(BusyError.code.value)
+            raise BusyError(f"{self._pushes} table pushes are being taken", retry_after=_BUSY_RETRY)
+        self._pushes += 1
+        outcome = "internal"
+        try:
+            yield
+            outcome = COMMITTED
+        except MingaError as error:
+            outcome = error.code.value
+            raise
+        except asyncio.CancelledError:
+            outcome = CANCELLED
+            raise
+        finally:
+            self._pushes -= 1
+            self._metrics.push_ended(outcome)
