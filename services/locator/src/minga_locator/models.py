@@ -1,0 +1,203 @@
+"""What the REST service says and takes, as the OpenAPI document shows it. Sizes are bytes, times RFC 3339 in UTC."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from minga_core.chunks import MAX_CONTENT_BYTES
+from minga_directory.ports import CatalogueEntry, DirectoryStats, Holder, PeerRecord, Version
+
+MAX_REPLICAS = 20
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def time_of(nanos: int) -> datetime:
+    """A UTC time of nanoseconds since 1970, cut to microseconds."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=nanos // 1000)
+
+
+class ListedFile(_Model):
+    """A name of the catalogue with its default version. From hints: somebody shared it a moment ago."""
+
+    name: str
+    content_id: str = Field(description="`b3:` and 64 hex digits.")
+    size_bytes: int
+    published_time: datetime
+    version_count: int
+
+    @classmethod
+    def of(cls, entry: CatalogueEntry) -> "ListedFile":
+        """The entry as shown."""
+        return cls(
+            name=entry.name,
+            content_id=str(entry.content_id),
+            size_bytes=entry.size_bytes,
+            published_time=time_of(entry.published_ns),
+            version_count=entry.version_count,
+        )
+
+
+class FileList(_Model):
+    """A page of the catalogue, in byte order of the names."""
+
+    files: list[ListedFile] = Field(description="May be empty though more pages follow.")
+    next_page_token: str = Field(description="Pass as `page_token` for the next page; empty at the end.")
+
+
+class Source(_Model):
+    """A living peer that has the content, or is getting it."""
+
+    peer_id: str
+    address: str = Field(description="host:port of its gRPC service.")
+    zone: str
+    state: Literal["complete", "partial"]
+
+    @classmethod
+    def of(cls, holder: Holder) -> "Source":
+        """The holder as shown."""
+        info = holder.peer.info
+        return cls(peer_id=info.peer_id, address=info.address, zone=info.zone, state=holder.state.value)
+
+
+class FileVersion(_Model):
+    """One content under a name."""
+
+    content_id: str
+    size_bytes: int
+    published_time: datetime = Field(description="When it was first shared under that name.")
+    complete_count: int = Field(description="Living peers that have all of it.")
+    partial_count: int = Field(description="Living peers that have some of it.")
+    sources: list[Source] = Field(description="At most 20 of them, in random order.")
+
+    @classmethod
+    def of(cls, version: Version) -> "FileVersion":
+        """The version as shown."""
+        return cls(
+            content_id=str(version.content_id),
+            size_bytes=version.size_bytes,
+            published_time=time_of(version.published_ns),
+            complete_count=version.complete_count,
+            partial_count=version.partial_count,
+            sources=[Source.of(holder) for holder in version.holders],
+        )
+
+
+class FileInfo(_Model):
+    """A name and its versions, the newest published first."""
+
+    name: str
+    versions: list[FileVersion]
+
+
+class ContentInfo(FileVersion):
+    """A content, whatever it is called."""
+
+    names: list[str] = Field(description="At most 100 of its names.")
+
+
+class PlacementRequest(_Model):
+    """A file that somebody wants to upload."""
+
+    name: Annotated[str, Field(min_length=1, max_length=4096)]
+    size_bytes: Annotated[int, Field(ge=0, le=MAX_CONTENT_BYTES)]
+    replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] = 1
+    content_id: str | None = Field(
+        default=None, description="Peers that hold this content are left out; without it, those that hold the name."
+    )
+
+
+class PlacedPeer(_Model):
+    """A peer to upload to."""
+
+    peer_id: str
+    address: str
+    zone: str
+    free_bytes: int
+
+    @classmethod
+    def of(cls, peer: PeerRecord) -> "PlacedPeer":
+        """The peer as shown."""
+        info = peer.info
+        return cls(peer_id=info.peer_id, address=info.address, zone=info.zone, free_bytes=info.free_bytes)
+
+
+class PlacementList(_Model):
+    """Peers to upload to, by round robin over those with room; fewer than asked for when there are not more."""
+
+    placements: list[PlacedPeer]
+
+
+class PeerInfo(_Model):
+    """A living peer."""
+
+    peer_id: str
+    address: str
+    zone: str
+    generation: int
+    capacity_bytes: int
+    free_bytes: int
+    file_count: int
+    active_uploads: int
+    table_revision: int
+    software_version: str
+    lease_remaining_seconds: float
+
+    @classmethod
+    def of(cls, peer: PeerRecord) -> "PeerInfo":
+        """The peer as shown."""
+        info = peer.info
+        return cls(
+            peer_id=info.peer_id,
+            address=info.address,
+            zone=info.zone,
+            generation=info.generation,
+            capacity_bytes=info.capacity_bytes,
+            free_bytes=info.free_bytes,
+            file_count=peer.file_count,
+            active_uploads=peer.active_uploads,
+            table_revision=peer.table_revision,
+            software_version=info.software_version,
+            lease_remaining_seconds=round(peer.lease_remaining.total_seconds(), 3),
+        )
+
+
+class PeerList(_Model):
+    """A page of the living peers, in order of their ids."""
+
+    peers: list[PeerInfo]
+    next_page_token: str = Field(description="Pass as `page_token` for the next page; empty at the end.")
+
+
+class Stats(_Model):
+    """The directory in figures."""
+
+    live_peers: int
+    names: int
+    capacity_bytes: int
+    free_bytes: int
+
+    @classmethod
+    def of(cls, stats: DirectoryStats) -> "Stats":
+        """The figures as shown."""
+        return cls(
+            live_peers=stats.live_peers,
+            names=stats.names,
+            capacity_bytes=stats.capacity_bytes,
+            free_bytes=stats.free_bytes,
+        )
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457). `code` is stable and meant for programs, `detail` for people."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    retry_after_seconds: int | None = Field(default=None, description="The same request may succeed after so long.")
