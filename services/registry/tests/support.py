@@ -1,0 +1,223 @@
+"""For the registry's tests: its servicer behind a real gRPC server on port 0, over a directory that only remembers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from prometheus_client import CollectorRegistry
+
+from minga_core.clock import ManualClock
+from minga_core.errors import MingaError
+from minga_core.ids import Generation, PeerId
+from minga_core.records import FileRow, PeerInfo, RowKey
+from minga_directory.ports import DirectoryWriter, HeartbeatOutcome
+from minga_protos.registry.v1 import registry_pb2 as pb
+from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub, add_RegistryServiceServicer_to_server
+from minga_registry._metrics import RegistryMetrics
+from minga_registry.leases import LeasePolicy
+from minga_registry.push import PushLimits
+from minga_registry.service import SERVICE, RegistryService
+from minga_runtime.channels import make_channel
+from minga_runtime.metrics import RpcMetrics
+from minga_runtime.server import GrpcServer
+
+LEASES = LeasePolicy(timedelta(seconds=15), timedelta(seconds=1), timedelta(minutes=5))
+LIMITS = PushLimits(max_rows=5_000, max_pushes=2, idle=timedelta(seconds=30), total=timedelta(minutes=10))
+
+
+@dataclass
+class Push:
+    """A push as the directory heard it. A TablePush."""
+
+    whole: bool
+    base_revision: int
+    revision: int
+    rows: list[FileRow] = field(default_factory=list)
+    removed: list[RowKey] = field(default_factory=list)
+    committed: bool = False
+    ended: bool = False
+    fail_with: MingaError | None = None
+
+    async def __aenter__(self) -> "Push":
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.ended = True
+
+    async def put(self, rows: Sequence[FileRow]) -> None:
+        """See TablePush."""
+        self.rows.extend(rows)
+
+    async def remove(self, keys: Sequence[RowKey]) -> None:
+        """See TablePush."""
+        self.removed.extend(keys)
+
+    async def commit(self) -> int:
+        """See TablePush."""
+        if self.fail_with is not None:
+            raise self.fail_with
+        self.committed = True
+        return self.revision
+
+
+@dataclass
+class RememberedDirectory:
+    """A DirectoryWriter that remembers, and fails or answers as told. For what the registry does before and after the
+    directory; what the directory itself does is tested with the real ones."""
+
+    fail_with: MingaError | None = None
+    outcome: HeartbeatOutcome = HeartbeatOutcome.OK
+    registered: list[tuple[PeerInfo, timedelta]] = field(default_factory=list)
+    beats: list[tuple[PeerId, Generation, timedelta, int, int, int]] = field(default_factory=list)
+    pushes: list[Push] = field(default_factory=list)
+    left: list[tuple[PeerId, Generation]] = field(default_factory=list)
+    to_reap: list[int] = field(default_factory=list)
+    reap_calls: int = 0
+    pings: int = 0
+    failures: int = 0
+
+    @property
+    def calls(self) -> int:
+        """How often anything was to be written."""
+        return len(self.registered) + len(self.beats) + len(self.pushes) + len(self.left)
+
+    @property
+    def committed(self) -> list[Push]:
+        """The pushes that became visible."""
+        return [push for push in self.pushes if push.committed]
+
+    def _check(self) -> None:
+        if self.fail_with is not None:
+            self.failures += 1
+            raise self.fail_with
+
+    async def register(self, info: PeerInfo, ttl: timedelta) -> None:
+        """See DirectoryWriter."""
+        self._check()
+        self.registered.append((info, ttl))
+
+    async def heartbeat(
+        self,
+        peer_id: PeerId,
+        generation: Generation,
+        ttl: timedelta,
+        *,
+        table_revision: int,
+        free_bytes: int,
+        active_uploads: int,
+    ) -> HeartbeatOutcome:
+        """See DirectoryWriter."""
+        self._check()
+        self.beats.append((peer_id, generation, ttl, table_revision, free_bytes, active_uploads))
+        return self.outcome
+
+    def push_table(
+        self, peer_id: PeerId, generation: Generation, *, whole: bool, base_revision: int, revision: int
+    ) -> Push:
+        """See DirectoryWriter."""
+        push = Push(whole, base_revision, revision, fail_with=self.fail_with)
+        self.pushes.append(push)
+        return push
+
+    async def leave(self, peer_id: PeerId, generation: Generation) -> bool:
+        """See DirectoryWriter."""
+        self._check()
+        self.left.append((peer_id, generation))
+        return True
+
+    async def reap(self, *, limit: int = 10_000) -> int:
+        """See DirectoryWriter."""
+        self._check()
+        self.reap_calls += 1
+        return self.to_reap.pop(0) if self.to_reap else 0
+
+    async def lease_counts(self) -> tuple[int, int]:
+        """See DirectoryWriter."""
+        self._check()
+        return 3, 1
+
+    async def ping(self) -> None:
+        """See DirectoryWriter."""
+        self.pings += 1
+        self._check()
+
+
+@dataclass
+class Running:
+    """A registry that serves."""
+
+    stub: RegistryServiceStub
+    port: int
+    service: RegistryService
+    clock: ManualClock
+    metrics: CollectorRegistry
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A metric's value now."""
+        value = self.metrics.get_sample_value(name, labels)
+        assert value is not None, f"no series {name} {labels}"
+        return value
+
+
+async def serving(
+    directory: DirectoryWriter, limits: PushLimits = LIMITS, leases: LeasePolicy = LEASES
+) -> AsyncIterator[Running]:
+    """A registry over `directory`; for fixtures."""
+    metrics = CollectorRegistry()
+    clock = ManualClock()
+    server = GrpcServer(RpcMetrics(metrics, "registry"))
+    service = RegistryService(directory, leases, limits, RegistryMetrics(metrics), clock)
+    add_RegistryServiceServicer_to_server(service, server.server)
+    (port,) = await server.start(["127.0.0.1:0"], [SERVICE])
+    async with make_channel(f"127.0.0.1:{port}") as channel:
+        yield Running(RegistryServiceStub(channel), port, service, clock, metrics)
+    await server.stop(timedelta(0))
+
+
+def register_request(**changed: object) -> pb.RegisterRequest:
+    """A good Register, but for what is changed."""
+    fields: dict[str, object] = {
+        "peer_id": "a",
+        "generation": 7,
+        "address": "10.0.0.1:50053",
+        "zone": "z1",
+        "capacity_bytes": 100,
+        "free_bytes": 60,
+        "software_version": "0.1.0",
+    }
+    return pb.RegisterRequest(**(fields | changed))  # type: ignore[arg-type]  # built from keywords
+
+
+def begin(**changed: object) -> pb.PushTableRequest:
+    """A begin of a whole table, but for what is changed."""
+    fields: dict[str, object] = {"peer_id": "a", "generation": 7, "whole": True, "revision": 1}
+    return pb.PushTableRequest(begin=pb.TableBegin(**(fields | changed)))  # type: ignore[arg-type]  # keywords
+
+
+def row(name: str = "data.bin", **changed: object) -> pb.FileRow:
+    """A good row, but for what is changed."""
+    fields: dict[str, object] = {
+        "name": name,
+        "content_id": bytes(32),
+        "size_bytes": 5,
+        "state": pb.HOLDING_STATE_COMPLETE,
+    }
+    return pb.FileRow(**(fields | changed))  # type: ignore[arg-type]  # built from keywords
+
+
+def rows(*put: pb.FileRow, remove: Sequence[pb.RowKey] = ()) -> pb.PushTableRequest:
+    """A batch."""
+    return pb.PushTableRequest(rows=pb.TableRows(put=put, remove=remove))
+
+
+def end(put_count: int, remove_count: int = 0) -> pb.PushTableRequest:
+    """An end."""
+    return pb.PushTableRequest(end=pb.TableEnd(put_count=put_count, remove_count=remove_count))
+
+
+async def until(condition: Callable[[], object], limit_seconds: float = 5.0) -> None:
+    """Returns once `condition` holds. Raises TimeoutError at the deadline."""
+    async with asyncio.timeout(limit_seconds):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.001)

@@ -1,0 +1,400 @@
+"""The contract, over real connections: what is granted, what is passed on, what is refused."""
+
+from datetime import timedelta
+from typing import Any
+
+import grpc.aio
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from minga_core.errors import (
+    Code,
+    InvalidArgumentError,
+    InvalidNameError,
+    LeaseSupersededError,
+    LimitExceededError,
+    MingaError,
+    RegisterAgainError,
+    RegistryUnavailableError,
+    StoreUnavailableError,
+)
+from minga_core.ids import Generation, PeerId
+from minga_core.records import HoldingState
+from minga_directory.ports import HeartbeatOutcome
+from minga_protos.registry.v1 import registry_pb2 as pb
+from minga_registry.leases import MAX_REMEMBERED, Grant, Grants, LeasePolicy
+from minga_registry.push import PushLimits
+from minga_runtime.channels import make_channel
+from minga_runtime.grpc_errors import error_from_rpc
+from services.registry.tests.support import (
+    LEASES,
+    RememberedDirectory,
+    Running,
+    begin,
+    end,
+    register_request,
+    row,
+    rows,
+    serving,
+    until,
+)
+
+LIMIT_SECONDS = 5.0
+
+
+async def refused(call: Any) -> MingaError:
+    """Our error for a call that must fail."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return error_from_rpc(caught.value, RegistryUnavailableError)
+
+
+async def push(registry: Running, *steps: pb.PushTableRequest) -> pb.PushTableResponse:
+    """A whole push."""
+    response: pb.PushTableResponse = await registry.stub.PushTable(iter(steps), timeout=LIMIT_SECONDS)
+    return response
+
+
+def ms(duration: Duration) -> int:
+    """Milliseconds."""
+    return int(duration.ToTimedelta() / timedelta(milliseconds=1))
+
+
+@pytest.mark.parametrize(
+    ("asked_seconds", "granted_ms", "interval_ms"),
+    [(None, 15_000, 5_000), (6.0, 6_000, 2_000), (0.0, 1_000, 333), (3600.0, 300_000, 5_000), (1e11, 300_000, 5_000)],
+)
+async def test_what_is_granted_is_what_was_asked_within_limits(
+    registry: Running,
+    directory: RememberedDirectory,
+    asked_seconds: float | None,
+    granted_ms: int,
+    interval_ms: int,
+) -> None:
+    """Heartbeats are a third of the lease apart, and never further than a third of the default lease."""
+    request = register_request()
+    if asked_seconds is not None:
+        request.asked_ttl.CopyFrom(Duration(seconds=int(asked_seconds)))
+    response = await registry.stub.Register(request, timeout=LIMIT_SECONDS)
+    assert (ms(response.granted_ttl), ms(response.heartbeat_interval)) == (granted_ms, interval_ms)
+    ((info, ttl),) = directory.registered
+    assert ttl == timedelta(milliseconds=granted_ms)
+    assert (info.peer_id, info.generation, info.address, info.zone) == ("a", 7, "10.0.0.1:50053", "z1")
+    assert (info.capacity_bytes, info.free_bytes, info.software_version) == (100, 60, "0.1.0")
+
+
+async def test_heartbeats_renew_what_was_granted(registry: Running, directory: RememberedDirectory) -> None:
+    """A peer that asked for a longer lease keeps it; one that this replica does not know gets the default."""
+    await registry.stub.Register(register_request(asked_ttl=Duration(seconds=60)), timeout=LIMIT_SECONDS)
+    for generation in (7, 8):
+        request = pb.HeartbeatRequest(
+            peer_id="a", generation=generation, table_revision=3, free_bytes=50, active_uploads=2
+        )
+        response = await registry.stub.Heartbeat(request, timeout=LIMIT_SECONDS)
+        assert response.action == pb.HEARTBEAT_ACTION_OK
+    assert directory.beats == [
+        ("a", 7, timedelta(seconds=60), 3, 50, 2),
+        ("a", 8, timedelta(seconds=15), 3, 50, 2),
+    ]
+
+
+@pytest.mark.parametrize("outcome", list(HeartbeatOutcome))
+async def test_a_heartbeat_is_answered_with_what_the_directory_found(
+    registry: Running, directory: RememberedDirectory, outcome: HeartbeatOutcome
+) -> None:
+    """Every outcome has its action, and is counted."""
+    directory.outcome = outcome
+    response = await registry.stub.Heartbeat(pb.HeartbeatRequest(peer_id="a", generation=7), timeout=LIMIT_SECONDS)
+    assert pb.HeartbeatAction.Name(response.action) == f"HEARTBEAT_ACTION_{outcome.name}"
+    assert registry.metric("minga_registry_heartbeats_total", action=outcome.value) == 1
+
+
+async def test_a_push_passes_rows_on_as_they_are(registry: Running, directory: RememberedDirectory) -> None:
+    """Names with slashes and any script, instants to the nanosecond, both states."""
+    stamp = Timestamp(seconds=1_700_000_000, nanos=123_456_789)
+    first = row("dir/größe 漢.bin", size_bytes=0, modified_time=stamp, published_time=Timestamp(seconds=-1, nanos=5))
+    second = row("b", content_id=b"\x01" * 32, state=pb.HOLDING_STATE_PARTIAL)
+    response = await push(registry, begin(revision=4), rows(first), rows(second), rows(), end(2))
+    assert response.revision == 4
+    (made,) = directory.committed
+    assert (made.whole, made.base_revision, made.revision) == (True, 0, 4)
+    assert [found.key.name for found in made.rows] == ["dir/größe 漢.bin", "b"]
+    assert (made.rows[0].modified_ns, made.rows[0].published_ns) == (1_700_000_000_123_456_789, -999_999_995)
+    assert [found.state for found in made.rows] == [HoldingState.COMPLETE, HoldingState.PARTIAL]
+    assert made.rows[1].key.content_id.raw == b"\x01" * 32
+    assert registry.metric("minga_registry_table_pushes_total", outcome="committed") == 1
+    assert registry.metric("minga_registry_pushed_rows_total", kind="put") == 2
+
+
+async def test_a_change_puts_and_removes(registry: Running, directory: RememberedDirectory) -> None:
+    """On the revision that it says."""
+    gone = pb.RowKey(name="old", content_id=bytes(32))
+    await push(registry, begin(whole=False, base_revision=3, revision=9), rows(row(), remove=[gone]), end(1, 1))
+    (made,) = directory.committed
+    assert (made.whole, made.base_revision, made.revision) == (False, 3, 9)
+    assert [key.name for key in made.removed] == ["old"]
+
+
+async def test_leaving_is_passed_on(registry: Running, directory: RememberedDirectory) -> None:
+    """With the generation, which fences it."""
+    await registry.stub.Leave(pb.LeaveRequest(peer_id="a", generation=7), timeout=LIMIT_SECONDS)
+    assert directory.left == [("a", 7)]
+
+
+BAD_REGISTERS = {
+    "no peer id": register_request(peer_id=""),
+    "peer id with a slash": register_request(peer_id="a/b"),
+    "peer id too long": register_request(peer_id="a" * 129),
+    "peer id with a line break": register_request(peer_id="a\n"),
+    "no generation": register_request(generation=0),
+    "negative generation": register_request(generation=-1),
+    "no address": register_request(address=""),
+    "address without port": register_request(address="host"),
+    "address with port 0": register_request(address="host:0"),
+    "address with bare IPv6": register_request(address="::1:50053"),
+    "address with a space": register_request(address="ho st:1"),
+    "zone with a brace": register_request(zone="{z}"),
+    "negative capacity": register_request(capacity_bytes=-1),
+    "negative free bytes": register_request(free_bytes=-1),
+    "long version": register_request(software_version="v" * 65),
+    "version with an escape": register_request(software_version="\x1b[2J"),
+    "negative lease": register_request(asked_ttl=Duration(seconds=-1)),
+    "crooked lease": register_request(asked_ttl=Duration(seconds=1, nanos=-1)),
+    "endless lease": register_request(asked_ttl=Duration(seconds=1 << 60)),
+}
+
+
+@pytest.mark.parametrize("request_", BAD_REGISTERS.values(), ids=BAD_REGISTERS.keys())
+async def test_a_malformed_register_writes_nothing(
+    registry: Running, directory: RememberedDirectory, request_: pb.RegisterRequest
+) -> None:
+    """Refused at the edge."""
+    assert isinstance(await refused(registry.stub.Register(request_, timeout=LIMIT_SECONDS)), InvalidArgumentError)
+    assert directory.calls == 0
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"peer_id": ".."},
+        {"generation": 0},
+        {"table_revision": -1},
+        {"free_bytes": -1},
+        {"active_uploads": -1},
+    ],
+)
+async def test_a_malformed_heartbeat_or_goodbye_writes_nothing(
+    registry: Running, directory: RememberedDirectory, changed: dict[str, Any]
+) -> None:
+    """Refused at the edge."""
+    beat = pb.HeartbeatRequest(**({"peer_id": "a", "generation": 7} | changed))
+    assert isinstance(await refused(registry.stub.Heartbeat(beat, timeout=LIMIT_SECONDS)), InvalidArgumentError)
+    if changed.keys() <= {"peer_id", "generation"}:
+        leave = pb.LeaveRequest(**({"peer_id": "a", "generation": 7} | changed))
+        assert isinstance(await refused(registry.stub.Leave(leave, timeout=LIMIT_SECONDS)), InvalidArgumentError)
+    assert directory.calls == 0
+
+
+BAD_ROWS = {
+    "no name": row(""),
+    "absolute name": row("/etc/passwd"),
+    "name that climbs": row("a/../../b"),
+    "name with a dot part": row("./a"),
+    "name with an empty part": row("a//b"),
+    "name with NUL": row("a\0b"),
+    "name with a line break": row("a\nb"),
+    "name too long": row("a/" * 600 + "a"),
+    "name that is not NFC": row("o\u0308"),
+    "name of our own": row(".minga/x"),
+    "short content id": row(content_id=bytes(31)),
+    "no content id": row(content_id=b""),
+    "negative size": row(size_bytes=-1),
+    "absurd size": row(size_bytes=(16 << 40) + 1),
+    "no state": row(state=pb.HOLDING_STATE_UNSPECIFIED),
+    "unknown state": row(state=77),
+    "crooked instant": row(modified_time=Timestamp(seconds=1, nanos=-1)),
+    "instant past the end": row(published_time=Timestamp(seconds=1 << 40)),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_ROWS.values(), ids=BAD_ROWS.keys())
+async def test_one_malformed_row_makes_the_whole_push_invisible(
+    registry: Running, directory: RememberedDirectory, bad: pb.FileRow
+) -> None:
+    """Even after good rows, and none of its own message is handed on."""
+    error = await refused(push(registry, begin(), rows(row("good")), rows(row("also-good"), bad), end(3)))
+    assert isinstance(error, InvalidArgumentError)
+    assert isinstance(error, InvalidNameError) == (bad.name != "data.bin")
+    (made,) = directory.pushes
+    assert (made.committed, made.ended) == (False, True)
+    assert [found.key.name for found in made.rows] == ["good"]
+
+
+GONE = pb.RowKey(name="x", content_id=bytes(32))
+BAD_PUSHES = {
+    "no begin": ([rows(row()), end(1)], Code.INVALID_ARGUMENT),
+    "two begins": ([begin(), begin(), end(0)], Code.INVALID_ARGUMENT),
+    "an empty step": ([begin(), pb.PushTableRequest(), end(0)], Code.INVALID_ARGUMENT),
+    "nothing at all": ([], Code.TABLE_INCOMPLETE),
+    "no end": ([begin(), rows(row())], Code.TABLE_INCOMPLETE),
+    "a row lost": ([begin(), rows(row()), end(2)], Code.TABLE_INCOMPLETE),
+    "a row too many": ([begin(), rows(row()), end(0)], Code.TABLE_INCOMPLETE),
+    "a negative count": ([begin(), end(-1)], Code.INVALID_ARGUMENT),
+    "a bad peer id": ([begin(peer_id="a b"), end(0)], Code.INVALID_ARGUMENT),
+    "no generation": ([begin(generation=0), end(0)], Code.INVALID_ARGUMENT),
+    "a negative revision": ([begin(revision=-1), end(0)], Code.INVALID_ARGUMENT),
+    "a change without progress": ([begin(whole=False, base_revision=3, revision=3), end(0)], Code.INVALID_ARGUMENT),
+    "a negative base": ([begin(whole=False, base_revision=-1), end(0)], Code.INVALID_ARGUMENT),
+    "removal from a whole table": ([begin(), rows(remove=[GONE]), end(0, 1)], Code.INVALID_ARGUMENT),
+    "put and removed": (
+        [begin(whole=False, revision=5), rows(row("x"), remove=[GONE]), end(1, 1)],
+        Code.INVALID_ARGUMENT,
+    ),
+    "a bad name to remove": (
+        [begin(whole=False, revision=5), rows(remove=[pb.RowKey(name="../x", content_id=bytes(32))]), end(0, 1)],
+        Code.INVALID_NAME,
+    ),
+    "a batch too large": ([begin(), rows(*[row(f"{n}") for n in range(1001)]), end(1001)], Code.INVALID_ARGUMENT),
+    "a table too large": (
+        [begin(), *[rows(*[row(f"{m}/{n}") for n in range(1000)]) for m in range(6)], end(6000)],
+        Code.LIMIT_EXCEEDED,
+    ),
+}
+
+
+@pytest.mark.parametrize(("steps", "code"), BAD_PUSHES.values(), ids=BAD_PUSHES.keys())
+async def test_a_push_out_of_order_or_out_of_bounds_is_invisible(
+    registry: Running, directory: RememberedDirectory, steps: list[pb.PushTableRequest], code: Code
+) -> None:
+    """The old table stays; the outcome is counted; the slot is free again."""
+    error = await refused(push(registry, *steps))
+    assert error.code is code
+    assert directory.committed == []
+    assert all(made.ended for made in directory.pushes)
+    assert registry.metric("minga_registry_table_pushes_total", outcome=code.value) == 1
+    for _ in range(3):
+        await push(registry, begin(), end(0))
+
+
+async def test_bytes_that_are_no_message_harm_nobody(registry: Running, directory: RememberedDirectory) -> None:
+    """The call fails, and the next one works."""
+    async with make_channel(f"127.0.0.1:{registry.port}") as channel:
+        for method, call in (("Register", channel.unary_unary), ("Heartbeat", channel.unary_unary)):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call(f"/minga.registry.v1.RegistryService/{method}")(b"\xff\xfe\xfd", timeout=LIMIT_SECONDS)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await channel.stream_unary("/minga.registry.v1.RegistryService/PushTable")(
+                iter([b"\xff\xff"]), timeout=LIMIT_SECONDS
+            )
+    assert directory.calls == 0
+    await registry.stub.Register(register_request(), timeout=LIMIT_SECONDS)
+
+
+async def test_a_message_over_the_limit_is_refused(registry: Running, directory: RememberedDirectory) -> None:
+    """4 MiB; gRPC stops reading before any of it is parsed."""
+    error = await refused(push(registry, begin(), rows(row("a" * (5 << 20)))))
+    assert isinstance(error, LimitExceededError)
+    assert directory.committed == []
+
+
+async def test_errors_of_the_directory_reach_the_peer_as_they_are(
+    registry: Running, directory: RememberedDirectory
+) -> None:
+    """Superseded tells by whom; a store that is away is UNAVAILABLE and not a bug."""
+    calls: list[Any] = [
+        lambda: registry.stub.Register(register_request(), timeout=LIMIT_SECONDS),
+        lambda: registry.stub.Heartbeat(pb.HeartbeatRequest(peer_id="a", generation=7), timeout=LIMIT_SECONDS),
+        lambda: push(registry, begin(), rows(row()), end(1)),
+        lambda: registry.stub.Leave(pb.LeaveRequest(peer_id="a", generation=7), timeout=LIMIT_SECONDS),
+    ]
+    for call in calls:
+        directory.fail_with = LeaseSupersededError("another process is a", owner_address="10.0.0.2:50053")
+        error = await refused(call())
+        assert isinstance(error, LeaseSupersededError)
+        assert error.owner_address == "10.0.0.2:50053"
+        directory.fail_with = StoreUnavailableError("cannot connect")
+        assert type(await refused(call())) is RegistryUnavailableError
+    assert registry.metric("minga_registry_table_pushes_total", outcome="store_unavailable") == 1
+
+
+async def test_a_silent_push_is_given_up(directory: RememberedDirectory) -> None:
+    """Nobody holds a slot for nothing; the peer is told to push again."""
+    limits = PushLimits(10, 1, idle=timedelta(milliseconds=50), total=timedelta(minutes=1))
+    async for registry in serving(directory, limits):
+        call = registry.stub.PushTable(timeout=LIMIT_SECONDS)
+        await call.write(begin())
+        error = await refused(call)
+        assert error.code is Code.TABLE_INCOMPLETE
+        assert "silent" in str(error)
+        assert [made.ended for made in directory.pushes] == [True]
+        await push(registry, begin(), end(0))
+
+
+async def test_a_push_that_trickles_is_given_up(directory: RememberedDirectory) -> None:
+    """Its time is limited in all, however often it says something."""
+    limits = PushLimits(10, 1, idle=timedelta(minutes=1), total=timedelta(milliseconds=50))
+    async for registry in serving(directory, limits):
+        call = registry.stub.PushTable(timeout=LIMIT_SECONDS)
+        await call.write(begin())
+        error = await refused(call)
+        assert error.code is Code.TABLE_INCOMPLETE
+        assert "longer" in str(error)
+
+
+async def test_pushes_at_once_are_limited_and_a_cancelled_one_frees_its_slot(
+    registry: Running, directory: RememberedDirectory
+) -> None:
+    """The one too many is told to come back; a peer that goes away leaves nothing behind."""
+    calls = [registry.stub.PushTable(timeout=LIMIT_SECONDS) for _ in range(2)]
+    for call in calls:
+        await call.write(begin())
+    await until(lambda: len(directory.pushes) == 2)
+    error = await refused(push(registry, begin(), end(0)))
+    assert error.code is Code.BUSY
+    calls[0].cancel()
+    await until(lambda: directory.pushes[0].ended and not directory.pushes[0].committed)
+    await push(registry, begin(), end(0))
+    ended = ["table_incomplete", "cancelled"]  # whichever gRPC tells the handler first: the stream's end, or its own
+    assert sum(registry.metric("minga_registry_table_pushes_total", outcome=each) for each in ended) == 1
+    calls[1].cancel()
+
+
+async def test_a_long_push_keeps_its_lease(registry: Running, directory: RememberedDirectory) -> None:
+    """Rows that come are a sign of life; what the peer last said of itself is kept. When its lease ended all the same,
+    the push ends at once."""
+    await registry.stub.Register(register_request(), timeout=LIMIT_SECONDS)
+    call = registry.stub.PushTable(timeout=LIMIT_SECONDS)
+    await call.write(begin())
+    await call.write(rows(row("1")))
+    await until(lambda: len(directory.beats) == 1)
+    await call.write(rows(row("2")))
+    await until(lambda: len(directory.pushes[0].rows) == 2)
+    assert len(directory.beats) == 1
+    registry.clock.advance(5.1)
+    directory.outcome = HeartbeatOutcome.REGISTER_AGAIN
+    await call.write(rows(row("3")))
+    assert isinstance(await refused(call), RegisterAgainError)
+    assert directory.beats == [("a", 7, timedelta(seconds=15), 0, 60, 0)] * 2
+
+
+def test_a_lease_memory_is_bounded_and_forgets_the_silent_first() -> None:
+    """Whoever was heard of last is kept."""
+    grants = Grants(limit=2)
+    grant = Grant(Generation(1), timedelta(seconds=1), 0)
+    for name in ("a", "b", "a", "c"):
+        grants.remember(PeerId(name), grant)
+    assert grants.get(PeerId("b"), Generation(1)) is None
+    assert grants.get(PeerId("a"), Generation(1)) is grant
+    assert grants.get(PeerId("a"), Generation(2)) is None
+    grants.forget(PeerId("a"), Generation(2))
+    grants.forget(PeerId("a"), Generation(1))
+    assert grants.get(PeerId("a"), Generation(1)) is None
+    assert MAX_REMEMBERED >= 10_000
+
+
+def test_an_interval_that_is_set_is_a_limit() -> None:
+    """It makes heartbeats more frequent, never rarer than a third of the lease."""
+    policy = LeasePolicy(LEASES.default_ttl, LEASES.min_ttl, LEASES.max_ttl, timedelta(seconds=2))
+    assert policy.interval(timedelta(seconds=15)) == timedelta(seconds=2)
+    assert policy.interval(timedelta(seconds=3)) == timedelta(seconds=1)
