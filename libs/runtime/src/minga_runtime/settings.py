@@ -49,7 +49,7 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_PUSH_IDLE": "Registry: seconds after which a silent table push is given up.",
     "MINGA_PUSH_LIMIT": "Registry: seconds that one table push may take in all.",
     "MINGA_REAP_INTERVAL": "Registry: seconds between looks for what dead peers left.",
-    "MINGA_STOP_GRACE": "Registry: seconds that calls under way get at the end.",
+    "MINGA_STOP_GRACE": "Registry and locator: seconds that calls under way get at the end.",
     "MINGA_UPLOAD_SLOTS": "Peer: chunk streams served at once.",
     "MINGA_SOURCE_WAIT": "Peer and command: seconds to wait for a source before giving up; 0 for ever.",
     "MINGA_QUIET": "Peer: seconds a file must be unchanged before it is hashed.",
