@@ -1,0 +1,57 @@
+"""How answers are put together from what was found. Pure; shared by both implementations of the reader."""
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from minga_core.ids import ContentId
+from minga_core.records import HoldingState
+from minga_directory.ports import Holder, PeerRecord, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A living peer whose table has the content, with what its row says."""
+
+    peer: PeerRecord
+    state: HoldingState
+    size_bytes: int
+    published_ns: int
+
+
+def version_of(
+    content_id: ContentId, found: Sequence[Found], max_holders: int, rng: random.Random, *, scale: float = 1.0
+) -> Version:
+    """The version that these living holders (at least one) make.
+
+    scale: how many holders each of them stands for, when they are a sample.
+    """
+    complete = sum(one.state is HoldingState.COMPLETE for one in found)
+    return Version(
+        content_id=content_id,
+        size_bytes=found[0].size_bytes,
+        published_ns=min(one.published_ns for one in found),
+        holders=chosen_holders(found, max_holders, rng),
+        complete_count=round(complete * scale),
+        partial_count=round((len(found) - complete) * scale),
+    )
+
+
+def chosen_holders(found: Sequence[Found], max_holders: int, rng: random.Random) -> tuple[Holder, ...]:
+    """A random sample in random order; complete ones first when there are more than `max_holders`."""
+    shuffled = rng.sample(found, len(found))
+    if len(shuffled) > max_holders:
+        shuffled.sort(key=lambda one: one.state is not HoldingState.COMPLETE)
+    return tuple(Holder(one.peer, one.state) for one in shuffled[:max_holders])
+
+
+def newest_first(versions: Iterable[Version]) -> list[Version]:
+    """Versions with the newest published one first, which is the default; content ids decide between equals."""
+    return sorted(versions, key=lambda version: (-version.published_ns, version.content_id))
+
+
+def placement_order(roomy: Sequence[PeerRecord], start: int) -> Iterator[PeerRecord]:
+    """Peers with room (in order of their ids) as round robin asks them when the cursor stands at `start`."""
+    turn = start % len(roomy) if roomy else 0
+    yield from roomy[turn:]
+    yield from roomy[:turn]
