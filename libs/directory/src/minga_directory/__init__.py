@@ -1,6 +1,50 @@
-"""All knowledge of Redis: keys, records, scripts, and the ports that the services use."""
+"""All knowledge of Redis: keys, records, scripts, and the ports that the services use.
 
+Services take a `DirectoryWriter` or `DirectoryReader`; `connect_writer` and `connect_reader` give one over a Redis URL,
+`MemoryDirectory` is both in memory.
+"""
+
+from minga_directory.connection import connect
 from minga_directory.memory import MemoryDirectory
-from minga_directory.ports import DirectoryReader, DirectoryWriter, TablePush
+from minga_directory.ports import (
+    CatalogueEntry,
+    CataloguePage,
+    DirectoryReader,
+    DirectoryStats,
+    DirectoryWriter,
+    HeartbeatOutcome,
+    Holder,
+    PeerRecord,
+    TablePush,
+    Version,
+)
+from minga_directory.reader import RedisDirectoryReader
+from minga_directory.writer import RedisDirectoryWriter
 
-__all__ = ["DirectoryReader", "DirectoryWriter", "MemoryDirectory", "TablePush"]
+__all__ = [
+    "CatalogueEntry",
+    "CataloguePage",
+    "DirectoryReader",
+    "DirectoryStats",
+    "DirectoryWriter",
+    "HeartbeatOutcome",
+    "Holder",
+    "MemoryDirectory",
+    "PeerRecord",
+    "RedisDirectoryReader",
+    "RedisDirectoryWriter",
+    "TablePush",
+    "Version",
+    "connect_reader",
+    "connect_writer",
+]
+
+
+def connect_writer(url: str) -> RedisDirectoryWriter:
+    """A writer over a Redis URL; the caller closes it. Does not wait for Redis. Raises SettingsError for a bad URL."""
+    return RedisDirectoryWriter(connect(url))
+
+
+def connect_reader(url: str) -> RedisDirectoryReader:
+    """A reader over a Redis URL; the caller closes it. Does not wait for Redis. Raises SettingsError for a bad URL."""
+    return RedisDirectoryReader(connect(url))

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import sys
+from contextlib import aclosing
 
 import uvicorn
 
@@ -35,7 +36,7 @@ def main() -> int:
 
 async def serve(settings: LocatorSettings, stop: asyncio.Event) -> None:
     """Runs until `stop`. Starts without the store, and answers 503 until it is there."""
-    async with connect_reader(settings.redis_url) as reader:
+    async with aclosing(connect_reader(settings.redis_url)) as reader:
         listening = bind(settings.listen)
         address = "{}:{}".format(*listening.getsockname()[:2])
         server = uvicorn.Server(

@@ -1,0 +1,58 @@
+"""The one way to a Redis client, and its errors as ours."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from minga_core.errors import SettingsError, StoreUnavailableError
+
+CONNECT_SECONDS = 1.0
+ANSWER_SECONDS = 2.0
+"""A store that takes longer for one command is away. Kept below the locator's limit for a request."""
+HEALTH_INTERVAL_SECONDS = 15
+MAX_CONNECTIONS = 64
+POOL_WAIT_SECONDS = 2.0
+
+Client = Any
+"""A `redis.asyncio` client. Its type hints cannot tell that answers are bytes, so they are of no help here."""
+
+
+def connect(url: str) -> Client:
+    """A client for `redis://`, `rediss://` or `unix://`. Connects when first used; the caller closes it.
+
+    Raises SettingsError for a URL that is none.
+    """
+    over_tcp: dict[str, Any] = {"socket_connect_timeout": CONNECT_SECONDS, "socket_keepalive": True}
+    if url.startswith("unix:"):
+        over_tcp = {}
+    try:
+        pool = redis.BlockingConnectionPool.from_url(
+            url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=POOL_WAIT_SECONDS,
+            socket_timeout=ANSWER_SECONDS,
+            health_check_interval=HEALTH_INTERVAL_SECONDS,
+            # Trying again is the caller's business: it knows how long it may take.
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            **over_tcp,
+        )
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"MINGA_REDIS_URL: {error}") from error
+    return redis.Redis.from_pool(pool)
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turns whatever goes wrong with Redis inside the block into StoreUnavailableError, in one line."""
+    try:
+        yield
+    except (TimeoutError, RedisError, OSError, asyncio.IncompleteReadError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise StoreUnavailableError(f"Redis does not answer as it should: {reason[:200]}") from error

@@ -1,0 +1,198 @@
+"""Every Redis key. Nobody else spells one.
+
+Prefix ``minga:v1:``. ``{…}`` marks the slot tag: all keys of one script share it, so that Cluster works unchanged.
+P: a peer id, N: a file name, C: a content id's 64 hex digits, S: a shard number that the name decides.
+"""
+
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from minga_core.ids import ContentId, PeerId
+from minga_core.names import Name
+
+PREFIX = "minga:v1:"
+NAME_SHARDS = 16
+"""Slots over which names are spread: enough for a Cluster of that many primaries, few enough to merge for a page."""
+
+PEERS = f"{PREFIX}peers"
+LEASES = f"{PREFIX}leases"
+UNLISTING = f"{PREFIX}unlisting"
+SEQUENCE = f"{PREFIX}sequence"
+CURSOR = f"{PREFIX}placement-cursor"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPattern:
+    """One kind of key, for the reference."""
+
+    pattern: str
+    kind: str
+    holds: str
+    life: str
+    writers: str
+    readers: str
+
+
+CATALOGUE: tuple[KeyPattern, ...] = (
+    KeyPattern(
+        "peer:{P}",
+        "hash",
+        "address, generation, zone, capacity, free bytes, active uploads, table revision, file count, software "
+        "version, floor (pushes up to that number are late)",
+        "the lease's time to live; **its existence is the liveness fact**",
+        "registry: register, heartbeat, push, leave",
+        "registry, locator",
+    ),
+    KeyPattern(
+        "table:{P}",
+        "hash",
+        "content id (32 bytes) and name → size, modified, published, state (packed, 25 bytes)",
+        "lease + grace, so that the reaper still knows what to unlist",
+        "registry: commit of a push",
+        "registry, locator (to check a holder)",
+    ),
+    KeyPattern(
+        "stage:{P}:push:kind",
+        "hash",
+        "rows of a push that is not committed; kind is `put` or `remove`",
+        "10 minutes",
+        "registry: push",
+        "registry: commit",
+    ),
+    KeyPattern(
+        "unlist:{P}:token",
+        "hash",
+        "rows that P no longer has, as in `table`; their hints are still to be taken away",
+        "until they are, one day at most",
+        "registry: commit, takeover, leave, reaping",
+        "registry: reaping",
+    ),
+    KeyPattern(
+        "holders:{C}",
+        "hash",
+        "peer id, NUL, name → state, number of the push that wrote it (packed, 9 bytes)",
+        "while listed",
+        "registry: push, reaping",
+        "locator",
+    ),
+    KeyPattern(
+        "name:{nS}:N",
+        "hash",
+        "content id (32 bytes) → size, published (the earliest told), stamp (packed, 24 bytes)",
+        "while listed",
+        "registry: push, reaping",
+        "locator",
+    ),
+    KeyPattern(
+        "names:{nS}",
+        "sorted set, all scores 0",
+        "the names of the shard, for pages and prefixes",
+        "while listed",
+        "registry: push, reaping, together with `name`",
+        "locator",
+    ),
+    KeyPattern(
+        "peers",
+        "sorted set, all scores 0",
+        "peer ids, for pages and for round robin",
+        "until reaped; a member without its `peer` key is dead",
+        "registry: register, reaping",
+        "locator",
+    ),
+    KeyPattern(
+        "leases",
+        "sorted set",
+        "peer id → end of its lease, milliseconds by Redis' clock",
+        "until reaped",
+        "registry: register, heartbeat, leave, reaping",
+        "registry (reaping, metrics), locator (counting)",
+    ),
+    KeyPattern(
+        "unlisting",
+        "sorted set",
+        "`unlist` keys that may exist → when the intention may be forgotten, milliseconds by Redis' clock",
+        "until worked off",
+        "registry: before each commit, takeover, leave or reaping",
+        "registry: reaping",
+    ),
+    KeyPattern(
+        "sequence",
+        "integer",
+        "the last number given to a push, registration or reaping; orders them",
+        "for ever",
+        "registry",
+        "registry",
+    ),
+    KeyPattern(
+        "placement-cursor",
+        "integer",
+        "where round robin goes on",
+        "for ever",
+        "locator: the one thing that it writes",
+        "locator",
+    ),
+)
+
+
+def peer(peer_id: PeerId) -> str:
+    """The lease and what the peer says of itself."""
+    return f"{PREFIX}peer:{{{peer_id}}}"
+
+
+def table(peer_id: PeerId) -> str:
+    """The peer's file table."""
+    return f"{PREFIX}table:{{{peer_id}}}"
+
+
+def stage(peer_id: PeerId, push: str, kind: str) -> str:
+    """Rows of a push under way. kind: put or remove."""
+    return f"{PREFIX}stage:{{{peer_id}}}:{push}:{kind}"
+
+
+def unlist(peer_id: PeerId, token: str) -> str:
+    """Rows whose hints are to be taken away."""
+    return f"{PREFIX}unlist:{{{peer_id}}}:{token}"
+
+
+def holders(content_id: ContentId) -> str:
+    """Who says to have a content."""
+    return f"{PREFIX}holders:{{{content_id.raw.hex()}}}"
+
+
+def shard_of(name: Name) -> int:
+    """The shard of a name: the first byte of its BLAKE3, modulo NAME_SHARDS."""
+    return blake3(name.encode()).digest()[0] % NAME_SHARDS
+
+
+def name(of: Name) -> str:
+    """The versions of a name."""
+    return f"{PREFIX}name:{{n{shard_of(of)}}}:{of}"
+
+
+def names(shard: int) -> str:
+    """The names of a shard."""
+    return f"{PREFIX}names:{{n{shard}}}"
+
+
+def catalogue_markdown() -> str:
+    """The reference of all keys, as `docs/redis.md` has it."""
+    rows = "\n".join(
+        f"| `{key.pattern}` | {key.kind} | {key.holds} | {key.life} | {key.writers} | {key.readers} |"
+        for key in CATALOGUE
+    )
+    return f"""# Redis keys
+
+Generated from `minga_directory.keys` by `make references`. All keys begin with `{PREFIX}`; `{{…}}` marks the slot tag,
+so no command or script spans slots. P: a peer id, N: a file name, C: a content id's 64 hex digits, S: one of
+{NAME_SHARDS} shards that the name decides. Why a crash between any two writes is harmless:
+[adr/0002](adr/0002-tables-are-the-truth.md).
+
+| key | type | holds | life | written by | read by |
+| --- | --- | --- | --- | --- | --- |
+{rows}
+
+The table under a lease is the truth. `holders`, `name` and `names` are hints: an answer names only peers whose `peer`
+key exists and whose `table` has the row. Redis ≥ 6.2 or Valkey; nothing uses KEYS, and SCAN only over one bounded key
+while reaping.
+"""
