@@ -13,7 +13,7 @@ import typer
 from typer import _click as click
 
 from minga_core.errors import MingaError
-from minga_peer.cli import daemon
+from minga_peer.cli import catalogue, daemon, network
 from minga_peer.cli.context import Globals, quiet_logs
 from minga_peer.cli.exit_codes import EXIT_CODES, ExitCode
 
@@ -54,6 +54,11 @@ def root(
 
 app.command("up")(daemon.up)
 app.command("peer")(daemon.peer)
+app.command("ls")(catalogue.ls)
+app.command("find")(catalogue.find)
+app.command("info")(catalogue.info)
+app.command("peers")(network.peers)
+app.command("status")(network.status)
 
 
 def main(arguments: list[str] | None = None) -> None:
