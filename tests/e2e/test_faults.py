@@ -1,0 +1,187 @@
+"""What must happen when parts of a running network go wrong: real processes, real kills."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from minga_core.clock import SystemClock
+from minga_core.errors import AlreadyRunningError, MingaError
+from minga_core.names import parse_name
+from minga_peer.cli.localprocess import module_command
+from minga_peer.clients.locator import LocatorClient
+from minga_peer.settings import ClientSettings
+from minga_peer.transfer.client import TransferClient
+from minga_peer.transfer.progress import DownloadPhase
+
+from .conftest import LEASE, eventually, noise, running
+
+pytestmark = pytest.mark.e2e
+MIB = 1024 * 1024
+
+
+async def test_a_killed_peer_is_out_of_every_answer_when_its_lease_ends(tmp_path: Path) -> None:
+    """No heartbeat, no lease, no mention: neither among the peers nor as a holder."""
+    async with running(tmp_path, 2) as story:
+        victim, other = story.peers
+        await story.share(victim, "both.bin", noise(MIB))
+        await story.download(other, "both.bin")
+        await eventually(lambda: _are(story.holders("both.bin"), {"peer-1", "peer-2"}), "both hold it")
+        victim.kill()
+        seconds = await eventually(lambda: _are(story.live_peers(), {"peer-2"}), "it vanishes")
+        assert seconds <= LEASE.total_seconds() + 1
+        assert await story.holders("both.bin") == {"peer-2"}
+
+
+async def test_a_stopped_peer_is_out_of_every_answer_at_once(tmp_path: Path) -> None:
+    """SIGTERM: the lease is given up, the exit code is 0."""
+    async with running(tmp_path, 2) as story:
+        leaver = story.peers[0]
+        await story.share(leaver, "file.bin", noise(1000))
+        os.kill(leaver.pid, signal.SIGTERM)
+        seconds = await eventually(lambda: _are(story.live_peers(), {"peer-2"}), "it has left")
+        assert seconds < LEASE.total_seconds() / 2
+        await leaver.process.wait()
+        with pytest.raises(MingaError, match="ended with exit code 0"):
+            leaver.process.check()
+        assert await story.holders("file.bin") == set()
+
+
+async def test_a_download_survives_the_death_of_a_source(tmp_path: Path) -> None:
+    """kill -9 of one of two sources in the middle: the file arrives whole from the other."""
+    async with running(tmp_path, 3) as story:
+        first, second, taker = story.peers
+        data = noise(192 * MIB)
+        await story.share(first, "big.bin", data)
+        await story.download(second, "big.bin")
+        downloading = asyncio.create_task(story.download(taker, "big.bin"))
+        await eventually(lambda: _at_least(story.held_bytes(taker), 16 * MIB), "some of it is there")
+        second.kill()
+        assert (await downloading).phase is DownloadPhase.DONE
+        assert (taker.share_dir / "big.bin").read_bytes() == data
+
+
+async def test_a_killed_downloader_resumes_without_fetching_a_chunk_twice(tmp_path: Path) -> None:
+    """What was flushed before kill -9 is not fetched again, and the file is right."""
+    async with running(tmp_path, 2) as story:
+        seed, taker = story.peers
+        data = noise(400 * MIB)
+        await story.share(seed, "big.bin", data)
+        downloading = asyncio.create_task(story.download(taker, "big.bin"))
+        await eventually(lambda: _at_least(story.held_bytes(taker), 128 * MIB), "a third of it is there")
+        taker.kill()
+        await asyncio.gather(downloading, return_exceptions=True)
+        assert not (taker.share_dir / "big.bin").exists()
+        await taker.restart()
+        done = await story.download(taker, "big.bin")
+        assert done.phase is DownloadPhase.DONE
+        assert done.resumed_bytes > 0
+        assert sum(done.received_by_source.values()) == len(data) - done.resumed_bytes
+        assert (taker.share_dir / "big.bin").read_bytes() == data
+
+
+async def test_an_emptied_store_is_whole_again_within_a_heartbeat_or_two(tmp_path: Path) -> None:
+    """Losing all of Redis loses nothing: the peers say everything again."""
+    async with running(tmp_path, 2) as story:
+        for number in range(20):
+            (story.peers[number % 2].share_dir / f"file{number}").write_bytes(noise(100))
+        everything = {f"file{number}" for number in range(20)}
+        await eventually(lambda: _are(story.names(), everything), "all are listed")
+        await story.net.flush_redis()
+        seconds = await eventually(lambda: _are(story.names(), everything), "all are listed again")
+        assert seconds <= LEASE.total_seconds()
+
+
+async def test_a_killed_store_registry_or_locator_fails_no_running_download(tmp_path: Path) -> None:
+    """Transfers need none of them once they run; afterwards everything is found again."""
+    async with running(tmp_path, 2) as story:
+        seed, taker = story.peers
+        data = noise(192 * MIB)
+        await story.share(seed, "big.bin", data)
+        downloading = asyncio.create_task(story.download(taker, "big.bin"))
+        await eventually(lambda: _at_least(story.held_bytes(taker), MIB), "it runs")
+        for part in (story.net.redis, story.net.registry, story.net.locator):
+            part.kill()
+        assert (await downloading).phase is DownloadPhase.DONE
+        assert (taker.share_dir / "big.bin").read_bytes() == data
+        for part in (story.net.redis, story.net.registry, story.net.locator):
+            await part.restart()
+        await eventually(lambda: _are(story.holders("big.bin"), {"peer-1", "peer-2"}), "both are found again")
+
+
+async def test_of_two_peers_with_one_id_the_older_stops(tmp_path: Path) -> None:
+    """The later start takes the lease over at once; the other ends with a clear error and exit code 8."""
+    async with running(tmp_path, 1) as story:
+        older = story.peers[0]
+        twin = await asyncio.create_subprocess_exec(
+            *module_command("minga_peer", "--locator", story.net.locator_url, "--control", str(tmp_path / "twin.sock")),
+            *("peer", "--share", str(tmp_path / "twin"), "--registry", story.net.registry_address),
+            *("--peer-id", older.peer_id, "--listen", "127.0.0.1:0"),
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            async with asyncio.timeout(20):
+                await older.process.wait()
+            with pytest.raises(AlreadyRunningError, match="another process is peer-1"):
+                older.process.check()
+            await eventually(lambda: _are(story.live_peers(), {"peer-1"}), "the later one is listed")
+        finally:
+            twin.terminate()
+            await twin.wait()
+
+
+async def test_an_upload_is_held_by_as_many_as_asked_for_and_found_by_everyone(tmp_path: Path) -> None:
+    """Uploaded once, copied between peers; nobody that has the name is chosen; a second put moves nothing."""
+    async with running(tmp_path, 3) as story:
+        source = tmp_path / "report.pdf"
+        data = noise(10 * MIB)
+        source.write_bytes(data)
+        settings = ClientSettings(locator=story.net.locator_url)
+        async with (
+            LocatorClient(story.net.locator_url) as locator,
+            TransferClient(locator, settings, SystemClock()) as client,
+        ):
+            result = await client.put(source, parse_name("r/report.pdf"), replicas=2, on_progress=lambda _: None)
+            assert len(result.peers) == 2
+            assert await story.holders("r/report.pdf") == set(result.peers)
+            for peer in story.peers:
+                held = peer.share_dir / "r/report.pdf"
+                assert held.exists() == (peer.peer_id in result.peers)
+                assert not held.exists() or held.read_bytes() == data
+            again = await client.put(source, parse_name("r/report.pdf"), replicas=2, on_progress=lambda _: None)
+            assert again.already_there
+            target = tmp_path / "out.pdf"
+            await client.get(parse_name("r/report.pdf"), target, on_progress=lambda _: None)
+            assert target.read_bytes() == data
+            assert not (tmp_path / ".minga-parts").exists()
+
+
+async def test_a_changed_file_shows_up_changed_elsewhere(tmp_path: Path) -> None:
+    """The new content is the default version, and only it has holders."""
+    async with running(tmp_path, 2) as story:
+        owner, reader = story.peers
+        before = await story.share(owner, "file.txt", b"before")
+        after = await story.share(owner, "file.txt", b"after!!")
+        assert before != after
+        await story.download(reader, "file.txt")
+        assert (reader.share_dir / "file.txt").read_bytes() == b"after!!"
+
+
+async def test_a_removed_file_is_listed_nowhere(tmp_path: Path) -> None:
+    """Deleted from the only shared folder that had it: not found, not listed."""
+    async with running(tmp_path, 1) as story:
+        owner = story.peers[0]
+        await story.share(owner, "dir/file.txt", b"x")
+        (owner.share_dir / "dir/file.txt").unlink()
+        await eventually(lambda: _are(story.names(), set()), "it is gone from the catalogue")
+        assert await story.version("dir/file.txt") is None
+
+
+async def _are(found: object, wanted: object) -> bool:
+    return await found == wanted  # type: ignore[misc, no-any-return]
+
+
+async def _at_least(found: object, wanted: int) -> bool:
+    return await found >= wanted  # type: ignore[misc, no-any-return]
