@@ -32,7 +32,7 @@ async def test_a_killed_peer_is_out_of_every_answer_when_its_lease_ends(tmp_path
         victim.kill()
         seconds = await eventually(lambda: _are(story.live_peers(), {"peer-2"}), "it vanishes")
         assert seconds <= LEASE.total_seconds() + 1
-        assert await story.holders("both.bin") == {"peer-2"}
+        await eventually(lambda: _are(story.holders("both.bin"), {"peer-2"}), "the locator's cache forgets it", 1.0)
 
 
 async def test_a_stopped_peer_is_out_of_every_answer_at_once(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ async def test_a_stopped_peer_is_out_of_every_answer_at_once(tmp_path: Path) -> 
         await leaver.process.wait()
         with pytest.raises(MingaError, match="ended with exit code 0"):
             leaver.process.check()
-        assert await story.holders("file.bin") == set()
+        await eventually(lambda: _are(story.holders("file.bin"), set()), "the locator's cache forgets it", 1.0)
 
 
 async def test_a_download_survives_the_death_of_a_source(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ async def test_a_removed_file_is_listed_nowhere(tmp_path: Path) -> None:
         await story.share(owner, "dir/file.txt", b"x")
         (owner.share_dir / "dir/file.txt").unlink()
         await eventually(lambda: _are(story.names(), set()), "it is gone from the catalogue")
-        assert await story.version("dir/file.txt") is None
+        await eventually(lambda: _are(story.version("dir/file.txt"), None), "the locator's cache forgets it", 1.0)
 
 
 async def _are(found: object, wanted: object) -> bool:
