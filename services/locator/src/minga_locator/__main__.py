@@ -1,25 +1,32 @@
 """The locator process, wired by hand from top to bottom."""
 
 import asyncio
+import contextlib
+import errno
 import logging
+import math
 import os
 import socket
 import sys
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
+from fastapi import FastAPI
 
-from minga_core.errors import AlreadyRunningError, MingaError
+from minga_core.errors import AlreadyRunningError, SettingsError
 from minga_directory import connect_reader
 from minga_locator.app import VERSION, make_app
 from minga_locator.settings import LocatorSettings
-from minga_runtime.channels import split_listen
 from minga_runtime.flags import parse_flags
+from minga_runtime.listening import bound_address, split_listen
 from minga_runtime.logs import configure_logging, log_event
-from minga_runtime.process import print_error, run_process, write_port_file
+from minga_runtime.process import StopSignal, exit_code_for, print_error, run_process, write_port_file
 from minga_runtime.settings import effective_settings, load_settings
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("minga_locator")
+
+KEEP_ALIVE_SECONDS = 60
+"""Idle connections of clients are kept this long."""
 
 
 def main() -> int:
@@ -27,52 +34,105 @@ def main() -> int:
     flags = parse_flags(LocatorSettings, "minga-locator", "Answers who has which file, over REST.")
     try:
         settings = load_settings(LocatorSettings, **flags)
-    except MingaError as error:
+    except SettingsError as error:
         print_error(error)
-        return 2
+        return exit_code_for(error)
     configure_logging(settings.log_level, settings.log_format)
+    # Its start and end are told by our own events.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     return run_process(lambda stop: serve(settings, stop))
 
 
-async def serve(settings: LocatorSettings, stop: asyncio.Event) -> None:
-    """Runs until `stop`. Starts without the store, and answers 503 until it is there."""
-    async with aclosing(connect_reader(settings.redis_url)) as reader:
-        listening = bind(settings.listen)
-        address = "{}:{}".format(*listening.getsockname()[:2])
-        server = uvicorn.Server(
-            uvicorn.Config(
-                make_app(reader),
-                http="httptools",
-                loop="none",
-                log_config=None,
-                access_log=False,
-                timeout_graceful_shutdown=int(settings.stop_grace.total_seconds()),
-                server_header=False,
-            )
-        )
-        # Signals are `run_process`'s; uvicorn is told to stop through its flag.
-        serving = asyncio.create_task(server._serve([listening]), name="uvicorn")
-        facts = effective_settings(settings) | {"address": address, "version": VERSION, "pid": os.getpid()}
-        log_event(log, logging.INFO, "locator_started", **facts)
-        write_port_file(settings.port_file, address)
-        stopping = asyncio.create_task(stop.wait(), name="stop")
-        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
+    """Runs a locator until `stop`. A store that is away is no reason not to start: requests are answered 503.
+
+    Raises MingaError when it cannot start. On the way out, requests under way get their grace.
+    """
+    async with contextlib.aclosing(connect_reader(settings.redis_url)) as reader:
+        with await bind(settings.listen) as listening:
+            address = bound_address(settings.listen, listening.getsockname()[1])
+            async with _http_server(make_app(reader), listening, settings, stop):
+                write_port_file(settings.port_file, address)
+                facts = effective_settings(settings) | {"address": address, "pid": os.getpid(), "version": VERSION}
+                log_event(log, logging.INFO, "locator_started", **facts)
+                await stop.wait()
+                log_event(log, logging.INFO, "locator_stopping")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that tells when it serves, and leaves signals to `run_process`."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.settled = asyncio.Event()
+        """It serves, or has ended."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.settled.set()
+
+
+@contextlib.asynccontextmanager
+async def _http_server(
+    app: FastAPI, listening: socket.socket, settings: LocatorSettings, stop: StopSignal
+) -> AsyncIterator[None]:
+    """Serves the app inside the block, and drains it at the end. A server that ends by itself sets `stop`."""
+    server = _Server(_uvicorn_config(app, settings))
+
+    def ended(task: asyncio.Task[None]) -> None:
+        server.settled.set()
+        stop.set()
+
+    serving = asyncio.create_task(server.serve([listening]), name="http_server")
+    serving.add_done_callback(ended)
+    try:
+        await server.settled.wait()
+        yield
+    finally:
         server.should_exit = True
         await serving
-        stopping.cancel()
 
 
-def bind(listen: str) -> socket.socket:
-    """A listening socket on host:port. Raises AlreadyRunningError when that is taken."""
+def _uvicorn_config(app: FastAPI, settings: LocatorSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        loop="none",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, math.ceil(settings.stop_grace.total_seconds())),
+    )
+
+
+async def bind(listen: str) -> socket.socket:
+    """A socket bound to host:port; the caller closes it.
+
+    Raises AlreadyRunningError when another process has it, SettingsError when it cannot be had for any other reason.
+    """
     host, port = split_listen(listen)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made: socket.socket | None = None
     try:
-        made.bind((host, port))
+        loop = asyncio.get_running_loop()
+        family, kind, proto, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
+        made = socket.socket(family, kind, proto)
+        # A restart must not wait for connections of the process before.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
     except OSError as error:
-        made.close()
-        raise AlreadyRunningError(f"cannot listen on {listen}: {error.strerror}") from error
+        if made is not None:
+            made.close()
+        if error.errno == errno.EADDRINUSE:
+            raise AlreadyRunningError(f"cannot listen on {listen}: another process does") from error
+        raise SettingsError(f"MINGA_LISTEN: cannot listen on {listen}: {error.strerror}") from error
     return made
 
 

@@ -11,19 +11,23 @@ from minga_runtime.tasks import TaskOwner
 
 MAX_AGE_SECONDS = 0.5
 """An answer is at most this much older than the directory. (design: ≤ 500 ms)"""
-MAX_ENTRIES = 10_000
+MAX_ENTRIES = 4_096
 
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
-    task: "asyncio.Task[Any]"
+    flight: "asyncio.Task[Any]"
     begun_at: float
 
 
 class ReadCache:
-    """Remembers answers for a moment. Errors are handed to all who waited, and not remembered."""
+    """Remembers answers for a moment, counted from when their look-up began. Of one event loop.
+
+    Errors are handed to all who waited, and not remembered. Entries go in the order in which they were begun: when they
+    are too old, or when there are too many.
+    """
 
     def __init__(
         self,
@@ -42,16 +46,24 @@ class ReadCache:
         self._flights = TaskOwner(lambda error: None)
 
     async def get(self, key: Hashable, look_up: Callable[[], Awaitable[T]]) -> T:
-        """The answer for a key: a fresh one that is known, the one being looked up, or a new look-up's.
+        """The answer for a key: one that is known, the one being looked up, or a new look-up's.
 
         A waiter that is cancelled leaves the flight to the others.
         """
+        self._drop_old()
         entry = self._entries.get(key)
-        fresh = entry is not None and self._clock.monotonic() - entry.begun_at < self._max_age_seconds
-        self._on_lookup(fresh)
-        if entry is None or not fresh:
+        self._on_lookup(entry is not None)
+        if entry is None:
             entry = self._begin(key, look_up)
-        return cast(T, await asyncio.shield(entry.task))
+        return cast(T, await asyncio.shield(entry.flight))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    async def aclose(self) -> None:
+        """Ends every flight; those who wait for one are cancelled."""
+        await self._flights.aclose()
+        self._entries.clear()
 
     def _begin(self, key: Hashable, look_up: Callable[[], Awaitable[T]]) -> _Entry:
         async def fly() -> T:
@@ -64,11 +76,12 @@ class ReadCache:
 
         entry = _Entry(self._flights.start(fly(), "lookup"), self._clock.monotonic())
         self._entries[key] = entry
-        self._entries.move_to_end(key)
-        while len(self._entries) > self._max_entries:
+        if len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)
         return entry
 
-    async def aclose(self) -> None:
-        """Ends every flight."""
-        await self._flights.aclose()
+    def _drop_old(self) -> None:
+        """Forgets what is too old. The oldest stand first, so that this is a step or two."""
+        oldest_begun_at = self._clock.monotonic() - self._max_age_seconds
+        while self._entries and next(iter(self._entries.values())).begun_at <= oldest_begun_at:
+            self._entries.popitem(last=False)

@@ -1,23 +1,35 @@
 """What the REST service says and takes, as the OpenAPI document shows it. Sizes are bytes, times RFC 3339 in UTC."""
 
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from minga_core.chunks import MAX_CONTENT_BYTES
+from minga_core.names import Name
 from minga_directory.ports import CatalogueEntry, DirectoryStats, Holder, PeerRecord, Version
 
 MAX_REPLICAS = 20
+
+ADDRESS = "host:port of its gRPC service."
+ZONE = "Empty when it has none."
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def time_of(nanos: int) -> datetime:
-    """A UTC time of nanoseconds since 1970, cut to microseconds."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=nanos // 1000)
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+"""RFC 3339 in UTC with nine digits of a second: instants of files are nanoseconds, and copies carry them on exactly."""
+
+
+def time_of(nanos: int) -> str:
+    """The time that is so many nanoseconds after 1970."""
+    seconds, rest = divmod(nanos, 10**9)
+    whole = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
+    return f"{whole}.{rest:09d}Z"
 
 
 class ListedFile(_Model):
@@ -26,8 +38,8 @@ class ListedFile(_Model):
     name: str
     content_id: str = Field(description="`b3:` and 64 hex digits.")
     size_bytes: int
-    published_time: datetime
-    version_count: int
+    published_time: Time
+    version_count: int = Field(description="Contents under that name; this is the newest published.")
 
     @classmethod
     def of(cls, entry: CatalogueEntry) -> "ListedFile":
@@ -52,8 +64,8 @@ class Source(_Model):
     """A living peer that has the content, or is getting it."""
 
     peer_id: str
-    address: str = Field(description="host:port of its gRPC service.")
-    zone: str
+    address: str = Field(description=ADDRESS)
+    zone: str = Field(description=ZONE)
     state: Literal["complete", "partial"]
 
     @classmethod
@@ -68,22 +80,28 @@ class FileVersion(_Model):
 
     content_id: str
     size_bytes: int
-    published_time: datetime = Field(description="When it was first shared under that name.")
+    published_time: Time = Field(description="When it was first shared under that name.")
     complete_count: int = Field(description="Living peers that have all of it.")
     partial_count: int = Field(description="Living peers that have some of it.")
     sources: list[Source] = Field(description="At most 20 of them, in random order.")
 
     @classmethod
     def of(cls, version: Version) -> "FileVersion":
-        """The version as shown."""
-        return cls(
-            content_id=str(version.content_id),
-            size_bytes=version.size_bytes,
-            published_time=time_of(version.published_ns),
-            complete_count=version.complete_count,
-            partial_count=version.partial_count,
-            sources=[Source.of(holder) for holder in version.holders],
-        )
+        """The version as shown, with its sources in an order of their own."""
+        return cls(**_version_fields(version))
+
+
+def _version_fields(version: Version) -> dict[str, Any]:
+    # A cached version answers many clients; each of them gets another order, or all would begin with one source.
+    holders = random.sample(version.holders, len(version.holders))
+    return {
+        "content_id": str(version.content_id),
+        "size_bytes": version.size_bytes,
+        "published_time": time_of(version.published_ns),
+        "complete_count": version.complete_count,
+        "partial_count": version.partial_count,
+        "sources": [Source.of(holder) for holder in holders],
+    }
 
 
 class FileInfo(_Model):
@@ -98,9 +116,16 @@ class ContentInfo(FileVersion):
 
     names: list[str] = Field(description="At most 100 of its names.")
 
+    @classmethod
+    def named(cls, version: Version, names: Sequence[Name]) -> "ContentInfo":
+        """The content as shown."""
+        return cls(**_version_fields(version), names=list(names))
+
 
 class PlacementRequest(_Model):
     """A file that somebody wants to upload."""
+
+    model_config = ConfigDict(strict=True)
 
     name: Annotated[str, Field(min_length=1, max_length=4096)]
     size_bytes: Annotated[int, Field(ge=0, le=MAX_CONTENT_BYTES)]
@@ -114,9 +139,9 @@ class PlacedPeer(_Model):
     """A peer to upload to."""
 
     peer_id: str
-    address: str
-    zone: str
-    free_bytes: int
+    address: str = Field(description=ADDRESS)
+    zone: str = Field(description=ZONE)
+    free_bytes: int = Field(description="What it had room for when it last spoke.")
 
     @classmethod
     def of(cls, peer: PeerRecord) -> "PlacedPeer":
@@ -135,16 +160,16 @@ class PeerInfo(_Model):
     """A living peer."""
 
     peer_id: str
-    address: str
-    zone: str
-    generation: int
-    capacity_bytes: int
-    free_bytes: int
-    file_count: int
-    active_uploads: int
-    table_revision: int
+    address: str = Field(description=ADDRESS)
+    zone: str = Field(description=ZONE)
+    generation: int = Field(description="Greater with each start of the peer; up to 63 bits.")
+    capacity_bytes: int = Field(description="What it is willing to hold in all.")
+    free_bytes: int = Field(description="What it had room for when it last spoke.")
+    file_count: int = Field(description="Rows of its file table.")
+    active_uploads: int = Field(description="Chunk streams that it was serving when it last spoke.")
+    table_revision: int = Field(description="Grows with each change of its file table.")
     software_version: str
-    lease_remaining_seconds: float
+    lease_remaining_seconds: float = Field(description="It is listed for so long, unless it speaks again.")
 
     @classmethod
     def of(cls, peer: PeerRecord) -> "PeerInfo":
@@ -176,9 +201,9 @@ class Stats(_Model):
     """The directory in figures."""
 
     live_peers: int
-    names: int
-    capacity_bytes: int
-    free_bytes: int
+    names: int = Field(description="Names in the catalogue; may count one that died seconds ago.")
+    capacity_bytes: int = Field(description="Of all living peers.")
+    free_bytes: int = Field(description="Of all living peers.")
 
     @classmethod
     def of(cls, stats: DirectoryStats) -> "Stats":

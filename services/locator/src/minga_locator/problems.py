@@ -1,27 +1,29 @@
-"""Errors as `application/problem+json`: one shape for all of them, whoever raises them."""
+"""Errors as `application/problem+json` (RFC 9457): one shape for all of them, whoever raises them."""
 
-import logging
 import math
+from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from minga_core.errors import WIRE_STATUS, BusyError, Code, MingaError
 from minga_locator.models import Problem
 
-log = logging.getLogger(__name__)
-
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 1
-"""What a client is told to wait when the store is away: clients back off by themselves."""
+"""What a client is told to wait when something is away: clients back off by themselves."""
+MAX_SHOWN_ERRORS = 5
 
-_TITLES = {
+TITLES = {
     400: "Bad request",
     404: "Not found",
     405: "Method not allowed",
+    408: "Request too slow",
     409: "Conflict",
     413: "Request too large",
     422: "Malformed body",
@@ -32,78 +34,88 @@ _TITLES = {
     507: "No room",
 }
 
+# What the HTTP layer itself refuses. The codes that `minga_core.errors` does not have are about HTTP alone.
+HTTP_CODES = {
+    404: "no_such_route",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: Code.LIMIT_EXCEEDED.value,
+    422: Code.INVALID_ARGUMENT.value,
+}
+
+# Better words than Starlette's and FastAPI's own.
+_HTTP_DETAILS = {
+    404: "there is nothing at this path; /docs shows what there is",
+    405: "{method} is not for this path; /docs shows what is",
+    422: "the body is no JSON that can be read",
+}
+
+# How pydantic calls a body that is no JSON object at all.
+_MALFORMED = frozenset({"json_invalid", "model_attributes_type"})
+
 
 def problem_response(
-    request: Request, status: int, code: str, detail: str, retry_after: int | None = None
+    scope: Scope, status: int, code: str, detail: str, *, retry_after_seconds: int | None = None
 ) -> JSONResponse:
-    """A problem document."""
+    """A problem document about the request of that scope."""
     problem = Problem(
-        title=_TITLES.get(status, "Error"),
+        title=TITLES.get(status, "Error"),
         status=status,
         detail=detail,
-        instance=request.url.path,
+        instance=quote(scope["path"], safe="/:@!$&'()*+,;=~"),
         code=code,
-        retry_after_seconds=retry_after,
+        retry_after_seconds=retry_after_seconds,
     )
-    headers = {"Retry-After": str(retry_after)} if retry_after is not None else None
+    headers = {} if retry_after_seconds is None else {"Retry-After": str(retry_after_seconds)}
     return JSONResponse(problem.model_dump(exclude_none=True), status, headers, MEDIA_TYPE)
 
 
-def responses(*codes: Code) -> dict[int | str, dict[str, Any]]:
-    """Declares the problems that a route answers with, for the OpenAPI document; 503 goes without saying."""
-    declared: dict[int | str, dict[str, Any]] = {}
-    for code in (*codes, Code.STORE_UNAVAILABLE):
-        status = WIRE_STATUS[code].http
-        entry = declared.setdefault(
-            status,
-            {
-                "description": _TITLES[status],
-                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-            },
-        )
-        entry["description"] += f"{':' if entry['description'] == _TITLES[status] else ','} `{code}`"
-    return declared
-
-
 def add_handlers(app: FastAPI) -> None:
-    """Makes every error of the app a problem document."""
+    """Makes every refusal of the app a problem document. Bugs are `limits.Watch`'s."""
     app.add_exception_handler(MingaError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _bug)
 
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, MingaError)  # noqa: S101 - registered for it
-    status = WIRE_STATUS[error.code].http
-    retry_after = RETRY_AFTER_SECONDS if status in (503, 504) else None
+    wire = WIRE_STATUS[error.code]
+    retry_after_seconds = RETRY_AFTER_SECONDS if wire.retryable else None
     if isinstance(error, BusyError):
-        retry_after = math.ceil(error.retry_after.total_seconds())
-    return problem_response(request, status, error.code.value, str(error), retry_after)
+        retry_after_seconds = math.ceil(error.retry_after.total_seconds())
+    return problem_response(
+        request.scope, wire.http, error.code.value, str(error), retry_after_seconds=retry_after_seconds
+    )
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """422 for a body that is no JSON object; 400 for values that are out of their range."""
+    """422 for a body that is no JSON object; 400 for values that are missing, unknown or out of their range."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
-    errors = error.errors()
-    malformed = any(item["type"] in ("json_invalid", "model_attributes_type") for item in errors)
-    detail = "; ".join(_shown(item) for item in errors[:5])
-    return problem_response(request, 422 if malformed else 400, Code.INVALID_ARGUMENT.value, detail)
+    status = 422 if any(_is_malformed(item) for item in error.errors()) else 400
+    return problem_response(request.scope, status, Code.INVALID_ARGUMENT.value, _detail(error.errors()))
+
+
+def _is_malformed(item: Any) -> bool:
+    return item["type"] in _MALFORMED or (item["type"] == "missing" and tuple(item["loc"]) == ("body",))
+
+
+def _detail(errors: Sequence[Any]) -> str:
+    shown = "; ".join(_shown(item) for item in errors[:MAX_SHOWN_ERRORS])
+    return shown if len(errors) <= MAX_SHOWN_ERRORS else f"{shown}; and {len(errors) - MAX_SHOWN_ERRORS} more"
 
 
 def _shown(item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"] if part not in ("body", "query", "path"))
-    return f"{where}: {item['msg']}" if where else str(item["msg"])
+    if item["type"] == "json_invalid":
+        return f"the body is not JSON: {item['ctx']['error']}"
+    where = ".".join(str(part)[:60] for part in item["loc"] if part not in ("body", "query", "path"))
+    return f"{where}: {item['msg']}" if where else f"the body: {item['msg']}"
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
-    code = "no_such_route" if error.status_code == 404 else "method_not_allowed" if error.status_code == 405 else "http"
-    response = problem_response(request, error.status_code, code, str(error.detail))
+    # FastAPI says 400 of a body that its JSON parser chokes on in any way but a syntax error.
+    status = 422 if error.status_code == 400 else error.status_code
+    detail = _HTTP_DETAILS.get(status, str(error.detail)).replace("{method}", request.method)
+    response = problem_response(request.scope, status, HTTP_CODES.get(status, "http_error"), detail)
     response.headers.update(error.headers or {})
     return response
-
-
-async def _bug(request: Request, error: Exception) -> JSONResponse:
-    # Starlette logs the traceback when it raises the error again after this answer.
-    return problem_response(request, 500, Code.INTERNAL.value, "internal error; the locator's log has the details")

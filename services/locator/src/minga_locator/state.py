@@ -5,13 +5,15 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from fastapi import Request
+
 from minga_core.errors import StoreUnavailableError
 from minga_directory.ports import DirectoryReader
 from minga_locator._metrics import LocatorMetrics
 from minga_locator.cache import ReadCache
 
 REQUEST_SECONDS = 3.0
-"""No request takes longer: a store that is slower than this is away."""
+"""No request waits longer for the store: one that is slower than this is away."""
 
 T = TypeVar("T")
 
@@ -31,3 +33,9 @@ class LocatorState:
                 return await work
         except TimeoutError:
             raise StoreUnavailableError(f"the store did not answer within {seconds:g} s") from None
+
+
+def state_of(request: Request) -> LocatorState:
+    """The app's state."""
+    state: LocatorState = request.app.state.locator
+    return state

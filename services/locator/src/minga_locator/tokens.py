@@ -1,38 +1,52 @@
-"""Page tokens: opaque to clients, checked when they come back."""
+"""Page tokens: opaque to clients, checked when they come back.
+
+A token is base64url, without padding, of a version, the kind of list it belongs to, and the last key of the page
+before.
+"""
 
 import base64
 import binascii
 from collections.abc import Callable
+from enum import StrEnum
 from typing import TypeVar
 
 from minga_core.errors import InvalidArgumentError
 
-_VERSION = b"1"
-_MAX_TOKEN_LENGTH = 4096
+_VERSION = "1"
 
-T = TypeVar("T")
+T = TypeVar("T", bound=str)
 
 
-def encode_token(after: str) -> str:
+class ListKind(StrEnum):
+    """Which list a token pages through. One letter each."""
+
+    FILES = "f"
+    PEERS = "p"
+
+
+def encode_token(kind: ListKind, after: str) -> str:
     """A token for the page after `after`; empty for an empty one."""
-    return base64.urlsafe_b64encode(_VERSION + after.encode()).decode().rstrip("=") if after else ""
+    if not after:
+        return ""
+    return base64.urlsafe_b64encode(f"{_VERSION}{kind}{after}".encode()).decode().rstrip("=")
 
 
-def decode_token(token: str, parse: Callable[[str], T]) -> T | None:
-    """What a token says, through its parser; None for an empty one.
+def decode_token(kind: ListKind, token: str, parse: Callable[[str], T]) -> T | None:
+    """What `encode_token` was given, through its parser; None for an empty token.
 
-    Raises InvalidArgumentError for what was never given out as a token.
+    Raises InvalidArgumentError for what was never given out as a token for that kind of list.
     """
     if not token:
         return None
-    refusal = InvalidArgumentError("page_token is not one that was given out here")
-    if len(token) > _MAX_TOKEN_LENGTH:
-        raise refusal
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        said = parse(raw[1:].decode())
+        after = parse(raw.decode()[2:])
     except (binascii.Error, ValueError, InvalidArgumentError) as error:
-        raise refusal from error
-    if raw[:1] != _VERSION:
-        raise refusal
-    return said
+        raise _refusal() from error
+    if encode_token(kind, after) != token:
+        raise _refusal()
+    return after
+
+
+def _refusal() -> InvalidArgumentError:
+    return InvalidArgumentError("page_token is not one that was given out here")
