@@ -61,7 +61,7 @@ test: sync  ## every test
 	$(BIN)/python -m pytest $(ARGS)
 
 demo: sync  ## the whole main job on real files, told as it goes
-	$(BIN)/python demo/run.py $(ARGS)
+	$(BIN)/python -m demo.run $(ARGS)
 
 up: sync  ## a local network in the foreground until Ctrl-C
 	$(BIN)/minga up $(ARGS)

@@ -1,8 +1,8 @@
 """The demo: Minga's whole main job on real files, told as it goes.
 
-Starts an embedded Redis-compatible server, registry, locator and four peers, each a process of its own, and drives them
-through the same `minga` command that people use. Ends with a table of what was shown; exits 0 only when every step held;
-leaves no process and no file behind.
+Starts an embedded Redis-compatible server, registry, locator and four peers, each a process of its own, and drives
+them through the same `minga` command that people use. Ends with a table of what was shown; exits 0 only when every step
+held; leaves no process and no file behind.
 """
 
 import asyncio
@@ -17,10 +17,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from blake3 import blake3
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from demo.story import Story, files_below, fill_with_noise, run_minga, until
+from demo.story import Story, files_below, fill_with_noise, until
 from minga_core.units import format_bytes, format_seconds
 from minga_peer.cli.localnet import LocalNetwork, LocalNetworkConfig
 
@@ -33,14 +34,15 @@ async def share(story: Story) -> str:
     """A folder of thousands of small files and one big file appear on one peer, and everywhere."""
     first = story.net.peers[0]
     stdlib = Path(sysconfig.get_paths()["stdlib"])
-    ignore = shutil.ignore_patterns("site-packages", "__pycache__", "test", "lib2to3")
+    ignore = shutil.ignore_patterns("site-packages", "dist-packages", "__pycache__")
     await asyncio.to_thread(shutil.copytree, stdlib, first.share_dir / TREE, ignore=ignore, symlinks=False)
     await asyncio.to_thread(fill_with_noise, first.share_dir / BIG, BIG_BYTES)
     dropped = time.monotonic()
     expected = files_below(first.share_dir)
     story.say(f"dropped {len(expected):,} files into {first.peer_id}'s shared folder")
     await until(lambda: story.catalogue_has(expected), 60, "every file is in the catalogue")
-    return f"{len(expected):,} files visible everywhere {format_seconds(time.monotonic() - dropped)} after the last was written"
+    seconds = time.monotonic() - dropped
+    return f"{len(expected):,} files visible everywhere {format_seconds(seconds)} after the last was written"
 
 
 async def spread(story: Story) -> str:
@@ -136,14 +138,21 @@ async def tell(console: Console, root: Path) -> list[tuple[str, bool, str, float
     async with LocalNetwork(config) as net:
         story = Story(net, console, root)
         await net.wait_ready()
-        shown.append(("The network starts", True, f"store, registry, locator, {len(net.peers)} peers", time.monotonic() - started))
+        shown.append(
+            (
+                "The network starts",
+                True,
+                f"store, registry, locator, {len(net.peers)} peers",
+                time.monotonic() - started,
+            )
+        )
         for number, (title, step) in enumerate(STEPS, start=1):
             console.rule(f"{number}. {title}", align="left")
             console.print((step.__doc__ or "").strip(), style="dim")
             begun = time.monotonic()
             try:
                 seen = await step(story)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - told in the table; whatever it is, the demo failed
                 shown.append((title, False, f"{error}", time.monotonic() - begun))
                 return shown
             console.print(f"→ {seen}")
@@ -178,7 +187,7 @@ def main() -> int:
         except KeyboardInterrupt:
             console.print("interrupted; everything was stopped")
             return 130
-    table = Table(title="What was shown", title_justify="left", show_edge=False)
+    table = Table(title="What was shown", title_justify="left", box=SIMPLE_HEAD)
     for heading in ("", "step", "seen"):
         table.add_column(heading)
     table.add_column("took", justify="right")
@@ -186,7 +195,9 @@ def main() -> int:
         table.add_row("ok" if held else "FAILED", title, seen, format_seconds(seconds))
     console.print(table)
     good = all(held for _, held, _, _ in shown) and len(shown) == len(STEPS) + 2
-    console.print(f"{'Everything held' if good else 'Something did not hold'}, in {format_seconds(time.monotonic() - started)}.")
+    console.print(
+        f"{'Everything held' if good else 'Something did not hold'}, in {format_seconds(time.monotonic() - started)}."
+    )
     return 0 if good else 1
 
 

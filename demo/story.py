@@ -1,7 +1,6 @@
 """What the demo's steps have in hand: the network, the `minga` command, and ways to look."""
 
 import asyncio
-import json
 import os
 import sys
 import time
@@ -12,12 +11,12 @@ from typing import Any
 
 from rich.console import Console
 
+from minga_core.errors import MingaError
 from minga_core.ids import ContentId
+from minga_core.names import parse_name
 from minga_peer.cli.localnet import LocalNetwork, LocalPeer
 from minga_peer.clients.control import ControlClient
 from minga_peer.clients.locator import LocatorClient
-from minga_core.errors import MingaError
-from minga_core.names import parse_name
 
 
 class StepFailedError(Exception):
@@ -139,6 +138,3 @@ class Story:
         async with ControlClient(peer.control) as control:
             status = await control.status()
         return any(download.held_bytes >= count for download in status.downloads) or status.received_bytes >= count
-
-
-__all__ = ["Story", "StepFailedError", "files_below", "fill_with_noise", "json", "run_minga", "until"]
