@@ -44,7 +44,7 @@ def ls(
     as_json: JsonOption = False,
 ) -> None:
     """List the files that somebody alive shares."""
-    run_async(_list(client_settings(context), prefix=parse_prefix(prefix), query="", as_json=as_json))
+    run_async(list_files(client_settings(context), prefix=parse_prefix(prefix), query="", as_json=as_json))
 
 
 def find(
@@ -52,10 +52,10 @@ def find(
     pattern: Annotated[str, typer.Argument(help="A part of the name, or a glob: `*.iso`, `data/*/train?.bin`.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Find files by a part of their name, or by a glob over all of it."""
+    """Find files by a part of their name, or by a glob."""
     if not pattern:
         raise InvalidArgumentError("an empty pattern finds nothing", hint="`minga ls` lists everything")
-    run_async(_list(client_settings(context), prefix="", query=pattern, as_json=as_json))
+    run_async(list_files(client_settings(context), prefix="", query=pattern, as_json=as_json))
 
 
 def info(
@@ -63,11 +63,15 @@ def info(
     name: Annotated[str, typer.Argument(help="A file's name, or a content id (b3:…).", autocompletion=complete_name)],
     as_json: JsonOption = False,
 ) -> None:
-    """Show a file's versions, the newest first: size, content id, and who holds it."""
+    """Show a file's versions and who holds them.
+
+    The newest comes first: it is what `minga get` fetches.
+    """
     run_async(_info(client_settings(context), name, as_json=as_json))
 
 
-async def _list(settings: "ClientSettings", *, prefix: str, query: str, as_json: bool) -> None:
+async def list_files(settings: "ClientSettings", *, prefix: str = "", query: str = "", as_json: bool = False) -> None:
+    """Prints the files that match. Raises LocatorUnavailableError."""
     async with make_locator(settings) as locator, aclosing(locator.iter_files(prefix=prefix, query=query)) as files:
         if as_json:
             await print_json_list("files", files, _file_json)

@@ -14,7 +14,7 @@ from minga_core.ids import ContentId
 from minga_peer.chunkstore.disk import told_as
 from minga_peer.chunkstore.hasher import hash_path
 
-STEP_BYTES = 64 * 1024 * 1024
+STEP_BYTES = 16 * 1024 * 1024
 """Copied between two looks at whether somebody pressed Ctrl-C."""
 PIECE_BYTES = 1024 * 1024
 """Copied at once where the kernel cannot do it alone."""
@@ -28,10 +28,14 @@ async def copy_into_place(source: Path, target: Path, content_id: ContentId | No
     Raises NameTakenError (target is another content and not overwrite), NoSpaceError, StorageError. Safe to retry.
     """
     stop = threading.Event()
+    work = asyncio.create_task(asyncio.to_thread(_copy, source, target, content_id, overwrite, stop), name="copy")
     try:
-        return await asyncio.to_thread(_copy, source, target, content_id, overwrite, stop)
-    finally:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        # The thread clears its temporary file away; without waiting, the process could end before.
         stop.set()
+        await asyncio.wait({work})
+        raise
 
 
 def _copy(source: Path, target: Path, content_id: ContentId | None, overwrite: bool, stop: threading.Event) -> bool:

@@ -19,9 +19,7 @@ STOP_LIMIT = timedelta(seconds=10)
 
 def peer(
     context: typer.Context,
-    share_dir: Annotated[
-        Path | None, typer.Option("--share", "--share-dir", help="Folder to share.", envvar="MINGA_SHARE_DIR")
-    ] = None,
+    share_dir: Annotated[Path | None, typer.Option("--share", "--share-dir", help="Folder to share; needed.")] = None,
     registry: Annotated[str | None, typer.Option(help="The registry's host:port.")] = None,
     peer_id: Annotated[str | None, typer.Option(help="Stable name of this peer; the host's name unless set.")] = None,
     listen: Annotated[str | None, typer.Option(help="host:port to serve others on; port 0: any free one.")] = None,
@@ -40,9 +38,9 @@ def peer(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, text or json.")] = None,
 ) -> int:
-    """Run a peer: share a folder, fetch into it, until SIGTERM or Ctrl-C.
+    """Run a peer: share a folder and fetch into it.
 
-    The folder is watched: what is put there is found by everyone, what is deleted there is unlisted. Each option can
+    In the foreground until SIGTERM or Ctrl-C, which leave the network in order.     The folder is watched: what is put there is found by everyone, what is deleted there is unlisted. Each option can
     be a MINGA_ variable instead, as in docs/settings.md.
     """
     given = {name: value for name, value in locals().items() if name != "context"}
@@ -72,9 +70,9 @@ def up(
         typer.Option("--dir", help="Keep shared folders and logs there; otherwise they are temporary."),
     ] = None,
 ) -> None:
-    """Run a local network until Ctrl-C: Redis-compatible server, registry, locator and peers.
+    """Run a local network until Ctrl-C.
 
-    Each is a process of its own. The first peer is the one that other `minga` commands of this user talk to, unless
+    An embedded Redis-compatible server, registry, locator and peers, each a process of its own. The first peer is the one that other `minga` commands of this user talk to, unless
     one runs already.
     """
     from minga_peer.cli.localnet import LocalNetworkConfig

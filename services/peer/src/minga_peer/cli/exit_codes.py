@@ -17,6 +17,7 @@ class ExitCode(IntEnum):
     STORAGE = 6
     INTEGRITY = 7
     CONFLICT = 8
+    HUNG_UP = 129
     INTERRUPTED = 130
     BROKEN_PIPE = 141
     TERMINATED = 143
@@ -32,6 +33,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.STORAGE: "the disk said no: full, not permitted, broken",
     ExitCode.INTEGRITY: "bytes that are not what they should be, or a file that changed while it was read",
     ExitCode.CONFLICT: "another process has the port, the shared folder, the socket or the peer id",
+    ExitCode.HUNG_UP: "the terminal went away",
     ExitCode.INTERRUPTED: "Ctrl-C",
     ExitCode.BROKEN_PIPE: "whoever read the output went away",
     ExitCode.TERMINATED: "SIGTERM",

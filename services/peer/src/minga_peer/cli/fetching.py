@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Protocol
 
 from minga_core.errors import DaemonUnavailableError
@@ -55,8 +56,8 @@ class DaemonFetcher:
             raise DaemonUnavailableError("the daemon does not say where the file is")
         on_progress(replace(last, phase=DownloadPhase.FINISHING))
         copied = await copy_into_place(last.path, item.target, last.content_id, overwrite=self._options.overwrite)
-        phase = DownloadPhase.DONE if copied else DownloadPhase.ALREADY_PRESENT
-        return replace(last, phase=phase, path=item.target)
+        size_bytes = (await asyncio.to_thread(item.target.stat)).st_size
+        return _copied(last, item.target, size_bytes) if copied else _already(last, item.target, size_bytes)
 
     async def _download(self, item: FetchItem, on_progress: OnProgress) -> Progress:
         options = self._options
@@ -69,6 +70,23 @@ class DaemonFetcher:
                 if progress.phase in _LAST:
                     return progress
         raise DaemonUnavailableError("the daemon ended the download before it was done")
+
+
+def _copied(last: Progress, target: Path, size_bytes: int) -> Progress:
+    """A copy is there. What the daemon had before was not fetched by this command."""
+    before = size_bytes if last.phase is DownloadPhase.ALREADY_PRESENT else last.resumed_bytes
+    return replace(
+        last,
+        phase=DownloadPhase.DONE,
+        path=target,
+        size_bytes=size_bytes,
+        held_bytes=size_bytes,
+        resumed_bytes=before,
+    )
+
+
+def _already(last: Progress, target: Path, size_bytes: int) -> Progress:
+    return replace(_copied(last, target, size_bytes), phase=DownloadPhase.ALREADY_PRESENT)
 
 
 class StandaloneFetcher:

@@ -62,9 +62,9 @@ def get(
         bool, typer.Option("--standalone", help="Do not use the peer on this machine: this one becomes no holder.")
     ] = False,
 ) -> int:
-    """Fetch files or whole folders, from all peers that have any part of them.
+    """Fetch files or folders, from many peers at once.
 
-    Goes on where an earlier attempt ended; leaves alone what is there and whole. With a peer on this machine the file
+    From all that have any part of a file. Goes on where an earlier attempt ended; leaves alone what is there and whole. With a peer on this machine the file
     lands in its shared folder, which makes this machine a holder, and is copied from there to PATH.
     """
     settings = client_settings(context)
@@ -193,7 +193,7 @@ def _one_line(item: FetchItem, progress: "Progress", seconds: float) -> str:
 
 
 def _amounts(done: "list[Progress]", seconds: float) -> str:
-    """`1.5 GiB in 3.4 s (450 MiB/s) from 3 peers, 200 MiB of it from an earlier attempt`."""
+    """`1.5 GiB in 3.4 s (450 MiB/s) from 3 peers, 200 MiB of it were here before`."""
     fetched = [progress for progress in done if progress.phase != "already_present"]
     size_bytes = sum(progress.size_bytes for progress in fetched)
     before_bytes = sum(progress.resumed_bytes for progress in fetched)
@@ -203,7 +203,7 @@ def _amounts(done: "list[Progress]", seconds: float) -> str:
         words += f" ({format_bytes((size_bytes - before_bytes) / seconds)}/s)"
     if peers:
         words += f" from {counted(len(peers), 'peer')}"
-    return words + (f", {format_bytes(before_bytes)} of it from an earlier attempt" if before_bytes else "")
+    return words + (f", {format_bytes(before_bytes)} of it were here before" if before_bytes else "")
 
 
 def _title(wanted: list[Wanted]) -> str:

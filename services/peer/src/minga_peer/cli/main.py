@@ -13,7 +13,7 @@ import typer
 from typer import _click as click
 
 from minga_core.errors import MingaError
-from minga_peer.cli import catalogue, daemon, get, network, put, removal
+from minga_peer.cli import catalogue, daemon, get, network, put, removal, shell
 from minga_peer.cli.context import Globals, quiet_logs
 from minga_peer.cli.exit_codes import EXIT_CODES, ExitCode
 
@@ -62,6 +62,7 @@ app.command("put")(put.put)
 app.command("rm")(removal.rm)
 app.command("peers")(network.peers)
 app.command("status")(network.status)
+app.command("shell")(shell.shell)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -29,13 +29,16 @@ _PEER_COLUMNS = [
 
 
 def peers(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the peers that are alive: address, free space, files, and how long their lease still lasts."""
+    """List the peers that are alive.
+
+    With their address, free space, files, and how long their lease still lasts unless it is renewed.
+    """
     run_async(_peers(client_settings(context), as_json=as_json))
 
 
 def status(context: typer.Context, as_json: JsonOption = False) -> None:
     """Show what the peer on this machine is doing."""
-    run_async(_status(client_settings(context), as_json=as_json))
+    run_async(show_status(client_settings(context), as_json=as_json))
 
 
 async def _peers(settings: "ClientSettings", *, as_json: bool) -> None:
@@ -47,7 +50,8 @@ async def _peers(settings: "ClientSettings", *, as_json: bool) -> None:
     print_table(_PEER_COLUMNS, rows)
 
 
-async def _status(settings: "ClientSettings", *, as_json: bool) -> None:
+async def show_status(settings: "ClientSettings", *, as_json: bool = False) -> None:
+    """Prints what the local peer is doing. Raises DaemonUnavailableError."""
     from minga_peer.clients.control import ControlClient
 
     async with ControlClient(settings.control) as control:

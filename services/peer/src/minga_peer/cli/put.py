@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from minga_peer.settings import ClientSettings
     from minga_peer.transfer.progress import PutProgress, PutResult
 
-AT_ONCE = 4
-"""Files uploaded at once; each is hashed by this machine first."""
+AT_ONCE = 32
+"""Small files uploaded at once: each waits for round trips, and until the directory names it."""
+AT_ONCE_BIG = 4
+BIG_BYTES = 64 * 1024 * 1024
+"""With a file above this size fewer go at once: each holds a chunk in memory and a disk and a core busy."""
 MAX_FILES = 1_000_000
 MAX_REPLICAS = 20
 """What one placement gives at most."""
@@ -53,9 +56,9 @@ def put(
     ] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another content of that name.")] = False,
 ) -> int:
-    """Upload files, or folders with all that is in them, to peers chosen round robin.
+    """Upload files, or folders with all that is in them.
 
-    Each file is uploaded once; replicas copy from each other. Returns when everyone can find it. Symbolic links inside
+    Peers are chosen round robin. Each file is uploaded once; replicas copy from each other. Returns when everyone can find it. Symbolic links inside
     folders are left out.
     """
     settings = client_settings(context)
@@ -141,7 +144,8 @@ async def put_files(settings: "ClientSettings", items: list[PutItem], replicas: 
                 finally:
                     bar.ended(item.name)
 
-            outcomes = await run_batch(items, upload, min(AT_ONCE, len(items)))
+            at_once = AT_ONCE_BIG if max(item.size_bytes for item in items) > BIG_BYTES else AT_ONCE
+            outcomes = await run_batch(items, upload, min(at_once, len(items)))
     if len(items) == 1 and outcomes[0].error is not None:
         raise outcomes[0].error
     return _tell(outcomes, time.monotonic() - started)

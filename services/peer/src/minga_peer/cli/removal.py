@@ -21,7 +21,10 @@ def rm(
     name: Annotated[str, typer.Argument(help="A file's name.", autocompletion=complete_name)],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> int:
-    """Remove a file from the shared folder of the peer on this machine. Other holders keep theirs."""
+    """Remove a file from this machine's shared folder.
+
+    The peer on this machine deletes it and tells the registry. Other holders keep theirs.
+    """
     settings, checked = client_settings(context), parse_name(name)
     if not yes:
         if not sys.stdin.isatty():
