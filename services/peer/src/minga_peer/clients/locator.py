@@ -5,12 +5,14 @@ that does not is treated as coming from something that is not a locator.
 """
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from minga_core.errors import (
     Code,
@@ -18,9 +20,19 @@ from minga_core.errors import (
     InvalidArgumentError,
     LocatorUnavailableError,
     MingaError,
+    SettingsError,
     error_from_code,
 )
-from minga_core.ids import Address, ContentId, Generation, PeerId, parse_address, parse_generation, parse_peer_id
+from minga_core.ids import (
+    Address,
+    ContentId,
+    Generation,
+    PeerId,
+    parse_address,
+    parse_generation,
+    parse_peer_id,
+    parse_zone,
+)
 from minga_core.names import Name, parse_name
 from minga_core.records import HoldingState
 from minga_runtime.backoff import backoff
@@ -29,8 +41,19 @@ if TYPE_CHECKING:
     import httpx
 
 CONNECT_SECONDS = 2.0
-READ_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
+"""One request, from connecting to the answer's last byte. Above the locator's own limit of 3 s."""
+FIRST_PAUSE_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 1.0
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
+"""Above 1,000 files of the longest names in their longest spelling."""
+MAX_TEXT_LENGTH = 4096
+ITER_PAGE_SIZE = 1000
+
+# What a locator, or a proxy before it, says when the same request may succeed later.
+_AWAY_STATUSES = frozenset({502, 503, 504})
+# RFC 3339; fromisoformat would drop what is below a microsecond.
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +132,15 @@ class ListedPeer:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerPage:
+    """A page of the living peers."""
+
+    peers: tuple[ListedPeer, ...]
+    next_page_token: str
+    """Empty at the end."""
+
+
+@dataclass(frozen=True, slots=True)
 class PlacedPeer:
     """A peer chosen for an upload."""
 
@@ -131,15 +163,16 @@ class DirectoryFigures:
 class LocatorClient:
     """Asks a locator. An async context manager; connects when first used.
 
-    base_url: `http://host:port`. patience: how long look-ups ride out a locator that is away. Every method raises
-    LocatorUnavailableError when the locator, or its store, does not answer, and InvalidArgumentError for input that it
-    refuses. Everything but `place` is safe to retry.
+    base_url: `http://host:port`, as MINGA_LOCATOR; SettingsError when it is none. patience: how long look-ups ride out
+    a locator that is away or not ready; 0 stands for one try. Every method raises LocatorUnavailableError when the
+    locator, or its store, does not answer, or when what answers is no locator; InvalidArgumentError for input that it
+    refuses. Everything is safe to retry; `place` moves the round robin on and is never tried again by itself.
     """
 
     def __init__(
         self, base_url: str, *, patience: timedelta = timedelta(0), transport: "httpx.AsyncBaseTransport | None" = None
     ) -> None:
-        self._base_url = base_url.rstrip("/")
+        self._base_url = _checked_url(base_url)
         self._patience_seconds = patience.total_seconds()
         self._transport = transport
         self._client: httpx.AsyncClient | None = None
@@ -150,53 +183,65 @@ class LocatorClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._client is not None:
-            await self._client.aclose()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
 
     async def find_file(self, name: Name, content_id: ContentId | None = None) -> FileAnswer:
         """A name's versions, or the one of that content. Raises FileNotFoundInDirectoryError."""
         wanted = {"content_id": str(content_id)} if content_id is not None else {}
         answer = await self._get(f"/v1/files/{quote(name, safe='/')}", wanted)
         with _checked():
-            return FileAnswer(parse_name(answer["name"]), tuple(_version(item) for item in answer["versions"]))
+            found = FileAnswer(parse_name(answer["name"]), tuple(_version(item) for item in answer["versions"]))
+            strangers = content_id is not None and any(item.content_id != content_id for item in found.versions)
+            if found.name != name or strangers:
+                raise ValueError("it answers what was not asked")
+            return found
 
     async def find_content(self, content_id: ContentId) -> ContentAnswer:
         """A content's holders and names. Raises FileNotFoundInDirectoryError."""
         answer = await self._get(f"/v1/contents/{content_id}", {})
         with _checked():
-            return ContentAnswer(_version(answer), tuple(parse_name(name) for name in answer["names"]))
+            found = ContentAnswer(_version(answer), tuple(parse_name(name) for name in answer["names"]))
+            if found.version.content_id != content_id:
+                raise ValueError("it answers what was not asked")
+            return found
 
     async def list_files(
         self, *, prefix: str = "", query: str = "", page_size: int = 100, page_token: str = ""
     ) -> FilePage:
-        """A page of the catalogue; it may be empty and yet not the last."""
+        """A page of the catalogue; it may be empty and yet not the last. page_size: 1 to 1,000."""
         wanted = {"prefix": prefix, "query": query, "page_size": str(page_size), "page_token": page_token}
         answer = await self._get("/v1/files", {key: value for key, value in wanted.items() if value})
         with _checked():
-            return FilePage(tuple(_listed_file(item) for item in answer["files"]), str(answer["next_page_token"]))
+            return FilePage(tuple(_listed_file(item) for item in answer["files"]), _text(answer["next_page_token"]))
 
     async def iter_files(self, *, prefix: str = "", query: str = "") -> AsyncGenerator[ListedFile, None]:
-        """Every name of the catalogue that matches, page by page."""
+        """Every name of the catalogue that matches, in byte order, page by page."""
         token = ""
         while True:
-            page = await self.list_files(prefix=prefix, query=query, page_size=1000, page_token=token)
+            page = await self.list_files(prefix=prefix, query=query, page_size=ITER_PAGE_SIZE, page_token=token)
             for file in page.files:
                 yield file
-            token = page.next_page_token
+            token = _next_token(token, page.next_page_token)
             if not token:
                 return
+
+    async def list_peers(self, *, page_size: int = 100, page_token: str = "") -> PeerPage:
+        """A page of the living peers. page_size: 1 to 1,000."""
+        wanted = {"page_size": str(page_size)} | ({"page_token": page_token} if page_token else {})
+        answer = await self._get("/v1/peers", wanted)
+        with _checked():
+            return PeerPage(tuple(_listed_peer(item) for item in answer["peers"]), _text(answer["next_page_token"]))
 
     async def iter_peers(self) -> AsyncGenerator[ListedPeer, None]:
         """Every living peer in order of the ids, page by page."""
         token = ""
         while True:
-            wanted = {"page_size": "1000"} | ({"page_token": token} if token else {})
-            answer = await self._get("/v1/peers", wanted)
-            with _checked():
-                peers = [_listed_peer(item) for item in answer["peers"]]
-                token = str(answer["next_page_token"])
-            for peer in peers:
+            page = await self.list_peers(page_size=ITER_PAGE_SIZE, page_token=token)
+            for peer in page.peers:
                 yield peer
+            token = _next_token(token, page.next_page_token)
             if not token:
                 return
 
@@ -211,16 +256,19 @@ class LocatorClient:
         answer = await self._get("/v1/stats", {})
         with _checked():
             return DirectoryFigures(
-                int(answer["live_peers"]),
-                int(answer["names"]),
-                int(answer["capacity_bytes"]),
-                int(answer["free_bytes"]),
+                _count(answer["live_peers"]),
+                _count(answer["names"]),
+                _count(answer["capacity_bytes"]),
+                _count(answer["free_bytes"]),
             )
 
     async def place(
         self, name: Name, size_bytes: int, replicas: int, content_id: ContentId | None = None
     ) -> list[PlacedPeer]:
-        """Peers to upload to, at most `replicas`. Raises NoSpaceError. Each call moves the round robin on."""
+        """Peers to upload to: at most `replicas` (1 to 20), none when every peer with room holds the file already.
+
+        Raises NoSpaceError when no living peer has room, PeerUnavailableError when none is alive.
+        """
         body: dict[str, Any] = {"name": name, "size_bytes": size_bytes, "replicas": replicas}
         if content_id is not None:
             body["content_id"] = str(content_id)
@@ -232,52 +280,68 @@ class LocatorClient:
         """A look-up, tried again for as long as the client is patient."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience_seconds
-        for pause in backoff(0.1, 1.0):
+        for pause_seconds in backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS):
             try:
                 return await self._send("GET", path, query, None)
-            except LocatorUnavailableError:
-                if loop.time() + pause >= deadline:
+            except _LocatorAwayError:
+                if loop.time() + pause_seconds >= deadline:
                     raise
-            await asyncio.sleep(pause)
+            await asyncio.sleep(pause_seconds)
         raise AssertionError("backoff does not end")
 
     async def _send(self, method: str, path: str, query: dict[str, str], body: Any) -> Any:
+        """The JSON of a good answer; an error of ours for any other."""
         import httpx
 
         try:
-            response = await self._http().request(method, self._base_url + path, params=query, json=body)
+            async with (
+                asyncio.timeout(ANSWER_SECONDS),
+                self._http().stream(method, self._base_url + path, params=query, json=body) as response,
+            ):
+                status, content = response.status_code, await _content(response)
+        except TimeoutError as error:
+            raise self._away(f"nothing within {ANSWER_SECONDS:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._away(str(error) or type(error).__name__) from error
-        if response.is_success:
+        if 200 <= status < 300:
             with _checked():
-                return response.json()
-        raise self._refusal(response)
+                return json.loads(content)
+        raise self._refusal(status, content)
 
     def _http(self) -> "httpx.AsyncClient":
         import httpx
 
         if self._client is None:
-            timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-            self._client = httpx.AsyncClient(timeout=timeout, transport=self._transport, trust_env=False)
+            timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+            # Machines of one network are reached directly, whatever proxy variables say about the way out of it.
+            # Loading the system's certificates takes longer than a look-up; without TLS there is nothing to verify.
+            verify = self._base_url.startswith("https:")
+            self._client = httpx.AsyncClient(timeout=timeout, transport=self._transport, trust_env=False, verify=verify)
         return self._client
 
-    def _away(self, reason: str) -> LocatorUnavailableError:
-        return LocatorUnavailableError(
+    def _away(self, reason: str) -> "_LocatorAwayError":
+        return _LocatorAwayError(
             f"the locator at {self._base_url} does not answer: {reason}",
             hint="start one with `minga up`, or set MINGA_LOCATOR to the URL of one that runs",
         )
 
-    def _refusal(self, response: "httpx.Response") -> MingaError:
-        """Our error for a problem document."""
+    def _refusal(self, status: int, content: bytes) -> MingaError:
+        """Our error for an answer that is none of the good ones."""
         try:
-            problem = response.json()
-            code, detail = str(problem["code"]), str(problem["detail"])
-        except (ValueError, KeyError, TypeError):
-            return self._away(f"HTTP {response.status_code} that is no answer of a Minga locator")
-        if code == Code.STORE_UNAVAILABLE or response.status_code == 503:
-            return LocatorUnavailableError(f"the locator at {self._base_url} is not ready: {detail}")
+            problem = json.loads(content)
+            code, detail = _text(problem["code"]), _line(problem["detail"])
+        except (ValueError, KeyError, TypeError, RecursionError) as problem_with_it:
+            if status in _AWAY_STATUSES:
+                return self._away(f"HTTP {status}")
+            return _not_a_locator(f"HTTP {status} without a problem document", problem_with_it)
+        if code in (Code.STORE_UNAVAILABLE, Code.UNAVAILABLE):
+            return _LocatorAwayError(f"the locator at {self._base_url} is not ready: {detail}")
         error = error_from_code(code, detail)
         return LocatorUnavailableError(f"the locator failed: {detail}") if isinstance(error, InternalError) else error
+
+
+class _LocatorAwayError(LocatorUnavailableError):
+    """Nobody answers, or not yet: worth another try."""
 
 
 class _checked:  # noqa: N801 - reads as a word
@@ -287,28 +351,66 @@ class _checked:  # noqa: N801 - reads as a word
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, KeyError | TypeError | ValueError | AttributeError | InvalidArgumentError):
-            raise LocatorUnavailableError(
-                f"that is no answer of a Minga locator: {error}", hint="check MINGA_LOCATOR"
-            ) from error
+        wrong = KeyError | TypeError | ValueError | ArithmeticError | RecursionError | InvalidArgumentError
+        if isinstance(error, wrong):
+            raise _not_a_locator(f"{type(error).__name__}: {str(error)[:200]}", error)
+
+
+def _not_a_locator(reason: str, cause: BaseException) -> LocatorUnavailableError:
+    error = LocatorUnavailableError(
+        f"what answers is not a Minga locator: {reason}", hint="check MINGA_LOCATOR; it is the URL of a locator"
+    )
+    error.__cause__ = cause
+    return error
+
+
+def _checked_url(text: str) -> str:
+    """The URL without a slash at its end. Raises SettingsError."""
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "@" not in text
+    except ValueError:
+        good = False
+    if not good or not text.isprintable() or parts.query or parts.fragment or " " in text:
+        raise SettingsError(f"MINGA_LOCATOR: {text[:80]!r} is not the URL of a locator: http://host:port is wanted")
+    return text.rstrip("/")
+
+
+async def _content(response: "httpx.Response") -> bytes:
+    """The body. Raises LocatorUnavailableError when it is larger than any answer of ours."""
+    content = bytearray()
+    async for part in response.aiter_bytes():
+        content += part
+        if len(content) > MAX_ANSWER_BYTES:
+            reason = f"an answer has more than {MAX_ANSWER_BYTES:,} bytes"
+            raise _not_a_locator(reason, ValueError(reason))
+    return bytes(content)
+
+
+def _next_token(token: str, following: str) -> str:
+    """The next page's token. Raises LocatorUnavailableError for one that leads nowhere."""
+    if following and following == token:
+        raise _not_a_locator("its pages go in circles", ValueError(following))
+    return following
 
 
 def _version(item: Any) -> FileVersion:
     return FileVersion(
         ContentId.parse(item["content_id"]),
-        int(item["size_bytes"]),
+        _count(item["size_bytes"]),
         _nanos(item["published_time"]),
-        int(item["complete_count"]),
-        int(item["partial_count"]),
-        tuple(
-            FileSource(
-                parse_peer_id(source["peer_id"]),
-                parse_address(source["address"]),
-                str(source["zone"]),
-                HoldingState(source["state"]),
-            )
-            for source in item["sources"]
-        ),
+        _count(item["complete_count"]),
+        _count(item["partial_count"]),
+        tuple(_source(source) for source in item["sources"]),
+    )
+
+
+def _source(item: Any) -> FileSource:
+    return FileSource(
+        parse_peer_id(item["peer_id"]),
+        parse_address(item["address"]),
+        parse_zone(item["zone"]),
+        HoldingState(item["state"]),
     )
 
 
@@ -316,9 +418,9 @@ def _listed_file(item: Any) -> ListedFile:
     return ListedFile(
         parse_name(item["name"]),
         ContentId.parse(item["content_id"]),
-        int(item["size_bytes"]),
+        _count(item["size_bytes"]),
         _nanos(item["published_time"]),
-        int(item["version_count"]),
+        _count(item["version_count"]),
     )
 
 
@@ -326,25 +428,52 @@ def _listed_peer(item: Any) -> ListedPeer:
     return ListedPeer(
         parse_peer_id(item["peer_id"]),
         parse_address(item["address"]),
-        str(item["zone"]),
-        parse_generation(int(item["generation"])),
-        int(item["capacity_bytes"]),
-        int(item["free_bytes"]),
-        int(item["file_count"]),
-        int(item["active_uploads"]),
-        int(item["table_revision"]),
-        str(item["software_version"]),
+        parse_zone(item["zone"]),
+        parse_generation(_count(item["generation"])),
+        _count(item["capacity_bytes"]),
+        _count(item["free_bytes"]),
+        _count(item["file_count"]),
+        _count(item["active_uploads"]),
+        _count(item["table_revision"]),
+        _text(item["software_version"]),
         timedelta(seconds=float(item["lease_remaining_seconds"])),
     )
 
 
 def _placed(item: Any) -> PlacedPeer:
     return PlacedPeer(
-        parse_peer_id(item["peer_id"]), parse_address(item["address"]), str(item["zone"]), int(item["free_bytes"])
+        parse_peer_id(item["peer_id"]),
+        parse_address(item["address"]),
+        parse_zone(item["zone"]),
+        _count(item["free_bytes"]),
     )
 
 
-def _nanos(text: str) -> int:
-    """Nanoseconds since 1970 of an RFC 3339 time, exact to the microsecond."""
-    moment = datetime.fromisoformat(text)
-    return int(moment.timestamp()) * 10**9 + moment.microsecond * 1000
+def _count(value: Any) -> int:
+    """A count or size: 0 to 2^63 - 1."""
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError(f"{str(value)[:40]!r} is not a count")
+    return value
+
+
+def _text(value: Any) -> str:
+    """A line of text that is safe to show."""
+    if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH or not value.isprintable():
+        raise ValueError(f"{str(value)[:40]!r} is not a line of text")
+    return value
+
+
+def _line(value: Any) -> str:
+    """Text for people, made safe to show: names in it may have characters that terminals do not show as they are."""
+    if not isinstance(value, str):
+        raise TypeError("there is no text")
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in value[:MAX_TEXT_LENGTH])
+
+
+def _nanos(text: Any) -> int:
+    """Nanoseconds since 1970 of an RFC 3339 time."""
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text[:40]!r} is not a time")
+    whole = datetime.fromisoformat(match[1] + match[3])
+    return round(whole.timestamp()) * 10**9 + int((match[2] or "0").ljust(9, "0"))
