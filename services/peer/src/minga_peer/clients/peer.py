@@ -22,7 +22,7 @@ from minga_core.errors import (
 from minga_core.ids import Address, ContentId
 from minga_core.manifest import MAX_MANIFEST_BYTES, Manifest
 from minga_core.names import Name
-from minga_peer.clients.codec import ChunkBuffer, data_deserializer, data_serializer
+from minga_peer.clients.codec import BufferPool, ChunkBuffer, data_deserializer, data_serializer
 from minga_peer.clients.wire import (
     DATA_FIELD_OF_FETCH,
     DATA_FIELD_OF_STORE,
@@ -105,9 +105,10 @@ class PeerClient:
         on_chosen: Callable[[int], None],
         on_bytes: Callable[[int], None],
         length_of: Callable[[int], int],
-    ) -> tuple[int, bytearray] | None:
-        """One of the wanted chunks, chosen by the peer: its index and bytes, not verified yet; None when the peer has
-        none of them.
+        buffers: BufferPool,
+    ) -> AsyncGenerator[tuple[int, memoryview], None]:
+        """One of the wanted chunks, chosen by the peer: its index and bytes, not verified yet; nothing when the peer
+        has none of them. The bytes are good until the generator is closed.
 
         caller: this peer, when it serves what it has. on_chosen hears the index as soon as the peer says it, on_bytes
         the size of each piece. Raises PeerBusyError, ContentNotHeldError, ContentChangedError, and
@@ -120,6 +121,7 @@ class PeerClient:
             peer_id=caller.peer_id if caller else "",
             address=caller.address if caller else "",
         )
+        memory = buffers.take(length_of(next(iter(wanted))))
         buffer: ChunkBuffer | None = None
         full = False
         call = self._fetch(request)
@@ -134,15 +136,15 @@ class PeerClient:
                     elif item.HasField("data"):
                         full = _require(buffer).add(memoryview(item.data))
                     else:
-                        buffer = _begun(item.chunk, wanted, length_of, buffer)
+                        buffer = _begun(item.chunk, wanted, length_of, buffer, memory)
                         on_chosen(buffer.index)
+            if buffer is not None and not full:
+                raise PeerUnavailableError(f"{self.address} stopped in the middle of a chunk")
+            if buffer is not None:
+                yield buffer.index, buffer.data
         finally:
             call.cancel()
-        if buffer is None:
-            return None
-        if not full:
-            raise PeerUnavailableError(f"{self.address} stopped in the middle of a chunk")
-        return buffer.index, buffer.data
+            buffers.give_back(memory)
 
     async def watch_chunks(self, content_id: ContentId, count: int) -> AsyncGenerator[tuple[ChunkSet, bool], None]:
         """Chunks that the peer has: first all, then each news; each with whether the peer has all of the content."""
@@ -285,13 +287,19 @@ def _require(buffer: ChunkBuffer | None) -> ChunkBuffer:
 
 
 def _begun(
-    header: pb.ChunkHeader, wanted: ChunkSet, length_of: Callable[[int], int], before: ChunkBuffer | None
+    header: pb.ChunkHeader,
+    wanted: ChunkSet,
+    length_of: Callable[[int], int],
+    before: ChunkBuffer | None,
+    memory: bytearray,
 ) -> ChunkBuffer:
     if before is not None:
         raise InvalidArgumentError("more chunks came than were asked for")
     if header.index not in wanted or header.size_bytes != length_of(header.index):
         raise InvalidArgumentError(f"chunk {header.index} of {header.size_bytes} bytes was not asked for")
-    return ChunkBuffer(header.index, header.size_bytes)
+    # The candidates may differ in size: the last chunk is shorter.
+    fits = len(memory) >= header.size_bytes
+    return ChunkBuffer(header.index, header.size_bytes, memory if fits else None)
 
 
 def _busy(address: Address, busy: pb.Busy) -> PeerBusyError:

@@ -25,6 +25,7 @@ from minga_core.errors import (
 )
 from minga_core.ids import PeerId
 from minga_peer.chunkstore.ports import PartFile
+from minga_peer.clients.codec import BufferPool
 from minga_peer.clients.peer import PeerBusyError, PeerConnections
 from minga_peer.clients.wire import SourceAddress
 from minga_peer.swarm import events as ev
@@ -67,6 +68,7 @@ class SwarmDownload:
         self._on_corrupt = on_corrupt
         self._scheduler = Scheduler(self._geometry, part.held, config or SwarmConfig())
         self._addresses: dict[PeerId, SourceAddress] = {}
+        self._buffers = BufferPool()
         self._tasks: set[asyncio.Task[None]] = set()
         self._requests: dict[int, asyncio.Task[None]] = {}
         self._watches: dict[PeerId, asyncio.Task[None]] = {}
@@ -166,26 +168,32 @@ class SwarmDownload:
     async def _fetch(self, wanted: ev.RequestChunk) -> ev.Event:
         request_id = wanted.request_id
         async with self._connections.to(self._addresses[wanted.source].address) as peer:
-            got = await peer.fetch_chunk(
+            chunks = peer.fetch_chunk(
                 self._content_id,
                 ChunkSet(self._geometry.chunk_count, wanted.candidates),
                 caller=self._caller,
                 on_chosen=lambda index: self._feed(ev.ChunkChosen(request_id, index)),
                 on_bytes=lambda count: self._feed(ev.BytesReceived(request_id, count)),
                 length_of=self._geometry.length,
+                buffers=self._buffers,
             )
-        if got is None:
-            return ev.RequestFailed(request_id, ev.FailureReason.NOTHING_WANTED)
-        index, data = got
+            async with contextlib.aclosing(chunks):
+                async for index, data in chunks:
+                    return await self._keep(wanted, index, data)
+        return ev.RequestFailed(request_id, ev.FailureReason.NOTHING_WANTED)
+
+    async def _keep(self, wanted: ev.RequestChunk, index: int, data: memoryview) -> ev.Event:
+        """Verifies and writes a chunk. Raises ChunkCorruptError; an error of the disk ends the download."""
         try:
-            await self._part.write_chunk(index, data)
+            # Not to be broken off: the buffer is used again as soon as this returns.
+            await _unbroken(self._part.write_chunk(index, data))
         except (NoSpaceError, StorageError) as error:
             self._fail(error)
             return ev.Tick()
         self.received_by_source[wanted.source] = self.received_by_source.get(wanted.source, 0) + len(data)
         if self._on_received is not None:
             self._on_received(wanted.source, len(data))
-        return ev.ChunkArrived(request_id, index, len(data))
+        return ev.ChunkArrived(wanted.request_id, index, len(data))
 
     def _failure(self, request_id: int, source: PeerId, error: MingaError) -> ev.Event:
         """The event that an error of a request means."""
@@ -263,3 +271,15 @@ class SwarmDownload:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _unbroken(work: Coroutine[Any, Any, None]) -> None:
+    """Runs short work to its end even when the caller is cancelled meanwhile; the cancellation comes after it."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()
+        raise
