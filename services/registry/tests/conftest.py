@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from services.registry.tests.support import RememberedDirectory, Running, serving
+from tests.support.redis_server import redis_server, redis_url
+
+__all__ = ["redis_server", "redis_url"]
 
 
 @pytest.fixture
@@ -16,5 +19,5 @@ def directory() -> RememberedDirectory:
 @pytest.fixture
 async def registry(directory: RememberedDirectory) -> AsyncIterator[Running]:
     """A registry over `directory`."""
-    async for running in serving(directory):
+    async with serving(directory) as running:
         yield running

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from prometheus_client import CollectorRegistry
 
-from minga_core.clock import ManualClock
+from minga_core.clock import ManualClock, SystemClock
 from minga_core.errors import MingaError
 from minga_core.ids import Generation, PeerId
 from minga_core.records import FileRow, PeerInfo, RowKey
@@ -160,19 +161,25 @@ class Running:
         return value
 
 
+@asynccontextmanager
 async def serving(
-    directory: DirectoryWriter, limits: PushLimits = LIMITS, leases: LeasePolicy = LEASES
+    directory: DirectoryWriter,
+    limits: PushLimits = LIMITS,
+    leases: LeasePolicy = LEASES,
+    system_clock: SystemClock | None = None,
 ) -> AsyncIterator[Running]:
-    """A registry over `directory`; for fixtures."""
+    """A registry over `directory` that serves inside the block. Its clock stands still unless one is given."""
     metrics = CollectorRegistry()
     clock = ManualClock()
     server = GrpcServer(RpcMetrics(metrics, "registry"))
-    service = RegistryService(directory, leases, limits, RegistryMetrics(metrics), clock)
+    service = RegistryService(directory, leases, limits, RegistryMetrics(metrics), system_clock or clock)
     add_RegistryServiceServicer_to_server(service, server.server)
     (port,) = await server.start(["127.0.0.1:0"], [SERVICE])
-    async with make_channel(f"127.0.0.1:{port}") as channel:
-        yield Running(RegistryServiceStub(channel), port, service, clock, metrics)
-    await server.stop(timedelta(0))
+    try:
+        async with make_channel(f"127.0.0.1:{port}") as channel:
+            yield Running(RegistryServiceStub(channel), port, service, clock, metrics)
+    finally:
+        await server.stop(timedelta(0))
 
 
 def register_request(**changed: object) -> pb.RegisterRequest:

@@ -321,7 +321,7 @@ async def test_errors_of_the_directory_reach_the_peer_as_they_are(
 async def test_a_silent_push_is_given_up(directory: RememberedDirectory) -> None:
     """Nobody holds a slot for nothing; the peer is told to push again."""
     limits = PushLimits(10, 1, idle=timedelta(milliseconds=50), total=timedelta(minutes=1))
-    async for registry in serving(directory, limits):
+    async with serving(directory, limits) as registry:
         call = registry.stub.PushTable(timeout=LIMIT_SECONDS)
         await call.write(begin())
         error = await refused(call)
@@ -334,7 +334,7 @@ async def test_a_silent_push_is_given_up(directory: RememberedDirectory) -> None
 async def test_a_push_that_trickles_is_given_up(directory: RememberedDirectory) -> None:
     """Its time is limited in all, however often it says something."""
     limits = PushLimits(10, 1, idle=timedelta(minutes=1), total=timedelta(milliseconds=50))
-    async for registry in serving(directory, limits):
+    async with serving(directory, limits) as registry:
         call = registry.stub.PushTable(timeout=LIMIT_SECONDS)
         await call.write(begin())
         error = await refused(call)
@@ -347,9 +347,9 @@ async def test_pushes_at_once_are_limited_and_a_cancelled_one_frees_its_slot(
 ) -> None:
     """The one too many is told to come back; a peer that goes away leaves nothing behind."""
     calls = [registry.stub.PushTable(timeout=LIMIT_SECONDS) for _ in range(2)]
-    for call in calls:
+    for count, call in enumerate(calls, start=1):
         await call.write(begin())
-    await until(lambda: len(directory.pushes) == 2)
+        await until(lambda count=count: len(directory.pushes) == count)
     error = await refused(push(registry, begin(), end(0)))
     assert error.code is Code.BUSY
     calls[0].cancel()

@@ -133,13 +133,15 @@ class _Outcome:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        cancelled = kind is not None and issubclass(kind, asyncio.CancelledError | GeneratorExit)
-        code = grpc.StatusCode.CANCELLED.name if cancelled else _STATUS_NAMES.get(self._context.code(), "OK")
+        code = _STATUS_NAMES.get(self._context.code(), "OK")
+        if kind is not None and (code == "OK" or issubclass(kind, asyncio.CancelledError | GeneratorExit)):
+            code = grpc.StatusCode.CANCELLED.name
         self._observer.rpc_ended(self._method, code, time.perf_counter() - self._started)
 
     async def abort(self, error: Exception) -> NoReturn:
         """Ends the call with the error's status."""
-        if isinstance(error, grpc.aio.AbortError):
+        # gRPC's own: the handler aborted by itself, or the server was stopped under it.
+        if isinstance(error, grpc.aio.BaseError):
             raise error
         known = error if isinstance(error, MingaError) else _bug(error, self._method)
         status = grpc.StatusCode[WIRE_STATUS[known.code].grpc]

@@ -67,9 +67,11 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
         stack.push_async_callback(server.stop, settings.stop_grace)
         address = bound_address(settings.listen, port)
 
+        metrics_address = ""
         if settings.metrics_listen is not None:
             endpoint = await start_metrics_server(metrics_registry, settings.metrics_listen)
             stack.push_async_callback(endpoint.aclose)
+            metrics_address = endpoint.address
 
         watch = StoreWatch(directory, server, metrics)
         await watch.check()
@@ -77,7 +79,8 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
         tasks.keep(Reaper(directory, metrics, settings.reap_interval).run, "reaper")
 
         write_port_file(settings.port_file, address)
-        facts = effective_settings(settings) | {"address": address, "pid": os.getpid(), "version": VERSION}
+        facts = effective_settings(settings) | {"address": address, "metrics_address": metrics_address}
+        facts |= {"pid": str(os.getpid()), "version": VERSION}
         log_event(log, logging.INFO, "registry_started", **facts)
         await stop.wait()
         log_event(log, logging.INFO, "registry_stopping")

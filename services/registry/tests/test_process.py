@@ -1,0 +1,159 @@
+"""The registry as a process: starts without a store, gets well with it, stops in order."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
+from services.registry.tests.support import register_request
+from tests.support.redis_server import RedisServer
+
+pytestmark = [pytest.mark.redis, pytest.mark.e2e]
+
+LIMIT_SECONDS = 20.0
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture
+def absent_store() -> Iterator[RedisServer]:
+    """A server that was there once, so that its URL is known, and is not now."""
+    server = RedisServer()
+    server.start()
+    server.stop()
+    yield server
+    server.close()
+
+
+class Process:
+    """A registry process and its ways in."""
+
+    def __init__(self, folder: Path, *flags: str) -> None:
+        self._port_file = folder / "port"
+        self._port_file.unlink(missing_ok=True)
+        self._log = folder / "log"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MINGA_")}
+        command = [sys.executable, "-m", "minga_registry", "--listen", "127.0.0.1:0", "--port-file", self._port_file]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen([*command, *flags], stdout=log, env=environment, cwd=folder)
+        until(lambda: self._port_file.exists() or self.process.poll() is not None)
+        self.address = self._port_file.read_text()
+
+    def events(self) -> list[dict[str, object]]:
+        """The log so far."""
+        return [json.loads(line) for line in self._log.read_text().splitlines()]
+
+    def health(self, service: str = "") -> int:
+        """What a health check is told."""
+        with grpc.insecure_channel(self.address) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            return int(stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Returns once `condition` holds. Fails at the deadline."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass in time"
+        time.sleep(0.02)
+
+
+def register(address: str) -> None:
+    """A Register call."""
+    with grpc.insecure_channel(address) as channel:
+        RegistryServiceStub(channel).Register(register_request(), timeout=5)  # type: ignore[unused-coroutine]
+
+
+def test_it_starts_without_a_store_and_is_well_when_that_comes(absent_store: RedisServer, tmp_path: Path) -> None:
+    """Its health follows the store, and its life does not.
+
+    1. No store: it starts, lives, is not ready, answers UNAVAILABLE, and says so in one line. 2. The store comes: it is
+    ready and works. 3. The store goes: not ready again. 4. SIGTERM: exit code 0.
+    """
+    registry = Process(tmp_path, "--redis-url", absent_store.url, "--metrics-listen", "127.0.0.1:0")
+    with registry.process as process:
+        try:
+            assert (registry.health(), registry.health("liveness")) == (NOT_SERVING, SERVING)
+            with pytest.raises(grpc.RpcError) as caught:
+                register(registry.address)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert [entry["event"] for entry in registry.events()] == ["store_away", "registry_started"]
+
+            absent_store.start()
+            until(lambda: registry.health() == SERVING)
+            assert registry.health("minga.registry.v1.RegistryService") == SERVING
+            register(registry.address)
+
+            absent_store.kill()
+            until(lambda: registry.health() == NOT_SERVING)
+            assert registry.health("liveness") == SERVING
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT_SECONDS) == 0
+    started = next(entry for entry in registry.events() if entry["event"] == "registry_started")
+    assert started["address"] == registry.address
+
+
+def test_metrics_tell_what_was_done(redis_url: str, tmp_path: Path) -> None:
+    """Over the endpoint whose address is in the start line."""
+    registry = Process(tmp_path, "--redis-url", redis_url, "--metrics-listen", "127.0.0.1:0", "--reap-interval", "0.05")
+    with registry.process as process:
+        try:
+            register(registry.address)
+            started = next(entry for entry in registry.events() if entry["event"] == "registry_started")
+
+            def metrics() -> str:
+                with urllib.request.urlopen(f"http://{started['metrics_address']}/metrics", timeout=5) as response:
+                    return str(response.read().decode())
+
+            until(lambda: 'minga_registry_leases{state="alive"} 1.0' in metrics())
+            shown = metrics()
+            assert 'minga_registry_rpc_duration_seconds_count{code="OK",method="Register"} 1.0' in shown
+            assert "minga_registry_build_info{" in shown
+            assert "minga_registry_store_up 1.0" in shown
+            assert "10.0.0.1" not in shown
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT_SECONDS) == 0
+
+
+def failed(folder: Path, *flags: str, **variables: str) -> tuple[int, str]:
+    """Exit code and standard error of a registry that cannot start."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MINGA_")} | variables
+    command = [sys.executable, "-m", "minga_registry", *flags]
+    found = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=folder, timeout=LIMIT_SECONDS, check=False
+    )
+    return found.returncode, found.stderr
+
+
+def test_wrong_settings_stop_it_with_a_line_for_each(tmp_path: Path) -> None:
+    """Exit code 2, no traceback."""
+    code, shown = failed(tmp_path, "--listen", "nowhere", MINGA_LEASE_TTL="soon", MINGA_REDIS_ULR="redis://h")
+    assert code == 2
+    assert len(shown.splitlines()) == 3
+    assert "MINGA_REDIS_ULR: no such setting; did you mean MINGA_REDIS_URL?" in shown
+    assert "--listen: " in shown
+    assert "MINGA_LEASE_TTL: " in shown
+
+
+def test_a_taken_port_stops_it_with_one_line(absent_store: RedisServer, tmp_path: Path) -> None:
+    """Exit code 8, a conflict with another process."""
+    registry = Process(tmp_path, "--redis-url", absent_store.url)
+    with registry.process as process:
+        code, shown = failed(tmp_path, "--listen", registry.address, "--redis-url", absent_store.url)
+        process.send_signal(signal.SIGTERM)
+    assert code == 8
+    assert [line for line in shown.splitlines() if line.startswith("minga: ")] == [
+        f"minga: cannot listen on {registry.address}: another process does (choose another port)"
+    ]
