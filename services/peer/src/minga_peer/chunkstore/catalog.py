@@ -1,6 +1,6 @@
 """What is shared now: files by name and by content, and the rows that changed, told in batches."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from minga_core.ids import ContentId
 from minga_core.names import Name
@@ -20,15 +20,21 @@ class Catalog:
         self._names: dict[ContentId, set[Name]] = {}
         self._partial: dict[RowKey, FileRow] = {}
         self._listeners: list[Callable[[RowsChanged], None]] = []
+        self._gone_listeners: list[Callable[[IndexedFile], None]] = []
         self.shared_bytes = 0
 
     def listen(self, callback: Callable[[RowsChanged], None]) -> None:
         """Calls back at each change."""
         self._listeners.append(callback)
 
+    def listen_gone(self, callback: Callable[[IndexedFile], None]) -> None:
+        """Calls back with each file that is not shared any more, or not as it was; after the rows were told."""
+        self._gone_listeners.append(callback)
+
     def rows(self) -> list[FileRow]:
         """The whole table."""
-        return [row_of(file) for file in self.files.values()] + list(self._partial.values())
+        complete = [row_of(file) for file in self.files.values()]
+        return complete + [row for key, row in self._partial.items() if not self._is_complete(key)]
 
     def holding(self, content_id: ContentId) -> IndexedFile | None:
         """Some complete file with that content."""
@@ -43,24 +49,39 @@ class Catalog:
         part_remove: Iterable[RowKey] = (),
     ) -> None:
         """Takes files and parts in and out, and tells the rows that changed."""
-        gone: set[RowKey] = set()
-        rows: dict[RowKey, FileRow] = {}
+        put, remove, part_put, part_remove = list(put), list(remove), list(part_put), list(part_remove)
+        before = {key: self._row(key) for key in self._keys(put, remove, part_put, part_remove)}
         for key in part_remove:
-            if self._partial.pop(key, None) is not None:
-                gone.add(key)
-        for row in part_put:
-            self._partial[row.key] = row
-            rows[row.key] = row
-        for name in remove:
-            if (file := self._take_out(name)) is not None:
-                gone.add(key_of(file))
+            self._partial.pop(key, None)
+        self._partial.update((row.key, row) for row in part_put)
+        out = [self._take_out(name) for name in remove]
         for file in put:
-            if (before := self._take_out(file.name)) is not None:
-                gone.add(key_of(before))
+            out.append(self._take_out(file.name))
             self._put_in(file)
-            rows[key_of(file)] = row_of(file)
-        gone -= rows.keys()
-        self._tell(list(rows.values()), list(gone))
+        after = {key: self._row(key) for key in before}
+        rows = [row for key, row in after.items() if row is not None and row != before[key]]
+        self._tell(rows, [key for key, row in after.items() if row is None and before[key] is not None])
+        for gone in filter(None, out):
+            for listener in self._gone_listeners:
+                listener(gone)
+
+    def _keys(
+        self, put: list[IndexedFile], remove: list[Name], part_put: list[FileRow], part_remove: list[RowKey]
+    ) -> Iterator[RowKey]:
+        """Every row that a change may touch."""
+        names = remove + [file.name for file in put]
+        yield from (key_of(file) for name in names if (file := self.files.get(name)) is not None)
+        yield from (key_of(file) for file in put)
+        yield from (row.key for row in part_put)
+        yield from part_remove
+
+    def _row(self, key: RowKey) -> FileRow | None:
+        """The row under a key: of the complete file, else of the part."""
+        return row_of(self.files[key.name]) if self._is_complete(key) else self._partial.get(key)
+
+    def _is_complete(self, key: RowKey) -> bool:
+        file = self.files.get(key.name)
+        return file is not None and file.content_id == key.content_id
 
     def _put_in(self, file: IndexedFile) -> None:
         self.files[file.name] = file

@@ -2,8 +2,9 @@
 
 import asyncio
 import errno
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -19,14 +20,87 @@ class DiskPool:
 
     def __init__(self, threads: int, name: str = "disk") -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"minga-{name}")
+        self.threads = threads
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """`work`'s result. A cancelled caller does not stop work that has begun."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+        """`work`'s result. A cancelled caller is let go only when work that has begun is over, so that nothing the
+        work uses (a descriptor, a buffer) can be taken away under it."""
+        return await run_to_end(self._pool, work, *arguments)
+
+    async def acquire(self, work: Callable[..., T], *arguments: Any, undo: Callable[[T], object]) -> T:
+        """As `run`, for work that acquires something: `undo` is called with it when the caller was cancelled."""
+        return await run_to_end(self._pool, work, *arguments, undo=undo)
 
     def close(self) -> None:
-        """Waits for work that has begun; what has not is dropped."""
+        """Waits for work that has begun; what has not is dropped. Idempotent."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+async def run_to_end(
+    executor: Executor, work: Callable[..., T], *arguments: Any, undo: Callable[[T], object] | None = None
+) -> T:
+    """Runs `work` in a thread; see `DiskPool.run` and `DiskPool.acquire`."""
+    submitted = executor.submit(work, *arguments)
+    job = asyncio.wrap_future(submitted)
+    cancelled: asyncio.CancelledError | None = None
+    while not job.done():
+        try:
+            await asyncio.wait((job,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+            # Drops work that has not begun. The wrapped future must not be cancelled instead: it would be done at once.
+            submitted.cancel()
+    if cancelled is None:
+        return job.result()
+    if not job.cancelled() and job.exception() is None and undo is not None:
+        undo(job.result())
+    raise cancelled
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """`work`'s result, for steps that must not stop half way: a caller that is cancelled is let go only at the end."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        raise cancelled from failure
+    raise cancelled
+
+
+class SharedDescriptor:
+    """A file descriptor that is closed when its owner lets go and nobody uses it any more: a number that is closed
+    while a thread reads from it may by then be another file. Only for the event loop's thread."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._users = 0
+        self._closing = False
+
+    @contextmanager
+    def used(self) -> Iterator[int]:
+        """The descriptor, open until the end of the block."""
+        self._users += 1
+        try:
+            yield self._descriptor
+        finally:
+            self._users -= 1
+            self._close_if_unused()
+
+    def close(self) -> None:
+        """Closes it, now or as soon as nobody uses it. Idempotent."""
+        self._closing = True
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._closing and self._users == 0 and self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 @contextmanager

@@ -1,23 +1,18 @@
-"""Part files: contents under construction that survive `kill -9` and power cuts.
+"""Parts: contents under construction. The life of one, and parts that become files outside of any shared folder.
 
-A part is up to three files in the parts folder, named after the content and the file:
+::
 
-==========  ====================================================================================
-``.data``   the content, chunks at their offsets; sparse until they come
-``.meta``   what is being built: name, publishing time, manifest
-``.held``   bitmap of the verified chunks whose data are synced, with a checksum over it
-==========  ====================================================================================
+    open ─► writing ─► commit: synced, moved to its name, gone as a part
+               │ ▲
+         close ▼ │ begin again
+              idle: kept and served ─► discard: deleted
 
-Order is what makes it safe: data are synced before a bitmap that claims them is written, and the bitmap is replaced in
-one step. What is lost with the power is at most the chunks since the last flush, and none is ever claimed that is not
-there. A part that is done within its first flush interval never writes ``.meta`` and ``.held`` at all.
+How a part survives `kill -9` is told in `part_files`. A part that is done within its first save interval never writes
+more than its data. Only for the event loop's thread; disk work is done in the pool.
 """
 
 import asyncio
-import fcntl
-import json
-import os
-import struct
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -26,54 +21,43 @@ from pathlib import Path
 
 from minga_core.chunks import ChunkSet
 from minga_core.errors import (
-    AlreadyRunningError,
-    ChunkCorruptError,
     ContentNotHeldError,
     InvalidArgumentError,
     NameTakenError,
     NoSpaceError,
     StorageError,
 )
-from minga_core.ids import ContentId, digest
 from minga_core.manifest import Manifest
-from minga_core.names import Name, parse_name
 from minga_core.records import FileRow, RowKey
-from minga_peer.chunkstore.disk import DiskPool, told_as
-from minga_peer.chunkstore.root import move_without_replacing
+from minga_peer.chunkstore.disk import DiskPool, SharedDescriptor, told_as, uninterrupted
+from minga_peer.chunkstore.part_files import PartFiles, PartTarget
+from minga_peer.chunkstore.root import PARTS_FOLDER, Stamp, fsync_folder, move_without_replacing
+from minga_runtime.logs import log_event
 
-FLUSH_SECONDS = 2.0
-FLUSH_BYTES = 64 * 1024 * 1024
-"""A flush is begun after this much time or data, whichever comes first."""
-_META_VERSION = 1
-_LENGTH = struct.Struct(">I")
+__all__ = ["Part", "PartHooks", "PartTarget", "open_part"]
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, slots=True)
-class PartTarget:
-    """What a part is to become."""
-
-    name: Name
-    manifest: Manifest
-    content_id: ContentId
-    published_ns: int
-
-    def stem(self) -> str:
-        """The files' common name: the content, and enough of the name's digest to tell two names apart."""
-        return f"{self.content_id.raw.hex()}-{digest(self.name.encode()).hex()[:16]}"
+SAVE_SECONDS = 1.0
+SAVE_BYTES = 64 * 1024 * 1024
+"""Progress is saved after this much time or data, whichever comes first: what a crash may cost."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartHooks:
     """What the owner of a part does with it."""
 
-    finish: Callable[["Part"], Awaitable[FileRow]]
-    """Moves the synced data file to its name. Raises NameTakenError, NoSpaceError, StorageError."""
-    chunk_held: Callable[["Part", int], None] = lambda part, index: None
+    finish: Callable[["Part", Stamp], Awaitable[FileRow]]
+    """Moves the synced data file, whose stamp is given, to its name. Raises NameTakenError, NoSpaceError,
+    StorageError."""
+    chunk_held: Callable[["Part"], None] = lambda part: None
     """Hears, on the event loop, of each chunk that is verified and written."""
     closed: Callable[["Part"], None] = lambda part: None
-    """Hears when nobody writes the part any more."""
+    """Hears when nobody writes the part any more, and it is kept."""
+    ended: Callable[["Part"], None] = lambda part: None
+    """Hears when the part's files are gone without a commit."""
     after: Callable[[], Awaitable[None]] | None = None
-    """Runs once the part's files are gone."""
+    """Runs once the part's files are gone, however that came."""
 
 
 class Part:
@@ -81,19 +65,17 @@ class Part:
 
     def __init__(self, folder: Path, target: PartTarget, pool: DiskPool, hooks: PartHooks) -> None:
         self.target = target
+        self.files = PartFiles(folder, target)
         self._pool = pool
         self._hooks = hooks
-        stem = target.stem()
-        self.data_path = folder / f"{stem}.data"
-        self._meta_path = folder / f"{stem}.meta"
-        self._held_path = folder / f"{stem}.held"
         self._held = ChunkSet(target.manifest.geometry.chunk_count)
-        self._descriptor = -1
-        self._flushed_at = time.monotonic()
-        self._unflushed_bytes = 0
-        self._flushing: asyncio.Task[None] | None = None
-        self._meta_written = False
-        self._finished = False
+        self._descriptor: SharedDescriptor | None = None
+        self._writers: dict[int, asyncio.Event] = {}
+        self._unsaved_bytes = 0
+        self._save_soon = asyncio.Event()
+        self._save_now = asyncio.Event()
+        self._saver: asyncio.Task[None] | None = None
+        self._gone = False
         self.writing = False
         """Whether somebody holds it for writing."""
 
@@ -112,199 +94,175 @@ class Part:
         """How many chunks are held."""
         return len(self._held)
 
-    def rehook(self, hooks: PartHooks) -> None:
-        """Another owner resumes the part."""
-        self._hooks = hooks
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes they are."""
+        geometry, count = self.manifest.geometry, len(self._held)
+        last = geometry.chunk_count - 1
+        missing = geometry.chunk_size_bytes - geometry.length(last) if last in self._held else 0
+        return count * geometry.chunk_size_bytes - missing
 
     async def open(self) -> None:
-        """Opens the files, or makes them; takes over the chunks of an earlier attempt.
+        """Opens the files, or makes them; takes over the chunks of an earlier attempt. From now on they are served.
 
-        Raises AlreadyRunningError when another process writes this part, NoSpaceError, StorageError.
+        Raises AlreadyRunningError when somebody else has this part, NoSpaceError, StorageError.
         """
-        if self._descriptor < 0:
-            await self._pool.run(self._open)
+        if self._descriptor is None:
+            opened = await self._pool.acquire(
+                self.files.open, undo=lambda opened: SharedDescriptor(opened.descriptor).close()
+            )
+            self._descriptor, self._held = SharedDescriptor(opened.descriptor), opened.held
 
-    def _open(self) -> None:
-        with told_as(f"cannot write {self.target.name}"):
-            self.data_path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                raise AlreadyRunningError(f"{self.target.name} is being downloaded by another process") from None
-            size_bytes = self.manifest.size_bytes
-            if os.fstat(descriptor).st_size == size_bytes:
-                self._held = self._saved()
-                self._meta_written = self._meta_path.exists()
-            else:
-                os.ftruncate(descriptor, size_bytes)
-            self._descriptor = descriptor
-
-    def _saved(self) -> ChunkSet:
-        """The chunks that the bitmap on disk claims; none when there is no whole bitmap."""
-        count = self.manifest.geometry.chunk_count
-        try:
-            saved = self._held_path.read_bytes()
-            if digest(saved[:-32]) == saved[-32:]:
-                return ChunkSet.from_bytes(count, saved[:-32])
-        except (FileNotFoundError, InvalidArgumentError):
-            return ChunkSet(count)
-        return ChunkSet(count)
+    async def begin(self, hooks: PartHooks) -> None:
+        """Opens it for writing, for a new owner. Raises as `open`."""
+        self._hooks, self.writing = hooks, True
+        await self.open()
+        with self._opened().used() as descriptor:
+            await self._pool.run(self.files.touch, descriptor)
+        self._saver = asyncio.create_task(self._save_regularly(), name=f"part-{self.target.content_id.short}")
 
     async def write_chunk(self, index: int, data: bytes | bytearray | memoryview) -> None:
         """See PartFile."""
+        await self._take(index, self.files.write, data)
+
+    async def copy_from(self, source: SharedDescriptor) -> None:
+        """Takes the missing chunks from a file that is said to have the same content.
+
+        Raises ChunkCorruptError when it does not have it, NoSpaceError, StorageError.
+        """
+        with source.used() as descriptor:
+            for index in self._held.missing():
+                await self._take(index, self.files.copy, descriptor)
+
+    async def _take(self, index: int, work: Callable[..., None], argument: object) -> None:
+        """Lets `work` write a chunk. One writer for each chunk: a late twin must not touch a file that is done."""
+        while (rival := self._writers.get(index)) is not None:
+            await rival.wait()
         if index in self._held:
             return
-        await self._pool.run(self._write, index, data)
+        if not self.writing:
+            raise StorageError(f"{self.target.name} is not being written any more")
+        over = self._writers[index] = asyncio.Event()
+        try:
+            with self._opened().used() as descriptor:
+                await self._pool.run(work, descriptor, index, argument)
+            self._took(index)
+        finally:
+            del self._writers[index]
+            over.set()
+
+    def _took(self, index: int) -> None:
         self._held.add(index)
-        self._unflushed_bytes += len(data)
-        self._hooks.chunk_held(self, index)
-        if self._flush_due() and not self._held.complete:
-            self._flushing = asyncio.create_task(self._flush(), name=f"flush-{self.target.content_id.short}")
+        self._unsaved_bytes += self.manifest.geometry.length(index)
+        self._save_soon.set()
+        if self._unsaved_bytes >= SAVE_BYTES:
+            self._save_now.set()
+        self._hooks.chunk_held(self)
 
-    def _write(self, index: int, data: bytes | bytearray | memoryview) -> None:
-        if not self.manifest.matches(index, data):
-            raise ChunkCorruptError(f"chunk {index} of {self.target.name} fails its digest")
-        view, offset = memoryview(data), self.manifest.geometry.offset(index)
-        with told_as(f"cannot write {self.target.name}"):
-            while view:
-                count = os.pwrite(self._descriptor, view, offset)
-                view, offset = view[count:], offset + count
-
-    def _flush_due(self) -> bool:
-        if self._flushing is not None and not self._flushing.done():
-            return False
-        late = time.monotonic() - self._flushed_at >= FLUSH_SECONDS
-        return late or self._unflushed_bytes >= FLUSH_BYTES
-
-    async def _flush(self) -> None:
-        """Syncs data, then saves the bitmap of what was written before."""
-        self._flushed_at, self._unflushed_bytes = time.monotonic(), 0
-        with suppress_storage_errors():
-            await self._pool.run(self._save, self._held.to_bytes())
-
-    def _save(self, bitmap: bytes) -> None:
-        with told_as(f"cannot save the progress of {self.target.name}"):
-            os.fdatasync(self._descriptor)
-            if not self._meta_written:
-                _replace(self._meta_path, encode_meta(self.target))
-                self._meta_written = True
-            _replace(self._held_path, bitmap + digest(bitmap))
-
-    async def read_chunk(self, index: int) -> bytearray:
+    async def read_chunk(self, index: int) -> bytes:
         """A chunk that is held. Raises ContentNotHeldError, StorageError."""
-        if index not in self._held or self._descriptor < 0:
-            raise ContentNotHeldError(f"chunk {index} of {self.target.name} is not there yet")
-        return await self._pool.run(self._read, index)
-
-    def _read(self, index: int) -> bytearray:
-        geometry = self.manifest.geometry
-        data = bytearray(geometry.length(index))
-        with told_as(f"cannot read {self.target.name}"):
-            os.preadv(self._descriptor, [data], geometry.offset(index))
-        return data
+        if index not in self._held or self._descriptor is None:
+            raise ContentNotHeldError(f"chunk {index} of {self.target.name} is not here")
+        with self._descriptor.used() as descriptor:
+            return await self._pool.run(self.files.read, descriptor, index)
 
     async def commit(self) -> FileRow:
         """See PartFile."""
         if not self._held.complete:
             raise InvalidArgumentError(f"{self.target.name} is not whole yet")
-        await self._end_flush()
-        await self._pool.run(self._sync)
-        row = await self._hooks.finish(self)
-        self._finished = True
-        await self._pool.run(self._forget)
-        self._release()
+        if not self.writing:
+            raise StorageError(f"{self.target.name} is not being written any more")
+        return await uninterrupted(self._commit())
+
+    async def _commit(self) -> FileRow:
+        await self._end_writing()
+        with self._opened().used() as descriptor:
+            stamp = await self._pool.run(self.files.sync, descriptor)
+        row = await self._hooks.finish(self, stamp)
+        self.writing, self._gone = False, True
+        self.shut()
+        # The file is in place and shared: what is left to tidy up must not make that a failure.
+        with suppress(StorageError):
+            await self._pool.run(self.files.forget)
         await self._tidy()
         return row
 
-    def _sync(self) -> None:
-        with told_as(f"cannot write {self.target.name}"):
-            os.fdatasync(self._descriptor)
-
-    def _forget(self) -> None:
-        self._meta_path.unlink(missing_ok=True)
-        self._held_path.unlink(missing_ok=True)
-
     async def close(self) -> None:
         """See PartFile."""
-        if self._finished or not self.writing:
-            return
-        await self._end_flush()
-        if self._held:
-            with suppress_storage_errors():
-                await self._pool.run(self._save, self._held.to_bytes())
-        self._release()
+        if not self._gone and self.writing:
+            await uninterrupted(self._close())
+
+    async def _close(self) -> None:
+        await self._end_writing()
         if not self._held:
-            await self.discard()
+            await self._discard()
+            return
+        await self._save()
+        self.writing = False
+        self._hooks.closed(self)
 
     async def discard(self) -> None:
         """See PartFile."""
-        self._finished = True
-        await self._end_flush()
-        await self._pool.run(self._delete)
-        self._release()
+        if not self._gone:
+            await uninterrupted(self._discard())
+
+    async def _discard(self) -> None:
+        self._gone = True
+        await self._end_writing()
+        self.writing = False
+        # Without the lock that comes with the descriptor the files may be somebody else's.
+        try:
+            if self._descriptor is not None:
+                await self._pool.run(self.files.delete)
+        finally:
+            self.shut()
+            self._hooks.ended(self)
         await self._tidy()
 
-    def _delete(self) -> None:
-        self.data_path.unlink(missing_ok=True)
-        self._forget()
+    def shut(self) -> None:
+        """Closes the data file once nobody reads it; the part stays on disk."""
+        if self._descriptor is not None:
+            self._descriptor.close()
+            self._descriptor = None
 
-    async def _end_flush(self) -> None:
-        if self._flushing is not None:
-            await asyncio.gather(self._flushing, return_exceptions=True)
+    def _opened(self) -> SharedDescriptor:
+        if self._descriptor is None:
+            raise StorageError(f"the part of {self.target.name} is closed")
+        return self._descriptor
 
-    def _release(self) -> None:
-        was_writing, self.writing = self.writing, False
-        if was_writing:
-            self._hooks.closed(self)
-        if self._finished:
-            self.shut()
+    async def _end_writing(self) -> None:
+        """Waits for chunks that are being written, and ends saving."""
+        if self._saver is not None:
+            self._saver.cancel()
+            await asyncio.gather(self._saver, return_exceptions=True)
+            self._saver = None
+        while self._writers:
+            await next(iter(self._writers.values())).wait()
+
+    async def _save_regularly(self) -> None:
+        while True:
+            await self._save_soon.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SAVE_SECONDS):
+                    await self._save_now.wait()
+            # A whole part is about to be committed, or saved by `close`.
+            if not self._held.complete:
+                await self._save()
+
+    async def _save(self) -> None:
+        self._save_soon.clear()
+        self._save_now.clear()
+        self._unsaved_bytes = 0
+        try:
+            with self._opened().used() as descriptor:
+                await self._pool.run(self.files.save, descriptor, self._held.to_bytes())
+        except (NoSpaceError, StorageError) as error:
+            # It costs chunks only when the process dies: then they are fetched again.
+            log_event(log, logging.WARNING, "part_progress_not_saved", name=self.target.name, error=error)
 
     async def _tidy(self) -> None:
         if self._hooks.after is not None:
             await self._hooks.after()
-
-    def shut(self) -> None:
-        """Closes the descriptor; the part stays on disk."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
-def suppress_storage_errors() -> suppress:
-    """For saving progress: when that fails, chunks since the last save are fetched again after a restart, no more."""
-    return suppress(NoSpaceError, StorageError)
-
-
-def encode_meta(target: PartTarget) -> bytes:
-    """The ``.meta`` file: a JSON head with its length before it, then the manifest, then a checksum over both."""
-    head = json.dumps({"version": _META_VERSION, "name": target.name, "published_ns": target.published_ns}).encode()
-    body = _LENGTH.pack(len(head)) + head + target.manifest.encode()
-    return body + digest(body)
-
-
-def decode_meta(data: bytes) -> PartTarget:
-    """What a ``.meta`` file says. Raises InvalidArgumentError or a ValueError when it is damaged."""
-    body, checksum = data[:-32], data[-32:]
-    if len(body) < _LENGTH.size or digest(body) != checksum:
-        raise InvalidArgumentError("the part's description is damaged")
-    (length,) = _LENGTH.unpack_from(body)
-    head = json.loads(body[_LENGTH.size : _LENGTH.size + length])
-    manifest = Manifest.decode(body[_LENGTH.size + length :])
-    return PartTarget(parse_name(head["name"]), manifest, manifest.content_id, int(head["published_ns"]))
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Replaces a small file in one durable step."""
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(descriptor, data)
-        os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)
-    temporary.replace(path)
 
 
 async def open_part(
@@ -316,34 +274,39 @@ async def open_part(
     hidden folder unless given, which is removed once it is empty. Raises NameTakenError, AlreadyRunningError,
     NoSpaceError, StorageError.
     """
-    parts = folder or final.parent / ".minga-parts"
-    if not overwrite and await pool.run(final.exists):
+    parts = folder or final.parent / PARTS_FOLDER
+    if not overwrite and await pool.run(_is_there, final):
         raise NameTakenError(f"{final} is there already with another content", hint="--overwrite replaces it")
 
-    async def finish(part: Part) -> FileRow:
-        await pool.run(_put_in_place, part.data_path, final, overwrite)
+    async def finish(part: Part, _: Stamp) -> FileRow:
+        await pool.run(_put_in_place, part.files.data_path, final, overwrite)
         key = RowKey(target.name, target.content_id)
         return FileRow(key, target.manifest.size_bytes, time.time_ns(), target.published_ns)
 
     async def tidy() -> None:
+        # Not empty: other parts are there.
         with suppress(OSError):
             await pool.run(parts.rmdir)
 
-    part = Part(parts, target, pool, PartHooks(finish, after=tidy))
-    part.writing = True
-    await part.open()
+    part = Part(parts, target, pool, PartHooks(finish))
+    try:
+        await part.begin(PartHooks(finish, closed=Part.shut, after=tidy))
+    except BaseException:
+        await part.close()
+        part.shut()
+        raise
     return part
+
+
+def _is_there(final: Path) -> bool:
+    return final.exists() or final.is_symlink()
 
 
 def _put_in_place(data: Path, final: Path, overwrite: bool) -> None:
     with told_as(f"cannot put {final} in place"):
         final.parent.mkdir(parents=True, exist_ok=True)
-        parent = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with fsync_folder(final.parent) as parent:
             if overwrite:
                 data.replace(final)
             else:
                 move_without_replacing(data, final.name, parent)
-            os.fsync(parent)
-        finally:
-            os.close(parent)

@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minga_core.errors import InvalidNameError, NameTakenError
-from minga_core.names import HIDDEN_ROOT, Name, parse_name
+from minga_core.names import HIDDEN_ROOT, MAX_NAME_BYTES, Name, parse_name
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-MAX_DEPTH = 256
+PARTS_FOLDER = ".minga-parts"
+"""Where a command without a daemon keeps its parts, beside the file that comes of them; never shared."""
+MAX_PROBLEMS = 1000
+"""Problems remembered; a folder of a million links must not fill the memory with complaints."""
+MAX_SHOWN_PATH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,23 @@ class Scan:
 
     files: dict[Name, FoundFile]
     problems: dict[str, str]
-    """Relative path → why it cannot be shared."""
+    """Relative path → one line that says why it cannot be shared; at most MAX_PROBLEMS."""
+
+    def refuse(self, path: str, why: str) -> None:
+        """Notes a problem. why: a clause such as `is a symbolic link`."""
+        note_problem(self.problems, path, f"{shown(path)} {why}")
+
+
+def note_problem(problems: dict[str, str], path: str, line: str) -> None:
+    """Keeps a problem, unless there are too many already."""
+    if path in problems or len(problems) < MAX_PROBLEMS:
+        problems[path] = line
+
+
+def shown(path: str) -> str:
+    """A path from the disk, made fit for one line: it may have any bytes but NUL and `/`."""
+    text = path if path.isprintable() else ascii(path)
+    return text if len(text) <= MAX_SHOWN_PATH else f"{text[:MAX_SHOWN_PATH]}…"
 
 
 class Root:
@@ -74,40 +94,42 @@ class Root:
             with self._folder(folder) as descriptor, os.scandir(descriptor) as entries:
                 for entry in entries:
                     self._scan_entry(folder, entry, pending, found)
-        except FileNotFoundError:
-            return
         except OSError as error:
-            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
-                found.problems[folder or "."] = f"cannot be read: {error.strerror}"
+            # A folder that is gone, or something else by now, is not a problem but a change; the root itself is one.
+            if not folder or error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                line = f"{shown(folder or str(self.path))} cannot be read: {(error.strerror or '').lower()}"
+                note_problem(found.problems, folder, line)
 
     def _scan_entry(self, folder: str, entry: "os.DirEntry[str]", pending: list[str], found: Scan) -> None:
         path = f"{folder}/{entry.name}" if folder else entry.name
-        if path == HIDDEN_ROOT or entry.is_symlink():
+        if path == HIDDEN_ROOT or entry.name == PARTS_FOLDER:
             return
         try:
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             return
         if stat.S_ISDIR(status.st_mode):
-            if path.count("/") < MAX_DEPTH:
+            if len(os.fsencode(path)) < MAX_NAME_BYTES:
                 pending.append(path)
-            return
-        if not stat.S_ISREG(status.st_mode):
-            return
-        self._take(path, Stamp.of(status), found)
+            else:
+                found.refuse(path, f"is too deep: names have at most {MAX_NAME_BYTES:,} bytes")
+        elif stat.S_ISREG(status.st_mode):
+            self._take(path, Stamp.of(status), found)
+        else:
+            found.refuse(path, f"is {_kind_of(status.st_mode)}, not a regular file")
 
     @staticmethod
     def _take(path: str, stamp: Stamp, found: Scan) -> None:
         try:
             name = parse_name(path)
         except InvalidNameError as error:
-            found.problems[path] = str(error)
+            note_problem(found.problems, path, str(error))
             return
         rival = found.files.get(name)
         if rival is not None:
             # Two spellings of one name: the normal one is shared, whichever order the disk gives them in.
             loser = rival.path if path == name else path
-            found.problems[loser] = f"{name} is there in another Unicode form too; that one is shared"
+            found.refuse(loser, "is there in another Unicode form too; that one is shared")
             if loser == path:
                 return
         found.files[name] = FoundFile(name, path, stamp)
@@ -160,6 +182,33 @@ class Root:
                 return
             folder = above
 
+    def check_place(self, path: str, parts_device: int) -> None:
+        """Raises OSError when a file cannot be put at `path`: a file or link is where a folder would be, or it is on
+        another file system than the parts, from where nothing can be moved in one step."""
+        folder = path.rpartition("/")[0]
+        while True:
+            try:
+                with self._folder(folder) as descriptor:
+                    device = os.fstat(descriptor).st_dev
+            except FileNotFoundError:
+                if not folder:
+                    raise
+                folder = folder.rpartition("/")[0]
+                continue
+            if device != parts_device:
+                raise OSError(errno.EXDEV, "it is on another file system than Minga's state")
+            return
+
+    def exists(self, path: str) -> bool:
+        """Whether anything, of any kind, has that path."""
+        folder, _, base = path.rpartition("/")
+        try:
+            with self._folder(folder) as parent:
+                os.stat(base, dir_fd=parent, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
     @contextmanager
     def _folder(self, path: str, *, make: bool = False) -> Iterator[int]:
         """A descriptor of a folder below the root, reached without following links."""
@@ -169,12 +218,33 @@ class Root:
                 if make:
                     with suppress(FileExistsError):
                         os.mkdir(part, 0o755, dir_fd=descriptor)
+                        os.fsync(descriptor)
                 deeper = os.open(part, _DIRECTORY, dir_fd=descriptor)
                 os.close(descriptor)
                 descriptor = deeper
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def _kind_of(mode: int) -> str:
+    """What a file that is not regular is, with its article."""
+    if stat.S_ISLNK(mode):
+        return "a symbolic link"
+    if stat.S_ISFIFO(mode):
+        return "a pipe"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+@contextmanager
+def fsync_folder(path: Path) -> Iterator[int]:
+    """A descriptor of a folder, whose changes are on the disk at the end of the block."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def move_without_replacing(source: Path, base: str, parent: int) -> None:
@@ -191,6 +261,10 @@ def move_without_replacing(source: Path, base: str, parent: int) -> None:
             os.close(os.open(base, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=parent))
         except FileExistsError:
             raise NameTakenError(f"{base} is there already", hint="--overwrite replaces it") from None
-        os.replace(source, base, dst_dir_fd=parent)
+        try:
+            os.replace(source, base, dst_dir_fd=parent)
+        except OSError:
+            os.unlink(base, dir_fd=parent)
+            raise
         return
     os.unlink(source)

@@ -1,34 +1,33 @@
-"""Keeps the catalog true to the shared folder: scan, watch, hash what is new once it is quiet."""
+"""Keeps the catalog true to the shared folder: scan, watch, and hash what is new once it is quiet."""
 
 import asyncio
 import logging
-import os
-from collections.abc import Callable, Iterable
-from contextlib import aclosing
-from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 from minga_core.clock import Clock
-from minga_core.errors import ContentChangedError, InvalidNameError
+from minga_core.errors import InvalidNameError
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name, parse_name
 from minga_core.records import RowKey
 from minga_peer.chunkstore.catalog import Catalog
-from minga_peer.chunkstore.disk import DiskPool
-from minga_peer.chunkstore.hasher import hash_descriptor
+from minga_peer.chunkstore.disk import DiskPool, run_to_end
+from minga_peer.chunkstore.hash_queue import Hashed, HashQueue
 from minga_peer.chunkstore.index import Index, IndexedFile
-from minga_peer.chunkstore.root import FoundFile, Root, Scan, Stamp
+from minga_peer.chunkstore.root import FoundFile, Root, Scan, Stamp, note_problem, shown
 from minga_peer.chunkstore.watch import changed_paths
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
 
-BATCH_FILES = 64
-BATCH_BYTES = 8 * 1024 * 1024
-"""Small files are hashed so many, or so many bytes, to a thread's job."""
-IDLE_SECONDS = 3600.0
+STEP_FILES = 1000
+"""Files compared before others get the event loop."""
+MAX_ABSENT = 100_000
+"""Digests kept for files that are not there now, and may come back unchanged (a folder that was not mounted)."""
 
 
 class StoreMetrics(Protocol):
@@ -47,65 +46,55 @@ class StoreMetrics(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Hashed:
-    """A file's outcome: a manifest, or a problem, or neither (it changed, or is gone: look again)."""
+class NoMetrics:
+    """Counts nothing. Implements StoreMetrics."""
 
-    found: FoundFile
-    manifest: Manifest | None = None
-    stamp: Stamp | None = None
-    problem: str = ""
+    def hash_cache_hits(self, count: int) -> None:
+        """See StoreMetrics."""
 
+    def hash_cache_misses(self, count: int) -> None:
+        """See StoreMetrics."""
 
-@dataclass(slots=True)
-class _Pending:
-    """Files to be hashed, by when they will have been quiet."""
-
-    due: dict[Name, tuple[float, FoundFile]] = field(default_factory=dict)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def put(self, found: FoundFile, due: float) -> None:
-        self.due[found.name] = (due, found)
-        self.changed.set()
+    def hashed_bytes(self, count: int) -> None:
+        """See StoreMetrics."""
 
 
 class Sharing:
-    """The loop that shares a folder."""
+    """The loop that shares a folder. Only for the event loop's thread."""
 
     def __init__(
         self,
         root: Root,
         catalog: Catalog,
         index: Index,
-        pool: DiskPool,
+        disk: DiskPool,
+        hashing: DiskPool,
         clock: Clock,
         metrics: StoreMetrics,
         *,
-        threads: int,
         quiet_seconds: float,
         rescan_seconds: float,
     ) -> None:
         self._root = root
         self._catalog = catalog
         self._index = index
-        self._pool = pool
+        self._disk = disk
         self._clock = clock
         self._metrics = metrics
-        self._threads = threads
         self._quiet_seconds = quiet_seconds
         self._rescan_seconds = rescan_seconds
-        self._pending = _Pending()
+        self._queue = HashQueue(root, hashing, clock, self._take_hashed)
         self._known: dict[Name, IndexedFile] = {}
+        self._placing: set[str] = set()
         self._scanned = asyncio.Event()
         self._rescan = asyncio.Event()
-        self._hashing_count = 0
         self.problems: dict[str, str] = {}
-        """Relative path → why it is not shared."""
+        """Relative path → one line that says why it is not shared."""
 
     @property
     def pending_count(self) -> int:
         """Files found but not hashed yet."""
-        return len(self._pending.due) + self._hashing_count
+        return len(self._queue)
 
     def start_from(self, known: dict[Name, IndexedFile]) -> None:
         """What the index knows; those whose stamps still hold are shared without hashing."""
@@ -116,10 +105,10 @@ class Sharing:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch(), name="share-watch")
             group.create_task(self._scan_regularly(), name="share-scan")
-            group.create_task(self._hash_pending(), name="share-hash")
+            group.create_task(self._queue.run(), name="share-hash")
 
     async def first_scan_done(self) -> None:
-        """Returns once the folder was scanned and everything found was hashed or put off."""
+        """Returns once the folder was scanned and everything known from before is shared."""
         await self._scanned.wait()
 
     def rescan(self) -> None:
@@ -130,15 +119,29 @@ class Sharing:
         """A file is not what was hashed any more: it is unlisted at once and hashed when it is quiet."""
         if self._catalog.files.get(file.name) == file:
             self._catalog.change(remove=[file.name])
-        self._pending.put(FoundFile(file.name, file.path, file.stamp), self._quiet_at())
+        # Known for its publishing time only: this stamp is no file's.
+        self._known[file.name] = replace(file, stamp=Stamp(-1, 0, 0, 0))
+        self._queue.put(FoundFile(file.name, file.path, file.stamp), self._quiet_at())
+
+    @contextmanager
+    def placing(self, path: str) -> Iterator[None]:
+        """While a download is moved to `path` and shared, news of that path is its own doing."""
+        self._placing.add(path)
+        try:
+            yield
+        finally:
+            self._placing.discard(path)
 
     # Finding.
 
     async def _scan_regularly(self) -> None:
         while True:
             self._rescan.clear()
-            scan = await self._pool.run(self._root.scan)
-            await self._compare(scan, whole=True)
+            scan = await self._disk.run(self._root.scan)
+            self.problems = dict(scan.problems)
+            await self._compare(scan)
+            await self._forget([name for name in self._catalog.files if name not in scan.files])
+            await self._bound_absent(scan)
             self._scanned.set()
             try:
                 async with asyncio.timeout(self._rescan_seconds):
@@ -146,77 +149,124 @@ class Sharing:
             except TimeoutError:
                 continue
 
-    async def _compare(self, scan: Scan, *, whole: bool) -> None:
-        """Takes what a scan found: shares what is known, puts off what is new, unlists what is gone."""
-        if whole:
-            self.problems = dict(scan.problems)
-        else:
-            self.problems |= scan.problems
+    async def _compare(self, scan: Scan) -> None:
+        """Takes what a scan found: shares what is known, puts off what is new."""
+        found = list(scan.files.values())
+        for start in range(0, len(found), STEP_FILES):
+            changed = self._compare_some(found[start : start + STEP_FILES])
+            # The scan may be older than what is shared by now.
+            await self._look_at(changed)
+            await asyncio.sleep(0)
+
+    def _compare_some(self, some: list[FoundFile]) -> set[str]:
+        """Returns the paths of files that are shared, but not as they were found."""
         known: list[IndexedFile] = []
-        for found in scan.files.values():
-            if self._is_shared(found):
+        changed: set[str] = set()
+        for found in some:
+            if found.path in self._placing or self._is_shared(found):
                 continue
             file = self._known.get(found.name)
-            if file is not None and (file.path, file.stamp) == (found.path, found.stamp):
+            if found.name in self._catalog.files:
+                changed.add(found.path)
+            elif file is not None and (file.path, file.stamp) == (found.path, found.stamp):
                 known.append(file)
-            elif found.name not in self._pending.due:
-                self._pending.put(found, self._quiet_since(found.stamp))
+            elif found.name not in self._queue:
+                self._queue.put(found, self._quiet_since(found.stamp))
         self._metrics.hash_cache_hits(len(known))
         self._catalog.change(put=known)
-        if whole:
-            await self._forget([name for name in self._catalog.files if name not in scan.files])
+        return changed
 
     def _is_shared(self, found: FoundFile) -> bool:
         shared = self._catalog.files.get(found.name)
         return shared is not None and (shared.path, shared.stamp) == (found.path, found.stamp)
 
     async def _forget(self, names: list[Name]) -> None:
-        """Unlists names, unless their files are there after all: a scan may be older than a download."""
-        gone = [name for name in names if await self._pool.run(self._root.look, self._catalog.files[name].path) is None]
-        if not gone:
-            return
+        """Unlists names, unless their files are there after all: what was seen may be older than a download.
+
+        Their digests stay known: a file that comes back as it was is not hashed again.
+        """
+        files = [file for name in names if (file := self._catalog.files.get(name)) is not None]
+        there = await self._look([file.path for file in files])
+        gone = [file.name for file in files if there[file.path] is None and self._catalog.files.get(file.name) == file]
         self._catalog.change(remove=gone)
-        for name in gone:
+        normal = {unicodedata.normalize("NFC", path) for path in self.problems}
+        if not normal.isdisjoint(gone):
+            # The same name in another Unicode form was refused because of the one that is gone.
+            self.rescan()
+
+    async def _look(self, paths: list[str]) -> dict[str, Stamp | None]:
+        """The stamps of regular files at those paths."""
+        return await self._disk.run(lambda: {path: self._root.look(path) for path in paths}) if paths else {}
+
+    async def _bound_absent(self, scan: Scan) -> None:
+        absent = len(self._known) - len(scan.files)
+        if absent <= MAX_ABSENT:
+            return
+        surplus = [name for name in self._known if name not in scan.files and name not in self._catalog.files]
+        await self._unlearn(surplus[MAX_ABSENT:])
+
+    async def _unlearn(self, names: list[Name]) -> None:
+        for name in names:
             self._known.pop(name, None)
-        await self.in_index(self._index.write, (), gone)
+        await self.in_index(self._index.write, (), names)
+
+    async def forget_removed(self, file: IndexedFile) -> None:
+        """A file was removed on purpose: nothing is kept of it."""
+        self._queue.drop(file.name)
+        if self._catalog.files.get(file.name) == file:
+            self._catalog.change(remove=[file.name])
+            await self._unlearn([file.name])
 
     async def _watch(self) -> None:
         await self._scanned.wait()
         async with aclosing(changed_paths(self._root.path)) as news:
-            # What changed between the scan and the watch's start is found by a second look.
-            self._rescan.set()
             async for paths in news:
-                for path in paths:
-                    await self._look_at(path)
+                if paths is None:
+                    self._rescan.set()
+                else:
+                    await self._look_at(paths)
 
-    async def _look_at(self, path: str) -> None:
-        """One path that changed: a file, a folder, or something gone."""
-        stamp = await self._pool.run(self._root.look, path)
-        if stamp is not None:
-            self._file_changed(path, stamp)
-            return
-        scan = await self._pool.run(self._root.scan, path)
-        await self._compare(scan, whole=False)
-        parts = PurePosixPath(path).parts
-        below = [
-            name
-            for name, file in self._catalog.files.items()
-            if PurePosixPath(file.path).parts[: len(parts)] == parts and name not in scan.files
-        ]
-        await self._forget(below)
+    async def _look_at(self, paths: set[str]) -> None:
+        """Paths that changed: files, folders, or things gone."""
+        stamps = await self._look(sorted(paths))
+        others: set[str] = set()
+        for path, stamp in stamps.items():
+            if path in self._placing:
+                continue
+            if stamp is None:
+                others.add(path)
+            else:
+                self._file_changed(path, stamp)
+        if others:
+            await self._folders_changed(others)
+
+    async def _folders_changed(self, paths: set[str]) -> None:
+        for path in paths:
+            self.problems.pop(path, None)
+            scan = await self._disk.run(self._root.scan, path)
+            for refused, line in scan.problems.items():
+                note_problem(self.problems, refused, line)
+            await self._compare(scan)
+        files = list(self._catalog.files.values())
+        await self._forget(await self._disk.run(_at_or_below, files, paths))
 
     def _file_changed(self, path: str, stamp: Stamp) -> None:
         try:
             found = FoundFile(parse_name(path), path, stamp)
         except InvalidNameError as error:
-            self.problems[path] = str(error)
+            note_problem(self.problems, path, str(error))
             return
-        rival = self._catalog.files.get(found.name)
-        if rival is not None and rival.path != path and rival.path == found.name:
-            self.problems[path] = f"{found.name} is there in another Unicode form too; that one is shared"
+        shared = self._catalog.files.get(found.name)
+        if shared is not None and shared.path != path and shared.path == found.name:
+            line = f"{shown(path)} is there in another Unicode form too; that one is shared"
+            note_problem(self.problems, path, line)
             return
-        if not self._is_shared(found):
-            self._pending.put(found, self._quiet_at())
+        if shared is not None and (shared.path, shared.stamp) == (path, stamp):
+            return
+        if shared is not None and shared.path == path:
+            # Reads of it would be refused already.
+            self._catalog.change(remove=[found.name])
+        self._queue.put(found, self._quiet_at())
 
     def _quiet_at(self) -> float:
         """When a file that changed just now will have been quiet."""
@@ -228,113 +278,43 @@ class Sharing:
         left = self._quiet_seconds - age if 0 <= age < self._quiet_seconds else 0.0
         return self._clock.monotonic() + left
 
-    # Hashing.
+    # Sharing.
 
-    async def _hash_pending(self) -> None:
-        """Hashes what has become quiet, as many jobs at once as there are threads."""
-        jobs: set[asyncio.Task[None]] = set()
-        try:
-            while True:
-                self._pending.changed.clear()
-                while len(jobs) < self._threads and (batch := self._next_batch()):
-                    job = asyncio.create_task(self._hash_batch(batch), name="share-hash-batch")
-                    jobs.add(job)
-                    job.add_done_callback(self._job_ended(jobs))
-                await self._wait_for_work(has_room=len(jobs) < self._threads)
-        finally:
-            for job in jobs:
-                job.cancel()
-            await asyncio.gather(*jobs, return_exceptions=True)
-
-    def _job_ended(self, jobs: "set[asyncio.Task[None]]") -> "Callable[[asyncio.Task[None]], None]":
-        def ended(job: "asyncio.Task[None]") -> None:
-            jobs.discard(job)
-            self._pending.changed.set()
-            if not job.cancelled() and (error := job.exception()) is not None:
-                log.error("hashing_failed", exc_info=error)
-
-        return ended
-
-    async def _wait_for_work(self, *, has_room: bool) -> None:
-        """Returns when something was put in, a job ended, or the next file has become quiet."""
-        wait = IDLE_SECONDS
-        if has_room and self._pending.due:
-            wait = max(0.0, min(due for due, _ in self._pending.due.values()) - self._clock.monotonic())
-        try:
-            async with asyncio.timeout(wait):
-                await self._pending.changed.wait()
-        except TimeoutError:
-            return
-
-    def _next_batch(self) -> list[FoundFile]:
-        """Quiet files for one job, taken out of the pending ones."""
-        now = self._clock.monotonic()
-        batch: list[FoundFile] = []
-        size_bytes = 0
-        for due, found in self._pending.due.values():
-            if due > now:
-                continue
-            if len(batch) == BATCH_FILES or (batch and size_bytes + found.stamp.size_bytes > BATCH_BYTES):
-                break
-            batch.append(found)
-            size_bytes += found.stamp.size_bytes
-        for found in batch:
-            del self._pending.due[found.name]
-        self._hashing_count += len(batch)
-        return batch
-
-    async def _hash_batch(self, batch: list[FoundFile]) -> None:
-        try:
-            outcomes = await self._pool.run(self._hash_files, batch)
-            await self._take_hashed(outcomes)
-        finally:
-            self._hashing_count -= len(batch)
-
-    def _hash_files(self, batch: list[FoundFile]) -> list[_Hashed]:
-        return [self._hash_one(found) for found in batch]
-
-    def _hash_one(self, found: FoundFile) -> _Hashed:
-        try:
-            descriptor = self._root.open(found.path)
-        except FileNotFoundError:
-            return _Hashed(found)
-        except OSError as error:
-            return _Hashed(found, problem=f"cannot be opened: {error.strerror}")
-        try:
-            manifest, stamp = hash_descriptor(descriptor, found.path)
-            return _Hashed(found, manifest, stamp)
-        except ContentChangedError:
-            return _Hashed(found)
-        except OSError as error:
-            return _Hashed(found, problem=f"cannot be read: {error.strerror}")
-        finally:
-            os.close(descriptor)
-
-    async def _take_hashed(self, outcomes: Iterable[_Hashed]) -> None:
+    async def _take_hashed(self, outcomes: list[Hashed]) -> None:
         """Shares what was hashed; looks again at what changed meanwhile."""
         files: list[tuple[IndexedFile, Manifest]] = []
+        again: list[FoundFile] = []
         for outcome in outcomes:
-            if outcome.manifest is not None and outcome.stamp is not None:
-                self.problems.pop(outcome.found.path, None)
-                files.append(
-                    (self._indexed(outcome.found, outcome.manifest.content_id, outcome.stamp), outcome.manifest)
-                )
-            elif outcome.problem:
+            if outcome.problem:
                 self._refuse(outcome)
-            elif (stamp := await self._pool.run(self._root.look, outcome.found.path)) is not None:
-                again = FoundFile(outcome.found.name, outcome.found.path, stamp)
-                self._pending.put(again, self._quiet_at())
-        if files:
-            self._metrics.hash_cache_misses(len(files))
-            self._metrics.hashed_bytes(sum(file.stamp.size_bytes for file, _ in files))
-            await self.share(files)
+            elif (
+                outcome.manifest is None
+                or outcome.content_id is None
+                or outcome.stamp is None
+                or self._is_outdated(outcome)
+            ):
+                again.append(outcome.found)
+            else:
+                self.problems.pop(outcome.found.path, None)
+                files.append((self._indexed(outcome.found, outcome.content_id, outcome.stamp), outcome.manifest))
+        self._metrics.hash_cache_misses(len(files))
+        self._metrics.hashed_bytes(sum(file.stamp.size_bytes for file, _ in files))
+        await self.share(files)
+        await self._look_at({found.path for found in again})
 
-    def _refuse(self, outcome: _Hashed) -> None:
-        if self.problems.get(outcome.found.path) != outcome.problem:
-            log_event(log, logging.WARNING, "file_not_shared", path=outcome.found.path, why=outcome.problem)
-        self.problems[outcome.found.path] = outcome.problem
-        if outcome.found.name in self._catalog.files:
-            self._catalog.change(remove=[outcome.found.name])
+    def _is_outdated(self, outcome: Hashed) -> bool:
+        """Whether a download has been put there since the file was opened for hashing."""
+        shared = self._catalog.files.get(outcome.found.name)
+        newer = shared is not None and shared.path == outcome.found.path and shared.stamp != outcome.stamp
+        return newer or outcome.found.path in self._placing
+
+    def _refuse(self, outcome: Hashed) -> None:
+        found = outcome.found
+        if self.problems.get(found.path) != outcome.problem:
+            log_event(log, logging.WARNING, "file_not_shared", path=shown(found.path), why=outcome.problem)
+        note_problem(self.problems, found.path, outcome.problem)
+        if found.name in self._catalog.files:
+            self._catalog.change(remove=[found.name])
 
     def _indexed(self, found: FoundFile, content_id: ContentId, stamp: Stamp) -> IndexedFile:
         """A file's entry; the same content under the same name keeps its publishing time."""
@@ -343,19 +323,31 @@ class Sharing:
         published_ns = before.published_ns if before is not None and same else int(self._clock.wall() * 1e9)
         return IndexedFile(found.name, found.path, stamp, content_id, published_ns)
 
-    async def share(self, files: list[tuple[IndexedFile, Manifest]], part_remove: Iterable[RowKey] = ()) -> None:
+    async def share(self, files: list[tuple[IndexedFile, Manifest]], part_remove: Sequence[RowKey] = ()) -> None:
         """Writes files into the index, then the catalog: what is told to others is never hashed again.
 
         part_remove: parts that have become these files.
         """
+        files = [(file, manifest) for file, manifest in files if self._catalog.files.get(file.name) != file]
+        if not files and not part_remove:
+            return
         await self.in_index(self._index.write, files, ())
         for file, _ in files:
             self._known[file.name] = file
-            pending = self._pending.due.get(file.name)
-            if pending is not None and pending[1].stamp == file.stamp:
-                del self._pending.due[file.name]
         self._catalog.change(put=[file for file, _ in files], part_remove=part_remove)
 
     async def in_index(self, work: Callable[..., object], *arguments: object) -> None:
         """Runs a method of the index on its thread."""
-        await asyncio.get_running_loop().run_in_executor(self._index.thread, work, *arguments)
+        await run_to_end(self._index.thread, work, *arguments)
+
+
+def _at_or_below(files: list[IndexedFile], paths: set[str]) -> list[Name]:
+    """Names of the files that have one of those paths, or are in a folder that has."""
+    return [file.name for file in files if any(above in paths for above in _with_parents(file.path))]
+
+
+def _with_parents(path: str) -> Iterator[str]:
+    """`a/b/c`, `a/b`, `a`."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]

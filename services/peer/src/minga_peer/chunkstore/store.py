@@ -4,8 +4,6 @@ import asyncio
 import fcntl
 import logging
 import os
-import time
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,13 +12,13 @@ from minga_core.chunks import ChunkSet, Geometry
 from minga_core.clock import Clock
 from minga_core.errors import (
     AlreadyRunningError,
+    ChunkCorruptError,
     ContentChangedError,
     ContentNotHeldError,
     FileNotFoundInDirectoryError,
     MingaError,
     NameTakenError,
     NoSpaceError,
-    StorageError,
 )
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
@@ -28,24 +26,26 @@ from minga_core.names import HIDDEN_ROOT, Name
 from minga_core.records import FileRow, HoldingState, RowKey
 from minga_core.units import format_bytes
 from minga_peer.chunkstore.availability import Availability
+from minga_peer.chunkstore.capacity import Capacity
 from minga_peer.chunkstore.catalog import Catalog, row_of
-from minga_peer.chunkstore.disk import DiskPool, storage_error, told_as
+from minga_peer.chunkstore.disk import DiskPool, run_to_end, storage_error, told_as
 from minga_peer.chunkstore.index import Index, IndexedFile
-from minga_peer.chunkstore.parts import Part, PartHooks, PartTarget, decode_meta
+from minga_peer.chunkstore.manifests import ManifestCache
+from minga_peer.chunkstore.parts import Part, PartHooks, PartTarget
 from minga_peer.chunkstore.ports import RowsChanged, StoreStatus
 from minga_peer.chunkstore.reading import FileReader
 from minga_peer.chunkstore.root import Root, Stamp
-from minga_peer.chunkstore.sharing import Sharing, StoreMetrics
+from minga_peer.chunkstore.sharing import NoMetrics, Sharing, StoreMetrics
+from minga_peer.chunkstore.shelf import Shelf, key_of_part
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
 
-MAX_KEPT_PARTS = 256
-PART_LIFE_SECONDS = 7 * 24 * 3600.0
-"""A part that nobody has resumed for a week is deleted."""
-MAX_CACHED_MANIFESTS = 256
+DISK_THREADS = 4
+"""Threads that read, write and look; hashing has its own, so that a folder of new files never delays a transfer."""
 MAX_SHOWN_PROBLEMS = 20
 SPACE_CHECK_SECONDS = 2.0
+PART_CHECK_SECONDS = 3600.0
 
 
 class ChunkStore:
@@ -53,28 +53,43 @@ class ChunkStore:
 
     def __init__(
         self,
-        root: Root,
+        root: Path,
         state_dir: Path,
-        pool: DiskPool,
-        index: Index,
-        sharing: Sharing,
-        catalog: Catalog,
         capacity_bytes: int | None,
+        clock: Clock,
+        metrics: StoreMetrics,
+        *,
+        threads: int,
+        quiet_seconds: float,
+        rescan_seconds: float,
     ) -> None:
-        self._root = root
+        self._clock = clock
         self._state_dir = state_dir
-        self._parts_dir = state_dir / "parts"
-        self._pool = pool
-        self._index = index
-        self._sharing = sharing
-        self._catalog = catalog
-        self._capacity_bytes = capacity_bytes
-        self._reader = FileReader(root, pool)
-        self._parts: dict[RowKey, Part] = {}
-        self._manifests: OrderedDict[ContentId, Manifest] = OrderedDict()
+        self._root = Root(root)
+        self._disk = DiskPool(DISK_THREADS)
+        self._hashing = DiskPool(threads, "hash")
+        self._index = Index(state_dir / "index.sqlite")
+        self._catalog = Catalog()
+        self._sharing = Sharing(
+            self._root,
+            self._catalog,
+            self._index,
+            self._disk,
+            self._hashing,
+            clock,
+            metrics,
+            quiet_seconds=quiet_seconds,
+            rescan_seconds=rescan_seconds,
+        )
+        self._reader = FileReader(self._root, self._disk)
+        self._shelf = Shelf(state_dir / "parts", clock)
+        self._capacity = Capacity(root, capacity_bytes)
+        self._manifests = ManifestCache()
         self._availability = Availability()
-        self._disk_free_bytes = 0
+        self._parts_device = -1
         self._lock = -1
+        self._closed = False
+        self._catalog.listen_gone(self._file_gone)
 
     @classmethod
     async def open(
@@ -87,34 +102,31 @@ class ChunkStore:
         threads: int = 4,
         quiet_seconds: float = 0.5,
         rescan_seconds: float = 300.0,
-        metrics: StoreMetrics,
+        metrics: StoreMetrics | None = None,
     ) -> "ChunkStore":
         """A store on a folder, which is made when it is not there.
 
-        capacity_bytes: what may be held in all; None: what the disk has. Raises StorageError, AlreadyRunningError when
-        another process shares this folder.
+        state_dir: index and parts; `.minga` in the folder unless given; on the folder's file system. capacity_bytes:
+        what may be held in all; None: what the disk has. threads: for hashing. quiet_seconds: a file is hashed once it
+        has not changed for so long. Raises StorageError, NoSpaceError; AlreadyRunningError when another process shares
+        this folder.
         """
-        pool = DiskPool(threads)
-        state_dir = state_dir or root / HIDDEN_ROOT
-        index = Index(state_dir / "index.sqlite")
-        safe_root, catalog = Root(await pool.run(root.absolute)), Catalog()
-        sharing = Sharing(
-            safe_root,
-            catalog,
-            index,
-            pool,
+        root = await asyncio.to_thread(root.absolute)
+        store = cls(
+            root,
+            state_dir or root / HIDDEN_ROOT,
+            capacity_bytes,
             clock,
-            metrics,
+            metrics or NoMetrics(),
             threads=threads,
             quiet_seconds=quiet_seconds,
             rescan_seconds=rescan_seconds,
         )
-        store = cls(safe_root, state_dir, pool, index, sharing, catalog, capacity_bytes)
         try:
-            await pool.run(store._claim)
-            sharing.start_from(await asyncio.get_running_loop().run_in_executor(index.thread, index.open))
+            await store._disk.run(store._claim)
+            store._sharing.start_from(await run_to_end(store._index.thread, store._index.open))
             await store._load_parts()
-            await pool.run(store._measure)
+            await store._disk.run(store._capacity.measure)
         except BaseException:
             await store.aclose()
             raise
@@ -125,6 +137,7 @@ class ChunkStore:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._sharing.run(), name="store-sharing")
             group.create_task(self._watch_space(), name="store-space")
+            group.create_task(self._expire_parts(), name="store-parts")
 
     async def first_scan_done(self) -> None:
         """Returns once the folder was scanned and what is known from before is shared."""
@@ -135,17 +148,23 @@ class ChunkStore:
         self._sharing.rescan()
 
     async def aclose(self) -> None:
-        """Saves what parts have and lets go of everything. `run` must have ended."""
-        for part in list(self._parts.values()):
+        """Saves what parts have and lets go of everything. `run` must have ended. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for part in self._shelf.all():
             await part.close()
             part.shut()
         self._reader.close()
-        await asyncio.get_running_loop().run_in_executor(self._index.thread, self._index.close)
-        self._index.thread.shutdown()
-        self._pool.close()
+        await run_to_end(self._index.thread, self._index.close)
+        await asyncio.to_thread(self._end_threads)
         if self._lock >= 0:
             os.close(self._lock)
-            self._lock = -1
+
+    def _end_threads(self) -> None:
+        self._index.thread.shutdown()
+        self._hashing.close()
+        self._disk.close()
 
     # What is here.
 
@@ -177,49 +196,43 @@ class ChunkStore:
         file = self._catalog.holding(content_id)
         if file is not None:
             return ChunkSet.full(_chunk_count(file))
-        part = self._part_of(content_id)
+        part = self._shelf.best(content_id)
         return None if part is None else part.held
 
     def status(self) -> StoreStatus:
         """See ContentStore."""
-        in_parts = sum(part.manifest.size_bytes for part in self._parts.values())
-        used = self._catalog.shared_bytes + in_parts
-        capacity = self._capacity_bytes if self._capacity_bytes is not None else used + self._disk_free_bytes
+        used_bytes = self._catalog.shared_bytes + self._shelf.whole_bytes
         return StoreStatus(
             file_count=len(self._catalog.files),
             shared_bytes=self._catalog.shared_bytes,
             pending_hash_count=self._sharing.pending_count,
-            free_bytes=max(0, min(self._disk_free_bytes, capacity - used)),
-            capacity_bytes=capacity,
-            problems=[f"{path}: {why}" for path, why in list(self._sharing.problems.items())[:MAX_SHOWN_PROBLEMS]],
+            free_bytes=self._capacity.free_bytes(used_bytes, self._shelf.unwritten_bytes),
+            capacity_bytes=self._capacity.total_bytes(used_bytes),
+            problems=list(self._sharing.problems.values())[:MAX_SHOWN_PROBLEMS],
         )
 
     # Serving.
 
     async def manifest(self, content_id: ContentId) -> Manifest:
         """See ContentStore."""
-        part = self._part_of(content_id)
-        if part is not None:
+        if (part := self._shelf.best(content_id)) is not None:
             return part.manifest
-        if self._catalog.holding(content_id) is None:
+        if (file := self._catalog.holding(content_id)) is None:
             raise ContentNotHeldError(f"{content_id.short} is not held here")
         manifest = self._manifests.get(content_id)
         if manifest is None:
-            loop = asyncio.get_running_loop()
-            manifest = await loop.run_in_executor(self._index.thread, self._index.manifest, content_id)
+            manifest = await run_to_end(self._index.thread, self._index.manifest, content_id)
             if manifest is None:
-                raise ContentNotHeldError(f"the digests of {content_id.short} are lost; it will be hashed again")
-            self._manifests[content_id] = manifest
-        self._manifests.move_to_end(content_id)
-        if len(self._manifests) > MAX_CACHED_MANIFESTS:
-            self._manifests.popitem(last=False)
+                self._sharing.look_again(file)
+                raise ContentNotHeldError(f"the digests of {file.name} are lost; it is hashed again")
+            self._manifests.put(content_id, manifest)
         return manifest
 
     async def read_chunk(self, content_id: ContentId, index: int) -> bytes | bytearray | memoryview:
         """See ContentStore."""
         file = self._catalog.holding(content_id)
         if file is None:
-            part = self._part_of(content_id)
+            part = self._shelf.best(content_id)
             if part is None:
                 raise ContentNotHeldError(f"{content_id.short} is not held here")
             return await part.read_chunk(index)
@@ -227,7 +240,6 @@ class ChunkStore:
         try:
             return await self._reader.read_chunk(file, manifest, index)
         except ContentChangedError:
-            self._reader.forget(file)
             self._sharing.look_again(file)
             raise
         except OSError as error:
@@ -254,25 +266,29 @@ class ChunkStore:
     # Storing.
 
     async def begin_part(self, name: Name, manifest: Manifest, *, published_ns: int, overwrite: bool) -> Part:
-        """See ContentStore."""
-        target = PartTarget(name, manifest, manifest.content_id, published_ns)
+        """See ContentStore. published_ns: 0 stands for now."""
+        target = PartTarget(name, manifest, manifest.content_id, published_ns or int(self._clock.wall() * 1e9))
         self._refuse_taken(target, overwrite=overwrite)
-        key = RowKey(name, target.content_id)
-        part = self._parts.get(key)
-        if part is not None and part.writing:
-            raise AlreadyRunningError(f"{name} is being stored here already")
-        if part is None:
-            self._refuse_too_large(target)
-            part = self._parts[key] = Part(self._parts_dir, target, self._pool, self._hooks(overwrite=overwrite))
-        else:
-            part.rehook(self._hooks(overwrite=overwrite))
-        part.writing = True
+        await self._disk.run(self._check_place, target, overwrite)
+        part = self._part_for(target)
         try:
-            await part.open()
+            await part.begin(self._hooks(overwrite=overwrite))
             await self._copy_from_here(part)
         except BaseException:
             await part.close()
             raise
+        return part
+
+    def _part_for(self, target: PartTarget) -> Part:
+        """The part of an earlier attempt, or a new one if it fits; claimed for the caller."""
+        part = self._shelf.get(RowKey(target.name, target.content_id))
+        if part is not None and part.writing:
+            raise AlreadyRunningError(f"{target.name} is being stored here already")
+        if part is None:
+            self._refuse_too_large(target)
+            part = Part(self._shelf.folder, target, self._disk, self._hooks(overwrite=False))
+            self._shelf.put(part)
+        part.writing = True
         return part
 
     async def remove(self, name: Name) -> FileRow:
@@ -280,18 +296,17 @@ class ChunkStore:
         file = self._catalog.files.get(name)
         if file is None:
             raise FileNotFoundInDirectoryError(f"{name} is not in the shared folder")
+        # A file that is gone already is as good as removed.
         with told_as(f"cannot remove {name}"), suppress(FileNotFoundError):
-            await self._pool.run(self._root.remove, file.path)
-        self._reader.forget(file)
-        self._catalog.change(remove=[name])
-        await self._sharing.in_index(self._index.write, (), [name])
+            await self._disk.run(self._root.remove, file.path)
+        await self._sharing.forget_removed(file)
         return row_of(file)
 
     def _hooks(self, *, overwrite: bool) -> PartHooks:
-        async def finish(part: Part) -> FileRow:
-            return await self._finish(part, overwrite=overwrite)
+        async def finish(part: Part, stamp: Stamp) -> FileRow:
+            return await self._finish(part, stamp, overwrite=overwrite)
 
-        return PartHooks(finish, self._chunk_held, self._part_closed)
+        return PartHooks(finish, chunk_held=self._chunk_held, ended=self._part_ended)
 
     def _refuse_taken(self, target: PartTarget, *, overwrite: bool) -> None:
         present = self._catalog.files.get(target.name)
@@ -306,55 +321,74 @@ class ChunkStore:
                 hint="make room, or raise the capacity",
             )
 
+    def _check_place(self, target: PartTarget, overwrite: bool) -> None:
+        """Refuses on disk, before a byte is fetched, what could not be put in place afterwards."""
+        with told_as(f"cannot put {target.name} in place"):
+            self._root.check_place(target.name, self._parts_device)
+            self._capacity.measure()
+        # A file of another Unicode form has the name in the catalog alone.
+        if not overwrite and target.name not in self._catalog.files and self._root.exists(target.name):
+            raise NameTakenError(
+                f"{target.name} is here already, and its content is not known yet",
+                hint="try again once it is hashed, or replace it with --overwrite",
+            )
+
     async def _copy_from_here(self, part: Part) -> None:
         """Fills a part from a file with the same content under another name, if there is one."""
-        content_id = part.target.content_id
-        if self._catalog.holding(content_id) is None:
+        file = self._catalog.holding(part.target.content_id)
+        if file is None:
             return
-        with suppress(ContentChangedError, ContentNotHeldError):
-            for index in part.held.missing():
-                await part.write_chunk(index, await self.read_chunk(content_id, index))
+        try:
+            await part.copy_from(await self._reader.opened(file))
+        except (ChunkCorruptError, ContentChangedError):
+            self._sharing.look_again(file)
 
-    async def _finish(self, part: Part, *, overwrite: bool) -> FileRow:
+    async def _finish(self, part: Part, stamp: Stamp, *, overwrite: bool) -> FileRow:
         """Moves a whole part to its name and shares it; the old content of that name goes in the same change."""
         target = part.target
         present = self._catalog.files.get(target.name)
         same = present is not None and present.content_id == target.content_id
         path = present.path if present is not None else target.name
-        stamp = await self._pool.run(self._place, part, path, overwrite or same)
-        if present is not None:
-            self._reader.forget(present)
+        if present is not None and same and not overwrite and await self._is_untouched(present):
+            await self._disk.run(part.files.delete)
+            self._part_ended(part)
+            return row_of(present)
         file = IndexedFile(target.name, path, stamp, target.content_id, target.published_ns)
-        key = RowKey(target.name, target.content_id)
-        self._parts.pop(key, None)
-        self._manifests[target.content_id] = target.manifest
-        await self._sharing.share([(file, target.manifest)], part_remove=[key])
+        with self._sharing.placing(path):
+            with told_as(f"cannot put {target.name} in place"):
+                await self._disk.run(self._place, part, path, overwrite)
+            self._manifests.put(target.content_id, target.manifest)
+            await self._sharing.share([(file, target.manifest)], part_remove=[key_of_part(part)])
+        self._shelf.drop(part)
         self._availability.changed(target.content_id)
-        if present is not None and not same:
-            self._availability.changed(present.content_id)
         return row_of(file)
 
-    def _place(self, part: Part, path: str, overwrite: bool) -> Stamp:
-        with told_as(f"cannot put {part.target.name} in place"):
-            self._root.place(part.data_path, path, overwrite=overwrite)
-        stamp = self._root.look(path)
-        if stamp is None:
-            raise StorageError(f"{part.target.name} vanished as soon as it was in place")
-        return stamp
+    async def _is_untouched(self, file: IndexedFile) -> bool:
+        """Whether the file on disk still is what is shared: somebody may have written another one just now."""
+        return await self._disk.run(self._root.look, file.path) == file.stamp
 
-    def _chunk_held(self, part: Part, index: int) -> None:
+    def _place(self, part: Part, path: str, overwrite: bool) -> None:
+        self._root.place(part.files.data_path, path, overwrite=overwrite)
+
+    def _chunk_held(self, part: Part) -> None:
         if part.held_count == 1:
-            self._catalog.change(part_put=[_partial_row(part)])
+            self._catalog.change(part_put=[self._partial_row(part)])
         self._availability.changed(part.target.content_id)
 
-    def _part_closed(self, part: Part) -> None:
-        """A part that has nothing is forgotten; one with chunks stays and is served."""
-        if not part.held_count:
-            self._parts.pop(RowKey(part.target.name, part.target.content_id), None)
+    def _part_ended(self, part: Part) -> None:
+        """A part is gone without having become a file."""
+        self._shelf.drop(part)
+        self._catalog.change(part_remove=[key_of_part(part)])
+        self._availability.changed(part.target.content_id)
 
-    def _part_of(self, content_id: ContentId) -> Part | None:
-        parts = [part for key, part in self._parts.items() if key.content_id == content_id]
-        return max(parts, key=lambda part: part.held_count, default=None)
+    def _file_gone(self, file: IndexedFile) -> None:
+        self._reader.forget(file)
+        self._availability.changed(file.content_id)
+
+    def _partial_row(self, part: Part) -> FileRow:
+        target = part.target
+        now_ns = int(self._clock.wall() * 1e9)
+        return FileRow(key_of_part(part), target.manifest.size_bytes, now_ns, target.published_ns, HoldingState.PARTIAL)
 
     # Start and upkeep.
 
@@ -362,7 +396,9 @@ class ChunkStore:
         """Makes the folders and takes the lock that keeps a second daemon out."""
         with told_as(f"cannot use the shared folder {self._root.path}"):
             self._root.path.mkdir(parents=True, exist_ok=True)
-            self._parts_dir.mkdir(parents=True, exist_ok=True)
+            self._shelf.folder.mkdir(parents=True, exist_ok=True)
+            self._parts_device = self._shelf.folder.stat().st_dev
+            self._root.check_place("", self._parts_device)
             self._lock = os.open(self._state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -373,8 +409,10 @@ class ChunkStore:
 
     async def _load_parts(self) -> None:
         """Takes over the parts of earlier runs, so that they are served and resumed."""
-        for target in await self._pool.run(self._kept_parts):
-            part = Part(self._parts_dir, target, self._pool, self._hooks(overwrite=False))
+        with told_as("cannot read the parts of earlier downloads"):
+            targets = await self._disk.run(self._shelf.kept_targets)
+        for target in targets:
+            part = Part(self._shelf.folder, target, self._disk, self._hooks(overwrite=False))
             try:
                 await part.open()
             except MingaError as error:
@@ -383,43 +421,18 @@ class ChunkStore:
             if part.held_count == 0:
                 await part.discard()
                 continue
-            self._parts[RowKey(target.name, target.content_id)] = part
-            self._catalog.change(part_put=[_partial_row(part)])
-
-    def _kept_parts(self) -> list[PartTarget]:
-        """Descriptions of the parts on disk, newest first; deletes what is damaged, stale or too many."""
-        kept: list[PartTarget] = []
-        paths = sorted(self._parts_dir.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        stems: set[str] = set()
-        for path in (path for path in paths if path.suffix == ".meta"):
-            fresh = time.time() - path.stat().st_mtime < PART_LIFE_SECONDS and len(kept) < MAX_KEPT_PARTS
-            with suppress(MingaError, ValueError, KeyError, OSError):
-                target = decode_meta(path.read_bytes())
-                if fresh and target.stem() == path.stem:
-                    kept.append(target)
-                    stems.add(path.stem)
-        for path in paths:
-            if path.name.split(".")[0] not in stems:
-                with suppress(OSError):
-                    path.unlink()
-        return kept
+            self._shelf.put(part)
+            self._catalog.change(part_put=[self._partial_row(part)])
 
     async def _watch_space(self) -> None:
         while True:
-            await self._pool.run(self._measure)
+            await self._disk.run(self._capacity.measure)
             await asyncio.sleep(SPACE_CHECK_SECONDS)
 
-    def _measure(self) -> None:
-        with suppress(OSError):
-            disk = os.statvfs(self._root.path)
-            self._disk_free_bytes = disk.f_bavail * disk.f_frsize
-
-
-def _partial_row(part: Part) -> FileRow:
-    target = part.target
-    now_ns = time.time_ns()
-    key = RowKey(target.name, target.content_id)
-    return FileRow(key, target.manifest.size_bytes, now_ns, target.published_ns, HoldingState.PARTIAL)
+    async def _expire_parts(self) -> None:
+        while True:
+            await self._shelf.expire(self._disk)
+            await asyncio.sleep(PART_CHECK_SECONDS)
 
 
 def _chunk_count(file: IndexedFile) -> int:
