@@ -15,6 +15,7 @@ import grpc.aio
 from minga_core.chunks import ChunkSet
 from minga_core.errors import (
     BusyError,
+    InternalError,
     InvalidArgumentError,
     InvalidManifestError,
     PeerUnavailableError,
@@ -269,7 +270,11 @@ async def _translated(address: Address) -> AsyncGenerator[None, None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        raise error_from_rpc(error, unavailable=PeerUnavailableError) from error
+        found = error_from_rpc(error, unavailable=PeerUnavailableError)
+        if isinstance(found, InternalError) and error.code() is grpc.StatusCode.INTERNAL and _is_cores(error):
+            # grpc.aio loses the status when the peer ends a call that is being written to.
+            found = PeerUnavailableError(f"{address} ended the call while it was sent to")
+        raise found from error
     except asyncio.CancelledError:
         # A channel that is closed under a call cancels the call, not us.
         task = asyncio.current_task()
@@ -278,6 +283,11 @@ async def _translated(address: Address) -> AsyncGenerator[None, None]:
         raise PeerUnavailableError(f"the connection to {address} was closed") from None
     except grpc.aio.UsageError as error:
         raise PeerUnavailableError(f"the connection to {address} was closed") from error
+
+
+def _is_cores(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the error was made on this side, by gRPC itself: our servers always tell a code of ours."""
+    return not any(str(key).startswith("minga-") for key, _ in error.trailing_metadata() or ())
 
 
 def _require(buffer: ChunkBuffer | None) -> ChunkBuffer:

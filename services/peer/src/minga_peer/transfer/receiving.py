@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from minga_core.chunks import ChunkSet
-from minga_core.errors import InvalidArgumentError
+from minga_core.errors import AlreadyRunningError, InvalidArgumentError
 from minga_core.ids import ContentId
 from minga_core.manifest import HEADER_BYTES, MAX_MANIFEST_BYTES, Manifest
 from minga_core.names import Name, parse_name
@@ -25,6 +25,8 @@ from minga_protos.peer.v1 import peer_pb2 as pb
 
 IDLE_LIMIT = timedelta(seconds=30)
 """An uploader that says nothing for so long is let go; its verified chunks are kept."""
+LET_GO_SECONDS = 5.0
+LET_GO_POLL_SECONDS = 0.02
 PROGRESS_EVERY_BYTES = 8 * 1024 * 1024
 
 Incoming = pb.StoreFileRequest | memoryview
@@ -54,16 +56,17 @@ class UploadReceiver:
         """
         incoming = _Incoming(requests, self._idle_limit)
         begin = await incoming.begin()
+        # Everything up to the manifest is read before anything of it is refused: grpc.aio's client, when it is cut off
+        # in the middle of a write, tells "internal error" instead of the status that it was sent.
+        encoded = await incoming.manifest(begin.manifest_size_bytes)
         name, content_id = parse_name(begin.name), ContentId(begin.content_id)
-        manifest = Manifest.decode(await incoming.manifest(begin.manifest_size_bytes), expected=content_id)
+        manifest = Manifest.decode(encoded, expected=content_id)
         present = self._store.find(name)
         if present is not None and present.key.content_id == content_id:
             yield ChunkSet(manifest.geometry.chunk_count)
             yield present
             return
-        part = await self._store.begin_part(
-            name, manifest, published_ns=nanos_of(begin.published_time), overwrite=begin.overwrite
-        )
+        part = await self._begin_part(name, manifest, nanos_of(begin.published_time), overwrite=begin.overwrite)
         try:
             yield part.held.missing()
             async for held_bytes in self._take_chunks(part, incoming, name):
@@ -72,6 +75,17 @@ class UploadReceiver:
         finally:
             await part.close()
         yield row
+
+    async def _begin_part(self, name: Name, manifest: Manifest, published_ns: int, *, overwrite: bool) -> PartFile:
+        """Opens the part; an upload that was cut off a moment ago gets that moment to let go of it."""
+        deadline = asyncio.get_running_loop().time() + LET_GO_SECONDS
+        while True:
+            try:
+                return await self._store.begin_part(name, manifest, published_ns=published_ns, overwrite=overwrite)
+            except AlreadyRunningError:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(LET_GO_POLL_SECONDS)
 
     async def _take_chunks(self, part: PartFile, incoming: "_Incoming", name: Name) -> AsyncGenerator[int, None]:
         held = part.held
