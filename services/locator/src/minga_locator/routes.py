@@ -5,6 +5,7 @@ from typing import Annotated, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from fastapi import APIRouter, Query, Request
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.types import Scope
 
 from minga_core.errors import (
@@ -43,9 +44,18 @@ SPACE_MARGIN_BYTES = 64 * 1024 * 1024
 PageSize = Annotated[int, Query(ge=1, description=f"Entries at most; more than {MAX_PAGE_SIZE:,} counts as that.")]
 PageToken = Annotated[str, Query(description="From `next_page_token`; empty for the first page.", max_length=4096)]
 
-router = APIRouter(prefix="/v1")
-
 T = TypeVar("T")
+
+
+class _AnyText(PathConvertor):
+    """Like Starlette's `path`, but line breaks match too: a name that has one is refused as a name, not as a route."""
+
+    regex = "[\\s\\S]*"
+
+
+register_url_convertor("any", _AnyText())
+
+router = APIRouter(prefix="/v1")
 
 
 @router.get(
@@ -84,7 +94,7 @@ async def list_files(
 
 
 @router.get(
-    "/files/{name:path}",
+    "/files/{name:any}",
     operation_id="getFile",
     tags=["files"],
     responses=store_problems(Code.INVALID_NAME, Code.INVALID_ARGUMENT, Code.FILE_NOT_FOUND),

@@ -1,0 +1,91 @@
+"""For the locator's tests: peers that share files, and a client that holds every answer against its declaration."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import httpx
+from fastapi import FastAPI
+
+from minga_core.ids import Address, ContentId, Generation, PeerId, digest
+from minga_core.names import Name, parse_name
+from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
+from minga_directory import DirectoryWriter
+from services.locator.tests.schema import check_declared
+
+GIB = 1 << 30
+LEASE = timedelta(seconds=15)
+PUBLISHED_NS = 1_763_871_526_123_456_789
+
+T = TypeVar("T")
+
+
+def content(seed: str) -> ContentId:
+    """A content id of its own for each seed."""
+    return ContentId(digest(seed.encode()))
+
+
+def row(
+    name: str,
+    seed: str = "",
+    *,
+    size_bytes: int = 1000,
+    published_ns: int = PUBLISHED_NS,
+    state: HoldingState = HoldingState.COMPLETE,
+) -> FileRow:
+    """A row of a table; its content is that of the seed, or of the name."""
+    return FileRow(RowKey(parse_name(name), content(seed or name)), size_bytes, published_ns, published_ns, state)
+
+
+async def join(
+    directory: DirectoryWriter, peer_id: str, *rows: FileRow, zone: str = "", free_bytes: int = 100 * GIB
+) -> PeerInfo:
+    """A living peer that shares those rows."""
+    info = PeerInfo(PeerId(peer_id), Generation(7), Address(f"{peer_id}:50053"), zone, 200 * GIB, free_bytes, "1.2.3")
+    await directory.register(info, LEASE)
+    async with directory.push_table(info.peer_id, info.generation, whole=True, base_revision=0, revision=1) as push:
+        await push.put(rows)
+        await push.commit()
+    return info
+
+
+@asynccontextmanager
+async def calling(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the app, in its lifespan. Each answer is held against the OpenAPI document."""
+
+    async def check(response: httpx.Response) -> None:
+        await response.aread()
+        if response.request.url.path not in ("/docs", "/openapi.json"):
+            check_declared(app.openapi(), response)
+
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://locator", event_hooks={"response": [check]}) as client,
+    ):
+        yield client
+
+
+async def eventually(ask: Callable[[], Awaitable[T]], good: Callable[[T], bool], seconds: float = 10.0) -> T:
+    """Asks until the answer is good. Raises AssertionError with the last answer when it is not in time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while not good(answer := await ask()):
+        assert loop.time() < deadline, f"still {answer!r} after {seconds} s"
+        await asyncio.sleep(0.02)
+    return answer
+
+
+def problem_of(response: httpx.Response) -> tuple[int, str]:
+    """Status and code of a problem document."""
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    problem: dict[str, Any] = response.json()
+    assert problem["status"] == response.status_code
+    return response.status_code, problem["code"]
+
+
+def names_of(response: httpx.Response) -> list[Name]:
+    """Names in a listing."""
+    return [file["name"] for file in response.json()["files"]]
