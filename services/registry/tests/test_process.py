@@ -154,6 +154,6 @@ def test_a_taken_port_stops_it_with_one_line(absent_store: RedisServer, tmp_path
         code, shown = failed(tmp_path, "--listen", registry.address, "--redis-url", absent_store.url)
         process.send_signal(signal.SIGTERM)
     assert code == 8
-    assert [line for line in shown.splitlines() if line.startswith("minga: ")] == [
+    assert shown.splitlines() == [
         f"minga: cannot listen on {registry.address}: another process does (choose another port)"
     ]
