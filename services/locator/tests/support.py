@@ -74,8 +74,17 @@ async def eventually(ask: Callable[[], Awaitable[T]], good: Callable[[T], bool],
     deadline = loop.time() + seconds
     while not good(answer := await ask()):
         assert loop.time() < deadline, f"still {answer!r} after {seconds} s"
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.005)
     return answer
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Returns once the condition holds. Raises AssertionError when it does not in time."""
+
+    async def ask() -> bool:
+        return condition()
+
+    await eventually(ask, bool, seconds)
 
 
 def problem_of(response: httpx.Response) -> tuple[int, str]:

@@ -12,10 +12,11 @@ from minga_directory.ports import DirectoryReader
 from minga_locator import health, routes
 from minga_locator._metrics import LocatorMetrics
 from minga_locator.cache import ReadCache
-from minga_locator.limits import MAX_REQUESTS, Watch
+from minga_locator.limits import Limits
 from minga_locator.openapi import tell_the_truth
 from minga_locator.problems import add_handlers
 from minga_locator.state import LocatorState
+from minga_locator.watch import Watch
 
 VERSION = version("minga-locator")
 
@@ -25,10 +26,10 @@ def make_app(
     *,
     clock: Clock | None = None,
     registry: CollectorRegistry | None = None,
-    max_requests: int = MAX_REQUESTS,
+    limits: Limits | None = None,
 ) -> FastAPI:
     """The REST service over a reader, which the caller owns. What the app itself makes ends with its lifespan."""
-    clock = clock or SystemClock()
+    clock, limits = clock or SystemClock(), limits or Limits()
     metrics = LocatorMetrics(registry or CollectorRegistry(), VERSION)
     cache = ReadCache(clock, on_lookup=metrics.cache_asked)
 
@@ -46,10 +47,10 @@ def make_app(
         # A redirect would be an answer that no operation declares.
         redirect_slashes=False,
     )
-    app.state.locator = LocatorState(reader, cache, metrics)
+    app.state.locator = LocatorState(reader, cache, metrics, limits)
     app.include_router(routes.router)
     app.include_router(health.router)
     add_handlers(app)
-    app.add_middleware(Watch, metrics=metrics, clock=clock, max_requests=max_requests)
+    app.add_middleware(Watch, metrics=metrics, clock=clock, limits=limits)
     tell_the_truth(app)
     return app

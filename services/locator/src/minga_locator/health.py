@@ -8,9 +8,6 @@ from minga_core.errors import Code
 from minga_locator.openapi import problems
 from minga_locator.state import state_of
 
-READY_SECONDS = 1.0
-"""A store that takes longer to answer a ping is not one to send clients to."""
-
 router = APIRouter(tags=["health"], default_response_class=PlainTextResponse)
 
 
@@ -24,7 +21,7 @@ async def live() -> str:
 async def ready(request: Request) -> str:
     """The store answers, within a second."""
     state = state_of(request)
-    await state.limited(state.reader.ping(), seconds=READY_SECONDS)
+    await state.limited(state.reader.ping(), seconds=state.limits.ready_seconds)
     return "ok\n"
 
 

@@ -1,131 +1,19 @@
-"""Around every request: how large and how slow it may be, how many at once, and what is counted and logged of it."""
+"""How much of anything the locator takes."""
 
-import asyncio
-import logging
-
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from minga_core.clock import Clock
-from minga_core.errors import Code
-from minga_locator._metrics import LocatorMetrics
-from minga_locator.problems import RETRY_AFTER_SECONDS, problem_response
-from minga_runtime.logs import log_event
-
-log = logging.getLogger(__name__)
-
-MAX_BODY_BYTES = 64 * 1024
-"""Far above the longest name in its longest spelling."""
-BODY_SECONDS = 3.0
-"""A body that has not come whole by then is not waited for."""
-MAX_REQUESTS = 1_000
-"""Requests to /v1 under way at once. More of them would only wait for the same connections to the store."""
+from dataclasses import dataclass
 
 
-class Watch:
-    """ASGI middleware. What goes wrong unexpectedly becomes a problem document here, and one line in the log."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one app. The defaults are those of production; tests take smaller ones."""
 
-    def __init__(self, app: ASGIApp, metrics: LocatorMetrics, clock: Clock, max_requests: int = MAX_REQUESTS) -> None:
-        self._app = app
-        self._metrics = metrics
-        self._clock = clock
-        self._max_requests = max_requests
-        self._under_way = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See the ASGI specification."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = self._clock.monotonic()
-        answer = _Answer(send)
-        try:
-            await self._answer(scope, _Body(receive).receive, answer)
-        finally:
-            self._ended(scope, answer.status, self._clock.monotonic() - started)
-
-    async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
-        if self._under_way >= self._max_requests and scope["path"].startswith("/v1/"):
-            refusal = problem_response(
-                scope,
-                503,
-                Code.UNAVAILABLE.value,
-                "too many requests are under way here",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
-            await refusal(scope, receive, answer.send)
-            return
-        self._under_way += 1
-        try:
-            await self._app(scope, receive, answer.send)
-        except Exception:
-            log.exception("request_failed", extra={"fields": {"method": scope["method"], "path": scope["path"]}})
-            if answer.status:
-                raise  # half an answer is out: only closing the connection tells the client
-            detail = "internal error; the locator's log has the details"
-            await problem_response(scope, 500, Code.INTERNAL.value, detail)(scope, receive, answer.send)
-        finally:
-            self._under_way -= 1
-
-    def _ended(self, scope: Scope, status: int, seconds: float) -> None:
-        """status: 0 when the request was cancelled before its answer began, which is not counted."""
-        if status:
-            self._metrics.request_ended(route_of(scope), status, seconds)
-        log_event(
-            log,
-            logging.DEBUG,
-            "request",
-            method=scope["method"],
-            path=scope["path"],
-            status=status,
-            seconds=round(seconds, 4),
-        )
-
-
-class _Answer:
-    """Passes an answer on and remembers its status; 0 until it begins."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.status = 0
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = int(message["status"])
-        await self._send(message)
-
-
-class _Body:
-    """Passes a request's body on, within its limits. Raises HTTPException 408 or 413 where the body is read."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._deadline: float | None = None
-        self._size_bytes = 0
-        self._ended = False
-
-    async def receive(self) -> Message:
-        if self._ended:
-            return await self._receive()
-        if self._deadline is None:
-            self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                message = await self._receive()
-        except TimeoutError:
-            raise _closing(408, f"the body did not come within {BODY_SECONDS:g} s") from None
-        self._size_bytes += len(message.get("body", b""))
-        self._ended = not message.get("more_body", False)
-        if self._size_bytes > MAX_BODY_BYTES:
-            raise _closing(413, f"a body has at most {MAX_BODY_BYTES:,} bytes")
-        return message
-
-
-def _closing(status: int, detail: str) -> HTTPException:
-    """A refusal after which the connection is closed: the rest of the body is not worth reading."""
-    return HTTPException(status, detail, {"Connection": "close"})
-
-
-def route_of(scope: Scope) -> str:
-    """The template of the route that a request matched; `none` when there is none. A closed set, fit for a label."""
-    return str(getattr(scope.get("route"), "path", "none"))
+    max_body_bytes: int = 64 * 1024
+    """Far above the longest name in its longest spelling."""
+    body_seconds: float = 3.0
+    """A body that has not come whole by then is not waited for."""
+    request_seconds: float = 3.0
+    """No request waits longer for the store: one that is slower than this is away."""
+    ready_seconds: float = 1.0
+    """A store that takes longer to answer a ping is not one to send clients to."""
+    max_requests: int = 1_000
+    """Requests to /v1 under way at once. More of them would only wait for the same connections to the store."""

@@ -71,7 +71,7 @@ def problem_response(
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Makes every refusal of the app a problem document. Bugs are `limits.Watch`'s."""
+    """Makes every refusal of the app a problem document. Bugs are `watch.Watch`'s."""
     app.add_exception_handler(MingaError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)

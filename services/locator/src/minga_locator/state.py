@@ -11,9 +11,7 @@ from minga_core.errors import StoreUnavailableError
 from minga_directory.ports import DirectoryReader
 from minga_locator._metrics import LocatorMetrics
 from minga_locator.cache import ReadCache
-
-REQUEST_SECONDS = 3.0
-"""No request waits longer for the store: one that is slower than this is away."""
+from minga_locator.limits import Limits
 
 T = TypeVar("T")
 
@@ -25,9 +23,11 @@ class LocatorState:
     reader: DirectoryReader
     cache: ReadCache
     metrics: LocatorMetrics
+    limits: Limits
 
-    async def limited(self, work: Awaitable[T], seconds: float = REQUEST_SECONDS) -> T:
-        """`work`'s result. Raises StoreUnavailableError when it takes longer than the limit."""
+    async def limited(self, work: Awaitable[T], seconds: float | None = None) -> T:
+        """`work`'s result. Raises StoreUnavailableError when it takes longer than `seconds`, or a request's limit."""
+        seconds = self.limits.request_seconds if seconds is None else seconds
         try:
             async with asyncio.timeout(seconds):
                 return await work

@@ -1,0 +1,180 @@
+"""Every error is a problem document, whoever raises it; no request is too large, too slow, or one too many for long."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import pytest
+
+from minga_core.ids import ContentId
+from minga_core.names import Name
+from minga_directory import MemoryDirectory, Version
+from minga_locator.app import make_app
+from minga_locator.limits import Limits
+from services.locator.tests.support import calling, content, join, problem_of, row, until
+
+PLACE = "/v1/placements"
+JSON = {"Content-Type": "application/json"}
+ALL_PATHS = ("/v1/files", "/v1/files/f", f"/v1/contents/{content('f')}", "/v1/peers", "/v1/peers/a", "/v1/stats")
+
+
+class StuckDirectory(MemoryDirectory):
+    """A store whose look-ups wait until `go` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+        self.waiting = 0
+
+    async def find(
+        self, name: Name, *, content_id: ContentId | None = None, max_holders: int = 20
+    ) -> Sequence[Version]:
+        """See DirectoryReader."""
+        self.waiting += 1
+        await self.go.wait()
+        return await super().find(name, content_id=content_id, max_holders=max_holders)
+
+    async def ping(self) -> None:
+        """See DirectoryReader."""
+        await self.go.wait()
+
+
+class BrokenDirectory(MemoryDirectory):
+    """A store with a bug."""
+
+    async def find(
+        self, name: Name, *, content_id: ContentId | None = None, max_holders: int = 20
+    ) -> Sequence[Version]:
+        """See DirectoryReader."""
+        raise ZeroDivisionError("secret of the house")
+
+
+async def test_a_problem_says_what_and_where(api: httpx.AsyncClient) -> None:
+    """RFC 9457 with our code; the instance is the path, percent-encoded; nothing else is in it."""
+    answer = await api.get("/v1/files/no%20such")
+    assert answer.json() == {
+        "type": "about:blank",
+        "title": "Not found",
+        "status": 404,
+        "detail": "nobody shares 'no such'",
+        "instance": "/v1/files/no%20such",
+        "code": "file_not_found",
+    }
+
+
+async def test_unknown_routes_and_methods_are_problems_too(api: httpx.AsyncClient) -> None:
+    """404 no_such_route, 405 method_not_allowed with Allow; a slash too many is no redirect."""
+    for path in ("/", "/v2/files", "/v1/peers/", "/v1/peers/a/b", "/v1/contents/"):
+        assert problem_of(await api.get(path)) == (404, "no_such_route")
+    refused = await api.delete("/v1/files")
+    assert problem_of(refused) == (405, "method_not_allowed")
+    assert refused.headers["allow"] == "GET"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"5", b"null", b'"x"', b"\xff\xfe", b"[" * 60_000, b'{"n": ' + b"9" * 5000 + b"}"],
+)
+async def test_a_malformed_body_is_422(api: httpx.AsyncClient, body: bytes) -> None:
+    """What is no JSON object at all is malformed, whatever way it is broken."""
+    answer = await api.post(PLACE, content=body, headers=JSON)
+    assert problem_of(answer) == (422, "invalid_argument")
+
+
+async def test_a_body_of_another_type_is_422(api: httpx.AsyncClient) -> None:
+    """Only JSON is read as JSON."""
+    body = json.dumps({"name": "f", "size_bytes": 1}).encode()
+    answer = await api.post(PLACE, content=body, headers={"Content-Type": "text/plain"})
+    assert problem_of(answer) == (422, "invalid_argument")
+
+
+async def test_many_wrong_values_are_told_briefly(api: httpx.AsyncClient) -> None:
+    """A detail names five of them, however many there are and however long."""
+    answer = await api.post(PLACE, json={"name": "f", "size_bytes": 1} | {f"{'x' * 1000}{n}": 1 for n in range(50)})
+    assert problem_of(answer) == (400, "invalid_argument")
+    assert len(answer.json()["detail"]) < 1000
+    assert answer.json()["detail"].endswith("and 45 more")
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_body_over_64_kib_is_413(api: httpx.AsyncClient, told: bool) -> None:
+    """Whether the length is told beforehand or found out while reading; 64 KiB themselves are read."""
+
+    async def pieces(count: int) -> Any:
+        for _ in range(count):
+            yield b" " * 1024
+
+    async def send(count: int) -> httpx.Response:
+        return await api.post(PLACE, content=b" " * 1024 * count if told else pieces(count), headers=JSON)
+
+    assert problem_of(await send(65)) == (413, "limit_exceeded")
+    assert problem_of(await send(64)) == (422, "invalid_argument")
+
+
+async def test_a_body_that_does_not_come_is_given_up(directory: MemoryDirectory) -> None:
+    """408 after the limit, however many bytes trickle in."""
+
+    async def trickle() -> Any:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.01)
+
+    async with calling(make_app(directory, limits=Limits(body_seconds=0.05))) as api:
+        answer = await api.post(PLACE, content=trickle(), headers=JSON)
+    assert problem_of(answer) == (408, "request_timeout")
+    assert answer.headers["connection"] == "close"
+
+
+async def test_a_bug_is_a_500_that_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The client learns that it is our fault, the log has the traceback, once."""
+    async with calling(make_app(BrokenDirectory())) as api:
+        answer = await api.get("/v1/files/f")
+    assert problem_of(answer) == (500, "internal")
+    assert "secret" not in answer.text
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.exc_info is not None
+    assert "secret of the house" in str(record.exc_info[1])
+
+
+async def test_a_store_that_is_away_is_503(api: httpx.AsyncClient, directory: MemoryDirectory) -> None:
+    """503 with Retry-After everywhere under /v1, and from /readyz; /livez does not care; and it passes."""
+    await join(directory, "a", row("f"))
+    directory.available = False
+    answers = [await api.get(path) for path in ALL_PATHS]
+    answers.append(await api.post(PLACE, json={"name": "g", "size_bytes": 1}))
+    answers.append(await api.get("/readyz"))
+    for answer in answers:
+        assert problem_of(answer) == (503, "store_unavailable")
+        assert answer.headers["retry-after"] == "1"
+        assert answer.json()["retry_after_seconds"] == 1
+    assert (await api.get("/livez")).status_code == 200
+    directory.available = True
+    assert [(await api.get(path)).status_code for path in (*ALL_PATHS, "/readyz")] == [200] * 7
+
+
+async def test_a_store_that_hangs_is_503_in_time() -> None:
+    """No request waits longer than the limit, and readiness has a shorter one."""
+    limits = Limits(request_seconds=0.05, ready_seconds=0.05)
+    async with asyncio.timeout(2.5), calling(make_app(StuckDirectory(), limits=limits)) as api:
+        assert problem_of(await api.get("/v1/files/f")) == (503, "store_unavailable")
+        assert problem_of(await api.get("/readyz")) == (503, "store_unavailable")
+        assert (await api.get("/livez")).text == "ok\n"
+
+
+async def test_too_many_requests_at_once_are_told_to_come_back() -> None:
+    """Above the limit /v1 answers 503 at once, health answers as ever, and it passes."""
+    directory = StuckDirectory()
+    async with calling(make_app(directory, limits=Limits(max_requests=2))) as api:
+        async with asyncio.TaskGroup() as tasks:
+            stuck = [tasks.create_task(api.get(f"/v1/files/{name}")) for name in ("f", "g")]
+            await until(lambda: directory.waiting == 2)
+            refused = await api.get("/v1/stats")
+            assert problem_of(refused) == (503, "unavailable")
+            assert refused.headers["retry-after"] == "1"
+            assert (await api.get("/livez")).status_code == 200
+            directory.go.set()
+        assert [task.result().status_code for task in stuck] == [404, 404]
+        assert (await api.get("/v1/stats")).status_code == 200
