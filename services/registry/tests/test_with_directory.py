@@ -28,7 +28,17 @@ from minga_directory.ports import DirectoryReader, DirectoryWriter
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.leases import LeasePolicy
 from minga_runtime.grpc_errors import error_from_rpc
-from services.registry.tests.support import LIMITS, Running, begin, end, register_request, row, rows, serving
+from services.registry.tests.support import (
+    LIMITS,
+    RememberedDirectory,
+    Running,
+    begin,
+    end,
+    register_request,
+    row,
+    rows,
+    serving,
+)
 from tests.support.redis_server import RedisServer
 
 LIMIT_SECONDS = 10.0
@@ -202,23 +212,24 @@ def _batches(count: int) -> Iterator[pb.PushTableRequest]:
     yield end(count)
 
 
-async def test_two_hundred_thousand_rows_are_pushed_while_others_are_answered() -> None:
-    """No batch holds up the event loop for long."""
-    both = MemoryDirectory(SystemClock())
-    async with serving(both, LARGE) as registry:
-        net = Net(registry, both)
-        await net.register()
-        pushing = asyncio.create_task(net.push(*_batches(200_000)))
+async def test_two_hundred_thousand_rows_are_taken_while_others_are_answered() -> None:
+    """No batch holds up the event loop for long. What the directory makes of them is its own tests' business."""
+    directory = RememberedDirectory()
+    async with serving(directory, LARGE) as registry:
+        net = Net(registry, MemoryDirectory())
+        pushing = asyncio.ensure_future(registry.stub.PushTable(_paced(_batches(200_000), seconds=0), timeout=60))
         slowest = 0.0
         while not pushing.done():
             started = time.monotonic()
-            await net.register(peer_id="b", address="10.0.0.9:1")
+            await net.register(peer_id="b")
             slowest = max(slowest, time.monotonic() - started)
             await asyncio.wait({pushing}, timeout=0.1)
-        assert await pushing == 1
+        assert (await pushing).revision == 1
+        (made,) = directory.committed
+        assert len({found.key for found in made.rows}) == 200_000
+        assert len(directory.registered) > 1
+        # Generating 200,000 rows happens on this loop too, so this is no measure of speed: it finds a loop that stands.
         assert slowest < 2
-        assert (await both.get_peer(parse_peer_id("a"))).file_count == 200_000
-        assert await net.holders("images/train/199000/999.jpeg") == ["10.0.0.1:50053"]
 
 
 @pytest.mark.redis
