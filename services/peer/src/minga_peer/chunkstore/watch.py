@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,10 @@ READY_MILLIS = 250
 """How long the watcher may stay silent before it says that it is there."""
 MAX_PATHS = 2000
 """So much news at once may be more than the system could queue: everything is looked at instead."""
+
+MIN_PAUSE_SECONDS = 1.0
+MAX_PAUSE_SECONDS = 300.0
+"""Before a watch that died is set again; doubled each time."""
 
 
 class _OutsideOfState(BaseFilter):
@@ -61,8 +66,7 @@ class _News:
 async def changed_paths(root: Path) -> AsyncGenerator[set[str] | None, None]:
     """Sets of paths, relative to `root`, that were made, changed or removed.
 
-    None means: look everywhere; it comes once the watcher is there, and when too much changed at once. Ends when
-    watching is not possible.
+    None means: look everywhere; it comes once the watcher is there, and when news may have been missed.
     """
     news, stop, loop = _News(), threading.Event(), asyncio.get_running_loop()
     thread = ThreadPoolExecutor(1, thread_name_prefix="minga-watch")
@@ -83,27 +87,41 @@ async def changed_paths(root: Path) -> AsyncGenerator[set[str] | None, None]:
 
 
 def _follow(root: Path, stop: threading.Event, news: _News, loop: asyncio.AbstractEventLoop) -> None:
-    """Runs in its thread until `stop`: already setting a watch on a hundred thousand folders takes a while."""
+    """Runs in its thread until `stop`: already setting a watch on a hundred thousand folders takes a while.
+
+    A watch dies of too many folders, and of a name that is not UTF-8; it is set again after a pause, and what was
+    missed is looked for.
+    """
+    pause = MIN_PAUSE_SECONDS
+    while not stop.is_set():
+        began = time.monotonic()
+        try:
+            _follow_once(root, stop, news, loop)
+        except (OSError, RuntimeError) as error:
+            log_event(log, logging.WARNING, "watch_failed", root=root, error=error, again_in_seconds=pause)
+        if time.monotonic() - began > MAX_PAUSE_SECONDS:
+            pause = MIN_PAUSE_SECONDS
+        stop.wait(pause)
+        pause = min(2 * pause, MAX_PAUSE_SECONDS)
+
+
+def _follow_once(root: Path, stop: threading.Event, news: _News, loop: asyncio.AbstractEventLoop) -> None:
+    """Tells news until `stop`. Raises OSError or RuntimeError when the watch dies."""
     ready = False
-    try:
-        for changes in watch(
-            root,
-            watch_filter=_OutsideOfState(root),
-            step=STEP_MILLIS,
-            debounce=GROUP_MILLIS,
-            stop_event=stop,
-            rust_timeout=READY_MILLIS,
-            yield_on_timeout=True,
-            raise_interrupt=False,
-            force_polling=False,
-            recursive=True,
-            ignore_permission_denied=True,
-        ):
-            paths = {str(Path(path).relative_to(root)) for _, path in changes if path != str(root)}
-            if not ready or paths:
-                loop.call_soon_threadsafe(news.tell, paths if ready else set())
-                ready = True
-    except (OSError, RuntimeError) as error:
-        # Too many folders for inotify, or a file system without news.
-        if not stop.is_set():
-            log_event(log, logging.WARNING, "watch_failed", root=root, error=error, instead="scans")
+    for changes in watch(
+        root,
+        watch_filter=_OutsideOfState(root),
+        step=STEP_MILLIS,
+        debounce=GROUP_MILLIS,
+        stop_event=stop,
+        rust_timeout=READY_MILLIS,
+        yield_on_timeout=True,
+        raise_interrupt=False,
+        force_polling=False,
+        recursive=True,
+        ignore_permission_denied=True,
+    ):
+        paths = {str(Path(path).relative_to(root)) for _, path in changes if path != str(root)}
+        if not ready or paths:
+            loop.call_soon_threadsafe(news.tell, paths if ready else set())
+            ready = True
