@@ -300,7 +300,7 @@ class LocatorClient:
             ):
                 status, content = response.status_code, await _content(response)
         except TimeoutError as error:
-            raise self._away(f"nothing within {ANSWER_SECONDS:g} s") from error
+            raise self._away(f"nothing whole within {ANSWER_SECONDS:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._away(str(error) or type(error).__name__) from error
         if 200 <= status < 300:
