@@ -245,9 +245,10 @@ class Part:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SAVE_SECONDS):
                     await self._save_now.wait()
-            # A whole part is about to be committed, or saved by `close`.
-            if not self._held.complete:
-                await self._save()
+            if self._held.complete:
+                # A whole part is about to be committed, or saved by `close`.
+                return
+            await self._save()
 
     async def _save(self) -> None:
         self._save_soon.clear()
