@@ -49,7 +49,9 @@ def ls(
 
 def find(
     context: typer.Context,
-    pattern: Annotated[str, typer.Argument(help="A part of the name, or a glob: `*.iso`, `data/*/train?.bin`.")],
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="A part of the name, or a glob: `*.iso`, `data/*/train?.bin`.")
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """Find files by a part of their name, or by a glob."""
@@ -60,7 +62,9 @@ def find(
 
 def info(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A file's name, or a content id (b3:…).", autocompletion=complete_name)],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A file's name, or a content id (b3:…).", autocompletion=complete_name)
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """Show a file's versions and who holds them.

@@ -40,8 +40,9 @@ def peer(
 ) -> int:
     """Run a peer: share a folder and fetch into it.
 
-    In the foreground until SIGTERM or Ctrl-C, which leave the network in order.     The folder is watched: what is put there is found by everyone, what is deleted there is unlisted. Each option can
-    be a MINGA_ variable instead, as in docs/settings.md.
+    In the foreground until SIGTERM or Ctrl-C, which leave the network in order. The folder is watched: what is put
+    there is found by everyone, what is deleted there is unlisted. Each option can be a MINGA_ variable instead, as in
+    docs/settings.md.
     """
     given = {name: value for name, value in locals().items() if name != "context"}
     return _run_peer(context, given)
@@ -72,8 +73,8 @@ def up(
 ) -> None:
     """Run a local network until Ctrl-C.
 
-    An embedded Redis-compatible server, registry, locator and peers, each a process of its own. The first peer is the one that other `minga` commands of this user talk to, unless
-    one runs already.
+    An embedded Redis-compatible server, registry, locator and peers, each a process of its own. The first peer is the
+    one that other `minga` commands of this user talk to, unless one runs already.
     """
     from minga_peer.cli.localnet import LocalNetworkConfig
 

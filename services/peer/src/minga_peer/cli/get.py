@@ -64,8 +64,9 @@ def get(
 ) -> int:
     """Fetch files or folders, from many peers at once.
 
-    From all that have any part of a file. Goes on where an earlier attempt ended; leaves alone what is there and whole. With a peer on this machine the file
-    lands in its shared folder, which makes this machine a holder, and is copied from there to PATH.
+    From all that have any part of a file. Goes on where an earlier attempt ended; leaves alone what is there and
+    whole. With a peer on this machine the file lands in its shared folder, which makes this machine a holder, and is
+    copied from there to PATH.
     """
     settings = client_settings(context)
     wanted = [Wanted.parse(name) for name in names]

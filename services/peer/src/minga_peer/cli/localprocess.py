@@ -30,6 +30,7 @@ class LocalProcess:
 
     command: the command line, asked for at every start. on_death: hears, on the event loop, of an end nobody asked for.
     inherit_settings: whether it sees our MINGA_ variables. log_hint: where people find its log, if not in log_path.
+    folder: where it works; the log's folder unless given, where no `.env` lies.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class LocalProcess:
         on_death: Callable[[MingaError], None] = lambda error: None,
         inherit_settings: bool = False,
         log_hint: str = "",
+        folder: Path | None = None,
     ) -> None:
         self.name = name
         self.log_path = log_path
         self._command = command
         self._on_death = on_death
         self._inherit_settings = inherit_settings
+        self._folder = folder or log_path.parent
         self._log_hint = log_hint or f"see {log_path}"
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -75,7 +78,7 @@ class LocalProcess:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    cwd=self.log_path.parent,
+                    cwd=self._folder,
                     env=self._environment(),
                     start_new_session=True,
                     preexec_fn=_die_with(os.getpid()),

@@ -79,7 +79,8 @@ def run(arguments: list[str]) -> int:
     try:
         outcome = app(arguments, prog_name="minga", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):
+        # Without standalone mode, typer ends the process itself for one reason alone: a broken pipe.
         _swallow_output()
         return ExitCode.BROKEN_PIPE
     except (KeyboardInterrupt, typer.Abort):

@@ -58,8 +58,8 @@ def put(
 ) -> int:
     """Upload files, or folders with all that is in them.
 
-    Peers are chosen round robin. Each file is uploaded once; replicas copy from each other. Returns when everyone can find it. Symbolic links inside
-    folders are left out.
+    Peers are chosen round robin. Each file is uploaded once; replicas copy from each other. Returns when everyone can
+    find it. Symbolic links inside folders are left out.
     """
     settings = client_settings(context)
     items = list(expand(files, as_name))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def rm(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A file's name.", autocompletion=complete_name)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A file's name.", autocompletion=complete_name)],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> int:
     """Remove a file from this machine's shared folder.

@@ -151,11 +151,9 @@ async def own_peer(settings: "ClientSettings", locator: str | None, share: Path)
 
     Raises UnavailableError or AlreadyRunningError when it does not start.
     """
-    share = Path(os.path.abspath(share))
     await asyncio.to_thread(share.mkdir, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="minga-shell-") as folder:
-        flags = ["--control", os.path.abspath(settings.control), *(["--locator", locator] if locator else [])]
-        command = module_command("minga_peer", *flags, "peer", "--share", str(share))
+        command = _peer_command(settings, locator, share)
         peer = LocalProcess(
             "the peer",
             lambda: command,
@@ -163,6 +161,7 @@ async def own_peer(settings: "ClientSettings", locator: str | None, share: Path)
             on_death=lambda error: note(f"minga: {safe(str(error))}"),
             inherit_settings=True,
             log_hint="`minga peer` shows more",
+            folder=Path(),  # where a `.env` may lie
         )
         try:
             await peer.start()
@@ -171,6 +170,12 @@ async def own_peer(settings: "ClientSettings", locator: str | None, share: Path)
             yield peer
         finally:
             await peer.stop(STOP_GRACE)
+
+
+def _peer_command(settings: "ClientSettings", locator: str | None, share: Path) -> list[str]:
+    """The command line, with absolute paths: the peer works in another folder."""
+    flags = ["--control", str(settings.control.absolute()), *(["--locator", locator] if locator else [])]
+    return module_command("minga_peer", *flags, "peer", "--share", str(share.absolute()))
 
 
 async def _until_it_answers(settings: "ClientSettings", peer: LocalProcess) -> None:
