@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from minga_core.ids import ContentId
+from minga_core.ids import ContentId, PeerId
 from minga_core.records import HoldingState
 from minga_directory.ports import Holder, PeerRecord, Version
 
@@ -55,3 +55,12 @@ def placement_order(roomy: Sequence[PeerRecord], start: int) -> Iterator[PeerRec
     turn = start % len(roomy) if roomy else 0
     yield from roomy[turn:]
     yield from roomy[:turn]
+
+
+def merge_found(best: dict[PeerId, Found], found: Iterable[Found]) -> None:
+    """Adds holders under one more name: one entry a peer, complete rather than partial, earliest published."""
+    for one in found:
+        known = best.setdefault(one.peer.info.peer_id, one)
+        state = HoldingState.COMPLETE if HoldingState.COMPLETE in (known.state, one.state) else HoldingState.PARTIAL
+        earliest = min(known.published_ns, one.published_ns)
+        best[one.peer.info.peer_id] = replace(known, state=state, published_ns=earliest)

@@ -20,8 +20,8 @@ from minga_core.errors import (
 )
 from minga_core.ids import ContentId, Generation, PeerId
 from minga_core.names import Name
-from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
-from minga_directory.answers import Found, newest_first, placement_order, version_of
+from minga_core.records import FileRow, PeerInfo, RowKey
+from minga_directory.answers import Found, merge_found, newest_first, placement_order, version_of
 from minga_directory.ports import (
     CatalogueEntry,
     CataloguePage,
@@ -376,15 +376,6 @@ class MemoryTablePush:
         """See TablePush."""
         self._directory._commit(self, self._put, self._remove)
         return self.revision
-
-
-def merge_found(best: dict[PeerId, Found], found: Iterable[Found]) -> None:
-    """Adds holders under one more name: one entry a peer, complete rather than partial, earliest published."""
-    for one in found:
-        known = best.setdefault(one.peer.info.peer_id, one)
-        state = HoldingState.COMPLETE if HoldingState.COMPLETE in (known.state, one.state) else HoldingState.PARTIAL
-        earliest = min(known.published_ns, one.published_ns)
-        best[one.peer.info.peer_id] = replace(known, state=state, published_ns=earliest)
 
 
 def _superseded(lease: _Lease) -> LeaseSupersededError:

@@ -4,6 +4,7 @@ Hints say where to look; lease and table, read together from the peer's slot, sa
 so many versions of a name, so many holders of a content, so many names of a page.
 """
 
+import asyncio
 import heapq
 import random
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,7 @@ from minga_core.ids import Address, ContentId, Generation, PeerId
 from minga_core.names import Name
 from minga_core.records import PeerInfo, RowKey
 from minga_directory import keys
-from minga_directory.answers import Found, newest_first, version_of
+from minga_directory.answers import Found, merge_found, newest_first, version_of
 from minga_directory.codec import HolderHint, VersionHint, holder_hint, row_facts, row_field, version_hint
 from minga_directory.connection import Client, store_errors
 from minga_directory.ports import CatalogueEntry, CataloguePage, DirectoryStats, PeerRecord, Version
@@ -54,7 +55,7 @@ class RedisDirectoryReader:
         with store_errors():
             hints = await self._version_hints(name)
             wanted = [hint for hint in hints if content_id in (None, hint.content_id)]
-            versions = [await self._version(name, hint.content_id, max_holders) for hint in wanted]
+            versions = await asyncio.gather(*(self._version(name, hint.content_id, max_holders) for hint in wanted))
         return newest_first(version for version in versions if version is not None)
 
     async def find_content(
@@ -67,7 +68,8 @@ class RedisDirectoryReader:
         if not found:
             return None, ()
         names = sorted({hint.name for hint, _ in found})
-        by_peer = {hint.peer_id: one for hint, one in found}
+        by_peer: dict[PeerId, Found] = {}
+        merge_found(by_peer, (one for _, one in found))
         version = version_of(content_id, list(by_peer.values()), max_holders, self._rng, scale=scale)
         return version, names[:MAX_NAMES_OF_CONTENT]
 
@@ -168,7 +170,7 @@ class RedisDirectoryReader:
             hints = [version_hint(bytes(field), bytes(value)) for field, value in fields.items()]
             known = [hint for hint in hints if hint is not None]
             if known:
-                newest = max(known, key=lambda hint: (hint.published_ns, hint.content_id))
+                newest = min(known, key=lambda hint: (-hint.published_ns, hint.content_id))
                 entries.append(
                     CatalogueEntry(name, newest.content_id, newest.size_bytes, newest.published_ns, len(known))
                 )

@@ -10,11 +10,11 @@ What differs between a daemon and a lone command is where the bytes go: see `Des
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from minga_core.chunks import ChunkSet, Geometry
 from minga_core.clock import Clock
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 PROGRESS_SECONDS = 0.25
 RETRY_SECONDS = 1.0
 """How often the directory is asked again while nobody can give the manifest."""
+
+T = TypeVar("T")
 
 OnProgress = Callable[[Progress], None]
 
@@ -179,8 +181,8 @@ class Downloader:
         meter = _Meter(part, swarm, located.content_id)
         on_progress(meter.progress())
         await self._run_swarm(request, located, swarm, meter, on_progress)
-        on_progress(replace(meter.progress(), phase=DownloadPhase.FINISHING))
-        row = await part.commit()
+        finishing = replace(meter.progress(), phase=DownloadPhase.FINISHING)
+        row = await _told_meanwhile(part.commit(), lambda: on_progress(finishing))
         done = replace(
             meter.progress(), phase=DownloadPhase.DONE, message="", path=self._destination.path_of(request.name)
         )
@@ -235,6 +237,19 @@ class Downloader:
             hedges=snapshot.hedges,
             duplicates=snapshot.duplicates,
         )
+
+
+async def _told_meanwhile(work: Coroutine[Any, Any, T], tell: Callable[[], None]) -> T:
+    """`work`'s result; tells at once and every second until then, since syncing a large file may take minutes."""
+    task = asyncio.create_task(work, name="commit")
+    try:
+        tell()
+        while not (await asyncio.wait({task}, timeout=1.0))[0]:
+            tell()
+        return await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 class _Meter:

@@ -1,0 +1,37 @@
+"""The references in docs/ are what the code says now."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def references() -> dict[str, str]:
+    """Each reference as the code would write it."""
+    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {name: make() for name, make in module.REFERENCES.items()}
+
+
+@pytest.mark.parametrize("name", ["redis.md", "rest.md", "cli.md", "settings.md"])
+def test_a_reference_is_what_the_code_says(name: str) -> None:
+    """After a change of keys, routes, commands or settings: `make references`."""
+    assert (DOCS / name).read_text() == references()[name]
+
+
+def test_every_setting_of_every_part_is_documented() -> None:
+    """No field without a line in KNOWN_VARIABLES."""
+    from minga_locator.settings import LocatorSettings
+    from minga_peer.settings import PeerSettings
+    from minga_registry.settings import RegistrySettings
+    from minga_runtime.settings import KNOWN_VARIABLES, PREFIX
+
+    fields = {
+        PREFIX + name.upper() for cls in (RegistrySettings, LocatorSettings, PeerSettings) for name in cls.model_fields
+    }
+    assert fields == set(KNOWN_VARIABLES)
