@@ -23,10 +23,10 @@ def settings_markdown() -> str:
     rows = "\n".join(f"| `{name}` | {_defaults(name)} | {text} |" for name, text in KNOWN_VARIABLES.items())
     return f"""# Settings
 
-Generated from the parts' settings classes by `make references`. Each is a flag too: `MINGA_LEASE_TTL` is `--lease-ttl` of
-`minga-registry` and `minga-locator`; those of `minga peer` are in [cli.md](cli.md). Flags win over variables, variables over
-a file `.env` in the working directory. A wrong value, or a `MINGA_` variable that is not here, stops the process with its
-name and the reason. Durations are seconds, sizes are written as `50MB` or `1.5 GiB`.
+Generated from the parts' settings classes by `make references`. Each is a flag too: `MINGA_LEASE_TTL` is `--lease-ttl`
+of `minga-registry`; those of `minga peer` are in [cli.md](cli.md). Flags win over variables, variables over a file
+`.env` in the working directory. A wrong value, or a `MINGA_` variable that is not here, stops the process with its name
+and the reason. Durations are seconds, sizes are written as `50MB` or `1.5 GiB`.
 
 | variable | default | is |
 | --- | --- | --- |
