@@ -250,18 +250,22 @@ class LocalNetwork:
         from minga_peer.clients.locator import LocatorClient
 
         wanted = {peer.peer_id for peer in self.peers}
-        problem = "the locator does not list every peer"
+        listed: set[PeerId] = set()
         try:
             async with asyncio.timeout(limit.total_seconds()), LocatorClient(self.locator_url) as locator:
                 while True:
                     with suppress(LocatorUnavailableError):  # it may be starting
-                        if wanted <= {peer.peer_id async for peer in locator.iter_peers()}:
+                        listed = {peer.peer_id async for peer in locator.iter_peers()}
+                        if wanted <= listed:
                             return
                     if self.failed.done():
                         raise self.failed.result()
                     await asyncio.sleep(READY_POLL_SECONDS)
         except TimeoutError:
-            raise UnavailableError(f"not ready within {limit.seconds} s: {problem}") from None
+            late = next(peer for peer in self.peers if peer.peer_id not in listed)
+            raise UnavailableError(
+                f"not ready within {limit.seconds} s: the locator does not list {late.peer_id}{late.process.tail()}"
+            ) from None
 
     def _processes(self) -> list[LocalProcess]:
         services = [self.registry, self.locator, *self.peers]

@@ -27,6 +27,8 @@ from minga_peer.cli.running import run_async
 from minga_peer.cli.targets import Wanted
 
 if TYPE_CHECKING:
+    from questionary import Question
+
     from minga_peer.settings import ClientSettings
 
 START_LIMIT = timedelta(seconds=30)
@@ -195,21 +197,25 @@ class _Questionary:
         """See Questions."""
         import questionary
 
-        return _text(await questionary.select(question, choices=choices).unsafe_ask_async(patch_stdout=True))
+        return await _answer(questionary.select(question, choices=choices))
 
     async def name(self, question: str, known: list[str]) -> str | None:
         """See Questions."""
         import questionary
 
-        asked = questionary.autocomplete(question, choices=known, match_middle=True)
-        return _text(await asked.unsafe_ask_async(patch_stdout=True))
+        return await _answer(questionary.autocomplete(question, choices=known, match_middle=True))
 
     async def path(self, question: str, default: str = "") -> str | None:
         """See Questions."""
         import questionary
 
-        return _text(await questionary.path(question, default=default).unsafe_ask_async(patch_stdout=True))
+        return await _answer(questionary.path(question, default=default))
 
 
-def _text(answer: object) -> str | None:
+async def _answer(question: "Question") -> str | None:
+    """What was answered; None for Ctrl-C and Ctrl-D, which the terminal hands to the question while it is open."""
+    try:
+        answer = await question.unsafe_ask_async()
+    except (KeyboardInterrupt, EOFError):
+        return None
     return answer if isinstance(answer, str) else None
