@@ -1,10 +1,8 @@
 -- Lists a content under a name.
 -- KEYS: name, names (of its shard)
--- ARGV: content id, size (8 bytes), published (8 bytes), stamp (8 bytes), the name, ms from which to refuse
+-- ARGV: content id, size (8 bytes), published (8 bytes), stamp (8 bytes), the name
 -- The earliest publishing time is kept. The stamp is always renewed: whoever is about to take the entry away has
--- read the old one, and will find that it has changed. Returns 1, or 0 when it is too late.
-local time = redis.call('TIME')
-if time[1] * 1000 + math.floor(time[2] / 1000) >= tonumber(ARGV[6]) then return 0 end
+-- read the old one, and will find that it has changed. Returns 1.
 local published = ARGV[3]
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
 if stored then
