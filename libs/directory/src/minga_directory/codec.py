@@ -9,11 +9,12 @@ from minga_core.names import Name
 from minga_core.records import FileRow, HoldingState, RowKey
 
 _ROW = struct.Struct(">QQQB")
-_FENCE = struct.Struct(">Q")
 _VERSION = struct.Struct(">QQ8s")
 _STATES = {HoldingState.COMPLETE: 0, HoldingState.PARTIAL: 1}
 _STATE_OF = {code: state for state, code in _STATES.items()}
 STAMP_BYTES = 8
+_BIAS = 1 << 63
+"""Added to instants, which may lie before 1970, so that their bytes compare as the instants do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,12 @@ def key_of_field(field: bytes) -> RowKey:
 
 def row_value(row: FileRow) -> bytes:
     """Value of a row in `table`."""
-    return _ROW.pack(row.size_bytes, row.modified_ns, row.published_ns, _STATES[row.state])
+    return _ROW.pack(row.size_bytes, row.modified_ns + _BIAS, row.published_ns + _BIAS, _STATES[row.state])
 
 
-def fence(sequence: int) -> bytes:
-    """8 bytes that grow with each push: a hint written later is never taken away by an earlier push."""
-    return _FENCE.pack(sequence)
+def fence(number: int) -> bytes:
+    """A push's number in digits. Scripts compare it as a number: texts they would compare by the server's locale."""
+    return b"%d" % number
 
 
 def holder_field(peer_id: PeerId, name: Name) -> bytes:
@@ -75,14 +76,14 @@ def holder_hint(field: bytes, value: bytes) -> HolderHint | None:
 
 def version_value(size_bytes: int, published_ns: int, stamp: bytes) -> bytes:
     """Value of `name`. stamp: STAMP_BYTES that no other write has."""
-    return _VERSION.pack(size_bytes, published_ns, stamp)
+    return _VERSION.pack(size_bytes, published_ns + _BIAS, stamp)
 
 
 def version_hint(field: bytes, value: bytes) -> VersionHint | None:
     """What a field of `name` says; None when it is damaged."""
     try:
         size_bytes, published_ns, _ = _VERSION.unpack(value)
-        return VersionHint(ContentId(field), size_bytes, published_ns)
+        return VersionHint(ContentId(field), size_bytes, published_ns - _BIAS)
     except (struct.error, MingaError):
         return None
 
@@ -101,6 +102,6 @@ def row_facts(value: bytes) -> RowFacts:
     """What a value of `table` says. Raises ValueError when it is damaged."""
     try:
         size_bytes, modified_ns, published_ns, state = _ROW.unpack(value)
-        return RowFacts(size_bytes, modified_ns, published_ns, _STATE_OF[state])
+        return RowFacts(size_bytes, modified_ns - _BIAS, published_ns - _BIAS, _STATE_OF[state])
     except (struct.error, KeyError) as error:
         raise ValueError("damaged row") from error

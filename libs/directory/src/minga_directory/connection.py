@@ -56,3 +56,9 @@ def store_errors() -> Iterator[None]:
     except (TimeoutError, RedisError, OSError, asyncio.IncompleteReadError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise StoreUnavailableError(f"Redis does not answer as it should: {reason[:200]}") from error
+
+
+async def ping(client: Client) -> None:
+    """Returns when the store answers. Raises StoreUnavailableError within about two seconds."""
+    with store_errors():
+        await client.ping()

@@ -15,10 +15,10 @@ PREFIX = "minga:v1:"
 NAME_SHARDS = 16
 """Slots over which names are spread: enough for a Cluster of that many primaries, few enough to merge for a page."""
 
-PEERS = f"{PREFIX}peers"
-LEASES = f"{PREFIX}leases"
-UNLISTING = f"{PREFIX}unlisting"
-SEQUENCE = f"{PREFIX}sequence"
+PEERS = f"{PREFIX}peers:{{all}}"
+LEASES = f"{PREFIX}leases:{{all}}"
+UNLISTING = f"{PREFIX}unlisting:{{all}}"
+SEQUENCE = f"{PREFIX}sequence:{{all}}"
 CURSOR = f"{PREFIX}placement-cursor"
 
 
@@ -145,19 +145,35 @@ def table(peer_id: PeerId) -> str:
     return f"{PREFIX}table:{{{peer_id}}}"
 
 
-def stage(peer_id: PeerId, push: str, kind: str) -> str:
-    """Rows of a push under way. kind: put or remove."""
-    return f"{PREFIX}stage:{{{peer_id}}}:{push}:{kind}"
+def unlist(peer_id: PeerId, number: int | None) -> str:
+    """Rows whose hints are to be taken away, on account of a number; None: the key's beginning, up to the number."""
+    return f"{PREFIX}unlist:{{{peer_id}}}:{'' if number is None else number}"
 
 
-def unlist(peer_id: PeerId, token: str) -> str:
-    """Rows whose hints are to be taken away."""
-    return f"{PREFIX}unlist:{{{peer_id}}}:{token}"
+def parts_of_unlist(key: str) -> tuple[PeerId, int]:
+    """Peer id and number of an `unlist` key."""
+    head, _, number = key.rpartition(":")
+    return PeerId(head[head.index("{") + 1 : head.rindex("}")]), int(number)
+
+
+def removes(peer_id: PeerId, number: int) -> str:
+    """Rows that a push will remove."""
+    return f"{PREFIX}removes:{{{peer_id}}}:{number}"
+
+
+def swap(peer_id: PeerId, number: int) -> str:
+    """Where a table waits while two change places; exists only inside `commit`."""
+    return f"{PREFIX}swap:{{{peer_id}}}:{number}"
 
 
 def holders(content_id: ContentId) -> str:
     """Who says to have a content."""
     return f"{PREFIX}holders:{{{content_id.raw.hex()}}}"
+
+
+def called(content_id: ContentId) -> str:
+    """What a content is called."""
+    return f"{PREFIX}called:{{{content_id.raw.hex()}}}"
 
 
 def shard_of(name: Name) -> int:

@@ -81,10 +81,12 @@ class MemoryDirectory:
         if old and old.info.generation > info.generation and self._alive(old):
             raise _superseded(old)
         lease = _Lease(info, self._clock.monotonic() + ttl.total_seconds())
-        if old and old.info.generation == info.generation:
+        if old and old.info.generation == info.generation and self._alive(old):
             lease.table, lease.revision = old.table, old.revision
         elif old:
             self._debts.extend((info.peer_id, key) for key in old.table)
+        # A push is bound to the lease that it began under; registering ends it.
+        self._pushes[info.peer_id] = self._pushes.get(info.peer_id, 0) + 1
         self._leases[info.peer_id] = lease
 
     async def heartbeat(
@@ -298,7 +300,7 @@ class MemoryDirectory:
         self._check()
         lease = self._pushable(push.peer_id, push.generation, push.base_revision)
         if self._pushes.get(push.peer_id) != push.ticket:
-            raise TableRevisionMismatchError(f"another push of {push.peer_id} began later")
+            raise TableRevisionMismatchError(f"{push.peer_id} has begun another push, or registered, since")
         for row in put.values():
             self._list(push.peer_id, row)
         gone = set(remove) if push.base_revision is not None else lease.table.keys() - put.keys()

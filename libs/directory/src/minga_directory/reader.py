@@ -18,10 +18,9 @@ from minga_core.records import PeerInfo, RowKey
 from minga_directory import keys
 from minga_directory.answers import Found, merge_found, newest_first, version_of
 from minga_directory.codec import HolderHint, VersionHint, holder_hint, row_facts, row_field, version_hint
-from minga_directory.connection import Client, store_errors
+from minga_directory.connection import Client, ping, store_errors
 from minga_directory.ports import CatalogueEntry, CataloguePage, DirectoryStats, PeerRecord, Version
 from minga_directory.search import name_matcher
-from minga_directory.writer import ping
 
 MAX_VERSIONS = 32
 """Versions of a name that are looked at."""
@@ -291,7 +290,7 @@ class RedisDirectoryReader:
 
 def _peer_record(peer_id: PeerId, fields: Sequence[bytes | None], left_millis: int) -> PeerRecord | None:
     """A living peer; None when there is no lease, or what is stored is damaged."""
-    if left_millis <= 0 or any(field is None for field in fields):
+    if left_millis < 0 or any(field is None for field in fields):
         return None
     address, generation, zone, capacity, free, uploads, revision, files, software = (
         bytes(field or b"").decode() for field in fields
@@ -300,6 +299,6 @@ def _peer_record(peer_id: PeerId, fields: Sequence[bytes | None], left_millis: i
         info = PeerInfo(
             peer_id, Generation(int(generation)), Address(address), zone, int(capacity), int(free), software
         )
-        return PeerRecord(info, int(revision), int(files), int(uploads), timedelta(milliseconds=left_millis))
+        return PeerRecord(info, max(0, int(revision)), int(files), int(uploads), timedelta(milliseconds=left_millis))
     except (ValueError, MingaError):
         return None

@@ -1,148 +1,195 @@
-"""Taking hints away: what a commit, a takeover, a leave or a lease's end has left in `unlist` keys. See `writer`."""
+"""Taking hints away: what a push, a takeover, a leave or a lease's end has left in `unlist` keys. See `writer`."""
 
-import secrets
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
+from minga_core.errors import StoreUnavailableError
 from minga_core.ids import PeerId
 from minga_core.records import RowKey
 from minga_directory import keys
 from minga_directory.codec import fence, holder_field, key_of_field
 from minga_directory.connection import Client
 
-INTENTION_MILLIS = 15 * 60 * 1000
-"""No script that was intended runs later than this: pushes are limited to 10 minutes."""
 BATCH_ROWS = 250
-SCAN_PAGES = 64
-"""Pages of a large `holders` key that are looked through for another holder of a name; then one is taken for granted,
-and the last of them to go will look again."""
+PAGE = 100
+MAX_PAGES = 100
+"""Of ended leases and of `unlist` keys that one reaping looks at."""
+LATE = 4
+"""What a script answers when its instant has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intention:
+    """A number, and the `unlist` key that may come to be under it."""
+
+    peer_id: PeerId
+    number: int
+    due_millis: int
+    """By Redis' clock: from here on scripts of this number refuse, and others may work the key off."""
+
+    @property
+    def unlist(self) -> str:
+        """The key."""
+        return keys.unlist(self.peer_id, self.number)
+
+
+def millis(duration: timedelta) -> int:
+    """Whole milliseconds."""
+    return int(duration / timedelta(milliseconds=1))
+
+
+def refuse_late(answer: Any) -> None:
+    """Raises StoreUnavailableError when a script came too late to be sure that nobody cleaned up after it."""
+    if answer[0] == LATE:
+        raise StoreUnavailableError("Redis took too long; nothing was changed")
 
 
 class Unlisting:
     """Works off `unlist` keys. Idempotent; any number of registries may do it at once."""
 
-    def __init__(self, client: Client, scripts: dict[str, Any]) -> None:
+    def __init__(self, client: Client, scripts: dict[str, Any], late_after: timedelta) -> None:
         self._client = client
         self._scripts = scripts
+        self._late_after_millis = millis(late_after)
 
-    async def now_millis(self) -> int:
-        """Redis' clock."""
-        seconds, micros = await self._client.time()
-        return int(seconds) * 1000 + int(micros) // 1000
+    async def intend(self, peer_id: PeerId, lease: timedelta | None = None) -> Intention:
+        """Notes that an `unlist` key may come to be, and with `lease` that the peer may come to live."""
+        number, due = await self._scripts["announce"](
+            [keys.SEQUENCE, keys.UNLISTING, keys.LEASES, keys.PEERS],
+            [keys.unlist(peer_id, None), self._late_after_millis, peer_id, "" if lease is None else millis(lease)],
+        )
+        return Intention(peer_id, int(number), int(due))
 
-    async def intend(self, peer_id: PeerId, sequence: int) -> str:
-        """Notes that an `unlist` key may come to be; its name. sequence: hints older than this will be taken away."""
-        unlist = keys.unlist(peer_id, f"{sequence}-{secrets.token_hex(4)}")
-        await self._client.zadd(keys.UNLISTING, {unlist: await self.now_millis() + INTENTION_MILLIS})
-        return unlist
+    async def extend(self, intention: Intention) -> int:
+        """Gives a push more time; the new due_millis."""
+        return int(await self._scripts["extend"]([keys.UNLISTING], [intention.unlist, self._late_after_millis]))
 
-    async def end_lease(self, peer_id: PeerId, generation: str) -> bool:
-        """Ends a lease of that generation, or (empty) takes the table of one that has ended; whether there was any."""
-        sequence = await self._client.incr(keys.SEQUENCE)
-        unlist = await self.intend(peer_id, sequence)
-        ended = await self._scripts["leave"]([keys.peer(peer_id), keys.table(peer_id), unlist], [generation])
-        if ended:
-            end = await self._client.zscore(keys.LEASES, peer_id)
-            if end is not None:
-                await self._forget_lease(peer_id, end)
-        await self.work_off(unlist, limit=BATCH_ROWS)
-        return bool(ended)
+    async def renew(self, peer_id: PeerId, lease_millis: int) -> None:
+        """Writes the end of a lease that lives."""
+        await self._scripts["renew"]([keys.LEASES, keys.PEERS], [peer_id, lease_millis])
 
-    async def _forget_lease(self, peer_id: PeerId, end: float) -> None:
-        """Takes a dead peer out of the lists; one that registers meanwhile has a later end and stays."""
-        if await self._scripts["lease_over"]([keys.LEASES], [peer_id, str(int(end))]):
-            await self._client.zrem(keys.PEERS, peer_id)
-            # A registration between the two lists the peer again, unless its entry was the one just taken.
-            if await self._client.exists(keys.peer(peer_id)):
-                await self._client.zadd(keys.PEERS, {peer_id: 0})
+    async def end_lease(self, peer_id: PeerId, generation: str, *, limit: int) -> tuple[bool, int]:
+        """Ends a lease of that generation, or (empty) takes the table of one that has ended by itself.
+
+        Returns whether there was any, and how many rows (at most `limit`) were unlisted.
+        """
+        intention = await self.intend(peer_id)
+        end = await self._client.zscore(keys.LEASES, peer_id)
+        answer = await self._scripts["leave"](
+            [keys.peer(peer_id), keys.table(peer_id), intention.unlist], [generation, intention.due_millis]
+        )
+        refuse_late(answer)
+        ended = answer[0] == 1
+        if ended and end is not None:
+            # A registration since `end` was read has changed it; one before has been undone by `leave`.
+            await self._scripts["lease_over"]([keys.LEASES, keys.PEERS], [peer_id, _digits(end)])
+        return ended, await self.work_off(intention, limit=limit)
 
     async def reap(self, limit: int) -> int:
         """Works off what there is, at most `limit` rows; how many rows were unlisted."""
-        done = await self._work_off_known(limit)
-        now = await self.now_millis()
-        dead = await self._client.zrangebyscore(keys.LEASES, "-inf", f"({now}", start=0, num=100, withscores=True)
-        for member, end in dead:
-            if done >= limit:
-                return done
-            done += await self._reap_peer(PeerId(bytes(member).decode()), end)
-        return done + await self._work_off_known(limit - done)
+        done = await self._work_off_overdue(limit)
+        for _ in range(MAX_PAGES):
+            ended = await self._overdue(keys.LEASES)
+            for member, end in ended:
+                if done >= limit:
+                    return done
+                done += await self._reap_peer(PeerId(member), end, limit - done)
+            if len(ended) < PAGE:
+                break
+        return done
 
-    async def _reap_peer(self, peer_id: PeerId, end: float) -> int:
+    async def work_off(self, intention: Intention, *, limit: int) -> int:
+        """Takes away the hints of at most `limit` rows of the caller's own key; how many rows.
+
+        No script of that number runs after this is called, so the key is forgotten when it is empty, and left to the
+        next reaping at once when it is not.
+        """
+        done, empty = await self._take_away(intention, limit)
+        if empty:
+            await self._client.zrem(keys.UNLISTING, intention.unlist)
+        else:
+            await self._client.zadd(keys.UNLISTING, {intention.unlist: 0}, xx=True)
+        return done
+
+    async def _work_off_overdue(self, limit: int) -> int:
+        """Works off keys that no script adds to any more."""
+        done = 0
+        for _ in range(MAX_PAGES):
+            overdue = await self._overdue(keys.UNLISTING)
+            for member, due in overdue:
+                if done >= limit:
+                    return done
+                intention = Intention(*keys.parts_of_unlist(member), int(float(due)))
+                rows, empty = await self._take_away(intention, limit - done)
+                done += rows
+                if empty:
+                    await self._scripts["forget"]([keys.UNLISTING], [member, due])
+            if len(overdue) < PAGE:
+                break
+        return done
+
+    async def _overdue(self, index: str) -> list[tuple[str, str]]:
+        flat = [bytes(part).decode() for part in await self._scripts["overdue"]([index], [PAGE])]
+        return list(zip(flat[::2], flat[1::2], strict=True))
+
+    async def _reap_peer(self, peer_id: PeerId, end: str, limit: int) -> int:
         left = await self._client.pttl(keys.peer(peer_id))
-        if left > 0:
+        if left >= 0:
             # It lives; only the end of its lease was not written.
-            await self._client.zadd(keys.LEASES, {peer_id: await self.now_millis() + int(left)}, gt=True)
+            await self.renew(peer_id, left)
             return 0
         if await self._client.exists(keys.table(peer_id)):
-            await self.end_lease(peer_id, "")
-            return 0
-        await self._forget_lease(peer_id, end)
+            return (await self.end_lease(peer_id, "", limit=limit))[1]
+        await self._scripts["lease_over"]([keys.LEASES, keys.PEERS], [peer_id, end])
         return 0
 
-    async def _work_off_known(self, limit: int) -> int:
-        done = 0
-        for member in await self._client.zrange(keys.UNLISTING, 0, 99):
-            if done >= limit:
-                break
-            done += await self.work_off(bytes(member).decode(), limit=limit - done)
-        return done
-
-    async def work_off(self, unlist: str, *, limit: int) -> int:
-        """Takes away the hints of at most `limit` rows of an `unlist` key; how many rows."""
-        peer_id, sequence = _parts_of(unlist)
+    async def _take_away(self, intention: Intention, limit: int) -> tuple[int, bool]:
+        """How many rows were unlisted, and whether nothing is left."""
+        peer_id = intention.peer_id
         done = 0
         while done < limit:
-            rows = await self._some_rows(unlist, min(BATCH_ROWS, limit - done))
-            if not rows:
-                await self._forget_intention(unlist)
-                break
-            for field in rows:
-                await self._unlist_row(peer_id, sequence, key_of_field(field))
-            await self._client.hdel(unlist, *rows)
-            done += len(rows)
-        return done
-
-    async def _some_rows(self, unlist: str, count: int) -> list[bytes]:
-        _, found = await self._client.hscan(unlist, 0, count=count)
-        return [bytes(field) for field in found]
-
-    async def _forget_intention(self, unlist: str) -> None:
-        """Forgets a key that is not there, unless its script may still run."""
-        now = await self.now_millis()
-        until = await self._client.zscore(keys.UNLISTING, unlist)
-        if until is not None and (until < now or await self._has_run(unlist)):
-            await self._client.zrem(keys.UNLISTING, unlist)
-
-    async def _has_run(self, unlist: str) -> bool:
-        """Whether the script that would make the key is over: its caller forgets it right away when it is."""
-        peer_id, sequence = _parts_of(unlist)
-        floor = await self._client.hget(keys.peer(peer_id), "floor")
-        return floor is not None and int(floor) >= sequence
-
-    async def _unlist_row(self, peer_id: PeerId, sequence: int, row: RowKey) -> None:
-        holders, name = keys.holders(row.content_id), keys.name(row.name)
-        seen = await self._client.hget(name, row.content_id.raw)
-        field = holder_field(peer_id, row.name)
-        gone = await self._scripts["unlist_holder"]([holders], [field, fence(sequence)])
-        if gone and seen is not None and not await self._has_holder(holders, row):
-            await self._scripts["unlist_name"](
-                [name, keys.names(keys.shard_of(row.name))], [row.content_id.raw, seen, row.name]
+            left, *fields = await self._scripts["gone_rows"](
+                [keys.peer(peer_id), keys.table(peer_id), intention.unlist],
+                [intention.number, min(BATCH_ROWS, limit - done)],
             )
+            if left < 0:
+                # The push goes on; or its registry died, and the peer's next push or its end will tell.
+                await self.extend(intention)
+                return done, False
+            if left == 0:
+                return done, True
+            if fields:
+                await self._unlist_rows(intention, [key_of_field(bytes(field)) for field in fields])
+                await self._client.hdel(intention.unlist, *fields)
+            done += len(fields)
+        return done, False
 
-    async def _has_holder(self, holders: str, row: RowKey) -> bool:
-        """Whether somebody else has the content under that name, as far as hints go."""
-        wanted = b"\0" + row.name.encode()
-        cursor = 0
-        for _ in range(SCAN_PAGES):
-            cursor, found = await self._client.hscan(holders, cursor, count=500)
-            if any(bytes(field).endswith(wanted) for field in found):
-                return True
-            if cursor == 0:
-                return False
-        return True
+    async def _unlist_rows(self, intention: Intention, rows: list[RowKey]) -> None:
+        """Entries are read first, then holders are taken away, then entries without holders: see `writer`, case 4."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for row in rows:
+                pipe.hget(keys.name(row.name), row.content_id.raw)
+            seen = await pipe.execute()
+        async with self._client.pipeline(transaction=False) as pipe:
+            for row in rows:
+                await self._scripts["unlist_holder"](
+                    [keys.holders(row.content_id), keys.called(row.content_id)],
+                    [holder_field(intention.peer_id, row.name), fence(intention.number), row.name],
+                    client=pipe,
+                )
+            unheld = await pipe.execute()
+        orphans = [(row, value) for row, value, gone in zip(rows, seen, unheld, strict=True) if gone and value]
+        async with self._client.pipeline(transaction=False) as pipe:
+            for row, value in orphans:
+                await self._scripts["unlist_name"](
+                    [keys.name(row.name), keys.names(keys.shard_of(row.name))],
+                    [row.content_id.raw, value, row.name],
+                    client=pipe,
+                )
+            await pipe.execute()
 
 
-def _parts_of(unlist: str) -> tuple[PeerId, int]:
-    """Peer id and sequence number of an `unlist` key."""
-    head, _, token = unlist.rpartition(":")
-    peer_id = head[head.index("{") + 1 : head.rindex("}")]
-    return PeerId(peer_id), int(token.partition("-")[0])
+def _digits(score: float) -> str:
+    """A score as Redis spells it; all of ours are whole milliseconds."""
+    return str(int(score))

@@ -6,15 +6,24 @@ from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
 NAMES = (
-    "register",
-    "heartbeat",
+    "announce",
+    "begin",
     "commit",
+    "extend",
+    "forget",
+    "give_up",
+    "gone_rows",
+    "heartbeat",
+    "lease_over",
     "leave",
     "list_holder",
     "list_name",
+    "overdue",
+    "register",
+    "renew",
+    "stage",
     "unlist_holder",
     "unlist_name",
-    "lease_over",
 )
 
 

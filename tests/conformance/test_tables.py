@@ -1,0 +1,164 @@
+"""Pushes: whole or not at all, on the revision they say, and only by the owner of the lease."""
+
+import pytest
+
+from minga_core.errors import RegisterAgainError, TableRevisionMismatchError
+from minga_core.ids import Generation, PeerId
+from minga_core.records import HoldingState
+from tests.conformance.harness import SHORT, Harness, row
+
+
+async def test_a_whole_push_replaces_the_table(directory: Harness) -> None:
+    """Rows that are not in the new table are gone, those in both stay."""
+    await directory.register("a")
+    await directory.push("a", [row("old"), row("both")])
+    await directory.push("a", [row("both"), row("new")], revision=2)
+    assert await directory.names() == ["both", "new"]
+    assert await directory.holders("old") == {}
+    record = await directory.reader.get_peer(PeerId("a"))
+    assert (record.table_revision, record.file_count) == (2, 2)
+
+
+async def test_a_change_adds_replaces_and_removes(directory: Harness) -> None:
+    """A change touches the rows it names and no other."""
+    await directory.register("a")
+    await directory.push("a", [row("gone"), row("kept"), row("grown", partial=True)])
+    await directory.change("a", [row("new"), row("grown")], [row("gone").key, row("never").key])
+    assert await directory.names() == ["grown", "kept", "new"]
+    grown = (await directory.reader.find(row("grown").key.name))[0]
+    assert grown.holders[0].state is HoldingState.COMPLETE
+    assert await directory.beat("a", revision=2) == "ok"
+    assert (await directory.reader.get_peer(PeerId("a"))).file_count == 3
+
+
+async def test_two_contents_under_one_name_are_two_rows(directory: Harness) -> None:
+    """A peer may hold an old content and a part of the new one under the same name."""
+    await directory.register("a")
+    await directory.push("a", [row("x", "v1", published=1), row("x", "v2", published=2, partial=True)])
+    versions = await directory.reader.find(row("x").key.name)
+    assert [(version.published_ns, version.complete_count, version.partial_count) for version in versions] == [
+        (2, 0, 1),
+        (1, 1, 0),
+    ]
+    await directory.change("a", [row("x", "v2", published=2)], [row("x", "v1").key])
+    versions = await directory.reader.find(row("x").key.name)
+    assert [(version.published_ns, version.complete_count) for version in versions] == [(2, 1)]
+
+
+async def test_nothing_is_visible_before_the_commit(directory: Harness) -> None:
+    """Answers show the old table until the commit."""
+    await directory.register("a")
+    await directory.push("a", [row("old")])
+    begun = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=2)
+    async with begun as push:
+        await push.put([row("new")])
+        assert await directory.holders("new") == {}
+        assert await directory.holders("old") != {}
+        assert await push.commit() == 2
+    assert await directory.holders("new") != {}
+    assert await directory.holders("old") == {}
+
+
+async def test_a_push_that_breaks_leaves_the_old_table(directory: Harness) -> None:
+    """Leaving the push without a commit discards it, and its names do not stay in the catalogue."""
+    await directory.register("a")
+    await directory.push("a", [row("old")])
+    begun = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=2)
+    async with begun as push:
+        await push.put([row("new")])
+    assert await directory.beat("a", revision=1) == "ok"
+    assert await directory.holders("old") != {}
+    await directory.push("a", [row("old")], revision=3)
+    await directory.until_names(["old"])
+
+
+async def test_a_push_of_nothing_is_an_empty_table(directory: Harness) -> None:
+    """A peer that shares nothing says so with an empty push."""
+    await directory.register("a")
+    await directory.push("a", [row("x")])
+    await directory.push("a", [], revision=2)
+    assert await directory.names() == []
+    assert await directory.beat("a", revision=2) == "ok"
+    assert (await directory.reader.get_peer(PeerId("a"))).file_count == 0
+
+
+async def test_a_row_put_twice_is_taken_once(directory: Harness) -> None:
+    """The last of two rows with one key counts."""
+    await directory.register("a")
+    await directory.push("a", [row("x", partial=True), row("x")])
+    assert (await directory.reader.find(row("x").key.name))[0].complete_count == 1
+    assert (await directory.reader.get_peer(PeerId("a"))).file_count == 1
+
+
+async def test_instants_before_1970_are_kept(directory: Harness) -> None:
+    """File systems and archives give such times; they are no reason to refuse a table."""
+    old = row("old", published=-5)
+    await directory.register("a")
+    await directory.push("a", [old, row("old", "v2", published=5), row("old", "v3", published=-9)])
+    versions = await directory.reader.find(old.key.name)
+    assert [version.published_ns for version in versions] == [5, -5, -9]
+    assert (await directory.reader.list_names()).entries[0].published_ns == 5
+
+
+async def test_a_change_on_another_revision_is_refused(directory: Harness) -> None:
+    """Then nothing changes, and the peer knows to push the whole table."""
+    await directory.register("a")
+    await directory.push("a", [row("x")], revision=4)
+    with pytest.raises(TableRevisionMismatchError):
+        await directory.change("a", [row("y")], base=3)
+    assert await directory.holders("y") == {}
+    assert await directory.beat("a", revision=4) == "ok"
+
+
+async def test_a_change_before_any_table_is_refused(directory: Harness) -> None:
+    """There is nothing to change, not even revision 0."""
+    await directory.register("a")
+    with pytest.raises(TableRevisionMismatchError):
+        await directory.change("a", [row("y")], base=0)
+
+
+async def test_a_push_without_a_lease_is_told_to_register_again(directory: Harness) -> None:
+    """Unknown, ended, and not yet registered generations may not push."""
+    with pytest.raises(RegisterAgainError):
+        await directory.push("a", [row("x")])
+    await directory.register("a", ttl=SHORT)
+    with pytest.raises(RegisterAgainError):
+        await directory.push("a", [row("x")], 2)
+    await directory.let_end("a")
+    with pytest.raises(RegisterAgainError):
+        await directory.push("a", [row("x")])
+    await directory.settle()
+    await directory.until_names([])
+
+
+async def test_a_lease_that_ends_during_a_push_ends_the_push(directory: Harness) -> None:
+    """Even when the peer has registered again meanwhile: what was staged may have been reaped."""
+    await directory.register("a", ttl=SHORT)
+    begun = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=2)
+    async with begun as push:
+        await push.put([row("x")])
+        await directory.let_end("a")
+        await directory.settle()
+        await directory.register("a")
+        with pytest.raises((RegisterAgainError, TableRevisionMismatchError)):
+            await push.commit()
+    await directory.until_names([])
+    await directory.push("a", [row("x")])
+    assert await directory.names() == ["x"]
+    assert await directory.holders("x") != {}
+
+
+async def test_of_two_pushes_at_once_the_table_is_one_of_them(directory: Harness) -> None:
+    """A push that was retried elsewhere while the first still runs never mixes with it."""
+    await directory.register("a")
+    first = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+    second = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+    async with first as one, second as other:
+        await one.put([row("x"), row("first")])
+        await other.put([row("x"), row("second")])
+        await other.commit()
+        with pytest.raises(TableRevisionMismatchError):
+            await one.commit()
+    await directory.settle()
+    await directory.until_names(["second", "x"])
+    assert list((await directory.holders("x")).values()) == [["a"]]
