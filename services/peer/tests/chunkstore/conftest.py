@@ -1,6 +1,7 @@
 """A store on a folder of its own, and what its tests ask of it."""
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,6 +31,12 @@ async def eventually(holds: Callable[[], object], what: str) -> None:
                 await asyncio.sleep(0.005)
     except TimeoutError:
         pytest.fail(f"not within {LIMIT_SECONDS} s: {what}")
+
+
+def open_files() -> list[str]:
+    """What this process has open."""
+    links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return [os.readlink(link) for link in links if os.path.lexists(link)]
 
 
 def noise(size_bytes: int, seed: int = 1) -> bytes:

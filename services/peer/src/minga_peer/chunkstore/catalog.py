@@ -1,5 +1,7 @@
 """What is shared now: files by name and by content, and the rows that changed, told in batches."""
 
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from minga_core.ids import ContentId
@@ -21,6 +23,7 @@ class Catalog:
         self._partial: dict[RowKey, FileRow] = {}
         self._listeners: list[Callable[[RowsChanged], None]] = []
         self._gone_listeners: list[Callable[[IndexedFile], None]] = []
+        self._folders: Counter[str] = Counter()
         self.shared_bytes = 0
 
     def listen(self, callback: Callable[[RowsChanged], None]) -> None:
@@ -40,6 +43,15 @@ class Catalog:
         """Some complete file with that content."""
         names = self._names.get(content_id)
         return self.files[next(iter(names))] if names else None
+
+    def at(self, path: str) -> IndexedFile | None:
+        """The file with exactly that path."""
+        file = self.files.get(Name(unicodedata.normalize("NFC", path)))
+        return file if file is not None and file.path == path else None
+
+    def is_folder(self, path: str) -> bool:
+        """Whether files are shared below that path."""
+        return path in self._folders
 
     def change(
         self,
@@ -86,6 +98,7 @@ class Catalog:
     def _put_in(self, file: IndexedFile) -> None:
         self.files[file.name] = file
         self._names.setdefault(file.content_id, set()).add(file.name)
+        self._folders.update(folders_of(file.path))
         self.shared_bytes += file.stamp.size_bytes
 
     def _take_out(self, name: Name) -> IndexedFile | None:
@@ -96,6 +109,10 @@ class Catalog:
         names.discard(name)
         if not names:
             del self._names[file.content_id]
+        for folder in folders_of(file.path):
+            self._folders[folder] -= 1
+            if not self._folders[folder]:
+                del self._folders[folder]
         self.shared_bytes -= file.stamp.size_bytes
         return file
 
@@ -105,6 +122,12 @@ class Catalog:
             changed = RowsChanged(tuple(put[start:end]), tuple(remove[start:end]))
             for listener in self._listeners:
                 listener(changed)
+
+
+def folders_of(path: str) -> Iterator[str]:
+    """The folders above a path: `a/b` and `a` of `a/b/c`."""
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def key_of(file: IndexedFile) -> RowKey:

@@ -8,7 +8,6 @@ import asyncio
 import errno
 import logging
 import os
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -96,7 +95,7 @@ class HashQueue:
         self._changed = asyncio.Event()
         self._jobs: set[asyncio.Task[None]] = set()
         self._large_jobs = 0
-        self._hashing: Counter[Name] = Counter()
+        self._hashing: dict[Name, list[FoundFile]] = {}
 
     def __len__(self) -> int:
         return len(self._small.due) + len(self._large.due) + len(self._hashing)
@@ -104,6 +103,10 @@ class HashQueue:
     def __contains__(self, name: Name) -> bool:
         """Whether that name waits or is being hashed."""
         return name in self._small.due or name in self._large.due or name in self._hashing
+
+    def is_hashing(self, found: FoundFile) -> bool:
+        """Whether that very state of the file is being hashed now."""
+        return found in self._hashing.get(found.name, ())
 
     def put(self, found: FoundFile, due: float) -> None:
         """Takes a file that is to be hashed at that monotonic time; a second time for one name replaces the first."""
@@ -147,20 +150,25 @@ class HashQueue:
         return False
 
     def _start(self, work: Callable[[list[FoundFile]], Awaitable[None]], batch: list[FoundFile]) -> None:
-        self._hashing.update(found.name for found in batch)
+        for found in batch:
+            self._hashing.setdefault(found.name, []).append(found)
 
         async def counted() -> None:
             try:
                 await work(batch)
             finally:
-                for found in batch:
-                    self._hashing[found.name] -= 1
-                    if not self._hashing[found.name]:
-                        del self._hashing[found.name]
+                self._hashing_ended(batch)
 
         job = asyncio.create_task(counted(), name="hash-batch")
         self._jobs.add(job)
         job.add_done_callback(self._job_ended)
+
+    def _hashing_ended(self, batch: list[FoundFile]) -> None:
+        for found in batch:
+            states = self._hashing[found.name]
+            states.remove(found)
+            if not states:
+                del self._hashing[found.name]
 
     def _job_ended(self, job: "asyncio.Task[None]") -> None:
         self._jobs.discard(job)

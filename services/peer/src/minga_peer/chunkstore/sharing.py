@@ -14,7 +14,7 @@ from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name, parse_name
 from minga_core.records import RowKey
-from minga_peer.chunkstore.catalog import Catalog
+from minga_peer.chunkstore.catalog import Catalog, folders_of
 from minga_peer.chunkstore.disk import DiskPool, run_to_end
 from minga_peer.chunkstore.hash_queue import Hashed, HashQueue
 from minga_peer.chunkstore.index import Index, IndexedFile
@@ -229,26 +229,24 @@ class Sharing:
     async def _look_at(self, paths: set[str]) -> None:
         """Paths that changed: files, folders, or things gone."""
         stamps = await self._look(sorted(paths))
-        others: set[str] = set()
         for path, stamp in stamps.items():
             if path in self._placing:
                 continue
-            if stamp is None:
-                others.add(path)
-            else:
+            if stamp is not None:
                 self._file_changed(path, stamp)
-        if others:
-            await self._folders_changed(others)
+            else:
+                self.problems.pop(path, None)
+                await self._take_scan(await self._disk.run(self._root.scan, path))
+        await self._forget([file.name for path in paths if (file := self._catalog.at(path)) is not None])
+        folders = {path for path in paths if self._catalog.is_folder(path)}
+        if folders:
+            files = list(self._catalog.files.values())
+            await self._forget(await self._disk.run(_below, files, folders))
 
-    async def _folders_changed(self, paths: set[str]) -> None:
-        for path in paths:
-            self.problems.pop(path, None)
-            scan = await self._disk.run(self._root.scan, path)
-            for refused, line in scan.problems.items():
-                note_problem(self.problems, refused, line)
-            await self._compare(scan)
-        files = list(self._catalog.files.values())
-        await self._forget(await self._disk.run(_at_or_below, files, paths))
+    async def _take_scan(self, scan: Scan) -> None:
+        for path, line in scan.problems.items():
+            note_problem(self.problems, path, line)
+        await self._compare(scan)
 
     def _file_changed(self, path: str, stamp: Stamp) -> None:
         try:
@@ -266,7 +264,8 @@ class Sharing:
         if shared is not None and shared.path == path:
             # Reads of it would be refused already.
             self._catalog.change(remove=[found.name])
-        self._queue.put(found, self._quiet_at())
+        if not self._queue.is_hashing(found):
+            self._queue.put(found, self._quiet_at())
 
     def _quiet_at(self) -> float:
         """When a file that changed just now will have been quiet."""
@@ -341,13 +340,6 @@ class Sharing:
         await run_to_end(self._index.thread, work, *arguments)
 
 
-def _at_or_below(files: list[IndexedFile], paths: set[str]) -> list[Name]:
-    """Names of the files that have one of those paths, or are in a folder that has."""
-    return [file.name for file in files if any(above in paths for above in _with_parents(file.path))]
-
-
-def _with_parents(path: str) -> Iterator[str]:
-    """`a/b/c`, `a/b`, `a`."""
-    while path:
-        yield path
-        path = path.rpartition("/")[0]
+def _below(files: list[IndexedFile], folders: set[str]) -> list[Name]:
+    """Names of the files that are in one of those folders."""
+    return [file.name for file in files if not folders.isdisjoint(folders_of(file.path))]
