@@ -176,7 +176,8 @@ class FakeDaemon(ControlServiceServicer):
             return
         yield self._step(pb.DOWNLOAD_PHASE_FETCHING, data, len(data) // 2)
         if self.hang:
-            context.add_callback(self.cancelled.set)
+            if not context.add_callback(self.cancelled.set):  # cancelled already
+                self.cancelled.set()
             self.cancelled.wait(20)
             return
         path.parent.mkdir(parents=True, exist_ok=True)

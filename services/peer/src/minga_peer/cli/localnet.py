@@ -262,10 +262,11 @@ class LocalNetwork:
                         raise self.failed.result()
                     await asyncio.sleep(READY_POLL_SECONDS)
         except TimeoutError:
-            late = next(peer for peer in self.peers if peer.peer_id not in listed)
-            raise UnavailableError(
-                f"not ready within {limit.seconds} s: the locator does not list {late.peer_id}{late.process.tail()}"
-            ) from None
+            late = [peer for peer in self.peers if peer.peer_id not in listed]
+            words = (
+                f"list {late[0].peer_id}{late[0].process.tail(1)}" if late else f"answer{self.locator.process.tail(1)}"
+            )
+            raise UnavailableError(f"not ready within {limit.seconds} s: the locator does not {words}") from None
 
     def _processes(self) -> list[LocalProcess]:
         services = [self.registry, self.locator, *self.peers]

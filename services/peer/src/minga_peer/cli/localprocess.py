@@ -139,12 +139,12 @@ class LocalProcess:
         await self.wait()
         await self.start()
 
-    def tail(self) -> str:
+    def tail(self, line_count: int = TAIL_LINES) -> str:
         """The end of its log as `: words` on one line, empty when there is none. Reads at most 4 KiB."""
         try:
             with self.log_path.open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
-                lines = log.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
+                lines = log.read().decode(errors="replace").splitlines()[-line_count:]
         except OSError:
             return ""
         said = " | ".join(filter(None, ("".join(filter(str.isprintable, line)).strip() for line in lines)))
