@@ -50,11 +50,11 @@ def newest_first(versions: Iterable[Version]) -> list[Version]:
     return sorted(versions, key=lambda version: (-version.published_ns, version.content_id))
 
 
-def placement_order(roomy: Sequence[PeerRecord], start: int) -> Iterator[PeerRecord]:
-    """Peers with room (in order of their ids) as round robin asks them when the cursor stands at `start`."""
-    turn = start % len(roomy) if roomy else 0
-    yield from roomy[turn:]
-    yield from roomy[:turn]
+def placement_order(living: Sequence[PeerRecord], start: int) -> Iterator[PeerRecord]:
+    """Peers (in order of their ids) as round robin asks them when the cursor stands at `start`."""
+    turn = start % len(living) if living else 0
+    yield from living[turn:]
+    yield from living[:turn]
 
 
 def merge_found(best: dict[PeerId, Found], found: Iterable[Found]) -> None:

@@ -209,17 +209,19 @@ class MemoryDirectory:
     ) -> Sequence[PeerRecord]:
         """See DirectoryReader."""
         self._check()
-        roomy = [record for record in self._living() if record.info.free_bytes >= size_bytes + margin_bytes]
         start = self._cursor
         self._cursor += replicas
         chosen: list[PeerRecord] = []
-        for record in placement_order(roomy, start):
+        asked = 0
+        for record in placement_order(list(self._living()), start):
             if len(chosen) == replicas:
                 break
-            if self._holds(record.info.peer_id, name, content_id):
-                self._cursor += 1
-            else:
+            asked += 1
+            roomy = record.info.free_bytes >= size_bytes + margin_bytes
+            if roomy and not self._holds(record.info.peer_id, name, content_id):
                 chosen.append(record)
+        if len(chosen) == replicas:
+            self._cursor += asked - replicas
         return chosen
 
     async def stats(self) -> DirectoryStats:
@@ -272,10 +274,10 @@ class MemoryDirectory:
         return found
 
     def _holds(self, peer_id: PeerId, name: Name, content_id: ContentId | None) -> bool:
-        if content_id is None:
-            return any(peer_id in hint.holders for hint in self._hints.get(name, {}).values())
-        names = self._names_of.get(content_id, ())
-        return any(peer_id in self._hints[other][content_id].holders for other in names)
+        return any(
+            key.name == name if content_id is None else key.content_id == content_id
+            for key in self._leases[peer_id].table
+        )
 
     def _entry(self, name: Name) -> CatalogueEntry:
         hints = self._hints[name]

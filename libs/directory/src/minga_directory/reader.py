@@ -9,7 +9,7 @@ import heapq
 import random
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from itertools import islice
+from itertools import takewhile
 
 from minga_core.errors import MingaError, PeerNotFoundError
 from minga_core.ids import Address, ContentId, Generation, PeerId
@@ -17,18 +17,25 @@ from minga_core.names import Name
 from minga_core.records import PeerInfo, RowKey
 from minga_directory import keys
 from minga_directory.answers import Found, merge_found, newest_first, version_of
-from minga_directory.codec import HolderHint, VersionHint, holder_hint, row_facts, row_field, version_hint
+from minga_directory.codec import HolderHint, holder_hint, row_facts, row_field, version_hint
 from minga_directory.connection import Client, ping, store_errors
 from minga_directory.ports import CatalogueEntry, CataloguePage, DirectoryStats, PeerRecord, Version
 from minga_directory.search import name_matcher
 
 MAX_VERSIONS = 32
 """Versions of a name that are looked at."""
+MAX_VERSIONS_READ = 1_000
+"""Versions of a name that the newest are chosen among."""
 SAMPLE_HOLDERS = 100
-"""Holders of a content that are checked; of more, a random sample stands for all."""
+"""Holders of a content that are checked; of more, a random sample stands for all, and counts are estimates."""
+HOLDERS_A_PAGE = 1_000
+MAX_HOLDER_PAGES = 50
+"""Pages that are read to find the holders under a rare name of a content with more holders than are sampled."""
 MAX_SCANNED_NAMES = 10_000
 """Names that one page of a search reads."""
-NAMES_A_READ = 1000
+NAMES_A_READ = 1_000
+_SHARD_SLACK = 8
+"""Names read of each shard above its even part of a page, so that most pages need one reading."""
 MAX_NAMES_OF_CONTENT = 100
 PLACEMENT_PAGE = 64
 MAX_PEERS_IN_STATS = 20_000
@@ -52,9 +59,8 @@ class RedisDirectoryReader:
     ) -> Sequence[Version]:
         """See DirectoryReader."""
         with store_errors():
-            hints = await self._version_hints(name)
-            wanted = [hint for hint in hints if content_id in (None, hint.content_id)]
-            versions = await asyncio.gather(*(self._version(name, hint.content_id, max_holders) for hint in wanted))
+            wanted = await self._newest_contents(name) if content_id is None else [content_id]
+            versions = await asyncio.gather(*(self._version(name, content, max_holders) for content in wanted))
         return newest_first(version for version in versions if version is not None)
 
     async def find_content(
@@ -64,41 +70,63 @@ class RedisDirectoryReader:
         with store_errors():
             hints, scale = await self._holder_hints(content_id)
             found = await self._checked(hints, content_id)
+            names = await self._names_of(content_id)
         if not found:
             return None, ()
-        names = sorted({hint.name for hint, _ in found})
         by_peer: dict[PeerId, Found] = {}
         merge_found(by_peer, (one for _, one in found))
         version = version_of(content_id, list(by_peer.values()), max_holders, self._rng, scale=scale)
-        return version, names[:MAX_NAMES_OF_CONTENT]
+        checked = {hint.name for hint, _ in found}
+        # Of a sample, names that were not met may still be held; of all holders, they are not.
+        return version, sorted(checked if scale == 1 else checked.union(names))[:MAX_NAMES_OF_CONTENT]
 
-    async def _version_hints(self, name: Name) -> list[VersionHint]:
+    async def _newest_contents(self, name: Name) -> list[ContentId]:
+        """The newest versions of a name, as hints tell; of very many, among as many as may be read."""
         key = keys.name(name)
-        if await self._client.hlen(key) <= MAX_VERSIONS:
-            fields = await self._client.hgetall(key)
-        else:
-            _, fields = await self._client.hscan(key, 0, count=MAX_VERSIONS)
-        hints = (version_hint(bytes(field), bytes(value)) for field, value in fields.items())
-        return [hint for hint in islice(hints, MAX_VERSIONS) if hint is not None]
+        flat = await self._client.hrandfield(key, MAX_VERSIONS_READ, withvalues=True) or []
+        hints = [version_hint(bytes(field), bytes(value)) for field, value in zip(flat[::2], flat[1::2], strict=True)]
+        known = [hint for hint in hints if hint is not None]
+        known.sort(key=lambda hint: -hint.published_ns)
+        return [hint.content_id for hint in known[:MAX_VERSIONS]]
+
+    async def _names_of(self, content_id: ContentId) -> list[Name]:
+        """What a content is called, as hints tell; of very many names a random choice."""
+        names = await self._client.hrandfield(keys.called(content_id), MAX_NAMES_OF_CONTENT) or []
+        return [Name(bytes(name).decode()) for name in names]
 
     async def _version(self, name: Name, content_id: ContentId, max_holders: int) -> Version | None:
-        hints, scale = await self._holder_hints(content_id)
-        found = await self._checked([hint for hint in hints if hint.name == name], content_id)
+        hints, scale = await self._holder_hints(content_id, name)
+        found = await self._checked(hints, content_id)
         if not found:
             return None
         return version_of(content_id, [one for _, one in found], max_holders, self._rng, scale=scale)
 
-    async def _holder_hints(self, content_id: ContentId) -> tuple[list[HolderHint], float]:
-        """Who is said to have a content, and how many each of them stands for."""
+    async def _holder_hints(self, content_id: ContentId, name: Name | None = None) -> tuple[list[HolderHint], float]:
+        """Who is said to have a content (under that name), and how many each of them stands for."""
         key = keys.holders(content_id)
-        count = await self._client.hlen(key)
+        count = int(await self._client.hlen(key))
+        named = count if name is None else int(await self._client.hget(keys.called(content_id), name) or 0)
         if count <= SAMPLE_HOLDERS:
             pairs = list((await self._client.hgetall(key)).items())
-        else:
-            flat = await self._client.hrandfield(key, SAMPLE_HOLDERS, withvalues=True)
+        elif 2 * named >= count:
+            flat = await self._client.hrandfield(key, SAMPLE_HOLDERS, withvalues=True) or []
             pairs = list(zip(flat[::2], flat[1::2], strict=True))
-        hints = [holder_hint(bytes(field), bytes(value)) for field, value in pairs]
-        return [hint for hint in hints if hint is not None], max(1.0, count / SAMPLE_HOLDERS)
+        else:
+            pairs = await self._scanned_holders(key, name or Name(""), min(named, SAMPLE_HOLDERS))
+        known = [hint for field, value in pairs if (hint := holder_hint(bytes(field), bytes(value))) is not None]
+        hints = [hint for hint in known if name in (None, hint.name)]
+        return hints, max(1.0, named / max(1, len(hints)))
+
+    async def _scanned_holders(self, key: str, name: Name, wanted: int) -> list[tuple[bytes, bytes]]:
+        """Holders under one of many names of a content, where a random sample might miss them all."""
+        found: list[tuple[bytes, bytes]] = []
+        cursor = 0
+        for _ in range(MAX_HOLDER_PAGES):
+            cursor, page = await self._client.hscan(key, cursor, count=HOLDERS_A_PAGE)
+            found += [pair for pair in page.items() if bytes(pair[0]).endswith(b"\0" + name.encode())]
+            if cursor == 0 or len(found) >= wanted:
+                break
+        return found[:SAMPLE_HOLDERS]
 
     async def _checked(self, hints: Sequence[HolderHint], content_id: ContentId) -> list[tuple[HolderHint, Found]]:
         """Those hints whose lease lives and whose table has the row."""
@@ -127,46 +155,45 @@ class RedisDirectoryReader:
         """See DirectoryReader."""
         matches = name_matcher(query)
         found: list[Name] = []
-        last = after
-        scanned = 0
+        last, scanned, more = after, 0, True
         with store_errors():
-            while len(found) < limit and scanned < MAX_SCANNED_NAMES:
-                batch_size = min(NAMES_A_READ, limit if not query else NAMES_A_READ)
-                batch = await self._names_after(prefix, last, batch_size)
-                for name in batch:
-                    scanned += 1
-                    last = name
-                    if matches(name):
-                        found.append(name)
-                        if len(found) == limit:
-                            break
-                if len(batch) < batch_size:
-                    at_end = not batch or last == batch[-1]
-                    return CataloguePage(await self._entries(found), "" if at_end else last)
-            return CataloguePage(await self._entries(found), last)
+            # One more than asked for tells whether this is the end.
+            while more and len(found) <= limit and scanned < MAX_SCANNED_NAMES:
+                batch, more = await self._names_after(prefix, last, NAMES_A_READ if query else limit + 1)
+                found += filter(matches, batch)
+                scanned += len(batch)
+                last = batch[-1] if batch else last
+            if len(found) > limit:
+                found, last, more = found[:limit], found[limit - 1], True
+            return CataloguePage(await self._entries(found), last if more else "")
 
-    async def _names_after(self, prefix: str, after: str, count: int) -> list[Name]:
-        """The next names of all shards in byte order."""
+    async def _names_after(self, prefix: str, after: str, wanted: int) -> tuple[list[Name], bool]:
+        """About the next `wanted` names of all shards in byte order, and whether there may be more."""
         start = b"[" + prefix.encode() if after < prefix or not after else b"(" + after.encode()
         # 0xff is in no UTF-8: every name that begins with the prefix is below.
         end = b"[" + prefix.encode() + b"\xff" if prefix else b"+"
+        count = wanted // keys.NAME_SHARDS + _SHARD_SLACK
         async with self._client.pipeline(transaction=False) as pipe:
             for shard in range(keys.NAME_SHARDS):
-                pipe.zrangebylex(keys.names(shard), start or b"-", end, start=0, num=count)
+                pipe.zrangebylex(keys.names(shard), start, end, start=0, num=count)
             shards = await pipe.execute()
+        # A shard that gave all it was asked for may have names between its last one and those of others.
+        horizon = min((shard[-1] for shard in shards if len(shard) == count), default=None)
         merged = heapq.merge(*shards)
-        return [Name(bytes(name).decode()) for name in islice(merged, count)]
+        names = merged if horizon is None else takewhile(lambda name: name <= horizon, merged)
+        return [Name(bytes(name).decode()) for name in names], horizon is not None
 
     async def _entries(self, names: Sequence[Name]) -> list[CatalogueEntry]:
         if not names:
             return []
         async with self._client.pipeline(transaction=False) as pipe:
             for name in names:
-                pipe.hgetall(keys.name(name))
+                pipe.hrandfield(keys.name(name), MAX_VERSIONS_READ, withvalues=True)
             answers = await pipe.execute()
         entries = []
-        for name, fields in zip(names, answers, strict=True):
-            hints = [version_hint(bytes(field), bytes(value)) for field, value in fields.items()]
+        for name, flat in zip(names, answers, strict=True):
+            fields = zip(flat[::2], flat[1::2], strict=True) if flat else ()
+            hints = [version_hint(bytes(field), bytes(value)) for field, value in fields]
             known = [hint for hint in hints if hint is not None]
             if known:
                 newest = min(known, key=lambda hint: (-hint.published_ns, hint.content_id))
@@ -217,23 +244,35 @@ class RedisDirectoryReader:
     ) -> Sequence[PeerRecord]:
         """See DirectoryReader."""
         chosen: list[PeerRecord] = []
+        asked = 0
         with store_errors():
-            count = await self._client.zcard(keys.PEERS)
+            count = int(await self._client.zcard(keys.PEERS))
             if count == 0:
                 return []
-            cursor = await self._client.incrby(keys.CURSOR, replicas)
-            start = (cursor - replicas) % count
-            for offset in range(0, count, PLACEMENT_PAGE):
-                ids = await self._ids_from(start + offset, min(PLACEMENT_PAGE, count - offset), count)
-                roomy = [peer for peer in await self._living(ids) if peer.info.free_bytes >= size_bytes + margin_bytes]
-                chosen += await self._without_holders(roomy, name, content_id)
-                if len(chosen) >= replicas:
-                    break
-        return chosen[:replicas]
+            start = int(await self._client.incrby(keys.CURSOR, replicas)) - replicas
+            while len(chosen) < replicas and asked < count:
+                ids = await self._ids_from((start + asked) % count, min(PLACEMENT_PAGE, count - asked))
+                fit = await self._fit(ids, size_bytes + margin_bytes, name, content_id)
+                for peer_id in ids:
+                    asked += 1
+                    if peer_id in fit:
+                        chosen.append(fit[peer_id])
+                    if len(chosen) == replicas:
+                        break
+            if len(chosen) == replicas < asked:
+                # Past those that were skipped too: else whoever comes after them would be chosen twice as often.
+                await self._client.incrby(keys.CURSOR, asked - replicas)
+        return chosen
 
-    async def _ids_from(self, rank: int, wanted: int, count: int) -> list[PeerId]:
+    async def _fit(
+        self, ids: Sequence[PeerId], wanted_bytes: int, name: Name, content_id: ContentId | None
+    ) -> dict[PeerId, PeerRecord]:
+        """Those of the peers that live, have room, and do not hold it."""
+        roomy = [peer for peer in await self._living(ids) if peer.info.free_bytes >= wanted_bytes]
+        return {peer.info.peer_id: peer for peer in await self._without_holders(roomy, name, content_id)}
+
+    async def _ids_from(self, rank: int, wanted: int) -> list[PeerId]:
         """Peer ids from a rank on, around the end."""
-        rank %= count
         members = await self._client.zrange(keys.PEERS, rank, rank + wanted - 1)
         if len(members) < wanted:
             members += await self._client.zrange(keys.PEERS, 0, wanted - len(members) - 1)
@@ -246,10 +285,9 @@ class RedisDirectoryReader:
         if not peers:
             return []
         if content_id is None:
-            rows = [RowKey(name, hint.content_id) for hint in await self._version_hints(name)]
+            rows = [RowKey(name, content) for content in await self._newest_contents(name)]
         else:
-            hints, _ = await self._holder_hints(content_id)
-            rows = [RowKey(known, content_id) for known in {hint.name for hint in hints} | {name}]
+            rows = [RowKey(known, content_id) for known in await self._names_of(content_id)]
         if not rows:
             return list(peers)
         async with self._client.pipeline(transaction=False) as pipe:

@@ -1,0 +1,186 @@
+"""What readers are told: versions and their holders, the catalogue, peers."""
+
+from minga_core.ids import ContentId
+from minga_core.names import Name
+from minga_core.records import HoldingState
+from tests.conformance.harness import SHORT, Harness, content, peer_ids, row, rows
+
+
+async def test_the_newest_published_version_comes_first(directory: Harness) -> None:
+    """Versions are in the order of their publishing, which the earliest holder tells."""
+    await directory.register("a")
+    await directory.register("b")
+    await directory.push("a", [row("x", "v1", published=10), row("x", "v2", published=30)])
+    await directory.push("b", [row("x", "v1", published=20)])
+    versions = await directory.reader.find(Name("x"))
+    assert [version.content_id for version in versions] == [content("v2"), content("v1")]
+    assert [version.published_ns for version in versions] == [30, 10]
+    assert peer_ids(versions[1]) == ["a", "b"]
+
+
+async def test_equal_publishing_times_are_ordered_by_content_id(directory: Harness) -> None:
+    """Every reader names the same default version."""
+    await directory.register("a")
+    await directory.push("a", [row("x", version) for version in ("v1", "v2", "v3")])
+    expected = sorted(content(version) for version in ("v1", "v2", "v3"))
+    assert [version.content_id for version in await directory.reader.find(Name("x"))] == expected
+    assert (await directory.reader.list_names()).entries[0].content_id == expected[0]
+
+
+async def test_a_content_id_pins_a_version(directory: Harness) -> None:
+    """Only that version is answered, and nothing when it does not have that name."""
+    await directory.register("a")
+    await directory.push("a", [row("x", "v1"), row("x", "v2"), row("y", "v3")])
+    assert [v.content_id for v in await directory.reader.find(Name("x"), content_id=content("v1"))] == [content("v1")]
+    assert await directory.reader.find(Name("x"), content_id=content("v3")) == []
+
+
+async def test_an_old_version_can_be_pinned_among_many(directory: Harness) -> None:
+    """A name with very many versions answers the newest of them, and any one by its content id."""
+    await directory.register("a")
+    await directory.push("a", [row("x", f"v{number}", published=number) for number in range(200)])
+    newest = (await directory.reader.find(Name("x")))[0]
+    assert newest.content_id == content("v199")
+    assert len(await directory.reader.find(Name("x"), content_id=content("v0"))) == 1
+
+
+async def test_unknown_names_and_contents_have_no_versions(directory: Harness) -> None:
+    """Not found is an empty answer, no error."""
+    assert await directory.reader.find(Name("nothing")) == []
+    assert await directory.reader.find_content(ContentId(bytes(32))) == (None, ())
+
+
+async def test_complete_holders_come_first_when_there_are_too_many(directory: Harness) -> None:
+    """A sample is of the size asked for and prefers complete holders; counts are of all."""
+    for number in range(10):
+        await directory.register(f"p{number}")
+        await directory.push(f"p{number}", [row("x", partial=number >= 4)])
+    version = (await directory.reader.find(Name("x"), max_holders=5))[0]
+    assert (version.complete_count, version.partial_count, len(version.holders)) == (4, 6, 5)
+    assert [holder.state for holder in version.holders[:4]] == [HoldingState.COMPLETE] * 4
+    everybody = (await directory.reader.find(Name("x"), max_holders=50))[0]
+    assert len(everybody.holders) == 10
+
+
+async def test_holders_come_in_random_order(directory: Harness) -> None:
+    """Downloaders spread over holders: each of them is the first one sooner or later."""
+    for peer_id in "abc":
+        await directory.register(peer_id)
+        await directory.push(peer_id, [row("x")])
+    firsts = {(await directory.reader.find(Name("x")))[0].holders[0].peer.info.peer_id for _ in range(100)}
+    assert firsts == {"a", "b", "c"}
+
+
+async def test_a_content_is_found_under_all_its_names(directory: Harness) -> None:
+    """Holders are merged over names, each once, complete if it is so under one of them."""
+    await directory.register("a")
+    await directory.register("b")
+    await directory.push("a", [row("x", partial=True), row("copy")])
+    await directory.push("b", [row("other")])
+    version, names = await directory.reader.find_content(content("v1"))
+    assert version is not None
+    assert (peer_ids(version), list(names)) == (["a", "b"], ["copy", "other", "x"])
+    assert (version.complete_count, version.partial_count) == (2, 0)
+
+
+async def test_a_rare_name_of_a_common_content_is_found(directory: Harness) -> None:
+    """Empty files are one content with very many names; sampling its holders must not lose one of the names."""
+    await directory.register("many")
+    await directory.push("many", [row(f"empty{number:04}") for number in range(1500)])
+    await directory.register("one")
+    await directory.push("one", [row("rare")])
+    assert [peer_ids(version) for version in await directory.reader.find(Name("rare"))] == [["one"]]
+    assert [peer_ids(version) for version in await directory.reader.find(Name("empty0777"))] == [["many"]]
+
+
+async def test_a_dead_holder_does_not_hide_living_ones(directory: Harness) -> None:
+    """Counts and answers are of the living, before any reaping."""
+    for peer_id, ttl in (("dead", SHORT), ("alive", SHORT * 1000)):
+        await directory.register(peer_id, ttl=ttl)
+        await directory.push(peer_id, [row("x", published=1 if peer_id == "dead" else 2)])
+    await directory.let_end("dead")
+    version = (await directory.reader.find(Name("x")))[0]
+    assert (peer_ids(version), version.complete_count, version.published_ns) == (["alive"], 1, 2)
+
+
+NAMES = sorted(
+    [f"data/{number:03}.bin" for number in range(60)]
+    + ["data", "data-set", "datb", "z/ö/日本.txt", "Z", "A Star*.txt", "ÄRGER.TXT", "𐍈"]
+)
+
+
+async def test_the_catalogue_is_paged_in_byte_order(directory: Harness) -> None:
+    """Pages of any size add up to all names, each once, and the last one says that it is."""
+    await directory.register("a")
+    await directory.push("a", rows(NAMES))
+    for limit in (1, 7, 68, 100):
+        pages, after = [], ""
+        while not pages or after:
+            page = await directory.reader.list_names(after=after, limit=limit)
+            assert len(page.entries) <= limit
+            pages.append([entry.name for entry in page.entries])
+            after = page.next_after
+        assert [name for page in pages for name in page] == NAMES
+        assert len(pages) == -(-len(NAMES) // limit)
+
+
+async def test_a_prefix_limits_the_catalogue(directory: Harness) -> None:
+    """Exactly the names that begin with it, in every page."""
+    await directory.register("a")
+    await directory.push("a", rows(NAMES))
+    for prefix in ("data", "data/", "data/05", "z/ö", "zz", "𐍈"):
+        page = await directory.reader.list_names(prefix=prefix)
+        assert ([entry.name for entry in page.entries], page.next_after) == (
+            [name for name in NAMES if name.startswith(prefix)],
+            "",
+        )
+    page = await directory.reader.list_names(prefix="data/", after="data/050.bin", limit=3)
+    assert [entry.name for entry in page.entries] == ["data/051.bin", "data/052.bin", "data/053.bin"]
+
+
+async def test_a_query_is_a_substring_or_a_glob(directory: Harness) -> None:
+    """Case is ignored; a glob has to match the whole name and spans folders."""
+    await directory.register("a")
+    await directory.push("a", rows(NAMES))
+    for query, expected in {
+        "SET": ["data-set"],
+        "ärger": ["ÄRGER.TXT"],
+        "*.txt": ["A Star*.txt", "z/ö/日本.txt", "ÄRGER.TXT"],
+        "data/05[0-2].bin": ["data/050.bin", "data/051.bin", "data/052.bin"],
+        "d?t?": ["data", "datb"],
+        "nothing": [],
+    }.items():
+        page = await directory.reader.list_names(query=query)
+        assert ([entry.name for entry in page.entries], page.next_after) == (expected, "")
+
+
+async def test_an_entry_shows_its_default_version(directory: Harness) -> None:
+    """Size, content and publishing time are those of the newest version."""
+    await directory.register("a")
+    await directory.push("a", [row("x", "v1", published=1, size=5), row("x", "v2", published=2, size=6)])
+    (entry,) = (await directory.reader.list_names()).entries
+    assert (entry.content_id, entry.size_bytes, entry.published_ns, entry.version_count) == (content("v2"), 6, 2, 2)
+
+
+async def test_peers_are_paged_in_order_of_their_ids(directory: Harness) -> None:
+    """Dead ones are skipped without thinning the pages."""
+    for number in range(9):
+        await directory.register(f"p{number}", ttl=SHORT if number % 3 == 1 else SHORT * 1000)
+    await directory.let_end("p1", "p4", "p7")
+    seen, after = [], ""
+    while True:
+        page, after = await directory.reader.list_peers(after=after, limit=2)
+        seen.append([record.info.peer_id for record in page])
+        if not after:
+            break
+    assert [peer_id for page in seen for peer_id in page] == ["p0", "p2", "p3", "p5", "p6", "p8"]
+    assert [len(page) for page in seen if page] == [2, 2, 2]
+
+
+async def test_stats_add_up_the_living(directory: Harness) -> None:
+    """Peers, names, capacity and free bytes."""
+    await directory.register("a", free=30)
+    await directory.register("b", free=12)
+    await directory.push("a", [row("x"), row("y")])
+    stats = await directory.reader.stats()
+    assert (stats.live_peers, stats.names, stats.capacity_bytes, stats.free_bytes) == (2, 2, 2000, 42)
