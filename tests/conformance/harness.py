@@ -156,9 +156,9 @@ async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 
 
 
 @asynccontextmanager
-async def over(url: str) -> AsyncIterator[Harness]:
+async def over(url: str, late_after: timedelta = LATE_AFTER) -> AsyncIterator[Harness]:
     """A directory on a Redis URL."""
-    writer, reader = RedisDirectoryWriter(connect(url), late_after=LATE_AFTER), connect_reader(url)
+    writer, reader = RedisDirectoryWriter(connect(url), late_after=late_after), connect_reader(url)
     try:
         yield Harness(writer, reader)
     finally:

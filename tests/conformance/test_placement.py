@@ -10,7 +10,7 @@ async def placed(
     directory: Harness, name: str = "new", replicas: int = 1, size: int = 10, **options: object
 ) -> list[str]:
     """The ids of the peers chosen."""
-    records = await directory.reader.place(Name(name), size, replicas, **options)  # type: ignore[arg-type]
+    records = await directory.reader.place(Name("new"), size, replicas, **options)  # type: ignore[arg-type]
     return [record.info.peer_id for record in records]
 
 
