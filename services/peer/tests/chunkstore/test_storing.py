@@ -3,8 +3,11 @@
 import asyncio
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -368,16 +371,45 @@ async def test_a_content_larger_than_what_is_free_is_refused_at_once(opened: Ope
     await (await shared.part("b", OTHER)).close()
 
 
-async def test_what_parts_will_take_is_not_promised_twice(shared: Shared) -> None:
-    """Space on the disk that a sparse part has not written yet counts as taken."""
-    await shared.store._disk.run(shared.store._capacity.measure)
-    free = shared.store.status().free_bytes
+async def test_what_parts_will_take_is_not_promised_twice(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Space on the disk that a sparse part has not written yet counts as taken; what is written, the disk counts."""
+    disk = SimpleNamespace(f_bavail=3 * len(DATA), f_frsize=1)
+    monkeypatch.setattr(os, "statvfs", lambda path: disk)
     part = await shared.part("file.bin", DATA)
-    assert shared.store.status().free_bytes == pytest.approx(free - len(DATA), abs=64 * MIB)
-    assert shared.store._shelf.unwritten_bytes == len(DATA)
+    assert shared.store.status().free_bytes == 2 * len(DATA)
     await fill(part, DATA, [0])
-    assert shared.store._shelf.unwritten_bytes == len(DATA) - len(chunk_of(DATA, 0))
+    disk.f_bavail -= len(chunk_of(DATA, 0))
+    await shared.store._disk.run(shared.store._capacity.measure)
+    assert shared.store.status().free_bytes == 2 * len(DATA)
     await part.close()
+
+
+async def test_a_file_removed_while_it_is_hashed_once_more_stays_removed(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1. A shared file is hashed again. 2. While its digests are written into the index, it is removed. 3. It does not
+    come back."""
+    shared.drop("file.bin", DATA)
+    await shared.shares("file.bin", DATA)
+    writing, go, real = threading.Event(), threading.Event(), shared.store._index.write
+
+    def write(put: object, remove: object) -> None:
+        if put and not writing.is_set():
+            writing.set()
+            go.wait(10)
+        real(put, remove)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shared.store._index, "write", write)
+    file = shared.store._catalog.files[Name("file.bin")]
+    changed = replace(file, published_ns=file.published_ns + 1)
+    again = asyncio.create_task(shared.store._sharing._share_hashed([(changed, MANIFEST)]))
+    await eventually(writing.is_set, "the index is written")
+    removal = asyncio.create_task(shared.store.remove(Name("file.bin")))
+    await eventually(lambda: shared.content("file.bin") is None, "it is removed")
+    go.set()
+    assert await again == {"file.bin"}
+    await removal
+    assert shared.store.rows() == []
 
 
 @pytest.fixture

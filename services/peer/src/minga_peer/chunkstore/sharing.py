@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Protocol
@@ -298,8 +298,19 @@ class Sharing:
                 files.append((self._indexed(outcome.found, outcome.content_id, outcome.stamp), outcome.manifest))
         self._metrics.hash_cache_misses(len(files))
         self._metrics.hashed_bytes(sum(file.stamp.size_bytes for file, _ in files))
-        await self.share(files)
-        await self._look_at({found.path for found in again})
+        outdated = await self._share_hashed(files)
+        await self._look_at({found.path for found in again} | outdated)
+
+    async def _share_hashed(self, files: list[tuple[IndexedFile, Manifest]]) -> set[str]:
+        """Shares files; returns the paths of those that were removed or replaced while the index was written."""
+        before = {file.name: self._catalog.files.get(file.name) for file, _ in files}
+        files = [(file, manifest) for file, manifest in files if before[file.name] != file]
+        if files:
+            await self.in_index(self._index.write, files, ())
+        current = [file for file, _ in files if self._catalog.files.get(file.name) is before[file.name]]
+        self._known.update((file.name, file) for file in current)
+        self._catalog.change(put=current)
+        return {file.path for file, _ in files} - {file.path for file in current}
 
     def _is_outdated(self, outcome: Hashed) -> bool:
         """Whether a download has been put there since the file was opened for hashing."""
@@ -322,18 +333,14 @@ class Sharing:
         published_ns = before.published_ns if before is not None and same else int(self._clock.wall() * 1e9)
         return IndexedFile(found.name, found.path, stamp, content_id, published_ns)
 
-    async def share(self, files: list[tuple[IndexedFile, Manifest]], part_remove: Sequence[RowKey] = ()) -> None:
-        """Writes files into the index, then the catalog: what is told to others is never hashed again.
+    async def share_placed(self, file: IndexedFile, manifest: Manifest, part: RowKey) -> None:
+        """Shares the file that a part has become; the part's row goes in the same change.
 
-        part_remove: parts that have become these files.
+        The index comes first: what is told to others is never hashed again.
         """
-        files = [(file, manifest) for file, manifest in files if self._catalog.files.get(file.name) != file]
-        if not files and not part_remove:
-            return
-        await self.in_index(self._index.write, files, ())
-        for file, _ in files:
-            self._known[file.name] = file
-        self._catalog.change(put=[file for file, _ in files], part_remove=part_remove)
+        await self.in_index(self._index.write, [(file, manifest)], ())
+        self._known[file.name] = file
+        self._catalog.change(put=[file], part_remove=[part])
 
     async def in_index(self, work: Callable[..., object], *arguments: object) -> None:
         """Runs a method of the index on its thread."""

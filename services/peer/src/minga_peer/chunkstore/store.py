@@ -358,7 +358,7 @@ class ChunkStore:
             with told_as(f"cannot put {target.name} in place"):
                 await self._disk.run(self._place, part, path, overwrite)
             self._manifests.put(target.content_id, target.manifest)
-            await self._sharing.share([(file, target.manifest)], part_remove=[key_of_part(part)])
+            await self._sharing.share_placed(file, target.manifest, key_of_part(part))
         self._shelf.drop(part)
         self._availability.changed(target.content_id)
         return row_of(file)
