@@ -170,14 +170,15 @@ class FakeDaemon(ControlServiceServicer):
     def Download(self, request: pb.DownloadRequest, context: Any) -> Iterator[pb.DownloadResponse]:
         self.asked.append(request)
         self._refuse(request.name, context)
+        if self.hang:
+            # Before the first answer: a handler whose call is cancelled at a `yield` is never resumed.
+            context.add_callback(self.cancelled.set)
         data, path = self.contents[request.name], self.share_dir / request.name
         if path.exists():
             yield self._step(pb.DOWNLOAD_PHASE_ALREADY_PRESENT, data, len(data), path)
             return
         yield self._step(pb.DOWNLOAD_PHASE_FETCHING, data, len(data) // 2)
         if self.hang:
-            if not context.add_callback(self.cancelled.set):  # cancelled already
-                self.cancelled.set()
             self.cancelled.wait(20)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
