@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from minga_core.errors import AlreadyRunningError, RegistryUnavailableError, SettingsError
+from minga_core.errors import AlreadyRunningError, RegistryUnavailableError, SettingsError, StorageError
 from minga_runtime.backoff import backoff
 from minga_runtime.process import StopSignal, run_process, write_port_file
 from minga_runtime.tasks import TaskOwner
@@ -65,7 +65,8 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
     [
         (SettingsError("wrong"), 2),
         (AlreadyRunningError("taken", hint="stop it"), 8),
-        (RegistryUnavailableError("x"), 1),
+        (RegistryUnavailableError("x"), 5),
+        (StorageError("read-only"), 6),
     ],
 )
 def test_a_known_error_is_one_line_and_an_exit_code(

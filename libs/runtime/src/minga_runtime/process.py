@@ -9,18 +9,23 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from minga_core.errors import Code, MingaError, SettingsError
+from minga_core.errors import Code, MingaError, SettingsError, UnavailableError
 
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 5
+EXIT_STORAGE = 6
 EXIT_CONFLICT = 8
+"""The same numbers as those of the `minga` command (docs/cli.md)."""
 
 _EXIT_CODES = {
     Code.INVALID_SETTINGS: EXIT_USAGE,
     Code.INVALID_ARGUMENT: EXIT_USAGE,
     Code.LEASE_SUPERSEDED: EXIT_CONFLICT,
     Code.ALREADY_RUNNING: EXIT_CONFLICT,
+    Code.STORAGE: EXIT_STORAGE,
+    Code.NO_SPACE: EXIT_STORAGE,
 }
 
 
@@ -42,8 +47,8 @@ def run_process(main: Main) -> int:
     """Runs `main(stop)` on uvloop and gives the exit code.
 
     SIGTERM and SIGINT set `stop`, a second one of them ends the process at once. A MingaError is one line on standard
-    error and exit code 2 for wrong settings, 8 for a conflict with another process, else 1; anything else is a bug and
-    keeps its traceback.
+    error and exit code 2 for wrong settings, 5 for a dependency that is away, 6 for what the disk refuses, 8 for a
+    conflict with another process, else 1; anything else is a bug and keeps its traceback.
     """
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -56,6 +61,8 @@ def run_process(main: Main) -> int:
 
 def exit_code_for(error: MingaError) -> int:
     """The exit code of a process that ends with `error`; see `run_process`."""
+    if isinstance(error, UnavailableError):
+        return EXIT_UNAVAILABLE
     return _EXIT_CODES.get(error.code, EXIT_FAILED)
 
 

@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 SAVE_SECONDS = 1.0
 SAVE_BYTES = 64 * 1024 * 1024
 """Progress is saved after this much time or data, whichever comes first: what a crash may cost."""
+OPEN_TRIES = 5
+"""How often a part of a lone command is opened while other commands tidy up the same folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,9 +291,20 @@ async def open_part(
         with suppress(OSError):
             await pool.run(parts.rmdir)
 
-    part = Part(parts, target, pool, PartHooks(finish))
+    hooks = PartHooks(finish, closed=Part.shut, after=tidy)
+    for _ in range(OPEN_TRIES - 1):
+        try:
+            return await _begun(Part(parts, target, pool, hooks), hooks)
+        except StorageError as error:
+            # Another part that has just ended took the shared folder away between our making it and using it.
+            if not isinstance(error.__cause__, FileNotFoundError | FileExistsError):
+                raise
+    return await _begun(Part(parts, target, pool, hooks), hooks)
+
+
+async def _begun(part: Part, hooks: PartHooks) -> Part:
     try:
-        await part.begin(PartHooks(finish, closed=Part.shut, after=tidy))
+        await part.begin(hooks)
     except BaseException:
         await part.close()
         part.shut()

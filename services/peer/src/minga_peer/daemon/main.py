@@ -100,6 +100,8 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         store = await _open_store(settings, clock, metrics)
         stack.push_async_callback(store.aclose)
         table = LocalTable(store.rows())
+        # From here on no change is missed, whoever makes it first.
+        store.on_rows_changed(table.apply)
         identity = Identity(settings, new_generation(clock.wall()), store, VERSION)
         slots = UploadSlots(settings.upload_slots)
 
@@ -141,7 +143,6 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         tasks = TaskOwner(daemon.fail)
         stack.push_async_callback(tasks.aclose)
         stack.push_async_callback(announcer.leave)
-        store.on_rows_changed(table.apply)
         store.on_rows_changed(lambda _: announcer.table_changed())
         tasks.start(store.run(), "store")
         tasks.start(announcer.run(), "announcer")

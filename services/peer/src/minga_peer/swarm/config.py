@@ -7,8 +7,9 @@ from dataclasses import dataclass
 class SwarmConfig:
     """How one download behaves. Durations in seconds, sizes in bytes."""
 
-    max_sources: int = 10
-    """Sources asked at once; more are kept in reserve. (design: up to 10)"""
+    max_sources: int = 16
+    """Sources asked at once; more are kept in reserve. (design: up to 10. Simulated, 16 downloaders of 256 chunks over
+    equal links: the last ends after 1.70 × the lower bound with 10, 1.31 × with 16.)"""
     min_outstanding: int = 2
     """Requests in flight to a source whose rate is not known yet: one travels while one is served."""
     max_outstanding: int = 4
@@ -27,8 +28,9 @@ class SwarmConfig:
     """A chunk is overdue after so many times its expected duration."""
     unknown_rate_deadline_seconds: float = 3.0
     """A chunk from a source of unknown rate is overdue after this."""
-    endgame_chunks: int = 4
-    """With so few chunks missing, an idle source may duplicate one that a slower source is sending."""
+    second_request_factor: float = 4.0
+    """A source with nothing else to do takes over a chunk when it is so many times faster than who is sending it.
+    (Simulated as above: with 2, uplinks are busy with second copies, and the ratio is 1.52 instead of 1.31.)"""
     stall_seconds: float = 10.0
     """A source with requests and no byte for so long is dropped."""
     stall_bar_seconds: float = 30.0

@@ -146,8 +146,10 @@ class Scheduler:
             self._now_complete(source)
             return
         if event.snapshot:
+            if source.complete:
+                # It was said to have everything, and has not: from here on its chunks count in rarity.
+                source.complete, source.bits = False, 0
             self._set_bits(source, event.chunks.bits)
-            source.complete = False
         else:
             self._set_bits(source, source.bits | event.chunks.bits)
         if source.bits == self._all:
@@ -221,7 +223,8 @@ class Scheduler:
 
     def _now_complete(self, source: Source) -> None:
         """Complete sources are not counted in rarity: they have every chunk alike."""
-        self._set_bits(source, 0)
+        if not source.complete:
+            self._set_bits(source, 0)
         source.complete = True
         source.bits = self._all
 
@@ -303,9 +306,22 @@ class Scheduler:
         while free:
             free = [source for source in free if self._request_fresh(source, now)]
             free = [source for source in free if self._has_slot(source, now)]
-        for source in list(self._connected.values()):
-            while self._has_slot(source, now) and self._request_second(source, now):
-                pass
+        self._fill_with_seconds([source for source in self._connected.values() if self._has_slot(source, now)], now)
+
+    def _fill_with_seconds(self, idle: list[Source], now: float) -> None:
+        """Asks sources with nothing else to do for chunks that others are late with."""
+        if not idle or not len(self._requests):
+            return
+        hedged = 0
+        for request in self._requests.all():
+            hedged |= request.candidates if request.hedge else 0
+        single = [request for request in self._requests.all() if not request.hedge and not request.candidates & hedged]
+        for source in idle:
+            late = [request for request in single if self._is_late(request, source, now)]
+            while late and self._has_slot(source, now):
+                request = late.pop(0)
+                if self._request_second(source, request, now):
+                    single.remove(request)
 
     def _has_slot(self, source: Source, now: float) -> bool:
         if not source.usable(now) or len(source.outstanding) >= self._window(source):
@@ -330,32 +346,35 @@ class Scheduler:
         self._ask(source, picked, now, hedge=False)
         return True
 
-    def _request_second(self, source: Source, now: float) -> bool:
-        """Asks for a chunk that another source is late with; false when there is none that this one has."""
-        late = [request for request in self._requests.all() if self._is_late(request, source, now)]
-        for request in late:
-            common = request.candidates & source.bits & ~self._held
-            index = next(sample_bits(common, 1, self._rng), None)
-            if index is not None and len(self._requests.of_chunk(index)) < 2:
-                self._hedges += 1
-                self._ask(source, [index], now, hedge=True)
-                return True
-        return False
+    def _request_second(self, source: Source, request: Request, now: float) -> bool:
+        """Asks for one of the chunks that a late request may bring; false when the source has none of them."""
+        index = next(sample_bits(request.candidates & source.bits & ~self._held, 1, self._rng), None)
+        if index is None:
+            return False
+        self._hedges += 1
+        self._ask(source, [index], now, hedge=True)
+        return True
 
     def _is_late(self, request: Request, source: Source, now: float) -> bool:
-        """Whether a second request to `source` makes sense: overdue, or in the endgame much slower than it would be."""
-        if request.hedge or request.source == source.peer_id or self._is_hedged(request):
+        """Whether a second request makes sense: overdue, or much slower than `source`, which has nothing else to do."""
+        if request.source == source.peer_id:
             return False
         if now >= request.deadline:
             return True
-        few_left = self._count - self._held_count <= self._config.endgame_chunks
-        if not few_left or source.rate.value <= 0 or not request.chosen:
+        if source.rate.value <= 0 or not request.chosen:
             return False
-        own_end = now + (len(source.outstanding) + 1) * request.size_bytes / source.rate.value
-        return own_end < now + (request.expected_end(now) - now) / 2
+        own_seconds = (len(source.outstanding) + 1) * request.size_bytes / source.rate.value
+        return own_seconds * self._config.second_request_factor < self._expected_end(request, now) - now
 
-    def _is_hedged(self, request: Request) -> bool:
-        return any(other.hedge and other.candidates & request.candidates for other in self._requests.all())
+    def _expected_end(self, request: Request, now: float) -> float:
+        """When a request will be done: by how it goes or, while nothing came, by its source's rate."""
+        if request.received_bytes:
+            return request.expected_end(now)
+        source = self._sources[request.source]
+        if source.rate.value <= 0:
+            return request.deadline
+        # It waits for its turn behind the source's other requests.
+        return now + len(source.outstanding) * request.size_bytes / source.rate.value
 
     def _ask(self, source: Source, indexes: list[int], now: float, *, hedge: bool) -> None:
         bits = sum(1 << index for index in indexes)

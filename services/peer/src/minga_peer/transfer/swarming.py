@@ -99,8 +99,9 @@ class SwarmDownload:
             return
         self._done = asyncio.get_running_loop().create_future()
         try:
-            self._feed(ev.Tick())
+            # Sources first: with enough of them the directory need not be asked again at once.
             self.add_sources(sources)
+            self._feed(ev.Tick())
             await self._done
         finally:
             await self._stop()

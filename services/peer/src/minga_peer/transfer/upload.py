@@ -116,9 +116,9 @@ class Uploader:
             request.name, request.file.content_id, request.size_bytes, tuple(request.holders), already_there
         )
 
-    async def _versions(self, name: Name) -> list[FileVersion]:
+    async def _versions(self, name: Name, content_id: ContentId | None = None) -> list[FileVersion]:
         try:
-            return list((await self._locator.find_file(name)).versions)
+            return list((await self._locator.find_file(name, content_id)).versions)
         except NotFoundError:
             return []
 
@@ -208,11 +208,8 @@ class Uploader:
         deadline = self._clock.monotonic() + VISIBLE_LIMIT.total_seconds()
         wanted = min(request.replicas, len(request.holders))
         while True:
-            versions = [
-                version
-                for version in await self._versions(request.name)
-                if version.content_id == request.file.content_id
-            ]
+            # Pinned, so that the locator's short cache does not answer with what it said before the upload.
+            versions = await self._versions(request.name, request.file.content_id)
             if versions and versions[0].complete_count >= wanted:
                 return
             if self._clock.monotonic() > deadline:
