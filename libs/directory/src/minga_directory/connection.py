@@ -45,7 +45,28 @@ def connect(url: str) -> Client:
         )
     except (ValueError, TypeError) as error:
         raise SettingsError(f"MINGA_REDIS_URL: {error}") from error
+    pool.connection_class = _heeding_cancellation(pool.connection_class)
     return redis.Redis.from_pool(pool)
+
+
+def _heeding_cancellation(connection_class: Any) -> Any:
+    """The class, without its habit of losing a cancellation that arrives while a command is sent.
+
+    redis-py sends under `asyncio.wait_for`, which on Python 3.11 returns normally when it is cancelled just as it
+    is done (python/cpython#86296). A cancelled loop would then go on for ever.
+    """
+
+    class Heeding(connection_class):  # type: ignore[misc]
+        async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+            task = asyncio.current_task()
+            before = task.cancelling() if task else 0
+            await super().send_packed_command(command, check_health)
+            if task and task.cancelling() > before:
+                # The answer will not be read by anybody: the connection is of no more use.
+                await self.disconnect(nowait=True)
+                raise asyncio.CancelledError
+
+    return Heeding
 
 
 @contextmanager

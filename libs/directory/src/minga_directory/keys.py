@@ -1,7 +1,7 @@
 """Every Redis key. Nobody else spells one.
 
 Prefix ``minga:v1:``. ``{…}`` marks the slot tag: all keys of one script share it, so that Cluster works unchanged.
-P: a peer id, N: a file name, C: a content id's 64 hex digits, S: a shard number that the name decides.
+P: a peer id, N: a file name, C: a content id's 64 hex digits, S: a shard, which the content id or the name decides.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ from minga_core.names import Name
 PREFIX = "minga:v1:"
 NAME_SHARDS = 16
 """Slots over which names are spread: enough for a Cluster of that many primaries, few enough to merge for a page."""
+CONTENT_SHARDS = 16
+"""The same for contents: rows of one shard travel in one script, which makes large pushes several times faster."""
 
 PEERS = f"{PREFIX}peers:{{all}}"
 LEASES = f"{PREFIX}leases:{{all}}"
@@ -38,8 +40,8 @@ CATALOGUE: tuple[KeyPattern, ...] = (
     KeyPattern(
         "peer:{P}",
         "hash",
-        "address, generation, zone, capacity, free bytes, active uploads, table revision, file count, software "
-        "version, floor (pushes up to that number are late)",
+        "address, generation, zone, capacity, free, uploads, revision, files, software; granted (number of the "
+        "registration that made the lease), floor (pushes up to that number are late)",
         "the lease's time to live; **its existence is the liveness fact**",
         "registry: register, heartbeat, push, leave",
         "registry, locator",
@@ -48,33 +50,50 @@ CATALOGUE: tuple[KeyPattern, ...] = (
         "table:{P}",
         "hash",
         "content id (32 bytes) and name → size, modified, published, state (packed, 25 bytes)",
-        "lease + grace, so that the reaper still knows what to unlist",
+        "until reaped; means nothing without `peer`",
         "registry: commit of a push",
         "registry, locator (to check a holder)",
     ),
     KeyPattern(
-        "stage:{P}:push:kind",
+        "unlist:{P}:number",
         "hash",
-        "rows of a push that is not committed; kind is `put` or `remove`",
-        "10 minutes",
+        "before a push is committed its rows, as in `table`; afterwards, and of other numbers always, rows whose hints "
+        "are still to be taken away",
+        "until they are",
+        "registry: push, register, leave, reaping",
+        "registry: commit, reaping",
+    ),
+    KeyPattern(
+        "removes:{P}:number",
+        "hash",
+        "rows that a push will remove, as fields of `table`",
+        "until the commit, 10 minutes at most",
         "registry: push",
         "registry: commit",
     ),
     KeyPattern(
-        "unlist:{P}:token",
+        "swap:{P}:number",
         "hash",
-        "rows that P no longer has, as in `table`; their hints are still to be taken away",
-        "until they are, one day at most",
-        "registry: commit, takeover, leave, reaping",
-        "registry: reaping",
+        "a table that is changing places with another",
+        "inside one script",
+        "registry: commit",
+        "registry: commit",
     ),
     KeyPattern(
-        "holders:{C}",
+        "holders:{cS}:C",
         "hash",
-        "peer id, NUL, name → state, number of the push that wrote it (packed, 9 bytes)",
+        "peer id, NUL, name → state (one byte), number of the push that wrote it (digits)",
         "while listed",
         "registry: push, reaping",
         "locator",
+    ),
+    KeyPattern(
+        "called:{cS}:C",
+        "hash",
+        "name → how many fields of `holders` have it",
+        "while listed",
+        "registry: push, reaping, together with `holders`",
+        "registry: reaping; locator",
     ),
     KeyPattern(
         "name:{nS}:N",
@@ -93,35 +112,35 @@ CATALOGUE: tuple[KeyPattern, ...] = (
         "locator",
     ),
     KeyPattern(
-        "peers",
+        "peers:{all}",
         "sorted set, all scores 0",
         "peer ids, for pages and for round robin",
         "until reaped; a member without its `peer` key is dead",
-        "registry: register, reaping",
+        "registry: register, heartbeat, leave, reaping",
         "locator",
     ),
     KeyPattern(
-        "leases",
+        "leases:{all}",
         "sorted set",
-        "peer id → end of its lease, milliseconds by Redis' clock",
+        "peer id → end of its lease, milliseconds by Redis' clock; together with `peers`",
         "until reaped",
         "registry: register, heartbeat, leave, reaping",
-        "registry (reaping, metrics), locator (counting)",
+        "registry: reaping, metrics",
     ),
     KeyPattern(
-        "unlisting",
+        "unlisting:{all}",
         "sorted set",
-        "`unlist` keys that may exist → when the intention may be forgotten, milliseconds by Redis' clock",
+        "`unlist` keys that may exist → milliseconds by Redis' clock from which nothing is added to them any more",
         "until worked off",
-        "registry: before each commit, takeover, leave or reaping",
+        "registry: before each step that may fill one",
         "registry: reaping",
     ),
     KeyPattern(
-        "sequence",
+        "sequence:{all}",
         "integer",
-        "the last number given to a push, registration or reaping; orders them",
+        "the last number given: microseconds of Redis' clock, made unique",
         "for ever",
-        "registry",
+        "registry: push, register, leave, reaping",
         "registry",
     ),
     KeyPattern(
@@ -166,14 +185,19 @@ def swap(peer_id: PeerId, number: int) -> str:
     return f"{PREFIX}swap:{{{peer_id}}}:{number}"
 
 
+def shard_of_content(content_id: ContentId) -> int:
+    """The shard of a content: the first byte of its id, modulo CONTENT_SHARDS."""
+    return content_id.raw[0] % CONTENT_SHARDS
+
+
 def holders(content_id: ContentId) -> str:
     """Who says to have a content."""
-    return f"{PREFIX}holders:{{{content_id.raw.hex()}}}"
+    return f"{PREFIX}holders:{{c{shard_of_content(content_id)}}}:{content_id.raw.hex()}"
 
 
 def called(content_id: ContentId) -> str:
     """What a content is called."""
-    return f"{PREFIX}called:{{{content_id.raw.hex()}}}"
+    return f"{PREFIX}called:{{c{shard_of_content(content_id)}}}:{content_id.raw.hex()}"
 
 
 def shard_of(name: Name) -> int:
@@ -181,9 +205,9 @@ def shard_of(name: Name) -> int:
     return blake3(name.encode()).digest()[0] % NAME_SHARDS
 
 
-def name(of: Name) -> str:
-    """The versions of a name."""
-    return f"{PREFIX}name:{{n{shard_of(of)}}}:{of}"
+def name(of: Name, shard: int | None = None) -> str:
+    """The versions of a name. shard: its `shard_of`, when it is known already."""
+    return f"{PREFIX}name:{{n{shard_of(of) if shard is None else shard}}}:{of}"
 
 
 def names(shard: int) -> str:
@@ -201,14 +225,15 @@ def catalogue_markdown() -> str:
 
 Generated from `minga_directory.keys` by `make references`. All keys begin with `{PREFIX}`; `{{…}}` marks the slot tag,
 so no command or script spans slots. P: a peer id, N: a file name, C: a content id's 64 hex digits, S: one of
-{NAME_SHARDS} shards that the name decides. Why a crash between any two writes is harmless:
-[adr/0002](adr/0002-tables-are-the-truth.md).
+{CONTENT_SHARDS} shards that the content id decides or one of {NAME_SHARDS} that the name does. Why a crash between any
+two writes is harmless: [adr/0002](adr/0002-tables-are-the-truth.md).
 
 | key | type | holds | life | written by | read by |
 | --- | --- | --- | --- | --- | --- |
 {rows}
 
-The table under a lease is the truth. `holders`, `name` and `names` are hints: an answer names only peers whose `peer`
-key exists and whose `table` has the row. Redis ≥ 6.2 or Valkey; nothing uses KEYS, and SCAN only over one bounded key
-while reaping.
+The table under a lease is the truth. `holders`, `called`, `name` and `names` are hints: an answer names only peers whose `peer`
+key exists and whose `table` has the row. Redis ≥ 6.2 or Valkey; nothing uses KEYS or SCAN; HSCAN
+walks one key for a bounded number of pages: while reaping, and to find the holders under a rare name of a common
+content.
 """

@@ -24,10 +24,10 @@ from minga_directory.codec import (
     version_value,
 )
 from minga_directory.connection import Client, store_errors
-from minga_directory.unlisting import Intention, Unlisting, refuse_late
+from minga_directory.unlisting import LATE, Intention, Unlisting, by_shard, refuse_late
 
-PIPELINE_ROWS = 250
-"""Rows whose commands travel together; keeps each burst near a millisecond of Redis' time."""
+PIPELINE_ROWS = 1_000
+"""Rows whose hints travel together, in a script for each shard: about 60 rows, some tenths of a millisecond."""
 MAX_CHANGE_ROWS = 20_000
 """A larger change is answered with "push the whole table": it would hold Redis up, a whole table does not."""
 WORK_OFF_ROWS = 2_000
@@ -137,23 +137,23 @@ class RedisTablePush:
         """Holders first, names second: see `writer`, case 4."""
         mark = fence(self._intention.number)
         async with self._client.pipeline(transaction=False) as pipe:
-            for row in rows:
-                content_id, name = row.key.content_id, row.key.name
-                await self._scripts["list_holder"](
-                    [keys.holders(content_id), keys.called(content_id)],
-                    [holder_field(self._peer_id, name), holder_value(row.state, mark), name, due_millis],
-                    client=pipe,
-                )
+            for shard in by_shard(rows, lambda row: keys.shard_of_content(row.key.content_id)).values():
+                names: list[str] = []
+                arguments: list[bytes | str | int] = [due_millis]
+                for row in shard:
+                    content_id, name = row.key.content_id, row.key.name
+                    names += (keys.holders(content_id), keys.called(content_id))
+                    arguments += (holder_field(self._peer_id, name), holder_value(row.state, mark), name)
+                await self._scripts["list_holders"](names, arguments, client=pipe)
             _all_in_time(await pipe.execute())
         async with self._client.pipeline(transaction=False) as pipe:
-            for row in rows:
-                name = row.key.name
-                packed = version_value(row.size_bytes, row.published_ns, os.urandom(STAMP_BYTES))
-                await self._scripts["list_name"](
-                    [keys.name(name), keys.names(keys.shard_of(name))],
-                    [row.key.content_id.raw, packed[:8], packed[8:16], packed[16:], name, due_millis],
-                    client=pipe,
-                )
+            for number, shard in by_shard(rows, lambda row: keys.shard_of(row.key.name)).items():
+                names, arguments = [keys.names(number)], [due_millis]
+                for row in shard:
+                    names.append(keys.name(row.key.name, number))
+                    value = version_value(row.size_bytes, row.published_ns, os.urandom(STAMP_BYTES))
+                    arguments += (row.key.content_id.raw, value, row.key.name)
+                await self._scripts["list_names"](names, arguments, client=pipe)
             _all_in_time(await pipe.execute())
 
     def _check(self, answer: Any) -> None:
@@ -178,4 +178,4 @@ def raise_superseded(peer_id: PeerId, answer: Any) -> None:
 
 def _all_in_time(answers: Sequence[Any]) -> None:
     if not all(answers):
-        refuse_late([4])
+        refuse_late([LATE])

@@ -1,8 +1,10 @@
 """Taking hints away: what a push, a takeover, a leave or a lease's end has left in `unlist` keys. See `writer`."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 from minga_core.errors import StoreUnavailableError
 from minga_core.ids import PeerId
@@ -11,7 +13,10 @@ from minga_directory import keys
 from minga_directory.codec import fence, holder_field, key_of_field
 from minga_directory.connection import Client
 
-BATCH_ROWS = 250
+Row = TypeVar("Row")
+
+BATCH_ROWS = 500
+"""Rows whose hints are taken away together."""
 PAGE = 100
 MAX_PAGES = 100
 """Of ended leases and of `unlist` keys that one reaping looks at."""
@@ -170,24 +175,43 @@ class Unlisting:
         async with self._client.pipeline(transaction=False) as pipe:
             for row in rows:
                 pipe.hget(keys.name(row.name), row.content_id.raw)
-            seen = await pipe.execute()
+            seen = dict(zip(rows, await pipe.execute(), strict=True))
+        unheld = await self._unlist_holders(intention, rows)
+        orphans = [row for row in unheld if seen[row] is not None]
         async with self._client.pipeline(transaction=False) as pipe:
-            for row in rows:
-                await self._scripts["unlist_holder"](
-                    [keys.holders(row.content_id), keys.called(row.content_id)],
-                    [holder_field(intention.peer_id, row.name), fence(intention.number), row.name],
-                    client=pipe,
-                )
-            unheld = await pipe.execute()
-        orphans = [(row, value) for row, value, gone in zip(rows, seen, unheld, strict=True) if gone and value]
-        async with self._client.pipeline(transaction=False) as pipe:
-            for row, value in orphans:
-                await self._scripts["unlist_name"](
-                    [keys.name(row.name), keys.names(keys.shard_of(row.name))],
-                    [row.content_id.raw, value, row.name],
-                    client=pipe,
-                )
+            for number, shard in by_shard(orphans, lambda row: keys.shard_of(row.name)).items():
+                names: list[str] = [keys.names(number)]
+                arguments: list[bytes | str] = []
+                for row in shard:
+                    names.append(keys.name(row.name, number))
+                    arguments += (row.content_id.raw, seen[row], row.name)
+                await self._scripts["unlist_names"](names, arguments, client=pipe)
             await pipe.execute()
+
+    async def _unlist_holders(self, intention: Intention, rows: list[RowKey]) -> list[RowKey]:
+        """Takes the peer's hints away; the rows that nobody holds any more."""
+        shards = by_shard(rows, lambda row: keys.shard_of_content(row.content_id)).values()
+        async with self._client.pipeline(transaction=False) as pipe:
+            for shard in shards:
+                names: list[str] = []
+                arguments: list[bytes | str] = [fence(intention.number)]
+                for row in shard:
+                    names += (keys.holders(row.content_id), keys.called(row.content_id))
+                    arguments += (holder_field(intention.peer_id, row.name), row.name)
+                await self._scripts["unlist_holders"](names, arguments, client=pipe)
+            answers = await pipe.execute()
+        pairs = (
+            pair for shard, unheld in zip(shards, answers, strict=True) for pair in zip(shard, unheld, strict=True)
+        )
+        return [row for row, unheld in pairs if unheld]
+
+
+def by_shard(rows: Iterable[Row], shard_of: Callable[[Row], int]) -> dict[int, list[Row]]:
+    """Rows of each shard; what is of one shard may travel in one script."""
+    shards: dict[int, list[Row]] = {}
+    for row in rows:
+        shards.setdefault(shard_of(row), []).append(row)
+    return shards
 
 
 def _digits(score: float) -> str:

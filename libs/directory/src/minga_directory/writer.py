@@ -13,16 +13,16 @@ was put off meanwhile. `leases` and `register` work in the same way.
 **Who wins.** Each push, registration, leave and reaping draws a number; hints carry the number of the push that wrote
 them; a peer's `floor` is the greatest number that was committed, given up, or registered. A push below it is refused.
 
-1. *A removal meets a later push of the same row.* The hint has the greater number and stays (`unlist_holder`).
-2. *Two pushes of a peer at once.* The later one's hints are not overwritten by the earlier one's (`list_holder`). When
+1. *A removal meets a later push of the same row.* The hint has the greater number and stays (`unlist_holders`).
+2. *Two pushes of a peer at once.* The later one's hints are not overwritten by the earlier one's (`list_holders`). When
    the later one commits first, the earlier is below the floor. When the later one never commits, its key is worked
    off once the floor has reached it, so that the earlier one cannot commit rows any more whose hints are taken away;
    rows that the table has are struck off (`gone_rows`): they were committed, and their hints must stay.
 3. *A lease ends in the middle of a push and is taken again.* A push is bound to one grant of the lease, so it is
    refused, and its key may be worked off as soon as the lease is gone. The same holds when Redis is emptied meanwhile.
 4. *The last holder of a content under a name goes while another comes.* The remover reads the name's entry, then finds
-   no holder, then takes the entry away only if it is still what was read (`unlist_name`). The comer writes its holder
-   hint first and renews the entry's stamp second (`list_name`). If the remover looked before the holder hint was
+   no holder, then takes the entry away only if it is still what was read (`unlist_names`). The comer writes its holder
+   hint first and renews the entry's stamp second (`list_names`). If the remover looked before the holder hint was
    written, the stamp is renewed after its reading: either before the removal, which then fails, or after it, which
    lists the name again. If it looked after, it found a holder. If the comer dies in between, its key is worked off.
 5. *A process stands still and goes on much later.* Its scripts refuse: the instant that was noted has passed.

@@ -16,14 +16,14 @@ NAMES = (
     "heartbeat",
     "lease_over",
     "leave",
-    "list_holder",
-    "list_name",
+    "list_holders",
+    "list_names",
     "overdue",
     "register",
     "renew",
     "stage",
-    "unlist_holder",
-    "unlist_name",
+    "unlist_holders",
+    "unlist_names",
 )
 
 

@@ -1,0 +1,221 @@
+"""Several registries, peers and reapers at once, interleaved on purpose and at random."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from minga_core.errors import MingaError, RegisterAgainError, TableRevisionMismatchError
+from minga_core.ids import Generation, PeerId
+from minga_directory import RedisDirectoryWriter, keys
+from minga_directory.connection import connect
+from tests.conformance.harness import LATE_AFTER, Harness, eventually, over, row, rows
+
+pytestmark = pytest.mark.redis
+
+
+async def test_a_reaper_that_races_a_registration_spares_the_new_lease(redis_url: str) -> None:
+    """The reaper stops before each of its scripts in turn; the peer registers and pushes; the reaper goes on."""
+    for stop_before in range(12):
+        async with over(redis_url) as directory:
+            await directory.register("a", generation=1)
+            await directory.push("a", rows(["x", "y"]))
+            client = connect(redis_url)
+            await client.delete(keys.peer(PeerId("a")))
+            await client.zadd(keys.LEASES, {"a": 1}, xx=True)
+
+            async def comes_back(of: Harness = directory) -> None:
+                await of.register("a", generation=2)
+                await of.push("a", rows(["y", "z"]), 2)
+
+            reaper = RedisDirectoryWriter(client, late_after=LATE_AFTER)
+            pause_before(reaper, stop_before, comes_back)
+            await reaper.reap()
+            if await directory.is_gone("a"):
+                # The reaper had less to do than that.
+                await comes_back()
+            assert await directory.beat("a", 2) == "ok"
+            await directory.until_names(["y", "z"])
+            assert list((await directory.holders("y")).values()) == [["a"]]
+            assert await directory.writer.lease_counts() == (1, 0)
+            await client.flushall()
+            await client.aclose()
+
+
+def pause_before(writer: RedisDirectoryWriter, count: int, action: Callable[[], Awaitable[None]]) -> None:
+    """Does the action once, before the writer's script call number `count` that is not in a pipeline."""
+    calls = 0
+
+    def paused(script: Any) -> Any:
+        async def call(names: Sequence[Any], arguments: Sequence[Any], client: Any = None) -> Any:
+            nonlocal calls
+            if client is None:
+                calls += 1
+                if calls == count + 1:
+                    await action()
+            return await script(names, arguments, client=client)
+
+        return call
+
+    for name, script in list(writer._scripts.items()):
+        writer._scripts[name] = paused(script)
+
+
+async def test_a_remover_that_races_another_holder_leaves_the_name(redis_url: str) -> None:
+    """The last holder goes while another comes, stopped before every script in turn: the name stays listed."""
+    for stop_before in range(12):
+        async with over(redis_url) as directory:
+            await directory.register("goes")
+            await directory.push("goes", [row("x")])
+            await directory.register("comes")
+
+            async def comes(of: Harness = directory) -> None:
+                await of.push("comes", [row("x")])
+
+            client = connect(redis_url)
+            leaver = RedisDirectoryWriter(client, late_after=LATE_AFTER)
+            pause_in_pipelines(leaver, stop_before, comes)
+            await leaver.leave(PeerId("goes"), Generation(1))
+            if await directory.beat("comes") != "ok":
+                await comes()
+            await directory.settle()
+            assert await directory.names() == ["x"], f"stopped before {stop_before}"
+            assert list((await directory.holders("x")).values()) == [["comes"]]
+            await client.flushall()
+            await client.aclose()
+
+
+def pause_in_pipelines(writer: RedisDirectoryWriter, count: int, action: Callable[[], Awaitable[None]]) -> None:
+    """Does the action once, before command or pipeline number `count` of the writer."""
+    client = writer._client
+    plain, make_pipeline = client.execute_command, client.pipeline
+    calls = 0
+
+    async def tick() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == count + 1:
+            await action()
+
+    async def execute_command(*args: Any, **options: Any) -> Any:
+        await tick()
+        return await plain(*args, **options)
+
+    def pipeline(*args: Any, **options: Any) -> Any:
+        made = make_pipeline(*args, **options)
+        run = made.execute
+
+        async def execute(*args: Any, **options: Any) -> Any:
+            await tick()
+            return await run(*args, **options)
+
+        made.execute = execute
+        return made
+
+    client.execute_command, client.pipeline = execute_command, pipeline
+
+
+async def test_a_later_push_that_never_ends_does_not_spoil_an_earlier_one(on_redis: Harness) -> None:
+    """Both write hints of one row; the later is given up, the earlier may no longer commit."""
+    await on_redis.register("a")
+    earlier = on_redis.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+    later = on_redis.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+    async with earlier as first:
+        await first.put([row("x")])
+        async with later as second:
+            await second.put([row("x")])
+        with pytest.raises(TableRevisionMismatchError):
+            await first.commit()
+    await on_redis.until_names([])
+    await on_redis.push("a", [row("x")])
+    await on_redis.settle()
+    assert await on_redis.names() == ["x"]
+
+
+async def test_rows_that_an_abandoned_push_repeated_stay_listed(on_redis: Harness) -> None:
+    """A push that repeats committed rows and is given up must not take their hints along."""
+    await on_redis.register("a")
+    await on_redis.push("a", [row("x")])
+    begun = on_redis.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=2)
+    async with begun as push:
+        await push.put([row("x"), row("y")])
+    await on_redis.until_names(["x"])
+    assert list((await on_redis.holders("x")).values()) == [["a"]]
+
+
+async def test_a_process_that_stood_still_is_refused(redis_url: str) -> None:
+    """Hints written after the instant that others were told about would never be taken away."""
+    async with over(redis_url) as directory:
+        await directory.register("a")
+        client = connect(redis_url)
+        slow = RedisDirectoryWriter(client, late_after=LATE_AFTER)
+        begun = slow.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+
+        async def much_later() -> None:
+            await directory.writer.leave(PeerId("a"), Generation(1))
+            await eventually(lambda: no_notes(redis_url, directory))
+
+        pause_in_pipelines(slow, 4, much_later)
+        async with begun as push:
+            with pytest.raises(MingaError):
+                await push.put([row("x")])
+        await directory.settle()
+        assert await directory.names() == []
+        await client.aclose()
+
+
+async def no_notes(redis_url: str, directory: Harness) -> bool:
+    """Whether reaping has forgotten all `unlist` keys."""
+    await directory.settle()
+    client = connect(redis_url)
+    count = await client.zcard(keys.UNLISTING)
+    await client.aclose()
+    return int(count) == 0
+
+
+async def test_everybody_at_once_ends_in_what_was_said_last(redis_url: str) -> None:
+    """1. Six peers on three registries push, change, leave, and come back at random, with three reapers all the time.
+    2. Each then says its last table. 3. After reaping, answers and catalogue are those tables, nothing else."""
+    seed = random.randrange(1 << 32)
+    last: dict[str, set[str]] = {}
+
+    async def live(peer_id: str, directory: Harness, rng: random.Random) -> None:
+        generation = 0
+        for turn in range(12):
+            if turn == 0 or rng.random() < 0.3:
+                if rng.random() < 0.5:
+                    await directory.writer.leave(PeerId(peer_id), Generation(generation + 1))
+                generation += 1
+                await directory.register(peer_id, generation)
+            chosen = {f"n{rng.randrange(8)}" for _ in range(rng.randrange(6))}
+            try:
+                await directory.push(peer_id, [row(name) for name in chosen], generation, revision=turn)
+            except (RegisterAgainError, TableRevisionMismatchError):
+                continue
+        last[peer_id] = {f"n{rng.randrange(8)}" for _ in range(3)}
+        await directory.register(peer_id, generation)
+        await directory.push(peer_id, [row(name) for name in last[peer_id]], generation, revision=99)
+
+    async def reap(directory: Harness) -> None:
+        while True:
+            await directory.writer.reap()
+            await asyncio.sleep(0)
+
+    async with over(redis_url) as one, over(redis_url) as two, over(redis_url) as three:
+        registries = [one, two, three]
+        reapers = [asyncio.create_task(reap(registry)) for registry in registries]
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(6):
+                    rng = random.Random(seed + number)
+                    group.create_task(live(f"p{number}", registries[number % 3], rng))
+        finally:
+            for task in reapers:
+                task.cancel()
+            await asyncio.gather(*reapers, return_exceptions=True)
+        await one.until_names(sorted(set().union(*last.values())))
+        for name in await one.names():
+            expected = sorted(peer_id for peer_id, names in last.items() if name in names)
+            assert list((await one.holders(name)).values()) == [expected], f"seed {seed}"

@@ -1,0 +1,128 @@
+"""Redis is emptied, killed, or stands still: errors within the limit, and everything comes back by being said again."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from minga_core.errors import RegisterAgainError, SettingsError, StoreUnavailableError
+from minga_core.ids import Generation, PeerId
+from minga_core.names import Name
+from minga_directory import connect_reader, connect_writer
+from minga_directory.connection import ANSWER_SECONDS
+from tests.conformance.harness import Harness, over, row
+from tests.support.redis_server import RedisServer
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    """A server that this test may kill."""
+    server = RedisServer()
+    server.start()
+    yield server
+    server.close()
+
+
+async def say_again(directory: Harness) -> None:
+    """What a peer does when a heartbeat tells it to."""
+    assert await directory.beat("a") == "register_again"
+    await directory.register("a")
+    assert await directory.beat("a") == "push_table"
+    await directory.push("a", [row("x")])
+    assert await directory.beat("a") == "ok"
+
+
+async def test_an_emptied_directory_is_filled_again(on_redis: Harness, redis_server: RedisServer) -> None:
+    """FLUSHALL and SCRIPT FLUSH under living peers: one heartbeat later all is back."""
+    await on_redis.register("a")
+    await on_redis.push("a", [row("x")])
+    redis_server.flush()
+    assert await on_redis.names() == []
+    await say_again(on_redis)
+    assert await on_redis.names() == ["x"]
+    assert await on_redis.holders("x") != {}
+
+
+async def test_emptied_in_the_middle_of_a_push(on_redis: Harness, redis_server: RedisServer) -> None:
+    """Half of the rows were forgotten: that push must not become visible, even when the lease is back."""
+    await on_redis.register("a")
+    begun = on_redis.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+    async with begun as push:
+        await push.put([row("x")])
+        redis_server.flush()
+        await on_redis.register("a")
+        with pytest.raises(RegisterAgainError):
+            await push.put([row("y")])
+        with pytest.raises(RegisterAgainError):
+            await push.commit()
+    assert await on_redis.beat("a") == "push_table"
+    await on_redis.push("a", [row("x"), row("y")])
+    await on_redis.until_names(["x", "y"])
+
+
+async def test_a_server_that_comes_back_empty_is_used_again(own_server: RedisServer) -> None:
+    """Errors while it is away, none after, with the same writer and reader."""
+    async with over(own_server.url) as directory:
+        await directory.register("a")
+        await directory.push("a", [row("x")])
+        own_server.kill()
+        for call in calls(directory):
+            with pytest.raises(StoreUnavailableError):
+                await call
+        own_server.start()
+        await say_again(directory)
+        assert await directory.names() == ["x"]
+
+
+async def test_a_server_that_stands_still_is_away_within_the_limit(own_server: RedisServer) -> None:
+    """It accepts and never answers: every call of both ports raises in time, side by side as well."""
+    async with over(own_server.url) as directory:
+        await directory.register("a")
+        own_server.pause()
+        started = time.monotonic()
+        results = await asyncio.gather(*calls(directory), return_exceptions=True)
+        elapsed = time.monotonic() - started
+        own_server.resume()
+        assert [type(result) for result in results] == [StoreUnavailableError] * len(results)
+        assert elapsed < 2 * ANSWER_SECONDS + 1
+        await directory.writer.ping()
+
+
+def calls(directory: Harness) -> list:  # type: ignore[type-arg]
+    """One call of each method."""
+    reader, writer = directory.reader, directory.writer
+    return [
+        directory.register("a"),
+        directory.beat("a"),
+        directory.push("a", [row("x")]),
+        writer.leave(PeerId("a"), Generation(1)),
+        writer.reap(),
+        writer.lease_counts(),
+        writer.ping(),
+        reader.find(Name("x")),
+        reader.find_content(row("x").key.content_id),
+        reader.list_names(),
+        reader.list_peers(),
+        reader.get_peer(PeerId("a")),
+        reader.place(Name("x"), 1, 1),
+        reader.stats(),
+        reader.ping(),
+    ]
+
+
+async def test_nothing_listens_there() -> None:
+    """A server that never was: one line that says so, at once, and no traceback of its own making."""
+    reader = connect_reader("redis://127.0.0.1:1/0")
+    with pytest.raises(StoreUnavailableError) as caught:
+        await reader.ping()
+    assert "\n" not in str(caught.value)
+    await reader.aclose()
+
+
+def test_a_url_that_is_none_is_a_setting_error() -> None:
+    """Told by the name of the setting, before anything connects."""
+    with pytest.raises(SettingsError, match="MINGA_REDIS_URL"):
+        connect_writer("http://somewhere")

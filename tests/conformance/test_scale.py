@@ -1,0 +1,42 @@
+"""Large tables: in reasonable time, in bounded memory, in bounded steps of the server."""
+
+import time
+
+import pytest
+
+from minga_core.ids import Generation, PeerId
+from minga_core.names import Name
+from tests.conformance.harness import Harness, row
+
+ROWS = 200_000
+BATCH = 1_000
+LIMIT_SECONDS = 15.0
+"""A bound on regressions, not a figure: on two busy cores it takes about a third of it."""
+
+
+@pytest.mark.redis
+@pytest.mark.timeout(180)
+async def test_a_table_of_200_000_rows_is_pushed_and_unlisted(on_redis: Harness) -> None:
+    """1. Push it whole, in batches. 2. Find and list in it. 3. Change one row of it: that is quick."""
+    await on_redis.register("a")
+    started = time.monotonic()
+    begun = on_redis.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+    async with begun as push:
+        for start in range(0, ROWS, BATCH):
+            numbers = range(start, start + BATCH)
+            await push.put([row(f"dir{number % 100:02}/file{number:06}", f"{number}") for number in numbers])
+        await push.commit()
+    elapsed = time.monotonic() - started
+    print(f"{ROWS:,} rows in {elapsed:.1f} s")  # noqa: T201 - shown by pytest -s
+    assert elapsed < LIMIT_SECONDS
+    assert (await on_redis.reader.get_peer(PeerId("a"))).file_count == ROWS
+    assert (await on_redis.reader.stats()).names == ROWS
+    assert len(await on_redis.reader.find(Name("dir42/file123442"))) == 1
+    page = await on_redis.reader.list_names(query="FILE19999")
+    while not page.entries and page.next_after:
+        page = await on_redis.reader.list_names(query="FILE19999", after=page.next_after)
+    assert page.entries[0].name == "dir90/file199990"
+    started = time.monotonic()
+    await on_redis.change("a", [row("dir00/new")], [row("dir00/file000000", "0").key])
+    assert time.monotonic() - started < 1.0
+    assert (await on_redis.reader.get_peer(PeerId("a"))).file_count == ROWS
