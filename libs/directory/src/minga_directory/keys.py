@@ -232,8 +232,7 @@ two writes is harmless: [adr/0002](adr/0002-tables-are-the-truth.md).
 | --- | --- | --- | --- | --- | --- |
 {rows}
 
-The table under a lease is the truth. `holders`, `called`, `name` and `names` are hints: an answer names only peers whose `peer`
-key exists and whose `table` has the row. Redis ≥ 6.2 or Valkey; nothing uses KEYS or SCAN; HSCAN
-walks one key for a bounded number of pages: while reaping, and to find the holders under a rare name of a common
-content.
+The table under a lease is the truth. `holders`, `called`, `name` and `names` are hints: an answer names only peers
+whose `peer` key exists and whose `table` has the row. Redis ≥ 6.2 or Valkey; nothing uses KEYS or SCAN. HSCAN walks one
+key for a bounded number of pages: while reaping, and to find the holders under a rare name of a common content.
 """

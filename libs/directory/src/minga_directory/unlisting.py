@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import chain
 from typing import Any, TypeVar
 
 from minga_core.errors import StoreUnavailableError

@@ -1,0 +1,47 @@
+"""What the package offers."""
+
+from importlib.resources import files
+
+import minga_directory
+from minga_directory.ports import DirectoryReader, DirectoryWriter
+from minga_directory.scripts import NAMES
+
+
+def test_public_names_are_pinned() -> None:
+    """Taking one away is a breaking change."""
+    assert sorted(minga_directory.__all__) == [
+        "CatalogueEntry",
+        "CataloguePage",
+        "DirectoryReader",
+        "DirectoryStats",
+        "DirectoryWriter",
+        "HeartbeatOutcome",
+        "Holder",
+        "MemoryDirectory",
+        "PeerRecord",
+        "RedisDirectoryReader",
+        "RedisDirectoryWriter",
+        "TablePush",
+        "Version",
+        "connect_reader",
+        "connect_writer",
+    ]
+
+
+def test_every_script_is_loaded_and_says_what_it_takes() -> None:
+    """KEYS, ARGV and the return value stand above the text."""
+    scripts = {entry.name.removesuffix(".lua"): entry for entry in files("minga_directory.scripts").iterdir()}
+    scripts = {name: entry for name, entry in scripts.items() if entry.name.endswith(".lua")}
+    assert set(scripts) == set(NAMES)
+    for name, entry in scripts.items():
+        head = entry.read_text().split("\nlocal ")[0].split("\nif ")[0].split("\nfor ")[0].split("\nredis.")[0]
+        assert all(word in head for word in ("-- KEYS: ", "-- ARGV: ", "Returns ")), name
+
+
+async def test_both_ports_are_implemented_in_memory() -> None:
+    """One object for both, as the type checker says too."""
+    memory = minga_directory.MemoryDirectory()
+    writer: DirectoryWriter = memory
+    reader: DirectoryReader = memory
+    await writer.ping()
+    await reader.ping()
