@@ -45,16 +45,18 @@ class ReadCache:
         # An error of a flight is its waiters' to hear, not the log's.
         self._flights = TaskOwner(lambda error: None)
 
-    async def get(self, key: Hashable, look_up: Callable[[], Awaitable[T]]) -> T:
+    async def get(
+        self, key: Hashable, look_up: Callable[[], Awaitable[T]], *, keep: Callable[[T], bool] = lambda answer: True
+    ) -> T:
         """The answer for a key: one that is known, the one being looked up, or a new look-up's.
 
-        A waiter that is cancelled leaves the flight to the others.
+        keep: says of a new answer whether it is remembered. A waiter that is cancelled leaves the flight to the others.
         """
         self._drop_old()
         entry = self._entries.get(key)
         self._on_lookup(entry is not None)
         if entry is None:
-            entry = self._begin(key, look_up)
+            entry = self._begin(key, look_up, keep)
         return cast(T, await asyncio.shield(entry.flight))
 
     def __len__(self) -> int:
@@ -65,14 +67,16 @@ class ReadCache:
         await self._flights.aclose()
         self._entries.clear()
 
-    def _begin(self, key: Hashable, look_up: Callable[[], Awaitable[T]]) -> _Entry:
+    def _begin(self, key: Hashable, look_up: Callable[[], Awaitable[T]], keep: Callable[[T], bool]) -> _Entry:
         async def fly() -> T:
+            kept = False
             try:
-                return await look_up()
-            except BaseException:
-                if self._entries.get(key) is entry:
+                answer = await look_up()
+                kept = keep(answer)
+                return answer
+            finally:
+                if not kept and self._entries.get(key) is entry:
                     del self._entries[key]
-                raise
 
         entry = _Entry(self._flights.start(fly(), "lookup"), self._clock.monotonic())
         self._entries[key] = entry
