@@ -142,15 +142,17 @@ async def test_closing_ends_flights(clock: ManualClock, source: Source) -> None:
 async def test_look_ups_and_peers_come_from_the_cache(
     api: httpx.AsyncClient, directory: MemoryDirectory, clock: ManualClock
 ) -> None:
-    """A new holder shows within half a second; a miss is remembered no longer than that either."""
+    """A new holder shows within half a second; that nobody has a file is not remembered at all."""
     assert problem_of(await api.get("/v1/files/f")) == (404, "file_not_found")
     assert (await api.get("/v1/peers")).json()["peers"] == []
     await join(directory, "a", row("f"))
-    assert (await api.get("/v1/files/f")).status_code == 404
+    assert (await api.get("/v1/files/f")).json()["versions"][0]["complete_count"] == 1
     assert (await api.get("/v1/peers")).json()["peers"] == []
+    await join(directory, "b", row("f"))
+    assert (await api.get("/v1/files/f")).json()["versions"][0]["complete_count"] == 1
     clock.advance(0.5)
-    assert (await api.get("/v1/files/f")).status_code == 200
-    assert [peer["peer_id"] for peer in (await api.get("/v1/peers")).json()["peers"]] == ["a"]
+    assert (await api.get("/v1/files/f")).json()["versions"][0]["complete_count"] == 2
+    assert [peer["peer_id"] for peer in (await api.get("/v1/peers")).json()["peers"]] == ["a", "b"]
 
 
 async def test_an_answer_that_is_not_worth_keeping_is_looked_up_again() -> None:

@@ -197,7 +197,7 @@ async def get_stats(request: Request) -> Stats:
 async def _looked_up(
     state: LocatorState, key: Hashable, look_up: Callable[[], Awaitable[T]], *, found: Callable[[T], bool]
 ) -> T:
-    """A cached look-up, counted by its outcome. That nobody has it is not remembered: somebody may share it right now."""
+    """A cached look-up, counted by its outcome. That nobody has it is not remembered: somebody may share it now."""
     try:
         answer = await state.limited(state.cache.get(key, look_up, keep=found))
     except StoreUnavailableError:
