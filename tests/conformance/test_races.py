@@ -2,7 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,14 +13,15 @@ from minga_core.errors import MingaError, RegisterAgainError, TableRevisionMisma
 from minga_core.ids import Generation, PeerId
 from minga_directory import RedisDirectoryWriter, keys
 from minga_directory.connection import connect
+from minga_directory.ports import TablePush
 from tests.conformance.harness import LATE_AFTER, Harness, eventually, over, row, rows
 
 pytestmark = pytest.mark.redis
 
 
 async def test_a_reaper_that_races_a_registration_spares_the_new_lease(redis_url: str) -> None:
-    """The reaper stops before each of its scripts in turn; the peer registers and pushes; the reaper goes on."""
-    for stop_before in range(12):
+    """The reaper stops before each of its commands in turn; the peer registers and pushes; the reaper goes on."""
+    for stop_before in range(20):
         async with over(redis_url) as directory:
             await directory.register("a", generation=1)
             await directory.push("a", rows(["x", "y"]))
@@ -31,36 +34,17 @@ async def test_a_reaper_that_races_a_registration_spares_the_new_lease(redis_url
                 await of.push("a", rows(["y", "z"]), 2)
 
             reaper = RedisDirectoryWriter(client, late_after=LATE_AFTER)
-            pause_before(reaper, stop_before, comes_back)
+            pause(reaper, stop_before, comes_back)
             await reaper.reap()
             if await directory.is_gone("a"):
                 # The reaper had less to do than that.
                 await comes_back()
+            assert await directory.writer.lease_counts() == (1, 0), f"stopped before {stop_before}"
             assert await directory.beat("a", 2) == "ok"
             await directory.until_names(["y", "z"])
             assert list((await directory.holders("y")).values()) == [["a"]]
-            assert await directory.writer.lease_counts() == (1, 0)
             await client.flushall()
             await client.aclose()
-
-
-def pause_before(writer: RedisDirectoryWriter, count: int, action: Callable[[], Awaitable[None]]) -> None:
-    """Does the action once, before the writer's script call number `count` that is not in a pipeline."""
-    calls = 0
-
-    def paused(script: Any) -> Any:
-        async def call(names: Sequence[Any], arguments: Sequence[Any], client: Any = None) -> Any:
-            nonlocal calls
-            if client is None:
-                calls += 1
-                if calls == count + 1:
-                    await action()
-            return await script(names, arguments, client=client)
-
-        return call
-
-    for name, script in list(writer._scripts.items()):
-        writer._scripts[name] = paused(script)
 
 
 async def test_a_remover_that_races_another_holder_leaves_the_name(redis_url: str) -> None:
@@ -76,7 +60,7 @@ async def test_a_remover_that_races_another_holder_leaves_the_name(redis_url: st
 
             client = connect(redis_url)
             leaver = RedisDirectoryWriter(client, late_after=LATE_AFTER)
-            pause_in_pipelines(leaver, stop_before, comes)
+            pause(leaver, stop_before, comes)
             await leaver.leave(PeerId("goes"), Generation(1))
             if await directory.beat("comes") != "ok":
                 await comes()
@@ -87,7 +71,7 @@ async def test_a_remover_that_races_another_holder_leaves_the_name(redis_url: st
             await client.aclose()
 
 
-def pause_in_pipelines(writer: RedisDirectoryWriter, count: int, action: Callable[[], Awaitable[None]]) -> None:
+def pause(writer: Any, count: int, action: Callable[[], Awaitable[None]]) -> None:
     """Does the action once, before command or pipeline number `count` of the writer."""
     client = writer._client
     plain, make_pipeline = client.execute_command, client.pipeline
@@ -145,25 +129,56 @@ async def test_rows_that_an_abandoned_push_repeated_stay_listed(on_redis: Harnes
     assert list((await on_redis.holders("x")).values()) == [["a"]]
 
 
-async def test_a_process_that_stood_still_is_refused(redis_url: str) -> None:
-    """Hints written after the instant that others were told about would never be taken away."""
-    async with over(redis_url) as directory:
-        await directory.register("a")
-        client = connect(redis_url)
-        slow = RedisDirectoryWriter(client, late_after=LATE_AFTER)
-        begun = slow.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+async def test_a_push_that_races_the_removal_of_its_row_keeps_the_row(redis_url: str) -> None:
+    """A row is removed, its remover stops before each of its commands in turn, and the row's hints are written anew."""
+    for stop_before in range(16):
+        async with over(redis_url) as directory:
+            await directory.register("a")
+            await directory.push("a", [row("x")])
+            client = connect(redis_url)
+            remover = Harness(RedisDirectoryWriter(client, late_after=LATE_AFTER), directory.reader)
+            again = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=3)
 
-        async def much_later() -> None:
-            await directory.writer.leave(PeerId("a"), Generation(1))
-            await eventually(lambda: no_notes(redis_url, directory))
-
-        pause_in_pipelines(slow, 4, much_later)
-        async with begun as push:
-            with pytest.raises(MingaError):
+            async def puts(push: TablePush = again) -> None:
+                await push.__aenter__()
                 await push.put([row("x")])
-        await directory.settle()
-        assert await directory.names() == []
-        await client.aclose()
+
+            pause(remover.writer, stop_before, puts)
+            await remover.change("a", remove=[row("x").key])
+            if not await directory.names():
+                # The remover had less to do than that.
+                await puts()
+            await again.commit()
+            assert await directory.names() == ["x"], f"stopped before {stop_before}"
+            assert list((await directory.holders("x")).values()) == [["a"]]
+            await client.flushall()
+            await client.aclose()
+
+
+async def test_a_process_that_stood_still_is_refused(redis_url: str) -> None:
+    """Before each of its commands in turn, for so long that its peer left and all was cleaned up: hints written then
+    would never be taken away."""
+    for stop_before in range(9):
+        async with over(redis_url, timedelta(milliseconds=100)) as directory:
+            await directory.register("a")
+            client = connect(redis_url)
+            slow = RedisDirectoryWriter(client, late_after=timedelta(milliseconds=100))
+            begun = slow.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+
+            async def much_later(of: Harness = directory) -> None:
+                await of.writer.leave(PeerId("a"), Generation(1))
+                await eventually(lambda: no_notes(redis_url, of))
+
+            pause(slow, stop_before, much_later)
+            with suppress(MingaError):
+                async with begun as push:
+                    await push.put([row("x")])
+                    await push.commit()
+            if not await directory.is_gone("a"):
+                await much_later()
+            await directory.settle()
+            assert await directory.names() == [], f"stopped before {stop_before}"
+            await client.aclose()
 
 
 async def no_notes(redis_url: str, directory: Harness) -> bool:

@@ -128,7 +128,8 @@ class Unlisting:
                 rows, empty = await self._take_away(intention, limit - done)
                 done += rows
                 if empty:
-                    await self._scripts["forget"]([keys.UNLISTING], [member, due])
+                    # Overdue, and its push (if it is one) below the floor or without its lease: nothing is added.
+                    await self._client.zrem(keys.UNLISTING, member)
             if len(overdue) < PAGE:
                 break
         return done

@@ -10,7 +10,6 @@ NAMES = (
     "begin",
     "commit",
     "extend",
-    "forget",
     "give_up",
     "gone_rows",
     "heartbeat",
