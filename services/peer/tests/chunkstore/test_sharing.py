@@ -1,6 +1,7 @@
 """The shared folder becomes rows: found, hashed, changed, gone."""
 
 import asyncio
+import gc
 import os
 import threading
 import unicodedata
@@ -346,5 +347,5 @@ async def test_stopping_leaves_no_task_thread_or_descriptor(opened: Opener) -> N
         part = await shared.part("b", b"new")
         await part.write_chunk(0, b"new")
     assert len(asyncio.all_tasks()) == tasks
-    await eventually(lambda: len(open_files()) == descriptors, "every descriptor is closed")
+    await eventually(lambda: len(open_files()) <= descriptors, "every descriptor is closed")
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("minga")]
