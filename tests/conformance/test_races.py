@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from minga_core.errors import MingaError, RegisterAgainError, TableRevisionMismatchError
+from minga_core.errors import MingaError, RegisterAgainError, StoreUnavailableError, TableRevisionMismatchError
 from minga_core.ids import Generation, PeerId
 from minga_directory import RedisDirectoryWriter, keys
 from minga_directory.connection import connect
@@ -29,14 +29,17 @@ async def test_a_reaper_that_races_a_registration_spares_the_new_lease(redis_url
             await client.delete(keys.peer(PeerId("a")))
             await client.zadd(keys.LEASES, {"a": 1}, xx=True)
 
-            async def comes_back(of: Harness = directory) -> None:
+            came: list[int] = []
+
+            async def comes_back(of: Harness = directory, done: list[int] = came) -> None:
                 await of.register("a", generation=2)
                 await of.push("a", rows(["y", "z"]), 2)
+                done.append(2)
 
             reaper = RedisDirectoryWriter(client, late_after=LATE_AFTER)
             pause(reaper, stop_before, comes_back)
             await reaper.reap()
-            if await directory.is_gone("a"):
+            if not came:
                 # The reaper had less to do than that.
                 await comes_back()
             assert await directory.writer.lease_counts() == (1, 0), f"stopped before {stop_before}"
@@ -178,6 +181,7 @@ async def test_a_process_that_stood_still_is_refused(redis_url: str) -> None:
                 await much_later()
             await directory.settle()
             assert await directory.names() == [], f"stopped before {stop_before}"
+            assert await client.keys("*holders*") == [], f"stopped before {stop_before}"
             await client.aclose()
 
 
@@ -234,3 +238,36 @@ async def test_everybody_at_once_ends_in_what_was_said_last(redis_url: str) -> N
         for name in await one.names():
             expected = sorted(peer_id for peer_id, names in last.items() if name in names)
             assert list((await one.holders(name)).values()) == [expected], f"seed {seed}"
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_step_that_comes_too_late_is_refused(redis_url: str, leaves: bool) -> None:
+    """Others may have forgotten that it was intended; done again, it is done."""
+    async with over(redis_url) as directory:
+        await directory.register("a")
+        client = connect(redis_url)
+        slow = Harness(RedisDirectoryWriter(client, late_after=timedelta(milliseconds=50)), directory.reader)
+
+        async def step() -> None:
+            if leaves:
+                assert await slow.writer.leave(PeerId("a"), Generation(1))
+            else:
+                await slow.register("a", 2)
+
+        # A registration announces itself first; a leave looks at its lease in between.
+        pause(slow.writer, 2 if leaves else 1, lambda: eventually(lambda: overdue(redis_url)))
+        with pytest.raises(StoreUnavailableError):
+            await step()
+        assert (await directory.reader.get_peer(PeerId("a"))).info.generation == 1
+        await step()
+        assert await directory.is_gone("a") is leaves
+        await client.aclose()
+
+
+async def overdue(redis_url: str) -> bool:
+    """Whether the instant of some note has passed."""
+    client = connect(redis_url)
+    seconds, micros = await client.time()
+    count = await client.zcount(keys.UNLISTING, "-inf", seconds * 1000 + micros // 1000)
+    await client.aclose()
+    return int(count) > 0

@@ -5,7 +5,9 @@ import pytest
 from minga_core.errors import RegisterAgainError, TableRevisionMismatchError
 from minga_core.ids import Generation, PeerId
 from minga_core.records import HoldingState
-from tests.conformance.harness import SHORT, Harness, row
+from minga_directory.connection import connect
+from minga_directory.pushing import MAX_CHANGE_ROWS
+from tests.conformance.harness import SHORT, Harness, over, row
 
 
 async def test_a_whole_push_replaces_the_table(directory: Harness) -> None:
@@ -162,3 +164,33 @@ async def test_of_two_pushes_at_once_the_table_is_one_of_them(directory: Harness
     await directory.settle()
     await directory.until_names(["second", "x"])
     assert list((await directory.holders("x")).values()) == [["a"]]
+
+
+@pytest.mark.redis
+async def test_a_change_too_large_to_copy_is_answered_with_push_the_whole_table(on_redis: Harness) -> None:
+    """A whole table changes hands by renaming; a change is copied, and must not hold Redis up."""
+    await on_redis.register("a")
+    await on_redis.push("a", [row("x")])
+    begun = on_redis.writer.push_table(PeerId("a"), Generation(1), whole=False, base_revision=1, revision=2)
+    async with begun as push:
+        for start in range(0, MAX_CHANGE_ROWS + 1, 1000):
+            await push.put([row(f"n{number}") for number in range(start, start + 1000)])
+        with pytest.raises(TableRevisionMismatchError):
+            await push.commit()
+    assert await on_redis.beat("a", revision=1) == "ok"
+
+
+@pytest.mark.redis
+async def test_a_change_whose_removals_ran_out_is_refused(redis_url: str) -> None:
+    """Half of a change must never become visible."""
+    async with over(redis_url) as directory:
+        await directory.register("a")
+        await directory.push("a", [row("x")])
+        begun = directory.writer.push_table(PeerId("a"), Generation(1), whole=False, base_revision=1, revision=2)
+        async with begun as push:
+            await push.remove([row("x").key])
+            client = connect(redis_url)
+            assert await client.delete(*await client.keys("*:removes:*")) == 1
+            await client.aclose()
+            with pytest.raises(TableRevisionMismatchError):
+                await push.commit()

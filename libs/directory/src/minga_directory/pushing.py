@@ -58,6 +58,7 @@ class RedisTablePush:
         self._revision = revision
         self._intention = Intention(peer_id, 0, 0)
         self._grant = b""
+        self._removing = False
         self._committed = False
 
     async def __aenter__(self) -> "RedisTablePush":
@@ -84,13 +85,14 @@ class RedisTablePush:
             for start in range(0, len(rows), PIPELINE_ROWS):
                 batch = rows[start : start + PIPELINE_ROWS]
                 due_millis = await self._unlisting.extend(self._intention)
-                await self._stage(batch, due_millis)
+                await self._stage(batch)
                 await self._write_hints(batch, due_millis)
 
     async def remove(self, keys_: Sequence[RowKey]) -> None:
         """See TablePush."""
         if not keys_:
             return
+        self._removing = True
         with store_errors():
             async with self._client.pipeline(transaction=False) as pipe:
                 pipe.hset(self._removes, mapping={row_field(key): b"" for key in keys_})
@@ -100,7 +102,6 @@ class RedisTablePush:
     async def commit(self) -> int:
         """See TablePush. What it does not unlist itself is left to the reaper."""
         with store_errors():
-            due_millis = await self._unlisting.extend(self._intention)
             peer_id, unlist, number = self._peer_id, self._intention.unlist, self._intention.number
             answer = await self._scripts["commit"](
                 [keys.peer(peer_id), keys.table(peer_id), unlist, self._removes, keys.swap(peer_id, number)],
@@ -108,11 +109,11 @@ class RedisTablePush:
                     self._generation,
                     self._grant,
                     number,
-                    due_millis,
                     int(self._base_revision is None),
                     self._base_revision or 0,
                     self._revision,
                     MAX_CHANGE_ROWS,
+                    int(self._removing),
                 ],
             )
             self._check(answer)
@@ -124,12 +125,12 @@ class RedisTablePush:
     def _removes(self) -> str:
         return keys.removes(self._peer_id, self._intention.number)
 
-    async def _stage(self, rows: Sequence[FileRow], due_millis: int) -> None:
+    async def _stage(self, rows: Sequence[FileRow]) -> None:
         """Last of rows with one key counts, as in one HSET."""
         fields = [part for row in rows for part in (row_field(row.key), row_value(row))]
         answer = await self._scripts["stage"](
             [keys.peer(self._peer_id), self._intention.unlist],
-            [self._grant, self._intention.number, due_millis, *fields],
+            [self._grant, self._intention.number, *fields],
         )
         self._check(answer)
 

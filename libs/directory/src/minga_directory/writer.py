@@ -6,9 +6,10 @@ after it, so that a crash leaves hints too many, never too few; readers check ea
 
 **Nothing is forgotten.** A row is noted in an `unlist` key before its hint is written (`stage`), and in the same script
 that takes it out of a table (`commit`, `register`, `leave`). That such a key may come to be is noted in `unlisting`
-before that, with the instant from which the scripts that fill it refuse (`announce`, `extend`). So whoever finds the
-note after that instant finds all there will ever be in the key, unless its push may still be committed and put the
-instant off: then it is left alone (`gone_rows`). Leases are noted likewise, and forgotten by compare-and-delete.
+before that, with the instant from which `register`, `leave` and the hints of a push refuse (`announce`, `extend`). So
+whoever finds the note after that instant finds all there will ever be in the key, unless its push may still be
+committed and put the instant off: then it is left alone (`gone_rows`). Leases are noted likewise, and forgotten by
+compare-and-delete.
 
 **Who wins.** Each push, registration, leave and reaping draws a number; hints carry the number of the push that wrote
 them; a peer's `floor` is the greatest number that was committed, given up, or registered. A push below it is refused.

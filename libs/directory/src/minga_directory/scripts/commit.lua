@@ -1,13 +1,11 @@
 -- Makes a push visible, whole or not at all.
 -- KEYS: peer, table, unlist (of this push; has its rows), removes (of this push), swap (of this push)
--- ARGV: generation, grant, number, ms from which to refuse, '1' when the rows are the whole table else '0',
---       base revision, revision, rows that a change may have at most
+-- ARGV: generation, grant, number, '1' when the rows are the whole table else '0',
+--       base revision, revision, rows that a change may have at most, '1' when it has rows to remove else '0'
 -- Afterwards `unlist` has the rows that the table no longer has. A whole table changes hands by renaming, however many
 -- rows it has; a change is copied row by row, and refused when that would hold Redis up.
 -- Returns {1}, {2} when there is no such lease, {3} when the base revision is not the stored one, a later push is
--- visible, or the change is too large, {4} when it is too late, or {0, owner's address} when a greater generation owns it.
-local time = redis.call('TIME')
-if time[1] * 1000 + math.floor(time[2] / 1000) >= tonumber(ARGV[4]) then return {4} end
+-- visible, the change is too large or has run out, or {0, owner's address} when a greater generation owns it.
 local stored = redis.call('HGET', KEYS[1], 'generation')
 local generation = ARGV[1]
 if stored ~= generation then
@@ -18,13 +16,14 @@ if stored ~= generation then
 end
 if redis.call('HGET', KEYS[1], 'granted') ~= ARGV[2] then return {2} end
 if tonumber(redis.call('HGET', KEYS[1], 'floor')) >= tonumber(ARGV[3]) then return {3} end
-if ARGV[5] == '1' then
+if ARGV[4] == '1' then
   if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RENAME', KEYS[2], KEYS[5]) end
   if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('RENAME', KEYS[3], KEYS[2]) end
   if redis.call('EXISTS', KEYS[5]) == 1 then redis.call('RENAME', KEYS[5], KEYS[3]) end
 else
-  if redis.call('HGET', KEYS[1], 'revision') ~= ARGV[6] then return {3} end
-  if redis.call('HLEN', KEYS[3]) + redis.call('HLEN', KEYS[4]) > tonumber(ARGV[8]) then return {3} end
+  if redis.call('HGET', KEYS[1], 'revision') ~= ARGV[5] then return {3} end
+  if redis.call('HLEN', KEYS[3]) + redis.call('HLEN', KEYS[4]) > tonumber(ARGV[7]) then return {3} end
+  if redis.call('EXISTS', KEYS[4]) ~= tonumber(ARGV[8]) then return {3} end
   local puts = redis.call('HGETALL', KEYS[3])
   redis.call('DEL', KEYS[3])
   for i = 1, #puts, 2 do redis.call('HSET', KEYS[2], puts[i], puts[i + 1]) end
@@ -33,5 +32,5 @@ else
   end
 end
 redis.call('DEL', KEYS[4])
-redis.call('HSET', KEYS[1], 'revision', ARGV[7], 'files', redis.call('HLEN', KEYS[2]), 'floor', ARGV[3])
+redis.call('HSET', KEYS[1], 'revision', ARGV[6], 'files', redis.call('HLEN', KEYS[2]), 'floor', ARGV[3])
 return {1}
