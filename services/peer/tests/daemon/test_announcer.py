@@ -1,0 +1,202 @@
+"""Keeping the registry told, against a registry that answers as the test says."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from minga_core.clock import SystemClock
+from minga_core.errors import LeaseSupersededError, RegistryUnavailableError, StoreUnavailableError
+from minga_core.ids import ContentId, Generation, parse_address, parse_peer_id
+from minga_core.names import parse_name
+from minga_core.records import FileRow, PeerInfo, RowKey
+from minga_peer.chunkstore.ports import RowsChanged
+from minga_peer.chunkstore.table import LocalTable
+from minga_peer.clients.registry import RegistryClient
+from minga_peer.daemon.announcer import Announcer
+from minga_protos.registry.v1 import registry_pb2 as pb
+from minga_protos.registry.v1.registry_pb2_grpc import (
+    RegistryServiceServicer,
+    add_RegistryServiceServicer_to_server,
+)
+from minga_runtime.metrics import RpcMetrics
+from minga_runtime.server import GrpcServer
+
+INFO = PeerInfo(parse_peer_id("p"), Generation(7), parse_address("h:1"), "", 100, 50, "test")
+
+
+def row(name: str) -> FileRow:
+    """Some row."""
+    return FileRow(RowKey(parse_name(name), ContentId(bytes(32))), 1, 2, 3)
+
+
+class FakeRegistry(RegistryServiceServicer):
+    """Remembers one peer's lease and table; forgets, refuses and asks again when told to."""
+
+    def __init__(self) -> None:
+        self.registered = False
+        self.table: set[str] = set()
+        self.revision = -1
+        self.pushes: list[bool] = []
+        self.heartbeats = 0
+        self.error: Exception | None = None
+
+    def forget(self) -> None:
+        """The store is emptied."""
+        self.registered, self.table, self.revision = False, set(), -1
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterResponse:
+        self._check()
+        self.registered = True
+        response = pb.RegisterResponse()
+        response.granted_ttl.FromTimedelta(timedelta(seconds=1))
+        response.heartbeat_interval.FromTimedelta(timedelta(seconds=0.05))
+        return response
+
+    async def PushTable(self, requests: AsyncIterator[pb.PushTableRequest], context: Any) -> pb.PushTableResponse:
+        self._check()
+        whole, put, remove, revision = False, set(), set(), 0
+        async for request in requests:
+            if request.HasField("begin"):
+                whole, revision = request.begin.whole, request.begin.revision
+            put |= {item.name for item in request.rows.put}
+            remove |= {item.name for item in request.rows.remove}
+        self.pushes.append(whole)
+        self.table = put if whole else (self.table | put) - remove
+        self.revision = revision
+        return pb.PushTableResponse(revision=revision)
+
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
+        self._check()
+        self.heartbeats += 1
+        if not self.registered:
+            return pb.HeartbeatResponse(action=pb.HEARTBEAT_ACTION_REGISTER_AGAIN)
+        same = request.table_revision == self.revision
+        return pb.HeartbeatResponse(action=pb.HEARTBEAT_ACTION_OK if same else pb.HEARTBEAT_ACTION_PUSH_TABLE)
+
+    async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveResponse:
+        self.registered = False
+        return pb.LeaveResponse()
+
+
+class Told:
+    """An announcer that runs, its table, and the registry that hears it."""
+
+    def __init__(self, registry: FakeRegistry, announcer: Announcer, table: LocalTable) -> None:
+        self.registry = registry
+        self.announcer = announcer
+        self.table = table
+        self.loop: asyncio.Task[None] | None = None
+
+    def change(self, put: tuple[FileRow, ...] = (), remove: tuple[RowKey, ...] = ()) -> None:
+        """The shared folder changed."""
+        self.table.apply(RowsChanged(put, remove))
+        self.announcer.table_changed()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Returns once it holds."""
+        async with asyncio.timeout(10):
+            while not holds():  # noqa: ASYNC110 - the condition belongs to a server
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def announcing(rows: tuple[FileRow, ...] = ()) -> AsyncIterator[Told]:
+    """A registry and an announcer that runs against it."""
+    registry = FakeRegistry()
+    server = GrpcServer(RpcMetrics(CollectorRegistry(), "registry"))
+    add_RegistryServiceServicer_to_server(registry, server.server)
+    (port,) = await server.start(["127.0.0.1:0"], ["minga.registry.v1.RegistryService"])
+    client = RegistryClient(parse_address(f"127.0.0.1:{port}"))
+    table = LocalTable(rows)
+    announcer = Announcer(client, table, lambda: INFO, lambda: 0, SystemClock(), rng=random.Random(1))
+    told = Told(registry, announcer, table)
+    told.loop = asyncio.create_task(announcer.run())
+    try:
+        yield told
+    finally:
+        told.loop.cancel()
+        await asyncio.gather(told.loop, return_exceptions=True)
+        await client.aclose()
+        await server.stop(timedelta(0))
+
+
+async def test_it_registers_pushes_everything_and_keeps_the_lease() -> None:
+    """First the lease, then the whole table, then heartbeats."""
+    async with announcing((row("a"), row("b"))) as told:
+        await told.until(lambda: told.registry.table == {"a", "b"} and told.registry.heartbeats >= 2)
+        assert told.registry.pushes == [True]
+        assert told.announcer.registered
+        assert told.announcer.announced_revision == told.table.revision
+
+
+async def test_a_change_is_pushed_as_a_change() -> None:
+    """At once, not at the next heartbeat, and without the rows that stayed."""
+    async with announcing((row("a"),)) as told:
+        await told.until(lambda: told.registry.table == {"a"})
+        told.change(put=(row("b"),), remove=(row("a").key,))
+        await told.until(lambda: told.registry.table == {"b"})
+        assert told.registry.pushes == [True, False]
+
+
+async def test_an_emptied_registry_hears_everything_again() -> None:
+    """REGISTER_AGAIN: register, then the whole table."""
+    async with announcing((row("a"),)) as told:
+        await told.until(lambda: told.registry.table == {"a"})
+        told.registry.forget()
+        await told.until(lambda: told.registry.registered and told.registry.table == {"a"})
+
+
+async def test_a_registry_with_another_revision_gets_the_whole_table() -> None:
+    """PUSH_TABLE: the lease stays, the table is said again."""
+    async with announcing((row("a"),)) as told:
+        await told.until(lambda: told.registry.table == {"a"})
+        told.registry.table, told.registry.revision = set(), 99
+        await told.until(lambda: told.registry.table == {"a"})
+
+
+async def test_a_registry_that_is_away_is_a_problem_that_passes() -> None:
+    """Told in one line meanwhile; who waits for an announcement hears of it in time."""
+    async with announcing() as told:
+        await told.until(lambda: told.announcer.registered)
+        told.registry.error = StoreUnavailableError("Redis is away")
+        await told.until(lambda: "Redis is away" in told.announcer.problem)
+        told.change(put=(row("a"),))
+        with pytest.raises(RegistryUnavailableError, match="could not be told"):
+            await told.announcer.announced(row("a"), timedelta(seconds=0.1))
+        told.registry.error = None
+        await told.announcer.announced(row("a"), timedelta(seconds=10))
+        assert told.registry.table == {"a"}
+        await told.until(lambda: told.announcer.problem == "")
+
+
+async def test_a_peer_that_was_superseded_stops() -> None:
+    """The loop ends with the error that names the other's address."""
+    async with announcing() as told:
+        await told.until(lambda: told.announcer.registered)
+        told.registry.error = LeaseSupersededError("another process is p now", owner_address="h:2")
+        assert told.loop is not None
+        async with asyncio.timeout(10):
+            with pytest.raises(LeaseSupersededError) as caught:
+                await told.loop
+        assert caught.value.owner_address == "h:2"
+
+
+async def test_leaving_gives_the_lease_up() -> None:
+    """The registry hears of it; a peer that never registered says nothing."""
+    async with announcing() as told:
+        await told.until(lambda: told.registry.registered)
+        assert told.loop is not None
+        told.loop.cancel()
+        await asyncio.gather(told.loop, return_exceptions=True)
+        await told.announcer.leave()
+        assert not told.registry.registered
