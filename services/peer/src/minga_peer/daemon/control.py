@@ -121,9 +121,8 @@ class ControlService(ControlServiceServicer):
             source_wait=self._source_wait(request),
         )
         async with aclosing(self._downloads.follow(wanted)) as steps:
-            async for progress, row in steps:
-                if row is not None:
-                    await self._tell_registry(row)
+            async for progress, _ in steps:
+                # The registry hears of the new holder with the next push; who asked has the file now.
                 yield _response(progress)
 
     def _source_wait(self, request: pb.DownloadRequest) -> timedelta | None:

@@ -135,7 +135,9 @@ class SwarmDownload:
                 self._cancel(self._requests.pop(request_id, None))
             case ev.ConnectSource(source):
                 self._cancel(self._watches.pop(source, None))
-                self._watches[source] = self._spawn(self._watch(source), "watch")
+                # A complete source has no news to tell, and its loss shows in its requests.
+                if not self._addresses[source].complete:
+                    self._watches[source] = self._spawn(self._watch(source), "watch")
             case ev.DropSource(source, why):
                 log_event(log, logging.DEBUG, "source_dropped", source=source, why=why, content=self._content_id.short)
                 self._cancel(self._watches.pop(source, None))
