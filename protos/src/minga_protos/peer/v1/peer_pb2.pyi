@@ -48,16 +48,20 @@ class GetManifestResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PART_FIELD_NUMBER: _builtins.int
+    BULK_PORT_FIELD_NUMBER: _builtins.int
     part: _builtins.bytes
     """The next at most 1 MiB of the manifest's canonical encoding."""
+    bulk_port: _builtins.int
+    """In the first part: the port on which this peer also serves chunks over HTTP (docs/bulk.md); 0 when it does not."""
     def __init__(
         self,
         *,
         part: _builtins.bytes = ...,
+        bulk_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bulk_port", b"bulk_port", "part", b"part"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -74,6 +78,7 @@ class FetchChunksRequest(_message.Message):
     MAX_CHUNKS_FIELD_NUMBER: _builtins.int
     PEER_ID_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    ACCEPTS_BULK_FIELD_NUMBER: _builtins.int
     content_id: _builtins.bytes
     """32 raw bytes."""
     max_chunks: _builtins.int
@@ -82,6 +87,8 @@ class FetchChunksRequest(_message.Message):
     """Peer id of the caller, empty for a client that is none; for fairness and logs."""
     address: _builtins.str
     """host:port on which the caller serves what it has, empty when it does not; it may be named to others as a source."""
+    accepts_bulk: _builtins.bool
+    """The caller would rather fetch over HTTP when this peer offers it."""
     @_builtins.property
     def wanted(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkRange]:
         """Chunks that the caller wants now, as ranges that neither overlap nor descend; at most 1,024."""
@@ -94,10 +101,11 @@ class FetchChunksRequest(_message.Message):
         max_chunks: _builtins.int = ...,
         peer_id: _builtins.str = ...,
         address: _builtins.str = ...,
+        accepts_bulk: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "content_id", b"content_id", "max_chunks", b"max_chunks", "peer_id", b"peer_id", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_bulk", b"accepts_bulk", "address", b"address", "content_id", b"content_id", "max_chunks", b"max_chunks", "peer_id", b"peer_id", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -138,6 +146,7 @@ class FetchChunksResponse(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     BUSY_FIELD_NUMBER: _builtins.int
+    BULK_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """Its next bytes, at most 1 MiB."""
     @_builtins.property
@@ -148,22 +157,49 @@ class FetchChunksResponse(_message.Message):
     def busy(self) -> Global___Busy:
         """Nothing will be sent."""
 
+    @_builtins.property
+    def bulk(self) -> Global___BulkOffer:
+        """Nothing will be sent here: ask there."""
+
     def __init__(
         self,
         *,
         chunk: Global___ChunkHeader | None = ...,
         data: _builtins.bytes = ...,
         busy: Global___Busy | None = ...,
+        bulk: Global___BulkOffer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "chunk", b"chunk", "data", b"data", "item", b"item"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bulk", b"bulk", "busy", b"busy", "chunk", b"chunk", "data", b"data", "item", b"item"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "chunk", b"chunk", "data", b"data", "item", b"item"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bulk", b"bulk", "busy", b"busy", "chunk", b"chunk", "data", b"data", "item", b"item"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["chunk", "data", "busy"]  # noqa: Y015
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["chunk", "data", "busy", "bulk"]  # noqa: Y015
     _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
 
 Global___FetchChunksResponse: _TypeAlias = FetchChunksResponse  # noqa: Y015
+
+@_typing.final
+class BulkOffer(_message.Message):
+    """Chunks are served over HTTP too."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: _builtins.int
+    port: _builtins.int
+    """On this port of the host that was called. 1 to 65535."""
+    def __init__(
+        self,
+        *,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BulkOffer: _TypeAlias = BulkOffer  # noqa: Y015
 
 @_typing.final
 class ChunkHeader(_message.Message):
@@ -173,19 +209,27 @@ class ChunkHeader(_message.Message):
 
     INDEX_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Which chunk. >= 0."""
     size_bytes: _builtins.int
     """Its size in bytes, as the manifest says."""
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Source]:
+        """Others that have taken chunks of this content from here lately, so that those who start together soon know of each
+        other; at most 20, without the caller.
+        """
+
     def __init__(
         self,
         *,
         index: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
+        sources: _abc.Iterable[Global___Source] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "size_bytes", b"size_bytes", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -85,7 +85,8 @@ class PeerServiceServicer:
         `chunk` header followed by `data` pieces of at most 1 MiB that add up to its size; chunks come one after the other.
         Alone in the stream, `busy` says that no slot is free. Ends OK after max_chunks, or earlier when this peer holds no
         more of those wanted. FAILED_PRECONDITION `content_changed`: the file changed while it was served; what came of the
-        unfinished chunk is void. Safe to retry; cancelling it frees the slot at once.
+        unfinished chunk is void. To a caller that accepts it, `bulk` alone in the stream says that chunks are to be had
+        faster over HTTP (docs/bulk.md). Safe to retry; cancelling it frees the slot at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,8 @@ class PeerServiceStub:
     `chunk` header followed by `data` pieces of at most 1 MiB that add up to its size; chunks come one after the other.
     Alone in the stream, `busy` says that no slot is free. Ends OK after max_chunks, or earlier when this peer holds no
     more of those wanted. FAILED_PRECONDITION `content_changed`: the file changed while it was served; what came of the
-    unfinished chunk is void. Safe to retry; cancelling it frees the slot at once.
+    unfinished chunk is void. To a caller that accepts it, `bulk` alone in the stream says that chunks are to be had
+    faster over HTTP (docs/bulk.md). Safe to retry; cancelling it frees the slot at once.
     """
     WatchChunks: _grpc.UnaryStreamMultiCallable[_peer_pb2.WatchChunksRequest, _peer_pb2.WatchChunksResponse]
     """The chunks of a content that this peer has now, then each new one as soon as it is verified. Ends OK once it has all
@@ -82,7 +83,8 @@ class PeerServiceAsyncStub(PeerServiceStub):
     `chunk` header followed by `data` pieces of at most 1 MiB that add up to its size; chunks come one after the other.
     Alone in the stream, `busy` says that no slot is free. Ends OK after max_chunks, or earlier when this peer holds no
     more of those wanted. FAILED_PRECONDITION `content_changed`: the file changed while it was served; what came of the
-    unfinished chunk is void. Safe to retry; cancelling it frees the slot at once.
+    unfinished chunk is void. To a caller that accepts it, `bulk` alone in the stream says that chunks are to be had
+    faster over HTTP (docs/bulk.md). Safe to retry; cancelling it frees the slot at once.
     """
     WatchChunks: _aio.UnaryStreamMultiCallable[_peer_pb2.WatchChunksRequest, _peer_pb2.WatchChunksResponse]  # type: ignore[assignment]
     """The chunks of a content that this peer has now, then each new one as soon as it is verified. Ends OK once it has all
@@ -127,7 +129,8 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         `chunk` header followed by `data` pieces of at most 1 MiB that add up to its size; chunks come one after the other.
         Alone in the stream, `busy` says that no slot is free. Ends OK after max_chunks, or earlier when this peer holds no
         more of those wanted. FAILED_PRECONDITION `content_changed`: the file changed while it was served; what came of the
-        unfinished chunk is void. Safe to retry; cancelling it frees the slot at once.
+        unfinished chunk is void. To a caller that accepts it, `bulk` alone in the stream says that chunks are to be had
+        faster over HTTP (docs/bulk.md). Safe to retry; cancelling it frees the slot at once.
         """
 
     @_abc_1.abstractmethod
