@@ -16,7 +16,7 @@ from minga_core.errors import (
     error_from_code,
 )
 from minga_core.ids import new_generation, parse_address, parse_generation, parse_peer_id
-from minga_core.units import format_bytes, format_seconds, parse_bytes
+from minga_core.units import format_bytes, format_rate, format_seconds, parse_bytes, parse_rate
 
 
 @pytest.mark.parametrize("text", ["a", "node-1.rack_2", "0" * 128])
@@ -95,11 +95,64 @@ def test_sizes_as_people_write_them(text: str, size_bytes: int) -> None:
     assert parse_bytes(text) == size_bytes
 
 
-@pytest.mark.parametrize("text", ["", "k", "-1", "1 XB", "1,5 GB", "1e3"])
+@pytest.mark.parametrize("text", ["", "k", "-1", "1 XB", "1,5 GB", "1e3", "５", "9" * 400])
 def test_sizes_that_are_none_are_refused(text: str) -> None:
     """Never a silent zero."""
     with pytest.raises(InvalidArgumentError):
         parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_per_second"),
+    [
+        ("0", 0),
+        ("0 MB/s", 0),
+        ("50MB/s", 50_000_000),
+        ("50MiB/s", 50 << 20),
+        ("400Mbit/s", 50_000_000),
+        ("400 mbit", 50_000_000),
+        ("1Gibit/s", 1 << 27),
+        ("1.5 GB/S", 1_500_000_000),
+        ("64k", 65536),
+        (" 8bit/s ", 1),
+        ("100B/s", 100),
+        ("0.01B/s", 1),
+    ],
+)
+def test_rates_as_people_write_them(text: str, bytes_per_second: int) -> None:
+    """Bytes or bits per second; decimal and binary units as the standards have them."""
+    assert parse_rate(text) == bytes_per_second
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/s",
+        "fast",
+        "-1MB/s",
+        "50Mb/s",
+        "50mb",
+        "50MB/min",
+        "MB/s",
+        "50MB/s/s",
+        "1e3",
+        "1,5MB/s",
+        "50 Mbps",
+        "inf",
+        "５",
+        "9" * 400,
+    ],
+)
+def test_rates_that_are_none_are_refused_with_an_example(text: str) -> None:
+    """What could be bits as well as bytes, too: a guess would be wrong by a factor of eight."""
+    with pytest.raises(InvalidArgumentError, match="400Mbit/s"):
+        parse_rate(text)
+
+
+def test_rates_for_people() -> None:
+    """A size a second."""
+    assert format_rate(50 << 20) == "50 MiB/s"
 
 
 @pytest.mark.parametrize(

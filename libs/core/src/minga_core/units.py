@@ -1,5 +1,6 @@
-"""Sizes and durations as people write them."""
+"""Sizes, rates and durations as people write them."""
 
+import math
 import re
 
 from minga_core.errors import InvalidArgumentError
@@ -7,7 +8,11 @@ from minga_core.errors import InvalidArgumentError
 _BYTE_UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgtp", start=1):
     _BYTE_UNITS |= {_letter: 1024**_power, f"{_letter}ib": 1024**_power, f"{_letter}b": 1000**_power}
-_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+_BIT_UNITS = {"bit": 1}
+for _power, _letter in enumerate("kmgt", start=1):
+    _BIT_UNITS |= {f"{_letter}bit": 1000**_power, f"{_letter}ibit": 1024**_power}
+_AMOUNT = re.compile(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([A-Za-z]*)\s*", re.ASCII)
+_PER_SECOND = re.compile(r"\s*/s\s*$", re.IGNORECASE)
 
 
 def parse_bytes(text: str) -> int:
@@ -20,6 +25,28 @@ def parse_bytes(text: str) -> int:
     if match is None or unit is None:
         raise InvalidArgumentError(f"{text!r} is not a size: a number and B, kB, MB, GB, TB, KiB, MiB, GiB or TiB")
     return int(float(match[1]) * unit)
+
+
+def parse_rate(text: str) -> int:
+    """Bytes per second that `text` says: `50MB/s`, `50MiB/s`, `400Mbit/s`, `64k`; `0` is 0, whatever its unit.
+
+    Units of bytes are those of `parse_bytes`, bits are 8 to the byte; `/s` may be left out. `Mb/s`, which one half of
+    the world reads as bits and the other as bytes, is refused. Raises InvalidArgumentError.
+    """
+    match = _AMOUNT.fullmatch(_PER_SECOND.sub("", text))
+    unit = match[2] if match else ""
+    eighths = _BIT_UNITS.get(unit.lower()) or 8 * _BYTE_UNITS.get(unit.lower(), 0)
+    ambiguous = len(unit) == 2 and unit[1] == "b"
+    if match is None or not eighths or ambiguous:
+        hint = f" ({unit} may be bits or bytes)" if ambiguous else ""
+        raise InvalidArgumentError(f"{text!r} is not a rate: write 50MB/s, 50MiB/s or 400Mbit/s{hint}")
+    # Rounded up: what is more than nothing does not become 0, which stands for no limit.
+    return math.ceil(float(match[1]) * eighths / 8)
+
+
+def format_rate(bytes_per_second: float) -> str:
+    """A rate for people in powers of 1,024: `0 B/s`, `1.5 KiB/s`, `512 MiB/s`."""
+    return f"{format_bytes(bytes_per_second)}/s"
 
 
 def format_bytes(size_bytes: float) -> str:

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfig
 
 from minga_core.errors import InvalidArgumentError, SettingsError
 from minga_core.ids import parse_address, parse_peer_id, parse_zone
-from minga_core.units import format_seconds, parse_bytes
+from minga_core.units import format_seconds, parse_bytes, parse_rate
 from minga_runtime.listening import split_listen
 from minga_runtime.logs import LogFormat
 
@@ -51,6 +51,8 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_REAP_INTERVAL": "Registry: seconds between looks for what dead peers left.",
     "MINGA_STOP_GRACE": "Registry and locator: seconds that calls under way get at the end.",
     "MINGA_UPLOAD_SLOTS": "Peer: chunk streams served at once.",
+    "MINGA_LIMIT_UP": "Peer and command: payload sent per second at most, as `50MB/s` or `400Mbit/s`; 0: unlimited.",
+    "MINGA_LIMIT_DOWN": "Peer and command: payload received per second at most, written the same; 0: unlimited.",
     "MINGA_SOURCE_WAIT": "Peer and command: seconds to wait for a source before giving up; 0 for ever.",
     "MINGA_QUIET": "Peer: seconds a file must be unchanged before it is hashed.",
     "MINGA_RESCAN": "Peer: seconds between full scans of the shared folder.",
@@ -96,6 +98,8 @@ def _lower(value: Any) -> Any:
 
 ByteCount = Annotated[int, BeforeValidator(_checked(lambda value: parse_bytes(str(value))))]
 """Bytes, written as people write sizes."""
+ByteRate = Annotated[int, BeforeValidator(_checked(lambda value: parse_rate(str(value))))]
+"""Bytes per second, written as people write rates; 0 for no limit."""
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 """A duration, written as a number of seconds; 0 or more."""
 AddressText = Annotated[str, AfterValidator(_checked(parse_address))]

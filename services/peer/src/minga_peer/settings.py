@@ -10,7 +10,9 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from minga_runtime.settings import AddressText, ByteCount, ListenText, PeerIdText, Seconds, Settings, ZoneText
+from minga_core.units import format_rate
+from minga_peer.transfer.limits import MIN_BYTES_PER_SECOND
+from minga_runtime.settings import AddressText, ByteCount, ByteRate, ListenText, PeerIdText, Seconds, Settings, ZoneText
 
 DEFAULT_LOCATOR = "http://127.0.0.1:50052"
 
@@ -34,6 +36,15 @@ class ClientSettings(Settings):
     locator: Annotated[str, Field(pattern="^https?://")] = DEFAULT_LOCATOR
     control: Path = Field(default_factory=default_control_socket)
     source_wait: Seconds = timedelta(minutes=5)
+    limit_up: ByteRate = 0
+    limit_down: ByteRate = 0
+
+    @field_validator("limit_up", "limit_down")
+    @classmethod
+    def _moves(cls, value: int) -> int:
+        if 0 < value < MIN_BYTES_PER_SECOND:
+            raise ValueError(f"at least {format_rate(MIN_BYTES_PER_SECOND)} is wanted, or 0 for no limit")
+        return value
 
     @property
     def source_wait_or_forever(self) -> timedelta | None:

@@ -18,7 +18,7 @@ from minga_core.errors import InvalidArgumentError
 
 BURST_SECONDS = 0.25
 """What gathers while nothing is moved: enough to ride out a late wake-up, too little for a link's queue to notice."""
-MIN_BYTES_PER_SECOND = 16 * 1024
+MIN_BYTES_PER_SECOND = 64 * 1024
 """The lowest limit: below it a piece takes so long that the other side takes us for dead."""
 MIN_PIECE_BYTES = 16 * 1024
 
