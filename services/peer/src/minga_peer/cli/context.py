@@ -35,13 +35,27 @@ def globals_of(context: typer.Context) -> Globals:
     return found if isinstance(found, Globals) else Globals()
 
 
-def client_settings(context: typer.Context) -> "ClientSettings":
-    """The settings of a command. Raises SettingsError."""
+LimitUpOption = Annotated[
+    str | None,
+    typer.Option(metavar="RATE", help="Send that much per second at most, as 50MB/s or 400Mbit/s; 0: no limit."),
+]
+LimitDownOption = Annotated[
+    str | None,
+    typer.Option(metavar="RATE", help="Receive that much per second at most, written the same; 0: no limit."),
+]
+
+
+def client_settings(
+    context: typer.Context, *, limit_up: str | None = None, limit_down: str | None = None
+) -> "ClientSettings":
+    """The settings of a command; the limits are its flags. Raises SettingsError."""
     from minga_peer.settings import ClientSettings
     from minga_runtime.settings import load_settings
 
     given = globals_of(context)
-    return load_settings(ClientSettings, locator=given.locator, control=given.control)
+    return load_settings(
+        ClientSettings, locator=given.locator, control=given.control, limit_up=limit_up, limit_down=limit_down
+    )
 
 
 def make_locator(settings: "ClientSettings", patience: timedelta = timedelta(0)) -> "LocatorClient":

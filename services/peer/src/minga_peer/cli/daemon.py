@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minga_peer.cli.context import client_settings, globals_of
+from minga_peer.cli.context import LimitDownOption, LimitUpOption, client_settings, globals_of
 from minga_peer.cli.running import run_async
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def peer(
     state_dir: Annotated[Path | None, typer.Option(help="Where index and parts are kept.")] = None,
     lease_ttl: Annotated[str | None, typer.Option(help="Lease to ask for, in seconds.")] = None,
     upload_slots: Annotated[str | None, typer.Option(help="Chunk streams served at once.")] = None,
+    limit_up: LimitUpOption = None,
+    limit_down: LimitDownOption = None,
     source_wait: Annotated[str | None, typer.Option(help="Seconds to wait for a source; 0: for ever.")] = None,
     quiet: Annotated[str | None, typer.Option(help="Seconds a file must be unchanged before it is hashed.")] = None,
     rescan: Annotated[str | None, typer.Option(help="Seconds between full scans of the folder.")] = None,
@@ -70,16 +72,20 @@ def up(
         Path | None,
         typer.Option("--dir", help="Keep shared folders and logs there; otherwise they are temporary."),
     ] = None,
+    limit_up: LimitUpOption = None,
+    limit_down: LimitDownOption = None,
 ) -> None:
     """Run a local network until Ctrl-C.
 
     An embedded Redis-compatible server, registry, locator and peers, each a process of its own. The first peer is the
-    one that other `minga` commands of this user talk to, unless one runs already.
+    one that other `minga` commands of this user talk to, unless one runs already. The limits are those of each peer.
     """
     from minga_peer.cli.localnet import LocalNetworkConfig
 
-    control = client_settings(context).control
-    config = LocalNetworkConfig(peers, base_port, directory)
+    settings = client_settings(context, limit_up=limit_up, limit_down=limit_down)
+    flags = (f"--limit-up={settings.limit_up}", f"--limit-down={settings.limit_down}")
+    config = LocalNetworkConfig(peers, base_port, directory, peer_flags=flags)
+    control = settings.control
     run_async(_up(config, control), on_interrupt="the local network is stopped", cleanup_limit=STOP_LIMIT)
 
 

@@ -15,7 +15,7 @@ from minga_core.units import format_bytes, format_seconds
 from minga_peer.cli.bars import TransferBar
 from minga_peer.cli.batch import Outcome, run_batch
 from minga_peer.cli.completion import complete_name
-from minga_peer.cli.context import RIDE_OUT, client_settings, make_locator
+from minga_peer.cli.context import RIDE_OUT, LimitDownOption, client_settings, make_locator
 from minga_peer.cli.lookup import explained, files_below
 from minga_peer.cli.output import counted, safe, say
 from minga_peer.cli.report import report_failures
@@ -61,6 +61,7 @@ def get(
     standalone: Annotated[
         bool, typer.Option("--standalone", help="Do not use the peer on this machine: this one becomes no holder.")
     ] = False,
+    limit_down: LimitDownOption = None,
 ) -> int:
     """Fetch files or folders, from many peers at once.
 
@@ -68,14 +69,13 @@ def get(
     whole. With a peer on this machine the file lands in its shared folder, which makes this machine a holder, and is
     copied from there to PATH.
     """
-    settings = client_settings(context)
+    settings = client_settings(context, limit_down=limit_down)
     wanted = [Wanted.parse(name) for name in names]
     pinned = ContentId.parse(content_id) if content_id is not None else None
     if pinned is not None and (len(wanted) > 1 or wanted[0].is_folder):
         raise InvalidArgumentError("--content-id is one version of one file: give one NAME that is no folder")
-    request = GetRequest(
-        wanted, output, pinned, overwrite, None if wait is None else timedelta(seconds=wait), standalone
-    )
+    patience = None if wait is None else timedelta(seconds=wait)
+    request = GetRequest(wanted, output, pinned, overwrite, patience, standalone, limited=limit_down is not None)
     return run_async(get_files(settings, request), on_interrupt=_INTERRUPTED)
 
 
@@ -89,6 +89,8 @@ class GetRequest:
     overwrite: bool = False
     wait: timedelta | None = None
     standalone: bool = False
+    limited: bool = False
+    """A limit was given with the command: it holds for the command's own transfers alone."""
 
 
 async def get_files(settings: "ClientSettings", request: GetRequest) -> int:
@@ -121,6 +123,11 @@ async def _choose(
     if not request.standalone:
         control = await stack.enter_async_context(ControlClient(settings.control))
         if await control.available():
+            if request.limited:
+                raise InvalidArgumentError(
+                    "--limit-down is for what this command fetches itself; the peer on this machine has its own limits",
+                    hint="add --standalone, or start the peer with --limit-down",
+                )
             return DaemonFetcher(control, options), True
     client = await stack.enter_async_context(TransferClient(locator, settings))
     return StandaloneFetcher(client, options, _patience(settings, options)), False

@@ -15,7 +15,7 @@ from minga_core.names import HIDDEN_ROOT, Name, parse_name
 from minga_core.units import format_bytes, format_seconds
 from minga_peer.cli.bars import TransferBar
 from minga_peer.cli.batch import Outcome, run_batch
-from minga_peer.cli.context import RIDE_OUT, client_settings, make_locator
+from minga_peer.cli.context import RIDE_OUT, LimitUpOption, client_settings, make_locator
 from minga_peer.cli.output import counted, enumerated, say
 from minga_peer.cli.report import report_failures
 from minga_peer.cli.running import run_async
@@ -55,13 +55,14 @@ def put(
         int, typer.Option(min=1, max=MAX_REPLICAS, metavar="N", help="How many peers shall hold it.")
     ] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another content of that name.")] = False,
+    limit_up: LimitUpOption = None,
 ) -> int:
     """Upload files, or folders with all that is in them.
 
     Peers are chosen round robin. Each file is uploaded once; replicas copy from each other. Returns when everyone can
     find it. Symbolic links inside folders are left out.
     """
-    settings = client_settings(context)
+    settings = client_settings(context, limit_up=limit_up)
     items = list(expand(files, as_name))
     if not items:
         raise InvalidArgumentError("there is no file in there")

@@ -52,10 +52,10 @@ def data_deserializer(field_number: int, parse: Callable[[bytes], M]) -> Callabl
     return deserialize
 
 
-def pieces(data: bytes | bytearray | memoryview) -> list[memoryview]:
-    """`data` cut into views of at most PIECE_BYTES."""
+def pieces(data: bytes | bytearray | memoryview, most: int = PIECE_BYTES) -> list[memoryview]:
+    """`data` cut into views of at most `most` bytes, which is MAX_PIECE_BYTES at most."""
     view = memoryview(data)
-    return [view[start : start + PIECE_BYTES] for start in range(0, len(view), PIECE_BYTES)]
+    return [view[start : start + most] for start in range(0, len(view), most)]
 
 
 class BufferPool:

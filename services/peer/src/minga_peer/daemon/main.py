@@ -27,6 +27,7 @@ from minga_peer.daemon.identity import Identity, address_for_others
 from minga_peer.daemon.socket_file import claim_socket, restrict
 from minga_peer.settings import PeerSettings
 from minga_peer.transfer.download import Downloader
+from minga_peer.transfer.limits import Limits
 from minga_peer.transfer.locating import Directory
 from minga_peer.transfer.service import PeerService, add_peer_service
 from minga_peer.transfer.serving import UploadSlots
@@ -104,6 +105,7 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         store.on_rows_changed(table.apply)
         identity = Identity(settings, new_generation(clock.wall()), store, VERSION)
         slots = UploadSlots(settings.upload_slots)
+        limits = Limits.of(settings.limit_up, settings.limit_down, clock)
 
         connections = await stack.enter_async_context(PeerConnections())
         locator = await stack.enter_async_context(LocatorClient(settings.locator, patience=LOCATOR_PATIENCE))
@@ -116,7 +118,13 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
 
         directory = Directory(locator, own_id=identity.peer_id, zone=settings.zone)
         downloader = Downloader(
-            StoreDestination(store), directory, connections, clock, caller=identity.source, metrics=metrics
+            StoreDestination(store),
+            directory,
+            connections,
+            clock,
+            caller=identity.source,
+            metrics=metrics,
+            down=limits.down,
         )
         downloads = Downloads(downloader, directory, clock, metrics)
         stack.push_async_callback(downloads.aclose)

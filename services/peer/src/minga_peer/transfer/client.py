@@ -18,6 +18,7 @@ from minga_peer.clients.locator import LocatorClient
 from minga_peer.clients.peer import PeerConnections
 from minga_peer.settings import ClientSettings
 from minga_peer.transfer.download import Downloader, DownloadRequest
+from minga_peer.transfer.limits import Limits
 from minga_peer.transfer.locating import Directory
 from minga_peer.transfer.progress import Progress, PutPhase, PutProgress, PutResult
 from minga_peer.transfer.upload import HashedFile, PutRequest, Uploader
@@ -36,7 +37,8 @@ class TransferClient:
         self._pool = DiskPool(CLIENT_THREADS)
         self._connections = PeerConnections()
         self._directory = Directory(locator)
-        self._uploader = Uploader(locator, self._connections, self._clock)
+        self._limits = Limits.of(settings.limit_up, settings.limit_down, self._clock)
+        self._uploader = Uploader(locator, self._connections, self._clock, self._limits.up)
 
     async def __aenter__(self) -> "TransferClient":
         return self
@@ -62,7 +64,7 @@ class TransferClient:
         A target that already has that content is left alone. Raises what `Downloader.download` raises.
         """
         destination = _OnePath(target, self._pool)
-        downloader = Downloader(destination, self._directory, self._connections, self._clock)
+        downloader = Downloader(destination, self._directory, self._connections, self._clock, down=self._limits.down)
         request = DownloadRequest(name, content_id, overwrite=overwrite, source_wait=source_wait)
         return (await downloader.download(request, on_progress)).progress
 

@@ -28,6 +28,7 @@ from minga_peer.chunkstore.ports import PartFile
 from minga_peer.clients.peer import PeerConnections
 from minga_peer.clients.wire import SourceAddress
 from minga_peer.swarm.config import SwarmConfig
+from minga_peer.transfer.limits import RateLimit
 from minga_peer.transfer.locating import Directory, Located, ManifestFetcher
 from minga_peer.transfer.progress import DownloadPhase, Progress
 from minga_peer.transfer.swarming import SwarmDownload
@@ -119,6 +120,7 @@ class Downloader:
         caller: Callable[[], SourceAddress] | None = None,
         config: SwarmConfig | None = None,
         metrics: TransferMetrics | None = None,
+        down: RateLimit | None = None,
     ) -> None:
         self._destination = destination
         self._directory = directory
@@ -127,6 +129,7 @@ class Downloader:
         self._caller = caller
         self._config = config or SwarmConfig()
         self._metrics = metrics or NoTransferMetrics()
+        self._down = down or RateLimit(None)
         self._manifests = ManifestFetcher(connections)
 
     async def download(self, request: DownloadRequest, on_progress: OnProgress) -> Finished:

@@ -21,6 +21,7 @@ from minga_core.records import FileRow
 from minga_peer.chunkstore.ports import ContentStore, PartFile
 from minga_peer.clients.codec import MAX_PIECE_BYTES, ChunkBuffer
 from minga_peer.clients.wire import nanos_of
+from minga_peer.transfer.limits import RateLimit
 from minga_protos.peer.v1 import peer_pb2 as pb
 
 IDLE_LIMIT = timedelta(seconds=30)
@@ -41,12 +42,19 @@ class ReceiverMetrics(Protocol):
 
 
 class UploadReceiver:
-    """Runs uploads against a content store."""
+    """Runs uploads against a content store. down: payload taken per second; the uploader is held back beyond it."""
 
-    def __init__(self, store: ContentStore, metrics: ReceiverMetrics, idle_limit: timedelta = IDLE_LIMIT) -> None:
+    def __init__(
+        self,
+        store: ContentStore,
+        metrics: ReceiverMetrics,
+        idle_limit: timedelta = IDLE_LIMIT,
+        down: RateLimit | None = None,
+    ) -> None:
         self._store = store
         self._metrics = metrics
         self._idle_limit = idle_limit
+        self._down = down or RateLimit(None)
 
     async def receive(self, requests: AsyncIterator[Incoming]) -> AsyncGenerator[ChunkSet | int | FileRow, None]:
         """Runs one upload. Gives first the chunks lacking, then now and then the bytes held, last the file's row.
@@ -54,7 +62,7 @@ class UploadReceiver:
         Raises what `PartFile` and `ContentStore.begin_part` raise, and InvalidArgumentError for a stream that is not an
         upload.
         """
-        incoming = _Incoming(requests, self._idle_limit)
+        incoming = _Incoming(requests, self._idle_limit, self._down)
         begin = await incoming.begin()
         # Everything up to the manifest is read before anything of it is refused: grpc.aio's client, when it is cut off
         # in the middle of a write, tells "internal error" instead of the status that it was sent.
@@ -107,8 +115,9 @@ class UploadReceiver:
 class _Incoming:
     """The uploader's messages, in the order that the contract wants, each within the idle limit."""
 
-    def __init__(self, requests: AsyncIterator[Incoming], idle_limit: timedelta) -> None:
+    def __init__(self, requests: AsyncIterator[Incoming], idle_limit: timedelta, down: RateLimit) -> None:
         self._requests = aiter(requests)
+        self._down = down
         self._idle_seconds = idle_limit.total_seconds()
 
     async def begin(self) -> pb.StoreBegin:
@@ -142,7 +151,10 @@ class _Incoming:
 
     async def _piece(self) -> memoryview:
         item = await self._next()
-        return item if isinstance(item, memoryview) else memoryview(item.data)
+        piece = item if isinstance(item, memoryview) else memoryview(item.data)
+        # Until its turn has come nothing more is read, which stops the uploader through gRPC's flow control.
+        await self._down.take(len(piece))
+        return piece
 
     async def _next(self) -> Incoming:
         try:

@@ -34,10 +34,11 @@ from minga_core.ids import ContentId, PeerId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import HoldingState
-from minga_peer.clients.codec import MAX_PIECE_BYTES, pieces
+from minga_peer.clients.codec import MAX_PIECE_BYTES, PIECE_BYTES, pieces
 from minga_peer.clients.locator import FileVersion, LocatorClient
 from minga_peer.clients.peer import PeerClient, PeerConnections, StoreCall
 from minga_peer.clients.wire import SourceAddress, ranges_from_pb, timestamp_of
+from minga_peer.transfer.limits import RateLimit
 from minga_peer.transfer.progress import PutPhase, PutProgress, PutResult
 from minga_protos.peer.v1 import peer_pb2 as pb
 
@@ -86,12 +87,15 @@ class PutRequest:
 
 
 class Uploader:
-    """Puts files. One for a process."""
+    """Puts files. One for a process. up: what it may send per second."""
 
-    def __init__(self, locator: LocatorClient, connections: PeerConnections, clock: Clock) -> None:
+    def __init__(
+        self, locator: LocatorClient, connections: PeerConnections, clock: Clock, up: RateLimit | None = None
+    ) -> None:
         self._locator = locator
         self._connections = connections
         self._clock = clock
+        self._up = up or RateLimit(None)
 
     async def put(self, request: PutRequest) -> PutResult:
         """Returns once `request.replicas` peers hold the file and the locator names them. Safe to retry: it resumes.
@@ -184,7 +188,7 @@ class Uploader:
 
     async def _upload(self, request: PutRequest, target: SourceAddress, on_accepted: Callable[[], None]) -> None:
         async with self._connections.to(target.address) as peer, peer.store_file() as call:
-            await _StoreExchange(request, peer, call, on_accepted).run()
+            await _StoreExchange(request, peer, call, on_accepted, self._up).run()
         request.holders[target.peer_id] = target
 
     async def _replicate(self, request: PutRequest, target: SourceAddress, sources: list[SourceAddress]) -> None:
@@ -223,15 +227,18 @@ class Uploader:
 class _StoreExchange:
     """One StoreFile call: begin, manifest, chunks lacking, stored."""
 
-    def __init__(self, request: PutRequest, peer: PeerClient, call: StoreCall, on_accepted: Callable[[], None]) -> None:
+    def __init__(
+        self, request: PutRequest, peer: PeerClient, call: StoreCall, on_accepted: Callable[[], None], up: RateLimit
+    ) -> None:
         self._request = request
         self._peer = peer
         self._call = call
         self._on_accepted = on_accepted
+        self._up = up
 
     async def run(self) -> None:
         """Returns when the peer has stored and announced the file."""
-        await self._limited(self._begin())
+        await self._within(self._begin())
         lacking = await self._lacking()
         self._on_accepted()
         sending = asyncio.create_task(self._send(lacking), name="store-send")
@@ -257,7 +264,7 @@ class _StoreExchange:
             await self._call.send(pb.StoreFileRequest(manifest_part=part))
 
     async def _lacking(self) -> ChunkSet:
-        response = await self._limited(self._call.receive())
+        response = await self._within(self._call.receive())
         if response is None or not response.HasField("lacking"):
             raise PeerUnavailableError(f"{self._peer.address} does not take the upload")
         return ranges_from_pb(self._request.file.manifest.geometry.chunk_count, response.lacking.chunks)
@@ -268,9 +275,10 @@ class _StoreExchange:
         for index in lacking:
             data = await asyncio.to_thread(_read_chunk, request.file, index)
             header = pb.ChunkHeader(index=index, size_bytes=len(data))
-            await self._limited(self._call.send(pb.StoreFileRequest(chunk=header)))
-            for piece in pieces(data):
-                await self._limited(self._call.send(piece))
+            await self._within(self._call.send(pb.StoreFileRequest(chunk=header)))
+            for piece in pieces(data, self._up.piece_bytes(PIECE_BYTES)):
+                await self._up.take(len(piece))
+                await self._within(self._call.send(piece))
             done_bytes += len(data)
             request.tell(PutPhase.UPLOADING, done_bytes)
         await self._call.done_sending()
@@ -283,7 +291,7 @@ class _StoreExchange:
                 await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
                 if sending.done():
                     _raise_unless_cut(sending)
-                response = await self._limited(receiving)
+                response = await self._within(receiving)
             finally:
                 receiving.cancel()
             if response is None:
@@ -291,7 +299,7 @@ class _StoreExchange:
             if response.HasField("stored"):
                 return
 
-    async def _limited(self, work: Awaitable[T]) -> T:
+    async def _within(self, work: Awaitable[T]) -> T:
         """`work`'s result. Raises PeerUnavailableError when it takes longer than the idle limit."""
         try:
             async with asyncio.timeout(IDLE_LIMIT.total_seconds()):
