@@ -50,6 +50,51 @@ async def test_unknown_names_and_contents_have_no_versions(directory: Harness) -
     assert await directory.reader.find_content(ContentId(bytes(32))) == (None, ())
 
 
+async def test_many_names_are_looked_up_at_once(directory: Harness) -> None:
+    """Each is answered as `find` answers its newest version: names with one version, with some, with many, and none."""
+    await directory.register("a")
+    await directory.register("b")
+    many = [row("many", f"m{number}", published=number) for number in range(9)]
+    await directory.push("a", [row("one", "v1"), row("two", "v1", published=5), row("two", "v2", published=9), *many])
+    await directory.push("b", [row("one", "v1"), row("other", "v1", partial=True)])
+    names = [Name(name) for name in ("two", "nothing", "many", "one", "other", "one")]
+    newest = await directory.reader.find_newest(names)
+    alone = [await directory.reader.find(name) for name in names]
+    assert [version and version.content_id for version in newest] == [
+        *(content("v2"), None, content("m8")),
+        *(content("v1"), content("v1"), content("v1")),
+    ]
+    assert [version and (peer_ids(version), version.complete_count, version.partial_count) for version in newest] == [
+        (peer_ids(found[0]), found[0].complete_count, found[0].partial_count) if found else None for found in alone
+    ]
+    assert await directory.reader.find_newest([]) == []
+
+
+async def test_many_names_at_once_name_the_living_alone(directory: Harness) -> None:
+    """A dead holder's newer version does not hide an older one that somebody alive has."""
+    await directory.register("dead", ttl=SHORT)
+    await directory.register("alive")
+    await directory.push("dead", [row("x", "new", published=9), row("gone")])
+    await directory.push("alive", [row("x", "old", published=5)])
+    await directory.let_end("dead")
+    x, gone = await directory.reader.find_newest([Name("x"), Name("gone")])
+    assert x is not None
+    assert (x.content_id, peer_ids(x), gone) == (content("old"), ["alive"], None)
+
+
+async def test_many_names_at_once_find_rare_ones_and_sample_holders(directory: Harness) -> None:
+    """No name is lost among very many of the same content, and at most as many holders are told as were asked for."""
+    await directory.register("many")
+    await directory.push("many", [row(f"empty{number:04}") for number in range(1500)])
+    for number in range(5):
+        await directory.register(f"p{number}")
+        await directory.push(f"p{number}", [row("rare")])
+    rare, common = await directory.reader.find_newest([Name("rare"), Name("empty0777")], max_holders=3)
+    assert rare is not None
+    assert common is not None
+    assert (len(rare.holders), rare.complete_count, peer_ids(common)) == (3, 5, ["many"])
+
+
 async def test_complete_holders_come_first_when_there_are_too_many(directory: Harness) -> None:
     """A sample is of the size asked for and prefers complete holders; counts are of all."""
     for number in range(10):

@@ -145,6 +145,7 @@ async def test_a_store_that_is_away_is_503(api: httpx.AsyncClient, directory: Me
     directory.available = False
     answers = [await api.get(path) for path in ALL_PATHS]
     answers.append(await api.post(PLACE, json={"name": "g", "size_bytes": 1}))
+    answers.append(await api.post("/v1/files:lookup", json={"names": ["f"]}))
     answers.append(await api.get("/readyz"))
     for answer in answers:
         assert problem_of(answer) == (503, "store_unavailable")

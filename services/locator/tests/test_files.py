@@ -134,6 +134,51 @@ async def test_at_most_twenty_sources_in_another_order_each_time(
     assert len(orders) > 1
 
 
+async def test_many_names_are_looked_up_in_one_request(api: httpx.AsyncClient, directory: MemoryDirectory) -> None:
+    """The newest version as the look-up of one name tells it, in the order of the request; null for unknown ones."""
+    await join(directory, "a", row("d/one"), row("é", "old"))
+    await join(directory, "b", row("é", "new", published_ns=PUBLISHED_NS + 1))
+    wanted = ["d/one", "nothing", unicodedata.normalize("NFD", "é")]
+    files = (await api.post("/v1/files:lookup", json={"names": wanted})).json()["files"]
+    assert [file["name"] for file in files] == ["d/one", "nothing", "é"]
+    alone = [(await api.get(f"/v1/files/{quote(name)}")).json()["versions"][0] for name in ("d/one", "é")]
+    assert [file["version"] for file in files] == [alone[0], None, alone[1]]
+
+
+async def test_many_names_have_few_sources_each(api: httpx.AsyncClient, directory: MemoryDirectory) -> None:
+    """Eight of them; the count is of all."""
+    await asyncio.gather(*(join(directory, f"peer-{index}", row("f")) for index in range(12)))
+    version = (await api.post("/v1/files:lookup", json={"names": ["f"]})).json()["files"][0]["version"]
+    assert (len(version["sources"]), version["complete_count"]) == (8, 12)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"names": []}, "invalid_argument"),
+        ({"names": ["f"] * 257}, "invalid_argument"),
+        ({"names": [""]}, "invalid_argument"),
+        ({"names": [5]}, "invalid_argument"),
+        ({"names": "f"}, "invalid_argument"),
+        ({"names": ["f"], "more": 1}, "invalid_argument"),
+        ({}, "invalid_argument"),
+        ({"names": ["f", "../f"]}, "invalid_name"),
+    ],
+)
+async def test_a_bad_lookup_is_refused_whole(api: httpx.AsyncClient, body: object, code: str) -> None:
+    """400 for a list that is empty or too long, and for one wrong name among good ones."""
+    assert problem_of(await api.post("/v1/files:lookup", json=body)) == (400, code)
+
+
+async def test_a_lookup_is_remembered_unless_something_was_missing(
+    api: httpx.AsyncClient, directory: MemoryDirectory
+) -> None:
+    """Whoever shares a file that was just asked for in vain is found at once."""
+    assert (await api.post("/v1/files:lookup", json={"names": ["f"]})).json()["files"][0]["version"] is None
+    await join(directory, "a", row("f"))
+    assert (await api.post("/v1/files:lookup", json={"names": ["f"]})).json()["files"][0]["version"] is not None
+
+
 async def test_the_catalogue_is_paged_in_byte_order(api: httpx.AsyncClient, directory: MemoryDirectory) -> None:
     """Following next_page_token gives every name once, in order, and ends with an empty token."""
     wanted = sorted((f"dir/{index:02}" for index in range(25)), key=str.encode)

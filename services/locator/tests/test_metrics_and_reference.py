@@ -84,7 +84,7 @@ async def test_the_document_declares_operations_by_id(api: httpx.AsyncClient) ->
     document = (await api.get("/openapi.json")).json()
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     assert {operation["operationId"] for operation in operations} == {
-        "listFiles", "getFile", "getContent", "placeUpload", "listPeers", "getPeer", "getStats",
+        "listFiles", "getFile", "lookUpFiles", "getContent", "placeUpload", "listPeers", "getPeer", "getStats",
         "live", "ready", "metrics",
     }  # fmt: skip
     for operation in operations:

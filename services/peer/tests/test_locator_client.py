@@ -111,6 +111,34 @@ def refuse(request: httpx.Request) -> httpx.Response:
     raise httpx.ConnectError("connection refused", request=request)
 
 
+async def test_many_names_are_found_in_few_requests(directory: MemoryDirectory) -> None:
+    """The newest version of each that somebody shares; slices of 256 names, and of what the locator takes as a body."""
+    names = [parse_name(f"d/{number:04}") for number in range(300)]
+    await join(directory, "a", *(row(name) for name in names[1:]))
+    long = [parse_name(f"{'é' * 120}/{number}") for number in range(200)]
+    asked: list[int] = []
+
+    def counted(number: int) -> None:
+        asked.append(number)
+
+    async with serving(directory, counted) as client:
+        found = await client.find_newest(names)
+        assert list(found) == names[1:]
+        assert found[names[1]] == (await client.find_file(names[1])).versions[0]
+        assert len(asked) == 3
+        assert await client.find_newest(long) == {}
+        assert await client.find_newest([]) == {}
+    assert len(asked) == 5
+
+
+async def test_a_locator_that_answers_other_names_is_none() -> None:
+    """What comes must be what was asked for, in that order."""
+    answer = {"files": [{"name": "other", "version": None}]}
+    async with stranger(lambda request: httpx.Response(200, json=answer)) as client:
+        with pytest.raises(LocatorUnavailableError, match="not a Minga locator"):
+            await client.find_newest([FILE])
+
+
 async def test_a_file_is_found_with_checked_values(client: LocatorClient, directory: MemoryDirectory) -> None:
     """Names, ids, addresses and instants come as they were announced, to the nanosecond."""
     await join(directory, "a", row())

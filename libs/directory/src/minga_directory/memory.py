@@ -159,6 +159,11 @@ class MemoryDirectory:
             version_of(content, holders, max_holders, self._rng) for content, holders in found.items() if holders
         )
 
+    async def find_newest(self, names: Sequence[Name], *, max_holders: int = 20) -> Sequence[Version | None]:
+        """See DirectoryReader."""
+        found = [await self.find(name, max_holders=max_holders) for name in names]
+        return [versions[0] if versions else None for versions in found]
+
     async def find_content(
         self, content_id: ContentId, *, max_holders: int = 20
     ) -> tuple[Version | None, Sequence[Name]]:

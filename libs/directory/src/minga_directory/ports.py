@@ -174,6 +174,13 @@ class DirectoryReader(Protocol):
         """Versions under a name with living holders, newest published first; empty when there are none."""
         ...
 
+    async def find_newest(self, names: Sequence[Name], *, max_holders: int = 20) -> Sequence[Version | None]:
+        """For each name, in their order, the first version that `find` would give; None where it would give none.
+
+        Costs the store a few commands in all, not a few for each name.
+        """
+        ...
+
     async def find_content(
         self, content_id: ContentId, *, max_holders: int = 20
     ) -> tuple[Version | None, Sequence[Name]]:

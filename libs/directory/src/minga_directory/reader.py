@@ -4,21 +4,20 @@ Hints say where to look; lease and table, read together from the peer's slot, sa
 so many versions of a name, so many holders of a content, so many names of a page.
 """
 
-import asyncio
 import heapq
 import random
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 from itertools import takewhile
 
-from minga_core.errors import MingaError, PeerNotFoundError
-from minga_core.ids import Address, ContentId, Generation, PeerId
+from minga_core.errors import PeerNotFoundError
+from minga_core.ids import ContentId, PeerId
 from minga_core.names import Name
-from minga_core.records import PeerInfo, RowKey
+from minga_core.records import RowKey
 from minga_directory import keys
 from minga_directory.answers import Found, merge_found, newest_first, version_of
-from minga_directory.codec import HolderHint, holder_hint, row_facts, row_field, version_hint
+from minga_directory.codec import VersionHint, row_field, version_hint
 from minga_directory.connection import Client, ping, store_errors
+from minga_directory.holders import PEER_FIELDS, HolderReader, peer_record
 from minga_directory.ports import CatalogueEntry, CataloguePage, DirectoryStats, PeerRecord, Version
 from minga_directory.search import name_matcher
 
@@ -26,11 +25,8 @@ MAX_VERSIONS = 32
 """Versions of a name that are looked at."""
 MAX_VERSIONS_READ = 1_000
 """Versions of a name that the newest are chosen among."""
-SAMPLE_HOLDERS = 100
-"""Holders of a content that are checked; of more, a random sample stands for all, and counts are estimates."""
-HOLDERS_A_PAGE = 1_000
-MAX_HOLDER_PAGES = 50
-"""Pages that are read to find the holders under a rare name of a content with more holders than are sampled."""
+MAX_VERSIONS_IN_BULK = 4
+"""Where many names are looked up at once, one with more versions than this is looked up alone. Bounds one answer."""
 MAX_SCANNED_NAMES = 10_000
 """Names that one page of a search reads."""
 NAMES_A_READ = 1_000
@@ -40,10 +36,6 @@ MAX_NAMES_OF_CONTENT = 100
 PLACEMENT_PAGE = 64
 MAX_PEERS_IN_STATS = 20_000
 
-_PEER_FIELDS = (
-    "address", "generation", "zone", "capacity", "free", "uploads", "revision", "files", "software",
-)  # fmt: skip
-
 
 class RedisDirectoryReader:
     """Made over a client, which it closes in the end."""
@@ -51,6 +43,7 @@ class RedisDirectoryReader:
     def __init__(self, client: Client, rng: random.Random | None = None) -> None:
         self._client = client
         self._rng = rng or random.Random()  # noqa: S311 - spreading, not secrets
+        self._holders = HolderReader(client, self._rng)
 
     # Who has it?
 
@@ -60,92 +53,70 @@ class RedisDirectoryReader:
         """See DirectoryReader."""
         with store_errors():
             wanted = await self._newest_contents(name) if content_id is None else [content_id]
-            versions = await asyncio.gather(*(self._version(name, content, max_holders) for content in wanted))
+            versions = await self._holders.versions([RowKey(name, content) for content in wanted], max_holders)
         return newest_first(version for version in versions if version is not None)
+
+    async def find_newest(self, names: Sequence[Name], *, max_holders: int = 20) -> Sequence[Version | None]:
+        """See DirectoryReader."""
+        with store_errors():
+            contents = await self._newest_of_each(names)
+            in_bulk = [versions if len(versions) <= MAX_VERSIONS_IN_BULK else [] for versions in contents]
+            rows = [RowKey(name, content) for name, some in zip(names, in_bulk, strict=True) for content in some]
+            answers = iter(await self._holders.versions(rows, max_holders))
+        found: list[Version | None] = []
+        for name, some, every in zip(names, in_bulk, contents, strict=True):
+            living = [version for _ in some if (version := next(answers)) is not None]
+            if len(every) > len(some):
+                living = list(await self.find(name, max_holders=max_holders))
+            found.append(newest_first(living)[0] if living else None)
+        return found
 
     async def find_content(
         self, content_id: ContentId, *, max_holders: int = 20
     ) -> tuple[Version | None, Sequence[Name]]:
         """See DirectoryReader."""
         with store_errors():
-            hints, scale = await self._holder_hints(content_id)
-            found = await self._checked(hints, content_id)
+            sample = await self._holders.of_content(content_id)
+            rows = [(hint.peer_id, RowKey(hint.name, content_id)) for hint in sample.hints]
+            truth = await self._holders.checked(rows)
             names = await self._names_of(content_id)
+        found = [(row.name, one) for (_, row), one in zip(rows, truth, strict=True) if one is not None]
         if not found:
             return None, ()
         by_peer: dict[PeerId, Found] = {}
         merge_found(by_peer, (one for _, one in found))
-        version = version_of(content_id, list(by_peer.values()), max_holders, self._rng, scale=scale)
-        checked = {hint.name for hint, _ in found}
+        version = version_of(content_id, list(by_peer.values()), max_holders, self._rng, scale=sample.scale)
+        checked = {name for name, _ in found}
         # Of a sample, names that were not met may still be held; of all holders, they are not.
-        return version, sorted(checked if scale == 1 else checked.union(names))[:MAX_NAMES_OF_CONTENT]
+        return version, sorted(checked if sample.scale == 1 else checked.union(names))[:MAX_NAMES_OF_CONTENT]
 
     async def _newest_contents(self, name: Name) -> list[ContentId]:
         """The newest versions of a name, as hints tell; of very many, among as many as may be read."""
-        key = keys.name(name)
-        flat = await self._client.hrandfield(key, MAX_VERSIONS_READ, withvalues=True) or []
-        hints = [version_hint(bytes(field), bytes(value)) for field, value in zip(flat[::2], flat[1::2], strict=True)]
-        known = [hint for hint in hints if hint is not None]
-        known.sort(key=lambda hint: -hint.published_ns)
-        return [hint.content_id for hint in known[:MAX_VERSIONS]]
+        return (await self._newest_of_each([name]))[0]
+
+    async def _newest_of_each(self, names: Sequence[Name]) -> list[list[ContentId]]:
+        return [[hint.content_id for hint in hints[:MAX_VERSIONS]] for hints in await self._version_hints(names)]
+
+    async def _version_hints(self, names: Sequence[Name]) -> list[list[VersionHint]]:
+        """What hints tell of the versions of each name, the newest first."""
+        if not names:
+            return []
+        async with self._client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hrandfield(keys.name(name), MAX_VERSIONS_READ, withvalues=True)
+            answers = await pipe.execute()
+        found = []
+        for flat in answers:
+            fields = zip(flat[::2], flat[1::2], strict=True) if flat else ()
+            hints = [version_hint(bytes(field), bytes(value)) for field, value in fields]
+            known = [hint for hint in hints if hint is not None]
+            found.append(sorted(known, key=lambda hint: (-hint.published_ns, hint.content_id)))
+        return found
 
     async def _names_of(self, content_id: ContentId) -> list[Name]:
         """What a content is called, as hints tell; of very many names a random choice."""
         names = await self._client.hrandfield(keys.called(content_id), MAX_NAMES_OF_CONTENT) or []
         return [Name(bytes(name).decode()) for name in names]
-
-    async def _version(self, name: Name, content_id: ContentId, max_holders: int) -> Version | None:
-        hints, scale = await self._holder_hints(content_id, name)
-        found = await self._checked(hints, content_id)
-        if not found:
-            return None
-        return version_of(content_id, [one for _, one in found], max_holders, self._rng, scale=scale)
-
-    async def _holder_hints(self, content_id: ContentId, name: Name | None = None) -> tuple[list[HolderHint], float]:
-        """Who is said to have a content (under that name), and how many each of them stands for."""
-        key = keys.holders(content_id)
-        count = int(await self._client.hlen(key))
-        named = count if name is None else int(await self._client.hget(keys.called(content_id), name) or 0)
-        if count <= SAMPLE_HOLDERS:
-            pairs = list((await self._client.hgetall(key)).items())
-        elif 2 * named >= count:
-            flat = await self._client.hrandfield(key, SAMPLE_HOLDERS, withvalues=True) or []
-            pairs = list(zip(flat[::2], flat[1::2], strict=True))
-        else:
-            pairs = await self._scanned_holders(key, name or Name(""), min(named, SAMPLE_HOLDERS))
-        known = [hint for field, value in pairs if (hint := holder_hint(bytes(field), bytes(value))) is not None]
-        hints = [hint for hint in known if name in (None, hint.name)]
-        return hints, max(1.0, named / max(1, len(hints)))
-
-    async def _scanned_holders(self, key: str, name: Name, wanted: int) -> list[tuple[bytes, bytes]]:
-        """Holders under one of many names of a content, where a random sample might miss them all."""
-        found: list[tuple[bytes, bytes]] = []
-        cursor = 0
-        for _ in range(MAX_HOLDER_PAGES):
-            cursor, page = await self._client.hscan(key, cursor, count=HOLDERS_A_PAGE)
-            found += [pair for pair in page.items() if bytes(pair[0]).endswith(b"\0" + name.encode())]
-            if cursor == 0 or len(found) >= wanted:
-                break
-        return found[:SAMPLE_HOLDERS]
-
-    async def _checked(self, hints: Sequence[HolderHint], content_id: ContentId) -> list[tuple[HolderHint, Found]]:
-        """Those hints whose lease lives and whose table has the row."""
-        if not hints:
-            return []
-        async with self._client.pipeline(transaction=False) as pipe:
-            for hint in hints:
-                pipe.hmget(keys.peer(hint.peer_id), _PEER_FIELDS)
-                pipe.pttl(keys.peer(hint.peer_id))
-                pipe.hget(keys.table(hint.peer_id), row_field(RowKey(hint.name, content_id)))
-            answers = await pipe.execute()
-        checked: list[tuple[HolderHint, Found]] = []
-        for hint, fields, left, row in zip(hints, answers[::3], answers[1::3], answers[2::3], strict=True):
-            peer = _peer_record(hint.peer_id, fields, left)
-            if peer is None or row is None:
-                continue
-            facts = row_facts(row)
-            checked.append((hint, Found(peer, facts.state, facts.size_bytes, facts.published_ns)))
-        return checked
 
     # What is there?
 
@@ -184,23 +155,11 @@ class RedisDirectoryReader:
         return [Name(bytes(name).decode()) for name in names], horizon is not None
 
     async def _entries(self, names: Sequence[Name]) -> list[CatalogueEntry]:
-        if not names:
-            return []
-        async with self._client.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.hrandfield(keys.name(name), MAX_VERSIONS_READ, withvalues=True)
-            answers = await pipe.execute()
-        entries = []
-        for name, flat in zip(names, answers, strict=True):
-            fields = zip(flat[::2], flat[1::2], strict=True) if flat else ()
-            hints = [version_hint(bytes(field), bytes(value)) for field, value in fields]
-            known = [hint for hint in hints if hint is not None]
-            if known:
-                newest = min(known, key=lambda hint: (-hint.published_ns, hint.content_id))
-                entries.append(
-                    CatalogueEntry(name, newest.content_id, newest.size_bytes, newest.published_ns, len(known))
-                )
-        return entries
+        return [
+            CatalogueEntry(name, hints[0].content_id, hints[0].size_bytes, hints[0].published_ns, len(hints))
+            for name, hints in zip(names, await self._version_hints(names), strict=True)
+            if hints
+        ]
 
     # Who is alive?
 
@@ -232,11 +191,11 @@ class RedisDirectoryReader:
             return []
         async with self._client.pipeline(transaction=False) as pipe:
             for peer_id in ids:
-                pipe.hmget(keys.peer(peer_id), _PEER_FIELDS)
+                pipe.hmget(keys.peer(peer_id), PEER_FIELDS)
                 pipe.pttl(keys.peer(peer_id))
             answers = await pipe.execute()
         found = zip(ids, answers[::2], answers[1::2], strict=True)
-        records = (_peer_record(peer_id, fields, left) for peer_id, fields, left in found)
+        records = (peer_record(peer_id, fields, left) for peer_id, fields, left in found)
         return [record for record in records if record is not None]
 
     async def place(
@@ -324,19 +283,3 @@ class RedisDirectoryReader:
     async def aclose(self) -> None:
         """Closes the client's connections."""
         await self._client.aclose()
-
-
-def _peer_record(peer_id: PeerId, fields: Sequence[bytes | None], left_millis: int) -> PeerRecord | None:
-    """A living peer; None when there is no lease, or what is stored is damaged."""
-    if left_millis < 0 or any(field is None for field in fields):
-        return None
-    address, generation, zone, capacity, free, uploads, revision, files, software = (
-        bytes(field or b"").decode() for field in fields
-    )
-    try:
-        info = PeerInfo(
-            peer_id, Generation(int(generation)), Address(address), zone, int(capacity), int(free), software
-        )
-        return PeerRecord(info, max(0, int(revision)), int(files), int(uploads), timedelta(milliseconds=left_millis))
-    except (ValueError, MingaError):
-        return None

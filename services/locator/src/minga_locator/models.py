@@ -12,6 +12,7 @@ from minga_core.names import Name
 from minga_directory.ports import CatalogueEntry, DirectoryStats, Holder, PeerRecord, Version
 
 MAX_REPLICAS = 20
+MAX_LOOKUP_NAMES = 256
 
 ADDRESS = "host:port of its gRPC service."
 ZONE = "Empty when it has none."
@@ -109,6 +110,29 @@ class FileInfo(_Model):
 
     name: str
     versions: list[FileVersion]
+
+
+class LookupRequest(_Model):
+    """Names that somebody wants to know about at once."""
+
+    model_config = ConfigDict(strict=True)
+
+    names: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=4096)]], Field(min_length=1, max_length=MAX_LOOKUP_NAMES)
+    ]
+
+
+class FoundFile(_Model):
+    """A name and its default version."""
+
+    name: str
+    version: FileVersion | None = Field(description="The newest published; null when nobody shares that name.")
+
+
+class FoundFileList(_Model):
+    """What was found of each name that was asked for, in their order."""
+
+    files: list[FoundFile]
 
 
 class ContentInfo(FileVersion):

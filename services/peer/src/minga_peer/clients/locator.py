@@ -7,7 +7,7 @@ that does not is treated as coming from something that is not a locator.
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -49,6 +49,9 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 """Above 1,000 files of the longest names in their longest spelling."""
 MAX_TEXT_LENGTH = 4096
 ITER_PAGE_SIZE = 1000
+MAX_LOOKUP_NAMES = 256
+MAX_LOOKUP_BYTES = 60 * 1024
+"""Of one look-up of many names as JSON; the locator takes bodies of at most 64 KiB."""
 
 # What a locator, or a proxy before it, says when the same request may succeed later.
 _AWAY_STATUSES = frozenset({502, 503, 504})
@@ -198,6 +201,22 @@ class LocatorClient:
                 raise ValueError("it answers what was not asked")
             return found
 
+    async def find_newest(self, names: Sequence[Name]) -> dict[Name, FileVersion]:
+        """The newest version of each of those names that somebody shares, with at most 8 sources of each.
+
+        names: any number; so many as fit are asked for at once.
+        """
+        found: dict[Name, FileVersion] = {}
+        for some in _lookups(names):
+            answer = await self._look_up("POST", "/v1/files:lookup", {}, {"names": some})
+            with _checked():
+                files = answer["files"]
+                if [item["name"] for item in files] != some:
+                    raise ValueError("it answers what was not asked")
+                versions = [item["version"] for item in files]
+                found.update((name, _version(it)) for name, it in zip(some, versions, strict=True) if it is not None)
+        return found
+
     async def find_content(self, content_id: ContentId) -> ContentAnswer:
         """A content's holders and names. Raises FileNotFoundInDirectoryError."""
         answer = await self._get(f"/v1/contents/{content_id}", {})
@@ -277,12 +296,15 @@ class LocatorClient:
             return [_placed(item) for item in answer["placements"]]
 
     async def _get(self, path: str, query: dict[str, str]) -> Any:
+        return await self._look_up("GET", path, query, None)
+
+    async def _look_up(self, method: str, path: str, query: dict[str, str], body: Any) -> Any:
         """A look-up, tried again for as long as the client is patient."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience_seconds
         for pause_seconds in backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS):
             try:
-                return await self._send("GET", path, query, None)
+                return await self._send(method, path, query, body)
             except _LocatorAwayError:
                 if loop.time() + pause_seconds >= deadline:
                     raise
@@ -385,6 +407,22 @@ async def _content(response: "httpx.Response") -> bytes:
             reason = f"an answer has more than {MAX_ANSWER_BYTES:,} bytes"
             raise _not_a_locator(reason, ValueError(reason))
     return bytes(content)
+
+
+def _lookups(names: Sequence[Name]) -> Iterator[list[Name]]:
+    """The names in slices that the locator takes."""
+    some: list[Name] = []
+    size_bytes = 0
+    for name in names:
+        # Every character may have to be escaped; quotes, comma.
+        more_bytes = 2 * len(name.encode()) + 3
+        if len(some) == MAX_LOOKUP_NAMES or size_bytes + more_bytes > MAX_LOOKUP_BYTES:
+            yield some
+            some, size_bytes = [], 0
+        some.append(name)
+        size_bytes += more_bytes
+    if some:
+        yield some
 
 
 def _next_token(token: str, following: str) -> str:

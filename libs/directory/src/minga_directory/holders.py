@@ -1,0 +1,163 @@
+"""Who truly has what, on Redis: hints say where to look; lease and table, read together from the peer's slot, decide.
+
+Any number of rows at once cost three rounds of commands: how many holders each content has, who they are said to be,
+and what their leases and tables say. Every read is bounded, so of very many holders a random sample is looked at.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from minga_core.errors import MingaError
+from minga_core.ids import Address, ContentId, Generation, PeerId
+from minga_core.names import Name
+from minga_core.records import PeerInfo, RowKey
+from minga_directory import keys
+from minga_directory.answers import Found, version_of
+from minga_directory.codec import HolderHint, holder_hint, row_facts, row_field
+from minga_directory.connection import Client
+from minga_directory.ports import PeerRecord, Version
+
+SAMPLE_HOLDERS = 100
+"""Holders of a content that are checked; of more, a random sample stands for all, and counts are estimates."""
+HOLDERS_A_PAGE = 1_000
+MAX_HOLDER_PAGES = 50
+"""Pages that are read to find the holders under a rare name of a content with more holders than are sampled."""
+
+PEER_FIELDS = (
+    "address", "generation", "zone", "capacity", "free", "uploads", "revision", "files", "software",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Some of those that are said to have a content."""
+
+    hints: Sequence[HolderHint]
+    scale: float = 1.0
+    """How many holders each of them stands for."""
+
+
+class HolderReader:
+    """Reads holders. Every method raises what redis-py raises."""
+
+    def __init__(self, client: Client, rng: random.Random) -> None:
+        self._client = client
+        self._rng = rng
+
+    async def versions(self, wanted: Sequence[RowKey], max_holders: int) -> list[Version | None]:
+        """For each row the version that its living holders make; None when nobody who lives has it."""
+        samples = await self._samples(wanted)
+        asked = [(hint.peer_id, key) for key, sample in zip(wanted, samples, strict=True) for hint in sample.hints]
+        truth = iter(await self.checked(asked))
+        versions: list[Version | None] = []
+        for key, sample in zip(wanted, samples, strict=True):
+            found = [one for _ in sample.hints if (one := next(truth)) is not None]
+            made = version_of(key.content_id, found, max_holders, self._rng, scale=sample.scale) if found else None
+            versions.append(made)
+        return versions
+
+    async def of_content(self, content_id: ContentId) -> Sample:
+        """Those said to have a content, whatever it is called."""
+        key = keys.holders(content_id)
+        count = int(await self._client.hlen(key))
+        if count <= SAMPLE_HOLDERS:
+            pairs = list((await self._client.hgetall(key)).items())
+        else:
+            flat = await self._client.hrandfield(key, SAMPLE_HOLDERS, withvalues=True) or []
+            pairs = list(zip(flat[::2], flat[1::2], strict=True))
+        return _sample(pairs, None, count)
+
+    async def checked(self, asked: Sequence[tuple[PeerId, RowKey]]) -> list[Found | None]:
+        """For each peer and row: what the peer's table says of it; None when the peer is dead or has no such row."""
+        rows: dict[PeerId, list[RowKey]] = {}
+        for peer_id, key in asked:
+            rows.setdefault(peer_id, []).append(key)
+        if not rows:
+            return []
+        async with self._client.pipeline(transaction=False) as pipe:
+            for peer_id, wanted in rows.items():
+                pipe.hmget(keys.peer(peer_id), PEER_FIELDS)
+                pipe.pttl(keys.peer(peer_id))
+                pipe.hmget(keys.table(peer_id), [row_field(key) for key in wanted])
+            answers = await pipe.execute()
+        found: dict[tuple[PeerId, RowKey], Found] = {}
+        for (peer_id, wanted), fields, left, values in zip(
+            rows.items(), answers[::3], answers[1::3], answers[2::3], strict=True
+        ):
+            peer = peer_record(peer_id, fields, left)
+            for key, value in zip(wanted, values, strict=True) if peer is not None else ():
+                if peer is not None and value is not None:
+                    facts = row_facts(value)
+                    found[peer_id, key] = Found(peer, facts.state, facts.size_bytes, facts.published_ns)
+        return [found.get(one) for one in asked]
+
+    async def _samples(self, wanted: Sequence[RowKey]) -> list[Sample]:
+        """Who is said to have each content under that name."""
+        if not wanted:
+            return []
+        async with self._client.pipeline(transaction=False) as pipe:
+            for key in wanted:
+                pipe.hlen(keys.holders(key.content_id))
+                pipe.hget(keys.called(key.content_id), key.name)
+            counts = await pipe.execute()
+        sizes = [(int(all_of), int(named or 0)) for all_of, named in zip(counts[::2], counts[1::2], strict=True)]
+        usual = [key for key, (count, named) in zip(wanted, sizes, strict=True) if not _is_rare(count, named)]
+        pairs_of = await self._usual_pairs(usual)
+        samples = []
+        for key, (_, named) in zip(wanted, sizes, strict=True):
+            if key in pairs_of:
+                pairs = pairs_of[key]
+            else:
+                pairs = await self._scanned(keys.holders(key.content_id), key.name, min(named, SAMPLE_HOLDERS))
+            samples.append(_sample(pairs, key.name, named))
+        return samples
+
+    async def _usual_pairs(self, wanted: Sequence[RowKey]) -> dict[RowKey, list[tuple[bytes, bytes]]]:
+        """At most SAMPLE_HOLDERS holders of each content, by lot."""
+        if not wanted:
+            return {}
+        async with self._client.pipeline(transaction=False) as pipe:
+            for key in wanted:
+                pipe.hrandfield(keys.holders(key.content_id), SAMPLE_HOLDERS, withvalues=True)
+            answers = await pipe.execute()
+        return {key: list(zip(flat[::2], flat[1::2], strict=True)) for key, flat in zip(wanted, answers, strict=True)}
+
+    async def _scanned(self, key: str, name: Name, wanted: int) -> list[tuple[bytes, bytes]]:
+        """Holders under one of many names of a content, where a random sample might miss them all."""
+        found: list[tuple[bytes, bytes]] = []
+        cursor = 0
+        for _ in range(MAX_HOLDER_PAGES):
+            cursor, page = await self._client.hscan(key, cursor, count=HOLDERS_A_PAGE)
+            found += [pair for pair in page.items() if bytes(pair[0]).endswith(b"\0" + name.encode())]
+            if cursor == 0 or len(found) >= wanted:
+                break
+        return found[:SAMPLE_HOLDERS]
+
+
+def _is_rare(count: int, named: int) -> bool:
+    """Whether a sample of all holders could miss those under that name."""
+    return count > SAMPLE_HOLDERS and 2 * named < count
+
+
+def _sample(pairs: Sequence[tuple[bytes, bytes]], name: Name | None, count: int) -> Sample:
+    known = [hint for field, value in pairs if (hint := holder_hint(bytes(field), bytes(value))) is not None]
+    hints = [hint for hint in known if name in (None, hint.name)]
+    return Sample(hints, max(1.0, count / max(1, len(hints))))
+
+
+def peer_record(peer_id: PeerId, fields: Sequence[bytes | None], left_millis: int) -> PeerRecord | None:
+    """A living peer; None when there is no lease, or what is stored is damaged."""
+    if left_millis < 0 or any(field is None for field in fields):
+        return None
+    address, generation, zone, capacity, free, uploads, revision, files, software = (
+        bytes(field or b"").decode() for field in fields
+    )
+    try:
+        info = PeerInfo(
+            peer_id, Generation(int(generation)), Address(address), zone, int(capacity), int(free), software
+        )
+        return PeerRecord(info, max(0, int(revision)), int(files), int(uploads), timedelta(milliseconds=left_millis))
+    except (ValueError, MingaError):
+        return None
