@@ -28,6 +28,8 @@ from minga_peer.chunkstore.ports import PartFile
 from minga_peer.clients.peer import PeerConnections
 from minga_peer.clients.wire import SourceAddress
 from minga_peer.swarm.config import SwarmConfig
+from minga_peer.transfer.explaining import TransferRecord
+from minga_peer.transfer.explanation import Phase
 from minga_peer.transfer.limits import RateLimit
 from minga_peer.transfer.locating import Directory, Located, ManifestFetcher
 from minga_peer.transfer.progress import DownloadPhase, Progress
@@ -138,17 +140,29 @@ class Downloader:
         Raises FileNotFoundInDirectoryError, NameTakenError, NoSpaceError, StorageError, NoSourcesError,
         LocatorUnavailableError, AlreadyRunningError. However it ends, verified chunks are kept.
         """
+        record = TransferRecord(self._clock, self._down)
+        try:
+            return await self._download(request, record, on_progress)
+        except (MingaError, asyncio.CancelledError) as error:
+            why = error.code if isinstance(error, MingaError) else "cancelled"
+            fields = record.explanation().log_fields()
+            log_event(log, logging.INFO, "download_stopped", name=request.name, why=why, **fields)
+            raise
+
+    async def _download(self, request: DownloadRequest, record: TransferRecord, on_progress: OnProgress) -> Finished:
         on_progress(Progress(DownloadPhase.LOCATING))
         located = await self._locate(request)
         path = await self._destination.present(request.name, located.content_id)
         if path is not None:
             return Finished(_present(located, path, on_progress), None)
-        manifest = await self._manifest(request, located, on_progress)
+        record.begin(Phase.MANIFEST)
+        manifest = await self._manifest(request, located, record, on_progress)
+        record.geometry(manifest.geometry)
         part = await self._destination.begin_part(
             request.name, manifest, published_ns=located.published_ns, overwrite=request.overwrite
         )
         try:
-            return await self._fill(request, located, part, on_progress)
+            return await self._fill(request, located, part, record, on_progress)
         finally:
             await part.close()
 
@@ -157,7 +171,9 @@ class Downloader:
             return Located(request.name, request.content_id, 0, request.published_ns, request.sources)
         return await self._directory.locate(request.name, request.content_id)
 
-    async def _manifest(self, request: DownloadRequest, located: Located, on_progress: OnProgress) -> Manifest:
+    async def _manifest(
+        self, request: DownloadRequest, located: Located, record: TransferRecord, on_progress: OnProgress
+    ) -> Manifest:
         """The manifest, from the located sources or, as long as the caller is patient, from those that turn up."""
         patience = _Patience(self._clock, request)
         sources = located.sources
@@ -170,26 +186,39 @@ class Downloader:
             on_progress(
                 Progress(DownloadPhase.WAITING, located.size_bytes, message=message, content_id=located.content_id)
             )
+            record.begin(Phase.WAITING)
             await asyncio.sleep(RETRY_SECONDS)
+            record.begin(Phase.MANIFEST)
             try:
                 sources = await self._directory.sources(located.content_id) or sources
             except MingaError as error:
                 log_event(log, logging.DEBUG, "directory_away", error=error)
 
     async def _fill(
-        self, request: DownloadRequest, located: Located, part: PartFile, on_progress: OnProgress
+        self,
+        request: DownloadRequest,
+        located: Located,
+        part: PartFile,
+        record: TransferRecord,
+        on_progress: OnProgress,
     ) -> Finished:
-        started = self._clock.monotonic()
         swarm = self._swarm(part)
         meter = _Meter(part, swarm, located.content_id)
         on_progress(meter.progress())
+        record.begin(Phase.FETCHING)
         await self._run_swarm(request, located, swarm, meter, on_progress)
+        record.begin(Phase.FINISHING)
         finishing = replace(meter.progress(), phase=DownloadPhase.FINISHING)
         row = await _told_meanwhile(part.commit(), lambda: on_progress(finishing))
+        last = meter.progress()
         done = replace(
-            meter.progress(), phase=DownloadPhase.DONE, message="", path=self._destination.path_of(request.name)
+            last,
+            phase=DownloadPhase.DONE,
+            message="",
+            path=self._destination.path_of(request.name),
+            explanation=record.explanation(resumed_bytes=last.resumed_bytes, hedges=swarm.scheduler.snapshot().hedges),
         )
-        self._log_done(request, done, swarm, started)
+        _log_done(request, done)
         on_progress(done)
         return Finished(done, row)
 
@@ -224,22 +253,11 @@ class Downloader:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
-    def _log_done(self, request: DownloadRequest, done: Progress, swarm: SwarmDownload, started: float) -> None:
-        seconds = self._clock.monotonic() - started
-        snapshot = swarm.scheduler.snapshot()
-        log_event(
-            log,
-            logging.INFO,
-            "download_finished",
-            name=request.name,
-            content_id=done.content_id,
-            size_bytes=done.size_bytes,
-            resumed_bytes=done.resumed_bytes,
-            seconds=round(seconds, 3),
-            sources=len(done.received_by_source),
-            hedges=snapshot.hedges,
-            duplicates=snapshot.duplicates,
-        )
+
+def _log_done(request: DownloadRequest, done: Progress) -> None:
+    """The one line that tells all of a download."""
+    fields = done.explanation.log_fields() if done.explanation else {}
+    log_event(log, logging.INFO, "download_finished", name=request.name, content_id=done.content_id, **fields)
 
 
 async def _told_meanwhile(work: Coroutine[Any, Any, T], tell: Callable[[], None]) -> T:

@@ -44,6 +44,8 @@ class RateLimit:
         self._turn = asyncio.Lock()
         self.waiting_count = 0
         """Takers that wait now: above 0, the limit is what holds the traffic up."""
+        self.held_seconds = 0.0
+        """How long it has held the traffic up so far."""
 
     @property
     def limited(self) -> bool:
@@ -90,11 +92,14 @@ class RateLimit:
             self.waiting_count -= 1
 
     async def _wait(self, seconds: float, count: int) -> None:
+        began = self._clock.monotonic()
         try:
             await self._sleep(seconds)
         except BaseException:
             self.give_back(count)
             raise
+        finally:
+            self.held_seconds += self._clock.monotonic() - began
 
     def _fill(self, now: float) -> None:
         passed = max(0.0, now - self._filled_at)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from minga_core.ids import ContentId, PeerId
 from minga_core.names import Name
+from minga_peer.transfer.explanation import Explanation
 
 
 class DownloadPhase(StrEnum):
@@ -38,6 +39,8 @@ class Progress:
     content_id: ContentId | None = None
     path: Path | None = None
     """Where the file is, once it is done."""
+    explanation: Explanation | None = None
+    """Where bytes and time went; with the last progress of a download that had to fetch anything."""
 
 
 class PutPhase(StrEnum):
