@@ -61,6 +61,110 @@ DOWNLOAD_PHASE_ALREADY_PRESENT: DownloadPhase.ValueType  # 6
 """It was already there, whole; nothing was fetched. Last message."""
 Global___DownloadPhase: _TypeAlias = DownloadPhase  # noqa: Y015
 
+class _TransferPath:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TransferPathEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TransferPath.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRANSFER_PATH_UNSPECIFIED: _TransferPath.ValueType  # 0
+    """Never sent."""
+    TRANSFER_PATH_GRPC: _TransferPath.ValueType  # 1
+    """FetchChunks."""
+    TRANSFER_PATH_BULK: _TransferPath.ValueType  # 2
+    """The bulk path that was offered beside it."""
+    TRANSFER_PATH_LOCAL_COPY: _TransferPath.ValueType  # 3
+    """From a file of this machine."""
+
+class TransferPath(_TransferPath, metaclass=_TransferPathEnumTypeWrapper):
+    """How bytes came."""
+
+TRANSFER_PATH_UNSPECIFIED: TransferPath.ValueType  # 0
+"""Never sent."""
+TRANSFER_PATH_GRPC: TransferPath.ValueType  # 1
+"""FetchChunks."""
+TRANSFER_PATH_BULK: TransferPath.ValueType  # 2
+"""The bulk path that was offered beside it."""
+TRANSFER_PATH_LOCAL_COPY: TransferPath.ValueType  # 3
+"""From a file of this machine."""
+Global___TransferPath: _TypeAlias = TransferPath  # noqa: Y015
+
+class _ExplainedPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExplainedPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExplainedPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXPLAINED_PHASE_UNSPECIFIED: _ExplainedPhase.ValueType  # 0
+    """Never sent."""
+    EXPLAINED_PHASE_LOCATING: _ExplainedPhase.ValueType  # 1
+    """Asking the locator."""
+    EXPLAINED_PHASE_MANIFEST: _ExplainedPhase.ValueType  # 2
+    """Getting the manifest."""
+    EXPLAINED_PHASE_WAITING: _ExplainedPhase.ValueType  # 3
+    """No source was there to be asked."""
+    EXPLAINED_PHASE_FETCHING: _ExplainedPhase.ValueType  # 4
+    """Chunks were coming, or asked for."""
+    EXPLAINED_PHASE_FINISHING: _ExplainedPhase.ValueType  # 5
+    """Syncing and moving into place."""
+
+class ExplainedPhase(_ExplainedPhase, metaclass=_ExplainedPhaseEnumTypeWrapper):
+    """Where a download's time goes, in order."""
+
+EXPLAINED_PHASE_UNSPECIFIED: ExplainedPhase.ValueType  # 0
+"""Never sent."""
+EXPLAINED_PHASE_LOCATING: ExplainedPhase.ValueType  # 1
+"""Asking the locator."""
+EXPLAINED_PHASE_MANIFEST: ExplainedPhase.ValueType  # 2
+"""Getting the manifest."""
+EXPLAINED_PHASE_WAITING: ExplainedPhase.ValueType  # 3
+"""No source was there to be asked."""
+EXPLAINED_PHASE_FETCHING: ExplainedPhase.ValueType  # 4
+"""Chunks were coming, or asked for."""
+EXPLAINED_PHASE_FINISHING: ExplainedPhase.ValueType  # 5
+"""Syncing and moving into place."""
+Global___ExplainedPhase: _TypeAlias = ExplainedPhase  # noqa: Y015
+
+class _WaitCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAIT_CAUSE_UNSPECIFIED: _WaitCause.ValueType  # 0
+    """None came to pass."""
+    WAIT_CAUSE_ANSWER: _WaitCause.ValueType  # 1
+    """Sources had been asked, and sent nothing."""
+    WAIT_CAUSE_BUSY: _WaitCause.ValueType  # 2
+    """Every source had said that it has no slot."""
+    WAIT_CAUSE_NOTHING_NEW: _WaitCause.ValueType  # 3
+    """Sources were there, and none had a chunk that was still missing."""
+    WAIT_CAUSE_NO_SOURCE: _WaitCause.ValueType  # 4
+    """No source was known, or all were lost or barred."""
+    WAIT_CAUSE_LIMIT: _WaitCause.ValueType  # 5
+    """The daemon's own download limit."""
+    WAIT_CAUSE_DISK: _WaitCause.ValueType  # 6
+    """All that was asked for had come, and was being verified and written."""
+
+class WaitCause(_WaitCause, metaclass=_WaitCauseEnumTypeWrapper):
+    """Why no byte came for a while."""
+
+WAIT_CAUSE_UNSPECIFIED: WaitCause.ValueType  # 0
+"""None came to pass."""
+WAIT_CAUSE_ANSWER: WaitCause.ValueType  # 1
+"""Sources had been asked, and sent nothing."""
+WAIT_CAUSE_BUSY: WaitCause.ValueType  # 2
+"""Every source had said that it has no slot."""
+WAIT_CAUSE_NOTHING_NEW: WaitCause.ValueType  # 3
+"""Sources were there, and none had a chunk that was still missing."""
+WAIT_CAUSE_NO_SOURCE: WaitCause.ValueType  # 4
+"""No source was known, or all were lost or barred."""
+WAIT_CAUSE_LIMIT: WaitCause.ValueType  # 5
+"""The daemon's own download limit."""
+WAIT_CAUSE_DISK: WaitCause.ValueType  # 6
+"""All that was asked for had come, and was being verified and written."""
+Global___WaitCause: _TypeAlias = WaitCause  # noqa: Y015
+
 @_typing.final
 class GetStatusRequest(_message.Message):
     """Nothing to say."""
@@ -106,6 +210,8 @@ class GetStatusResponse(_message.Message):
     UPTIME_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
+    LIMIT_UP_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    LIMIT_DOWN_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     """Its peer id."""
     generation: _builtins.int
@@ -144,6 +250,10 @@ class GetStatusResponse(_message.Message):
     """Version of the daemon's software."""
     pid: _builtins.int
     """Process id of the daemon."""
+    limit_up_bytes_per_second: _builtins.int
+    """Most payload bytes that it sends per second; 0: no limit."""
+    limit_down_bytes_per_second: _builtins.int
+    """Most payload bytes that it receives per second; 0: no limit."""
     @_builtins.property
     def downloads(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransferStatus]:
         """Downloads under way."""
@@ -181,10 +291,12 @@ class GetStatusResponse(_message.Message):
         uptime: _duration_pb2.Duration | None = ...,
         pid: _builtins.int = ...,
         problems: _abc.Iterable[_builtins.str] | None = ...,
+        limit_up_bytes_per_second: _builtins.int = ...,
+        limit_down_bytes_per_second: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_uploads", b"active_uploads", "address", b"address", "announced_revision", b"announced_revision", "downloads", b"downloads", "file_count", b"file_count", "free_bytes", b"free_bytes", "generation", b"generation", "locator", b"locator", "peer_id", b"peer_id", "pending_hash_count", b"pending_hash_count", "pid", b"pid", "problems", b"problems", "received_bytes", b"received_bytes", "registered", b"registered", "registry", b"registry", "registry_problem", b"registry_problem", "sent_bytes", b"sent_bytes", "share_dir", b"share_dir", "shared_bytes", b"shared_bytes", "software_version", b"software_version", "table_revision", b"table_revision", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_uploads", b"active_uploads", "address", b"address", "announced_revision", b"announced_revision", "downloads", b"downloads", "file_count", b"file_count", "free_bytes", b"free_bytes", "generation", b"generation", "limit_down_bytes_per_second", b"limit_down_bytes_per_second", "limit_up_bytes_per_second", b"limit_up_bytes_per_second", "locator", b"locator", "peer_id", b"peer_id", "pending_hash_count", b"pending_hash_count", "pid", b"pid", "problems", b"problems", "received_bytes", b"received_bytes", "registered", b"registered", "registry", b"registry", "registry_problem", b"registry_problem", "sent_bytes", b"sent_bytes", "share_dir", b"share_dir", "shared_bytes", b"shared_bytes", "software_version", b"software_version", "table_revision", b"table_revision", "uptime", b"uptime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -282,6 +394,7 @@ class DownloadResponse(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     CONTENT_ID_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     phase: Global___DownloadPhase.ValueType
     """The phase it is in."""
     size_bytes: _builtins.int
@@ -300,6 +413,10 @@ class DownloadResponse(_message.Message):
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceProgress]:
         """Bytes received from each source by this download, largest first."""
 
+    @_builtins.property
+    def explanation(self) -> Global___Explanation:
+        """Where bytes and time went; in the last message, when anything had to be fetched."""
+
     def __init__(
         self,
         *,
@@ -311,10 +428,11 @@ class DownloadResponse(_message.Message):
         message: _builtins.str = ...,
         content_id: _builtins.bytes = ...,
         path: _builtins.str = ...,
+        explanation: Global___Explanation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "held_bytes", b"held_bytes", "message", b"message", "path", b"path", "phase", b"phase", "resumed_bytes", b"resumed_bytes", "size_bytes", b"size_bytes", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "explanation", b"explanation", "held_bytes", b"held_bytes", "message", b"message", "path", b"path", "phase", b"phase", "resumed_bytes", b"resumed_bytes", "size_bytes", b"size_bytes", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -345,6 +463,262 @@ class SourceProgress(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SourceProgress: _TypeAlias = SourceProgress  # noqa: Y015
+
+@_typing.final
+class Explanation(_message.Message):
+    """Where the bytes and the time of one download went, as its downloader saw it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_TIME_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    RESUMED_BYTES_FIELD_NUMBER: _builtins.int
+    WASTED_BYTES_FIELD_NUMBER: _builtins.int
+    HEDGE_COUNT_FIELD_NUMBER: _builtins.int
+    DUPLICATE_COUNT_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    PHASES_FIELD_NUMBER: _builtins.int
+    WAITS_FIELD_NUMBER: _builtins.int
+    LONGEST_WAIT_FIELD_NUMBER: _builtins.int
+    LONGEST_WAIT_CAUSE_FIELD_NUMBER: _builtins.int
+    BEST_RATE_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    LIMIT_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    size_bytes: _builtins.int
+    """Size of the content."""
+    resumed_bytes: _builtins.int
+    """Of those, held before this attempt."""
+    wasted_bytes: _builtins.int
+    """Payload that came and was not kept: second copies, broken off and wrong chunks."""
+    hedge_count: _builtins.int
+    """Chunks asked of a second source because the first was late."""
+    duplicate_count: _builtins.int
+    """Chunks that came twice."""
+    longest_wait_cause: Global___WaitCause.ValueType
+    """What it was for."""
+    best_rate_bytes_per_second: _builtins.float
+    """Most payload that came within one second; over all of the fetching when that was shorter."""
+    limit_bytes_per_second: _builtins.int
+    """The daemon's own download limit; 0: none."""
+    @_builtins.property
+    def total_time(self) -> _duration_pb2.Duration:
+        """From being asked for to being in place; of this attempt, as all that follows."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedSource]:
+        """Sources that were asked, most bytes first; at most 50 of them."""
+
+    @_builtins.property
+    def phases(self) -> _containers.RepeatedCompositeFieldContainer[Global___PhaseTime]:
+        """Where the time went; each phase once at most."""
+
+    @_builtins.property
+    def waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___WaitTime]:
+        """Pauses: time while fetching in which no byte came; each cause once at most."""
+
+    @_builtins.property
+    def longest_wait(self) -> _duration_pb2.Duration:
+        """The longest pause."""
+
+    def __init__(
+        self,
+        *,
+        total_time: _duration_pb2.Duration | None = ...,
+        size_bytes: _builtins.int = ...,
+        resumed_bytes: _builtins.int = ...,
+        wasted_bytes: _builtins.int = ...,
+        hedge_count: _builtins.int = ...,
+        duplicate_count: _builtins.int = ...,
+        sources: _abc.Iterable[Global___ExplainedSource] | None = ...,
+        phases: _abc.Iterable[Global___PhaseTime] | None = ...,
+        waits: _abc.Iterable[Global___WaitTime] | None = ...,
+        longest_wait: _duration_pb2.Duration | None = ...,
+        longest_wait_cause: Global___WaitCause.ValueType = ...,
+        best_rate_bytes_per_second: _builtins.float = ...,
+        limit_bytes_per_second: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["longest_wait", b"longest_wait", "total_time", b"total_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_rate_bytes_per_second", b"best_rate_bytes_per_second", "duplicate_count", b"duplicate_count", "hedge_count", b"hedge_count", "limit_bytes_per_second", b"limit_bytes_per_second", "longest_wait", b"longest_wait", "longest_wait_cause", b"longest_wait_cause", "phases", b"phases", "resumed_bytes", b"resumed_bytes", "size_bytes", b"size_bytes", "sources", b"sources", "total_time", b"total_time", "waits", b"waits", "wasted_bytes", b"wasted_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
+
+@_typing.final
+class ExplainedSource(_message.Message):
+    """One source's part in a download."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEER_ID_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    SAME_ZONE_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    CHUNK_COUNT_FIELD_NUMBER: _builtins.int
+    WORKING_TIME_FIELD_NUMBER: _builtins.int
+    PATHS_FIELD_NUMBER: _builtins.int
+    BUSY_COUNT_FIELD_NUMBER: _builtins.int
+    LOST_COUNT_FIELD_NUMBER: _builtins.int
+    CORRUPT_COUNT_FIELD_NUMBER: _builtins.int
+    DROPS_FIELD_NUMBER: _builtins.int
+    peer_id: _builtins.str
+    """Its peer id."""
+    complete: _builtins.bool
+    """It has the whole content; false: it was fetching it too."""
+    same_zone: _builtins.bool
+    """It is in the daemon's zone; false when one of the two has none."""
+    received_bytes: _builtins.int
+    """Payload of its chunks that were kept."""
+    chunk_count: _builtins.int
+    """How many chunks that were."""
+    busy_count: _builtins.int
+    """How often it said that it has no slot."""
+    lost_count: _builtins.int
+    """Requests that ended with a broken connection."""
+    corrupt_count: _builtins.int
+    """Chunks that failed their digest."""
+    @_builtins.property
+    def working_time(self) -> _duration_pb2.Duration:
+        """How long it had at least one request to answer."""
+
+    @_builtins.property
+    def paths(self) -> _containers.RepeatedCompositeFieldContainer[Global___PathBytes]:
+        """Bytes kept, by how they came; each path once at most."""
+
+    @_builtins.property
+    def drops(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceDrop]:
+        """How often the daemon let go of it, and why; at most 10."""
+
+    def __init__(
+        self,
+        *,
+        peer_id: _builtins.str = ...,
+        complete: _builtins.bool = ...,
+        same_zone: _builtins.bool = ...,
+        received_bytes: _builtins.int = ...,
+        chunk_count: _builtins.int = ...,
+        working_time: _duration_pb2.Duration | None = ...,
+        paths: _abc.Iterable[Global___PathBytes] | None = ...,
+        busy_count: _builtins.int = ...,
+        lost_count: _builtins.int = ...,
+        corrupt_count: _builtins.int = ...,
+        drops: _abc.Iterable[Global___SourceDrop] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["working_time", b"working_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_count", b"busy_count", "chunk_count", b"chunk_count", "complete", b"complete", "corrupt_count", b"corrupt_count", "drops", b"drops", "lost_count", b"lost_count", "paths", b"paths", "peer_id", b"peer_id", "received_bytes", b"received_bytes", "same_zone", b"same_zone", "working_time", b"working_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainedSource: _TypeAlias = ExplainedSource  # noqa: Y015
+
+@_typing.final
+class PathBytes(_message.Message):
+    """Bytes that came by one path."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    path: Global___TransferPath.ValueType
+    """How they came."""
+    received_bytes: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        path: Global___TransferPath.ValueType = ...,
+        received_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "received_bytes", b"received_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PathBytes: _TypeAlias = PathBytes  # noqa: Y015
+
+@_typing.final
+class SourceDrop(_message.Message):
+    """The daemon let go of a source."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHY_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    why: _builtins.str
+    """Why, in a few words."""
+    count: _builtins.int
+    """How often."""
+    def __init__(
+        self,
+        *,
+        why: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SourceDrop: _TypeAlias = SourceDrop  # noqa: Y015
+
+@_typing.final
+class PhaseTime(_message.Message):
+    """Time that went into one phase."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    phase: Global___ExplainedPhase.ValueType
+    """The phase."""
+    @_builtins.property
+    def time(self) -> _duration_pb2.Duration:
+        """How long it took."""
+
+    def __init__(
+        self,
+        *,
+        phase: Global___ExplainedPhase.ValueType = ...,
+        time: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["phase", b"phase", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PhaseTime: _TypeAlias = PhaseTime  # noqa: Y015
+
+@_typing.final
+class WaitTime(_message.Message):
+    """Time in which no byte came, for one cause."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    cause: Global___WaitCause.ValueType
+    """What was waited for."""
+    @_builtins.property
+    def time(self) -> _duration_pb2.Duration:
+        """How long."""
+
+    def __init__(
+        self,
+        *,
+        cause: Global___WaitCause.ValueType = ...,
+        time: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitTime: _TypeAlias = WaitTime  # noqa: Y015
 
 @_typing.final
 class RemoveFileRequest(_message.Message):

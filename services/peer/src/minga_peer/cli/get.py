@@ -62,6 +62,9 @@ def get(
         bool, typer.Option("--standalone", help="Do not use the peer on this machine: this one becomes no holder.")
     ] = False,
     limit_down: LimitDownOption = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say where the bytes came from, and where the time went.")
+    ] = False,
 ) -> int:
     """Fetch files or folders, from many peers at once.
 
@@ -75,7 +78,8 @@ def get(
     if pinned is not None and (len(wanted) > 1 or wanted[0].is_folder):
         raise InvalidArgumentError("--content-id is one version of one file: give one NAME that is no folder")
     patience = None if wait is None else timedelta(seconds=wait)
-    request = GetRequest(wanted, output, pinned, overwrite, patience, standalone, limited=limit_down is not None)
+    limited = limit_down is not None
+    request = GetRequest(wanted, output, pinned, overwrite, patience, standalone, limited=limited, explain=explain)
     return run_async(get_files(settings, request), on_interrupt=_INTERRUPTED)
 
 
@@ -91,6 +95,7 @@ class GetRequest:
     standalone: bool = False
     limited: bool = False
     """A limit was given with the command: it holds for the command's own transfers alone."""
+    explain: bool = False
 
 
 async def get_files(settings: "ClientSettings", request: GetRequest) -> int:
@@ -108,7 +113,17 @@ async def get_files(settings: "ClientSettings", request: GetRequest) -> int:
         outcomes = await _fetch_all(items, fetcher, _title(request.wanted))
         if len(items) == 1 and outcomes[0].error is not None:
             raise await _hinted(locator, items[0], outcomes[0].error) from outcomes[0].error
-    return _tell(outcomes, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    code = _tell(outcomes, seconds)
+    if request.explain:
+        _explain(outcomes, seconds)
+    return code
+
+
+def _explain(outcomes: "list[Outcome[FetchItem, Progress]]", seconds: float) -> None:
+    from minga_peer.cli.explaining import explain
+
+    explain([(outcome.item.name, outcome.result) for outcome in outcomes if outcome.result is not None], seconds)
 
 
 async def _choose(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from minga_core.errors import DaemonUnavailableError
-from minga_core.units import format_bytes, format_seconds
+from minga_core.units import format_bytes, format_rate, format_seconds
 from minga_peer.cli.context import JsonOption, client_settings, make_locator
 from minga_peer.cli.output import Column, counted, heading, print_json, print_json_list, print_table, safe, say
 from minga_peer.cli.running import run_async
@@ -87,6 +87,8 @@ def status_lines(status: "DaemonStatus") -> list[str]:
         f"traffic   {format_bytes(status.sent_bytes)} sent, {format_bytes(status.received_bytes)} received"
         f", {counted(status.active_uploads, 'upload')} now",
     ]
+    if status.limit_up or status.limit_down:
+        lines.append(f"limits    {_limit(status.limit_up)} up, {_limit(status.limit_down)} down")
     if status.pending_hash_count:
         lines.append(f"hashing   {counted(status.pending_hash_count, 'file')} to go")
     return lines + [f"problem   {problem}" for problem in status.problems]
@@ -101,10 +103,16 @@ def status_json(status: "DaemonStatus") -> dict[str, Any]:
     )
     return {name: getattr(status, name) for name in plain} | {
         "share_dir": str(status.share_dir),
+        "limit_up_bytes_per_second": status.limit_up,
+        "limit_down_bytes_per_second": status.limit_down,
         "uptime_seconds": round(status.uptime.total_seconds(), 3),
         "downloads": [_transfer_json(transfer) for transfer in status.downloads],
         "problems": list(status.problems),
     }
+
+
+def _limit(bytes_per_second: int) -> str:
+    return format_rate(bytes_per_second) if bytes_per_second else "none"
 
 
 def _peer_row(peer: "ListedPeer") -> list[str]:

@@ -15,6 +15,7 @@ import grpc.aio
 from minga_core.errors import DaemonUnavailableError, InvalidArgumentError, MingaError
 from minga_core.ids import Address, ContentId, Generation, PeerId, parse_address, parse_generation, parse_peer_id
 from minga_core.names import Name, parse_name
+from minga_peer.clients.explanation import explanation_from_pb
 from minga_peer.transfer.progress import DownloadPhase, Progress
 from minga_protos.control.v1 import control_pb2 as pb
 from minga_protos.control.v1.control_pb2_grpc import ControlServiceStub
@@ -82,6 +83,10 @@ class DaemonStatus:
     uptime: timedelta
     pid: int
     problems: tuple[str, ...]
+    limit_up: int
+    """Payload bytes per second that it sends at most; 0: no limit."""
+    limit_down: int
+    """The same for what it receives."""
 
 
 class ControlClient:
@@ -215,6 +220,8 @@ def _status(response: pb.GetStatusResponse) -> DaemonStatus:
         uptime=response.uptime.ToTimedelta(),
         pid=response.pid,
         problems=tuple(response.problems),
+        limit_up=response.limit_up_bytes_per_second,
+        limit_down=response.limit_down_bytes_per_second,
     )
 
 
@@ -239,4 +246,5 @@ def _progress(response: pb.DownloadResponse) -> Progress:
         response.message,
         ContentId(response.content_id) if response.content_id else None,
         Path(response.path) if response.path else None,
+        explanation_from_pb(response.explanation) if response.HasField("explanation") else None,
     )

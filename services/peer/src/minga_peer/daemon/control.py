@@ -16,6 +16,7 @@ from minga_core.names import parse_name
 from minga_core.records import FileRow, PeerInfo
 from minga_peer.chunkstore.ports import ContentStore
 from minga_peer.chunkstore.table import LocalTable
+from minga_peer.clients.explanation import explanation_to_pb
 from minga_peer.clients.wire import timestamp_of
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.downloads import Downloads, Job
@@ -46,6 +47,9 @@ class DaemonFacts:
     started_at: float
     """By the monotonic clock."""
     source_wait: timedelta | None
+    limit_up: int = 0
+    """Bytes per second; 0: no limit."""
+    limit_down: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,8 @@ class ControlService(ControlServiceServicer):
             uptime=uptime,
             pid=os.getpid(),
             problems=list(status.problems),
+            limit_up_bytes_per_second=self._facts.limit_up,
+            limit_down_bytes_per_second=self._facts.limit_down,
         )
 
     async def Download(  # noqa: N802
@@ -170,4 +176,5 @@ def _response(progress: Progress) -> pb.DownloadResponse:
         message=progress.message,
         content_id=progress.content_id.raw if progress.content_id else b"",
         path=str(progress.path) if progress.path else "",
+        explanation=explanation_to_pb(progress.explanation) if progress.explanation else None,
     )

@@ -137,7 +137,14 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         traffic = TrafficCounts(
             lambda: metrics.sent_payload_bytes, lambda: metrics.received_payload_bytes, lambda: slots.active_count
         )
-        facts = DaemonFacts(settings.registry, settings.locator, clock.monotonic(), settings.source_wait_or_forever)
+        facts = DaemonFacts(
+            settings.registry,
+            settings.locator,
+            clock.monotonic(),
+            settings.source_wait_or_forever,
+            settings.limit_up,
+            settings.limit_down,
+        )
         add_ControlServiceServicer_to_server(
             ControlService(store, table, announcer, downloads, identity.info, traffic, facts, clock), control.server
         )
