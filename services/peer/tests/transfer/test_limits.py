@@ -90,6 +90,18 @@ async def test_the_rate_holds_over_any_stretch_of_time(seed: int) -> None:
     assert sum(count for _, count in moved) >= rate * (spent - idle) - 1
 
 
+def test_the_time_in_which_traffic_is_held_up_is_counted_once() -> None:
+    """Waits that overlap are one stretch of time, and what has not passed yet does not count."""
+    limit, _ = manual(MIB)
+    assert limit.held_seconds(0.0) == 0
+    limit.reserve(MIB, 0.0)
+    limit.reserve(MIB, 0.0)
+    limit.reserve(MIB, 0.5)
+    assert limit.held_seconds(0.5) == pytest.approx(0.5)
+    assert limit.held_seconds(1.5) == pytest.approx(1.5)
+    assert limit.held_seconds(60.0) == pytest.approx(2.0)
+
+
 async def test_turns_are_kept_in_the_order_of_asking() -> None:
     """A small piece does not overtake a large one that came before."""
     limit, _ = manual(MIB)

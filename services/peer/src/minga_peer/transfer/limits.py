@@ -44,8 +44,8 @@ class RateLimit:
         self._turn = asyncio.Lock()
         self.waiting_count = 0
         """Takers that wait now: above 0, the limit is what holds the traffic up."""
-        self.held_seconds = 0.0
-        """How long it has held the traffic up so far."""
+        self._held_seconds = 0.0
+        self._held_until = 0.0
 
     @property
     def limited(self) -> bool:
@@ -67,7 +67,16 @@ class RateLimit:
         self._fill(now)
         lacking = min(float(count), self._burst) - self._tokens
         self._tokens -= count
-        return max(0.0, lacking / self._rate)
+        wait = max(0.0, lacking / self._rate)
+        if wait > 0:
+            until = max(self._held_until, now + wait)
+            self._held_seconds += until - max(self._held_until, now)
+            self._held_until = until
+        return wait
+
+    def held_seconds(self, now: float) -> float:
+        """How long, until now, it has held the traffic up: the time in which a reservation was not yet due."""
+        return self._held_seconds - max(0.0, self._held_until - now)
 
     def give_back(self, count: int) -> None:
         """Undoes a reservation whose bytes are not moved after all."""
@@ -92,14 +101,11 @@ class RateLimit:
             self.waiting_count -= 1
 
     async def _wait(self, seconds: float, count: int) -> None:
-        began = self._clock.monotonic()
         try:
             await self._sleep(seconds)
         except BaseException:
             self.give_back(count)
             raise
-        finally:
-            self.held_seconds += self._clock.monotonic() - began
 
     def _fill(self, now: float) -> None:
         passed = max(0.0, now - self._filled_at)

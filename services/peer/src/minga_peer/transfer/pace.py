@@ -62,7 +62,7 @@ class Pauses:
         """A byte came. usual_seconds: no shorter time is a pause."""
         seconds = now - self._since
         if seconds >= max(PAUSE_SECONDS, usual_seconds) and self._causes:
-            if self._limit.held_seconds - self._held_before > seconds / 2:
+            if self._limit.held_seconds(now) - self._held_before > seconds / 2:
                 self._causes = {WaitCause.LIMIT: seconds}
             for cause, part in self._causes.items():
                 self.seconds[cause] = self.seconds.get(cause, 0.0) + part
@@ -74,5 +74,5 @@ class Pauses:
     def restart(self, now: float) -> None:
         """Forgets what has passed since the last byte."""
         self._since = now
-        self._held_before = self._limit.held_seconds
+        self._held_before = self._limit.held_seconds(now)
         self._causes = {}
