@@ -1,7 +1,7 @@
 """`minga get`: through the daemon, and on its own."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from minga_core.errors import NameTakenError, NoSourcesError, NoSpaceError, StorageError
-from minga_core.ids import parse_peer_id
+from minga_core.ids import ContentId, parse_peer_id
+from minga_core.names import Name
 from minga_peer.transfer.progress import DownloadPhase, Progress
+from minga_peer.transfer.small_files import SmallDone
 
 from .conftest import FakeDaemon, FakeLocator, Minga, content_id
 
@@ -19,6 +21,7 @@ class FakeTransfers:
     """Stands for TransferClient: writes the name into the target. Remembers how it was asked."""
 
     asked: list[dict[str, Any]]
+    together: list[list[str]]
 
     def __init__(self, locator: Any, settings: Any) -> None:
         """Takes what the real one takes."""
@@ -28,6 +31,14 @@ class FakeTransfers:
 
     async def __aexit__(self, *_: object) -> None:
         """Nothing to close."""
+
+    async def get_small(self, targets: Mapping[Name, Path], on_done: Callable[[list[SmallDone]], None]) -> None:
+        """Half of what may go together does; the rest is asked for one by one."""
+        self.together.append(list(targets))
+        for name, target in list(targets.items())[::2]:
+            if not name.endswith("bad"):
+                await asyncio.to_thread(target.write_text, name)
+                on_done([SmallDone(name, ContentId(bytes(32)), 100, target, parse_peer_id("peer-2"))])
 
     async def get(
         self, name: str, target: Path, *, on_progress: Callable[[Progress], None], **options: Any
@@ -43,7 +54,7 @@ class FakeTransfers:
 @pytest.fixture
 def transfers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[FakeTransfers]:
     """No sockets; the command works in an empty folder."""
-    FakeTransfers.asked = []
+    FakeTransfers.asked, FakeTransfers.together = [], []
     monkeypatch.setattr("minga_peer.transfer.client.TransferClient", FakeTransfers)
     folder = tmp_path / "here"
     folder.mkdir()
@@ -146,6 +157,9 @@ def test_a_folder_keeps_its_tree(minga: Minga, locator: FakeLocator, transfers: 
         locator.share(name)
     ended = minga("get", "set/")
     assert ended.out.startswith("3 files fetched: 300 B in ")
+    assert ended.out.endswith(" from 2 peers, 40 B of it were here before\n")
+    assert transfers.together == [["set/a", "set/sub/b", "set/sub/c"]]
+    assert [asked["name"] for asked in transfers.asked] == ["set/sub/b"]
     assert sorted(str(path) for path in Path().rglob("*") if path.is_file()) == ["set/a", "set/sub/b", "set/sub/c"]
     assert minga("get", "set/", "-o", "renamed").code == 0
     assert Path("renamed/sub/b").read_text() == "set/sub/b"

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,12 +20,15 @@ from minga_peer.chunkstore.store import ChunkStore
 from minga_peer.clients.peer import PeerConnections
 from minga_peer.clients.wire import PEER_SERVICE, SourceAddress
 from minga_peer.daemon._metrics import PeerMetrics
-from minga_peer.daemon.downloads import Downloads, StoreDestination
+from minga_peer.daemon.downloads import Downloads, SmallStoreDestination, StoreDestination
 from minga_peer.swarm.config import SwarmConfig
 from minga_peer.transfer.download import Downloader
+from minga_peer.transfer.limits import RateLimit
 from minga_peer.transfer.locating import Located
 from minga_peer.transfer.service import PeerService, add_peer_service
 from minga_peer.transfer.serving import UploadSlots
+from minga_peer.transfer.small_files import SmallDownloads
+from minga_peer.transfer.small_serving import SmallFileService, add_small_file_service
 from minga_runtime.metrics import RpcMetrics
 from minga_runtime.server import GrpcServer
 
@@ -57,6 +60,9 @@ class FakeDirectory:
             name, found.content_id, found.size_bytes, found.published_ns, await self.sources(found.content_id)
         )
 
+    async def locate_newest(self, names: Sequence[Name]) -> list[Located]:
+        return [await self.locate(name) for name in names if name in self.located]
+
     async def sources(self, content_id: ContentId) -> list[SourceAddress]:
         return list(self.peers.get(content_id, []))
 
@@ -87,6 +93,7 @@ class TestPeer:
     source: SourceAddress
     downloads: Downloads
     metrics: PeerMetrics
+    slots: UploadSlots
 
     async def shares(self, name: str, data: bytes) -> FileRow:
         """Drops a file and waits until it is hashed."""
@@ -139,15 +146,24 @@ class Network:
             config=self.config,
             metrics=metrics,
         )
-        downloads = Downloads(downloader, self.directory, clock, metrics)  # type: ignore[arg-type]
-        service = PeerService(
-            store, announcer=DeafAnnouncer(), replicator=downloads, metrics=metrics, slots=UploadSlots(upload_slots)
+        small = SmallDownloads(
+            SmallStoreDestination(store),
+            self.directory,  # type: ignore[arg-type]
+            connections,
+            down=RateLimit(None),
+            metrics=metrics,
         )
+        downloads = Downloads(downloader, self.directory, clock, metrics, small)  # type: ignore[arg-type]
+        slots = UploadSlots(upload_slots)
+        service = PeerService(store, announcer=DeafAnnouncer(), replicator=downloads, metrics=metrics, slots=slots)
         add_peer_service(service, server.server)
+        add_small_file_service(
+            SmallFileService(store.small, slots=slots, metrics=metrics, up=RateLimit(None)), server.server
+        )
         (port,) = await server.start(["127.0.0.1:0"], [PEER_SERVICE])
         source.append(SourceAddress(parse_peer_id(peer_id), parse_address(f"127.0.0.1:{port}")))
         try:
-            yield TestPeer(parse_peer_id(peer_id), root, store, server, source[0], downloads, metrics)
+            yield TestPeer(parse_peer_id(peer_id), root, store, server, source[0], downloads, metrics, slots)
         finally:
             await downloads.aclose()
             await server.stop(timedelta(0))

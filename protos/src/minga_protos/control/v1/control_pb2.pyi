@@ -721,6 +721,92 @@ class WaitTime(_message.Message):
 Global___WaitTime: _TypeAlias = WaitTime  # noqa: Y015
 
 @_typing.final
+class DownloadFilesRequest(_message.Message):
+    """Small files to download."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """See FileRow.name in minga.registry.v1. 1 to 1,000 of them."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DownloadFilesRequest: _TypeAlias = DownloadFilesRequest  # noqa: Y015
+
+@_typing.final
+class DownloadFilesResponse(_message.Message):
+    """Some of them are there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___DownloadedFile]:
+        """Those that came to be whole and shared since the last message."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[Global___DownloadedFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DownloadFilesResponse: _TypeAlias = DownloadFilesResponse  # noqa: Y015
+
+@_typing.final
+class DownloadedFile(_message.Message):
+    """A small file that is whole and shared."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONTENT_ID_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, as it was asked for."""
+    content_id: _builtins.bytes
+    """32 raw bytes."""
+    size_bytes: _builtins.int
+    """Its size in bytes."""
+    path: _builtins.str
+    """Absolute path of the file."""
+    source: _builtins.str
+    """Peer id of the source that sent it; empty when it was there already, whole, and nothing was fetched."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        content_id: _builtins.bytes = ...,
+        size_bytes: _builtins.int = ...,
+        path: _builtins.str = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "name", b"name", "path", b"path", "size_bytes", b"size_bytes", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DownloadedFile: _TypeAlias = DownloadedFile  # noqa: Y015
+
+@_typing.final
 class RemoveFileRequest(_message.Message):
     """What to remove."""
 

@@ -45,6 +45,11 @@ class ControlServiceStub:
                 request_serializer=minga__protos_dot_control_dot_v1_dot_control__pb2.DownloadRequest.SerializeToString,
                 response_deserializer=minga__protos_dot_control_dot_v1_dot_control__pb2.DownloadResponse.FromString,
                 _registered_method=True)
+        self.DownloadFiles = channel.unary_stream(
+                '/minga.control.v1.ControlService/DownloadFiles',
+                request_serializer=minga__protos_dot_control_dot_v1_dot_control__pb2.DownloadFilesRequest.SerializeToString,
+                response_deserializer=minga__protos_dot_control_dot_v1_dot_control__pb2.DownloadFilesResponse.FromString,
+                _registered_method=True)
         self.RemoveFile = channel.unary_unary(
                 '/minga.control.v1.ControlService/RemoveFile',
                 request_serializer=minga__protos_dot_control_dot_v1_dot_control__pb2.RemoveFileRequest.SerializeToString,
@@ -73,6 +78,16 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DownloadFiles(self, request, context):
+        """Downloads many small files into the shared folder: the newest versions of those names, as far as they go without
+        trouble. The stream tells those that are whole and shared as they come to be, and ends OK. What is not told by then
+        (larger than 256 KiB, another content in its place, no source just now, …) is left to Download, which says why it
+        does not go, or waits for it. Replaces nothing. Cancelling keeps what is there; calling again finds it there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RemoveFile(self, request, context):
         """Removes a file from the shared folder. NOT_FOUND `file_not_found`: it is not there. Returns when the registry has
         been told, or at once when it is away.
@@ -93,6 +108,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.Download,
                     request_deserializer=minga__protos_dot_control_dot_v1_dot_control__pb2.DownloadRequest.FromString,
                     response_serializer=minga__protos_dot_control_dot_v1_dot_control__pb2.DownloadResponse.SerializeToString,
+            ),
+            'DownloadFiles': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadFiles,
+                    request_deserializer=minga__protos_dot_control_dot_v1_dot_control__pb2.DownloadFilesRequest.FromString,
+                    response_serializer=minga__protos_dot_control_dot_v1_dot_control__pb2.DownloadFilesResponse.SerializeToString,
             ),
             'RemoveFile': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveFile,
@@ -155,6 +175,33 @@ class ControlService:
             '/minga.control.v1.ControlService/Download',
             minga__protos_dot_control_dot_v1_dot_control__pb2.DownloadRequest.SerializeToString,
             minga__protos_dot_control_dot_v1_dot_control__pb2.DownloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/minga.control.v1.ControlService/DownloadFiles',
+            minga__protos_dot_control_dot_v1_dot_control__pb2.DownloadFilesRequest.SerializeToString,
+            minga__protos_dot_control_dot_v1_dot_control__pb2.DownloadFilesResponse.FromString,
             options,
             channel_credentials,
             insecure,

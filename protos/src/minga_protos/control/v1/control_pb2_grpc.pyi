@@ -41,6 +41,12 @@ class ControlServiceStub:
     `file_not_found`: nobody shares that; ALREADY_EXISTS `name_taken`: another content has that name here and overwrite
     is false; RESOURCE_EXHAUSTED `no_space`; DEADLINE_EXCEEDED `no_sources`: no source was reachable for source_wait.
     """
+    DownloadFiles: _grpc.UnaryStreamMultiCallable[_control_pb2.DownloadFilesRequest, _control_pb2.DownloadFilesResponse]
+    """Downloads many small files into the shared folder: the newest versions of those names, as far as they go without
+    trouble. The stream tells those that are whole and shared as they come to be, and ends OK. What is not told by then
+    (larger than 256 KiB, another content in its place, no source just now, …) is left to Download, which says why it
+    does not go, or waits for it. Replaces nothing. Cancelling keeps what is there; calling again finds it there.
+    """
     RemoveFile: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveFileRequest, _control_pb2.RemoveFileResponse]
     """Removes a file from the shared folder. NOT_FOUND `file_not_found`: it is not there. Returns when the registry has
     been told, or at once when it is away.
@@ -58,6 +64,12 @@ class ControlServiceAsyncStub(ControlServiceStub):
     shared. Cancelling stops the download and keeps its verified chunks; calling again resumes. NOT_FOUND
     `file_not_found`: nobody shares that; ALREADY_EXISTS `name_taken`: another content has that name here and overwrite
     is false; RESOURCE_EXHAUSTED `no_space`; DEADLINE_EXCEEDED `no_sources`: no source was reachable for source_wait.
+    """
+    DownloadFiles: _aio.UnaryStreamMultiCallable[_control_pb2.DownloadFilesRequest, _control_pb2.DownloadFilesResponse]  # type: ignore[assignment]
+    """Downloads many small files into the shared folder: the newest versions of those names, as far as they go without
+    trouble. The stream tells those that are whole and shared as they come to be, and ends OK. What is not told by then
+    (larger than 256 KiB, another content in its place, no source just now, …) is left to Download, which says why it
+    does not go, or waits for it. Replaces nothing. Cancelling keeps what is there; calling again finds it there.
     """
     RemoveFile: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveFileRequest, _control_pb2.RemoveFileResponse]  # type: ignore[assignment]
     """Removes a file from the shared folder. NOT_FOUND `file_not_found`: it is not there. Returns when the registry has
@@ -85,6 +97,18 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         shared. Cancelling stops the download and keeps its verified chunks; calling again resumes. NOT_FOUND
         `file_not_found`: nobody shares that; ALREADY_EXISTS `name_taken`: another content has that name here and overwrite
         is false; RESOURCE_EXHAUSTED `no_space`; DEADLINE_EXCEEDED `no_sources`: no source was reachable for source_wait.
+        """
+
+    @_abc_1.abstractmethod
+    def DownloadFiles(
+        self,
+        request: _control_pb2.DownloadFilesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_pb2.DownloadFilesResponse], _abc.AsyncIterator[_control_pb2.DownloadFilesResponse]]:
+        """Downloads many small files into the shared folder: the newest versions of those names, as far as they go without
+        trouble. The stream tells those that are whole and shared as they come to be, and ends OK. What is not told by then
+        (larger than 256 KiB, another content in its place, no source just now, …) is left to Download, which says why it
+        does not go, or waits for it. Replaces nothing. Cancelling keeps what is there; calling again finds it there.
         """
 
     @_abc_1.abstractmethod

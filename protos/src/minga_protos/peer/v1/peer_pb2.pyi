@@ -290,6 +290,90 @@ class Source(_message.Message):
 Global___Source: _TypeAlias = Source  # noqa: Y015
 
 @_typing.final
+class FetchFilesRequest(_message.Message):
+    """Which small contents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_IDS_FIELD_NUMBER: _builtins.int
+    PEER_ID_FIELD_NUMBER: _builtins.int
+    peer_id: _builtins.str
+    """Peer id of the caller, empty for a client that is none; for logs."""
+    @_builtins.property
+    def content_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """32 raw bytes each; 1 to 256 of them."""
+
+    def __init__(
+        self,
+        *,
+        content_ids: _abc.Iterable[_builtins.bytes] | None = ...,
+        peer_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_ids", b"content_ids", "peer_id", b"peer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchFilesRequest: _TypeAlias = FetchFilesRequest  # noqa: Y015
+
+@_typing.final
+class FetchFilesResponse(_message.Message):
+    """Some of them, or a refusal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    BUSY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___SmallFile]:
+        """Whole contents; together at most 512 KiB, or one alone."""
+
+    @_builtins.property
+    def busy(self) -> Global___Busy:
+        """Nothing will be sent. `sources` is empty."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[Global___SmallFile] | None = ...,
+        busy: Global___Busy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "files", b"files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchFilesResponse: _TypeAlias = FetchFilesResponse  # noqa: Y015
+
+@_typing.final
+class SmallFile(_message.Message):
+    """A content that is one chunk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Its place in FetchFilesRequest.content_ids. >= 0."""
+    data: _builtins.bytes
+    """All its bytes, at most 256 KiB."""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SmallFile: _TypeAlias = SmallFile  # noqa: Y015
+
+@_typing.final
 class WatchChunksRequest(_message.Message):
     """Which availability."""
 

@@ -48,6 +48,11 @@ class PeerServiceStub:
                 request_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchChunksRequest.SerializeToString,
                 response_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchChunksResponse.FromString,
                 _registered_method=True)
+        self.FetchFiles = channel.unary_stream(
+                '/minga.peer.v1.PeerService/FetchFiles',
+                request_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesRequest.SerializeToString,
+                response_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesResponse.FromString,
+                _registered_method=True)
         self.WatchChunks = channel.unary_stream(
                 '/minga.peer.v1.PeerService/WatchChunks',
                 request_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.WatchChunksRequest.SerializeToString,
@@ -92,6 +97,17 @@ class PeerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchFiles(self, request, context):
+        """Many small contents in one call: those of one chunk, at most 256 KiB, that this peer holds whole, in any order. What
+        is not held here, is larger, or has just changed is left out; the end of the stream with OK says that no more comes.
+        Manifests are not sent: that of a content of one chunk follows from its bytes, and its BLAKE3 must equal the content
+        id: whoever receives it checks. Alone in the stream, `busy` says that no slot is free; one slot serves the whole
+        call. Safe to retry; cancelling it frees the slot at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchChunks(self, request, context):
         """The chunks of a content that this peer has now, then each new one as soon as it is verified. Ends OK once it has all
         of them.
@@ -131,6 +147,11 @@ def add_PeerServiceServicer_to_server(servicer, server):
                     servicer.FetchChunks,
                     request_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchChunksRequest.FromString,
                     response_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchChunksResponse.SerializeToString,
+            ),
+            'FetchFiles': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchFiles,
+                    request_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesRequest.FromString,
+                    response_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesResponse.SerializeToString,
             ),
             'WatchChunks': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchChunks,
@@ -206,6 +227,33 @@ class PeerService:
             '/minga.peer.v1.PeerService/FetchChunks',
             minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchChunksRequest.SerializeToString,
             minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchChunksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/minga.peer.v1.PeerService/FetchFiles',
+            minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesRequest.SerializeToString,
+            minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesResponse.FromString,
             options,
             channel_credentials,
             insecure,

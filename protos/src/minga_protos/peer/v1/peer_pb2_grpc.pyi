@@ -49,6 +49,13 @@ class PeerServiceStub:
     unfinished chunk is void. To a caller that accepts it, `bulk` alone in the stream says that chunks are to be had
     faster over HTTP (docs/bulk.md). Safe to retry; cancelling it frees the slot at once.
     """
+    FetchFiles: _grpc.UnaryStreamMultiCallable[_peer_pb2.FetchFilesRequest, _peer_pb2.FetchFilesResponse]
+    """Many small contents in one call: those of one chunk, at most 256 KiB, that this peer holds whole, in any order. What
+    is not held here, is larger, or has just changed is left out; the end of the stream with OK says that no more comes.
+    Manifests are not sent: that of a content of one chunk follows from its bytes, and its BLAKE3 must equal the content
+    id: whoever receives it checks. Alone in the stream, `busy` says that no slot is free; one slot serves the whole
+    call. Safe to retry; cancelling it frees the slot at once.
+    """
     WatchChunks: _grpc.UnaryStreamMultiCallable[_peer_pb2.WatchChunksRequest, _peer_pb2.WatchChunksResponse]
     """The chunks of a content that this peer has now, then each new one as soon as it is verified. Ends OK once it has all
     of them.
@@ -85,6 +92,13 @@ class PeerServiceAsyncStub(PeerServiceStub):
     more of those wanted. FAILED_PRECONDITION `content_changed`: the file changed while it was served; what came of the
     unfinished chunk is void. To a caller that accepts it, `bulk` alone in the stream says that chunks are to be had
     faster over HTTP (docs/bulk.md). Safe to retry; cancelling it frees the slot at once.
+    """
+    FetchFiles: _aio.UnaryStreamMultiCallable[_peer_pb2.FetchFilesRequest, _peer_pb2.FetchFilesResponse]  # type: ignore[assignment]
+    """Many small contents in one call: those of one chunk, at most 256 KiB, that this peer holds whole, in any order. What
+    is not held here, is larger, or has just changed is left out; the end of the stream with OK says that no more comes.
+    Manifests are not sent: that of a content of one chunk follows from its bytes, and its BLAKE3 must equal the content
+    id: whoever receives it checks. Alone in the stream, `busy` says that no slot is free; one slot serves the whole
+    call. Safe to retry; cancelling it frees the slot at once.
     """
     WatchChunks: _aio.UnaryStreamMultiCallable[_peer_pb2.WatchChunksRequest, _peer_pb2.WatchChunksResponse]  # type: ignore[assignment]
     """The chunks of a content that this peer has now, then each new one as soon as it is verified. Ends OK once it has all
@@ -131,6 +145,19 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         more of those wanted. FAILED_PRECONDITION `content_changed`: the file changed while it was served; what came of the
         unfinished chunk is void. To a caller that accepts it, `bulk` alone in the stream says that chunks are to be had
         faster over HTTP (docs/bulk.md). Safe to retry; cancelling it frees the slot at once.
+        """
+
+    @_abc_1.abstractmethod
+    def FetchFiles(
+        self,
+        request: _peer_pb2.FetchFilesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_peer_pb2.FetchFilesResponse], _abc.AsyncIterator[_peer_pb2.FetchFilesResponse]]:
+        """Many small contents in one call: those of one chunk, at most 256 KiB, that this peer holds whole, in any order. What
+        is not held here, is larger, or has just changed is left out; the end of the stream with OK says that no more comes.
+        Manifests are not sent: that of a content of one chunk follows from its bytes, and its BLAKE3 must equal the content
+        id: whoever receives it checks. Alone in the stream, `busy` says that no slot is free; one slot serves the whole
+        call. Safe to retry; cancelling it frees the slot at once.
         """
 
     @_abc_1.abstractmethod

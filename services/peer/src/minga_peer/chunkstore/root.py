@@ -91,7 +91,7 @@ class Root:
 
     def _scan_folder(self, folder: str, pending: list[str], found: Scan) -> None:
         try:
-            with self._folder(folder) as descriptor, os.scandir(descriptor) as entries:
+            with self.folder(folder) as descriptor, os.scandir(descriptor) as entries:
                 for entry in entries:
                     self._scan_entry(folder, entry, pending, found)
         except OSError as error:
@@ -148,7 +148,7 @@ class Root:
     def open(self, path: str) -> int:
         """A descriptor for reading a regular file. Raises OSError; a link anywhere on the way is ELOOP or ENOTDIR."""
         folder, _, base = path.rpartition("/")
-        with self._folder(folder) as parent:
+        with self.folder(folder) as parent:
             descriptor = os.open(base, _FILE, dir_fd=parent)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -161,7 +161,7 @@ class Root:
         Raises NameTakenError when something is there and not overwrite; that is decided by the kernel in one step.
         """
         folder, _, base = path.rpartition("/")
-        with self._folder(folder, make=True) as parent:
+        with self.folder(folder, make=True) as parent:
             if overwrite:
                 os.replace(source, base, dst_dir_fd=parent)
             else:
@@ -171,12 +171,12 @@ class Root:
     def remove(self, path: str) -> None:
         """Deletes a file, and the folders above that it leaves empty. Raises OSError."""
         folder, _, base = path.rpartition("/")
-        with self._folder(folder) as parent:
+        with self.folder(folder) as parent:
             os.unlink(base, dir_fd=parent)
         while folder:
             above, _, last = folder.rpartition("/")
             try:
-                with self._folder(above) as parent:
+                with self.folder(above) as parent:
                     os.rmdir(last, dir_fd=parent)
             except OSError:
                 return
@@ -188,7 +188,7 @@ class Root:
         folder = path.rpartition("/")[0]
         while True:
             try:
-                with self._folder(folder) as descriptor:
+                with self.folder(folder) as descriptor:
                     device = os.fstat(descriptor).st_dev
             except FileNotFoundError:
                 if not folder:
@@ -203,15 +203,18 @@ class Root:
         """Whether anything, of any kind, has that path."""
         folder, _, base = path.rpartition("/")
         try:
-            with self._folder(folder) as parent:
+            with self.folder(folder) as parent:
                 os.stat(base, dir_fd=parent, follow_symlinks=False)
         except OSError:
             return False
         return True
 
     @contextmanager
-    def _folder(self, path: str, *, make: bool = False) -> Iterator[int]:
-        """A descriptor of a folder below the root, reached without following links."""
+    def folder(self, path: str, *, make: bool = False) -> Iterator[int]:
+        """A descriptor of a folder below the root, reached without following links. Raises OSError.
+
+        make: makes what is missing on the way, durably.
+        """
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for part in path.split("/") if path else ():

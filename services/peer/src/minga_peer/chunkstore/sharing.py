@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Protocol
@@ -333,14 +333,14 @@ class Sharing:
         published_ns = before.published_ns if before is not None and same else int(self._clock.wall() * 1e9)
         return IndexedFile(found.name, found.path, stamp, content_id, published_ns)
 
-    async def share_placed(self, file: IndexedFile, manifest: Manifest, part: RowKey) -> None:
-        """Shares the file that a part has become; the part's row goes in the same change.
+    async def share_placed(self, files: list[tuple[IndexedFile, Manifest]], parts: Iterable[RowKey] = ()) -> None:
+        """Shares files that downloads have put in place; the rows of the parts they were go in the same change.
 
         The index comes first: what is told to others is never hashed again.
         """
-        await self.in_index(self._index.write, [(file, manifest)], ())
-        self._known[file.name] = file
-        self._catalog.change(put=[file], part_remove=[part])
+        await self.in_index(self._index.write, files, ())
+        self._known.update((file.name, file) for file, _ in files)
+        self._catalog.change(put=[file for file, _ in files], part_remove=parts)
 
     async def in_index(self, work: Callable[..., object], *arguments: object) -> None:
         """Runs a method of the index on its thread."""

@@ -37,6 +37,7 @@ from minga_peer.chunkstore.reading import FileReader
 from minga_peer.chunkstore.root import Root, Stamp
 from minga_peer.chunkstore.sharing import NoMetrics, Sharing, StoreMetrics
 from minga_peer.chunkstore.shelf import Shelf, key_of_part
+from minga_peer.chunkstore.small_files import SmallFiles
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,11 @@ class ChunkStore:
         self._capacity = Capacity(root, capacity_bytes)
         self._manifests = ManifestCache()
         self._availability = Availability()
+        self.small = SmallFiles(
+            *(self._root, self._disk, self._catalog, self._sharing, self._shelf),
+            *(self._capacity, self._manifests, self._availability, lambda: self.status().free_bytes),
+        )
+        """Many small files at once."""
         self._parts_device = -1
         self._lock = -1
         self._closed = False
@@ -201,12 +207,13 @@ class ChunkStore:
 
     def status(self) -> StoreStatus:
         """See ContentStore."""
-        used_bytes = self._catalog.shared_bytes + self._shelf.whole_bytes
+        coming_bytes = self.small.unwritten_bytes
+        used_bytes = self._catalog.shared_bytes + self._shelf.whole_bytes + coming_bytes
         return StoreStatus(
             file_count=len(self._catalog.files),
             shared_bytes=self._catalog.shared_bytes,
             pending_hash_count=self._sharing.pending_count,
-            free_bytes=self._capacity.free_bytes(used_bytes, self._shelf.unwritten_bytes),
+            free_bytes=self._capacity.free_bytes(used_bytes, self._shelf.unwritten_bytes + coming_bytes),
             capacity_bytes=self._capacity.total_bytes(used_bytes),
             problems=list(self._sharing.problems.values())[:MAX_SHOWN_PROBLEMS],
         )
@@ -358,7 +365,7 @@ class ChunkStore:
             with told_as(f"cannot put {target.name} in place"):
                 await self._disk.run(self._place, part, path, overwrite)
             self._manifests.put(target.content_id, target.manifest)
-            await self._sharing.share_placed(file, target.manifest, key_of_part(part))
+            await self._sharing.share_placed([(file, target.manifest)], [key_of_part(part)])
         self._shelf.drop(part)
         self._availability.changed(target.content_id)
         return row_of(file)

@@ -13,7 +13,7 @@ from minga_core.errors import FileNotFoundInDirectoryError, InvalidArgumentError
 from minga_core.ids import ContentId
 from minga_core.units import format_bytes, format_seconds
 from minga_peer.cli.bars import TransferBar
-from minga_peer.cli.batch import Outcome, run_batch
+from minga_peer.cli.batch import Outcome, all_of, run_batch
 from minga_peer.cli.completion import complete_name
 from minga_peer.cli.context import RIDE_OUT, LimitDownOption, client_settings, make_locator
 from minga_peer.cli.lookup import explained, files_below
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8
 """Files fetched at once: small ones are bound by round trips, not by bytes."""
+SMALL_BYTES = 256 * 1024
+"""Files of at most this size are one chunk, and are fetched many in one call (contract: peer.proto)."""
 _INTERRUPTED = "interrupted; what was fetched is kept, and the same command goes on from there"
 
 
@@ -165,24 +167,47 @@ async def _items(locator: "LocatorClient", wanted: list[Wanted], layout: Layout)
 
 
 async def _fetch_all(items: list[FetchItem], fetcher: "Fetcher", title: str) -> "list[Outcome[FetchItem, Progress]]":
+    """Small files together, the others and what gave trouble each on its own; outcomes in the order of the items."""
     with TransferBar(title, len(items), sum(item.size_bytes for item in items)) as bar:
+        done: dict[FetchItem, Progress] = {}
+
+        def told(item: FetchItem, progress: "Progress") -> None:
+            done[item] = progress
+            _show(bar, item, progress)
+            bar.ended(item.name)
 
         async def fetch(item: FetchItem) -> "Progress":
-            def show(progress: "Progress") -> None:
-                bar.update(
-                    item.name,
-                    progress.size_bytes or item.size_bytes,
-                    progress.held_bytes,
-                    before_bytes=progress.resumed_bytes,
-                    waiting=progress.message,
-                )
-
             try:
-                return await fetcher.fetch(item, show)
+                return await fetcher.fetch(item, lambda progress: _show(bar, item, progress))
             finally:
                 bar.ended(item.name)
 
-        return await run_batch(items, fetch, min(AT_ONCE, len(items)))
+        async def alone(some: list[FetchItem]) -> "list[Outcome[FetchItem, Progress]]":
+            return await run_batch(some, fetch, min(AT_ONCE, len(some)))
+
+        limit_bytes = SMALL_BYTES if len(items) > 1 else -1
+        small = [item for item in items if item.size_bytes <= limit_bytes]
+        large = [item for item in items if item.size_bytes > limit_bytes]
+        outcomes: list[Outcome[FetchItem, Progress]] = []
+
+        async def fetch_large() -> None:
+            outcomes.extend(await alone(large))
+
+        await all_of([fetch_large(), *([fetcher.fetch_small(small, told)] if small else [])])
+        outcomes += await alone([item for item in small if item not in done])
+        outcomes += [Outcome(item, progress, None) for item, progress in done.items()]
+        places = {item: place for place, item in enumerate(items)}
+        return sorted(outcomes, key=lambda outcome: places[outcome.item])
+
+
+def _show(bar: TransferBar, item: FetchItem, progress: "Progress") -> None:
+    bar.update(
+        item.name,
+        progress.size_bytes or item.size_bytes,
+        progress.held_bytes,
+        before_bytes=progress.resumed_bytes,
+        waiting=progress.message,
+    )
 
 
 async def _hinted(locator: "LocatorClient", item: FetchItem, error: MingaError) -> MingaError:

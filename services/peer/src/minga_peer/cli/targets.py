@@ -86,6 +86,30 @@ def refuse_collisions(items: Sequence[FetchItem]) -> None:
             )
 
 
+def with_room(items: Sequence[FetchItem]) -> list[FetchItem]:
+    """Those items above whose targets there are folders now, made if need be. Blocking.
+
+    The others are left to `make_room`, which says what is wrong.
+    """
+    folders: dict[tuple[Path | None, PurePosixPath], bool] = {}
+    found: list[FetchItem] = []
+    for item in items:
+        folder = item.base, item.relative.parent
+        if folder not in folders:
+            folders[folder] = _has_room(item)
+        if folders[folder]:
+            found.append(item)
+    return found
+
+
+def _has_room(item: FetchItem) -> bool:
+    try:
+        make_room(item)
+    except StorageError:
+        return False
+    return True
+
+
 def make_room(item: FetchItem) -> None:
     """Makes the folders above the target. Blocking.
 

@@ -1,7 +1,7 @@
 """The local daemon's client: what the `minga` command asks of the peer on this machine. Messages stop here."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -164,6 +164,27 @@ class ControlClient:
         finally:
             call.cancel()
 
+    async def download_files(self, names: Sequence[Name]) -> AsyncGenerator[list[tuple[Name, Progress]], None]:
+        """Downloads small files (1 to 1,000 names) into the shared folder, as far as they go without trouble: those
+        that are whole and shared, as they come to be. What has not come at the end is left to `download`.
+
+        Closing the generator stops it; what is there stays. Safe to retry.
+        """
+        call = self._stub().DownloadFiles(pb.DownloadFilesRequest(names=names))
+        try:
+            while True:
+                async with asyncio.timeout(SILENCE_LIMIT.total_seconds()):
+                    response = await call.read()
+                if not isinstance(response, pb.DownloadFilesResponse):  # grpc.aio.EOF
+                    return
+                yield [_small_file(item) for item in response.files]
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from error
+        except TimeoutError:
+            raise DaemonUnavailableError("the daemon has stopped telling how the download goes") from None
+        finally:
+            call.cancel()
+
     async def remove(self, name: Name) -> None:
         """Removes a file from the shared folder. Raises FileNotFoundInDirectoryError, StorageError."""
         try:
@@ -233,6 +254,18 @@ def _transfer(item: pb.TransferStatus) -> DaemonTransfer:
         item.held_bytes,
         item.rate_bytes_per_second,
         item.active_source_count,
+    )
+
+
+def _small_file(item: pb.DownloadedFile) -> tuple[Name, Progress]:
+    """A file that is there: with all of it received from one source, or all of it held before."""
+    size_bytes = item.size_bytes
+    fetched = {parse_peer_id(item.source): size_bytes} if item.source else {}
+    phase = DownloadPhase.DONE if fetched else DownloadPhase.ALREADY_PRESENT
+    resumed_bytes = 0 if fetched else size_bytes
+    content_id, path = ContentId(item.content_id), Path(item.path)
+    return parse_name(item.name), Progress(
+        phase, size_bytes, size_bytes, resumed_bytes, fetched, content_id=content_id, path=path
     )
 
 

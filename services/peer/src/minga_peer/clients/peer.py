@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -61,6 +61,11 @@ class PeerClient:
             f"/{PEER_SERVICE}/FetchChunks",
             request_serializer=pb.FetchChunksRequest.SerializeToString,
             response_deserializer=data_deserializer(DATA_FIELD_OF_FETCH, pb.FetchChunksResponse.FromString),
+        )
+        self._files = channel.unary_stream(
+            f"/{PEER_SERVICE}/FetchFiles",
+            request_serializer=pb.FetchFilesRequest.SerializeToString,
+            response_deserializer=pb.FetchFilesResponse.FromString,
         )
         self._manifest = channel.unary_stream(
             f"/{PEER_SERVICE}/GetManifest",
@@ -146,6 +151,25 @@ class PeerClient:
         finally:
             call.cancel()
             buffers.give_back(memory)
+
+    async def fetch_files(
+        self, content_ids: Sequence[ContentId], *, caller: SourceAddress | None
+    ) -> AsyncGenerator[list[tuple[int, bytes]], None]:
+        """The small contents among those (1 to 256) that the peer has whole, as they come: place in `content_ids` and
+        bytes, not verified yet. What has not come at the end is not to be had there. Raises PeerBusyError, and
+        InvalidArgumentError when the peer sends what was not asked for."""
+        request = pb.FetchFilesRequest(content_ids=[each.raw for each in content_ids])
+        request.peer_id = caller.peer_id if caller else ""
+        call = self._files(request)
+        left = set(range(len(content_ids)))
+        try:
+            async with _translated(self.address):
+                async for message in call:
+                    if message.HasField("busy"):
+                        raise _busy(self.address, message.busy)
+                    yield _asked_for(message, left)
+        finally:
+            call.cancel()
 
     async def watch_chunks(self, content_id: ContentId, count: int) -> AsyncGenerator[tuple[ChunkSet, bool], None]:
         """Chunks that the peer has: first all, then each news; each with whether the peer has all of the content."""
@@ -310,6 +334,15 @@ def _begun(
     # The candidates may differ in size: the last chunk is shorter.
     fits = len(memory) >= header.size_bytes
     return ChunkBuffer(header.index, header.size_bytes, memory if fits else None)
+
+
+def _asked_for(message: pb.FetchFilesResponse, left: set[int]) -> list[tuple[int, bytes]]:
+    """What came, if it was asked for and had not come before; `left` is what has not come yet."""
+    for file in message.files:
+        if file.index not in left:
+            raise InvalidArgumentError(f"content {file.index} was not asked for")
+        left.discard(file.index)
+    return [(file.index, file.data) for file in message.files]
 
 
 def _busy(address: Address, busy: pb.Busy) -> PeerBusyError:

@@ -16,6 +16,8 @@ DATA_FIELD_OF_FETCH = 2
 """`FetchChunksResponse.data`"""
 DATA_FIELD_OF_STORE = 4
 """`StoreFileRequest.data`"""
+MAX_SMALL_FILES = 256
+"""Contents in a FetchFilesRequest (contract: peer.proto)."""
 MAX_SOURCES = 20
 """Sources in a message (contract: peer.proto)."""
 

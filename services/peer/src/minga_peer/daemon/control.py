@@ -20,6 +20,7 @@ from minga_peer.clients.explanation import explanation_to_pb
 from minga_peer.clients.wire import timestamp_of
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.downloads import Downloads, Job
+from minga_peer.daemon.small_wire import small_file_to_pb, small_names_from_pb
 from minga_peer.transfer.download import DownloadRequest
 from minga_peer.transfer.progress import DownloadPhase, Progress
 from minga_protos.control.v1 import control_pb2 as pb
@@ -130,6 +131,15 @@ class ControlService(ControlServiceServicer):
             async for progress, _ in steps:
                 # The registry hears of the new holder with the next push; who asked has the file now.
                 yield _response(progress)
+
+    async def DownloadFiles(  # noqa: N802
+        self, request: pb.DownloadFilesRequest, context: Any
+    ) -> AsyncIterator[pb.DownloadFilesResponse]:
+        """See the contract."""
+        names = small_names_from_pb(request)
+        async with aclosing(self._downloads.follow_small(names)) as steps:
+            async for done in steps:
+                yield pb.DownloadFilesResponse(files=[small_file_to_pb(one) for one in done])
 
     def _source_wait(self, request: pb.DownloadRequest) -> timedelta | None:
         """Unset: the daemon's setting; 0: never give up."""

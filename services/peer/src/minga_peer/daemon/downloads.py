@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,10 +15,14 @@ from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import FileRow
 from minga_peer.chunkstore.ports import ContentStore, PartFile
+from minga_peer.chunkstore.small_files import SmallFile
+from minga_peer.chunkstore.store import ChunkStore
 from minga_peer.clients.wire import SourceAddress
 from minga_peer.transfer.download import Downloader, DownloadRequest, Finished
-from minga_peer.transfer.locating import Directory
+from minga_peer.transfer.locating import Directory, Located
 from minga_peer.transfer.progress import DownloadPhase, Progress
+from minga_peer.transfer.small_files import SmallDone, SmallDownloads
+from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +59,31 @@ class StoreDestination:
         return self.store.path_of(name)
 
 
+@dataclass(frozen=True, slots=True)
+class SmallStoreDestination:
+    """Small files go into the shared folder."""
+
+    chunks: ChunkStore
+
+    async def sort(self, located: Sequence[Located]) -> tuple[list[SmallDone], list[Located]]:
+        """See SmallDestination; answered from the index, nothing is hashed."""
+        there: list[SmallDone] = []
+        lacking: list[Located] = []
+        for one in located:
+            row = self.chunks.find(one.name)
+            if row is None:
+                lacking.append(one)
+            elif row.key.content_id == one.content_id:
+                path = self.chunks.path_of(one.name)
+                there.append(SmallDone(one.name, one.content_id, row.size_bytes, path, None))
+        return there, lacking
+
+    async def store(self, files: Sequence[SmallFile]) -> list[Path | None]:
+        """See SmallDestination."""
+        rows = await self.chunks.small.store(files)
+        return [None if row is None else self.chunks.path_of(row.key.name) for row in rows]
+
+
 @dataclass(slots=True)
 class Job:
     """One file being downloaded."""
@@ -78,8 +107,16 @@ class Job:
 class Downloads:
     """Runs jobs. A job whose last follower goes away is cancelled; its verified chunks are kept."""
 
-    def __init__(self, downloader: Downloader, directory: Directory, clock: Clock, metrics: DownloadMetrics) -> None:
+    def __init__(
+        self,
+        downloader: Downloader,
+        directory: Directory,
+        clock: Clock,
+        metrics: DownloadMetrics,
+        small: SmallDownloads | None = None,
+    ) -> None:
         self._downloader = downloader
+        self._small = small
         self._directory = directory
         self._metrics = metrics
         self._clock = clock
@@ -130,6 +167,30 @@ class Downloads:
         async with aclosing(self.follow(request)) as steps:
             async for step in steps:
                 yield step
+
+    async def follow_small(self, names: Sequence[Name]) -> AsyncGenerator[list[SmallDone], None]:
+        """Downloads many small files; those that are in place and shared, as they come to be. See SmallDownloads."""
+        if self._small is None:
+            return
+        started, news = self._clock.monotonic(), asyncio.Queue[list[SmallDone] | None]()
+        task = asyncio.create_task(self._small.download(names, news.put_nowait), name="small-files")
+        task.add_done_callback(lambda _: news.put_nowait(None))
+        count = 0
+        try:
+            while (done := await news.get()) is not None:
+                count += len(done)
+                self._count_small(done, self._clock.monotonic() - started)
+                yield done
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            seconds = round(self._clock.monotonic() - started, 3)
+            log_event(log, logging.INFO, "small_files_finished", done=count, asked=len(names), seconds=seconds)
+
+    def _count_small(self, done: list[SmallDone], seconds: float) -> None:
+        for one in done:
+            self._metrics.download_ended("already_present" if one.source is None else "done", seconds)
 
     async def aclose(self) -> None:
         """Stops every job and waits for it."""

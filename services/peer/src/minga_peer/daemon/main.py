@@ -22,7 +22,7 @@ from minga_peer.clients.wire import PEER_SERVICE
 from minga_peer.daemon._metrics import PeerMetrics, StateCollector
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.control import ControlService, DaemonFacts, TrafficCounts
-from minga_peer.daemon.downloads import Downloads, StoreDestination
+from minga_peer.daemon.downloads import Downloads, SmallStoreDestination, StoreDestination
 from minga_peer.daemon.identity import Identity, address_for_others
 from minga_peer.daemon.socket_file import claim_socket, restrict
 from minga_peer.settings import PeerSettings
@@ -31,6 +31,8 @@ from minga_peer.transfer.limits import Limits
 from minga_peer.transfer.locating import Directory
 from minga_peer.transfer.service import PeerService, add_peer_service
 from minga_peer.transfer.serving import UploadSlots
+from minga_peer.transfer.small_files import SmallDownloads
+from minga_peer.transfer.small_serving import SmallFileService, add_small_file_service
 from minga_peer.version import VERSION
 from minga_protos.control.v1.control_pb2_grpc import add_ControlServiceServicer_to_server
 from minga_runtime.logs import configure_logging, log_event
@@ -126,13 +128,22 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
             metrics=metrics,
             down=limits.down,
         )
-        downloads = Downloads(downloader, directory, clock, metrics)
+        small = SmallDownloads(
+            SmallStoreDestination(store),
+            directory,
+            connections,
+            down=limits.down,
+            caller=identity.source,
+            metrics=metrics,
+        )
+        downloads = Downloads(downloader, directory, clock, metrics, small)
         stack.push_async_callback(downloads.aclose)
 
         server = GrpcServer(RpcMetrics(metrics_registry, "peer"))
         add_peer_service(
             PeerService(store, announcer=announcer, replicator=downloads, metrics=metrics, slots=slots), server.server
         )
+        add_small_file_service(SmallFileService(store.small, slots=slots, metrics=metrics, up=limits.up), server.server)
         control = GrpcServer(RpcMetrics(CollectorRegistry(), "peer"))
         traffic = TrafficCounts(
             lambda: metrics.sent_payload_bytes, lambda: metrics.received_payload_bytes, lambda: slots.active_count

@@ -1,6 +1,7 @@
 """What a command can do without a daemon: download to any path, and upload."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -10,17 +11,21 @@ from minga_core.clock import Clock, SystemClock
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
-from minga_peer.chunkstore.disk import DiskPool
+from minga_peer.chunkstore.disk import DiskPool, uninterrupted
 from minga_peer.chunkstore.hasher import hash_file
+from minga_peer.chunkstore.part_files import PartFiles
 from minga_peer.chunkstore.parts import PartTarget, open_part
 from minga_peer.chunkstore.ports import PartFile
+from minga_peer.chunkstore.root import PARTS_FOLDER, Stamp, fsync_folder
+from minga_peer.chunkstore.small_files import SmallFile, place_all, write_all
 from minga_peer.clients.locator import LocatorClient
 from minga_peer.clients.peer import PeerConnections
 from minga_peer.settings import ClientSettings
 from minga_peer.transfer.download import Downloader, DownloadRequest
 from minga_peer.transfer.limits import Limits
-from minga_peer.transfer.locating import Directory
+from minga_peer.transfer.locating import Directory, Located
 from minga_peer.transfer.progress import Progress, PutPhase, PutProgress, PutResult
+from minga_peer.transfer.small_files import OnDone, SmallDone, SmallDownloads
 from minga_peer.transfer.upload import HashedFile, PutRequest, Uploader
 
 CLIENT_THREADS = 4
@@ -68,6 +73,13 @@ class TransferClient:
         request = DownloadRequest(name, content_id, overwrite=overwrite, source_wait=source_wait)
         return (await downloader.download(request, on_progress)).progress
 
+    async def get_small(self, targets: Mapping[Name, Path], on_done: OnDone) -> None:
+        """Downloads small files, each to its target, as far as they go without trouble; `on_done` hears of those that
+        are in place. The folders of the targets exist. What is not told of is left to `get`. Replaces nothing."""
+        destination = _ManyPaths(targets, self._pool)
+        small = SmallDownloads(destination, self._directory, self._connections, down=self._limits.down)
+        await small.download(list(targets), on_done)
+
     async def put(
         self,
         path: Path,
@@ -110,3 +122,41 @@ class _OnePath:
     def path_of(self, name: Name) -> Path:
         """See Destination."""
         return self.target
+
+
+@dataclass(frozen=True, slots=True)
+class _ManyPaths:
+    """A destination that is many paths outside of any shared folder. Implements SmallDestination."""
+
+    targets: Mapping[Name, Path]
+    pool: DiskPool
+
+    async def sort(self, located: Sequence[Located]) -> tuple[list[SmallDone], list[Located]]:
+        """See SmallDestination. What is there already is left: it would have to be hashed."""
+        return [], await self.pool.run(self._free, located)
+
+    def _free(self, located: Sequence[Located]) -> list[Located]:
+        return [one for one in located if not os.path.lexists(self.targets[one.name])]
+
+    async def store(self, files: Sequence[SmallFile]) -> list[Path | None]:
+        """See SmallDestination."""
+        placed = await uninterrupted(
+            place_all(files, lambda file: self.targets[file.name].parent, self._place, self.pool)
+        )
+        there = {file.name for file, _ in placed}
+        return [self.targets[file.name] if file.name in there else None for file in files]
+
+    def _place(self, folder: Path, files: Sequence[SmallFile]) -> list[Stamp | None]:
+        parts = folder / PARTS_FOLDER
+        if parts.exists() and any(PartFiles(parts, _target_of(file)).data_path.exists() for file in files):
+            # An earlier attempt goes on where it ended, and tidies up.
+            return [None] * len(files)
+        try:
+            with fsync_folder(folder) as parent:
+                return write_all(parent, [(self.targets[file.name].name, file.content.data) for file in files])
+        except OSError:
+            return [None] * len(files)
+
+
+def _target_of(file: SmallFile) -> PartTarget:
+    return PartTarget(file.name, file.content.manifest, file.content.content_id, file.published_ns)

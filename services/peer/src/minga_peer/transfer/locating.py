@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -58,6 +58,17 @@ class Directory:
             raise FileNotFoundInDirectoryError(f"nobody shares {name}")
         version = answer.versions[0]
         return Located(name, version.content_id, version.size_bytes, version.published_ns, self._sources(version))
+
+    async def locate_newest(self, names: Sequence[Name]) -> list[Located]:
+        """The newest versions of those names that somebody shares, with some of their sources.
+
+        Raises LocatorUnavailableError.
+        """
+        found = await self._locator.find_newest(names)
+        return [
+            Located(name, version.content_id, version.size_bytes, version.published_ns, self._sources(version))
+            for name, version in found.items()
+        ]
 
     async def sources(self, content_id: ContentId) -> list[SourceAddress]:
         """Peers that have, or are getting, a content; empty when there are none. Raises LocatorUnavailableError."""
