@@ -87,7 +87,7 @@ def test_the_download_limit_is_named_as_the_bound(capsys: pytest.CaptureFixture[
     """When it is what held."""
     limited = replace(WHOLE, limit_rate=100.0 * MIB, waited_seconds={WaitCause.LIMIT: 1.2})
     lines = printed(capsys, ("a", limited))
-    assert "  bound    1.00 × the 5.1 s that it takes at the download limit of 100 MiB/s" in lines
+    assert "  bound    1.05 × the 4.9 s that it takes at the download limit of 100 MiB/s" in lines
     assert "  waited   nothing came for 1.2 s: held back by the download limit" in lines
 
 

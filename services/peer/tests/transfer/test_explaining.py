@@ -9,7 +9,7 @@ from minga_peer.swarm import events as ev
 from minga_peer.swarm.events import FailureReason
 from minga_peer.transfer.explaining import TransferRecord
 from minga_peer.transfer.explanation import Explanation, Phase, SlowReason, SourceShare, TransferPath, WaitCause
-from minga_peer.transfer.limits import RateLimit
+from minga_peer.transfer.limits import BURST_SECONDS, RateLimit
 
 KIB = 1024
 CHUNK = 256 * KIB
@@ -280,8 +280,9 @@ def test_the_bound_of_a_download_shorter_than_a_second_is_its_average() -> None:
 
 def test_the_bound_is_the_limit_when_that_is_lower() -> None:
     """A limit above what comes is no bound."""
-    explained = Explanation(seconds=12.0, size_bytes=1000, best_rate=200.0, limit_rate=100.0)
-    assert (explained.limited, explained.bound_seconds, explained.ratio_to_bound) == (True, 10.0, 1.2)
+    explained = Explanation(seconds=11.7, size_bytes=1000, best_rate=200.0, limit_rate=100.0)
+    assert (explained.limited, explained.bound_seconds) == (True, 10.0 - BURST_SECONDS)
+    assert explained.ratio_to_bound == pytest.approx(1.2)
     explained = Explanation(seconds=6.0, size_bytes=1000, best_rate=200.0, limit_rate=300.0)
     assert (explained.limited, explained.bound_seconds, explained.ratio_to_bound) == (False, 5.0, 1.2)
 

@@ -41,6 +41,11 @@ log = logging.getLogger(__name__)
 PROGRESS_SECONDS = 0.25
 RETRY_SECONDS = 1.0
 """How often the directory is asked again while nobody can give the manifest."""
+LIMITED_AHEAD_SECONDS = 4.0
+"""With a download limit no more is asked for than comes in that time: chunks that creep in side by side are late all of
+them, and lost with their sources."""
+LIMITED_STALL_BYTES = 16 * 1024 * 1024
+"""With a download limit a source is not taken for stalled before so much could have come from others."""
 
 T = TypeVar("T")
 
@@ -129,7 +134,7 @@ class Downloader:
         self._connections = connections
         self._clock = clock
         self._caller = caller
-        self._config = config or SwarmConfig()
+        self._config = _within(config or SwarmConfig(), down)
         self._metrics = metrics or NoTransferMetrics()
         self._down = down or RateLimit(None)
         self._manifests = ManifestFetcher(connections)
@@ -252,6 +257,18 @@ class Downloader:
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+
+def _within(config: SwarmConfig, down: RateLimit | None) -> SwarmConfig:
+    """The config for a download limit: less in flight, and more patience with sources that have to wait for it."""
+    if down is None or down.bytes_per_second is None:
+        return config
+    ahead_bytes = int(down.bytes_per_second * LIMITED_AHEAD_SECONDS)
+    return replace(
+        config,
+        max_outstanding_bytes=min(config.max_outstanding_bytes, ahead_bytes),
+        stall_seconds=max(config.stall_seconds, LIMITED_STALL_BYTES / down.bytes_per_second),
+    )
 
 
 def _log_done(request: DownloadRequest, done: Progress) -> None:

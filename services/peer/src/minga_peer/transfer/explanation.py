@@ -12,10 +12,11 @@ from enum import StrEnum
 from typing import Any
 
 from minga_core.ids import PeerId
+from minga_peer.transfer.limits import BURST_SECONDS
 
 WORTH_SECONDS = 0.2
 """A source that had less to do than that is not called slow, unless it sent something."""
-EVEN_SHARE = 0.7
+EVEN_SHARE = 0.8
 """A source with that share of the median rate, or more, is as fast as the others."""
 BUSY_SHARE = 0.25
 """Busy answers for each chunk that came, from which on they are what made a source slow."""
@@ -158,24 +159,32 @@ class Explanation:
     @property
     def limited(self) -> bool:
         """Whether the own limit, and not what came in the best second, is the bound."""
-        return 0 < self.limit_rate < self.best_rate
+        return self._seconds_at_limit > self._seconds_at_best
 
     @property
     def bound_seconds(self) -> float:
-        """How long the bytes take at the best rate seen here, or at the own limit when that is lower; 0 when unknown.
+        """How long the bytes take at the best rate seen here, or at the own limit when that takes longer; 0: unknown.
 
         A lower bound for this download only in that sense: had every second been like its best one. It says nothing of
         what sources and network could have given, and a download that was slow throughout is close to its bound.
         """
-        rate = self.limit_rate if self.limited else self.best_rate
-        return self.fetched_bytes / rate if rate > 0 else 0.0
+        return max(self._seconds_at_best, self._seconds_at_limit)
+
+    @property
+    def _seconds_at_best(self) -> float:
+        return self.fetched_bytes / self.best_rate if self.best_rate > 0 else 0.0
+
+    @property
+    def _seconds_at_limit(self) -> float:
+        """A burst passes at once."""
+        return self.fetched_bytes / self.limit_rate - BURST_SECONDS if self.limit_rate > 0 else 0.0
 
     @property
     def ratio_to_bound(self) -> float | None:
         """All of this attempt's seconds by `bound_seconds`; None when nothing was fetched.
 
         1.0: every second was like the best. What is above is time spent on locating, waiting, uneven sources, bytes
-        that were not kept, sync. A little below 1 when a limit's burst carried part of a short download.
+        that were not kept, sync.
         """
         return self.seconds / self.bound_seconds if self.bound_seconds > 0 else None
 
