@@ -96,16 +96,18 @@ def test_several_downloads_are_summed_up_and_the_slowest_is_named(capsys: pytest
     small = replace(WHOLE, seconds=0.2, size_bytes=MIB, sources=(replace(LAB, received_bytes=MIB),), waited_seconds={})
     lines = printed(capsys, ("set/a", small), ("set/big", WHOLE), ("set/c", small))
     assert lines[2].split()[:3] == ["lab-17", "130", "MiB"]
+    assert "RATE A FILE" in lines[0]
     assert "  slowest file  set/big, 512 MiB in 5.1 s, 4.8 s of it fetching" in lines
+    assert any(line.startswith("  waited        nothing came for 1.5 s, added up over all files: ") for line in lines)
     assert not any("bound" in line for line in lines)
 
 
 def test_small_files_that_came_in_one_call_are_told_by_source(capsys: pytest.CaptureFixture[str]) -> None:
-    """They have no time of their own, and no rate is made up from others' times."""
+    """They have no time of their own: no rate is made up for a source that sent little else."""
     explain([("a", done(WHOLE)), ("b", done(None, {"seed": MIB})), ("c", done(None, {"new": MIB})), ("d", done(None))])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines[1:4]] == [
-        ["seed", "385", "MiB", "75", "%", "193", "-", "grpc,", "bulk"],
+        ["seed", "385", "MiB", "75", "%", "193", "96", "MiB/s", "grpc,", "bulk"],
         ["lab-17", "128", "MiB", "25", "%", "64", "32", "MiB/s", "grpc", "fetching", "it", "too,", "busy", "twice"],
         ["new", "1", "MiB", "0", "%", "1", "-", "grpc"],
     ]

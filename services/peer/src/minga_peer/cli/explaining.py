@@ -22,6 +22,8 @@ MAX_ROWS = 12
 """Sources shown; the rest are summed up in one row."""
 WORTH_SECONDS = 0.005
 """Shorter phases are not told."""
+WORTH_SHARE = 0.02
+"""Nor are causes of waiting with less than that share of all of it."""
 AROUND_SECONDS = 0.1
 """What a command needs beside the download, to ask for it and to copy it to its place, is told from here on."""
 
@@ -33,6 +35,9 @@ _COLUMNS = [
     Column("RATE", right=True),
     Column("BY"),
     Column("NOTES"),
+]
+_COLUMNS_OF_SEVERAL = [
+    replace(column, title="RATE A FILE") if column.title == "RATE" else column for column in _COLUMNS
 ]
 _CAUSES = {
     WaitCause.ANSWER: "the sources asked were silent",
@@ -61,10 +66,11 @@ def explain(done: Sequence[tuple[str, Progress]], command_seconds: float = 0.0) 
         say("  nothing had to be fetched")
         return
     whole = found[0][1] if len(found) == 1 else _summed([item for _, item in found])
+    several = len(found) > 1
     if rows := _rows(whole):
-        print_table(_COLUMNS, rows)
-    lines = _time_lines(whole, command_seconds) if len(found) == 1 else _lines_of_several(found)
-    lines += [_waited(whole), _slowest(whole.slowest), _extra(whole)]
+        print_table(_COLUMNS_OF_SEVERAL if several else _COLUMNS, rows)
+    lines = _lines_of_several(found) if several else _time_lines(whole, command_seconds)
+    lines += [_waited(whole, side_by_side=several), _slowest(whole.slowest), _extra(whole)]
     shown = [(label, text) for label, text in lines if text]
     width = max((len(label) for label, _ in shown), default=0)
     for label, text in shown:
@@ -159,16 +165,18 @@ def _bound(found: Explanation) -> str | None:
     return f"{ratio:.2f} × the {span(found.bound_seconds)} that it takes at {by}"
 
 
-def _waited(found: Explanation) -> tuple[str, str]:
-    parts = sorted(found.waited_seconds.items(), key=lambda item: -item[1])
-    parts = [(cause, part) for cause, part in parts if part >= WORTH_SECONDS]
+def _waited(found: Explanation, *, side_by_side: bool) -> tuple[str, str]:
+    total = sum(found.waited_seconds.values())
+    worth = max(WORTH_SECONDS, total * WORTH_SHARE)
+    parts = [(cause, part) for cause, part in found.waited_seconds.items() if part >= worth]
     if not parts:
         return "waited", ""
-    total = sum(part for _, part in parts)
+    parts.sort(key=lambda item: -item[1])
     causes = [_CAUSES[cause] + (f" ({span(part)})" if len(parts) > 1 else "") for cause, part in parts]
-    several = span(found.longest_wait_seconds) != span(total)
-    longest = f"; the longest pause took {span(found.longest_wait_seconds)}" if several else ""
-    return "waited", f"nothing came for {span(total)}: {', '.join(causes)}{longest}"
+    added = ", added up over all files" if side_by_side else ""
+    longest = span(found.longest_wait_seconds)
+    words = "" if longest == span(total) else f"; the longest pause took {longest}"
+    return "waited", f"nothing came for {span(total)}{added}: {', '.join(causes)}{words}"
 
 
 def _slowest(slow: SlowSource | None) -> tuple[str, str]:
@@ -227,7 +235,12 @@ def _summed(found: Sequence[Explanation]) -> Explanation:
 
 def _added(parts: Sequence[SourceShare]) -> SourceShare:
     """One source's, or several sources', parts as one."""
-    timed = all(part.working_seconds for part in parts if part.received_bytes)
+    total_bytes = sum(part.received_bytes for part in parts)
+    timed_bytes = sum(part.received_bytes for part in parts if part.working_seconds)
+    seconds = sum(part.working_seconds for part in parts)
+    if timed_bytes < total_bytes:
+        # Some have no time of their own: they count as fast as the others, unless they are the most of it.
+        seconds = seconds * total_bytes / timed_bytes if timed_bytes > total_bytes / 2 else 0.0
     paths, drops = Counter(parts[0].bytes_by_path), Counter(parts[0].drops)
     for part in parts[1:]:
         paths.update(part.bytes_by_path)
@@ -236,9 +249,9 @@ def _added(parts: Sequence[SourceShare]) -> SourceShare:
         parts[0].peer_id,
         complete=all(part.complete for part in parts),
         same_zone=all(part.same_zone for part in parts),
-        received_bytes=sum(part.received_bytes for part in parts),
+        received_bytes=total_bytes,
         chunk_count=sum(part.chunk_count for part in parts),
-        working_seconds=sum(part.working_seconds for part in parts) if timed else 0.0,
+        working_seconds=seconds,
         bytes_by_path=dict(paths),
         busy_answers=sum(part.busy_answers for part in parts),
         losses=sum(part.losses for part in parts),

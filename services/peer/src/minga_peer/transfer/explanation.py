@@ -191,7 +191,8 @@ class Explanation:
     @property
     def slowest(self) -> SlowSource | None:
         """The slowest of the sources that had work worth speaking of; None when there are not two of them."""
-        worked = [item for item in self.sources if item.chunk_count or item.working_seconds >= WORTH_SECONDS]
+        timed = [item for item in self.sources if item.working_seconds > 0]
+        worked = [item for item in timed if item.chunk_count or item.working_seconds >= WORTH_SECONDS]
         if len(worked) < 2:
             return None
         slowest = min(worked, key=lambda item: item.rate)
