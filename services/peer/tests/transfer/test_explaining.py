@@ -1,5 +1,7 @@
 """What a download's record makes of the scheduler's events: bytes by source, pauses by cause, the bound."""
 
+from pathlib import Path
+
 import pytest
 
 from minga_core.chunks import ChunkSet, Geometry
@@ -11,6 +13,7 @@ from minga_peer.transfer.explaining import TransferRecord
 from minga_peer.transfer.explanation import Explanation, Phase, SlowReason, SourceShare, TransferPath, WaitCause
 from minga_peer.transfer.limits import BURST_SECONDS, RateLimit
 
+EXPLAIN_MD = Path(__file__).parents[4] / "docs" / "explain.md"
 KIB = 1024
 CHUNK = 256 * KIB
 A, B = parse_peer_id("peer-a"), parse_peer_id("peer-b")
@@ -320,3 +323,10 @@ def test_the_log_line_has_the_five_largest_sources() -> None:
     assert fields["bytes_by_source"] == {"p0": 100, "p1": 99, "p2": 98, "p3": 97, "p4": 96}
     assert (fields["sources"], fields["slowest_source"], fields["slowest_reason"]) == (9, "p8", "even")
     assert fields["ratio_to_bound"] == 2.31
+
+
+def test_every_field_of_the_log_line_has_its_line_in_the_docs() -> None:
+    """docs/explain.md is what operators build their queries on."""
+    text = EXPLAIN_MD.read_text()
+    words = [*Explanation().log_fields(), *Phase, *WaitCause, *SlowReason, *TransferPath]
+    assert [word for word in words if f"`{word}`" not in text] == []
