@@ -134,7 +134,7 @@ class Explanation:
     """All that were asked, most bytes first."""
     phase_seconds: Mapping[Phase, float] = field(default_factory=dict)
     waited_seconds: Mapping[WaitCause, float] = field(default_factory=dict)
-    """Time while fetching in which no byte came, by cause. Pauses that are shorter than a quarter of a second, or than
+    """Time while fetching in which no byte came, by cause. Pauses that are shorter than half a second, or than
     two messages take at the best rate, are none."""
     longest_wait_seconds: float = 0.0
     longest_wait_cause: WaitCause | None = None

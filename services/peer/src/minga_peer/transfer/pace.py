@@ -8,7 +8,7 @@ from minga_peer.transfer.limits import RateLimit
 SLOT_SECONDS = 0.1
 SLOTS = 10
 """The window of the best rate: one second, moved by tenths."""
-PAUSE_SECONDS = 0.25
+PAUSE_SECONDS = 0.5
 """A shorter time without a byte is no pause."""
 
 
