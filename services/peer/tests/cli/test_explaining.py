@@ -32,6 +32,7 @@ LAB = SourceShare(
     received_bytes=128 * MIB,
     chunk_count=64,
     working_seconds=4.0,
+    queued_seconds=1.5,
     bytes_by_path={TransferPath.GRPC: 128 * MIB},
     busy_answers=2,
 )
@@ -43,7 +44,7 @@ WHOLE = Explanation(
     duplicates=1,
     sources=(SEED, LAB),
     phase_seconds={Phase.LOCATING: 0.02, Phase.MANIFEST: 0.001, Phase.FETCHING: 4.8, Phase.FINISHING: 0.25},
-    waited_seconds={WaitCause.BUSY: 1.2, WaitCause.ANSWER: 0.3},
+    waited_seconds={WaitCause.BUSY: 1.2, WaitCause.TURN: 0.3},
     longest_wait_seconds=1.2,
     longest_wait_cause=WaitCause.BUSY,
     best_rate=128.0 * MIB,
@@ -70,7 +71,7 @@ def test_one_download_is_explained_in_aligned_lines(capsys: pytest.CaptureFixtur
         "  lab-17  128 MiB   25 %      64  32 MiB/s  grpc        fetching it too, busy twice",
         "  time     5.1 s: 20 ms locating, 4.8 s fetching, 0.2 s sync and rename; 0.3 s more before and after it",
         "  bound    1.27 × the 4.0 s that it takes at the rate of the best second, 128 MiB/s",
-        "  waited   nothing came for 1.5 s: all sources busy (1.2 s), the sources asked were silent (0.3 s)"
+        "  waited   nothing came for 1.5 s: all sources busy (1.2 s), no source had begun to send (0.3 s)"
         "; the longest pause took 1.2 s",
         "  slowest  lab-17, 32 MiB/s, 50 % of the median: it was fetching the file itself",
         "  extra    3 late chunks asked of a second source, 1 chunk came twice, 2 MiB came and were not kept",

@@ -122,19 +122,47 @@ def test_a_pause_with_all_sources_busy_is_told_as_that() -> None:
     download.record.event(ev.Tick())
     download.chunk(download.ask(A), 0.1)
     found = download.explained()
-    assert found.waited_seconds == pytest.approx({WaitCause.BUSY: 1.2, WaitCause.ANSWER: 0.025})
+    assert found.waited_seconds == pytest.approx({WaitCause.BUSY: 1.2, WaitCause.SILENCE: 0.025})
     assert (found.longest_wait_seconds, found.longest_wait_cause) == (pytest.approx(1.225), WaitCause.BUSY)
     assert share_of(found, A).busy_answers == 1
 
 
-def test_a_source_that_was_asked_and_sends_nothing_is_waited_for() -> None:
-    """Silence under a request is the asked one's."""
+def test_a_source_that_was_asked_and_has_not_begun_is_waited_for() -> None:
+    """Its queue is something else than its rate."""
     download = Download()
     download.fetching(A)
     request_id = download.ask(A)
     download.clock.advance(3.0)
     download.chunk(request_id, 0.1)
-    assert download.explained().waited_seconds == pytest.approx({WaitCause.ANSWER: 3.025})
+    found = download.explained()
+    assert found.waited_seconds == pytest.approx({WaitCause.TURN: 3.0, WaitCause.SILENCE: 0.025})
+    source = share_of(found, A)
+    assert (source.working_seconds, source.queued_seconds) == (pytest.approx(3.1), pytest.approx(3.0))
+
+
+def test_a_source_that_begins_and_falls_silent_is_waited_for() -> None:
+    """As when its machine has gone to sleep."""
+    download = Download()
+    download.fetching(A)
+    request_id = download.ask(A)
+    download.record.event(ev.ChunkChosen(request_id, 0))
+    download.record.event(ev.BytesReceived(request_id, CHUNK // 2))
+    download.clock.advance(4.0)
+    download.record.event(ev.BytesReceived(request_id, CHUNK // 2))
+    found = download.explained()
+    assert found.waited_seconds == pytest.approx({WaitCause.SILENCE: 4.0})
+    assert share_of(found, A).queued_seconds == 0
+
+
+def test_a_source_that_sends_one_chunk_while_another_waits_is_not_queueing() -> None:
+    """Requests ahead of time are there to wait."""
+    download = Download()
+    download.fetching(A)
+    first, second = download.ask(A), download.ask(A)
+    download.chunk(first, 2.0)
+    download.clock.advance(0.5)
+    download.chunk(second, 2.0)
+    assert share_of(download.explained(), A).queued_seconds == pytest.approx(0.5)
 
 
 def test_sources_that_have_nothing_new_are_waited_for() -> None:
@@ -205,7 +233,7 @@ def test_a_slow_and_steady_download_has_no_pauses() -> None:
     download.fetching(A)
     for _ in range(8):
         download.chunk(download.ask(A), 2.0)
-    assert download.explained().waited_seconds == pytest.approx({WaitCause.ANSWER: 0.5})
+    assert download.explained().waited_seconds == pytest.approx({WaitCause.SILENCE: 0.5})
 
 
 def test_second_copies_and_broken_off_chunks_are_wasted() -> None:
@@ -304,6 +332,10 @@ def test_nothing_fetched_has_no_bound() -> None:
         (SourceShare(A, chunk_count=4, received_bytes=95, working_seconds=1.0), SlowReason.EVEN),
         (SourceShare(A, complete=False, chunk_count=4, received_bytes=10, working_seconds=1.0), SlowReason.PARTIAL),
         (SourceShare(A, busy_answers=9, chunk_count=4, received_bytes=10, working_seconds=1.0), SlowReason.BUSY),
+        (
+            SourceShare(A, complete=False, chunk_count=4, received_bytes=10, working_seconds=1.0, queued_seconds=0.9),
+            SlowReason.QUEUE,
+        ),
         (SourceShare(A, losses=1, chunk_count=4, received_bytes=10, working_seconds=1.0), SlowReason.LOST),
         (SourceShare(A, drops={"no progress": 1}, working_seconds=9.0), SlowReason.DROPPED),
     ],

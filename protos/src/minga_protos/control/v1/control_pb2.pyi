@@ -133,17 +133,19 @@ class _WaitCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCause.V
     DESCRIPTOR: _descriptor.EnumDescriptor
     WAIT_CAUSE_UNSPECIFIED: _WaitCause.ValueType  # 0
     """None came to pass."""
-    WAIT_CAUSE_ANSWER: _WaitCause.ValueType  # 1
-    """Sources had been asked, and sent nothing."""
-    WAIT_CAUSE_BUSY: _WaitCause.ValueType  # 2
+    WAIT_CAUSE_TURN: _WaitCause.ValueType  # 1
+    """Sources had been asked, and none had begun to send."""
+    WAIT_CAUSE_SILENCE: _WaitCause.ValueType  # 2
+    """Sources had begun to send, and sent nothing more."""
+    WAIT_CAUSE_BUSY: _WaitCause.ValueType  # 3
     """Every source had said that it has no slot."""
-    WAIT_CAUSE_NOTHING_NEW: _WaitCause.ValueType  # 3
+    WAIT_CAUSE_NOTHING_NEW: _WaitCause.ValueType  # 4
     """Sources were there, and none had a chunk that was still missing."""
-    WAIT_CAUSE_NO_SOURCE: _WaitCause.ValueType  # 4
+    WAIT_CAUSE_NO_SOURCE: _WaitCause.ValueType  # 5
     """No source was known, or all were lost or barred."""
-    WAIT_CAUSE_LIMIT: _WaitCause.ValueType  # 5
+    WAIT_CAUSE_LIMIT: _WaitCause.ValueType  # 6
     """The daemon's own download limit."""
-    WAIT_CAUSE_DISK: _WaitCause.ValueType  # 6
+    WAIT_CAUSE_DISK: _WaitCause.ValueType  # 7
     """All that was asked for had come, and was being verified and written."""
 
 class WaitCause(_WaitCause, metaclass=_WaitCauseEnumTypeWrapper):
@@ -151,17 +153,19 @@ class WaitCause(_WaitCause, metaclass=_WaitCauseEnumTypeWrapper):
 
 WAIT_CAUSE_UNSPECIFIED: WaitCause.ValueType  # 0
 """None came to pass."""
-WAIT_CAUSE_ANSWER: WaitCause.ValueType  # 1
-"""Sources had been asked, and sent nothing."""
-WAIT_CAUSE_BUSY: WaitCause.ValueType  # 2
+WAIT_CAUSE_TURN: WaitCause.ValueType  # 1
+"""Sources had been asked, and none had begun to send."""
+WAIT_CAUSE_SILENCE: WaitCause.ValueType  # 2
+"""Sources had begun to send, and sent nothing more."""
+WAIT_CAUSE_BUSY: WaitCause.ValueType  # 3
 """Every source had said that it has no slot."""
-WAIT_CAUSE_NOTHING_NEW: WaitCause.ValueType  # 3
+WAIT_CAUSE_NOTHING_NEW: WaitCause.ValueType  # 4
 """Sources were there, and none had a chunk that was still missing."""
-WAIT_CAUSE_NO_SOURCE: WaitCause.ValueType  # 4
+WAIT_CAUSE_NO_SOURCE: WaitCause.ValueType  # 5
 """No source was known, or all were lost or barred."""
-WAIT_CAUSE_LIMIT: WaitCause.ValueType  # 5
+WAIT_CAUSE_LIMIT: WaitCause.ValueType  # 6
 """The daemon's own download limit."""
-WAIT_CAUSE_DISK: WaitCause.ValueType  # 6
+WAIT_CAUSE_DISK: WaitCause.ValueType  # 7
 """All that was asked for had come, and was being verified and written."""
 Global___WaitCause: _TypeAlias = WaitCause  # noqa: Y015
 
@@ -561,6 +565,7 @@ class ExplainedSource(_message.Message):
     LOST_COUNT_FIELD_NUMBER: _builtins.int
     CORRUPT_COUNT_FIELD_NUMBER: _builtins.int
     DROPS_FIELD_NUMBER: _builtins.int
+    QUEUED_TIME_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     """Its peer id."""
     complete: _builtins.bool
@@ -589,6 +594,10 @@ class ExplainedSource(_message.Message):
     def drops(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceDrop]:
         """How often the daemon let go of it, and why; at most 10."""
 
+    @_builtins.property
+    def queued_time(self) -> _duration_pb2.Duration:
+        """Of working_time, how long it was sending nothing because it had not begun to answer any request."""
+
     def __init__(
         self,
         *,
@@ -603,10 +612,11 @@ class ExplainedSource(_message.Message):
         lost_count: _builtins.int = ...,
         corrupt_count: _builtins.int = ...,
         drops: _abc.Iterable[Global___SourceDrop] | None = ...,
+        queued_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["working_time", b"working_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["queued_time", b"queued_time", "working_time", b"working_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_count", b"busy_count", "chunk_count", b"chunk_count", "complete", b"complete", "corrupt_count", b"corrupt_count", "drops", b"drops", "lost_count", b"lost_count", "paths", b"paths", "peer_id", b"peer_id", "received_bytes", b"received_bytes", "same_zone", b"same_zone", "working_time", b"working_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_count", b"busy_count", "chunk_count", b"chunk_count", "complete", b"complete", "corrupt_count", b"corrupt_count", "drops", b"drops", "lost_count", b"lost_count", "paths", b"paths", "peer_id", b"peer_id", "queued_time", b"queued_time", "received_bytes", b"received_bytes", "same_zone", b"same_zone", "working_time", b"working_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

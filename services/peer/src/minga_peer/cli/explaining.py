@@ -40,7 +40,8 @@ _COLUMNS_OF_SEVERAL = [
     replace(column, title="RATE A FILE") if column.title == "RATE" else column for column in _COLUMNS
 ]
 _CAUSES = {
-    WaitCause.ANSWER: "the sources asked were silent",
+    WaitCause.TURN: "no source had begun to send",
+    WaitCause.SILENCE: "the sources fell silent",
     WaitCause.BUSY: "all sources busy",
     WaitCause.NOTHING_NEW: "no source had anything new",
     WaitCause.NO_SOURCE: "no source reachable",
@@ -183,11 +184,13 @@ def _slowest(slow: SlowSource | None) -> tuple[str, str]:
     if slow is None:
         return "slowest", ""
     source = slow.source
+    queued, worked = span(source.queued_seconds), span(source.working_seconds)
     words = {
         SlowReason.CORRUPT: "it sent wrong bytes and was barred",
         SlowReason.LOST: f"its connection was lost {_times(source.losses)}",
         SlowReason.DROPPED: f"it was let go: {', '.join(source.drops)}",
         SlowReason.BUSY: f"it said busy {_times(source.busy_answers)}",
+        SlowReason.QUEUE: f"it let us wait for {queued} of {worked} before it began to send",
         SlowReason.PARTIAL: "it was fetching the file itself",
         SlowReason.RATE: "nothing that can be seen from here says why",
         SlowReason.EVEN: "about as fast as the others",
@@ -252,6 +255,7 @@ def _added(parts: Sequence[SourceShare]) -> SourceShare:
         received_bytes=total_bytes,
         chunk_count=sum(part.chunk_count for part in parts),
         working_seconds=seconds,
+        queued_seconds=sum(part.queued_seconds for part in parts),
         bytes_by_path=dict(paths),
         busy_answers=sum(part.busy_answers for part in parts),
         losses=sum(part.losses for part in parts),

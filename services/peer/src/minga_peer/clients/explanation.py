@@ -20,7 +20,8 @@ _PHASES = {
     Phase.FINISHING: pb.EXPLAINED_PHASE_FINISHING,
 }
 _CAUSES = {
-    WaitCause.ANSWER: pb.WAIT_CAUSE_ANSWER,
+    WaitCause.TURN: pb.WAIT_CAUSE_TURN,
+    WaitCause.SILENCE: pb.WAIT_CAUSE_SILENCE,
     WaitCause.BUSY: pb.WAIT_CAUSE_BUSY,
     WaitCause.NOTHING_NEW: pb.WAIT_CAUSE_NOTHING_NEW,
     WaitCause.NO_SOURCE: pb.WAIT_CAUSE_NO_SOURCE,
@@ -91,6 +92,7 @@ def _source_to_pb(source: SourceShare) -> pb.ExplainedSource:
         received_bytes=source.received_bytes,
         chunk_count=source.chunk_count,
         working_time=_duration(source.working_seconds),
+        queued_time=_duration(source.queued_seconds),
         paths=[pb.PathBytes(path=_PATHS[path], received_bytes=count) for path, count in paths],
         busy_count=source.busy_answers,
         lost_count=source.losses,
@@ -107,6 +109,7 @@ def _source_from_pb(item: pb.ExplainedSource) -> SourceShare:
         received_bytes=item.received_bytes,
         chunk_count=item.chunk_count,
         working_seconds=_seconds(item.working_time),
+        queued_seconds=_seconds(item.queued_time),
         bytes_by_path={_PATH_OF[part.path]: part.received_bytes for part in item.paths if part.path in _PATH_OF},
         busy_answers=item.busy_count,
         losses=item.lost_count,

@@ -30,6 +30,8 @@ class TransferRecord:
         self._requests: dict[int, _Request] = {}
         self._unfinished = 0
         """Requests with bytes still to come."""
+        self._sending = 0
+        """Of those, requests that their sources have begun to answer."""
         self._arrived: set[int] = set()
         self._duplicates = 0
         self._received_bytes = 0
@@ -57,8 +59,7 @@ class TransferRecord:
             case ev.BytesReceived(request_id, count):
                 self._bytes(request_id, count)
             case ev.ChunkChosen(request_id, index):
-                if (request := self._requests.get(request_id)) and self._geometry:
-                    request.size_bytes = self._geometry.length(index)
+                self._chosen(request_id, index)
             case ev.ChunkArrived():
                 self._arrival(event)
             case ev.RequestFailed(request_id, reason):
@@ -133,7 +134,9 @@ class TransferRecord:
     def _cause(self, now: float) -> WaitCause:
         """What is waited for when no byte comes now."""
         if self._requests:
-            return WaitCause.ANSWER if self._unfinished else WaitCause.DISK
+            if not self._unfinished:
+                return WaitCause.DISK
+            return WaitCause.SILENCE if self._sending else WaitCause.TURN
         connected = [source for source in self._sources.values() if source.connected]
         if not connected:
             return WaitCause.NO_SOURCE
@@ -150,6 +153,13 @@ class TransferRecord:
         self._unfinished += 1
         self._source(peer_id).begin(self._marked)
 
+    def _chosen(self, request_id: int, index: int) -> None:
+        request = self._requests.get(request_id)
+        if request is not None and self._geometry is not None and not request.size_bytes:
+            request.size_bytes = self._geometry.length(index)
+            self._sending += 1
+            self._sources[request.source].sends(self._marked)
+
     def _bytes(self, request_id: int, count: int) -> None:
         request = self._requests.get(request_id)
         if request is None:
@@ -159,7 +169,10 @@ class TransferRecord:
         self._rate.add(count, self._marked - self._started)
         before = request.whole
         request.received_bytes += count
-        self._unfinished -= request.whole and not before
+        if request.whole and not before:
+            self._unfinished -= 1
+            self._sending -= 1
+            self._sources[request.source].sent(self._marked)
 
     def _arrival(self, event: ev.ChunkArrived) -> None:
         request = self._end(event.request_id)
@@ -184,8 +197,13 @@ class TransferRecord:
     def _end(self, request_id: int) -> "_Request | None":
         request = self._requests.pop(request_id, None)
         if request is not None:
-            self._unfinished -= not request.whole
-            self._sources[request.source].end(self._marked)
+            source = self._sources[request.source]
+            if not request.whole:
+                self._unfinished -= 1
+                if request.size_bytes:
+                    self._sending -= 1
+                    source.sent(self._marked)
+            source.end(self._marked)
         return request
 
 
@@ -216,6 +234,9 @@ class _Source:
     outstanding: int = 0
     since: float = 0.0
     working_seconds: float = 0.0
+    sending: int = 0
+    queued_since: float = 0.0
+    queued_seconds: float = 0.0
     received_bytes: int = 0
     chunk_count: int = 0
     bytes_by_path: Counter[TransferPath] = field(default_factory=Counter)
@@ -226,14 +247,27 @@ class _Source:
 
     def begin(self, now: float) -> None:
         if not self.outstanding:
-            self.since = now
+            self.since = self.queued_since = now
         self.outstanding += 1
         self.asked = True
+
+    def sends(self, now: float) -> None:
+        """It begins to answer one of its requests."""
+        if not self.sending:
+            self.queued_seconds += now - self.queued_since
+        self.sending += 1
+
+    def sent(self, now: float) -> None:
+        """It has sent all of an answer, or sends no more of it."""
+        self.sending -= 1
+        if not self.sending:
+            self.queued_since = now
 
     def end(self, now: float) -> None:
         self.outstanding -= 1
         if not self.outstanding:
             self.working_seconds += now - self.since
+            self.queued_seconds += 0.0 if self.sending else now - self.queued_since
 
     def kept(self, size_bytes: int, path: TransferPath) -> None:
         self.received_bytes += size_bytes
@@ -248,6 +282,8 @@ class _Source:
             received_bytes=self.received_bytes,
             chunk_count=self.chunk_count,
             working_seconds=self.working_seconds + (now - self.since if self.outstanding else 0.0),
+            queued_seconds=self.queued_seconds
+            + (now - self.queued_since if self.outstanding and not self.sending else 0.0),
             bytes_by_path=dict(self.bytes_by_path),
             busy_answers=self.busy_answers,
             losses=self.losses,

@@ -20,6 +20,8 @@ EVEN_SHARE = 0.8
 """A source with that share of the median rate, or more, is as fast as the others."""
 BUSY_SHARE = 0.25
 """Busy answers for each chunk that came, from which on they are what made a source slow."""
+QUEUE_SHARE = 0.5
+"""Share of a source's time spent waiting for it to begin, from which on that is what made it slow."""
 
 
 class Phase(StrEnum):
@@ -37,8 +39,10 @@ class Phase(StrEnum):
 class WaitCause(StrEnum):
     """Why no byte came for a while."""
 
-    ANSWER = "answer"
-    """Sources had been asked, and sent nothing."""
+    TURN = "turn"
+    """Sources had been asked, and none had begun to send."""
+    SILENCE = "silence"
+    """Sources had begun to send, and sent nothing more."""
     BUSY = "busy"
     """Every source had said that it has no slot."""
     NOTHING_NEW = "nothing_new"
@@ -70,6 +74,8 @@ class SlowReason(StrEnum):
     """It was let go: no progress, or what it has changed."""
     BUSY = "busy"
     """It answered busy, again and again."""
+    QUEUE = "queue"
+    """Most of the time that it had something to do passed before it began to send: others were served first."""
     PARTIAL = "partial"
     """It was still fetching the file itself."""
     RATE = "rate"
@@ -91,6 +97,8 @@ class SourceShare:
     chunk_count: int = 0
     working_seconds: float = 0.0
     """How long it had at least one request to answer."""
+    queued_seconds: float = 0.0
+    """Of that, how long it was sending nothing because it had not begun to answer any of them."""
     bytes_by_path: Mapping[TransferPath, int] = field(default_factory=dict)
     busy_answers: int = 0
     losses: int = 0
@@ -244,4 +252,6 @@ def _reason(source: SourceShare, share_of_median: float) -> SlowReason:
         return SlowReason.EVEN
     if source.busy_answers > BUSY_SHARE * source.chunk_count:
         return SlowReason.BUSY
+    if source.queued_seconds > QUEUE_SHARE * source.working_seconds:
+        return SlowReason.QUEUE
     return SlowReason.RATE if source.complete else SlowReason.PARTIAL
