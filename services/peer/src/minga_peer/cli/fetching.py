@@ -12,7 +12,6 @@ from minga_core.errors import DaemonUnavailableError, MingaError
 from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_peer.cli.batch import run_batch
-from minga_peer.cli.copying import copy_into_place
 from minga_peer.cli.targets import FetchItem, make_room, with_room
 from minga_peer.transfer.progress import DownloadPhase, Progress
 
@@ -100,6 +99,8 @@ class DaemonFetcher:
             return last
         if last.path is None:
             raise DaemonUnavailableError("the daemon does not say where the file is")
+        from minga_peer.cli.copying import copy_into_place
+
         on_progress(replace(last, phase=DownloadPhase.FINISHING))
         copied = await copy_into_place(last.path, item.target, last.content_id, overwrite=self._options.overwrite)
         size_bytes = (await asyncio.to_thread(item.target.stat)).st_size

@@ -134,7 +134,6 @@ async def _choose(
     """The way to fetch, and whether it is the daemon's."""
     from minga_peer.cli.fetching import DaemonFetcher, FetchOptions, StandaloneFetcher
     from minga_peer.clients.control import ControlClient
-    from minga_peer.transfer.client import TransferClient
 
     options = FetchOptions(request.content_id, request.overwrite, request.wait)
     if not request.standalone:
@@ -146,6 +145,9 @@ async def _choose(
                     hint="add --standalone, or start the peer with --limit-down",
                 )
             return DaemonFetcher(control, options), True
+    # A fifth of the time of a whole command that lets the daemon work.
+    from minga_peer.transfer.client import TransferClient
+
     client = await stack.enter_async_context(TransferClient(locator, settings))
     return StandaloneFetcher(client, options, _patience(settings, options)), False
 

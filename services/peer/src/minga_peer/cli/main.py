@@ -3,11 +3,13 @@
 What a command needs besides the command line itself is imported when it runs, so that help and completion are quick.
 """
 
+import logging
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer import _click as click
@@ -65,9 +67,18 @@ app.command("status")(network.status)
 app.command("shell")(shell.shell)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line and ends the process with an exit code of `ExitCode`."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    _leave(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process at once: everything is closed, and taking the interpreter apart costs a sixth of a command."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads any more, or it is closed
+            stream.flush()
+    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:
