@@ -159,6 +159,8 @@ async def test_small_contents_are_read_in_groups(opened: Opener) -> None:
     groups = await read(shared.store.small, asked)
     assert [len(group) for group in groups] == [2, 2, 2]
     assert [item for group in groups for item in group] == list(enumerate(data, 1))
+    async with aclosing(shared.store.small.read(asked, 1000)) as one_by_one:
+        assert [len(group) async for group in one_by_one] == [1] * 6
 
 
 async def test_a_file_that_changed_is_not_served(opened: Opener) -> None:

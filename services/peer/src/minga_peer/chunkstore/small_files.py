@@ -101,12 +101,15 @@ class SmallFiles:
         self.unwritten_bytes = 0
         """Let in, and not shared yet."""
 
-    async def read(self, content_ids: Sequence[ContentId]) -> AsyncGenerator[list[tuple[int, bytes]], None]:
+    async def read(
+        self, content_ids: Sequence[ContentId], group_bytes: int = READ_BYTES
+    ) -> AsyncGenerator[list[tuple[int, bytes]], None]:
         """Those of the contents that are here whole and small, each with its place in `content_ids`; in groups of at
-        most 512 KiB. What cannot be read, or is not what was hashed any more, is left out (and hashed again)."""
+        most `group_bytes`, or one alone. What cannot be read, or is not what was hashed any more, is left out, and
+        hashed again."""
         held = [(place, file) for place, one in enumerate(content_ids) if (file := self._catalog.holding(one))]
         small = [(place, file) for place, file in held if file.stamp.size_bytes <= MAX_SMALL_BYTES]
-        for group in _by_size(small):
+        for group in _by_size(small, group_bytes):
             found = await self._disk.run(self._read_all, [file for _, file in group])
             for (_, file), data in zip(group, found, strict=True):
                 if data is None:
@@ -248,12 +251,12 @@ def _read(folder: int, base: str, stamp: Stamp) -> bytes | None:
         os.close(descriptor)
 
 
-def _by_size(files: Iterable[tuple[int, IndexedFile]]) -> Iterator[list[tuple[int, IndexedFile]]]:
-    """Groups of at most READ_BYTES."""
+def _by_size(files: Iterable[tuple[int, IndexedFile]], most_bytes: int) -> Iterator[list[tuple[int, IndexedFile]]]:
+    """Groups of at most so many bytes, or one file alone."""
     group: list[tuple[int, IndexedFile]] = []
     size_bytes = 0
     for place, file in files:
-        if group and size_bytes + file.stamp.size_bytes > READ_BYTES:
+        if group and size_bytes + file.stamp.size_bytes > most_bytes:
             yield group
             group, size_bytes = [], 0
         group.append((place, file))

@@ -9,7 +9,7 @@ import grpc
 
 from minga_core.errors import BusyError, InvalidArgumentError
 from minga_core.ids import ContentId
-from minga_peer.chunkstore.small_files import SmallFiles
+from minga_peer.chunkstore.small_files import READ_BYTES, SmallFiles
 from minga_peer.clients.wire import MAX_SMALL_FILES, PEER_SERVICE
 from minga_peer.transfer.limits import RateLimit
 from minga_peer.transfer.serving import UploadSlots
@@ -46,7 +46,7 @@ class SmallFileService:
         content_ids = [ContentId(raw) for raw in request.content_ids]
         try:
             with self._slots.taken():
-                async with aclosing(self._small.read(content_ids)) as groups:
+                async with aclosing(self._small.read(content_ids, self._up.piece_bytes(READ_BYTES))) as groups:
                     async for group in groups:
                         size_bytes = sum(len(data) for _, data in group)
                         await self._up.take(size_bytes)
