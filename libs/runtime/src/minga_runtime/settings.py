@@ -50,7 +50,9 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_PUSH_LIMIT": "Registry: seconds that one table push may take in all.",
     "MINGA_REAP_INTERVAL": "Registry: seconds between looks for what dead peers left.",
     "MINGA_STOP_GRACE": "Registry and locator: seconds that calls under way get at the end.",
-    "MINGA_UPLOAD_SLOTS": "Peer: chunk streams served at once.",
+    "MINGA_UPLOAD_SLOTS": "Peer: chunk requests that are served or wait at a time; the next one is told to ask others.",
+    "MINGA_BULK": "Peer and command: chunks over HTTP beside gRPC (docs/bulk.md): `auto` (the next port), "
+    "`host:port`, or `off`.",
     "MINGA_LIMIT_UP": "Peer and command: payload sent per second at most, as `50MB/s` or `400Mbit/s`; 0: unlimited.",
     "MINGA_LIMIT_DOWN": "Peer and command: payload received per second at most, written the same; 0: unlimited.",
     "MINGA_SOURCE_WAIT": "Peer and command: seconds to wait for a source before giving up; 0 for ever.",
@@ -92,6 +94,10 @@ def _listen(value: str) -> str:
     return value
 
 
+def _bulk(value: str) -> str:
+    return value.lower() if value.lower() in ("auto", "off") else _listen(value)
+
+
 def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
@@ -106,6 +112,8 @@ AddressText = Annotated[str, AfterValidator(_checked(parse_address))]
 """host:port of somebody else."""
 ListenText = Annotated[str, AfterValidator(_checked(_listen))]
 """host:port to listen on; port 0 allowed."""
+BulkText = Annotated[str, AfterValidator(_checked(_bulk))]
+"""`auto`, `off`, or host:port to listen on."""
 PeerIdText = Annotated[str, AfterValidator(_checked(parse_peer_id))]
 ZoneText = Annotated[str, AfterValidator(_checked(parse_zone))]
 LogLevel = Annotated[str, BeforeValidator(_lower), AfterValidator(lambda value: _one_of(value, _LOG_LEVELS))]

@@ -12,7 +12,17 @@ from pydantic import Field, field_validator
 
 from minga_core.units import format_rate
 from minga_peer.transfer.limits import MIN_BYTES_PER_SECOND
-from minga_runtime.settings import AddressText, ByteCount, ByteRate, ListenText, PeerIdText, Seconds, Settings, ZoneText
+from minga_runtime.settings import (
+    AddressText,
+    BulkText,
+    ByteCount,
+    ByteRate,
+    ListenText,
+    PeerIdText,
+    Seconds,
+    Settings,
+    ZoneText,
+)
 
 DEFAULT_LOCATOR = "http://127.0.0.1:50052"
 
@@ -36,6 +46,7 @@ class ClientSettings(Settings):
     locator: Annotated[str, Field(pattern="^https?://")] = DEFAULT_LOCATOR
     control: Path = Field(default_factory=default_control_socket)
     source_wait: Seconds = timedelta(minutes=5)
+    bulk: BulkText = "auto"
     limit_up: ByteRate = 0
     limit_down: ByteRate = 0
 
@@ -45,6 +56,11 @@ class ClientSettings(Settings):
         if 0 < value < MIN_BYTES_PER_SECOND:
             raise ValueError(f"at least {format_rate(MIN_BYTES_PER_SECOND)} is wanted, or 0 for no limit")
         return value
+
+    @property
+    def uses_bulk(self) -> bool:
+        """Whether the bulk path is offered and used."""
+        return self.bulk != "off"
 
     @property
     def source_wait_or_forever(self) -> timedelta | None:
@@ -64,8 +80,8 @@ class PeerSettings(ClientSettings):
     zone: ZoneText = ""
     capacity: ByteCount | None = None
     lease_ttl: Seconds | None = None
-    upload_slots: Annotated[int, Field(ge=1, le=10_000)] = 64
-    """Memory: each slot holds one chunk (at most 16 MiB) while it is sent."""
+    upload_slots: Annotated[int, Field(ge=1, le=10_000)] = 256
+    """Chunk requests that are served or wait at a time; a few are served, and one too many is told to ask others."""
     quiet: Seconds = timedelta(seconds=0.5)
     rescan: Seconds = timedelta(minutes=5)
     hash_threads: Annotated[int, Field(ge=1, le=64)] = 4

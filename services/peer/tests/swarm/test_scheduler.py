@@ -30,16 +30,45 @@ def requests(deeds: list[ev.Instruction]) -> list[ev.RequestChunk]:
 def deliver(of: Scheduler, request: ev.RequestChunk, now: float) -> list[ev.Instruction]:
     """The source chooses its first candidate and sends it."""
     index = request.candidates[0]
-    of.handle(ev.ChunkChosen(request.request_id, index), now)
+    deeds = of.handle(ev.ChunkChosen(request.request_id, index), now)
     of.handle(ev.BytesReceived(request.request_id, 256 * 1024), now)
-    return of.handle(ev.ChunkArrived(request.request_id, index, 256 * 1024), now)
+    return deeds + of.handle(ev.ChunkArrived(request.request_id, index, 256 * 1024), now)
 
 
 def test_a_complete_source_is_asked_in_the_same_breath() -> None:
     """No round trip is spent on learning what it has."""
     deeds = scheduler().handle(ev.SourceFound(A, complete=True), 0.0)
     assert ev.ConnectSource(A) in deeds
-    assert len(requests(deeds)) == SwarmConfig().min_outstanding
+    assert [request.candidates for request in requests(deeds)] == [tuple(range(16))]
+
+
+def test_a_source_that_answers_promptly_is_asked_for_more_at_a_time() -> None:
+    """One chunk travels while the next is asked for; one that lets requests wait has one of them."""
+    for waited, count in ((0.01, SwarmConfig().max_outstanding), (0.5, 1)):
+        one = scheduler()
+        (first,) = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
+        more = requests(one.handle(ev.ChunkChosen(first.request_id, 3), waited))
+        assert 1 + len(more) == count
+
+
+def test_a_seed_chooses_among_all_that_no_partial_source_has() -> None:
+    """What turns up elsewhere meanwhile is asked for there: the seed's choice claims nothing before it is made."""
+    one = scheduler()
+    (first,) = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
+    one.handle(ev.SourceFound(B, complete=False), 0.1)
+    (second,) = requests(one.handle(ev.SourceHolds(B, ChunkSet(16, [5]), snapshot=True), 0.2))
+    assert (second.source, second.candidates) == (B, (5,))
+    deeds = one.handle(ev.ChunkChosen(first.request_id, 5), 0.3)
+    assert ev.CancelRequest(first.request_id) in deeds
+
+
+def test_as_many_requests_are_open_as_there_are_chunks_to_choose() -> None:
+    """The last chunks of a file do not come twice."""
+    one = scheduler(2)
+    (first,) = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
+    (second,) = requests(one.handle(ev.ChunkChosen(first.request_id, 0), 0.01))
+    assert second.candidates == (1,)
+    assert not requests(one.handle(ev.Tick(), 0.02))
 
 
 def test_a_partial_source_is_asked_once_it_says_what_it_has() -> None:
@@ -56,8 +85,12 @@ def test_two_sources_are_never_asked_for_the_same_fresh_chunk() -> None:
     one = scheduler()
     asked = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
     asked += requests(one.handle(ev.SourceFound(B, complete=True), 0.0))
-    candidates = [index for request in asked for index in request.candidates]
-    assert len(candidates) == len(set(candidates))
+    for request in list(asked):
+        asked += requests(one.handle(ev.ChunkChosen(request.request_id, request.candidates[0]), 0.01))
+    one.validate(0.01)
+    chosen = {request.candidates[0] for request in asked[:2]}
+    assert len(chosen) == 2
+    assert not any(chosen & set(request.candidates) for request in asked[2:])
     assert {request.source for request in asked} == {A, B}
 
 
@@ -71,10 +104,10 @@ def test_what_is_held_is_not_asked_for() -> None:
 def test_it_finishes_when_the_last_chunk_arrives() -> None:
     """Finished is told once, and nothing is asked after it."""
     one = scheduler(2)
-    asked = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
-    deliver(one, asked[0], 0.1)
-    deeds = deliver(one, asked[1], 0.2)
-    assert ev.Finished() in deeds
+    (first,) = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
+    one.handle(ev.ChunkChosen(first.request_id, 0), 0.2)
+    (second,) = requests(one.handle(ev.ChunkArrived(first.request_id, 0, 256 * 1024), 0.3))
+    assert ev.Finished() in deliver(one, second, 0.4)
     assert one.finished
     assert one.handle(ev.Tick(), 0.3) == []
 
@@ -109,7 +142,7 @@ def test_a_source_with_a_wrong_chunk_never_comes_back() -> None:
 
 def test_a_choice_that_was_not_offered_bars_the_source() -> None:
     """It is not doing what it was asked."""
-    one = scheduler()
+    one = scheduler(16, held=(7,))
     request = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))[0]
     other = next(index for index in range(16) if index not in request.candidates)
     deeds = one.handle(ev.ChunkChosen(request.request_id, other), 0.1)
@@ -123,9 +156,9 @@ def test_an_overdue_chunk_is_asked_of_a_second_source() -> None:
     one.handle(ev.ChunkChosen(first.request_id, 0), 0.1)
     assert not requests(one.handle(ev.SourceFound(B, complete=True), 0.2))
     assert one.wakeup_at is not None
-    second = requests(one.handle(ev.Tick(), 3.1))
+    second = requests(one.handle(ev.Tick(), 6.1))
     assert [request.source for request in second] == [B]
-    deeds = deliver(one, second[0], 3.2)
+    deeds = deliver(one, second[0], 6.2)
     assert ev.CancelRequest(first.request_id) in deeds
     assert one.finished
     assert one.snapshot().hedges == 1
@@ -182,11 +215,12 @@ def test_late_events_are_ignored() -> None:
 def test_policies_are_chosen_by_name(policy: str) -> None:
     """Any of them downloads everything."""
     one = scheduler(chunk_policy=policy)
-    asked = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
+    (request,) = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
     now = 0.0
     while not one.finished:
-        now += 0.01
-        asked += requests(deliver(one, asked.pop(0), now))
+        now += 1.0
+        following = requests(deliver(one, request, now))
+        request = following[-1] if following else request
     assert one.held.complete
 
 

@@ -20,11 +20,11 @@ def swarm(
 
 
 def test_sixteen_downloaders_take_little_longer_than_the_bound() -> None:
-    """128 MiB in 256 chunks over equal links: the last one ends within 1.5 × the lower bound."""
+    """128 MiB in 256 chunks over equal links: the last one ends within 1.2 × the lower bound."""
     simulation, source, peers = swarm(16, 128 * MIB)
     simulation.run()
     assert not simulation.unfinished()
-    assert simulation.ratio(source, peers) < 1.5
+    assert simulation.ratio(source, peers) < 1.2
 
 
 def test_hundreds_of_peers_all_end() -> None:
@@ -32,7 +32,7 @@ def test_hundreds_of_peers_all_end() -> None:
     simulation, source, _ = swarm(200, 4 * MIB)
     simulation.run()
     assert not simulation.unfinished()
-    assert sum(source.sent.values()) < 20 * simulation.geometry.chunk_count
+    assert sum(source.sent.values()) < 40 * simulation.geometry.chunk_count
 
 
 def test_no_invariant_breaks_on_the_way() -> None:

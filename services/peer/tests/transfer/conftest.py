@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from minga_core.chunks import ChunkSet
 from minga_core.clock import SystemClock
 from minga_core.errors import FileNotFoundInDirectoryError
 from minga_core.ids import ContentId, PeerId, parse_address, parse_peer_id
@@ -22,15 +23,20 @@ from minga_peer.clients.wire import PEER_SERVICE, SourceAddress
 from minga_peer.daemon._metrics import PeerMetrics
 from minga_peer.daemon.downloads import Downloads, SmallStoreDestination, StoreDestination
 from minga_peer.swarm.config import SwarmConfig
+from minga_peer.swarm.uploads import UploadConfig, UploadQueue
+from minga_peer.transfer.bulk_server import BulkServer
+from minga_peer.transfer.chunk_serving import ChunkServing
 from minga_peer.transfer.download import Downloader
-from minga_peer.transfer.limits import RateLimit
+from minga_peer.transfer.limits import Limits, RateLimit
 from minga_peer.transfer.locating import Located
+from minga_peer.transfer.receiving import UploadReceiver
 from minga_peer.transfer.service import PeerService, add_peer_service
-from minga_peer.transfer.serving import UploadSlots
+from minga_peer.transfer.serving import RecentTakers, UploadSlots, UploadTurns
 from minga_peer.transfer.small_files import SmallDownloads
 from minga_peer.transfer.small_serving import SmallFileService, add_small_file_service
 from minga_runtime.metrics import RpcMetrics
 from minga_runtime.server import GrpcServer
+from minga_runtime.sockets import listen_tcp
 
 LIMIT_SECONDS = 20.0
 
@@ -119,6 +125,10 @@ class Network:
         self._tmp_path = tmp_path
         self._stack = stack
         self.directory = FakeDirectory()
+        self.bulk = True
+        """Whether peers made from now on offer the bulk path."""
+        self.limits = Limits.none()
+        """Those of peers made from now on."""
         self.config = SwarmConfig(
             stall_seconds=3.0, unknown_rate_deadline_seconds=0.5, find_sources_interval_seconds=0.2
         )
@@ -134,7 +144,8 @@ class Network:
         store = await ChunkStore.open(root, clock=clock, quiet_seconds=0.05, metrics=metrics)
         loop = asyncio.create_task(store.run())
         await store.first_scan_done()
-        connections = PeerConnections()
+        limits = self.limits
+        connections = PeerConnections(down=limits.down)
         server = GrpcServer(RpcMetrics(CollectorRegistry(), "peer"))
         source: list[SourceAddress] = []
         downloader = Downloader(
@@ -145,6 +156,7 @@ class Network:
             caller=lambda: source[0],
             config=self.config,
             metrics=metrics,
+            down=limits.down,
         )
         small = SmallDownloads(
             SmallStoreDestination(store),
@@ -155,7 +167,20 @@ class Network:
         )
         downloads = Downloads(downloader, self.directory, clock, metrics, small)  # type: ignore[arg-type]
         slots = UploadSlots(upload_slots)
-        service = PeerService(store, announcer=DeafAnnouncer(), replicator=downloads, metrics=metrics, slots=slots)
+        uploads = UploadConfig(max_requests=upload_slots)
+        turns = UploadTurns(
+            UploadQueue(uploads), lambda content_id: (store.held(content_id) or ChunkSet(0)).bits, clock
+        )
+        serving = ChunkServing(store, turns, RecentTakers(), metrics, limits.up)
+        bulk = BulkServer(serving, uploads.max_turns)
+        service = PeerService(
+            store,
+            announcer=DeafAnnouncer(),
+            replicator=downloads,
+            receiver=UploadReceiver(store, metrics),
+            serving=serving,
+            bulk_port=bulk.start(listen_tcp("127.0.0.1:0")) if self.bulk else 0,
+        )
         add_peer_service(service, server.server)
         add_small_file_service(
             SmallFileService(store.small, slots=slots, metrics=metrics, up=RateLimit(None)), server.server
@@ -167,6 +192,8 @@ class Network:
         finally:
             await downloads.aclose()
             await server.stop(timedelta(0))
+            await bulk.aclose()
+            turns.close()
             await connections.aclose()
             loop.cancel()
             await asyncio.gather(loop, return_exceptions=True)

@@ -14,8 +14,8 @@ more than its data. Only for the event loop's thread; disk work is done in the p
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from minga_core.manifest import Manifest
 from minga_core.records import FileRow, RowKey
 from minga_peer.chunkstore.disk import DiskPool, SharedDescriptor, told_as, uninterrupted
 from minga_peer.chunkstore.part_files import PartFiles, PartTarget
+from minga_peer.chunkstore.ports import OpenChunk
 from minga_peer.chunkstore.root import PARTS_FOLDER, Stamp, fsync_folder, move_without_replacing
 from minga_runtime.logs import log_event
 
@@ -167,6 +168,16 @@ class Part:
             raise ContentNotHeldError(f"chunk {index} of {self.target.name} is not here")
         with self._descriptor.used() as descriptor:
             return await self._pool.run(self.files.read, descriptor, index)
+
+    @contextmanager
+    def opened_chunk(self, index: int) -> Iterator[OpenChunk]:
+        """Where a chunk that is held lies, until the end of the block. Raises ContentNotHeldError."""
+        if index not in self._held or self._descriptor is None:
+            raise ContentNotHeldError(f"chunk {index} of {self.target.name} is not here")
+        geometry = self.manifest.geometry
+        with self._descriptor.used() as descriptor:
+            # A chunk that is held is never written again.
+            yield OpenChunk(descriptor, geometry.offset(index), geometry.length(index), lambda: None)
 
     async def commit(self) -> FileRow:
         """See PartFile."""

@@ -6,6 +6,7 @@ from part files; no byte is kept twice.
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -37,6 +38,19 @@ class StoreStatus:
     capacity_bytes: int
     problems: Sequence[str]
     """Files that cannot be shared, each with its reason in one line; at most 20."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenChunk:
+    """A chunk in an open file."""
+
+    descriptor: int
+    offset: int
+    """Bytes from the file's start."""
+    size_bytes: int
+    check: Callable[[], None]
+    """Blocking. Raises ContentChangedError when the file no longer is what was hashed; to be called before and after
+    reading."""
 
 
 class PartFile(Protocol):
@@ -110,6 +124,13 @@ class ContentStore(Protocol):
     async def read_chunk(self, content_id: ContentId, index: int) -> bytes | bytearray | memoryview:
         """A chunk's bytes. Raises ContentNotHeldError; ContentChangedError when the file no longer is what was hashed
         (it is then hashed again)."""
+        ...
+
+    def open_chunk(self, content_id: ContentId, index: int) -> AbstractAsyncContextManager[OpenChunk]:
+        """Where a chunk's bytes are, for as long as the block lasts; for sending them without a way through memory.
+
+        Raises ContentNotHeldError, ContentChangedError.
+        """
         ...
 
     async def begin_part(self, name: Name, manifest: Manifest, *, published_ns: int, overwrite: bool) -> PartFile:

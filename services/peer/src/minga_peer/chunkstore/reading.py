@@ -2,11 +2,14 @@
 
 import os
 from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from minga_core.errors import ContentChangedError
 from minga_core.manifest import Manifest
 from minga_peer.chunkstore.disk import DiskPool, SharedDescriptor
 from minga_peer.chunkstore.index import IndexedFile
+from minga_peer.chunkstore.ports import OpenChunk
 from minga_peer.chunkstore.root import Root, Stamp
 
 MAX_OPEN_FILES = 128
@@ -26,6 +29,15 @@ class FileReader:
         offset, length = manifest.geometry.offset(index), manifest.geometry.length(index)
         with (await self.opened(file)).used() as descriptor:
             return await self._pool.run(_read, descriptor, file, offset, length)
+
+    @asynccontextmanager
+    async def opened_chunk(self, file: IndexedFile, manifest: Manifest, index: int) -> AsyncGenerator[OpenChunk, None]:
+        """Where a chunk lies, until the end of the block. Raises ContentChangedError when the file is gone."""
+        geometry = manifest.geometry
+        with (await self.opened(file)).used() as descriptor:
+            yield OpenChunk(
+                descriptor, geometry.offset(index), geometry.length(index), lambda: _check(descriptor, file)
+            )
 
     async def opened(self, file: IndexedFile) -> SharedDescriptor:
         """A file's descriptor, to be used at once: it is the reader's, which may close it as soon as it is not in use.

@@ -5,7 +5,7 @@ import fcntl
 import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from minga_core.chunks import ChunkSet, Geometry
@@ -32,7 +32,7 @@ from minga_peer.chunkstore.disk import DiskPool, run_to_end, storage_error, told
 from minga_peer.chunkstore.index import Index, IndexedFile
 from minga_peer.chunkstore.manifests import ManifestCache
 from minga_peer.chunkstore.parts import Part, PartHooks, PartTarget
-from minga_peer.chunkstore.ports import RowsChanged, StoreStatus
+from minga_peer.chunkstore.ports import OpenChunk, RowsChanged, StoreStatus
 from minga_peer.chunkstore.reading import FileReader
 from minga_peer.chunkstore.root import Root, Stamp
 from minga_peer.chunkstore.sharing import NoMetrics, Sharing, StoreMetrics
@@ -251,6 +251,25 @@ class ChunkStore:
             raise
         except OSError as error:
             raise storage_error(error, f"cannot read {file.name}") from error
+
+    @asynccontextmanager
+    async def open_chunk(self, content_id: ContentId, index: int) -> AsyncGenerator[OpenChunk, None]:
+        """See ContentStore."""
+        file = self._catalog.holding(content_id)
+        if file is None:
+            part = self._shelf.best(content_id)
+            if part is None:
+                raise ContentNotHeldError(f"{content_id.short} is not held here")
+            with part.opened_chunk(index) as chunk:
+                yield chunk
+            return
+        manifest = await self.manifest(content_id)
+        try:
+            async with self._reader.opened_chunk(file, manifest, index) as chunk:
+                yield chunk
+        except ContentChangedError:
+            self._sharing.look_again(file)
+            raise
 
     async def watch(self, content_id: ContentId) -> AsyncGenerator[ChunkSet, None]:
         """See ContentStore."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import grpc
 import grpc.aio
@@ -18,11 +18,14 @@ from minga_core.errors import (
     InternalError,
     InvalidArgumentError,
     InvalidManifestError,
+    MingaError,
     PeerUnavailableError,
 )
 from minga_core.ids import Address, ContentId
 from minga_core.manifest import MAX_MANIFEST_BYTES, Manifest
 from minga_core.names import Name
+from minga_peer.clients.bulk import BulkPeer, BulkUnreachableError, Expected
+from minga_peer.clients.bulk_wire import BulkAnswer, BulkRefusal, BulkRequest, ranges_of
 from minga_peer.clients.codec import BufferPool, ChunkBuffer, data_deserializer, data_serializer
 from minga_peer.clients.wire import (
     DATA_FIELD_OF_FETCH,
@@ -35,10 +38,15 @@ from minga_peer.clients.wire import (
     sources_to_pb,
     timestamp_of,
 )
+from minga_peer.transfer.limits import RateLimit
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_runtime.channels import make_channel
 from minga_runtime.grpc_errors import error_from_rpc
 
+MAX_BULK_LOSSES = 3
+"""After so many in a row the bulk port counts as one that cannot be reached."""
+BULK_BAR_SECONDS = 60.0
+"""For so long a bulk port that could not be reached is not tried again."""
 MAX_OPEN_CHANNELS = 64
 """Idle channels above this are closed, least recently used first. Above a swarm's sources and a folder's holders."""
 
@@ -51,12 +59,45 @@ class PeerBusyError(BusyError):
         self.sources = sources
 
 
+class ChunkListener(Protocol):
+    """Hears of a chunk while it comes."""
+
+    def named(self, sources: tuple[SourceAddress, ...]) -> None:
+        """The peer names others that take the same content."""
+        ...
+
+    def chosen(self, index: int) -> None:
+        """The peer says which chunk comes."""
+        ...
+
+    def received(self, count: int) -> None:
+        """So many bytes came."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedChunk:
+    """A chunk that came, not verified yet."""
+
+    index: int
+    data: memoryview
+    path: str
+    """How it came: `bulk` or `grpc`."""
+
+
 class PeerClient:
     """Calls to one peer. Every method raises PeerUnavailableError when it cannot be reached, and the peer's own error
     when it answers with one. All are safe to retry."""
 
-    def __init__(self, address: Address, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self, address: Address, channel: grpc.aio.Channel, down: RateLimit | None = None, *, bulk: bool = True
+    ) -> None:
         self.address = address
+        self._down = down or RateLimit(None)
+        self._accepts_bulk = bulk
+        self._bulk: BulkPeer | None = None
+        self._bulk_barred_until = 0.0
+        self._bulk_losses = 0
         self._fetch = channel.unary_stream(
             f"/{PEER_SERVICE}/FetchChunks",
             request_serializer=pb.FetchChunksRequest.SerializeToString,
@@ -95,6 +136,8 @@ class PeerClient:
         call = self._manifest(pb.GetManifestRequest(content_id=content_id.raw), timeout=timeout.total_seconds())
         async with _translated(self.address):
             async for message in call:
+                if not size:
+                    self.offered_bulk(message.bulk_port)
                 size += len(message.part)
                 if size > MAX_MANIFEST_BYTES:
                     call.cancel()
@@ -108,49 +151,109 @@ class PeerClient:
         wanted: ChunkSet,
         *,
         caller: SourceAddress | None,
-        on_chosen: Callable[[int], None],
-        on_bytes: Callable[[int], None],
+        hears: ChunkListener,
         length_of: Callable[[int], int],
         buffers: BufferPool,
-    ) -> AsyncGenerator[tuple[int, memoryview], None]:
-        """One of the wanted chunks, chosen by the peer: its index and bytes, not verified yet; nothing when the peer
-        has none of them. The bytes are good until the generator is closed.
+    ) -> AsyncGenerator[FetchedChunk, None]:
+        """One of the wanted chunks, chosen by the peer, not verified yet; nothing when the peer has none of them. The
+        bytes are good until the generator is closed.
 
-        caller: this peer, when it serves what it has. on_chosen hears the index as soon as the peer says it, on_bytes
-        the size of each piece. Raises PeerBusyError, ContentNotHeldError, ContentChangedError, and
-        InvalidArgumentError when the peer sends what was not asked for.
+        Comes over the bulk path when the peer offers it, else over gRPC. caller: this peer, when it serves what it has.
+        Raises PeerBusyError, ContentNotHeldError, ContentChangedError, and InvalidArgumentError when the peer sends
+        what was not asked for.
         """
+        memory = buffers.take(length_of(next(iter(wanted))))
+        receiver = _ChunkReceiver(wanted, length_of, memory, hears)
+        try:
+            # At most twice: an offer may come in place of a chunk, and what was offered may not be reachable.
+            for _ in range(3):
+                if (bulk := self._usable_bulk()) is not None:
+                    try:
+                        chunk = await self._fetch_bulk(bulk, content_id, caller, receiver)
+                        break
+                    except BulkUnreachableError:
+                        self._bulk_barred_until = asyncio.get_running_loop().time() + BULK_BAR_SECONDS
+                accepts = self._accepts_bulk and self._bulk_barred_until <= asyncio.get_running_loop().time()
+                try:
+                    chunk = await self._fetch_rpc(content_id, caller, receiver, accepts_bulk=accepts)
+                    break
+                except _BulkOfferedError as offer:
+                    self.offered_bulk(offer.port)
+            else:
+                raise PeerUnavailableError(f"{self.address} offers chunks where there are none")
+            if chunk is not None:
+                yield chunk
+        finally:
+            buffers.give_back(memory)
+
+    def offered_bulk(self, port: int) -> None:
+        """The peer serves chunks on that port too; 0: it does not. Raises InvalidArgumentError for no port."""
+        if not 0 <= port <= 65535:
+            raise InvalidArgumentError(f"{self.address} offers port {port}")
+        if not self._accepts_bulk or port == 0:
+            return
+        host = self.address.rpartition(":")[0]
+        if self._bulk is None or self._bulk.address != f"{host}:{port}":
+            self.close()
+            self._bulk = BulkPeer(Address(f"{host}:{port}"), self._down)
+
+    def close(self) -> None:
+        """Closes what is idle beside the channel."""
+        if self._bulk is not None:
+            self._bulk.close()
+            self._bulk = None
+
+    def _usable_bulk(self) -> BulkPeer | None:
+        return self._bulk if self._bulk_barred_until <= asyncio.get_running_loop().time() else None
+
+    async def _fetch_bulk(
+        self, bulk: BulkPeer, content_id: ContentId, caller: SourceAddress | None, receiver: "_ChunkReceiver"
+    ) -> FetchedChunk | None:
+        request = BulkRequest(content_id, ranges_of(receiver.wanted), caller)
+        try:
+            answer = await bulk.fetch(request, Expected(receiver.accept_answer, receiver.hears.received))
+        except PeerUnavailableError:
+            # Something between here and there may let connections through, and nothing else.
+            self._bulk_losses += 1
+            if self._bulk_losses >= MAX_BULK_LOSSES:
+                self._bulk_losses = 0
+                self._bulk_barred_until = asyncio.get_running_loop().time() + BULK_BAR_SECONDS
+            raise
+        self._bulk_losses = 0
+        if isinstance(answer, BulkRefusal):
+            raise _refused(self.address, answer)
+        return None if answer.index is None else receiver.chunk("bulk")
+
+    async def _fetch_rpc(
+        self, content_id: ContentId, caller: SourceAddress | None, receiver: "_ChunkReceiver", *, accepts_bulk: bool
+    ) -> FetchedChunk | None:
         request = pb.FetchChunksRequest(
             content_id=content_id.raw,
-            wanted=ranges_to_pb(wanted),
+            wanted=ranges_to_pb(receiver.wanted),
             max_chunks=1,
             peer_id=caller.peer_id if caller else "",
             address=caller.address if caller else "",
+            accepts_bulk=accepts_bulk,
         )
-        memory = buffers.take(length_of(next(iter(wanted))))
-        buffer: ChunkBuffer | None = None
-        full = False
         call = self._fetch(request)
         try:
             async with _translated(self.address):
                 async for item in call:
                     if isinstance(item, memoryview):
-                        full = _require(buffer).add(item)
-                        on_bytes(len(item))
+                        receiver.add(item)
+                        await self._down.take(len(item))
+                    elif item.HasField("bulk"):
+                        raise _BulkOfferedError(item.bulk.port)
                     elif item.HasField("busy"):
                         raise _busy(self.address, item.busy)
                     elif item.HasField("data"):
-                        full = _require(buffer).add(memoryview(item.data))
+                        receiver.add(memoryview(item.data))
+                        await self._down.take(len(item.data))
                     else:
-                        buffer = _begun(item.chunk, wanted, length_of, buffer, memory)
-                        on_chosen(buffer.index)
-            if buffer is not None and not full:
-                raise PeerUnavailableError(f"{self.address} stopped in the middle of a chunk")
-            if buffer is not None:
-                yield buffer.index, buffer.data
+                        receiver.begin(item.chunk.index, item.chunk.size_bytes, sources_from_pb(item.chunk.sources))
+            return receiver.chunk("grpc") if receiver.begun else None
         finally:
             call.cancel()
-            buffers.give_back(memory)
 
     async def fetch_files(
         self, content_ids: Sequence[ContentId], *, caller: SourceAddress | None
@@ -241,8 +344,11 @@ class StoreCall:
 class PeerConnections:
     """Channels to peers, one for each address, shared by all transfers of the process."""
 
-    def __init__(self, max_open: int = MAX_OPEN_CHANNELS) -> None:
+    def __init__(self, max_open: int = MAX_OPEN_CHANNELS, *, down: RateLimit | None = None, bulk: bool = True) -> None:
+        """down: the limit of chunks that come in, by either path. bulk: use bulk ports where they are offered."""
         self._max_open = max_open
+        self._down = down
+        self._bulk = bulk
         self._open: OrderedDict[Address, _Shared] = OrderedDict()
 
     @contextlib.asynccontextmanager
@@ -251,7 +357,7 @@ class PeerConnections:
         shared = self._open.get(address)
         if shared is None:
             channel = make_channel(address)
-            shared = self._open[address] = _Shared(channel, PeerClient(address, channel))
+            shared = self._open[address] = _Shared(channel, PeerClient(address, channel, self._down, bulk=self._bulk))
         self._open.move_to_end(address)
         shared.users += 1
         try:
@@ -264,13 +370,13 @@ class PeerConnections:
         surplus = len(self._open) - self._max_open
         idle = [address for address, shared in self._open.items() if shared.users == 0]
         for address in idle[: max(0, surplus)]:
-            await self._open.pop(address).channel.close()
+            await self._open.pop(address).close()
 
     async def aclose(self) -> None:
         """Closes every channel; calls under way end with PeerUnavailableError."""
         while self._open:
             _, shared = self._open.popitem()
-            await shared.channel.close()
+            await shared.close()
 
     async def __aenter__(self) -> "PeerConnections":
         return self
@@ -286,6 +392,10 @@ class _Shared:
     channel: grpc.aio.Channel
     client: PeerClient
     users: int = 0
+
+    async def close(self) -> None:
+        self.client.close()
+        await self.channel.close()
 
 
 @contextlib.asynccontextmanager
@@ -314,26 +424,76 @@ def _is_cores(error: grpc.aio.AioRpcError) -> bool:
     return not any(str(key).startswith("minga-") for key, _ in error.trailing_metadata() or ())
 
 
-def _require(buffer: ChunkBuffer | None) -> ChunkBuffer:
-    if buffer is None:
-        raise InvalidArgumentError("data came before any chunk was announced")
-    return buffer
+class _ChunkReceiver:
+    """A chunk that is coming, by either path: nothing but one of those wanted, and never more than it."""
+
+    def __init__(
+        self, wanted: ChunkSet, length_of: Callable[[int], int], memory: bytearray, hears: ChunkListener
+    ) -> None:
+        self.wanted = wanted
+        self.hears = hears
+        self._length_of = length_of
+        self._memory = memory
+        self._buffer: ChunkBuffer | None = None
+        self._full = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether the peer has chosen."""
+        return self._buffer is not None
+
+    def accept_answer(self, answer: BulkAnswer) -> memoryview:
+        """The buffer for the chunk that a bulk answer announces."""
+        if answer.index is None:
+            raise InvalidArgumentError("no chunk was announced")
+        self.begin(answer.index, answer.size_bytes, answer.sources)
+        self._full = True
+        return self._require().data
+
+    def begin(self, index: int, size_bytes: int, sources: tuple[SourceAddress, ...]) -> None:
+        """The peer announces a chunk. Raises InvalidArgumentError when it was not asked for."""
+        if self._buffer is not None:
+            raise InvalidArgumentError("more chunks came than were asked for")
+        if index not in self.wanted or size_bytes != self._length_of(index):
+            raise InvalidArgumentError(f"chunk {index} of {size_bytes} bytes was not asked for")
+        # The candidates may differ in size: the last chunk is shorter.
+        fits = len(self._memory) >= size_bytes
+        self._buffer = ChunkBuffer(index, size_bytes, self._memory if fits else None)
+        if sources:
+            self.hears.named(sources)
+        self.hears.chosen(index)
+
+    def add(self, piece: memoryview) -> None:
+        """The next piece. Raises InvalidArgumentError when it does not belong to the chunk."""
+        self._full = self._require().add(piece)
+        self.hears.received(len(piece))
+
+    def chunk(self, path: str) -> FetchedChunk:
+        """What came. Raises PeerUnavailableError when it is not whole."""
+        buffer = self._require()
+        if not self._full:
+            raise PeerUnavailableError("the peer stopped in the middle of a chunk")
+        return FetchedChunk(buffer.index, buffer.data, path)
+
+    def _require(self) -> ChunkBuffer:
+        if self._buffer is None:
+            raise InvalidArgumentError("data came before any chunk was announced")
+        return self._buffer
 
 
-def _begun(
-    header: pb.ChunkHeader,
-    wanted: ChunkSet,
-    length_of: Callable[[int], int],
-    before: ChunkBuffer | None,
-    memory: bytearray,
-) -> ChunkBuffer:
-    if before is not None:
-        raise InvalidArgumentError("more chunks came than were asked for")
-    if header.index not in wanted or header.size_bytes != length_of(header.index):
-        raise InvalidArgumentError(f"chunk {header.index} of {header.size_bytes} bytes was not asked for")
-    # The candidates may differ in size: the last chunk is shorter.
-    fits = len(memory) >= header.size_bytes
-    return ChunkBuffer(header.index, header.size_bytes, memory if fits else None)
+class _BulkOfferedError(Exception):
+    """The peer has a bulk port."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.port = port
+
+
+def _refused(address: Address, refusal: BulkRefusal) -> MingaError:
+    """The error that a refusal is for whoever asked."""
+    if isinstance(refusal.error, BusyError):
+        return PeerBusyError(f"{address} is busy", retry_after=refusal.error.retry_after, sources=refusal.sources)
+    return refusal.error
 
 
 def _asked_for(message: pb.FetchFilesResponse, left: set[int]) -> list[tuple[int, bytes]]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from minga_core.chunks import ChunkSet
 from minga_core.clock import Clock, SystemClock
+from minga_core.errors import AlreadyRunningError
 from minga_core.ids import new_generation, parse_address
 from minga_peer.chunkstore.store import ChunkStore
 from minga_peer.chunkstore.table import LocalTable
@@ -26,11 +29,15 @@ from minga_peer.daemon.downloads import Downloads, SmallStoreDestination, StoreD
 from minga_peer.daemon.identity import Identity, address_for_others
 from minga_peer.daemon.socket_file import claim_socket, restrict
 from minga_peer.settings import PeerSettings
+from minga_peer.swarm.uploads import UploadConfig, UploadQueue
+from minga_peer.transfer.bulk_server import BulkServer
+from minga_peer.transfer.chunk_serving import ChunkServing
 from minga_peer.transfer.download import Downloader
 from minga_peer.transfer.limits import Limits
 from minga_peer.transfer.locating import Directory
+from minga_peer.transfer.receiving import UploadReceiver
 from minga_peer.transfer.service import PeerService, add_peer_service
-from minga_peer.transfer.serving import UploadSlots
+from minga_peer.transfer.serving import RecentTakers, UploadSlots, UploadTurns
 from minga_peer.transfer.small_files import SmallDownloads
 from minga_peer.transfer.small_serving import SmallFileService, add_small_file_service
 from minga_peer.version import VERSION
@@ -40,6 +47,7 @@ from minga_runtime.metrics import RpcMetrics, build_info, start_metrics_server
 from minga_runtime.process import run_process, write_port_file
 from minga_runtime.server import GrpcServer
 from minga_runtime.settings import effective_settings
+from minga_runtime.sockets import listen_tcp
 from minga_runtime.tasks import TaskOwner
 
 log = logging.getLogger(__name__)
@@ -108,13 +116,17 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         identity = Identity(settings, new_generation(clock.wall()), store, VERSION)
         slots = UploadSlots(settings.upload_slots)
         limits = Limits.of(settings.limit_up, settings.limit_down, clock)
+        uploads = UploadConfig(max_requests=settings.upload_slots)
+        turns = UploadTurns(UploadQueue(uploads), lambda content_id: _bits(store.held(content_id)), clock)
+        stack.callback(turns.close)
+        serving = ChunkServing(store, turns, RecentTakers(), metrics, limits.up)
 
-        connections = await stack.enter_async_context(PeerConnections())
+        connections = await stack.enter_async_context(PeerConnections(down=limits.down, bulk=settings.uses_bulk))
         locator = await stack.enter_async_context(LocatorClient(settings.locator, patience=LOCATOR_PATIENCE))
         registry = RegistryClient(parse_address(settings.registry))
         stack.push_async_callback(registry.aclose)
         announcer = Announcer(
-            registry, table, identity.info, lambda: slots.active_count, clock, asked_ttl=settings.lease_ttl
+            registry, table, identity.info, lambda: turns.active_count, clock, asked_ttl=settings.lease_ttl
         )
         daemon = Daemon(identity, store, announcer, asyncio.get_running_loop().create_future())
 
@@ -139,14 +151,21 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         downloads = Downloads(downloader, directory, clock, metrics, small)
         stack.push_async_callback(downloads.aclose)
 
+        bulk_port = await _serve_bulk(stack, settings, serving, uploads.max_turns)
         server = GrpcServer(RpcMetrics(metrics_registry, "peer"))
-        add_peer_service(
-            PeerService(store, announcer=announcer, replicator=downloads, metrics=metrics, slots=slots), server.server
+        service = PeerService(
+            store,
+            announcer=announcer,
+            replicator=downloads,
+            receiver=UploadReceiver(store, metrics, down=limits.down),
+            serving=serving,
+            bulk_port=bulk_port,
         )
+        add_peer_service(service, server.server)
         add_small_file_service(SmallFileService(store.small, slots=slots, metrics=metrics, up=limits.up), server.server)
         control = GrpcServer(RpcMetrics(CollectorRegistry(), "peer"))
         traffic = TrafficCounts(
-            lambda: metrics.sent_payload_bytes, lambda: metrics.received_payload_bytes, lambda: slots.active_count
+            lambda: metrics.sent_payload_bytes, lambda: metrics.received_payload_bytes, lambda: turns.active_count
         )
         facts = DaemonFacts(
             settings.registry,
@@ -159,7 +178,7 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         add_ControlServiceServicer_to_server(
             ControlService(store, table, announcer, downloads, identity.info, traffic, facts, clock), control.server
         )
-        metrics_registry.register(_state(store, announcer, downloads, slots))
+        metrics_registry.register(_state(store, announcer, downloads, turns))
 
         await _serve(stack, settings, identity, server, control)
         if settings.metrics_listen is not None:
@@ -188,6 +207,32 @@ async def _open_store(settings: PeerSettings, clock: Clock, metrics: PeerMetrics
     )
 
 
+async def _serve_bulk(stack: AsyncExitStack, settings: PeerSettings, serving: ChunkServing, threads: int) -> int:
+    """Starts the bulk port; 0 when it is off."""
+    if not settings.uses_bulk:
+        return 0
+    bulk = BulkServer(serving, threads)
+    stack.push_async_callback(bulk.aclose)
+    return bulk.start(await asyncio.to_thread(_bulk_listener, settings))
+
+
+def _bulk_listener(settings: PeerSettings) -> socket.socket:
+    """The socket of the bulk port: as set, or one above the peer's own, or any free one when that is taken."""
+    if settings.bulk != "auto":
+        return listen_tcp(settings.bulk)
+    host, colon, port = settings.listen.rpartition(":")
+    if 0 < int(port) < 65535:
+        try:
+            return listen_tcp(f"{host}{colon}{int(port) + 1}")
+        except AlreadyRunningError as error:
+            log_event(log, logging.WARNING, "bulk_port_taken", error=error)
+    return listen_tcp(f"{host}{colon}0")
+
+
+def _bits(chunks: ChunkSet | None) -> int:
+    return 0 if chunks is None else chunks.bits
+
+
 async def _serve(
     stack: AsyncExitStack, settings: PeerSettings, identity: Identity, server: GrpcServer, control: GrpcServer
 ) -> None:
@@ -201,14 +246,15 @@ async def _serve(
     await asyncio.to_thread(restrict, settings.control)
 
 
-def _state(store: ChunkStore, announcer: Announcer, downloads: Downloads, slots: UploadSlots) -> StateCollector:
+def _state(store: ChunkStore, announcer: Announcer, downloads: Downloads, turns: UploadTurns) -> StateCollector:
     return StateCollector(
         {
             "minga_peer_shared_files": ("Files shared whole.", lambda: store.status().file_count),
             "minga_peer_shared_bytes": ("Bytes of the files shared whole.", lambda: store.status().shared_bytes),
             "minga_peer_free_bytes": ("Bytes that may still be stored.", lambda: store.status().free_bytes),
             "minga_peer_pending_hashes": ("Files found but not hashed yet.", lambda: store.status().pending_hash_count),
-            "minga_peer_active_uploads": ("Chunk streams being served.", lambda: slots.active_count),
+            "minga_peer_active_uploads": ("Chunks being sent.", lambda: turns.active_count),
+            "minga_peer_waiting_uploads": ("Chunk requests that wait for their turn.", lambda: turns.waiting_count),
             "minga_peer_active_downloads": ("Downloads under way.", lambda: len(downloads.jobs)),
             "minga_peer_registered": ("1 while the lease lives, else 0.", lambda: float(announcer.registered)),
         }

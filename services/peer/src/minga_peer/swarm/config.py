@@ -7,13 +7,16 @@ from dataclasses import dataclass
 class SwarmConfig:
     """How one download behaves. Durations in seconds, sizes in bytes."""
 
-    max_sources: int = 16
+    max_sources: int = 24
     """Sources asked at once; more are kept in reserve. (design: up to 10. Simulated, 16 downloaders of 256 chunks over
     equal links: the last ends after 1.70 × the lower bound with 10, 1.31 × with 16.)"""
     min_outstanding: int = 2
     """Requests in flight to a source whose rate is not known yet: one travels while one is served."""
     max_outstanding: int = 4
     """Requests in flight to the fastest source. (design: 2 to 4, about 1 s of its rate)"""
+    prompt_seconds: float = 0.05
+    min_total: int = 4
+    total_seconds: float = 2.0
     outstanding_seconds: float = 1.0
     """How much of a source's measured rate is asked for ahead."""
     max_outstanding_bytes: int = 64 * 1024 * 1024
@@ -24,13 +27,17 @@ class SwarmConfig:
     """So many chunks are taken by lot before rarest-first begins, so that there is soon something to give."""
     min_deadline_seconds: float = 1.0
     """No chunk is overdue before. (design: max(1 s, 3 × expected))"""
-    deadline_factor: float = 3.0
+    deadline_factor: float = 6.0
     """A chunk is overdue after so many times its expected duration."""
-    unknown_rate_deadline_seconds: float = 3.0
+    unknown_rate_deadline_seconds: float = 6.0
     """A chunk from a source of unknown rate is overdue after this."""
-    second_request_factor: float = 4.0
+    second_request_factor: float = 20.0
     """A source with nothing else to do takes over a chunk when it is so many times faster than who is sending it.
     (Simulated as above: with 2, uplinks are busy with second copies, and the ratio is 1.52 instead of 1.31.)"""
+    end_chunks: int = 4
+    """With so few chunks missing, second requests are made sooner."""
+    end_second_request_factor: float = 2.0
+    """As second_request_factor, then."""
     stall_seconds: float = 10.0
     """A source with requests and no byte for so long is dropped."""
     stall_bar_seconds: float = 30.0

@@ -9,7 +9,6 @@ from minga_core.ids import PeerId
 class Request:
     """One call for one chunk."""
 
-    request_id: int
     source: PeerId
     candidates: int
     """Bitmap of the chunks that the source may choose among; one bit once it has chosen."""
@@ -17,14 +16,22 @@ class Request:
     """Size of the largest candidate."""
     started: float
     deadline: float
+    request_id: int = 0
     received_bytes: int = 0
     hedge: bool = False
     """A second request for a chunk that another source is to send."""
+    open: bool = False
+    """It claims nothing until its source has chosen."""
 
     @property
     def chosen(self) -> bool:
         """Whether it is known which chunk comes."""
         return self.candidates & (self.candidates - 1) == 0
+
+    @property
+    def claims(self) -> int:
+        """Bitmap of the chunks that nobody else should be asked for meanwhile."""
+        return 0 if self.open else self.candidates
 
     def expected_end(self, now: float) -> float:
         """When it will be done if it goes on as so far; infinite while nothing came."""
@@ -46,15 +53,13 @@ class RequestTable:
         self.late_events = 0
         """Events about requests that had ended: races of cancellation."""
 
-    def add(
-        self, source: PeerId, candidates: int, size_bytes: int, now: float, deadline: float, *, hedge: bool = False
-    ) -> Request:
-        """A new request."""
-        request = Request(self._next_id, source, candidates, size_bytes, now, deadline, hedge=hedge)
+    def add(self, request: Request) -> Request:
+        """Takes a new request in and gives it its id."""
+        request.request_id = self._next_id
         self._next_id += 1
         self._requests[request.request_id] = request
-        self.claimed |= candidates
-        self.outstanding_bytes += size_bytes
+        self.claimed |= request.claims
+        self.outstanding_bytes += request.size_bytes
         return request
 
     def get(self, request_id: int) -> Request | None:
@@ -66,8 +71,9 @@ class RequestTable:
 
     def narrow(self, request: Request, index: int) -> None:
         """The source has chosen: the other candidates are free again."""
-        released = request.candidates & ~(1 << index)
-        request.candidates = 1 << index
+        released = request.claims & ~(1 << index)
+        request.candidates, request.open = 1 << index, False
+        self.claimed |= request.candidates
         self._release(released)
 
     def end(self, request_id: int) -> Request | None:
@@ -75,12 +81,12 @@ class RequestTable:
         request = self._requests.pop(request_id, None)
         if request is not None:
             self.outstanding_bytes -= request.size_bytes
-            self._release(request.candidates)
+            self._release(request.claims)
         return request
 
     def _release(self, bits: int) -> None:
         for other in self._requests.values():
-            bits &= ~other.candidates
+            bits &= ~other.claims
         self.claimed &= ~bits
 
     def of_chunk(self, index: int) -> list[Request]:

@@ -8,8 +8,9 @@ free slot has is asked for; bytes in flight keep to the bound.
 import math
 import random
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from minga_core.chunks import ChunkSet, Geometry
@@ -62,6 +63,8 @@ class Scheduler:
         self._connected: dict[PeerId, Source] = {}
         self._requests = RequestTable()
         self._rarity = array("I", bytes(4 * self._count))
+        self._spread = 0
+        """Bitmap of the chunks that some partial source has."""
         self._chunk_policy = chunk_policy(self._config.chunk_policy, self._config.random_first_chunks)
         self._source_policy = source_policy(self._config.source_policy)
         self._out: list[ev.Instruction] = []
@@ -167,9 +170,11 @@ class Scheduler:
         if not request.candidates >> event.index & 1:
             self._bar_for_good(request.source)
             return
+        self._sources[request.source].wait_seconds = now - request.started
+        taken = (self._held | (self._requests.claimed if request.open else 0)) >> event.index & 1
         self._requests.narrow(request, event.index)
         self._sources[request.source].last_progress = now
-        if self._held >> event.index & 1:
+        if taken:
             self._cancel(request)
 
     def _bytes_received(self, event: ev.BytesReceived, now: float) -> None:
@@ -237,6 +242,9 @@ class Scheduler:
             self._rarity[index] += 1
         for index in _members(source.bits & ~bits):
             self._rarity[index] -= 1
+            if not self._rarity[index]:
+                self._spread &= ~(1 << index)
+        self._spread |= bits
         source.bits = bits
 
     def _lose(self, source: Source, now: float, why: str) -> None:
@@ -326,25 +334,60 @@ class Scheduler:
     def _has_slot(self, source: Source, now: float) -> bool:
         if not source.usable(now) or len(source.outstanding) >= self._window(source):
             return False
+        if len(self._requests) >= self._total_window():
+            return False
         in_flight = self._requests.outstanding_bytes
         return in_flight == 0 or in_flight + self._chunk_bytes <= self._config.max_outstanding_bytes
 
+    def _total_window(self) -> int:
+        """How many requests there may be in all: about a second of the measured rate, whoever it comes from."""
+        rate = sum(source.rate.value for source in self._connected.values() if source.outstanding)
+        return max(self._config.min_total, math.ceil(rate * self._config.total_seconds / self._chunk_bytes))
+
     def _window(self, source: Source) -> int:
-        """How many requests a source may have: about a second of its rate."""
-        wanted = math.ceil(source.rate.value * self._config.outstanding_seconds / self._chunk_bytes)
-        return max(self._config.min_outstanding, min(wanted, self._config.max_outstanding))
+        """How many requests a source may have. One, where requests wait for their turn: others claim no chunks then."""
+        if source.wait_seconds > self._config.prompt_seconds:
+            return 1
+        return max(1, self._config.max_outstanding // len(self._connected))
 
     def _request_fresh(self, source: Source, now: float) -> bool:
         """Asks for chunks that nobody is to send; false when the source has none of those."""
-        available = source.bits & self._all & ~self._held & ~self._requests.claimed
+        if unseen := self._unseen(source):
+            self._ask(source, unseen, now, open_=True)
+            return True
+        available = self._unclaimed(source)
         if not available:
             return False
         slots = max(1, sum(self._window(other) for other in self._connected.values()))
         share = available.bit_count() // slots
         count = max(1, min(share, self._config.max_candidates))
         picked = self._chunk_policy.pick(available, count, self._rarity, self._held_count, self._rng)
-        self._ask(source, picked, now, hedge=False)
+        self._ask(source, _bits_of(picked), now)
         return True
+
+    def _unseen(self, source: Source) -> int:
+        """Chunks that no partial source has, for a complete source to choose among; 0 when enough requests do so.
+
+        The source gives each downloader another one, so nothing is claimed: whatever of them turns up at a partial
+        source meanwhile can be asked for there.
+        """
+        if not source.complete:
+            return 0
+        unseen = source.bits & ~self._held & ~self._requests.claimed & ~self._spread & self._part_of(source)
+        asking = sum(request.open and bool(request.candidates & unseen) for request in self._requests.all())
+        return unseen if unseen.bit_count() > asking else 0
+
+    def _unclaimed(self, source: Source) -> int:
+        """Chunks that the source has and nobody is to send; not those that complete sources choose among."""
+        taken = self._held | self._requests.claimed
+        for request in self._requests.all():
+            taken |= request.candidates & ~self._spread if request.open else 0
+        return source.bits & ~taken
+
+    def _part_of(self, source: Source) -> int:
+        """The chunks that this one of the complete sources is asked for while no partial source has them."""
+        complete = [other.peer_id for other in self._connected.values() if other.complete]
+        return every_nth(self._count, len(complete), complete.index(source.peer_id))
 
     def _request_second(self, source: Source, request: Request, now: float) -> bool:
         """Asks for one of the chunks that a late request may bring; false when the source has none of them."""
@@ -352,7 +395,7 @@ class Scheduler:
         if index is None:
             return False
         self._hedges += 1
-        self._ask(source, [index], now, hedge=True)
+        self._ask(source, 1 << index, now, hedge=True)
         return True
 
     def _is_late(self, request: Request, source: Source, now: float) -> bool:
@@ -364,7 +407,9 @@ class Scheduler:
         if source.rate.value <= 0 or not request.chosen:
             return False
         own_seconds = (len(source.outstanding) + 1) * request.size_bytes / source.rate.value
-        return own_seconds * self._config.second_request_factor < self._expected_end(request, now) - now
+        at_the_end = self._count - self._held_count <= self._config.end_chunks
+        factor = self._config.end_second_request_factor if at_the_end else self._config.second_request_factor
+        return own_seconds * factor < self._expected_end(request, now) - now
 
     def _expected_end(self, request: Request, now: float) -> float:
         """When a request will be done: by how it goes or, while nothing came, by its source's rate."""
@@ -376,16 +421,18 @@ class Scheduler:
         # It waits for its turn behind the source's other requests.
         return now + len(source.outstanding) * request.size_bytes / source.rate.value
 
-    def _ask(self, source: Source, indexes: list[int], now: float, *, hedge: bool) -> None:
-        bits = sum(1 << index for index in indexes)
-        size_bytes = max(self._geometry.length(index) for index in indexes)
+    def _ask(self, source: Source, candidates: int, now: float, *, hedge: bool = False, open_: bool = False) -> None:
+        first = (candidates & -candidates).bit_length() - 1
+        size_bytes = self._geometry.length(first)
         deadline = now + self._deadline_seconds(source, size_bytes)
-        request = self._requests.add(source.peer_id, bits, size_bytes, now, deadline, hedge=hedge)
+        request = self._requests.add(
+            Request(source.peer_id, candidates, size_bytes, now, deadline, hedge=hedge, open=open_)
+        )
         if not source.outstanding:
             source.last_progress = now
             source.rate.begin(now)
         source.outstanding.add(request.request_id)
-        self._out.append(ev.RequestChunk(request.request_id, source.peer_id, tuple(sorted(indexes))))
+        self._out.append(ev.RequestChunk(request.request_id, source.peer_id, tuple(_members(candidates))))
 
     def _deadline_seconds(self, source: Source, size_bytes: int) -> float:
         if source.rate.value <= 0:
@@ -466,11 +513,24 @@ class Scheduler:
             assert source.connected, "requests go to connected sources"  # noqa: S101
             assert request.request_id in source.outstanding, "a source knows its requests"  # noqa: S101
             assert not request.chosen or not request.candidates & self._held, "a held chunk is in flight"  # noqa: S101
-            assert request.hedge or not request.candidates & claimed, "two sources are asked for one chunk"  # noqa: S101
-            claimed |= 0 if request.hedge else request.candidates
+            assert request.hedge or not request.claims & claimed, "two sources are asked for one chunk"  # noqa: S101
+            claimed |= 0 if request.hedge else request.claims
         for source in self._connected.values():
-            fresh = source.bits & self._all & ~self._held & ~self._requests.claimed
+            fresh = self._unseen(source) or self._unclaimed(source)
             assert not (fresh and self._has_slot(source, now)), "a free slot has nothing to do"  # noqa: S101
+
+
+@cache
+def every_nth(count: int, step: int, first: int) -> int:
+    """Bitmap of the chunks first, first + step, … of `count`."""
+    return sum(1 << index for index in range(first, count, step))
+
+
+def _bits_of(indexes: Iterable[int]) -> int:
+    bits = 0
+    for index in indexes:
+        bits |= 1 << index
+    return bits
 
 
 def _members(bits: int) -> list[int]:

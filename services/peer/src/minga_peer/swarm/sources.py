@@ -70,6 +70,8 @@ class Source:
     """It said that it has no slot before then."""
     losses: int = 0
     """Lost connections in a row."""
+    wait_seconds: float = math.inf
+    """How long the last request waited there before its chunk began; infinite before the first."""
     received_bytes: int = 0
     """Payload of chunks that arrived whole."""
 

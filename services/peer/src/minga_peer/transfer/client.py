@@ -40,9 +40,9 @@ class TransferClient:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._pool = DiskPool(CLIENT_THREADS)
-        self._connections = PeerConnections()
-        self._directory = Directory(locator)
         self._limits = Limits.of(settings.limit_up, settings.limit_down, self._clock)
+        self._connections = PeerConnections(down=self._limits.down, bulk=settings.uses_bulk)
+        self._directory = Directory(locator)
         self._uploader = Uploader(locator, self._connections, self._clock, self._limits.up)
 
     async def __aenter__(self) -> "TransferClient":

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import grpc
 
 from minga_core.chunks import ChunkSet
-from minga_core.errors import BusyError, ContentNotHeldError, InvalidArgumentError
+from minga_core.errors import BusyError, InvalidArgumentError
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name
 from minga_core.records import FileRow
 from minga_peer.chunkstore.ports import ContentStore
-from minga_peer.clients.codec import MAX_PIECE_BYTES, data_deserializer, data_serializer, pieces
+from minga_peer.clients.codec import MAX_PIECE_BYTES, PIECE_BYTES, data_deserializer, data_serializer, pieces
 from minga_peer.clients.wire import (
     DATA_FIELD_OF_FETCH,
     DATA_FIELD_OF_STORE,
@@ -21,15 +21,14 @@ from minga_peer.clients.wire import (
     PEER_SERVICE,
     SourceAddress,
     nanos_of,
-    ranges_from_pb,
     ranges_to_pb,
     source_from_caller,
     sources_from_pb,
     sources_to_pb,
 )
+from minga_peer.transfer.chunk_serving import ChunkServing, Sending
 from minga_peer.transfer.progress import Progress
 from minga_peer.transfer.receiving import UploadReceiver
-from minga_peer.transfer.serving import RecentTakers, ServedCounts, UploadSlots
 from minga_protos.peer.v1 import peer_pb2 as pb
 
 MAX_CHUNKS_A_CALL = 64
@@ -57,22 +56,6 @@ class Replicator(Protocol):
         ...
 
 
-class ServiceMetrics(Protocol):
-    """What the service counts."""
-
-    def sent(self, payload_bytes: int) -> None:
-        """A chunk went out whole."""
-        ...
-
-    def stored(self, payload_bytes: int) -> None:
-        """A chunk of an upload came in and was verified."""
-        ...
-
-    def busy(self) -> None:
-        """A caller was turned away."""
-        ...
-
-
 class PeerService:
     """Implements `minga.peer.v1.PeerService` over a ContentStore."""
 
@@ -82,19 +65,18 @@ class PeerService:
         *,
         announcer: Announcer,
         replicator: Replicator,
-        metrics: ServiceMetrics,
-        slots: UploadSlots,
+        receiver: UploadReceiver,
+        serving: ChunkServing,
+        bulk_port: int = 0,
         announce_timeout: timedelta = timedelta(seconds=10),
     ) -> None:
         self._store = store
         self._announcer = announcer
         self._replicator = replicator
-        self._metrics = metrics
         self._announce_timeout = announce_timeout
-        self._receiver = UploadReceiver(store, metrics)
-        self._served = ServedCounts()
-        self._takers = RecentTakers()
-        self._slots = slots
+        self._receiver = receiver
+        self._serving = serving
+        self._bulk_port = bulk_port
 
     async def get_manifest(
         self, request: pb.GetManifestRequest, context: Any
@@ -102,7 +84,8 @@ class PeerService:
         """See the contract."""
         encoded = (await self._store.manifest(ContentId(request.content_id))).encode()
         for start in range(0, len(encoded), MAX_PIECE_BYTES):
-            yield pb.GetManifestResponse(part=encoded[start : start + MAX_PIECE_BYTES])
+            port = self._bulk_port if start == 0 else 0
+            yield pb.GetManifestResponse(part=encoded[start : start + MAX_PIECE_BYTES], bulk_port=port)
 
     async def fetch_chunks(
         self, request: pb.FetchChunksRequest, context: Any
@@ -112,47 +95,41 @@ class PeerService:
         caller = source_from_caller(request)
         if not 0 <= request.max_chunks <= MAX_CHUNKS_A_CALL:
             raise InvalidArgumentError(f"max_chunks is 0 to {MAX_CHUNKS_A_CALL}, not {request.max_chunks}")
-        wanted = self._wanted(content_id, request)
+        if not 0 < len(request.wanted) <= MAX_RANGES:
+            raise InvalidArgumentError(f"wanted has 1 to {MAX_RANGES} ranges, not {len(request.wanted)}")
+        wanted = self._serving.wanted(content_id, [(each.start_index, each.end_index) for each in request.wanted])
+        if request.accepts_bulk and self._bulk_port:
+            yield pb.FetchChunksResponse(bulk=pb.BulkOffer(port=self._bulk_port))
+            return
+        geometry = (await self._store.manifest(content_id)).geometry
+        taker = str(caller.peer_id) if caller is not None else context.peer()
         try:
-            with self._slots.taken():
-                for _ in range(max(1, request.max_chunks)):
-                    sendable = wanted & (self._store.held(content_id) or ChunkSet(wanted.count))
-                    if not sendable:
+            for _ in range(max(1, request.max_chunks)):
+                sendable = wanted & (self._store.held(content_id) or ChunkSet(wanted.count))
+                if not sendable:
+                    return
+                async with self._serving.sending(content_id, sendable, caller, taker, geometry) as sending:
+                    if sending.index is None:
                         return
-                    index = self._served.choose(content_id, sendable)
-                    wanted.discard(index)
-                    if caller is not None:
-                        self._takers.note(content_id, caller)
-                    async for item in self._send(content_id, index):
-                        yield item
+                    wanted.discard(sending.index)
+                    async with aclosing(self._send(content_id, sending)) as items:
+                        async for item in items:
+                            yield item
         except BusyError as error:
-            self._metrics.busy()
-            others = sources_to_pb(self._takers.others(content_id, caller))
+            others = sources_to_pb(self._serving.others(content_id, caller))
             millis = int(error.retry_after / timedelta(milliseconds=1))
             yield pb.FetchChunksResponse(busy=pb.Busy(retry_after_millis=millis, sources=others))
 
-    def _wanted(self, content_id: ContentId, request: pb.FetchChunksRequest) -> ChunkSet:
-        held = self._store.held(content_id)
-        if held is None:
-            raise ContentNotHeldError(f"{content_id.short} is not held here")
-        if not 0 < len(request.wanted) <= MAX_RANGES:
-            raise InvalidArgumentError(f"wanted has 1 to {MAX_RANGES} ranges, not {len(request.wanted)}")
-        return ranges_from_pb(held.count, request.wanted)
-
     async def _send(
-        self, content_id: ContentId, index: int
+        self, content_id: ContentId, sending: Sending
     ) -> AsyncGenerator[pb.FetchChunksResponse | memoryview, None]:
-        sent = False
-        try:
-            data = await self._store.read_chunk(content_id, index)
-            yield pb.FetchChunksResponse(chunk=pb.ChunkHeader(index=index, size_bytes=len(data)))
-            for piece in pieces(data):
-                yield piece
-            sent = True
-            self._metrics.sent(len(data))
-        finally:
-            if not sent:
-                self._served.take_back(content_id, index)
+        data = await self._store.read_chunk(content_id, sending.turn.index)
+        header = pb.ChunkHeader(index=sending.turn.index, size_bytes=len(data), sources=sources_to_pb(sending.others))
+        yield pb.FetchChunksResponse(chunk=header)
+        for piece in pieces(data, self._serving.up.piece_bytes(PIECE_BYTES)):
+            await self._serving.up.take(len(piece))
+            yield piece
+        self._serving.sent(sending, len(data))
 
     async def watch_chunks(
         self, request: pb.WatchChunksRequest, context: Any

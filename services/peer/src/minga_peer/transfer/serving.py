@@ -1,49 +1,95 @@
-"""What a serving peer keeps in mind: slots, and which chunks it has sent how often."""
+"""What a serving peer keeps in mind: whose turn it is, slots, and who has taken what lately."""
 
-import random
-from collections import Counter, OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from itertools import islice
 
-from minga_core.chunks import ChunkSet
+from minga_core.clock import Clock
 from minga_core.errors import BusyError
 from minga_core.ids import ContentId, PeerId
 from minga_peer.clients.wire import MAX_SOURCES, SourceAddress
+from minga_peer.swarm.uploads import HeldBits, UploadQueue, UploadRequest
 
 MAX_REMEMBERED_CONTENTS = 1024
-"""Contents whose served counts are kept; the least recently served is forgotten first."""
+"""Contents whose takers are kept; the least recently served is forgotten first."""
+RETRY_AFTER = timedelta(milliseconds=200)
 
 
-MAX_CONSIDERED = 4096
-"""Chunks looked at for one choice; a caller that wants more chooses among its first ones. Bounds the work of a call."""
+@dataclass(slots=True)
+class Turn:
+    """One chunk to send now."""
+
+    index: int
+    """Which; -1 when nothing that was wanted is held."""
+    sent_bytes: int = 0
+    """To be set once all of it went out; a turn that ends without counts as not sent."""
 
 
-class ServedCounts:
-    """How often each chunk was sent, so that a seed sends every chunk once before it sends one twice."""
+class UploadTurns:
+    """Chunk requests of all takers and both ways of serving, one queue: see `swarm.uploads`."""
 
-    def __init__(self, rng: random.Random | None = None) -> None:
-        self._rng = rng or random.Random()  # noqa: S311 - ties, not secrets
-        self._contents: OrderedDict[ContentId, Counter[int]] = OrderedDict()
+    def __init__(self, queue: UploadQueue, held: HeldBits, clock: Clock) -> None:
+        self._queue = queue
+        self._held = held
+        self._clock = clock
+        self._waiting: dict[int, asyncio.Future[UploadRequest]] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
-    def choose(self, content_id: ContentId, wanted: ChunkSet) -> int:
-        """The wanted chunk that was sent least often, ties by lot; it counts as sent at once. wanted: not empty."""
-        counts = self._contents.setdefault(content_id, Counter())
-        self._contents.move_to_end(content_id)
-        if len(self._contents) > MAX_REMEMBERED_CONTENTS:
-            self._contents.popitem(last=False)
-        candidates = list(islice(wanted, MAX_CONSIDERED))
-        least = min(counts[index] for index in candidates)
-        index = self._rng.choice([index for index in candidates if counts[index] == least])
-        counts[index] += 1
-        return index
+    @property
+    def active_count(self) -> int:
+        """Chunks being sent."""
+        return self._queue.served_count
 
-    def take_back(self, content_id: ContentId, index: int) -> None:
-        """A chunk that was chosen was not sent after all."""
-        counts = self._contents.get(content_id)
-        if counts is not None and counts[index] > 0:
-            counts[index] -= 1
+    @property
+    def waiting_count(self) -> int:
+        """Requests that wait for their turn."""
+        return self._queue.waiting_count
+
+    @asynccontextmanager
+    async def turn(
+        self, content_id: ContentId, candidates: int, taker: str, size_bytes: int
+    ) -> AsyncGenerator[Turn, None]:
+        """Waits for its turn, which lasts to the end of the block. size_bytes: of the largest chunk wanted.
+
+        Raises BusyError at once when too many wait already.
+        """
+        request_id = self._queue.ask(content_id, candidates, taker, size_bytes, self._clock.monotonic())
+        if request_id is None:
+            raise BusyError("too many requests wait here", retry_after=RETRY_AFTER)
+        turn = Turn(-1)
+        granted = self._waiting[request_id] = asyncio.get_running_loop().create_future()
+        try:
+            self._give_turns()
+            turn.index = (await granted).index
+            yield turn
+        finally:
+            self._waiting.pop(request_id, None)
+            self._queue.ended(request_id, self._clock.monotonic(), sent_bytes=turn.sent_bytes)
+            self._give_turns()
+
+    def _give_turns(self) -> None:
+        now = self._clock.monotonic()
+        while (request := self._queue.next(self._held, now)) is not None:
+            granted = self._waiting.pop(request.request_id, None)
+            if granted is None or granted.done():
+                self._queue.ended(request.request_id, now, sent_bytes=0)
+            else:
+                granted.set_result(request)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._queue.wakeup_at is not None:
+            delay = max(0.0, self._queue.wakeup_at - now)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._give_turns)
+
+    def close(self) -> None:
+        """Lets go of the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class UploadSlots:

@@ -8,7 +8,7 @@ is never entered twice.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 from minga_core.chunks import ChunkSet
@@ -26,11 +26,13 @@ from minga_core.errors import (
 from minga_core.ids import PeerId
 from minga_peer.chunkstore.ports import PartFile
 from minga_peer.clients.codec import BufferPool
-from minga_peer.clients.peer import PeerBusyError, PeerConnections
+from minga_peer.clients.peer import FetchedChunk, PeerBusyError, PeerConnections
 from minga_peer.clients.wire import SourceAddress
 from minga_peer.swarm import events as ev
 from minga_peer.swarm.config import SwarmConfig
 from minga_peer.swarm.scheduler import Scheduler
+from minga_peer.transfer.explaining import TransferRecord
+from minga_peer.transfer.explanation import TransferPath
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class SwarmDownload:
         config: SwarmConfig | None = None,
         on_received: Callable[[PeerId, int], None] | None = None,
         on_corrupt: Callable[[PeerId], None] | None = None,
+        record: TransferRecord | None = None,
     ) -> None:
         self._part = part
         self._content_id = part.manifest.content_id
@@ -66,6 +69,7 @@ class SwarmDownload:
         self._caller = caller
         self._on_received = on_received
         self._on_corrupt = on_corrupt
+        self._record = record or TransferRecord(clock)
         self._scheduler = Scheduler(self._geometry, part.held, config or SwarmConfig())
         self._addresses: dict[PeerId, SourceAddress] = {}
         self._buffers = BufferPool()
@@ -101,7 +105,7 @@ class SwarmDownload:
         try:
             # Sources first: with enough of them the directory need not be asked again at once.
             self.add_sources(sources)
-            self._feed(ev.Tick())
+            self.feed(ev.Tick())
             await self._done
         finally:
             await self._stop()
@@ -112,15 +116,22 @@ class SwarmDownload:
             if self._caller is not None and source.peer_id == self._caller.peer_id:
                 continue
             self._addresses[source.peer_id] = source
-            self._feed(ev.SourceFound(source.peer_id, complete=source.complete, same_zone=source.same_zone))
+            self.feed(ev.SourceFound(source.peer_id, complete=source.complete, same_zone=source.same_zone))
+
+    def add_new_sources(self, sources: Iterable[SourceAddress]) -> None:
+        """As `add_sources`, of those not known yet."""
+        self.add_sources([source for source in sources if source.peer_id not in self._addresses])
 
     # Events in, instructions out.
 
-    def _feed(self, event: ev.Event) -> None:
+    def feed(self, event: ev.Event) -> None:
+        """Tells the scheduler of an event and carries out what follows."""
         if self._done is None or self._done.done():
             return
+        self._record.event(event)
         try:
             for instruction in self._scheduler.handle(event, self._clock.monotonic()):
+                self._record.instruction(instruction)
                 self._carry_out(instruction)
         except Exception as error:  # noqa: BLE001 - `run` raises it
             self._fail(error)
@@ -155,7 +166,7 @@ class SwarmDownload:
         wakeup_at = self._scheduler.wakeup_at
         if wakeup_at is not None and self._done is not None and not self._done.done():
             delay = max(0.0, wakeup_at - self._clock.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._feed, ev.Tick())
+            self._timer = asyncio.get_running_loop().call_later(delay, self.feed, ev.Tick())
 
     # Deeds.
 
@@ -166,37 +177,37 @@ class SwarmDownload:
         except MingaError as error:
             outcome = self._failure(request_id, source, error)
         self._requests.pop(request_id, None)
-        self._feed(outcome)
+        self.feed(outcome)
 
     async def _fetch(self, wanted: ev.RequestChunk) -> ev.Event:
-        request_id = wanted.request_id
         async with self._connections.to(self._addresses[wanted.source].address) as peer:
             chunks = peer.fetch_chunk(
                 self._content_id,
                 ChunkSet(self._geometry.chunk_count, wanted.candidates),
                 caller=self._caller,
-                on_chosen=lambda index: self._feed(ev.ChunkChosen(request_id, index)),
-                on_bytes=lambda count: self._feed(ev.BytesReceived(request_id, count)),
+                hears=_RequestListener(self, wanted.request_id),
                 length_of=self._geometry.length,
                 buffers=self._buffers,
             )
             async with contextlib.aclosing(chunks):
-                async for index, data in chunks:
-                    return await self._keep(wanted, index, data)
-        return ev.RequestFailed(request_id, ev.FailureReason.NOTHING_WANTED)
+                async for chunk in chunks:
+                    return await self._keep(wanted, chunk)
+        return ev.RequestFailed(wanted.request_id, ev.FailureReason.NOTHING_WANTED)
 
-    async def _keep(self, wanted: ev.RequestChunk, index: int, data: memoryview) -> ev.Event:
+    async def _keep(self, wanted: ev.RequestChunk, chunk: FetchedChunk) -> ev.Event:
         """Verifies and writes a chunk. Raises ChunkCorruptError; an error of the disk ends the download."""
         try:
             # Not to be broken off: the buffer is used again as soon as this returns.
-            await _unbroken(self._part.write_chunk(index, data))
+            await _unbroken(self._part.write_chunk(chunk.index, chunk.data))
         except (NoSpaceError, StorageError) as error:
             self._fail(error)
             return ev.Tick()
-        self.received_by_source[wanted.source] = self.received_by_source.get(wanted.source, 0) + len(data)
+        count = len(chunk.data)
+        self._record.came_by(wanted.request_id, TransferPath(chunk.path))
+        self.received_by_source[wanted.source] = self.received_by_source.get(wanted.source, 0) + count
         if self._on_received is not None:
-            self._on_received(wanted.source, len(data))
-        return ev.ChunkArrived(wanted.request_id, index, len(data))
+            self._on_received(wanted.source, count)
+        return ev.ChunkArrived(wanted.request_id, chunk.index, count)
 
     def _failure(self, request_id: int, source: PeerId, error: MingaError) -> ev.Event:
         """The event that an error of a request means."""
@@ -206,7 +217,7 @@ class SwarmDownload:
                 self._on_corrupt(source)
             return ev.ChunkCorrupt(request_id)
         if isinstance(error, PeerBusyError):
-            self.add_sources([other for other in error.sources if other.peer_id not in self._addresses])
+            self.add_new_sources(error.sources)
         if isinstance(error, BusyError):
             after = error.retry_after.total_seconds()
             return ev.RequestFailed(request_id, ev.FailureReason.BUSY, retry_after_seconds=after)
@@ -227,12 +238,12 @@ class SwarmDownload:
                 async with contextlib.aclosing(news):
                     async for chunks, is_complete in news:
                         complete = is_complete
-                        self._feed(ev.SourceHolds(source, chunks, snapshot=snapshot))
+                        self.feed(ev.SourceHolds(source, chunks, snapshot=snapshot))
                         snapshot = False
         except MingaError as error:
             log_event(log, logging.DEBUG, "watch_lost", source=source, content=self._content_id.short, error=error)
         if not complete:
-            self._feed(ev.SourceLost(source))
+            self.feed(ev.SourceLost(source))
 
     async def _find(self) -> None:
         try:
@@ -274,6 +285,26 @@ class SwarmDownload:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _RequestListener:
+    """Turns what is heard of one request into events. Implements ChunkListener."""
+
+    def __init__(self, swarm: SwarmDownload, request_id: int) -> None:
+        self._swarm = swarm
+        self._request_id = request_id
+
+    def named(self, sources: tuple[SourceAddress, ...]) -> None:
+        """See ChunkListener."""
+        self._swarm.add_new_sources(sources)
+
+    def chosen(self, index: int) -> None:
+        """See ChunkListener."""
+        self._swarm.feed(ev.ChunkChosen(self._request_id, index))
+
+    def received(self, count: int) -> None:
+        """See ChunkListener."""
+        self._swarm.feed(ev.BytesReceived(self._request_id, count))
 
 
 async def _unbroken(work: Coroutine[Any, Any, None]) -> None:
