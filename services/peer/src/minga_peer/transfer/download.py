@@ -207,7 +207,7 @@ class Downloader:
         record: TransferRecord,
         on_progress: OnProgress,
     ) -> Finished:
-        swarm = self._swarm(part)
+        swarm = self._swarm(part, record)
         meter = _Meter(part, swarm, located.content_id)
         on_progress(meter.progress())
         record.begin(Phase.FETCHING)
@@ -227,7 +227,7 @@ class Downloader:
         on_progress(done)
         return Finished(done, row)
 
-    def _swarm(self, part: PartFile) -> SwarmDownload:
+    def _swarm(self, part: PartFile, record: TransferRecord) -> SwarmDownload:
         content_id = part.manifest.content_id
 
         async def find_sources() -> list[SourceAddress]:
@@ -242,6 +242,7 @@ class Downloader:
             config=self._config,
             on_received=self._metrics.received,
             on_corrupt=self._metrics.corrupt,
+            record=record,
         )
 
     async def _run_swarm(
