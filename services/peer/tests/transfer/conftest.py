@@ -100,6 +100,10 @@ class TestPeer:
     downloads: Downloads
     metrics: PeerMetrics
     slots: UploadSlots
+    service: PeerService
+    turns: UploadTurns
+    bulk_port: int
+    """0 when it serves over gRPC alone."""
 
     async def shares(self, name: str, data: bytes) -> FileRow:
         """Drops a file and waits until it is hashed."""
@@ -167,19 +171,21 @@ class Network:
         )
         downloads = Downloads(downloader, self.directory, clock, metrics, small)  # type: ignore[arg-type]
         slots = UploadSlots(upload_slots)
-        uploads = UploadConfig(max_requests=upload_slots)
+        # A taker that takes nothing holds its turn: tests decide when it ends.
+        uploads = UploadConfig(max_requests=upload_slots, unknown_rate_seconds=60.0)
         turns = UploadTurns(
             UploadQueue(uploads), lambda content_id: (store.held(content_id) or ChunkSet(0)).bits, clock
         )
         serving = ChunkServing(store, turns, RecentTakers(), metrics, limits.up)
         bulk = BulkServer(serving, uploads.max_turns)
+        bulk_port = bulk.start(listen_tcp("127.0.0.1:0")) if self.bulk else 0
         service = PeerService(
             store,
             announcer=DeafAnnouncer(),
             replicator=downloads,
             receiver=UploadReceiver(store, metrics),
             serving=serving,
-            bulk_port=bulk.start(listen_tcp("127.0.0.1:0")) if self.bulk else 0,
+            bulk_port=bulk_port,
         )
         add_peer_service(service, server.server)
         add_small_file_service(
@@ -188,7 +194,19 @@ class Network:
         (port,) = await server.start(["127.0.0.1:0"], [PEER_SERVICE])
         source.append(SourceAddress(parse_peer_id(peer_id), parse_address(f"127.0.0.1:{port}")))
         try:
-            yield TestPeer(parse_peer_id(peer_id), root, store, server, source[0], downloads, metrics, slots)
+            yield TestPeer(
+                parse_peer_id(peer_id),
+                root,
+                store,
+                server,
+                source[0],
+                downloads,
+                metrics,
+                slots,
+                service,
+                turns,
+                bulk_port,
+            )
         finally:
             await downloads.aclose()
             await server.stop(timedelta(0))

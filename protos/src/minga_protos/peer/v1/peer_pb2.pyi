@@ -79,6 +79,7 @@ class FetchChunksRequest(_message.Message):
     PEER_ID_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     ACCEPTS_BULK_FIELD_NUMBER: _builtins.int
+    BULK_PORT_FIELD_NUMBER: _builtins.int
     content_id: _builtins.bytes
     """32 raw bytes."""
     max_chunks: _builtins.int
@@ -89,6 +90,8 @@ class FetchChunksRequest(_message.Message):
     """host:port on which the caller serves what it has, empty when it does not; it may be named to others as a source."""
     accepts_bulk: _builtins.bool
     """The caller would rather fetch over HTTP when this peer offers it."""
+    bulk_port: _builtins.int
+    """Port of the host in `address` on which the caller serves over HTTP; 0 when it does not."""
     @_builtins.property
     def wanted(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkRange]:
         """Chunks that the caller wants now, as ranges that neither overlap nor descend; at most 1,024."""
@@ -102,10 +105,11 @@ class FetchChunksRequest(_message.Message):
         peer_id: _builtins.str = ...,
         address: _builtins.str = ...,
         accepts_bulk: _builtins.bool = ...,
+        bulk_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_bulk", b"accepts_bulk", "address", b"address", "content_id", b"content_id", "max_chunks", b"max_chunks", "peer_id", b"peer_id", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_bulk", b"accepts_bulk", "address", b"address", "bulk_port", b"bulk_port", "content_id", b"content_id", "max_chunks", b"max_chunks", "peer_id", b"peer_id", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -271,19 +275,23 @@ class Source(_message.Message):
 
     PEER_ID_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    BULK_PORT_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     """Its peer id."""
     address: _builtins.str
     """host:port."""
+    bulk_port: _builtins.int
+    """Port of the same host on which it serves over HTTP (docs/bulk.md); 0 when it does not, or that is not known."""
     def __init__(
         self,
         *,
         peer_id: _builtins.str = ...,
         address: _builtins.str = ...,
+        bulk_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "peer_id", b"peer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bulk_port", b"bulk_port", "peer_id", b"peer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -403,8 +411,11 @@ class WatchChunksResponse(_message.Message):
 
     HELD_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    BULK_PORT_FIELD_NUMBER: _builtins.int
     complete: _builtins.bool
     """True when the peer has all of the content; the last message."""
+    bulk_port: _builtins.int
+    """In the first message: the port on which the same news comes over HTTP (docs/bulk.md); 0 when it does not."""
     @_builtins.property
     def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkRange]:
         """In the first message: all chunks held now. Later: those that are new."""
@@ -414,10 +425,11 @@ class WatchChunksResponse(_message.Message):
         *,
         held: _abc.Iterable[Global___ChunkRange] | None = ...,
         complete: _builtins.bool = ...,
+        bulk_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "held", b"held"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bulk_port", b"bulk_port", "complete", b"complete", "held", b"held"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

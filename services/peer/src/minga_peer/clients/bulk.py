@@ -4,21 +4,34 @@ Bytes go from the socket straight into the chunk's buffer. Whoever asks verifies
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import cast
 
+from minga_core.chunks import ChunkSet
 from minga_core.errors import InvalidArgumentError, MingaError, PeerUnavailableError
-from minga_core.ids import Address
-from minga_peer.clients.bulk_wire import END_OF_HEAD, MAX_HEAD_BYTES, BulkAnswer, BulkRefusal, BulkRequest
+from minga_core.ids import Address, ContentId
+from minga_peer.clients.bulk_wire import (
+    END_OF_HEAD,
+    MAX_HEAD_BYTES,
+    MAX_NEWS_BYTES,
+    BulkAnswer,
+    BulkHint,
+    BulkRefusal,
+    BulkRequest,
+    decode_news,
+    decode_watch_answer,
+    encode_watch,
+)
+from minga_peer.clients.wire import SourceAddress
 from minga_peer.transfer.limits import RateLimit
 from minga_runtime.sockets import connect_tcp
 
 MAX_IDLE_CONNECTIONS = 4
 IDLE_SECONDS = 20.0
 """How long a connection is kept for the next chunk; less than the server's own limit."""
-MIN_TOLD_BYTES = 16 * 1024
-"""Bytes are told of in steps of a sixteenth of a chunk, and no smaller ones."""
+MIN_TOLD_BYTES = 64 * 1024
+"""Bytes are told of in steps of a quarter of a chunk, and no smaller ones."""
 
 
 class BulkUnreachableError(PeerUnavailableError):
@@ -32,6 +45,8 @@ class Expected:
     accepts: Callable[[BulkAnswer], memoryview]
     """The buffer for the chunk that the peer chose. Raises InvalidArgumentError when it was not asked for."""
     on_bytes: Callable[[int], None]
+    on_hint: Callable[[tuple[SourceAddress, ...]], None]
+    """Others are named before the answer comes."""
 
 
 class BulkConnection(asyncio.BufferedProtocol):
@@ -121,12 +136,20 @@ class BulkConnection(asyncio.BufferedProtocol):
     def _head_came(self, count: int) -> None:
         searched = max(0, self._head_filled - len(END_OF_HEAD))
         self._head_filled += count
-        end = self._head.find(END_OF_HEAD, searched, self._head_filled)
-        if end < 0:
-            if self._head_filled == len(self._head):
-                raise InvalidArgumentError("the peer's answer has no end")
-            return
-        answer = BulkAnswer.decode(bytes(self._head[:end]))
+        while True:
+            end = self._head.find(END_OF_HEAD, searched, self._head_filled)
+            if end < 0:
+                if self._head_filled == len(self._head):
+                    raise InvalidArgumentError("the peer's answer has no end")
+                return
+            answer = BulkAnswer.decode(bytes(self._head[:end]))
+            if not isinstance(answer, BulkHint):
+                break
+            if self._expected is not None and answer.sources:
+                self._expected.on_hint(answer.sources)
+            left = bytes(self._head[end + len(END_OF_HEAD) : self._head_filled])
+            self._head[: len(left)] = left
+            self._head_filled, searched = len(left), 0
         rest = memoryview(self._head)[end + len(END_OF_HEAD) : self._head_filled]
         if isinstance(answer, BulkRefusal) or answer.index is None:
             if rest:
@@ -148,7 +171,7 @@ class BulkConnection(asyncio.BufferedProtocol):
             return
         self._body_filled += count
         size = len(self._body)
-        if self._body_filled == size or self._body_filled - self._told >= max(size // 16, MIN_TOLD_BYTES):
+        if self._body_filled == size or self._body_filled - self._told >= max(size // 4, MIN_TOLD_BYTES):
             news, self._told = self._body_filled - self._told, self._body_filled
             self._expected.on_bytes(news)
         if self._body_filled == size:
@@ -214,12 +237,40 @@ class BulkPeer:
         return answer
 
     async def _connect(self) -> BulkConnection:
+        connection = BulkConnection(self._down)
+        await self._connected(lambda: connection)
+        return connection
+
+    async def _connected(self, protocol: Callable[[], asyncio.BaseProtocol]) -> asyncio.Transport:
         try:
-            _, connection = await connect_tcp(lambda: BulkConnection(self._down), self.address)
+            transport, _ = await connect_tcp(protocol, self.address)
         except OSError as error:
             reason = "no answer" if isinstance(error, TimeoutError) else (error.strerror or str(error)).lower()
             raise BulkUnreachableError(f"cannot connect to {self.address}: {reason}") from error
-        return connection
+        return transport
+
+    async def watch(self, content_id: ContentId, count: int) -> AsyncGenerator[tuple[ChunkSet, bool], None]:
+        """As PeerClient.watch_chunks, over this path. Raises BulkUnreachableError before anything came."""
+        reader = asyncio.StreamReader(limit=MAX_NEWS_BYTES)
+        transport = await self._connected(lambda: asyncio.StreamReaderProtocol(reader))
+        try:
+            transport.write(encode_watch(content_id, self.address))
+            head = await reader.readuntil(END_OF_HEAD)
+            refusal = decode_watch_answer(head)
+            if refusal is not None:
+                raise refusal.error
+            while line := await reader.readline():
+                held, complete = decode_news(line, count)
+                yield held, complete
+                if complete:
+                    return
+            raise PeerUnavailableError("the peer ended its news")
+        except (OSError, EOFError) as error:
+            raise PeerUnavailableError(f"{self.address} closed the connection") from error
+        except (asyncio.LimitOverrunError, ValueError) as error:
+            raise InvalidArgumentError(f"{self.address} sends news that do not end") from error
+        finally:
+            transport.abort()
 
     def _take_idle(self) -> BulkConnection | None:
         now = asyncio.get_running_loop().time()

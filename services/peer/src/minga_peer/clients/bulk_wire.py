@@ -7,18 +7,23 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 
 from minga_core.chunks import ChunkSet
 from minga_core.errors import WIRE_STATUS, BusyError, Code, InvalidArgumentError, MingaError, error_from_code
 from minga_core.ids import ContentId, parse_address, parse_peer_id
-from minga_peer.clients.wire import MAX_SOURCES, SourceAddress
+from minga_peer.clients.wire import MAX_SOURCES, SourceAddress, parse_bulk_port
 
 MAX_HEAD_BYTES = 16 * 1024
 """Of a request or an answer: 1,024 ranges of six digits, or 20 sources of the longest names, and room to spare."""
 END_OF_HEAD = b"\r\n\r\n"
 MAX_RANGES = 1024
+MAX_NEWS_RANGES = 1 << 20
+MAX_NEWS_BYTES = 8 * 1024 * 1024
+"""Of one line of news: every second of a million chunks."""
 _MAX_CHUNKS = 1 << 31
 _TARGET = re.compile(r"/v1/contents/(b3:[0-9a-f]{64})/chunks\?wanted=([0-9,-]+)\Z")
+_HELD_TARGET = re.compile(r"/v1/contents/(b3:[0-9a-f]{64})/held\Z")
 _VERSION = "HTTP/1.1"
 _REASONS = {
     200: "OK",
@@ -42,24 +47,11 @@ class BulkRequest:
 
     def encode(self, host: str) -> bytes:
         """The request's head, which is all of it."""
-        wanted = ",".join(str(start) if end == start + 1 else f"{start}-{end - 1}" for start, end in self.ranges)
+        wanted = _ranges_text(self.ranges)
         lines = [f"GET /v1/contents/{self.content_id}/chunks?wanted={wanted} {_VERSION}", f"Host: {host}"]
         if self.caller is not None:
-            lines.append(f"Minga-Source: {self.caller.peer_id}@{self.caller.address}")
+            lines.append(f"Minga-Source: {_source_text(self.caller)}")
         return _head(lines)
-
-    @classmethod
-    def decode(cls, head: bytes) -> "BulkRequest":
-        """Raises InvalidArgumentError for anything but such a request."""
-        first, headers = _lines(head)
-        parts = first.split(" ")
-        if len(parts) != 3 or parts[0] != "GET" or parts[2] != _VERSION:
-            raise InvalidArgumentError("only GET with HTTP/1.1 is served here")
-        match = _TARGET.match(parts[1])
-        if match is None:
-            raise InvalidArgumentError("GET /v1/contents/{content id}/chunks?wanted={ranges} is served here, no more")
-        sources = _sources(headers.get("minga-source", ""))
-        return cls(ContentId.parse(match[1]), _ranges(match[2]), sources[0] if sources else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +77,32 @@ class BulkAnswer:
         return _head(lines + _sources_line(self.sources))
 
     @classmethod
-    def decode(cls, head: bytes) -> "BulkAnswer | BulkRefusal":
+    def decode(cls, head: bytes) -> "BulkAnswer | BulkHint | BulkRefusal":
         """Raises InvalidArgumentError for anything but such an answer."""
         first, headers = _lines(head)
         parts = first.split(" ", 2)
         if len(parts) < 2 or parts[0] != _VERSION or not re.fullmatch("[1-5][0-9][0-9]", parts[1]):
             raise InvalidArgumentError("the peer does not answer as HTTP/1.1 does")
         status = int(parts[1])
+        if status == 103:
+            return BulkHint(_sources(headers.get("minga-sources", "")))
         if status == 204:
             return cls(None)
         if status == 200:
             size_bytes = _number(headers, "content-length")
             return cls(_number(headers, "minga-chunk"), size_bytes, _sources(headers.get("minga-sources", "")))
         return BulkRefusal.of(headers)
+
+
+@dataclass(frozen=True, slots=True)
+class BulkHint:
+    """Comes at once where the answer has to wait (HTTP's 103): others to ask meanwhile."""
+
+    sources: tuple[SourceAddress, ...]
+
+    def encode(self) -> bytes:
+        """The head; the answer follows it."""
+        return _head([f"{_VERSION} 103 Early Hints", *_sources_line(self.sources)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,58 @@ class BulkRefusal:
         return cls(error, _sources(headers.get("minga-sources", "")))
 
 
+@dataclass(frozen=True, slots=True)
+class WatchRequest:
+    """What a peer holds of a content is wanted, now and from now on."""
+
+    content_id: ContentId
+
+
+def encode_watch(content_id: ContentId, host: str) -> bytes:
+    """A WatchRequest's head."""
+    return _head([f"GET /v1/contents/{content_id}/held {_VERSION}", f"Host: {host}"])
+
+
+def watch_answer() -> bytes:
+    """The head before the news, which go on until the connection is closed."""
+    return _head([f"{_VERSION} 200 {_REASONS[200]}", "Content-Type: text/plain", "Connection: close"])
+
+
+def decode_watch_answer(head: bytes) -> BulkRefusal | None:
+    """None when news follow. Raises InvalidArgumentError for anything but an answer."""
+    first, headers = _lines(head)
+    if first.startswith(f"{_VERSION} 200 "):
+        return None
+    return BulkRefusal.of(headers)
+
+
+def encode_news(chunks: ChunkSet, *, complete: bool) -> bytes:
+    """A line of news: chunks that are held now, `all`, or nothing yet."""
+    return (("all" if complete else _ranges_text(chunks.ranges())) + "\n").encode("ascii")
+
+
+def decode_news(line: bytes, count: int) -> tuple[ChunkSet, bool]:
+    """The chunks of a line, and whether the peer has all `count` of the content. Raises InvalidArgumentError."""
+    text = line.decode("ascii", "replace").rstrip("\n")
+    if text == "all":
+        return ChunkSet.full(count), True
+    return ChunkSet.from_ranges(count, _ranges(text, MAX_NEWS_RANGES) if text else ()), False
+
+
+def decode_request(head: bytes) -> BulkRequest | WatchRequest:
+    """What is asked for. Raises InvalidArgumentError for anything else."""
+    first, headers = _lines(head)
+    parts = first.split(" ")
+    if len(parts) != 3 or parts[0] != "GET" or parts[2] != _VERSION:
+        raise InvalidArgumentError("only GET with HTTP/1.1 is served here")
+    if (match := _HELD_TARGET.match(parts[1])) is not None:
+        return WatchRequest(ContentId.parse(match[1]))
+    if (match := _TARGET.match(parts[1])) is None:
+        raise InvalidArgumentError("there is nothing here but /v1/contents/{id}/chunks?wanted={ranges} and …/held")
+    sources = _sources(headers.get("minga-source", ""))
+    return BulkRequest(ContentId.parse(match[1]), _ranges(match[2], MAX_RANGES), sources[0] if sources else None)
+
+
 def ranges_of(chunks: ChunkSet) -> tuple[tuple[int, int], ...]:
     """A chunk set as a request's ranges, the first 1,024 of them."""
     return tuple(chunks.ranges())[:MAX_RANGES]
@@ -163,10 +220,14 @@ def _lines(head: bytes) -> tuple[str, dict[str, str]]:
     return first, headers
 
 
-def _ranges(text: str) -> tuple[tuple[int, int], ...]:
+def _ranges_text(ranges: Iterable[tuple[int, int]]) -> str:
+    return ",".join(str(start) if end == start + 1 else f"{start}-{end - 1}" for start, end in ranges)
+
+
+def _ranges(text: str, most: int) -> tuple[tuple[int, int], ...]:
     parts = text.split(",")
-    if len(parts) > MAX_RANGES:
-        raise InvalidArgumentError(f"wanted has 1 to {MAX_RANGES} ranges, not {len(parts)}")
+    if len(parts) > most:
+        raise InvalidArgumentError(f"{most} ranges at most are understood, not {len(parts)}")
     ranges = []
     for part in parts:
         match = re.fullmatch("([0-9]{1,10})(?:-([0-9]{1,10}))?", part)
@@ -186,18 +247,28 @@ def _number(headers: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
+def _source_text(source: SourceAddress) -> str:
+    """`peer@host:port`, and `/port` of its bulk path."""
+    return f"{source.peer_id}@{source.address}" + (f"/{source.bulk_port}" if source.bulk_port else "")
+
+
 def _sources_line(sources: Iterable[SourceAddress]) -> list[str]:
-    text = ",".join(f"{source.peer_id}@{source.address}" for source in sources)
+    text = ",".join(_source_text(source) for source in sources)
     return [f"Minga-Sources: {text}"] if text else []
 
 
+@lru_cache(256)
 def _sources(text: str) -> tuple[SourceAddress, ...]:
-    """Sources from outside, at most 20; those that are malformed are left out."""
+    """Sources from outside, at most 20; those that are malformed are left out. Answers in a row name the same ones."""
     found: list[SourceAddress] = []
     for part in text.split(",")[:MAX_SOURCES] if text else ():
-        peer_id, _, address = part.rpartition("@")
+        peer_id, _, place = part.rpartition("@")
+        address, _, port = place.partition("/")
         try:
-            found.append(SourceAddress(parse_peer_id(peer_id), parse_address(address), complete=False))
+            bulk_port = parse_bulk_port(int(port)) if re.fullmatch("[0-9]{1,5}", port) else 0
+            found.append(
+                SourceAddress(parse_peer_id(peer_id), parse_address(address), complete=False, bulk_port=bulk_port)
+            )
         except InvalidArgumentError:
             continue
     return tuple(found)

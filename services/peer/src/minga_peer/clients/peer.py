@@ -172,7 +172,7 @@ class PeerClient:
                         chunk = await self._fetch_bulk(bulk, content_id, caller, receiver)
                         break
                     except BulkUnreachableError:
-                        self._bulk_barred_until = asyncio.get_running_loop().time() + BULK_BAR_SECONDS
+                        self._bar_bulk()
                 accepts = self._accepts_bulk and self._bulk_barred_until <= asyncio.get_running_loop().time()
                 try:
                     chunk = await self._fetch_rpc(content_id, caller, receiver, accepts_bulk=accepts)
@@ -197,11 +197,19 @@ class PeerClient:
             self.close()
             self._bulk = BulkPeer(Address(f"{host}:{port}"), self._down)
 
+    def knows_bulk(self, port: int) -> None:
+        """Somebody else says that the peer serves on that port; what the peer says itself counts more."""
+        if self._bulk is None:
+            self.offered_bulk(port)
+
     def close(self) -> None:
         """Closes what is idle beside the channel."""
         if self._bulk is not None:
             self._bulk.close()
             self._bulk = None
+
+    def _bar_bulk(self) -> None:
+        self._bulk_barred_until = asyncio.get_running_loop().time() + BULK_BAR_SECONDS
 
     def _usable_bulk(self) -> BulkPeer | None:
         return self._bulk if self._bulk_barred_until <= asyncio.get_running_loop().time() else None
@@ -211,13 +219,15 @@ class PeerClient:
     ) -> FetchedChunk | None:
         request = BulkRequest(content_id, ranges_of(receiver.wanted), caller)
         try:
-            answer = await bulk.fetch(request, Expected(receiver.accept_answer, receiver.hears.received))
+            answer = await bulk.fetch(
+                request, Expected(receiver.accept_answer, receiver.hears.received, receiver.hears.named)
+            )
         except PeerUnavailableError:
             # Something between here and there may let connections through, and nothing else.
             self._bulk_losses += 1
             if self._bulk_losses >= MAX_BULK_LOSSES:
                 self._bulk_losses = 0
-                self._bulk_barred_until = asyncio.get_running_loop().time() + BULK_BAR_SECONDS
+                self._bar_bulk()
             raise
         self._bulk_losses = 0
         if isinstance(answer, BulkRefusal):
@@ -234,6 +244,7 @@ class PeerClient:
             peer_id=caller.peer_id if caller else "",
             address=caller.address if caller else "",
             accepts_bulk=accepts_bulk,
+            bulk_port=caller.bulk_port if caller else 0,
         )
         call = self._fetch(request)
         try:
@@ -275,12 +286,37 @@ class PeerClient:
             call.cancel()
 
     async def watch_chunks(self, content_id: ContentId, count: int) -> AsyncGenerator[tuple[ChunkSet, bool], None]:
-        """Chunks that the peer has: first all, then each news; each with whether the peer has all of the content."""
+        """Chunks that the peer has: first all, then each news; each with whether the peer has all of the content.
+
+        Over the bulk path where there is one: a message of gRPC costs several times as much, and with many peers there
+        are many. What was told before is told again when the path changes.
+        """
+        if (bulk := self._usable_bulk()) is None:
+            async with contextlib.aclosing(self._watch_rpc(content_id, count)) as news:
+                async for held, complete in news:
+                    yield held, complete
+                    bulk = self._usable_bulk()
+                    if complete or bulk is not None:
+                        break
+            if bulk is None or complete:
+                return
+        try:
+            async with contextlib.aclosing(bulk.watch(content_id, count)) as news:
+                async for held, complete in news:
+                    yield held, complete
+        except BulkUnreachableError:
+            self._bar_bulk()
+            async with contextlib.aclosing(self._watch_rpc(content_id, count)) as news:
+                async for held, complete in news:
+                    yield held, complete
+
+    async def _watch_rpc(self, content_id: ContentId, count: int) -> AsyncGenerator[tuple[ChunkSet, bool], None]:
         call = self._watch(pb.WatchChunksRequest(content_id=content_id.raw))
         try:
             async with _translated(self.address):
                 async for message in call:
                     held = ChunkSet.full(count) if message.complete else ranges_from_pb(count, message.held)
+                    self.offered_bulk(message.bulk_port)
                     yield held, message.complete
         finally:
             call.cancel()
@@ -352,13 +388,17 @@ class PeerConnections:
         self._open: OrderedDict[Address, _Shared] = OrderedDict()
 
     @contextlib.asynccontextmanager
-    async def to(self, address: Address) -> AsyncGenerator[PeerClient, None]:
-        """A client for an address, usable inside the block. Costs nothing when a channel is open already."""
+    async def to(self, address: Address, *, bulk_port: int = 0) -> AsyncGenerator[PeerClient, None]:
+        """A client for an address, usable inside the block. Costs nothing when a channel is open already.
+
+        bulk_port: what is known of the peer's bulk port, so that it need not be asked; 0: nothing.
+        """
         shared = self._open.get(address)
         if shared is None:
             channel = make_channel(address)
             shared = self._open[address] = _Shared(channel, PeerClient(address, channel, self._down, bulk=self._bulk))
         self._open.move_to_end(address)
+        shared.client.knows_bulk(bulk_port)
         shared.users += 1
         try:
             yield shared.client

@@ -30,6 +30,15 @@ class SourceAddress:
     address: Address
     complete: bool = True
     same_zone: bool = False
+    bulk_port: int = 0
+    """Where it serves over HTTP; 0: not known."""
+
+
+def parse_bulk_port(port: int) -> int:
+    """A bulk port from outside; 0 for none. Raises InvalidArgumentError."""
+    if not 0 <= port <= 65535:
+        raise InvalidArgumentError(f"{port} is no port")
+    return port
 
 
 def ranges_to_pb(chunks: ChunkSet) -> list[pb.ChunkRange]:
@@ -57,12 +66,12 @@ def nanos_of(timestamp: Timestamp) -> int:
 
 def sources_to_pb(sources: Iterable[SourceAddress]) -> list[pb.Source]:
     """Sources as the contract's messages."""
-    return [pb.Source(peer_id=item.peer_id, address=item.address) for item in sources]
+    return [pb.Source(peer_id=item.peer_id, address=item.address, bulk_port=item.bulk_port) for item in sources]
 
 
 def source_from_caller(request: pb.FetchChunksRequest) -> SourceAddress | None:
     """Where the caller says that it serves what it has; None when it does not, or what it says is malformed."""
-    found = sources_from_pb([pb.Source(peer_id=request.peer_id, address=request.address)])
+    found = sources_from_pb([pb.Source(peer_id=request.peer_id, address=request.address, bulk_port=request.bulk_port)])
     return found[0] if found else None
 
 
@@ -71,5 +80,12 @@ def sources_from_pb(sources: Iterable[pb.Source]) -> tuple[SourceAddress, ...]:
     found: list[SourceAddress] = []
     for source in sources:
         with contextlib.suppress(InvalidArgumentError):
-            found.append(SourceAddress(parse_peer_id(source.peer_id), parse_address(source.address), complete=False))
+            found.append(
+                SourceAddress(
+                    parse_peer_id(source.peer_id),
+                    parse_address(source.address),
+                    complete=False,
+                    bulk_port=parse_bulk_port(source.bulk_port),
+                )
+            )
     return tuple(found[:MAX_SOURCES])

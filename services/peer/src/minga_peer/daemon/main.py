@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from minga_core.chunks import ChunkSet
 from minga_core.clock import Clock, SystemClock
-from minga_core.errors import AlreadyRunningError
+from minga_core.errors import AlreadyRunningError, MingaError
 from minga_core.ids import new_generation, parse_address
 from minga_peer.chunkstore.store import ChunkStore
 from minga_peer.chunkstore.table import LocalTable
@@ -151,7 +151,7 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         downloads = Downloads(downloader, directory, clock, metrics, small)
         stack.push_async_callback(downloads.aclose)
 
-        bulk_port = await _serve_bulk(stack, settings, serving, uploads.max_turns)
+        identity.bulk_port = await _serve_bulk(stack, settings, serving, uploads.max_turns)
         server = GrpcServer(RpcMetrics(metrics_registry, "peer"))
         service = PeerService(
             store,
@@ -159,7 +159,7 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
             replicator=downloads,
             receiver=UploadReceiver(store, metrics, down=limits.down),
             serving=serving,
-            bulk_port=bulk_port,
+            bulk_port=identity.bulk_port,
         )
         add_peer_service(service, server.server)
         add_small_file_service(SmallFileService(store.small, slots=slots, metrics=metrics, up=limits.up), server.server)
@@ -191,7 +191,17 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         store.on_rows_changed(lambda _: announcer.table_changed())
         tasks.start(store.run(), "store")
         tasks.start(announcer.run(), "announcer")
+        tasks.start(_greet(locator), "greeting")
         yield daemon
+
+
+async def _greet(locator: LocatorClient) -> None:
+    """Asks the locator something: says early when it is not there, and takes what a first request costs (80 ms of
+    processor for the HTTP client's own modules) off the first download."""
+    try:
+        await locator.stats()
+    except MingaError as error:
+        log_event(log, logging.WARNING, "locator_away", error=error)
 
 
 async def _open_store(settings: PeerSettings, clock: Clock, metrics: PeerMetrics) -> ChunkStore:

@@ -21,6 +21,10 @@ from minga_peer.swarm.policies import chunk_policy, sample_bits, source_policy
 from minga_peer.swarm.requests import Request, RequestTable
 from minga_peer.swarm.sources import Rate, Source
 
+SECONDS_INTERVAL = 0.05
+"""How often, at most, second requests are thought of, in seconds: it costs as many comparisons as there are requests
+times sources."""
+
 
 @dataclass(frozen=True, slots=True)
 class SwarmSnapshot:
@@ -62,6 +66,11 @@ class Scheduler:
         self._sources: dict[PeerId, Source] = {}
         self._connected: dict[PeerId, Source] = {}
         self._requests = RequestTable()
+        self._total_window = self._config.min_total
+        self._offering_count = 0
+        self._shifted = False
+        """Whether the event at hand changed which chunks only complete sources have, or which sources are complete."""
+        self._seconds_at = -math.inf
         self._rarity = array("I", bytes(4 * self._count))
         self._spread = 0
         """Bitmap of the chunks that some partial source has."""
@@ -121,13 +130,23 @@ class Scheduler:
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Instruction]:
         """Takes a fact and gives the deeds that follow from it. now: monotonic seconds, never going back."""
-        self._out = []
+        self._out, self._shifted = [], False
         self._handlers[type(event)](event, now)
         if self.finished:
             self._finish()
-        elif not isinstance(event, ev.BytesReceived) or now >= (self.wakeup_at or 0):
+        elif self._matters(event, now) or now >= (self.wakeup_at or 0):
             self._plan(now)
         return self._out
+
+    def _matters(self, event: ev.Event, now: float) -> bool:
+        """Whether there may be something to do that there was not before. Planning is the dear part of an event, and
+        most are bytes that came, or news from a source whose hands are full."""
+        if isinstance(event, ev.BytesReceived):
+            return False
+        if isinstance(event, ev.SourceHolds):
+            source = self._connected.get(event.source)
+            return self._shifted or (source is not None and self._has_slot(source, now))
+        return True
 
     # Facts.
 
@@ -151,7 +170,7 @@ class Scheduler:
         if event.snapshot:
             if source.complete:
                 # It was said to have everything, and has not: from here on its chunks count in rarity.
-                source.complete, source.bits = False, 0
+                source.complete, source.bits, self._shifted = False, 0, True
             self._set_bits(source, event.chunks.bits)
         else:
             self._set_bits(source, source.bits | event.chunks.bits)
@@ -230,6 +249,7 @@ class Scheduler:
         """Complete sources are not counted in rarity: they have every chunk alike."""
         if not source.complete:
             self._set_bits(source, 0)
+            self._shifted = True
         source.complete = True
         source.bits = self._all
 
@@ -238,6 +258,7 @@ class Scheduler:
         if source.complete:
             source.bits = bits
             return
+        before = self._spread
         for index in _members(bits & ~source.bits):
             self._rarity[index] += 1
         for index in _members(source.bits & ~bits):
@@ -245,6 +266,7 @@ class Scheduler:
             if not self._rarity[index]:
                 self._spread &= ~(1 << index)
         self._spread |= bits
+        self._shifted |= self._spread != before
         source.bits = bits
 
     def _lose(self, source: Source, now: float, why: str) -> None:
@@ -300,6 +322,7 @@ class Scheduler:
     # Planning.
 
     def _plan(self, now: float) -> None:
+        self._measure_window()
         self._drop_stalled(now)
         self._replace_slowest(now)
         self._connect_sources(now)
@@ -314,7 +337,9 @@ class Scheduler:
         while free:
             free = [source for source in free if self._request_fresh(source, now)]
             free = [source for source in free if self._has_slot(source, now)]
-        self._fill_with_seconds([source for source in self._connected.values() if self._has_slot(source, now)], now)
+        if now >= self._seconds_at:
+            self._seconds_at = now + SECONDS_INTERVAL
+            self._fill_with_seconds([source for source in self._connected.values() if self._has_slot(source, now)], now)
 
     def _fill_with_seconds(self, idle: list[Source], now: float) -> None:
         """Asks sources with nothing else to do for chunks that others are late with."""
@@ -334,15 +359,17 @@ class Scheduler:
     def _has_slot(self, source: Source, now: float) -> bool:
         if not source.usable(now) or len(source.outstanding) >= self._window(source):
             return False
-        if len(self._requests) >= self._total_window():
+        if len(self._requests) >= self._total_window:
             return False
         in_flight = self._requests.outstanding_bytes
         return in_flight == 0 or in_flight + self._chunk_bytes <= self._config.max_outstanding_bytes
 
-    def _total_window(self) -> int:
-        """How many requests there may be in all: about a second of the measured rate, whoever it comes from."""
+    def _measure_window(self) -> None:
+        """How many requests there may be in all: some seconds of the measured rate, whoever it comes from."""
         rate = sum(source.rate.value for source in self._connected.values() if source.outstanding)
-        return max(self._config.min_total, math.ceil(rate * self._config.total_seconds / self._chunk_bytes))
+        self._total_window = max(
+            self._config.min_total, math.ceil(rate * self._config.total_seconds / self._chunk_bytes)
+        )
 
     def _window(self, source: Source) -> int:
         """How many requests a source may have. One, where requests wait for their turn: others claim no chunks then."""
@@ -458,12 +485,15 @@ class Scheduler:
         self._out.append(ev.CancelRequest(request.request_id))
 
     def _find_sources(self, now: float) -> None:
-        offering = [source for source in self._sources.values() if self._offers(source, now)]
-        if offering or len(self._requests):
+        missing = self._all & ~self._held
+        self._offering_count = sum(
+            source.barred_until <= now and bool(source.bits & missing) for source in self._sources.values()
+        )
+        if self._offering_count or len(self._requests):
             self._waiting_since = None
         elif self._waiting_since is None:
             self._waiting_since = now
-        if now >= self._find_due(len(offering)):
+        if now >= self._find_due(self._offering_count):
             self._found_at = now
             self._out.append(ev.FindSources())
 
@@ -479,22 +509,20 @@ class Scheduler:
         self._found_at = max(source.last_progress for source in self._sources.values())
         return self._found_at + wait
 
-    def _offers(self, source: Source, now: float) -> bool:
-        return source.barred_until <= now and bool(source.bits & ~self._held)
-
     def _set_wakeup(self, now: float) -> None:
-        times = [request.deadline for request in self._requests.all() if request.deadline > now]
-        times += [
-            source.last_progress + self._config.stall_seconds
-            for source in self._connected.values()
-            if source.outstanding
-        ]
+        soonest = max(now, self._find_due(self._offering_count))
+        for request in self._requests.all():
+            if now < request.deadline < soonest:
+                soonest = request.deadline
         for source in self._sources.values():
-            times += [when for when in (source.barred_until, source.busy_until) if now < when < math.inf]
-        offering_count = sum(self._offers(source, now) for source in self._sources.values())
-        times.append(max(now, self._find_due(offering_count)))
+            if source.outstanding:
+                soonest = min(soonest, source.last_progress + self._config.stall_seconds)
+            if now < source.barred_until < soonest:
+                soonest = source.barred_until
+            if now < source.busy_until < soonest:
+                soonest = source.busy_until
         # Overdue chunks wait for a source with a free slot; that comes with an event.
-        self.wakeup_at = max(now + 0.01, min(times))
+        self.wakeup_at = max(now + 0.01, soonest)
 
     def _finish(self) -> None:
         for request in self._requests.all():

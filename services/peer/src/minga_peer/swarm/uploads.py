@@ -34,7 +34,7 @@ HeldBits = Callable[[ContentId], int]
 class UploadConfig:
     """How a peer serves."""
 
-    turns: int = 4
+    turns: int = 2
     """Requests that are served at a time while their takers keep up. (Simulated, see docs/adr/0007: two to four are
     alike; one leaves the uplink idle between two chunks, many delay the first copies.)"""
     max_turns: int = 64
@@ -43,9 +43,9 @@ class UploadConfig:
     """Bound of those served and those that wait together; the next one is told to ask others."""
     max_wait_seconds: float = 2.0
     """Who has waited longer goes first, whatever it wants."""
-    slow_factor: float = 1.0
+    slow_factor: float = 0.5
     """A taker that needs so many times longer than its share of the uplink would explain does not count as served."""
-    unknown_rate_seconds: float = 0.5
+    unknown_rate_seconds: float = 1.0
     """The same before the uplink's rate is known."""
     rate_window_seconds: float = 0.5
     """Over how long the uplink's rate is measured."""

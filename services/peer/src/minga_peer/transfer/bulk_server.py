@@ -12,13 +12,24 @@ import select
 import socket
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 from minga_core.errors import ContentChangedError, InvalidArgumentError, MingaError
 from minga_peer.chunkstore.disk import run_to_end
 from minga_peer.chunkstore.ports import OpenChunk
-from minga_peer.clients.bulk_wire import END_OF_HEAD, MAX_HEAD_BYTES, BulkAnswer, BulkRefusal, BulkRequest
+from minga_peer.clients.bulk_wire import (
+    END_OF_HEAD,
+    MAX_HEAD_BYTES,
+    BulkAnswer,
+    BulkHint,
+    BulkRefusal,
+    BulkRequest,
+    WatchRequest,
+    decode_request,
+    encode_news,
+    watch_answer,
+)
 from minga_peer.clients.wire import SourceAddress
 from minga_peer.transfer.chunk_serving import ChunkServing, Sending
 from minga_runtime.logs import log_event
@@ -29,6 +40,8 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 1024
 IDLE_SECONDS = 60.0
 """A connection without a request for so long is closed; callers let go of theirs before."""
+HINT_SECONDS = 0.03
+"""Whoever waits longer for its turn is told at once who else has, or is getting, the content."""
 STALL_SECONDS = 20.0
 """A caller that takes no byte of its chunk for so long is cut off. Above its own limit, after which it gives up."""
 UNSENT_BYTES = 256 * 1024
@@ -123,7 +136,10 @@ class _Connection:
         while (head := await self._next_head()) is not None:
             others: tuple[SourceAddress, ...] = ()
             try:
-                request = BulkRequest.decode(head)
+                request = decode_request(head)
+                if isinstance(request, WatchRequest):
+                    await self._unless_gone(self._tell_news(request))
+                    return
                 others = self._serving.others(request.content_id, request.caller)
                 await self._answer(request)
             except _CutOffError as error:
@@ -158,19 +174,44 @@ class _Connection:
         wanted = self._serving.wanted(request.content_id, request.ranges)
         manifest = await self._serving.store.manifest(request.content_id)
         taker = str(request.caller.peer_id) if request.caller is not None else self._peer
+        others = self._serving.others(request.content_id, request.caller)
         turn = self._serving.sending(request.content_id, wanted, request.caller, taker, manifest.geometry)
-        sending = await self._unless_gone(turn.__aenter__())
+        sending = await self._unless_gone(turn.__aenter__(), others)
         try:
             await self._send(request, sending)
         finally:
             await turn.__aexit__(None, None, None)
 
-    async def _unless_gone(self, turn: Coroutine[Any, Any, T]) -> T:
-        """The caller's turn, once it comes. Raises _CutOffError when the caller goes away meanwhile."""
-        waiting = asyncio.create_task(turn, name="bulk-turn")
+    async def _tell_news(self, request: WatchRequest) -> None:
+        """What is held now, then each new chunk, until it is all; then the connection is closed."""
+        content_id, store = request.content_id, self._serving.store
+        begun = False
+        try:
+            async with aclosing(store.watch(content_id)) as news:
+                async for chunks in news:
+                    held = store.held(content_id)
+                    line = encode_news(chunks, complete=held is not None and held.complete)
+                    await self._loop.sock_sendall(self._socket, line if begun else watch_answer() + line)
+                    begun = True
+        except MingaError as error:
+            if begun:
+                raise _CutOffError(str(error)) from error
+            raise
+
+    async def _unless_gone(self, work: Coroutine[Any, Any, T], others: tuple[SourceAddress, ...] = ()) -> T:
+        """The result of work for the caller; when it takes long, others to ask are named first.
+
+        Raises _CutOffError when the caller goes away meanwhile.
+        """
+        waiting = asyncio.create_task(work, name="bulk-work")
         listening = asyncio.create_task(self._loop.sock_recv(self._socket, READ_BYTES), name="bulk-listen")
         try:
-            await asyncio.wait((waiting, listening), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                (waiting, listening), timeout=HINT_SECONDS if others else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                await self._loop.sock_sendall(self._socket, BulkHint(others).encode())
+                await asyncio.wait((waiting, listening), return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
                 # A second request before the first is answered waits; anything else is the end of the caller.
                 self._unread = listening.result()

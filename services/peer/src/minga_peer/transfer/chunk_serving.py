@@ -70,15 +70,17 @@ class ChunkServing:
     async def sending(
         self, content_id: ContentId, wanted: ChunkSet, caller: SourceAddress | None, taker: str, geometry: Geometry
     ) -> AsyncGenerator[Sending, None]:
-        """Waits for the caller's turn; the block sends the chunk and then calls `sent`. Raises BusyError at once."""
+        """Waits for the caller's turn; the block sends the chunk and then calls `sent`. Raises BusyError at once.
+
+        From now on the caller is named to others: it is about to have something to give.
+        """
         bits = _first_bits(wanted.bits, MAX_CANDIDATES)
         first = (bits & -bits).bit_length() - 1
+        if caller is not None:
+            self._takers.note(content_id, caller)
         try:
             async with self._turns.turn(content_id, bits, taker, geometry.length(first)) as turn:
-                others = self.others(content_id, caller)
-                if caller is not None and turn.index >= 0:
-                    self._takers.note(content_id, caller)
-                yield Sending(turn, others)
+                yield Sending(turn, self.others(content_id, caller))
         except BusyError:
             self._metrics.busy()
             raise

@@ -135,14 +135,15 @@ class PeerService:
         self, request: pb.WatchChunksRequest, context: Any
     ) -> AsyncGenerator[pb.WatchChunksResponse, None]:
         """See the contract."""
-        content_id = ContentId(request.content_id)
+        content_id, port = ContentId(request.content_id), self._bulk_port
         async with aclosing(self._store.watch(content_id)) as news:
             async for chunks in news:
                 held = self._store.held(content_id)
                 complete = held is not None and held.complete
-                yield pb.WatchChunksResponse(held=ranges_to_pb(chunks), complete=complete)
+                yield pb.WatchChunksResponse(held=ranges_to_pb(chunks), complete=complete, bulk_port=port)
                 if complete:
                     return
+                port = 0
 
     async def store_file(
         self, requests: AsyncIterator[pb.StoreFileRequest | memoryview], context: Any

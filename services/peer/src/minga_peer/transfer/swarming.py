@@ -26,7 +26,7 @@ from minga_core.errors import (
 from minga_core.ids import PeerId
 from minga_peer.chunkstore.ports import PartFile
 from minga_peer.clients.codec import BufferPool
-from minga_peer.clients.peer import FetchedChunk, PeerBusyError, PeerConnections
+from minga_peer.clients.peer import FetchedChunk, PeerBusyError, PeerClient, PeerConnections
 from minga_peer.clients.wire import SourceAddress
 from minga_peer.swarm import events as ev
 from minga_peer.swarm.config import SwarmConfig
@@ -78,6 +78,7 @@ class SwarmDownload:
         self._watches: dict[PeerId, asyncio.Task[None]] = {}
         self._finding: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._done: asyncio.Future[None] | None = None
         self.received_by_source: dict[PeerId, int] = {}
         self.directory_problem = ""
@@ -160,13 +161,26 @@ class SwarmDownload:
                     self._done.set_result(None)
 
     def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Wakes the scheduler when it asked for it. A timer that fires too early asks again, which costs less than
+        setting it anew with every event."""
         wakeup_at = self._scheduler.wakeup_at
-        if wakeup_at is not None and self._done is not None and not self._done.done():
-            delay = max(0.0, wakeup_at - self._clock.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay, self.feed, ev.Tick())
+        if wakeup_at is None or self._done is None or self._done.done():
+            return
+        if self._timer is not None:
+            if self._timer_at <= wakeup_at:
+                return
+            self._timer.cancel()
+        self._timer_at = wakeup_at
+        delay = max(0.0, wakeup_at - self._clock.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        wakeup_at = self._scheduler.wakeup_at
+        if wakeup_at is not None and wakeup_at <= self._clock.monotonic():
+            self.feed(ev.Tick())
+        else:
+            self._set_timer()
 
     # Deeds.
 
@@ -180,7 +194,7 @@ class SwarmDownload:
         self.feed(outcome)
 
     async def _fetch(self, wanted: ev.RequestChunk) -> ev.Event:
-        async with self._connections.to(self._addresses[wanted.source].address) as peer:
+        async with self._to(wanted.source) as peer:
             chunks = peer.fetch_chunk(
                 self._content_id,
                 ChunkSet(self._geometry.chunk_count, wanted.candidates),
@@ -233,7 +247,7 @@ class SwarmDownload:
         snapshot = True
         complete = False
         try:
-            async with self._connections.to(self._addresses[source].address) as peer:
+            async with self._to(source) as peer:
                 news = peer.watch_chunks(self._content_id, self._geometry.chunk_count)
                 async with contextlib.aclosing(news):
                     async for chunks, is_complete in news:
@@ -244,6 +258,10 @@ class SwarmDownload:
             log_event(log, logging.DEBUG, "watch_lost", source=source, content=self._content_id.short, error=error)
         if not complete:
             self.feed(ev.SourceLost(source))
+
+    def _to(self, source: PeerId) -> contextlib.AbstractAsyncContextManager[PeerClient]:
+        known = self._addresses[source]
+        return self._connections.to(known.address, bulk_port=known.bulk_port)
 
     async def _find(self) -> None:
         try:
