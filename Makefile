@@ -29,6 +29,8 @@ lock: sync  ## resolve requirements.lock anew (network)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  $(foreach p,protos core directory runtime registry locator peer,--no-emit-package minga-$(p)) \
 	  $(addsuffix /pyproject.toml,$(PACKAGES)) requirements-dev.in --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --constraint requirements.lock requirements-bench.in --output-file requirements-bench.lock
 
 protos: sync  ## generate the gRPC modules from protos/minga
 	@rm -rf protos/src/minga_protos/registry protos/src/minga_protos/peer protos/src/minga_protos/control
@@ -65,6 +67,29 @@ demo: sync  ## the whole main job on real files, told as it goes
 
 up: sync  ## a local network in the foreground until Ctrl-C
 	$(BIN)/minga up $(ARGS)
+
+# Packages of Debian that the benchmark's hosts and rivals come from; installed where that is possible and needed.
+LAB_PACKAGES := iproute2 util-linux procps
+BENCH_PACKAGES := $(LAB_PACKAGES) nginx curl aria2 opentracker rsync
+# $(call debian,packages): as root on Debian those that are missing are installed; elsewhere the bench says what it lacks.
+debian = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	  test -z "$$missing" || { echo "Installing $$missing ..."; apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }; fi
+
+bench-sync: $(VENV)/.bench  ## what the benchmark needs beyond `sync`: the rivals, and plots
+	@$(call debian,$(BENCH_PACKAGES))
+
+$(VENV)/.bench: $(VENV)/.synced requirements-bench.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
+
+bench: bench-sync  ## the swarm and its rivals on shaped links, as root (ARGS='--only swarm-16'); writes docs/benchmarks.md
+	$(BIN)/python -m bench.run all $(ARGS)
+
+bench-check: sync  ## a small swarm on shaped links: fails when it does not swarm; skips loudly without root
+	@$(call debian,$(LAB_PACKAGES))
+	$(BIN)/python -m bench.run check
 
 references: sync  ## rewrite docs/ that are generated from the code
 	$(BIN)/python docs/generate.py

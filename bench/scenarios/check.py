@@ -1,0 +1,52 @@
+"""The quick check for CI: does the swarm still swarm? Ratios with wide margins, never absolute times."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.bounds import swarm_bound
+from bench.results import Figure, Outcome, RaceRecord
+from bench.scenarios.swarm import MIB, SLACK_SECONDS, even_race
+from bench.session import Session
+from minga_core.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Well below what a lone server needs (one bound a downloader), well above what a good day shows."""
+
+    name: str = "check"
+    peers: int = 6
+    rate: float = 40.0
+    size: int = 24 * MIB
+    allowed_ratio: float = 2.0
+    allowed_copies: float = 3.0
+    systems: Sequence[str] = ("minga",)
+
+    async def run(self, session: Session) -> Outcome:
+        rates = [self.rate] * self.peers
+        bound = swarm_bound(self.size, self.rate, rates, rates)
+        outcome = Outcome(
+            self.name,
+            f"{self.peers} downloaders, every link {self.rate:g} Mbit/s each way, {format_bytes(self.size)}; a server "
+            f"alone would need {self.peers} × the bound and send {self.peers} copies",
+        )
+        race = await even_race(session, "minga", self.peers, self.rate, self.size, SLACK_SECONDS)
+        record = RaceRecord.of(race, self.size, bound)
+        outcome.races.append(record)
+        print(f"  {record.told()}", flush=True)
+        ratio, copies = record.ratio, record.seed_copies
+        outcome.figures = [
+            Figure(
+                "the last one finished",
+                f"≤ {self.allowed_ratio} × the bound",
+                f"{ratio:.2f} ×",
+                ratio <= self.allowed_ratio,
+            ),
+            Figure(
+                "the seed sent",
+                f"≤ {self.allowed_copies} copies",
+                f"{copies:.2f} copies",
+                copies <= self.allowed_copies,
+            ),
+        ]
+        return outcome

@@ -1,0 +1,1 @@
+"""What is measured: one module a system, all behind the port in `bench.systems.port`."""

@@ -1,0 +1,69 @@
+"""One nginx on the seed, one curl on each other host: what people do who do not share. Verifies nothing."""
+
+import asyncio
+from pathlib import Path
+
+from bench.content import place
+from bench.netns import LabError
+from bench.systems.port import System
+from bench.waiting import until
+
+PORT = 8080
+READY_SECONDS = 20.0
+CONFIGURATION = """
+daemon off;
+user root;
+worker_processes 2;               # one a core of the machine that this was written on
+worker_rlimit_nofile 4096;
+pid {folder}/nginx.pid;
+error_log stderr;
+events {{ worker_connections 1024; multi_accept on; }}
+http {{
+  access_log off;
+  sendfile on;                    # from the page cache to the socket, no copy in between
+  sendfile_max_chunk 2m;          # so that one fast client does not keep a worker to itself
+  tcp_nopush on;                  # headers and the file's start in full packets
+  tcp_nodelay on;
+  open_file_cache max=100;
+  keepalive_requests 10000;
+  server {{ listen {address}:{port} reuseport backlog=1024; root {root}; }}
+}}
+"""
+
+
+class Nginx(System):
+    """The plain server."""
+
+    name = "nginx"
+    commands = ("nginx", "curl")
+
+    async def start(self) -> None:
+        seed = self.arena.seeds[0]
+        folder = self.arena.folder(seed)
+        root = folder / "www"
+        root.mkdir()
+        place(self.arena.content, root)
+        address = self.lab.hosts[seed].address
+        path = folder / "nginx.conf"
+        path.write_text(CONFIGURATION.format(folder=folder, address=address, port=PORT, root=root))
+        self._url = f"http://{address}:{PORT}/{self.arena.content.name}"
+        process = self.spawn(seed, ["nginx", "-p", str(folder), "-c", str(path), "-e", "stderr"])
+        await until(self._answers, READY_SECONDS, "nginx answers", process)
+
+    async def fetch(self, host: str) -> None:
+        target = self.result(host)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        curl = self.spawn(host, ["curl", "-q", "-sS", "--fail", "-o", str(target), self._url])
+        if code := await curl.wait():
+            raise LabError(f"curl on {host} ended with code {code}: {curl.tail()}")
+
+    def result(self, host: str) -> Path:
+        return self.arena.folder(host) / "got" / self.arena.content.name
+
+    async def _answers(self) -> bool:
+        try:
+            connection = await asyncio.to_thread(self.lab.connect, self.arena.seeds[0], PORT)
+        except OSError:
+            return False
+        connection.close()
+        return True
