@@ -1,10 +1,11 @@
 """One seed, N downloaders that start together, even links: time until the last has the file, in lower bounds."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.bounds import one_server_bound, swarm_bound
-from bench.content import require_same
+from bench.content import require_same, warm_memory
 from bench.lab import Link
 from bench.race import Race, run_race
 from bench.results import Figure, Outcome, RaceRecord
@@ -81,6 +82,8 @@ async def even_race(
     content = await session.content(size_bytes)
     with session.arena({"seed": Link.even(rate)}, peer_links(peers, rate), content) as arena:
         async with SYSTEMS[system](arena) as running:
+            if rate is None:
+                await asyncio.to_thread(warm_memory, content.parent, 3 * size_bytes // 2)
             race = await run_race(running, arena.peers, limit_seconds)
             for host in arena.peers:
                 require_same(content, running.result(host), host)
