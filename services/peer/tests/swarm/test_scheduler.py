@@ -120,7 +120,7 @@ def test_a_content_that_is_there_needs_nothing() -> None:
 
 def test_a_lost_source_is_made_up_for_at_once() -> None:
     """Its chunks are asked of another in the same breath."""
-    one = scheduler(2, min_outstanding=2)
+    one = scheduler(2)
     asked = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
     one.handle(ev.SourceFound(B, complete=True), 0.0)
     deeds = one.handle(ev.SourceLost(A), 0.5)
@@ -226,7 +226,7 @@ def test_policies_are_chosen_by_name(policy: str) -> None:
 
 def test_the_rarest_chunk_is_asked_for_first() -> None:
     """Of two chunks that a source has, the one that fewer others have."""
-    one = scheduler(8, held=(0, 1, 2, 3), max_candidates=1, min_outstanding=1, max_outstanding=1)
+    one = scheduler(8, held=(0, 1, 2, 3), max_candidates=1, max_outstanding=1)
     for peer in (A, B):
         one.handle(ev.SourceFound(peer, complete=False), 0.0)
     one.handle(ev.SourceHolds(A, ChunkSet(8, [4]), snapshot=True), 0.1)

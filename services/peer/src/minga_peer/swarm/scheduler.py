@@ -434,7 +434,7 @@ class Scheduler:
         if source.rate.value <= 0 or not request.chosen:
             return False
         own_seconds = (len(source.outstanding) + 1) * request.size_bytes / source.rate.value
-        at_the_end = self._count - self._held_count <= self._config.end_chunks
+        at_the_end = self._count - self._held_count <= min(self._config.end_chunks, self._count // 16)
         factor = self._config.end_second_request_factor if at_the_end else self._config.second_request_factor
         return own_seconds * factor < self._expected_end(request, now) - now
 

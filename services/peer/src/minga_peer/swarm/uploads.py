@@ -35,8 +35,8 @@ class UploadConfig:
     """How a peer serves."""
 
     turns: int = 2
-    """Requests that are served at a time while their takers keep up. (Simulated, see docs/adr/0007: two to four are
-    alike; one leaves the uplink idle between two chunks, many delay the first copies.)"""
+    """Requests that are served at a time while their takers keep up. (Simulated and measured: two to four end alike;
+    one leaves the uplink idle between two chunks, many delay the first copies.)"""
     max_turns: int = 64
     """Bound of those served at a time, slow takers among them."""
     max_requests: int = 256
@@ -46,7 +46,8 @@ class UploadConfig:
     slow_factor: float = 0.5
     """A taker that needs so many times longer than its share of the uplink would explain does not count as served."""
     unknown_rate_seconds: float = 1.0
-    """The same before the uplink's rate is known."""
+    """The same before the uplink's rate is known. (Measured: with 0.1 a seed serves everybody at once at the start, and
+    the first chunk arrives anywhere after a second.)"""
     rate_window_seconds: float = 0.5
     """Over how long the uplink's rate is measured."""
     rate_decay: float = 0.98
