@@ -1,11 +1,8 @@
 """One nginx on the seed, one curl on each other host: what people do who do not share. Verifies nothing."""
 
-import asyncio
-from pathlib import Path
-
 from bench.content import place
 from bench.netns import LabError
-from bench.systems.port import System
+from bench.systems.lone_server import LoneServer
 from bench.waiting import until
 
 PORT = 8080
@@ -31,10 +28,11 @@ http {{
 """
 
 
-class Nginx(System):
+class Nginx(LoneServer):
     """The plain server."""
 
     name = "nginx"
+    port = PORT
     commands = ("nginx", "curl")
 
     async def start(self) -> None:
@@ -48,7 +46,7 @@ class Nginx(System):
         path.write_text(CONFIGURATION.format(folder=folder, address=address, port=PORT, root=root))
         self._url = f"http://{address}:{PORT}/{self.arena.content.name}"
         process = self.spawn(seed, ["nginx", "-p", str(folder), "-c", str(path), "-e", "stderr"])
-        await until(self._answers, READY_SECONDS, "nginx answers", process)
+        await until(self.answers, READY_SECONDS, "nginx answers", process)
 
     async def fetch(self, host: str) -> None:
         target = self.result(host)
@@ -56,14 +54,3 @@ class Nginx(System):
         curl = self.spawn(host, ["curl", "-q", "-sS", "--fail", "-o", str(target), self._url])
         if code := await curl.wait():
             raise LabError(f"curl on {host} ended with code {code}: {curl.tail()}")
-
-    def result(self, host: str) -> Path:
-        return self.arena.folder(host) / "got" / self.arena.content.name
-
-    async def _answers(self) -> bool:
-        try:
-            connection = await asyncio.to_thread(self.lab.connect, self.arena.seeds[0], PORT)
-        except OSError:
-            return False
-        connection.close()
-        return True

@@ -1,11 +1,8 @@
 """An rsync daemon on the seed, one rsync on each other host. Checks a digest of the whole file at the end."""
 
-import asyncio
-from pathlib import Path
-
 from bench.content import place
 from bench.netns import LabError
-from bench.systems.port import System
+from bench.systems.lone_server import LoneServer
 from bench.waiting import until
 
 PORT = 8730
@@ -21,10 +18,11 @@ read only = yes
 """
 
 
-class Rsync(System):
+class Rsync(LoneServer):
     """The daemon's own protocol: no ssh, nothing encrypted, nothing compressed (the content is random)."""
 
     name = "rsync"
+    port = PORT
     commands = ("rsync",)
 
     async def start(self) -> None:
@@ -39,7 +37,7 @@ class Rsync(System):
         self._url = f"rsync://{address}:{PORT}/files/{self.arena.content.name}"
         words = ["rsync", "--daemon", "--no-detach", "--config", str(path), "--address", address, "--port", str(PORT)]
         process = self.spawn(seed, words)
-        await until(self._answers, READY_SECONDS, "the rsync daemon answers", process)
+        await until(self.answers, READY_SECONDS, "the rsync daemon answers", process)
 
     async def fetch(self, host: str) -> None:
         target = self.result(host)
@@ -49,14 +47,3 @@ class Rsync(System):
         rsync = self.spawn(host, words)
         if code := await rsync.wait():
             raise LabError(f"rsync on {host} ended with code {code}: {rsync.tail()}")
-
-    def result(self, host: str) -> Path:
-        return self.arena.folder(host) / "got" / self.arena.content.name
-
-    async def _answers(self) -> bool:
-        try:
-            connection = await asyncio.to_thread(self.lab.connect, self.arena.seeds[0], PORT)
-        except OSError:
-            return False
-        connection.close()
-        return True

@@ -42,14 +42,22 @@ class Observed:
     """What an observer heard."""
 
     def __init__(self) -> None:
-        self.ended: list[tuple[str, str]] = []
-        self.told = asyncio.Event()
+        self._ended: list[tuple[str, str]] = []
+        self._changed = asyncio.Event()
 
     def rpc_ended(self, method: str, code: str, seconds: float) -> None:
         """See RpcObserver."""
         assert seconds >= 0
-        self.ended.append((method, code))
-        self.told.set()
+        self._ended.append((method, code))
+        self._changed.set()
+
+    async def ended(self, count: int) -> list[tuple[str, str]]:
+        """What has ended, once that many have: an answer leaves before its observer is told."""
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while len(self._ended) < count:
+                self._changed.clear()
+                await self._changed.wait()
+        return self._ended
 
 
 class Example:
@@ -148,7 +156,7 @@ async def test_every_error_arrives_as_the_class_it_was(example: Example, channel
             assert got.retry_after == timedelta(seconds=3)
         if isinstance(got, LeaseSupersededError):
             assert got.owner_address == "h:1"
-    assert example.observed.ended == [("Answer", WIRE_STATUS[code].grpc), ("Stream", WIRE_STATUS[code].grpc)]
+    assert await example.observed.ended(2) == [("Answer", WIRE_STATUS[code].grpc), ("Stream", WIRE_STATUS[code].grpc)]
 
 
 async def test_a_bug_is_logged_once_and_told_blandly(
@@ -172,7 +180,7 @@ async def test_calls_that_end_well_are_counted_as_such(example: Example, channel
     """The observer hears of each, with its method."""
     assert await answer(channel, b"x") == b"x"
     assert await streamed(channel) == [b"1", b"2"]
-    assert example.observed.ended == [("Answer", "OK"), ("Stream", "OK")]
+    assert await example.observed.ended(2) == [("Answer", "OK"), ("Stream", "OK")]
 
 
 async def test_a_handler_may_abort_by_itself(example: Example, channel: grpc.aio.Channel) -> None:
@@ -186,7 +194,7 @@ async def test_a_handler_may_abort_by_itself(example: Example, channel: grpc.aio
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await answer(channel)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    assert example.observed.ended == [("Answer", "NOT_FOUND")]
+    assert await example.observed.ended(1) == [("Answer", "NOT_FOUND")]
 
 
 async def test_a_cancelled_stream_closes_its_generator_at_once(example: Example, channel: grpc.aio.Channel) -> None:
@@ -203,8 +211,7 @@ async def test_a_cancelled_stream_closes_its_generator_at_once(example: Example,
     call.cancel()
     async with asyncio.timeout(LIMIT_SECONDS):
         await example.closed.wait()
-        await example.observed.told.wait()
-    assert example.observed.ended == [("Stream", "CANCELLED")]
+    assert await example.observed.ended(1) == [("Stream", "CANCELLED")]
 
 
 async def test_a_long_sentence_does_not_break_the_answer(example: Example, channel: grpc.aio.Channel) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from minga_core.chunks import ChunkSet
 from minga_core.clock import SystemClock
 from minga_core.errors import FileNotFoundInDirectoryError
 from minga_core.ids import ContentId, PeerId, parse_address, parse_peer_id
@@ -173,9 +172,7 @@ class Network:
         slots = UploadSlots(upload_slots)
         # A taker that takes nothing holds its turn: tests decide when it ends.
         uploads = UploadConfig(max_requests=upload_slots, unknown_rate_seconds=60.0)
-        turns = UploadTurns(
-            UploadQueue(uploads), lambda content_id: (store.held(content_id) or ChunkSet(0)).bits, clock
-        )
+        turns = UploadTurns(UploadQueue(uploads), store.held, clock)
         serving = ChunkServing(store, turns, RecentTakers(), metrics, limits.up)
         bulk = BulkServer(serving, uploads.max_turns)
         bulk_port = bulk.start(listen_tcp("127.0.0.1:0")) if self.bulk else 0

@@ -73,12 +73,12 @@ class BulkConnection(asyncio.BufferedProtocol):
         return self._transport is not None and not self._transport.is_closing()
 
     async def exchange(self, request: bytes, expected: Expected) -> BulkAnswer | BulkRefusal:
-        """Sends a request; the answer, once the chunk is in its buffer.
+        """Sends a request; the answer, once the chunk is in its buffer. Whoever is not given one aborts the connection.
 
-        Raises PeerUnavailableError when the connection breaks, InvalidArgumentError when the
-        peer sends what was not asked for.
+        Raises PeerUnavailableError when the connection breaks, InvalidArgumentError when the peer sends what was not
+        asked for.
         """
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or not self.open:
             raise PeerUnavailableError("the connection is closed")
         self._expected, self._answer, self._body, self.answered = expected, None, None, False
         self._head_filled = self._body_filled = self._told = 0
@@ -86,9 +86,6 @@ class BulkConnection(asyncio.BufferedProtocol):
         self._transport.write(request)
         try:
             return await self._done
-        except asyncio.CancelledError:
-            self.abort()
-            raise
         finally:
             # Nobody writes into the caller's buffer from here on.
             self._done = self._expected = self._body = None
@@ -189,7 +186,7 @@ class BulkConnection(asyncio.BufferedProtocol):
 
     def _read_on(self) -> None:
         self._resume = None
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None and self.open:
             self._transport.resume_reading()
 
     def _succeed(self) -> None:

@@ -12,12 +12,11 @@ from functools import lru_cache
 from minga_core.chunks import ChunkSet
 from minga_core.errors import WIRE_STATUS, BusyError, Code, InvalidArgumentError, MingaError, error_from_code
 from minga_core.ids import ContentId, parse_address, parse_peer_id
-from minga_peer.clients.wire import MAX_SOURCES, SourceAddress, parse_bulk_port
+from minga_peer.clients.wire import MAX_RANGES, MAX_SOURCES, SourceAddress, parse_bulk_port
 
 MAX_HEAD_BYTES = 16 * 1024
 """Of a request or an answer: 1,024 ranges of six digits, or 20 sources of the longest names, and room to spare."""
 END_OF_HEAD = b"\r\n\r\n"
-MAX_RANGES = 1024
 MAX_NEWS_RANGES = 1 << 20
 MAX_NEWS_BYTES = 8 * 1024 * 1024
 """Of one line of news: every second of a million chunks."""

@@ -32,6 +32,7 @@ from minga_peer.clients.wire import (
     DATA_FIELD_OF_STORE,
     PEER_SERVICE,
     SourceAddress,
+    parse_bulk_port,
     ranges_from_pb,
     ranges_to_pb,
     sources_from_pb,
@@ -165,7 +166,7 @@ class PeerClient:
         memory = buffers.take(length_of(next(iter(wanted))))
         receiver = _ChunkReceiver(wanted, length_of, memory, hears)
         try:
-            # At most twice: an offer may come in place of a chunk, and what was offered may not be reachable.
+            # Again twice at most: an offer may come in place of a chunk, and what was offered may not be reachable.
             for _ in range(3):
                 if (bulk := self._usable_bulk()) is not None:
                     try:
@@ -173,7 +174,7 @@ class PeerClient:
                         break
                     except BulkUnreachableError:
                         self._bar_bulk()
-                accepts = self._accepts_bulk and self._bulk_barred_until <= asyncio.get_running_loop().time()
+                accepts = self._accepts_bulk and not self._bulk_barred
                 try:
                     chunk = await self._fetch_rpc(content_id, caller, receiver, accepts_bulk=accepts)
                     break
@@ -188,9 +189,7 @@ class PeerClient:
 
     def offered_bulk(self, port: int) -> None:
         """The peer serves chunks on that port too; 0: it does not. Raises InvalidArgumentError for no port."""
-        if not 0 <= port <= 65535:
-            raise InvalidArgumentError(f"{self.address} offers port {port}")
-        if not self._accepts_bulk or port == 0:
+        if parse_bulk_port(port) == 0 or not self._accepts_bulk:
             return
         host = self.address.rpartition(":")[0]
         if self._bulk is None or self._bulk.address != f"{host}:{port}":
@@ -211,8 +210,12 @@ class PeerClient:
     def _bar_bulk(self) -> None:
         self._bulk_barred_until = asyncio.get_running_loop().time() + BULK_BAR_SECONDS
 
+    @property
+    def _bulk_barred(self) -> bool:
+        return asyncio.get_running_loop().time() < self._bulk_barred_until
+
     def _usable_bulk(self) -> BulkPeer | None:
-        return self._bulk if self._bulk_barred_until <= asyncio.get_running_loop().time() else None
+        return None if self._bulk_barred else self._bulk
 
     async def _fetch_bulk(
         self, bulk: BulkPeer, content_id: ContentId, caller: SourceAddress | None, receiver: "_ChunkReceiver"
@@ -250,16 +253,14 @@ class PeerClient:
         try:
             async with _translated(self.address):
                 async for item in call:
-                    if isinstance(item, memoryview):
-                        receiver.add(item)
-                        await self._down.take(len(item))
+                    if isinstance(item, memoryview) or item.HasField("data"):
+                        piece = item if isinstance(item, memoryview) else memoryview(item.data)
+                        receiver.add(piece)
+                        await self._down.take(len(piece))
                     elif item.HasField("bulk"):
                         raise _BulkOfferedError(item.bulk.port)
                     elif item.HasField("busy"):
                         raise _busy(self.address, item.busy)
-                    elif item.HasField("data"):
-                        receiver.add(memoryview(item.data))
-                        await self._down.take(len(item.data))
                     else:
                         receiver.begin(item.chunk.index, item.chunk.size_bytes, sources_from_pb(item.chunk.sources))
             return receiver.chunk("grpc") if receiver.begun else None

@@ -18,6 +18,8 @@ DATA_FIELD_OF_STORE = 4
 """`StoreFileRequest.data`"""
 MAX_SMALL_FILES = 256
 """Contents in a FetchFilesRequest (contract: peer.proto)."""
+MAX_RANGES = 1024
+"""Ranges of chunks in a request (contract: peer.proto)."""
 MAX_SOURCES = 20
 """Sources in a message (contract: peer.proto)."""
 

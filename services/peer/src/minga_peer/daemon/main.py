@@ -12,7 +12,6 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from minga_core.chunks import ChunkSet
 from minga_core.clock import Clock, SystemClock
 from minga_core.errors import AlreadyRunningError, MingaError
 from minga_core.ids import new_generation, parse_address
@@ -117,7 +116,7 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         slots = UploadSlots(settings.upload_slots)
         limits = Limits.of(settings.limit_up, settings.limit_down, clock)
         uploads = UploadConfig(max_requests=settings.upload_slots)
-        turns = UploadTurns(UploadQueue(uploads), lambda content_id: _bits(store.held(content_id)), clock)
+        turns = UploadTurns(UploadQueue(uploads), store.held, clock)
         stack.callback(turns.close)
         serving = ChunkServing(store, turns, RecentTakers(), metrics, limits.up)
 
@@ -237,10 +236,6 @@ def _bulk_listener(settings: PeerSettings) -> socket.socket:
         except AlreadyRunningError as error:
             log_event(log, logging.WARNING, "bulk_port_taken", error=error)
     return listen_tcp(f"{host}{colon}0")
-
-
-def _bits(chunks: ChunkSet | None) -> int:
-    return 0 if chunks is None else chunks.bits
 
 
 async def _serve(

@@ -141,7 +141,7 @@ class _Connection:
                     await self._unless_gone(self._tell_news(request))
                     return
                 others = self._serving.others(request.content_id, request.caller)
-                await self._answer(request)
+                await self._answer(request, others)
             except _CutOffError as error:
                 log_event(log, logging.DEBUG, "bulk_answer_cut_off", peer=self._peer, error=error)
                 return
@@ -170,11 +170,10 @@ class _Connection:
         self._unread = bytes(head[end + len(END_OF_HEAD) :])
         return bytes(head[:end])
 
-    async def _answer(self, request: BulkRequest) -> None:
+    async def _answer(self, request: BulkRequest, others: tuple[SourceAddress, ...]) -> None:
         wanted = self._serving.wanted(request.content_id, request.ranges)
         manifest = await self._serving.store.manifest(request.content_id)
         taker = str(request.caller.peer_id) if request.caller is not None else self._peer
-        others = self._serving.others(request.content_id, request.caller)
         turn = self._serving.sending(request.content_id, wanted, request.caller, taker, manifest.geometry)
         sending = await self._unless_gone(turn.__aenter__(), others)
         try:

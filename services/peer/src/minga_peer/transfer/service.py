@@ -17,6 +17,7 @@ from minga_peer.clients.codec import MAX_PIECE_BYTES, PIECE_BYTES, data_deserial
 from minga_peer.clients.wire import (
     DATA_FIELD_OF_FETCH,
     DATA_FIELD_OF_STORE,
+    MAX_RANGES,
     MAX_SOURCES,
     PEER_SERVICE,
     SourceAddress,
@@ -32,7 +33,6 @@ from minga_peer.transfer.receiving import UploadReceiver
 from minga_protos.peer.v1 import peer_pb2 as pb
 
 MAX_CHUNKS_A_CALL = 64
-MAX_RANGES = 1024
 
 
 class Announcer(Protocol):

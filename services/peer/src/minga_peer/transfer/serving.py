@@ -2,16 +2,17 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from minga_core.chunks import ChunkSet
 from minga_core.clock import Clock
 from minga_core.errors import BusyError
 from minga_core.ids import ContentId, PeerId
 from minga_peer.clients.wire import MAX_SOURCES, SourceAddress
-from minga_peer.swarm.uploads import HeldBits, UploadQueue, UploadRequest
+from minga_peer.swarm.uploads import UploadQueue, UploadRequest
 
 MAX_REMEMBERED_CONTENTS = 1024
 """Contents whose takers are kept; the least recently served is forgotten first."""
@@ -31,7 +32,8 @@ class Turn:
 class UploadTurns:
     """Chunk requests of all takers and both ways of serving, one queue: see `swarm.uploads`."""
 
-    def __init__(self, queue: UploadQueue, held: HeldBits, clock: Clock) -> None:
+    def __init__(self, queue: UploadQueue, held: Callable[[ContentId], ChunkSet | None], clock: Clock) -> None:
+        """held: as `ContentStore.held`."""
         self._queue = queue
         self._held = held
         self._clock = clock
@@ -72,7 +74,7 @@ class UploadTurns:
 
     def _give_turns(self) -> None:
         now = self._clock.monotonic()
-        while (request := self._queue.next(self._held, now)) is not None:
+        while (request := self._queue.next(self._held_bits, now)) is not None:
             granted = self._waiting.pop(request.request_id, None)
             if granted is None or granted.done():
                 self._queue.ended(request.request_id, now, sent_bytes=0)
@@ -84,6 +86,10 @@ class UploadTurns:
         if self._queue.wakeup_at is not None:
             delay = max(0.0, self._queue.wakeup_at - now)
             self._timer = asyncio.get_running_loop().call_later(delay, self._give_turns)
+
+    def _held_bits(self, content_id: ContentId) -> int:
+        held = self._held(content_id)
+        return 0 if held is None else held.bits
 
     def close(self) -> None:
         """Lets go of the timer."""
