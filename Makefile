@@ -31,6 +31,12 @@ lock: sync  ## resolve requirements.lock anew (network)
 	  $(addsuffix /pyproject.toml,$(PACKAGES)) requirements-dev.in --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --constraint requirements.lock requirements-bench.in --output-file requirements-bench.lock
+	@# What goes into each image: a part of the one lock, never another version.
+	for part in registry locator peer; do \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --constraint requirements.lock $(foreach p,protos core directory runtime,--no-emit-package minga-$(p)) \
+	    --no-emit-package minga-$$part services/$$part/pyproject.toml --output-file services/$$part/requirements.lock; \
+	done
 
 protos: sync  ## generate the gRPC modules from protos/minga
 	@rm -rf protos/src/minga_protos/registry protos/src/minga_protos/peer protos/src/minga_protos/control
