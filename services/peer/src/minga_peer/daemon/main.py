@@ -69,6 +69,7 @@ async def serve(settings: PeerSettings, stop: asyncio.Event) -> None:
     async with running_daemon(settings) as daemon:
         write_port_file(settings.port_file, daemon.identity.address)
         facts = effective_settings(settings) | {"address": daemon.identity.address, "pid": os.getpid()}
+        facts |= {"metrics_address": daemon.metrics_address}
         log_event(log, logging.INFO, "peer_started", **facts)
         await daemon.until(stop)
 
@@ -81,6 +82,8 @@ class Daemon:
     store: ChunkStore
     announcer: Announcer
     failure: "asyncio.Future[Any]"
+    metrics_address: str = ""
+    """host:port as bound; empty while metrics are off."""
 
     async def until(self, stop: asyncio.Event) -> None:
         """Returns when asked to stop. Raises what a background task died of."""
@@ -183,6 +186,7 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         if settings.metrics_listen is not None:
             endpoint = await start_metrics_server(metrics_registry, settings.metrics_listen)
             stack.push_async_callback(endpoint.aclose)
+            daemon.metrics_address = endpoint.address
 
         tasks = TaskOwner(daemon.fail)
         stack.push_async_callback(tasks.aclose)
