@@ -1,0 +1,1 @@
+"""Images and the Compose network, on a Docker Engine."""
