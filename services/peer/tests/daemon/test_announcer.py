@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -44,6 +45,9 @@ class FakeRegistry(RegistryServiceServicer):
         self.revision = -1
         self.pushes: list[bool] = []
         self.heartbeats = 0
+        self.streams = 0
+        self.answers_per_stream = 0
+        """After so many a stream is ended in order; 0: never."""
         self.error: Exception | None = None
 
     def forget(self) -> None:
@@ -83,9 +87,35 @@ class FakeRegistry(RegistryServiceServicer):
         same = request.table_revision == self.revision
         return pb.HeartbeatResponse(action=pb.HEARTBEAT_ACTION_OK if same else pb.HEARTBEAT_ACTION_PUSH_TABLE)
 
+    async def KeepLease(
+        self, requests: AsyncIterator[pb.HeartbeatRequest], context: Any
+    ) -> AsyncIterator[pb.HeartbeatResponse]:
+        self.streams += 1
+        left = self.answers_per_stream
+        async for request in requests:
+            yield await self.Heartbeat(request, context)
+            left -= 1
+            if left == 0:
+                return
+
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveResponse:
         self.registered = False
         return pb.LeaveResponse()
+
+
+def _older(registry: FakeRegistry) -> grpc.GenericRpcHandler:
+    """The service without KeepLease."""
+    unary = {"Register": pb.RegisterRequest, "Heartbeat": pb.HeartbeatRequest, "Leave": pb.LeaveRequest}
+    handlers = {
+        name: grpc.unary_unary_rpc_method_handler(
+            getattr(registry, name), kind.FromString, lambda response: response.SerializeToString()
+        )
+        for name, kind in unary.items()
+    }
+    handlers["PushTable"] = grpc.stream_unary_rpc_method_handler(
+        registry.PushTable, pb.PushTableRequest.FromString, lambda response: response.SerializeToString()
+    )
+    return grpc.method_handlers_generic_handler("minga.registry.v1.RegistryService", handlers)
 
 
 class Told:
@@ -110,11 +140,14 @@ class Told:
 
 
 @asynccontextmanager
-async def announcing(rows: tuple[FileRow, ...] = ()) -> AsyncIterator[Told]:
-    """A registry and an announcer that runs against it."""
+async def announcing(rows: tuple[FileRow, ...] = (), *, without_stream: bool = False) -> AsyncIterator[Told]:
+    """A registry and an announcer that runs against it. without_stream: as a registry of an older version."""
     registry = FakeRegistry()
     server = GrpcServer(RpcMetrics(CollectorRegistry(), "registry"))
-    add_RegistryServiceServicer_to_server(registry, server.server)
+    if without_stream:
+        server.server.add_generic_rpc_handlers((_older(registry),))
+    else:
+        add_RegistryServiceServicer_to_server(registry, server.server)
     (port,) = await server.start(["127.0.0.1:0"], ["minga.registry.v1.RegistryService"])
     client = RegistryClient(parse_address(f"127.0.0.1:{port}"))
     table = LocalTable(rows)
@@ -200,3 +233,27 @@ async def test_leaving_gives_the_lease_up() -> None:
         await asyncio.gather(told.loop, return_exceptions=True)
         await told.announcer.leave()
         assert not told.registry.registered
+
+
+async def test_heartbeats_share_a_stream() -> None:
+    """One stream stands for many of them."""
+    async with announcing() as told:
+        await told.until(lambda: told.registry.heartbeats >= 5)
+        assert told.registry.streams == 1
+
+
+async def test_a_stream_that_the_registry_ends_is_opened_anew() -> None:
+    """As when a registry stops, or wants others to have their share: no heartbeat is lost, nobody registers again."""
+    async with announcing() as told:
+        told.registry.answers_per_stream = 2
+        await told.until(lambda: told.registry.streams >= 3)
+        assert told.announcer.problem == ""
+        assert told.registry.pushes == [True]
+
+
+async def test_a_registry_without_the_stream_gets_calls() -> None:
+    """During an upgrade a peer may be newer than its registry."""
+    async with announcing(without_stream=True) as told:
+        await told.until(lambda: told.registry.heartbeats >= 3)
+        assert told.registry.streams == 0
+        assert told.announcer.problem == ""

@@ -65,6 +65,7 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
         add_RegistryServiceServicer_to_server(service, server.server)
         (port,) = await server.start([settings.listen], [SERVICE])
         stack.push_async_callback(server.stop, settings.stop_grace)
+        stack.callback(service.end_streams)
         address = bound_address(settings.listen, port)
 
         metrics_address = ""

@@ -21,12 +21,15 @@ from minga_registry import adapters
 from minga_registry._metrics import CANCELLED, COMMITTED, RegistryMetrics
 from minga_registry.leases import Grant, Grants, LeasePolicy
 from minga_registry.push import PushLimits, TableReceiver
+from minga_registry.streams import StandingStreams
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
 
 SERVICE = "minga.registry.v1.RegistryService"
 _BUSY_RETRY = timedelta(seconds=1)
+STREAM_LIFE = timedelta(minutes=5)
+"""How long a peer stays with one replica: then it opens its stream anew, and a new replica gets its share."""
 
 
 class RegistryService(RegistryServiceServicer):
@@ -39,6 +42,8 @@ class RegistryService(RegistryServiceServicer):
         limits: PushLimits,
         metrics: RegistryMetrics,
         clock: Clock,
+        *,
+        stream_life: timedelta = STREAM_LIFE,
     ) -> None:
         self._directory = directory
         self._leases = leases
@@ -47,6 +52,11 @@ class RegistryService(RegistryServiceServicer):
         self._clock = clock
         self._grants = Grants()
         self._pushes = 0
+        self._streams = StandingStreams(stream_life)
+
+    def end_streams(self) -> None:
+        """Ends the standing streams, which would otherwise keep a server that stops waiting for its whole grace."""
+        self._streams.end()
 
     async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterResponse:  # noqa: N802 - contract
         """See the contract."""
@@ -67,6 +77,17 @@ class RegistryService(RegistryServiceServicer):
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:  # noqa: N802 - contract
         """See the contract."""
+        return await self._renewed(request)
+
+    async def KeepLease(  # noqa: N802 - contract
+        self, request_iterator: AsyncIterator[pb.HeartbeatRequest], context: Any
+    ) -> AsyncIterator[pb.HeartbeatResponse]:
+        """See the contract."""
+        async with self._streams.standing():
+            async for request in request_iterator:
+                yield await self._renewed(request)
+
+    async def _renewed(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
         beat = adapters.beat(request)
         grant = self._grants.get(beat.peer_id, beat.generation)
         outcome = await self._directory.heartbeat(

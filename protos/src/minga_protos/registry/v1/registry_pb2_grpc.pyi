@@ -52,6 +52,11 @@ class RegistryServiceStub:
     """
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]
     """Renews the lease and compares table revisions. Idempotent."""
+    KeepLease: _grpc.StreamStreamMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]
+    """Heartbeats on a standing stream: one answer to each, in order, the next sent after it. The same as Heartbeat at less
+    than half its cost, which is what a fleet needs. The registry ends the stream with OK whenever it likes (it stops, or
+    the stream is old and others shall have their share of the peers): open another, or call Heartbeat.
+    """
     Leave: _grpc.UnaryUnaryMultiCallable[_registry_pb2.LeaveRequest, _registry_pb2.LeaveResponse]
     """Gives the lease up: the peer is gone from answers at once. Idempotent; a lease that is already gone is OK."""
 
@@ -77,6 +82,11 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """
     Heartbeat: _aio.UnaryUnaryMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """Renews the lease and compares table revisions. Idempotent."""
+    KeepLease: _aio.StreamStreamMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]  # type: ignore[assignment]
+    """Heartbeats on a standing stream: one answer to each, in order, the next sent after it. The same as Heartbeat at less
+    than half its cost, which is what a fleet needs. The registry ends the stream with OK whenever it likes (it stops, or
+    the stream is old and others shall have their share of the peers): open another, or call Heartbeat.
+    """
     Leave: _aio.UnaryUnaryMultiCallable[_registry_pb2.LeaveRequest, _registry_pb2.LeaveResponse]  # type: ignore[assignment]
     """Gives the lease up: the peer is gone from answers at once. Idempotent; a lease that is already gone is OK."""
 
@@ -117,6 +127,17 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.HeartbeatResponse, _abc.Awaitable[_registry_pb2.HeartbeatResponse]]:
         """Renews the lease and compares table revisions. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def KeepLease(
+        self,
+        request_iterator: _MaybeAsyncIterator[_registry_pb2.HeartbeatRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_registry_pb2.HeartbeatResponse], _abc.AsyncIterator[_registry_pb2.HeartbeatResponse]]:
+        """Heartbeats on a standing stream: one answer to each, in order, the next sent after it. The same as Heartbeat at less
+        than half its cost, which is what a fleet needs. The registry ends the stream with OK whenever it likes (it stops, or
+        the stream is old and others shall have their share of the peers): open another, or call Heartbeat.
+        """
 
     @_abc_1.abstractmethod
     def Leave(

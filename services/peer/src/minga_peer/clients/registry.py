@@ -13,13 +13,13 @@ from google.protobuf.duration_pb2 import Duration
 from minga_core.errors import RegistryUnavailableError
 from minga_core.ids import Address, Generation, PeerId
 from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey, TableChange
+from minga_peer.clients.lease_stream import CALL_TIMEOUT, LeaseStream
 from minga_peer.clients.wire import timestamp_of
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from minga_runtime.channels import make_channel
 from minga_runtime.grpc_errors import error_from_rpc
 
-CALL_TIMEOUT = timedelta(seconds=5)
 PUSH_TIMEOUT = timedelta(seconds=120)
 BATCH_ROWS = 1000
 """Rows in a message (contract: registry.proto)."""
@@ -54,6 +54,7 @@ class RegistryClient:
         self.address = address
         self._channel = make_channel(address)
         self._stub = RegistryServiceStub(self._channel)
+        self._lease = LeaseStream(self._stub)
 
     async def register(self, info: PeerInfo, asked_ttl: timedelta | None) -> tuple[timedelta, timedelta]:
         """Takes the lease; the granted time to live and the interval of heartbeats."""
@@ -86,7 +87,7 @@ class RegistryClient:
             active_uploads=active_uploads,
         )
         try:
-            response = await self._stub.Heartbeat(request, timeout=CALL_TIMEOUT.total_seconds())
+            response = await self._lease.beat(request)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, unavailable=RegistryUnavailableError) from error
         return _ACTIONS.get(response.action, Action.OK)
@@ -124,6 +125,7 @@ class RegistryClient:
 
     async def aclose(self) -> None:
         """Closes the channel."""
+        self._lease.close()
         await self._channel.close()
 
 

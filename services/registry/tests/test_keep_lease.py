@@ -1,0 +1,83 @@
+"""Heartbeats over a standing stream."""
+
+import asyncio
+from datetime import timedelta
+
+import grpc
+import grpc.aio
+import pytest
+
+from minga_core.errors import LeaseSupersededError, StoreUnavailableError
+from minga_directory.ports import HeartbeatOutcome
+from minga_protos.registry.v1 import registry_pb2 as pb
+from minga_registry.streams import StandingStreams
+from minga_runtime.grpc_errors import error_from_rpc
+from services.registry.tests.support import RememberedDirectory, Running
+
+LIMIT_SECONDS = 5.0
+
+
+def beat(revision: int = 3) -> pb.HeartbeatRequest:
+    """A good heartbeat."""
+    return pb.HeartbeatRequest(peer_id="a", generation=7, table_revision=revision, free_bytes=1, active_uploads=2)
+
+
+async def test_each_heartbeat_is_answered_in_order(registry: Running, directory: RememberedDirectory) -> None:
+    """What Heartbeat answers, as often as asked."""
+    call = registry.stub.KeepLease()  # type: ignore[call-arg]  # written to by hand
+    answers = []
+    for revision, outcome in enumerate(HeartbeatOutcome):
+        directory.outcome = outcome
+        await call.write(beat(revision))
+        answers.append((await call.read()).action)
+    assert answers == [
+        pb.HEARTBEAT_ACTION_OK,
+        pb.HEARTBEAT_ACTION_REGISTER_AGAIN,
+        pb.HEARTBEAT_ACTION_PUSH_TABLE,
+    ]
+    assert [each[3] for each in directory.beats] == [0, 1, 2]
+    call.cancel()
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("away"), LeaseSupersededError("other", owner_address="h:1")])
+async def test_a_failed_heartbeat_ends_the_stream_with_its_error(
+    registry: Running, directory: RememberedDirectory, error: Exception
+) -> None:
+    """As a call of its own would."""
+    directory.fail_with = error  # type: ignore[assignment]  # one of ours
+    call = registry.stub.KeepLease()  # type: ignore[call-arg]
+    await call.write(beat())
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert error_from_rpc(caught.value).code.name in ("UNAVAILABLE", "LEASE_SUPERSEDED")
+
+
+async def test_a_registry_that_stops_ends_streams_in_order(registry: Running) -> None:
+    """With OK and at once, also those that come later; a stop would wait out its grace for them otherwise."""
+    call = registry.stub.KeepLease()  # type: ignore[call-arg]
+    await call.write(beat())
+    await call.read()
+    registry.service.end_streams()
+    async with asyncio.timeout(LIMIT_SECONDS):
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+        late = registry.stub.KeepLease()  # type: ignore[call-arg]
+        assert await late.read() is grpc.aio.EOF
+
+
+async def test_a_stream_ends_when_it_is_old() -> None:
+    """Nobody stays with one replica for ever; a silent one neither."""
+    streams = StandingStreams(timedelta(seconds=0.02))
+    async with asyncio.timeout(LIMIT_SECONDS):
+        async with streams.standing():
+            assert streams.count == 1
+            await asyncio.Event().wait()
+    assert streams.count == 0
+
+
+async def test_a_time_limit_inside_a_stream_is_not_its_end() -> None:
+    """An error stays an error."""
+    streams = StandingStreams(timedelta(minutes=1))
+    with pytest.raises(TimeoutError):
+        async with streams.standing():
+            raise TimeoutError
