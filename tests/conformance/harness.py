@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from minga_core.clock import ManualClock
+from minga_core.errors import LeaseSupersededError
 from minga_core.ids import Address, ContentId, Generation, PeerId, digest
 from minga_core.names import Name, parse_name
 from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
 from minga_directory import RedisDirectoryWriter, connect_reader
 from minga_directory.connection import connect
-from minga_directory.ports import DirectoryReader, DirectoryWriter, Version
+from minga_directory.ports import DirectoryReader, DirectoryWriter, Renewal, Version
 
 DEADLINE_SECONDS = 10.0
 LATE_AFTER = timedelta(milliseconds=400)
@@ -38,9 +39,11 @@ class Harness:
 
     async def beat(self, peer_id: str, generation: int = 1, *, revision: int = 1, ttl: timedelta = LONG) -> str:
         """A heartbeat; what it found."""
-        outcome = await self.writer.heartbeat(
-            PeerId(peer_id), Generation(generation), ttl, table_revision=revision, free_bytes=50, active_uploads=2
+        (outcome,) = await self.writer.renew(
+            [Renewal(PeerId(peer_id), Generation(generation), ttl, revision, free_bytes=50, active_uploads=2)]
         )
+        if isinstance(outcome, LeaseSupersededError):
+            raise outcome
         return outcome.value
 
     async def push(self, peer_id: str, rows: Sequence[FileRow], generation: int = 1, *, revision: int = 1) -> None:

@@ -9,19 +9,21 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry
 
 from minga_core.clock import ManualClock, SystemClock
-from minga_core.errors import MingaError
+from minga_core.errors import LeaseSupersededError, MingaError
 from minga_core.ids import Generation, PeerId
 from minga_core.records import FileRow, PeerInfo, RowKey
-from minga_directory.ports import DirectoryWriter, HeartbeatOutcome
+from minga_directory.ports import DirectoryWriter, HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub, add_RegistryServiceServicer_to_server
 from minga_registry._metrics import RegistryMetrics
 from minga_registry.leases import LeasePolicy
 from minga_registry.push import PushLimits
+from minga_registry.renewing import Renewals
 from minga_registry.service import SERVICE, RegistryService
 from minga_runtime.channels import make_channel
 from minga_runtime.metrics import RpcMetrics
 from minga_runtime.server import GrpcServer
+from minga_runtime.tasks import TaskOwner
 
 LEASES = LeasePolicy(timedelta(seconds=15), timedelta(seconds=1), timedelta(minutes=5))
 LIMITS = PushLimits(max_rows=5_000, max_pushes=2, idle=timedelta(seconds=30), total=timedelta(minutes=10))
@@ -70,7 +72,8 @@ class RememberedDirectory:
     fail_with: MingaError | None = None
     outcome: HeartbeatOutcome = HeartbeatOutcome.OK
     registered: list[tuple[PeerInfo, timedelta]] = field(default_factory=list)
-    beats: list[tuple[PeerId, Generation, timedelta, int, int, int]] = field(default_factory=list)
+    beats: list[Renewal] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
     pushes: list[Push] = field(default_factory=list)
     left: list[tuple[PeerId, Generation]] = field(default_factory=list)
     to_reap: list[int] = field(default_factory=list)
@@ -98,20 +101,14 @@ class RememberedDirectory:
         self._check()
         self.registered.append((info, ttl))
 
-    async def heartbeat(
-        self,
-        peer_id: PeerId,
-        generation: Generation,
-        ttl: timedelta,
-        *,
-        table_revision: int,
-        free_bytes: int,
-        active_uploads: int,
-    ) -> HeartbeatOutcome:
+    async def renew(self, renewals: Sequence[Renewal]) -> list[HeartbeatOutcome | LeaseSupersededError]:
         """See DirectoryWriter."""
+        if isinstance(self.fail_with, LeaseSupersededError):
+            return [self.fail_with for _ in renewals]
         self._check()
-        self.beats.append((peer_id, generation, ttl, table_revision, free_bytes, active_uploads))
-        return self.outcome
+        self.batches.append(len(renewals))
+        self.beats.extend(renewals)
+        return [self.outcome for _ in renewals]
 
     def push_table(
         self, peer_id: PeerId, generation: Generation, *, whole: bool, base_revision: int, revision: int
@@ -172,7 +169,10 @@ async def serving(
     metrics = CollectorRegistry()
     clock = ManualClock()
     server = GrpcServer(RpcMetrics(metrics, "registry"))
-    service = RegistryService(directory, leases, limits, RegistryMetrics(metrics), system_clock or clock)
+    renewals = Renewals(directory)
+    tasks = TaskOwner()
+    tasks.keep(renewals.run, "renewals")
+    service = RegistryService(directory, renewals, leases, limits, RegistryMetrics(metrics), system_clock or clock)
     add_RegistryServiceServicer_to_server(service, server.server)
     (port,) = await server.start(["127.0.0.1:0"], [SERVICE])
     try:
@@ -180,6 +180,7 @@ async def serving(
             yield Running(RegistryServiceStub(channel), port, service, clock, metrics)
     finally:
         await server.stop(timedelta(0))
+        await tasks.aclose()
 
 
 def register_request(**changed: object) -> pb.RegisterRequest:

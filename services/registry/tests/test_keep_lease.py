@@ -1,6 +1,8 @@
 """Heartbeats over a standing stream."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import grpc
@@ -8,10 +10,13 @@ import grpc.aio
 import pytest
 
 from minga_core.errors import LeaseSupersededError, StoreUnavailableError
-from minga_directory.ports import HeartbeatOutcome
+from minga_core.ids import Generation, PeerId
+from minga_directory.ports import HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
+from minga_registry.renewing import Renewals
 from minga_registry.streams import StandingStreams
 from minga_runtime.grpc_errors import error_from_rpc
+from minga_runtime.tasks import TaskOwner
 from services.registry.tests.support import RememberedDirectory, Running
 
 LIMIT_SECONDS = 5.0
@@ -35,7 +40,7 @@ async def test_each_heartbeat_is_answered_in_order(registry: Running, directory:
         pb.HEARTBEAT_ACTION_REGISTER_AGAIN,
         pb.HEARTBEAT_ACTION_PUSH_TABLE,
     ]
-    assert [each[3] for each in directory.beats] == [0, 1, 2]
+    assert [each.table_revision for each in directory.beats] == [0, 1, 2]
     call.cancel()
 
 
@@ -81,3 +86,51 @@ async def test_a_time_limit_inside_a_stream_is_not_its_end() -> None:
     with pytest.raises(TimeoutError):
         async with streams.standing():
             raise TimeoutError
+
+
+async def test_heartbeats_that_come_together_travel_together(directory: RememberedDirectory) -> None:
+    """The first goes at once; those that come meanwhile share the next way to the store."""
+    renewals = Renewals(directory)
+    waiting = [asyncio.create_task(renewals.renewed(renewal(f"p{number}"))) for number in range(3)]
+    await asyncio.sleep(0)
+    async with running(renewals):
+        assert await asyncio.gather(*waiting) == [HeartbeatOutcome.OK] * 3
+    assert directory.batches == [3]
+
+
+async def test_whoever_is_gone_is_not_renewed(directory: RememberedDirectory) -> None:
+    """A caller that was cancelled while it waited."""
+    renewals = Renewals(directory)
+    gone, stays = (asyncio.create_task(renewals.renewed(renewal(peer))) for peer in ("gone", "stays"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    async with running(renewals):
+        await stays
+    assert [each.peer_id for each in directory.beats] == ["stays"]
+
+
+async def test_a_store_that_is_away_is_told_to_each(directory: RememberedDirectory) -> None:
+    """And the next batch is tried again."""
+    renewals = Renewals(directory)
+    directory.fail_with = StoreUnavailableError("away")
+    async with running(renewals):
+        outcomes = await asyncio.gather(*(renewals.renewed(renewal(p)) for p in ("a", "b")), return_exceptions=True)
+        assert [str(outcome) for outcome in outcomes] == ["away", "away"]
+        assert outcomes[0] is not outcomes[1]
+        directory.fail_with = None
+        assert await renewals.renewed(renewal("a")) is HeartbeatOutcome.OK
+
+
+def renewal(peer_id: str) -> Renewal:
+    """Some renewal."""
+    return Renewal(PeerId(peer_id), Generation(7), timedelta(seconds=15), 1, free_bytes=2, active_uploads=3)
+
+
+@asynccontextmanager
+async def running(renewals: Renewals) -> AsyncIterator[None]:
+    """Inside the block they are worked off."""
+    tasks = TaskOwner()
+    tasks.start(renewals.run(), "renewals")
+    async with asyncio.timeout(LIMIT_SECONDS):
+        yield
+    await tasks.aclose()

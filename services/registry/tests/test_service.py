@@ -21,7 +21,7 @@ from minga_core.errors import (
 )
 from minga_core.ids import Generation, PeerId
 from minga_core.records import HoldingState
-from minga_directory.ports import HeartbeatOutcome
+from minga_directory.ports import HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.leases import MAX_REMEMBERED, Grant, Grants, LeasePolicy
 from minga_registry.push import PushLimits
@@ -94,8 +94,8 @@ async def test_heartbeats_renew_what_was_granted(registry: Running, directory: R
         response = await registry.stub.Heartbeat(request, timeout=LIMIT_SECONDS)
         assert response.action == pb.HEARTBEAT_ACTION_OK
     assert directory.beats == [
-        ("a", 7, timedelta(seconds=60), 3, 50, 2),
-        ("a", 8, timedelta(seconds=15), 3, 50, 2),
+        Renewal(PeerId("a"), Generation(7), timedelta(seconds=60), 3, 50, 2),
+        Renewal(PeerId("a"), Generation(8), timedelta(seconds=15), 3, 50, 2),
     ]
 
 
@@ -375,7 +375,7 @@ async def test_a_long_push_keeps_its_lease(registry: Running, directory: Remembe
     directory.outcome = HeartbeatOutcome.REGISTER_AGAIN
     await call.write(rows(row("3")))
     assert isinstance(await refused(call), RegisterAgainError)
-    assert directory.beats == [("a", 7, timedelta(seconds=15), 0, 60, 0)] * 2
+    assert directory.beats == [Renewal(PeerId("a"), Generation(7), timedelta(seconds=15), 0, 60, 0)] * 2
 
 
 def test_a_lease_memory_is_bounded_and_forgets_the_silent_first() -> None:

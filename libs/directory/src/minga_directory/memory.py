@@ -28,6 +28,7 @@ from minga_directory.ports import (
     DirectoryStats,
     HeartbeatOutcome,
     PeerRecord,
+    Renewal,
     Version,
 )
 from minga_directory.search import name_matcher
@@ -89,25 +90,22 @@ class MemoryDirectory:
         self._pushes[info.peer_id] = self._pushes.get(info.peer_id, 0) + 1
         self._leases[info.peer_id] = lease
 
-    async def heartbeat(
-        self,
-        peer_id: PeerId,
-        generation: Generation,
-        ttl: timedelta,
-        *,
-        table_revision: int,
-        free_bytes: int,
-        active_uploads: int,
-    ) -> HeartbeatOutcome:
+    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[HeartbeatOutcome | LeaseSupersededError]:
         """See DirectoryWriter."""
         self._check()
-        lease = self._owned(peer_id, generation)
+        return [self._renew(renewal) for renewal in renewals]
+
+    def _renew(self, renewal: Renewal) -> HeartbeatOutcome | LeaseSupersededError:
+        try:
+            lease = self._owned(renewal.peer_id, renewal.generation)
+        except LeaseSupersededError as error:
+            return error
         if lease is None:
             return HeartbeatOutcome.REGISTER_AGAIN
-        lease.expires_at = self._clock.monotonic() + ttl.total_seconds()
-        lease.info = replace(lease.info, free_bytes=free_bytes)
-        lease.active_uploads = active_uploads
-        return HeartbeatOutcome.OK if lease.revision == table_revision else HeartbeatOutcome.PUSH_TABLE
+        lease.expires_at = self._clock.monotonic() + renewal.ttl.total_seconds()
+        lease.info = replace(lease.info, free_bytes=renewal.free_bytes)
+        lease.active_uploads = renewal.active_uploads
+        return HeartbeatOutcome.OK if lease.revision == renewal.table_revision else HeartbeatOutcome.PUSH_TABLE
 
     def push_table(
         self, peer_id: PeerId, generation: Generation, *, whole: bool, base_revision: int, revision: int

@@ -11,6 +11,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from minga_core.errors import LeaseSupersededError
 from minga_core.ids import ContentId, Generation, PeerId
 from minga_core.names import Name
 from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
@@ -22,6 +23,19 @@ class HeartbeatOutcome(StrEnum):
     OK = "ok"
     REGISTER_AGAIN = "register_again"
     PUSH_TABLE = "push_table"
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A heartbeat: whose lease is renewed, and what its peer says of itself."""
+
+    peer_id: PeerId
+    generation: Generation
+    ttl: timedelta
+    """The lease from now on."""
+    table_revision: int
+    free_bytes: int
+    active_uploads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +141,11 @@ class DirectoryWriter(Protocol):
         """
         ...
 
-    async def heartbeat(
-        self,
-        peer_id: PeerId,
-        generation: Generation,
-        ttl: timedelta,
-        *,
-        table_revision: int,
-        free_bytes: int,
-        active_uploads: int,
-    ) -> HeartbeatOutcome:
-        """Renews the lease for `ttl` from now and compares revisions. Raises LeaseSupersededError."""
+    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[HeartbeatOutcome | LeaseSupersededError]:
+        """Renews leases and compares revisions; what became of each, in their order.
+
+        All travel to the store together, which is what makes the heartbeats of a fleet cheap. At most 1,000 at once.
+        """
         ...
 
     def push_table(

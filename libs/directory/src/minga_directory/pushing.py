@@ -169,12 +169,17 @@ class RedisTablePush:
 def raise_superseded(peer_id: PeerId, answer: Any) -> None:
     """Raises LeaseSupersededError when a script says that a greater generation owns the lease."""
     if answer[0] == 0:
-        owner = bytes(answer[1]).decode()
-        raise LeaseSupersededError(
-            f"another process is {peer_id} now, at {owner}",
-            owner_address=owner,
-            hint="give each peer an id of its own with MINGA_PEER_ID",
-        )
+        raise superseded(peer_id, answer)
+
+
+def superseded(peer_id: PeerId, answer: Any) -> LeaseSupersededError:
+    """The error for an answer that names the owner."""
+    owner = bytes(answer[1]).decode()
+    return LeaseSupersededError(
+        f"another process is {peer_id} now, at {owner}",
+        owner_address=owner,
+        hint="give each peer an id of its own with MINGA_PEER_ID",
+    )
 
 
 def _all_in_time(answers: Sequence[Any]) -> None:

@@ -1,8 +1,9 @@
 """Taking hints away: what a push, a takeover, a leave or a lease's end has left in `unlist` keys. See `writer`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from typing import Any, TypeVar
 
 from minga_core.errors import StoreUnavailableError
@@ -69,9 +70,10 @@ class Unlisting:
         """Gives a push more time; the new due_millis."""
         return int(await self._scripts["extend"]([keys.UNLISTING], [intention.unlist, self._late_after_millis]))
 
-    async def renew(self, peer_id: PeerId, lease_millis: int) -> None:
-        """Writes the end of a lease that lives."""
-        await self._scripts["renew"]([keys.LEASES, keys.PEERS], [peer_id, lease_millis])
+    async def renew(self, leases: Sequence[tuple[PeerId, int]]) -> None:
+        """Writes the ends of leases that live; each with the milliseconds that it has."""
+        if leases:
+            await self._scripts["renew"]([keys.LEASES, keys.PEERS], list(chain.from_iterable(leases)))
 
     async def end_lease(self, peer_id: PeerId, generation: str, *, limit: int) -> tuple[bool, int]:
         """Ends a lease of that generation, or (empty) takes the table of one that has ended by itself.
@@ -142,7 +144,7 @@ class Unlisting:
         left = await self._client.pttl(keys.peer(peer_id))
         if left >= 0:
             # It lives; only the end of its lease was not written.
-            await self.renew(peer_id, left)
+            await self.renew([(peer_id, left)])
             return 0
         if await self._client.exists(keys.table(peer_id)):
             return (await self.end_lease(peer_id, "", limit=limit))[1]

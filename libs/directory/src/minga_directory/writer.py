@@ -29,14 +29,17 @@ them; a peer's `floor` is the greatest number that was committed, given up, or r
 5. *A process stands still and goes on much later.* Its scripts refuse: the instant that was noted has passed.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
+from minga_core.errors import LeaseSupersededError
 from minga_core.ids import Generation, PeerId
 from minga_core.records import PeerInfo
 from minga_directory import keys
 from minga_directory.connection import Client, ping, store_errors
-from minga_directory.ports import HeartbeatOutcome
-from minga_directory.pushing import RedisTablePush, raise_superseded
+from minga_directory.ports import HeartbeatOutcome, Renewal
+from minga_directory.pushing import RedisTablePush, raise_superseded, superseded
 from minga_directory.scripts import load
 from minga_directory.unlisting import BATCH_ROWS, Unlisting, millis, refuse_late
 
@@ -77,29 +80,28 @@ class RedisDirectoryWriter:
             )
             raise_superseded(info.peer_id, answer)
             refuse_late(answer)
-            await self._unlisting.renew(info.peer_id, millis(ttl))
+            await self._unlisting.renew([(info.peer_id, millis(ttl))])
             await self._unlisting.work_off(intention, limit=BATCH_ROWS)
 
-    async def heartbeat(
-        self,
-        peer_id: PeerId,
-        generation: Generation,
-        ttl: timedelta,
-        *,
-        table_revision: int,
-        free_bytes: int,
-        active_uploads: int,
-    ) -> HeartbeatOutcome:
+    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[HeartbeatOutcome | LeaseSupersededError]:
         """See DirectoryWriter."""
         with store_errors():
-            answer = await self._scripts["heartbeat"](
-                [keys.peer(peer_id)], [generation, millis(ttl), table_revision, free_bytes, active_uploads]
-            )
-            raise_superseded(peer_id, answer)
-            if answer[0] == 2:
-                return HeartbeatOutcome.REGISTER_AGAIN
-            await self._unlisting.renew(peer_id, millis(ttl))
-        return HeartbeatOutcome.OK if answer[1] else HeartbeatOutcome.PUSH_TABLE
+            async with self._client.pipeline(transaction=False) as pipe:
+                for each in renewals:
+                    await self._scripts["heartbeat"](
+                        [keys.peer(each.peer_id)],
+                        [each.generation, millis(each.ttl), each.table_revision, each.free_bytes, each.active_uploads],
+                        client=pipe,
+                    )
+                answers = await pipe.execute()
+            outcomes = [_outcome(each, answer) for each, answer in zip(renewals, answers, strict=True)]
+            alive = [
+                (each.peer_id, millis(each.ttl))
+                for each, outcome in zip(renewals, outcomes, strict=True)
+                if outcome in (HeartbeatOutcome.OK, HeartbeatOutcome.PUSH_TABLE)
+            ]
+            await self._unlisting.renew(alive)
+        return outcomes
 
     def push_table(
         self, peer_id: PeerId, generation: Generation, *, whole: bool, base_revision: int, revision: int
@@ -144,3 +146,13 @@ class RedisDirectoryWriter:
     async def aclose(self) -> None:
         """Closes the client's connections."""
         await self._client.aclose()
+
+
+def _outcome(renewal: Renewal, answer: Any) -> HeartbeatOutcome | LeaseSupersededError:
+    """What script `heartbeat` answered."""
+    match answer[0]:
+        case 0:
+            return superseded(renewal.peer_id, answer)
+        case 2:
+            return HeartbeatOutcome.REGISTER_AGAIN
+    return HeartbeatOutcome.OK if answer[1] else HeartbeatOutcome.PUSH_TABLE

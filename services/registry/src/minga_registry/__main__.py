@@ -17,6 +17,7 @@ from minga_registry.health import StoreWatch
 from minga_registry.leases import LeasePolicy
 from minga_registry.push import PushLimits
 from minga_registry.reaper import Reaper
+from minga_registry.renewing import Renewals
 from minga_registry.service import SERVICE, RegistryService
 from minga_registry.settings import RegistrySettings
 from minga_runtime.flags import parse_flags
@@ -61,7 +62,9 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
         stack.push_async_callback(tasks.aclose)
 
         server = GrpcServer(RpcMetrics(metrics_registry, "registry"))
-        service = RegistryService(directory, _leases(settings), _limits(settings), metrics, SystemClock())
+        renewals = Renewals(directory)
+        tasks.keep(renewals.run, "renewals")
+        service = RegistryService(directory, renewals, _leases(settings), _limits(settings), metrics, SystemClock())
         add_RegistryServiceServicer_to_server(service, server.server)
         (port,) = await server.start([settings.listen], [SERVICE])
         stack.push_async_callback(server.stop, settings.stop_grace)

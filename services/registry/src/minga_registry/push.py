@@ -20,10 +20,11 @@ from minga_core.errors import (
     RegisterAgainError,
     TableIncompleteError,
 )
-from minga_directory.ports import DirectoryWriter, HeartbeatOutcome, TablePush
+from minga_directory.ports import DirectoryWriter, HeartbeatOutcome, Renewal, TablePush
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.adapters import PushEnd, PushHeader, RowBatch, push_step
 from minga_registry.leases import Grants
+from minga_registry.renewing import Renewals
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,11 @@ class PushResult:
 class TableReceiver:
     """Receives one push. Used once."""
 
-    def __init__(self, directory: DirectoryWriter, limits: PushLimits, grants: Grants, clock: Clock) -> None:
+    def __init__(
+        self, directory: DirectoryWriter, renewals: Renewals, limits: PushLimits, grants: Grants, clock: Clock
+    ) -> None:
         self._directory = directory
+        self._renewals = renewals
         self._limits = limits
         self._grants = grants
         self._clock = clock
@@ -146,13 +150,15 @@ class TableReceiver:
         if grant is None or now < self._renew_at:
             return
         self._renew_at = now + grant.ttl.total_seconds() / 3
-        outcome = await self._directory.heartbeat(
-            header.peer_id,
-            header.generation,
-            grant.ttl,
-            table_revision=header.base_revision,
-            free_bytes=grant.free_bytes,
-            active_uploads=grant.active_uploads,
+        outcome = await self._renewals.renewed(
+            Renewal(
+                header.peer_id,
+                header.generation,
+                grant.ttl,
+                header.base_revision,
+                free_bytes=grant.free_bytes,
+                active_uploads=grant.active_uploads,
+            )
         )
         if outcome is HeartbeatOutcome.REGISTER_AGAIN:
             raise RegisterAgainError("the lease ended during the push")

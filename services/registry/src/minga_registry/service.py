@@ -14,13 +14,14 @@ from typing import Any
 
 from minga_core.clock import Clock
 from minga_core.errors import BusyError, MingaError
-from minga_directory.ports import DirectoryWriter, HeartbeatOutcome
+from minga_directory.ports import DirectoryWriter, HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceServicer
 from minga_registry import adapters
 from minga_registry._metrics import CANCELLED, COMMITTED, RegistryMetrics
 from minga_registry.leases import Grant, Grants, LeasePolicy
 from minga_registry.push import PushLimits, TableReceiver
+from minga_registry.renewing import Renewals
 from minga_registry.streams import StandingStreams
 from minga_runtime.logs import log_event
 
@@ -38,6 +39,7 @@ class RegistryService(RegistryServiceServicer):
     def __init__(
         self,
         directory: DirectoryWriter,
+        renewals: Renewals,
         leases: LeasePolicy,
         limits: PushLimits,
         metrics: RegistryMetrics,
@@ -46,6 +48,7 @@ class RegistryService(RegistryServiceServicer):
         stream_life: timedelta = STREAM_LIFE,
     ) -> None:
         self._directory = directory
+        self._renewals = renewals
         self._leases = leases
         self._limits = limits
         self._metrics = metrics
@@ -90,13 +93,15 @@ class RegistryService(RegistryServiceServicer):
     async def _renewed(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
         beat = adapters.beat(request)
         grant = self._grants.get(beat.peer_id, beat.generation)
-        outcome = await self._directory.heartbeat(
-            beat.peer_id,
-            beat.generation,
-            grant.ttl if grant else self._leases.default_ttl,
-            table_revision=beat.table_revision,
-            free_bytes=beat.free_bytes,
-            active_uploads=beat.active_uploads,
+        outcome = await self._renewals.renewed(
+            Renewal(
+                beat.peer_id,
+                beat.generation,
+                grant.ttl if grant else self._leases.default_ttl,
+                beat.table_revision,
+                free_bytes=beat.free_bytes,
+                active_uploads=beat.active_uploads,
+            )
         )
         if grant:
             known = replace(grant, free_bytes=beat.free_bytes, active_uploads=beat.active_uploads)
@@ -111,7 +116,7 @@ class RegistryService(RegistryServiceServicer):
     ) -> pb.PushTableResponse:
         """See the contract."""
         with self._push_counted():
-            receiver = TableReceiver(self._directory, self._limits, self._grants, self._clock)
+            receiver = TableReceiver(self._directory, self._renewals, self._limits, self._grants, self._clock)
             result = await receiver.receive(request_iterator)
         self._metrics.rows_pushed(result.put_count, result.remove_count)
         log_event(

@@ -1,10 +1,12 @@
--- Writes the end of a lease that was just granted, renewed, or found alive.
+-- Writes the ends of leases that were just granted, renewed, or found alive.
 -- KEYS: leases, peers
--- ARGV: peer id, lease ms
--- Returns the end in ms by Redis' clock; always greater than the one before.
+-- ARGV: for each lease peer id, lease ms
+-- An end, in ms by Redis' clock, is always greater than the one before. Returns 1.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local ends = math.max(now + ARGV[2], tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or '0') + 1)
-redis.call('ZADD', KEYS[1], ends, ARGV[1])
-redis.call('ZADD', KEYS[2], 0, ARGV[1])
-return string.format('%.0f', ends)
+for i = 1, #ARGV, 2 do
+  local ends = math.max(now + ARGV[i + 1], tonumber(redis.call('ZSCORE', KEYS[1], ARGV[i]) or '0') + 1)
+  redis.call('ZADD', KEYS[1], ends, ARGV[i])
+  redis.call('ZADD', KEYS[2], 0, ARGV[i])
+end
+return 1
