@@ -1,0 +1,88 @@
+"""kube-proxy: connections to a Service's virtual address go to one of its pods, chosen when they are opened.
+
+A connection stays with its pod until either end closes it, also when the pod is not ready any more: as with kube-proxy,
+whose choice is kept for as long as the connection lives.
+"""
+
+import asyncio
+import contextlib
+import random
+import socket
+import struct
+from collections.abc import Callable
+from typing import Self
+
+READ_BYTES = 256 * 1024
+CONNECT_SECONDS = 5.0
+_RESET = struct.pack("ii", 1, 0)
+
+Choose = Callable[[], list[tuple[str, int]]]
+"""Addresses that a new connection may go to now."""
+
+
+class PortProxy:
+    """One port of one Service."""
+
+    def __init__(self, choose: Choose) -> None:
+        self._choose = choose
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def start(cls, address: str, port: int, choose: Choose) -> Self:
+        """Serves until closed."""
+        proxy = cls(choose)
+        proxy._server = await asyncio.start_server(proxy._accepted, address, port)
+        return proxy
+
+    async def aclose(self) -> None:
+        """Stops, and cuts what is open."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._carry(reader, writer), name="service-connection")
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pods = self._choose()
+        try:
+            if not pods:
+                raise ConnectionRefusedError("no pod is ready")
+            async with asyncio.timeout(CONNECT_SECONDS):
+                to_reader, to_writer = await asyncio.open_connection(*random.choice(pods))
+        except OSError:
+            # kube-proxy rejects it; as it was accepted here, a reset is what comes closest.
+            _reset(writer)
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_pump(reader, to_writer))
+                group.create_task(_pump(to_reader, writer))
+        except* OSError:
+            # What broke on one side breaks on the other.
+            _reset(writer)
+            _reset(to_writer)
+        finally:
+            writer.close()
+            to_writer.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(READ_BYTES):
+        writer.write(data)
+        await writer.drain()
+    with contextlib.suppress(OSError):
+        writer.write_eof()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    found = writer.get_extra_info("socket")
+    if found is not None and not writer.is_closing():
+        with contextlib.suppress(OSError):
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    writer.transport.abort()
