@@ -1,0 +1,104 @@
+"""The health check of images, against real servers."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from minga_runtime import healthcheck
+from minga_runtime.healthcheck import check
+from minga_runtime.server import LIVENESS, GrpcServer
+
+SERVICE = "example.v1.ExampleService"
+
+
+class Quiet:
+    """An observer that does not listen."""
+
+    def rpc_ended(self, method: str, code: str, seconds: float) -> None:
+        """See RpcObserver."""
+
+
+@pytest.fixture
+def http_port() -> Iterator[int]:
+    """A server that is alive, and not ready."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/livez" else 503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class says so
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+async def test_grpc_health_decides() -> None:
+    """Each service by its name, all of them without one, and what nobody knows is not healthy."""
+    server = GrpcServer(Quiet())
+    (port,) = await server.start(["127.0.0.1:0"], [SERVICE])
+    url = f"grpc://127.0.0.1:{port}"
+    try:
+        assert await asyncio.to_thread(check, url, {}) == f"127.0.0.1:{port} answered NOT_SERVING"
+        assert await asyncio.to_thread(check, f"{url}/{LIVENESS}", {}) == ""
+        await server.set_serving(True)
+        assert await asyncio.to_thread(check, url, {}) == ""
+        assert await asyncio.to_thread(check, f"{url}/{SERVICE}", {}) == ""
+        assert (await asyncio.to_thread(check, f"{url}/other", {})).startswith(f"127.0.0.1:{port}: NOT_FOUND")
+    finally:
+        await server.stop(timedelta(0))
+
+
+def test_http_health_is_the_status(http_port: int) -> None:
+    """200 is healthy, anything else is told."""
+    url = f"http://127.0.0.1:{http_port}"
+    assert check(f"{url}/livez", {}) == ""
+    assert check(f"{url}/readyz", {}) == f"127.0.0.1:{http_port}/readyz answered 503"
+
+
+def test_without_a_host_it_is_the_part_that_listens_here(http_port: int) -> None:
+    """A container with another MINGA_LISTEN than its image's is checked there."""
+    assert check(f"http://:{http_port}/livez", {}) == ""
+    for listen in (f"0.0.0.0:{http_port}", f"127.0.0.1:{http_port}"):
+        assert check("http://:1/livez", {"MINGA_LISTEN": listen}) == ""
+    # An address that was asked for is never replaced.
+    assert check("http://127.0.0.1:1/livez", {"MINGA_LISTEN": f"0.0.0.0:{http_port}"}) != ""
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_nobody_there_is_a_reason_and_not_a_traceback(scheme: str) -> None:
+    """Port 1 of the loopback address is nobody's."""
+    assert check(f"{scheme}://127.0.0.1:1/x", {}).startswith("127.0.0.1:1: ")
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:80", "ftp://127.0.0.1:80", "http://", "grpc://nowhere", "http://:x/"])
+def test_what_is_no_url_is_refused(url: str) -> None:
+    """In one line."""
+    assert check(url, {})
+
+
+def test_the_exit_code_is_for_docker(http_port: int) -> None:
+    """0 or 1, and the reason where `docker inspect` shows it."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", healthcheck.__name__, *arguments]
+        ended = subprocess.run(command, capture_output=True, timeout=30, check=False, text=True)
+        assert ended.stderr == ""
+        return ended.returncode, ended.stdout
+
+    assert run(f"http://127.0.0.1:{http_port}/livez") == (0, "healthy\n")
+    assert run(f"http://127.0.0.1:{http_port}/") == (1, f"127.0.0.1:{http_port}/ answered 503\n")
+    assert run() == (1, "usage: python -m minga_runtime.healthcheck URL\n")
