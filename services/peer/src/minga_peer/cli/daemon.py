@@ -47,16 +47,20 @@ def peer(
     docs/settings.md.
     """
     given = {name: value for name, value in locals().items() if name != "context"}
-    return _run_peer(context, given)
+    return run_peer(context, **given)
 
 
-def _run_peer(context: typer.Context, given: dict[str, Any]) -> int:
+def run_peer(context: typer.Context, **given: Any) -> int:
+    """Runs a daemon until it is told to stop; the exit code. given: settings from flags, None for not given.
+
+    Raises SettingsError.
+    """
     from minga_peer.daemon.main import run_daemon
     from minga_peer.settings import PeerSettings
     from minga_runtime.settings import load_settings
 
     options = globals_of(context)
-    if options.debug and given["log_level"] is None:
+    if options.debug and given.get("log_level") is None:
         given["log_level"] = "debug"
     return run_daemon(load_settings(PeerSettings, locator=options.locator, control=options.control, **given))
 

@@ -15,7 +15,7 @@ import typer
 from typer import _click as click
 
 from minga_core.errors import MingaError
-from minga_peer.cli import catalogue, daemon, get, network, put, removal, shell
+from minga_peer.cli import catalogue, container, daemon, get, network, put, removal, shell
 from minga_peer.cli.context import Globals, quiet_logs
 from minga_peer.cli.exit_codes import EXIT_CODES, ExitCode
 
@@ -65,6 +65,7 @@ app.command("rm")(removal.rm)
 app.command("peers")(network.peers)
 app.command("status")(network.status)
 app.command("shell")(shell.shell)
+app.command("container")(container.container)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -62,6 +62,8 @@ def _usage(argument: Any) -> str:
 
 def _options(title: str, command: Any) -> str:
     rows = [_row(item) for item in command.params if item.name != "help"]
+    if not rows:
+        return ""
     head = [title, ""] if title else []
     return "\n".join([*head, "| | |", "| --- | --- |", *rows, ""])
 

@@ -1,6 +1,7 @@
 """`minga shell`: the commands as a menu, with a peer behind it.
 
-A peer that runs already is used and left running; one that the shell had to start ends with it.
+A peer that runs already is used and left running; one that the shell had to start ends with it. A network that is
+away, or a peer that does not start, is told and is no reason to close: each command does what it can, or says why not.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from minga_core.errors import InvalidArgumentError, MingaError, UnavailableError
+from minga_core.errors import InvalidArgumentError, MingaError, StorageError, UnavailableError
 from minga_peer.cli.catalogue import list_files
 from minga_peer.cli.context import client_settings, globals_of, make_locator
 from minga_peer.cli.get import GetRequest, get_files
@@ -67,9 +68,14 @@ def shell(
 
     Starts a peer when none runs on this machine, and ends it on closing.
     """
-    settings = client_settings(context)
     if not (sys.stdin.isatty() and on_terminal(sys.stdout)):
         raise InvalidArgumentError("the shell needs a terminal", hint="scripts use `minga get`, `put` and `ls`")
+    run_shell(context, share)
+
+
+def run_shell(context: typer.Context, share: Path | None = None) -> None:
+    """Runs the shell on this terminal until it is closed. Raises SettingsError."""
+    settings = client_settings(context)
     locator = globals_of(context).locator
     run_async(_shell(settings, locator, share), on_interrupt="closed", cleanup_limit=STOP_GRACE * 2)
 
@@ -81,8 +87,27 @@ async def _shell(settings: "ClientSettings", locator: str | None, share: Path | 
             folder = share or await _share_dir(questions)
             if folder is None:
                 return
-            await stack.enter_async_context(own_peer(settings, locator, folder))
+            try:
+                await stack.enter_async_context(own_peer(settings, locator, folder))
+            except MingaError as error:
+                _tell(error)
+                note("minga: going on without a peer here: this machine shares nothing, and files go where you say")
+        await _greet(settings)
         await menu(settings, questions)
+
+
+async def _greet(settings: "ClientSettings") -> None:
+    """Says at once, and not at the first command, that there is no locator."""
+    try:
+        async with make_locator(settings) as locator:
+            await locator.stats()
+    except MingaError as error:
+        _tell(error)
+
+
+def _tell(error: MingaError) -> None:
+    hint = f" ({error.hint})" if error.hint else ""
+    note(f"minga: {safe(str(error) + hint)}")
 
 
 async def menu(settings: "ClientSettings", questions: Questions) -> None:
@@ -97,8 +122,7 @@ async def menu(settings: "ClientSettings", questions: Questions) -> None:
         try:
             await actions[choice](settings, questions)
         except MingaError as error:
-            hint = f" ({error.hint})" if error.hint else ""
-            note(f"minga: {safe(str(error) + hint)}")
+            _tell(error)
 
 
 async def _download(settings: "ClientSettings", questions: Questions) -> None:
@@ -110,7 +134,10 @@ async def _download(settings: "ClientSettings", questions: Questions) -> None:
     name = await questions.name("Which file, or folder/ ?", [file.name for file in page.files])
     if not name:
         return
-    target = await questions.path("Where to? Empty: into the shared folder alone")
+    if await _peer_runs(settings):
+        target = await questions.path("Where to? Empty: into the shared folder alone")
+    else:
+        target = await questions.path("Where to?", os.environ.get("MINGA_SHARE_DIR", ""))
     if target is not None:
         await get_files(settings, GetRequest([Wanted.parse(name.strip())], output=_expanded(target)))
 
@@ -151,10 +178,9 @@ async def _peer_runs(settings: "ClientSettings") -> bool:
 async def own_peer(settings: "ClientSettings", locator: str | None, share: Path) -> AsyncIterator[LocalProcess]:
     """A peer of this shell's own, with the settings of the environment; it leaves and ends with the block.
 
-    Raises UnavailableError or AlreadyRunningError when it does not start.
+    Raises UnavailableError, AlreadyRunningError or StorageError when it does not start.
     """
-    await asyncio.to_thread(share.mkdir, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="minga-shell-") as folder:
+    with await asyncio.to_thread(_folders, share) as folder:
         command = _peer_command(settings, locator, share)
         peer = LocalProcess(
             "the peer",
@@ -172,6 +198,15 @@ async def own_peer(settings: "ClientSettings", locator: str | None, share: Path)
             yield peer
         finally:
             await peer.stop(STOP_GRACE)
+
+
+def _folders(share: Path) -> "tempfile.TemporaryDirectory[str]":
+    """Makes the shared folder, and one for the peer's log."""
+    try:
+        share.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix="minga-shell-")
+    except OSError as error:
+        raise StorageError(f"cannot make the folders of a peer: {error}") from error
 
 
 def _peer_command(settings: "ClientSettings", locator: str | None, share: Path) -> list[str]:
