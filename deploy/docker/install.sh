@@ -39,7 +39,9 @@ case $1 in
     ;;
   packages)
     shift
-    pip wheel -qq --no-deps --no-build-isolation --wheel-dir /tmp/wheels "$@"
+    # `./`, and no index: pip takes a folder's bare name for a package of PyPI, where somebody has one called `protos`.
+    for folder; do shift; set -- "$@" "./$folder"; done
+    pip wheel -qq --no-index --no-deps --no-build-isolation --wheel-dir /tmp/wheels "$@"
     pip --python "$VENV/bin/python" install -qq --no-deps --no-index --no-compile --root /out /tmp/wheels/*.whl
     find /out -name '*.pyi' -delete
     compile "/out$VENV/lib"
