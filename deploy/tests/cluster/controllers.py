@@ -18,7 +18,9 @@ _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 class Controller:
     """Keeps the pods of one workload as they should be, until cancelled."""
 
-    def __init__(self, workload: Workload, kubelet: Kubelet, nodes: Sequence[Node], next_node: Callable[[], Node]) -> None:
+    def __init__(
+        self, workload: Workload, kubelet: Kubelet, nodes: Sequence[Node], next_node: Callable[[], Node]
+    ) -> None:
         self.workload = workload
         self.replicas = len(nodes) if workload.kind == "DaemonSet" else workload.replicas
         self.revision = 1

@@ -7,7 +7,7 @@ import asyncio
 import random
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from typing import Self
+from typing import Self, cast
 
 from deploy.tests.cluster.endpoints import Endpoint, named_in_dns
 from deploy.tests.cluster.manifests import NAMESPACE, Service
@@ -69,7 +69,8 @@ def answer(query: bytes, names: Names, shuffle: Callable[[list[str]], None] = ra
     found = list(addresses) if kind == _A else []
     shuffle(found)
     records = b"".join(
-        b"\xc0\x0c" + struct.pack("!HHIH4B", _A, _IN, TTL_SECONDS, 4, *map(int, address.split("."))) for address in found
+        b"\xc0\x0c" + struct.pack("!HHIH4B", _A, _IN, TTL_SECONDS, 4, *map(int, address.split(".")))
+        for address in found
     )
     return _HEADER.pack(number, common | _NO_ERROR, 1, len(found), 0, 0) + question + records
 
@@ -110,8 +111,7 @@ class DnsServer(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """See asyncio."""

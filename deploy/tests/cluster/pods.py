@@ -141,7 +141,15 @@ class Pod:
         self._resolver: Resolver | None = None
 
     def __repr__(self) -> str:
-        state = "gone" if self.gone.is_set() else "terminating" if self.terminating else "ready" if self.ready else "not ready"
+        state = (
+            "gone"
+            if self.gone.is_set()
+            else "terminating"
+            if self.terminating
+            else "ready"
+            if self.ready
+            else "not ready"
+        )
         return f"<pod {self.name} {self.ip} {state}, {self.restarts} restarts>"
 
     @property
@@ -177,6 +185,10 @@ class Pod:
         """The engine's id of a running container; the first one's when none is named."""
         return self._running[name or self.spec.containers[0].name].id
 
+    def containers(self) -> list[Running]:
+        """What runs, or ran last."""
+        return list(self._running.values())
+
     def folder(self, mount_path: str) -> Path:
         """Where what its first container has at a mount is on this machine."""
         mount = next(one for one in self.spec.containers[0].mounts if one.path == mount_path)
@@ -209,7 +221,9 @@ class Pod:
             self._life.cancel()
             await asyncio.gather(self._life, return_exceptions=True)
         api = self._kubelet.api
-        await asyncio.gather(*(api.remove(one) for one in [*(run.id for run in self._running.values()), self._sandbox] if one))
+        await asyncio.gather(
+            *(api.remove(one) for one in [*(run.id for run in self._running.values()), self._sandbox] if one)
+        )
         if self._volumes is not None:
             await asyncio.to_thread(self._volumes.remove)
         self.gone.set()
@@ -354,7 +368,9 @@ class Pod:
         running.asked = time.monotonic()
         await self._kubelet.api.kill(running.id, running.image.stop_signal)
         remaining = max(MIN_KILL_SECONDS, grace - (time.monotonic() - started))
-        ended: asyncio.Future[object] = asyncio.ensure_future(running.ended.wait() if ending is None else asyncio.shield(ending))
+        ended: asyncio.Future[object] = asyncio.ensure_future(
+            running.ended.wait() if ending is None else asyncio.shield(ending)
+        )
         done, _ = await asyncio.wait((ended,), timeout=remaining)
         if not done:
             running.killed = True

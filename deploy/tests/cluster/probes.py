@@ -154,7 +154,11 @@ async def _grpc_problem(target: str, service: str) -> str:
         stub = health_pb2_grpc.HealthStub(channel)
         answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
     status = answer.status
-    return "" if status == health_pb2.HealthCheckResponse.SERVING else health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+    return (
+        ""
+        if status == health_pb2.HealthCheckResponse.SERVING
+        else health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+    )
 
 
 async def http_problem(host: str, port: int, path: str) -> str:
