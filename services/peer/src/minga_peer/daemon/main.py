@@ -72,6 +72,7 @@ async def serve(settings: PeerSettings, stop: asyncio.Event) -> None:
         facts |= {"metrics_address": daemon.metrics_address}
         log_event(log, logging.INFO, "peer_started", **facts)
         await daemon.until(stop)
+        log_event(log, logging.INFO, "peer_stopping")
 
 
 @dataclass(slots=True)
