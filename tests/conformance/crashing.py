@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
+
+from minga_directory.client import StoreClient, StorePipeline
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class Life:
         return granted
 
 
-class CrashingRedis(Redis):
+class CrashingRedis(StoreClient):
     """Sends what its life allows; everything after fails. Loading scripts is free."""
 
     life: Life
@@ -41,7 +41,7 @@ class CrashingRedis(Redis):
         return made
 
 
-class CrashingPipeline(Pipeline):
+class CrashingPipeline(StorePipeline):
     """Sends the beginning of itself that its life allows."""
 
     life: Life
@@ -54,7 +54,7 @@ class CrashingPipeline(Pipeline):
         return answers
 
 
-def crashing(like: Redis, commands: int) -> CrashingRedis:
+def crashing(like: StoreClient, commands: int) -> CrashingRedis:
     """A client to the same server that dies after `commands` commands."""
     made = CrashingRedis(connection_pool=like.connection_pool)
     made.life = Life(commands)

@@ -26,6 +26,7 @@
     ├── AlreadyRunningError           another process uses this shared folder or socket
     ├── UnavailableError              a dependency is away; retry
     │   ├── StoreUnavailableError     Redis
+    │   │   └── StoreRefusedError     Redis is there, and refuses this user: nothing changes by waiting
     │   ├── RegistryUnavailableError
     │   ├── LocatorUnavailableError
     │   ├── PeerUnavailableError
@@ -273,6 +274,13 @@ class StoreUnavailableError(UnavailableError):
     """Redis is away or too slow."""
 
     code = Code.STORE_UNAVAILABLE
+
+
+class StoreRefusedError(StoreUnavailableError):
+    """Redis is there and refuses (password, permission), or is of another kind: somebody has to change something.
+
+    At start it stops the process. Later its code is that of an outage, since callers can do no more than for one.
+    """
 
 
 class RegistryUnavailableError(UnavailableError):

@@ -63,7 +63,7 @@ class RedisTablePush:
 
     async def __aenter__(self) -> "RedisTablePush":
         """Raises RegisterAgainError or LeaseSupersededError when there is no lease to push under."""
-        with store_errors():
+        async with store_errors():
             answer = await self._scripts["begin"]([keys.peer(self._peer_id)], [self._generation])
             self._check(answer)
             self._grant = answer[1]
@@ -74,14 +74,15 @@ class RedisTablePush:
         if self._committed:
             return
         # When this fails too, the peer's next push or the end of its lease has the same effect.
-        with suppress(StoreUnavailableError), store_errors():
-            await self._scripts["give_up"](
-                [keys.peer(self._peer_id), self._removes], [self._grant, self._intention.number]
-            )
+        with suppress(StoreUnavailableError):
+            async with store_errors():
+                await self._scripts["give_up"](
+                    [keys.peer(self._peer_id), self._removes], [self._grant, self._intention.number]
+                )
 
     async def put(self, rows: Sequence[FileRow]) -> None:
         """See TablePush. Raises what `commit` does when the push can no longer succeed."""
-        with store_errors():
+        async with store_errors():
             for start in range(0, len(rows), PIPELINE_ROWS):
                 batch = rows[start : start + PIPELINE_ROWS]
                 due_millis = await self._unlisting.extend(self._intention)
@@ -93,15 +94,14 @@ class RedisTablePush:
         if not keys_:
             return
         self._removing = True
-        with store_errors():
-            async with self._client.pipeline(transaction=False) as pipe:
-                pipe.hset(self._removes, mapping={row_field(key): b"" for key in keys_})
-                pipe.expire(self._removes, REMOVES_LIFE_SECONDS)
-                await pipe.execute()
+        async with store_errors(), self._client.pipeline(transaction=False) as pipe:
+            pipe.hset(self._removes, mapping={row_field(key): b"" for key in keys_})
+            pipe.expire(self._removes, REMOVES_LIFE_SECONDS)
+            await pipe.execute()
 
     async def commit(self) -> int:
         """See TablePush. What it does not unlist itself is left to the reaper."""
-        with store_errors():
+        async with store_errors():
             peer_id, unlist, number = self._peer_id, self._intention.unlist, self._intention.number
             answer = await self._scripts["commit"](
                 [keys.peer(peer_id), keys.table(peer_id), unlist, self._removes, keys.swap(peer_id, number)],
@@ -118,7 +118,10 @@ class RedisTablePush:
             )
             self._check(answer)
             self._committed = True
-            await self._unlisting.work_off(self._intention, limit=WORK_OFF_ROWS)
+        # It is visible: what goes wrong from here on is no failure of the push.
+        with suppress(StoreUnavailableError):
+            async with store_errors():
+                await self._unlisting.work_off(self._intention, limit=WORK_OFF_ROWS)
         return self._revision
 
     @property

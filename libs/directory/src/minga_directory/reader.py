@@ -51,14 +51,14 @@ class RedisDirectoryReader:
         self, name: Name, *, content_id: ContentId | None = None, max_holders: int = 20
     ) -> Sequence[Version]:
         """See DirectoryReader."""
-        with store_errors():
+        async with store_errors():
             wanted = await self._newest_contents(name) if content_id is None else [content_id]
             versions = await self._holders.versions([RowKey(name, content) for content in wanted], max_holders)
         return newest_first(version for version in versions if version is not None)
 
     async def find_newest(self, names: Sequence[Name], *, max_holders: int = 20) -> Sequence[Version | None]:
         """See DirectoryReader."""
-        with store_errors():
+        async with store_errors():
             contents = await self._newest_of_each(names)
             in_bulk = [versions if len(versions) <= MAX_VERSIONS_IN_BULK else [] for versions in contents]
             rows = [RowKey(name, content) for name, some in zip(names, in_bulk, strict=True) for content in some]
@@ -75,7 +75,7 @@ class RedisDirectoryReader:
         self, content_id: ContentId, *, max_holders: int = 20
     ) -> tuple[Version | None, Sequence[Name]]:
         """See DirectoryReader."""
-        with store_errors():
+        async with store_errors():
             sample = await self._holders.of_content(content_id)
             rows = [(hint.peer_id, RowKey(hint.name, content_id)) for hint in sample.hints]
             truth = await self._holders.checked(rows)
@@ -127,7 +127,7 @@ class RedisDirectoryReader:
         matches = name_matcher(query)
         found: list[Name] = []
         last, scanned, more = after, 0, True
-        with store_errors():
+        async with store_errors():
             # One more than asked for tells whether this is the end.
             while more and len(found) <= limit and scanned < MAX_SCANNED_NAMES:
                 batch, more = await self._names_after(prefix, last, NAMES_A_READ if query else limit + 1)
@@ -167,7 +167,7 @@ class RedisDirectoryReader:
         """See DirectoryReader."""
         living: list[PeerRecord] = []
         start = f"({after}" if after else "-"
-        with store_errors():
+        async with store_errors():
             while len(living) < limit:
                 wanted = limit - len(living)
                 members = await self._client.zrangebylex(keys.PEERS, start, "+", start=0, num=wanted)
@@ -180,7 +180,7 @@ class RedisDirectoryReader:
 
     async def get_peer(self, peer_id: PeerId) -> PeerRecord:
         """See DirectoryReader."""
-        with store_errors():
+        async with store_errors():
             living = await self._living([peer_id])
         if not living:
             raise PeerNotFoundError(f"no living peer is called {peer_id}")
@@ -204,7 +204,7 @@ class RedisDirectoryReader:
         """See DirectoryReader."""
         chosen: list[PeerRecord] = []
         asked = 0
-        with store_errors():
+        async with store_errors():
             count = int(await self._client.zcard(keys.PEERS))
             if count == 0:
                 return []
@@ -264,11 +264,10 @@ class RedisDirectoryReader:
             peers += page
             if not after:
                 break
-        with store_errors():
-            async with self._client.pipeline(transaction=False) as pipe:
-                for shard in range(keys.NAME_SHARDS):
-                    pipe.zcard(keys.names(shard))
-                counts: Iterable[int] = await pipe.execute()
+        async with store_errors(), self._client.pipeline(transaction=False) as pipe:
+            for shard in range(keys.NAME_SHARDS):
+                pipe.zcard(keys.names(shard))
+            counts: Iterable[int] = await pipe.execute()
         return DirectoryStats(
             live_peers=len(peers),
             names=sum(counts),

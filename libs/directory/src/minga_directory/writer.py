@@ -62,7 +62,7 @@ class RedisDirectoryWriter:
 
     async def register(self, info: PeerInfo, ttl: timedelta) -> None:
         """See DirectoryWriter."""
-        with store_errors():
+        async with store_errors():
             intention = await self._unlisting.intend(info.peer_id, ttl)
             answer = await self._scripts["register"](
                 [keys.peer(info.peer_id), keys.table(info.peer_id), intention.unlist],
@@ -85,7 +85,7 @@ class RedisDirectoryWriter:
 
     async def renew(self, renewals: Sequence[Renewal]) -> Sequence[HeartbeatOutcome | LeaseSupersededError]:
         """See DirectoryWriter."""
-        with store_errors():
+        async with store_errors():
             async with self._client.pipeline(transaction=False) as pipe:
                 for each in renewals:
                     await self._scripts["heartbeat"](
@@ -119,18 +119,19 @@ class RedisDirectoryWriter:
 
     async def leave(self, peer_id: PeerId, generation: Generation) -> bool:
         """See DirectoryWriter."""
-        with store_errors():
+        async with store_errors():
             ended, _ = await self._unlisting.end_lease(peer_id, str(generation), limit=LEAVE_ROWS)
         return ended
 
     async def reap(self, *, limit: int = 10_000) -> int:
         """See DirectoryWriter."""
-        with store_errors():
+        # As long as it takes: each of its commands is bounded, and so is their number.
+        async with store_errors(None):
             return await self._unlisting.reap(limit)
 
     async def lease_counts(self) -> tuple[int, int]:
         """See DirectoryWriter."""
-        with store_errors():
+        async with store_errors():
             seconds, micros = await self._client.time()
             now = int(seconds) * 1000 + int(micros) // 1000
             async with self._client.pipeline(transaction=False) as pipe:

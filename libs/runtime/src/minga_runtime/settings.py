@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
@@ -21,15 +22,17 @@ from minga_runtime.listening import split_listen
 from minga_runtime.logs import LogFormat
 
 PREFIX = "MINGA_"
+DEFAULT_OTLP_PORT = 4317
 # A password may have any character but white space in it; the last @ ends it.
 _SECRET_IN_URL = re.compile(r"(://[^:/@\s]*:)\S*@")
-_SECRET_IN_QUERY = re.compile(r"([?&]password=)[^&\s'\"]*", re.IGNORECASE)
+_SECRET_IN_QUERY = re.compile(r"([?&][a-z_]*password=)[^&\s'\"]*", re.IGNORECASE)
 # What Kubernetes puts into every pod for a Service called `minga-…`
 # (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables): not meant as settings.
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
 
 KNOWN_VARIABLES: dict[str, str] = {
-    "MINGA_REDIS_URL": "Registry and locator: the store, `redis://`, `rediss://` or `unix://`.",
+    "MINGA_REDIS_URL": "Registry and locator: the store, `redis://`, `rediss://`, `unix://`, `redis+sentinel://` or "
+    "`redis+cluster://` (docs/redis.md).",
     "MINGA_REGISTRY": "Peer: the registry's host:port.",
     "MINGA_LOCATOR": "Peer and command: the locator's URL.",
     "MINGA_SHARE_DIR": "Peer: the shared folder.",
@@ -48,8 +51,10 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_MAX_PUSHES": "Registry: table pushes taken at once.",
     "MINGA_PUSH_IDLE": "Registry: seconds after which a silent table push is given up.",
     "MINGA_PUSH_LIMIT": "Registry: seconds that one table push may take in all.",
+    "MINGA_MAX_CONNECTION_AGE": "Registry: seconds after which a peer is asked for a new connection, so that replicas "
+    "which came later get their share of the peers.",
     "MINGA_REAP_INTERVAL": "Registry: seconds between looks for what dead peers left.",
-    "MINGA_STOP_GRACE": "Registry and locator: seconds that calls under way get at the end.",
+    "MINGA_STOP_GRACE": "Seconds that calls, and a peer's transfers, get to end well once the process is told to stop.",
     "MINGA_UPLOAD_SLOTS": "Peer: chunk requests that are served or wait at a time; the next one is told to ask others.",
     "MINGA_BULK": "Peer and command: chunks over HTTP beside gRPC (docs/bulk.md): `auto` (the next port), "
     "`host:port`, or `off`.",
@@ -61,6 +66,7 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_HASH_THREADS": "Peer: threads for hashing and disk work.",
     "MINGA_METRICS_LISTEN": "host:port of the metrics endpoint; off unless set.",
     "MINGA_PORT_FILE": "A file that gets the bound host:port once the process is ready.",
+    "MINGA_TRACES": "OpenTelemetry collector for traces (docs/tracing.md): host:port or `https://…`; off unless set.",
     "MINGA_LOG_LEVEL": "debug, info, warning or error.",
     "MINGA_LOG_FORMAT": "auto (text on a terminal, else json), text or json.",
 }
@@ -98,6 +104,20 @@ def _bulk(value: str) -> str:
     return value.lower() if value.lower() in ("auto", "off") else _listen(value)
 
 
+def _collector(value: str) -> str:
+    """`http://host:port` or `https://host:port`: a bare host:port is the former, and OTLP's own port is the default."""
+    try:
+        url = urlsplit(value if "://" in value else f"http://{value}")
+        port = url.port or DEFAULT_OTLP_PORT
+        extra = url.path.strip("/") or url.query or url.fragment or url.username
+        if url.scheme in ("http", "https") and url.hostname and not extra:
+            host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+            return f"{url.scheme}://{parse_address(f'{host}:{port}')}"
+    except ValueError:
+        pass
+    raise InvalidArgumentError("host:port of a collector is wanted, or http://host:port, or https://host:port")
+
+
 def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
@@ -114,6 +134,8 @@ ListenText = Annotated[str, AfterValidator(_checked(_listen))]
 """host:port to listen on; port 0 allowed."""
 BulkText = Annotated[str, AfterValidator(_checked(_bulk))]
 """`auto`, `off`, or host:port to listen on."""
+CollectorText = Annotated[str, AfterValidator(_checked(_collector))]
+"""Where traces go: host:port or URL, becomes a URL."""
 PeerIdText = Annotated[str, AfterValidator(_checked(parse_peer_id))]
 ZoneText = Annotated[str, AfterValidator(_checked(parse_zone))]
 LogLevel = Annotated[str, BeforeValidator(_lower), AfterValidator(lambda value: _one_of(value, _LOG_LEVELS))]
@@ -142,6 +164,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
+    traces: CollectorText | None = None
     log_level: LogLevel = "info"
     log_format: LogFormatText = "auto"
 

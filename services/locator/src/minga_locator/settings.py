@@ -14,7 +14,7 @@ DEFAULT_PORT = 50052
 class LocatorSettings(Settings):
     """What a locator process needs to know. Flags and variables: see `minga_runtime.settings.KNOWN_VARIABLES`."""
 
-    redis_url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://")] = "redis://127.0.0.1:6379/0"
+    redis_url: Annotated[str, Field(pattern=r"^(rediss?(\+(sentinel|cluster))?|unix)://")] = "redis://127.0.0.1:6379/0"
     listen: ListenText = f"0.0.0.0:{DEFAULT_PORT}"
     port_file: Path | None = None
     stop_grace: Seconds = timedelta(seconds=5)

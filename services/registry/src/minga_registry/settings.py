@@ -14,7 +14,7 @@ DEFAULT_PORT = 50051
 class RegistrySettings(Settings):
     """What a registry process needs to know. Flags and variables: see `minga_runtime.settings.KNOWN_VARIABLES`."""
 
-    redis_url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://")] = "redis://127.0.0.1:6379/0"
+    redis_url: Annotated[str, Field(pattern=r"^(rediss?(\+(sentinel|cluster))?|unix)://")] = "redis://127.0.0.1:6379/0"
     listen: ListenText = f"0.0.0.0:{DEFAULT_PORT}"
     metrics_listen: ListenText | None = None
     port_file: Path | None = None
@@ -31,6 +31,8 @@ class RegistrySettings(Settings):
     """Memory: a push holds one message of 4 MiB and what the directory stages."""
     push_idle: Seconds = timedelta(seconds=30)
     push_limit: Seconds = timedelta(minutes=10)
+    max_connection_age: Seconds = timedelta(minutes=5)
+    """How soon a replica that is added has its share; each new connection is a few round trips for a peer."""
     reap_interval: Seconds = timedelta(seconds=5)
     stop_grace: Seconds = timedelta(seconds=5)
 
@@ -46,4 +48,6 @@ class RegistrySettings(Settings):
             raise ValueError("MINGA_HEARTBEAT_INTERVAL: more than 0 and less than half of MINGA_LEASE_TTL is wanted")
         if not min(self.push_idle, self.push_limit, self.reap_interval) > timedelta(0):
             raise ValueError("MINGA_PUSH_IDLE, MINGA_PUSH_LIMIT, MINGA_REAP_INTERVAL: more than 0 is wanted")
+        if not timedelta(0) < self.max_connection_age <= timedelta(days=1):
+            raise ValueError("MINGA_MAX_CONNECTION_AGE: more than 0 and at most a day is wanted")
         return self

@@ -1,9 +1,10 @@
 """The Lua scripts, by name. What each takes and returns stands at its top."""
 
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
-
-from redis.asyncio import Redis
-from redis.commands.core import AsyncScript
+from typing import Any
 
 NAMES = (
     "announce",
@@ -25,8 +26,24 @@ NAMES = (
     "unlist_names",
 )
 
+_SOURCES = {name: (files(__name__) / f"{name}.lua").read_text() for name in NAMES}
+_DIGESTS = {name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in _SOURCES.items()}
+TEXTS = {_DIGESTS[name]: text for name, text in _SOURCES.items()}
+"""By the digest that EVALSHA names: clients send the text to a server that does not know it (any more)."""
 
-def load(client: Redis) -> dict[str, AsyncScript]:
-    """Every script, ready to be called; sent again by itself when Redis has forgotten it."""
-    here = files(__name__)
-    return {name: client.register_script((here / f"{name}.lua").read_text()) for name in NAMES}
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script, ready to be called."""
+
+    client: Any
+    digest: str
+
+    async def __call__(self, keys: Sequence[str], args: Iterable[Any], client: Any = None) -> Any:
+        """What it answers. client: a pipeline that the call goes into, instead of being made at once."""
+        return await (client or self.client).evalsha(self.digest, len(keys), *keys, *args)
+
+
+def load(client: Any) -> dict[str, Script]:
+    """Every script, over a client of `connection.connect`."""
+    return {name: Script(client, digest) for name, digest in _DIGESTS.items()}
