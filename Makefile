@@ -10,10 +10,11 @@ PROTO_FILES := $(shell find protos/minga -name '*.proto' | sort)
 # `make test ARGS='-k name'` passes ARGS on.
 ARGS ?=
 
-.PHONY: help sync lock protos protos-check lint format type imports test demo up references clean check
+.PHONY: help sync lock protos protos-check lint format type imports test demo up references clean check \
+  bench bench-sync bench-check bench-directory images compose-test k8s-test monitoring-test redis-test
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / - /' | column -t -s '-' -l 2 2>/dev/null || grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 sync: $(VENV)/.synced  ## make the virtual environment from the hashed lock
 
@@ -77,14 +78,11 @@ up: sync  ## a local network in the foreground until Ctrl-C
 # Packages of Debian that the benchmark's hosts and rivals come from; installed where that is possible and needed.
 LAB_PACKAGES := iproute2 util-linux procps
 BENCH_PACKAGES := $(LAB_PACKAGES) nginx curl aria2 opentracker rsync
-# $(call debian,packages): as root on Debian those that are missing are installed; elsewhere the bench says what it lacks.
-debian = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
-	  test -z "$$missing" || { echo "Installing $$missing ..."; apt-get update -qq && \
-	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }; fi
+# As root on Debian: installs what is missing, and starts none of its services.
+DEBIAN := deploy/debian_packages.sh
 
 bench-sync: $(VENV)/.bench  ## what the benchmark needs beyond `sync`: the rivals, and plots
-	@$(call debian,$(BENCH_PACKAGES))
+	@$(DEBIAN) $(BENCH_PACKAGES)
 
 $(VENV)/.bench: $(VENV)/.synced requirements-bench.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-bench.lock
@@ -94,8 +92,31 @@ bench: bench-sync  ## the swarm and its rivals on shaped links, as root (ARGS='-
 	$(BIN)/python -m bench.run all $(ARGS)
 
 bench-check: sync  ## a small swarm on shaped links: fails when it does not swarm; skips loudly without root
-	@$(call debian,$(LAB_PACKAGES))
+	@$(DEBIAN) $(LAB_PACKAGES)
 	$(BIN)/python -m bench.run check
+
+bench-directory: sync  ## the directory's figures: look-ups, heartbeats, tables, recovery (ARGS='all --scale everyday')
+	$(BIN)/python -m bench.directory.run $(or $(ARGS),all --scale everyday)
+
+images:  ## minga/registry, minga/locator and minga/peer for Docker; finds an engine, or installs Debian's as root
+	@export DOCKER_HOST=$$(deploy/docker/engine.sh) && deploy/docker/build.sh $(ARGS)
+
+# The engine and images that tests of containers need. Where there is no engine those tests skip, and say so.
+containers = if host=$$(deploy/docker/engine.sh); then export DOCKER_HOST=$$host; deploy/docker/build.sh --tests; fi
+
+compose-test: sync  ## images and the Compose network, run for real
+	@$(DEBIAN) docker-compose
+	@$(containers); $(BIN)/python -m pytest deploy/tests/compose $(ARGS)
+
+k8s-test: sync  ## Kubernetes manifests: checked, and run on a Docker Engine
+	@$(containers); $(BIN)/python -m pytest deploy/tests/k8s deploy/tests/cluster $(ARGS)
+
+monitoring-test: sync  ## metrics, rules, alerts and the dashboard against a real Prometheus
+	@$(DEBIAN) prometheus
+	$(BIN)/python -m pytest deploy/tests/monitoring $(ARGS)
+
+redis-test: sync  ## the directory on every kind of Redis: Sentinel, Cluster, TLS, ACL, full, slow, silent
+	$(BIN)/python -m pytest deploy/tests/redis $(ARGS)
 
 references: sync  ## rewrite docs/ that are generated from the code
 	$(BIN)/python docs/generate.py
