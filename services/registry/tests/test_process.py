@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -14,8 +15,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
-from services.registry.tests.support import register_request
+from services.registry.tests.support import begin, end, register_request, row, rows
 from tests.support.redis_server import RedisServer
 
 pytestmark = [pytest.mark.redis, pytest.mark.e2e]
@@ -122,6 +124,30 @@ def test_metrics_tell_what_was_done(redis_url: str, tmp_path: Path) -> None:
             assert "minga_registry_build_info{" in shown
             assert "minga_registry_store_up 1.0" in shown
             assert "10.0.0.1" not in shown
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT_SECONDS) == 0
+
+
+def test_a_push_under_way_outlives_its_connections_age(redis_url: str, tmp_path: Path) -> None:
+    """The connection is told to end, the push goes on over it, and is visible whole."""
+    registry = Process(tmp_path, "--redis-url", redis_url, "--max-connection-age", "0.2")
+    with registry.process as process, grpc.insecure_channel(registry.address) as channel:
+        try:
+            until(lambda: registry.health() == SERVING)
+            stub = RegistryServiceStub(channel)
+            stub.Register(register_request(), timeout=5)  # type: ignore[unused-coroutine]
+            ended = threading.Event()
+            channel.subscribe(lambda state: ended.set() if state is not grpc.ChannelConnectivity.READY else None)
+
+            def slowly() -> Iterator[pb.PushTableRequest]:
+                yield begin()
+                ended.clear()
+                assert ended.wait(LIMIT_SECONDS), "the connection did not age"
+                yield rows(row())
+                yield end(1)
+
+            assert stub.PushTable(slowly(), timeout=LIMIT_SECONDS).revision == 1  # type: ignore[attr-defined]
         finally:
             process.send_signal(signal.SIGTERM)
         assert process.wait(LIMIT_SECONDS) == 0

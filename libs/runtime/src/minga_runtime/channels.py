@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ __all__ = [
     "SERVER_OPTIONS",
     "bind",
     "bound_address",
+    "make_balanced_channel",
     "make_channel",
     "split_listen",
     "wait_connected",
@@ -53,6 +55,32 @@ CLIENT_OPTIONS = [
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ("grpc.enable_retries", 0),
 ]
+_BALANCED: dict[str, int | str] = {
+    "grpc.service_config": json.dumps(
+        {
+            # One connection to every address of the name, and calls to all of them in turn. The name is resolved anew
+            # whenever a connection ends, which servers that age their connections see to.
+            "loadBalancingConfig": [{"round_robin": {}}],
+            # CANCELLED, where the caller did not cancel, is the word of a server that has just begun to stop: it drops
+            # calls that it has not looked at yet. Other servers have not.
+            "methodConfig": [
+                {
+                    "name": [{}],
+                    "retryPolicy": {
+                        "maxAttempts": 3,
+                        "initialBackoff": "0.02s",
+                        "maxBackoff": "0.1s",
+                        "backoffMultiplier": 2,
+                        "retryableStatusCodes": ["CANCELLED"],
+                    },
+                }
+            ],
+        }
+    ),
+    # With it a call that never reached a server, because its connection was just being ended in order, is sent again
+    # over another as well.
+    "grpc.enable_retries": 1,
+}
 SERVER_OPTIONS = [
     *_COMMON,
     # With it two processes would share a port and each get a part of the calls.
@@ -69,6 +97,17 @@ def make_channel(target: str) -> grpc.aio.Channel:
     """
     scheme = "" if target.startswith(_UNIX) else "dns:///"
     return grpc.aio.insecure_channel(scheme + target, options=CLIENT_OPTIONS)
+
+
+def make_balanced_channel(target: str, *, name_server: str = "") -> grpc.aio.Channel:
+    """A channel to every server behind `host:port`, which take its calls in turn; an address or a name. For calls that
+    are safe to repeat.
+
+    Servers that come are found when a connection ends, servers that go are left out. The caller closes it. name_server:
+    `host:port` of whom to ask for the name; the system's unless given.
+    """
+    options = [*(option for option in CLIENT_OPTIONS if option[0] not in _BALANCED), *_BALANCED.items()]
+    return grpc.aio.insecure_channel(f"dns://{name_server}/{target}", options=options)
 
 
 def bind(server: grpc.aio.Server, listen: str) -> int:

@@ -1,6 +1,7 @@
 """A gRPC server as all parts run it: error mapping, health, reflection, limits, graceful stop."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 import grpc.aio
@@ -9,6 +10,17 @@ from grpc_reflection.v1alpha import reflection
 
 from minga_runtime.channels import SERVER_OPTIONS, bind
 from minga_runtime.grpc_errors import ErrorInterceptor, RpcObserver
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionAge:
+    """How long a client may stay on one connection, so that servers which come later get their share of the clients."""
+
+    limit: timedelta
+    """Then the client is asked to make another, which it does without losing a call; gRPC varies it by a tenth."""
+    grace: timedelta
+    """For the calls under way by then, after which they are cut off. Longer than any call may take."""
+
 
 LIVENESS = "liveness"
 """Health service name that is SERVING as long as the process runs, whatever its dependencies do."""
@@ -19,10 +31,16 @@ _Status = health_pb2.HealthCheckResponse
 class GrpcServer:
     """A server with its health. `server` is for registering services before `start`."""
 
-    def __init__(self, observer: RpcObserver, *, max_concurrent_rpcs: int | None = None) -> None:
+    def __init__(
+        self,
+        observer: RpcObserver,
+        *,
+        max_concurrent_rpcs: int | None = None,
+        connection_age: ConnectionAge | None = None,
+    ) -> None:
         self.server = grpc.aio.server(
             interceptors=(ErrorInterceptor(observer),),
-            options=SERVER_OPTIONS,
+            options=[*SERVER_OPTIONS, *_ageing(connection_age)],
             maximum_concurrent_rpcs=max_concurrent_rpcs,
         )
         self._health = health.aio.HealthServicer()
@@ -64,3 +82,12 @@ class GrpcServer:
         status = _Status.SERVING if serving else _Status.NOT_SERVING
         for name in ("", *self._services):
             await self._health.set(name, status)
+
+
+def _ageing(age: ConnectionAge | None) -> list[tuple[str, int]]:
+    if age is None:
+        return []
+    return [
+        ("grpc.max_connection_age_ms", int(age.limit.total_seconds() * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(age.grace.total_seconds() * 1000)),
+    ]

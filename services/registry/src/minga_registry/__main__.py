@@ -25,7 +25,7 @@ from minga_runtime.listening import bound_address
 from minga_runtime.logs import configure_logging, log_event
 from minga_runtime.metrics import RpcMetrics, build_info, start_metrics_server
 from minga_runtime.process import StopSignal, exit_code_for, print_error, run_process, write_port_file
-from minga_runtime.server import GrpcServer
+from minga_runtime.server import ConnectionAge, GrpcServer
 from minga_runtime.settings import effective_settings, load_settings
 from minga_runtime.tasks import TaskOwner
 
@@ -61,10 +61,18 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
         tasks = TaskOwner(stop.fail)
         stack.push_async_callback(tasks.aclose)
 
-        server = GrpcServer(RpcMetrics(metrics_registry, "registry"))
+        server = GrpcServer(RpcMetrics(metrics_registry, "registry"), connection_age=_connection_age(settings))
         renewals = Renewals(directory)
         tasks.keep(renewals.run, "renewals")
-        service = RegistryService(directory, renewals, _leases(settings), _limits(settings), metrics, SystemClock())
+        service = RegistryService(
+            directory,
+            renewals,
+            _leases(settings),
+            _limits(settings),
+            metrics,
+            SystemClock(),
+            stream_life=settings.max_connection_age,
+        )
         add_RegistryServiceServicer_to_server(service, server.server)
         (port,) = await server.start([settings.listen], [SERVICE])
         stack.push_async_callback(server.stop, settings.stop_grace)
@@ -96,6 +104,11 @@ def _leases(settings: RegistrySettings) -> LeasePolicy:
 
 def _limits(settings: RegistrySettings) -> PushLimits:
     return PushLimits(settings.max_table_rows, settings.max_pushes, settings.push_idle, settings.push_limit)
+
+
+def _connection_age(settings: RegistrySettings) -> ConnectionAge:
+    """A push that began just before its connection was old enough still ends on it."""
+    return ConnectionAge(settings.max_connection_age, grace=settings.push_limit + settings.stop_grace)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from minga_peer.clients.lease_stream import CALL_TIMEOUT, LeaseStream
 from minga_peer.clients.wire import timestamp_of
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
-from minga_runtime.channels import make_channel
+from minga_runtime.channels import make_balanced_channel
 from minga_runtime.grpc_errors import error_from_rpc
 
 PUSH_TIMEOUT = timedelta(seconds=120)
@@ -52,7 +52,7 @@ class RegistryClient:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._channel = make_channel(address)
+        self._channel = make_balanced_channel(address)
         self._stub = RegistryServiceStub(self._channel)
         self._lease = LeaseStream(self._stub)
 

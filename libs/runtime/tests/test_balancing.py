@@ -1,0 +1,216 @@
+"""Several servers behind one name: who gets the calls, who comes, who goes, and what connections that age cost."""
+
+import asyncio
+import socket
+import struct
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from minga_core.errors import RegistryUnavailableError
+from minga_runtime.channels import make_balanced_channel
+from minga_runtime.grpc_errors import error_from_rpc
+from minga_runtime.server import ConnectionAge, GrpcServer
+
+SERVICE = "example.v1.WhoService"
+NAME = "who.test"
+LIMIT_SECONDS = 20.0
+SOON = ConnectionAge(timedelta(seconds=0.3), grace=timedelta(seconds=LIMIT_SECONDS))
+_A, _IN = 1, 1
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """Knows NAME alone, and answers with the addresses of now (RFC 1035). Without any there is no such name."""
+
+    def __init__(self) -> None:
+        self.addresses: list[str] = []
+        self.questions = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+
+    def datagram_received(self, data: bytes, caller: Any) -> None:
+        question_end = data.index(b"\0", 12) + 5
+        kind = struct.unpack("!H", data[question_end - 4 : question_end - 2])[0]
+        self.questions += kind == _A
+        found = self.addresses if kind == _A else []
+        # Each answer: a pointer to the name, type, class, 1 s to live, four bytes.
+        records = [struct.pack("!HHHIH", 0xC00C, _A, _IN, 1, 4) + socket.inet_aton(address) for address in found]
+        flags = 0x8580 if self.addresses else 0x8583
+        header = data[:2] + struct.pack("!HHHHH", flags, 1, len(records), 0, 0)
+        self._transport.sendto(header + data[12:question_end] + b"".join(records), caller)
+
+
+class Nobody:
+    """An observer that does not listen."""
+
+    def rpc_ended(self, method: str, code: str, seconds: float) -> None:
+        """See RpcObserver."""
+
+
+class Fleet:
+    """Servers on addresses of the loopback, all on one port, and the name that stands for them."""
+
+    def __init__(self, names: NameServer, name_server: str) -> None:
+        self._names = names
+        self._name_server = name_server
+        self._servers: dict[str, GrpcServer] = {}
+        self.port = 0
+        self.held = asyncio.Event()
+        """Streams go on once it is set."""
+
+    async def start(self, address: str, age: ConnectionAge | None = None) -> None:
+        """A server on `address`; the first one chooses the port. It is found by the name from now on."""
+        server = GrpcServer(Nobody(), connection_age=age)
+
+        async def who(request: bytes, context: Any) -> bytes:
+            return address.encode()
+
+        async def stream(request: bytes, context: Any) -> AsyncIterator[bytes]:
+            yield address.encode()
+            await self.held.wait()
+            yield b"end"
+
+        handlers = {
+            "Who": grpc.unary_unary_rpc_method_handler(who),
+            "Stream": grpc.unary_stream_rpc_method_handler(stream),
+        }
+        server.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        (self.port,) = await server.start([f"{address}:{self.port}"], [SERVICE])
+        self._servers[address] = server
+        self._names.addresses.append(address)
+
+    async def stop(self, address: str) -> None:
+        """Stops a server in order; the name forgets it afterwards, as names do."""
+        await self._servers.pop(address).stop(timedelta(seconds=LIMIT_SECONDS))
+        self._names.addresses.remove(address)
+
+    def channel(self) -> grpc.aio.Channel:
+        """A channel to the name."""
+        return make_balanced_channel(f"{NAME}:{self.port}", name_server=self._name_server)
+
+    async def aclose(self) -> None:
+        """Stops whoever is left."""
+        for server in self._servers.values():
+            await server.stop(timedelta(0))
+
+
+@pytest.fixture
+async def fleet() -> AsyncIterator[Fleet]:
+    """No server yet."""
+    names = NameServer()
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: names, ("127.0.0.1", 0))
+    host, port = transport.get_extra_info("sockname")
+    async with AsyncExitStack() as stack:
+        stack.callback(transport.close)
+        made = Fleet(names, f"{host}:{port}")
+        stack.push_async_callback(made.aclose)
+        yield made
+
+
+async def who(channel: grpc.aio.Channel) -> str:
+    """Whoever answers a call."""
+    answer: bytes = await channel.unary_unary(f"/{SERVICE}/Who")(b"", timeout=LIMIT_SECONDS, wait_for_ready=False)
+    return answer.decode()
+
+
+async def called_until(channel: grpc.aio.Channel, done: Callable[[Counter[str]], bool]) -> Counter[str]:
+    """Calls, one after the other, until what was answered so far will do. A call that fails fails the test."""
+    answers: Counter[str] = Counter()
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not done(answers):
+            answers[await who(channel)] += 1
+            # Connections are made, and end, between calls.
+            await asyncio.sleep(0)
+    return answers
+
+
+async def calling(channel: grpc.aio.Channel, done: Callable[[], bool], callers: int = 20) -> Counter[str]:
+    """Many calls at a time until it is done. One that fails fails the test."""
+    answers: Counter[str] = Counter()
+
+    async def caller() -> None:
+        while not done():
+            answers[await who(channel)] += 1
+
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await asyncio.gather(*(caller() for _ in range(callers)))
+    return answers
+
+
+async def test_calls_go_to_all_servers_of_a_name_in_turn(fleet: Fleet) -> None:
+    """Once both are connected, each gets every other call."""
+    await fleet.start("127.0.0.1")
+    await fleet.start("127.0.0.2")
+    async with fleet.channel() as channel:
+        await called_until(channel, lambda answers: len(answers) == 2)
+        assert Counter([await who(channel) for _ in range(20)]) == {"127.0.0.1": 10, "127.0.0.2": 10}
+
+
+async def test_a_server_that_comes_gets_its_share_once_connections_age(fleet: Fleet) -> None:
+    """Without ageing a client would stay with those that it met first, and never ask for the name again."""
+    await fleet.start("127.0.0.1", SOON)
+    async with fleet.channel() as channel:
+        assert await who(channel) == "127.0.0.1"
+        await fleet.start("127.0.0.2", SOON)
+        await called_until(channel, lambda answers: answers["127.0.0.2"] >= 10)
+
+
+async def test_no_call_fails_because_a_connection_was_old(fleet: Fleet) -> None:
+    """A call that arrives as its connection ends is sent again over another. Both servers close theirs many times."""
+    for address in ("127.0.0.1", "127.0.0.2"):
+        await fleet.start(address, ConnectionAge(timedelta(seconds=0.1), grace=timedelta(seconds=LIMIT_SECONDS)))
+    async with fleet.channel() as channel:
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + 3.0
+        await calling(channel, lambda: loop.time() > ends)
+
+
+async def test_a_stream_under_way_outlives_its_connections_age(fleet: Fleet) -> None:
+    """That is what the grace is for: calls go elsewhere meanwhile, and the stream ends well."""
+    await fleet.start("127.0.0.1", SOON)
+    async with fleet.channel() as channel:
+        stream = channel.unary_stream(f"/{SERVICE}/Stream")(b"", timeout=LIMIT_SECONDS)
+        assert await stream.read() == b"127.0.0.1"
+        await fleet.start("127.0.0.2", SOON)
+        await called_until(channel, lambda answers: answers["127.0.0.2"] >= 1)
+        fleet.held.set()
+        assert await stream.read() == b"end"
+        assert await stream.read() == grpc.aio.EOF
+
+
+async def test_a_connection_is_cut_when_its_grace_is_over(fleet: Fleet) -> None:
+    """Nobody holds on to one for ever. Whoever is cut off is told so, and may call again."""
+    await fleet.start("127.0.0.1", ConnectionAge(timedelta(seconds=0.1), grace=timedelta(seconds=0.1)))
+    async with fleet.channel() as channel:
+        stream = channel.unary_stream(f"/{SERVICE}/Stream")(b"", timeout=LIMIT_SECONDS)
+        assert await stream.read() == b"127.0.0.1"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stream.read()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert await who(channel) == "127.0.0.1"
+
+
+async def test_a_server_that_stops_in_order_costs_no_call(fleet: Fleet) -> None:
+    """As in an upgrade: it is still behind the name while it stops, and for a while afterwards."""
+    await fleet.start("127.0.0.1")
+    await fleet.start("127.0.0.2")
+    async with fleet.channel() as channel:
+        await called_until(channel, lambda answers: len(answers) == 2)
+        stopping = asyncio.create_task(fleet.stop("127.0.0.1"))
+        await calling(channel, stopping.done)
+        assert {await who(channel) for _ in range(10)} == {"127.0.0.2"}
+
+
+async def test_servers_that_are_away_are_told_as_one_is() -> None:
+    """The words that people read do not change with the way of balancing."""
+    async with make_balanced_channel("127.0.0.1:1") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await who(channel)
+    assert str(error_from_rpc(caught.value, RegistryUnavailableError)) == "cannot connect: Connection refused"
