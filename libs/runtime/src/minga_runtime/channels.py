@@ -13,6 +13,7 @@ import grpc.aio
 
 from minga_core.errors import AlreadyRunningError, MingaError, SettingsError
 from minga_runtime.listening import bound_address, split_listen
+from minga_runtime.traced_rpc import traced_channel
 
 __all__ = [
     "CLIENT_OPTIONS",
@@ -96,7 +97,7 @@ def make_channel(target: str) -> grpc.aio.Channel:
     Each channel has connections of its own: two transfers from different sources never share a TCP window.
     """
     scheme = "" if target.startswith(_UNIX) else "dns:///"
-    return grpc.aio.insecure_channel(scheme + target, options=CLIENT_OPTIONS)
+    return traced_channel(grpc.aio.insecure_channel(scheme + target, options=CLIENT_OPTIONS), target)
 
 
 def make_balanced_channel(target: str, *, name_server: str = "") -> grpc.aio.Channel:

@@ -27,6 +27,7 @@ from minga_core.errors import (
     UnavailableError,
     error_from_code,
 )
+from minga_runtime.traced_rpc import rpc_ended, served_rpc
 
 log = logging.getLogger(__name__)
 
@@ -77,11 +78,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if handler is None:
             return None
-        method = details.method.rpartition("/")[2]
         if handler.response_streaming:
-            wrapped: Any = self._streaming(handler.unary_stream or handler.stream_stream, method)
+            wrapped: Any = self._streaming(handler.unary_stream or handler.stream_stream, details.method)
         else:
-            wrapped = self._unary(handler.unary_unary or handler.stream_unary, method)
+            wrapped = self._unary(handler.unary_unary or handler.stream_unary, details.method)
         kind = ("stream" if handler.request_streaming else "unary", "stream" if handler.response_streaming else "unary")
         make = getattr(grpc, f"{kind[0]}_{kind[1]}_rpc_method_handler")
         return make(wrapped, handler.request_deserializer, handler.response_serializer)
@@ -121,15 +121,17 @@ async def _responses(made: Any) -> AsyncGenerator[Any, None]:
 
 
 class _Outcome:
-    """How one RPC ended, told to the observer at the end of the block."""
+    """How one RPC ended, told to the observer and the RPC's span at the end of the block. path: `/service/Method`."""
 
-    def __init__(self, observer: RpcObserver, method: str, context: Any) -> None:
+    def __init__(self, observer: RpcObserver, path: str, context: Any) -> None:
         self._observer = observer
-        self._method = method
+        self._method = path.rpartition("/")[2]
         self._context = context
+        self._span = served_rpc(path, context)
 
     def __enter__(self) -> "_Outcome":
         self._started = time.perf_counter()
+        self._span.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -137,6 +139,8 @@ class _Outcome:
         if kind is not None and (code == "OK" or issubclass(kind, asyncio.CancelledError | GeneratorExit)):
             code = grpc.StatusCode.CANCELLED.name
         self._observer.rpc_ended(self._method, code, time.perf_counter() - self._started)
+        rpc_ended(self._span, code)
+        self._span.__exit__(None, None, None)
 
     async def abort(self, error: Exception) -> NoReturn:
         """Ends the call with the error's status."""

@@ -22,6 +22,7 @@ from minga_runtime.listening import bound_address, split_listen
 from minga_runtime.logs import configure_logging, log_event
 from minga_runtime.process import StopSignal, exit_code_for, print_error, run_process, write_port_file
 from minga_runtime.settings import effective_settings, load_settings
+from minga_runtime.tracing import export_traces
 
 log = logging.getLogger("minga_locator")
 
@@ -34,13 +35,14 @@ def main() -> int:
     flags = parse_flags(LocatorSettings, "minga-locator", "Answers who has which file, over REST.")
     try:
         settings = load_settings(LocatorSettings, **flags)
+        configure_logging(settings.log_level, settings.log_format)
+        # Its start and end are told by our own events.
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        with export_traces(settings.traces, "minga-locator", VERSION):
+            return run_process(lambda stop: serve(settings, stop))
     except SettingsError as error:
         print_error(error)
         return exit_code_for(error)
-    configure_logging(settings.log_level, settings.log_format)
-    # Its start and end are told by our own events.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    return run_process(lambda stop: serve(settings, stop))
 
 
 async def serve(settings: LocatorSettings, stop: StopSignal) -> None:

@@ -16,7 +16,9 @@ from minga_locator.limits import Limits
 from minga_locator.openapi import tell_the_truth
 from minga_locator.problems import add_handlers
 from minga_locator.state import LocatorState
+from minga_locator.tracing import TracedRequests, traced_reader
 from minga_locator.watch import Watch
+from minga_runtime import tracing
 
 VERSION = version("minga-locator")
 
@@ -47,10 +49,14 @@ def make_app(
         # A redirect would be an answer that no operation declares.
         redirect_slashes=False,
     )
+    if tracing.enabled():
+        reader = traced_reader(reader)
     app.state.locator = LocatorState(reader, cache, metrics, limits)
     app.include_router(routes.router)
     app.include_router(health.router)
     add_handlers(app)
     app.add_middleware(Watch, metrics=metrics, clock=clock, limits=limits)
+    if tracing.enabled():
+        app.add_middleware(TracedRequests)
     tell_the_truth(app)
     return app

@@ -28,6 +28,7 @@ from minga_runtime.process import StopSignal, exit_code_for, print_error, run_pr
 from minga_runtime.server import ConnectionAge, GrpcServer
 from minga_runtime.settings import effective_settings, load_settings
 from minga_runtime.tasks import TaskOwner
+from minga_runtime.tracing import export_traces
 
 log = logging.getLogger("minga_registry")
 
@@ -39,11 +40,12 @@ def main() -> int:
     flags = parse_flags(RegistrySettings, "minga-registry", "Takes leases, heartbeats and file tables of peers.")
     try:
         settings = load_settings(RegistrySettings, **flags)
+        configure_logging(settings.log_level, settings.log_format)
+        with export_traces(settings.traces, "minga-registry", VERSION):
+            return run_process(lambda stop: serve(settings, stop))
     except SettingsError as error:
         print_error(error)
         return exit_code_for(error)
-    configure_logging(settings.log_level, settings.log_format)
-    return run_process(lambda stop: serve(settings, stop))
 
 
 async def serve(settings: RegistrySettings, stop: StopSignal) -> None:

@@ -28,6 +28,7 @@ from minga_peer.cli.output import (
     say,
 )
 from minga_peer.cli.running import run_async
+from minga_peer.cli.tracing import traced
 
 if TYPE_CHECKING:
     from minga_peer.clients.locator import FileVersion, ListedFile, LocatorClient
@@ -44,7 +45,8 @@ def ls(
     as_json: JsonOption = False,
 ) -> None:
     """List the files that somebody alive shares."""
-    run_async(list_files(client_settings(context), prefix=parse_prefix(prefix), query="", as_json=as_json))
+    settings = client_settings(context)
+    run_async(traced(settings, "ls", list_files(settings, prefix=parse_prefix(prefix), query="", as_json=as_json)))
 
 
 def find(
@@ -57,7 +59,8 @@ def find(
     """Find files by a part of their name, or by a glob."""
     if not pattern:
         raise InvalidArgumentError("an empty pattern finds nothing", hint="`minga ls` lists everything")
-    run_async(list_files(client_settings(context), prefix="", query=pattern, as_json=as_json))
+    settings = client_settings(context)
+    run_async(traced(settings, "find", list_files(settings, prefix="", query=pattern, as_json=as_json)))
 
 
 def info(
@@ -71,7 +74,8 @@ def info(
 
     The newest comes first: it is what `minga get` fetches.
     """
-    run_async(_info(client_settings(context), name, as_json=as_json))
+    settings = client_settings(context)
+    run_async(traced(settings, "info", _info(settings, name, as_json=as_json)))
 
 
 async def list_files(settings: "ClientSettings", *, prefix: str = "", query: str = "", as_json: bool = False) -> None:

@@ -35,8 +35,10 @@ def peer(
     quiet: Annotated[str | None, typer.Option(help="Seconds a file must be unchanged before it is hashed.")] = None,
     rescan: Annotated[str | None, typer.Option(help="Seconds between full scans of the folder.")] = None,
     hash_threads: Annotated[str | None, typer.Option(help="Threads for hashing and disk work.")] = None,
+    stop_grace: Annotated[str | None, typer.Option(help="Seconds that others get to finish fetching at the end.")] = None,
     metrics_listen: Annotated[str | None, typer.Option(help="host:port of the metrics endpoint.")] = None,
     port_file: Annotated[Path | None, typer.Option(help="Gets the bound host:port once ready.")] = None,
+    traces: Annotated[str | None, typer.Option(help="OpenTelemetry collector for traces.", metavar="URL")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, text or json.")] = None,
 ) -> int:
@@ -87,8 +89,11 @@ def up(
     from minga_peer.cli.localnet import LocalNetworkConfig
 
     settings = client_settings(context, limit_up=limit_up, limit_down=limit_down)
-    flags = (f"--limit-up={settings.limit_up}", f"--limit-down={settings.limit_down}")
-    config = LocalNetworkConfig(peers, base_port, directory, peer_flags=flags)
+    traces = (f"--traces={settings.traces}",) if settings.traces is not None else ()
+    flags = (f"--limit-up={settings.limit_up}", f"--limit-down={settings.limit_down}", *traces)
+    config = LocalNetworkConfig(
+        peers, base_port, directory, registry_flags=traces, locator_flags=traces, peer_flags=flags
+    )
     control = settings.control
     run_async(_up(config, control), on_interrupt="the local network is stopped", cleanup_limit=STOP_LIMIT)
 

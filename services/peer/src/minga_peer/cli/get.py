@@ -21,6 +21,7 @@ from minga_peer.cli.output import counted, safe, say
 from minga_peer.cli.report import report_failures
 from minga_peer.cli.running import run_async
 from minga_peer.cli.targets import FetchItem, Layout, Wanted, refuse_collisions
+from minga_peer.cli.tracing import traced
 
 if TYPE_CHECKING:
     from minga_peer.cli.fetching import Fetcher, FetchOptions
@@ -82,7 +83,7 @@ def get(
     patience = None if wait is None else timedelta(seconds=wait)
     limited = limit_down is not None
     request = GetRequest(wanted, output, pinned, overwrite, patience, standalone, limited=limited, explain=explain)
-    return run_async(get_files(settings, request), on_interrupt=_INTERRUPTED)
+    return run_async(traced(settings, "get", get_files(settings, request)), on_interrupt=_INTERRUPTED)
 
 
 @dataclass(frozen=True, slots=True)

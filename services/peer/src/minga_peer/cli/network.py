@@ -10,6 +10,7 @@ from minga_core.units import format_bytes, format_rate, format_seconds
 from minga_peer.cli.context import JsonOption, client_settings, make_locator
 from minga_peer.cli.output import Column, counted, heading, print_json, print_json_list, print_table, safe, say
 from minga_peer.cli.running import run_async
+from minga_peer.cli.tracing import traced
 
 if TYPE_CHECKING:
     from minga_peer.clients.control import DaemonStatus, DaemonTransfer
@@ -33,12 +34,14 @@ def peers(context: typer.Context, as_json: JsonOption = False) -> None:
 
     With their address, free space, files, and how long their lease still lasts unless it is renewed.
     """
-    run_async(_peers(client_settings(context), as_json=as_json))
+    settings = client_settings(context)
+    run_async(traced(settings, "peers", _peers(settings, as_json=as_json)))
 
 
 def status(context: typer.Context, as_json: JsonOption = False) -> None:
     """Show what the peer on this machine is doing."""
-    run_async(show_status(client_settings(context), as_json=as_json))
+    settings = client_settings(context)
+    run_async(traced(settings, "status", show_status(settings, as_json=as_json)))
 
 
 async def _peers(settings: "ClientSettings", *, as_json: bool) -> None:

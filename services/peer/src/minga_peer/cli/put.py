@@ -19,6 +19,7 @@ from minga_peer.cli.context import RIDE_OUT, LimitUpOption, client_settings, mak
 from minga_peer.cli.output import counted, enumerated, say
 from minga_peer.cli.report import report_failures
 from minga_peer.cli.running import run_async
+from minga_peer.cli.tracing import traced
 
 if TYPE_CHECKING:
     from minga_peer.settings import ClientSettings
@@ -66,7 +67,8 @@ def put(
     items = list(expand(files, as_name))
     if not items:
         raise InvalidArgumentError("there is no file in there")
-    return run_async(put_files(settings, items, replicas, overwrite=overwrite), on_interrupt=_INTERRUPTED)
+    work = put_files(settings, items, replicas, overwrite=overwrite)
+    return run_async(traced(settings, "put", work), on_interrupt=_INTERRUPTED)
 
 
 def expand(files: list[Path], as_name: str | None) -> Iterator[PutItem]:

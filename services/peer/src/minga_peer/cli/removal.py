@@ -11,6 +11,7 @@ from minga_peer.cli.completion import complete_name
 from minga_peer.cli.context import client_settings
 from minga_peer.cli.output import say
 from minga_peer.cli.running import run_async
+from minga_peer.cli.tracing import traced
 
 if TYPE_CHECKING:
     from minga_peer.settings import ClientSettings
@@ -32,7 +33,7 @@ def rm(
         if not typer.confirm(f"Delete {checked} from this machine's shared folder?", err=True):
             say("nothing was removed")
             return 0
-    run_async(_remove(settings, checked))
+    run_async(traced(settings, "rm", _remove(settings, checked)))
     return 0
 
 

@@ -13,6 +13,7 @@ from minga_core.chunks import ChunkSet
 from minga_core.errors import WIRE_STATUS, BusyError, Code, InvalidArgumentError, MingaError, error_from_code
 from minga_core.ids import ContentId, parse_address, parse_peer_id
 from minga_peer.clients.wire import MAX_RANGES, MAX_SOURCES, SourceAddress, parse_bulk_port
+from minga_runtime.tracing import TRACEPARENT, parse_traceparent
 
 MAX_HEAD_BYTES = 16 * 1024
 """Of a request or an answer: 1,024 ranges of six digits, or 20 sources of the longest names, and room to spare."""
@@ -43,6 +44,8 @@ class BulkRequest:
     """First chunk and one past the last."""
     caller: SourceAddress | None = None
     """Who asks, when it serves what it has."""
+    traceparent: str = ""
+    """W3C's, of the trace that this is a part of."""
 
     def encode(self, host: str) -> bytes:
         """The request's head, which is all of it."""
@@ -50,6 +53,8 @@ class BulkRequest:
         lines = [f"GET /v1/contents/{self.content_id}/chunks?wanted={wanted} {_VERSION}", f"Host: {host}"]
         if self.caller is not None:
             lines.append(f"Minga-Source: {_source_text(self.caller)}")
+        if self.traceparent:
+            lines.append(f"Traceparent: {self.traceparent}")
         return _head(lines)
 
 
@@ -188,7 +193,9 @@ def decode_request(head: bytes) -> BulkRequest | WatchRequest:
     if (match := _TARGET.match(parts[1])) is None:
         raise InvalidArgumentError("there is nothing here but /v1/contents/{id}/chunks?wanted={ranges} and …/held")
     sources = _sources(headers.get("minga-source", ""))
-    return BulkRequest(ContentId.parse(match[1]), _ranges(match[2], MAX_RANGES), sources[0] if sources else None)
+    caller = sources[0] if sources else None
+    traceparent = parse_traceparent(headers.get(TRACEPARENT, ""))
+    return BulkRequest(ContentId.parse(match[1]), _ranges(match[2], MAX_RANGES), caller, traceparent)
 
 
 def ranges_of(chunks: ChunkSet) -> tuple[tuple[int, int], ...]:

@@ -35,6 +35,7 @@ from minga_core.ids import (
 )
 from minga_core.names import Name, parse_name
 from minga_core.records import HoldingState
+from minga_runtime import tracing
 from minga_runtime.backoff import backoff
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ MAX_LOOKUP_BYTES = 60 * 1024
 
 # What a locator, or a proxy before it, says when the same request may succeed later.
 _AWAY_STATUSES = frozenset({502, 503, 504})
+# What a look-up's path has after the collection is the name or the id.
+_COLLECTION = re.compile("(/v1/[a-z]+)/.+")
 # RFC 3339; fromisoformat would drop what is below a microsecond.
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -315,20 +318,39 @@ class LocatorClient:
         """The JSON of a good answer; an error of ours for any other."""
         import httpx
 
-        try:
-            async with (
-                asyncio.timeout(ANSWER_SECONDS),
-                self._http().stream(method, self._base_url + path, params=query, json=body) as response,
-            ):
-                status, content = response.status_code, await _content(response)
-        except TimeoutError as error:
-            raise self._away(f"nothing whole within {ANSWER_SECONDS:g} s") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._away(str(error) or type(error).__name__) from error
-        if 200 <= status < 300:
-            with _checked():
-                return json.loads(content)
-        raise self._refusal(status, content)
+        with self._span(method, path) as span:
+            headers = {tracing.TRACEPARENT: span.traceparent} if span.traceparent else None
+            try:
+                async with (
+                    asyncio.timeout(ANSWER_SECONDS),
+                    self._http().stream(
+                        method, self._base_url + path, params=query, json=body, headers=headers
+                    ) as response,
+                ):
+                    status, content = response.status_code, await _content(response)
+            except TimeoutError as error:
+                raise self._away(f"nothing whole within {ANSWER_SECONDS:g} s") from error
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                raise self._away(str(error) or type(error).__name__) from error
+            span.set({"http.response.status_code": status})
+            if 200 <= status < 300:
+                with _checked():
+                    return json.loads(content)
+            raise self._refusal(status, content)
+
+    def _span(self, method: str, path: str) -> tracing.Span:
+        if not tracing.enabled():
+            return tracing.NO_SPAN
+        url = urlsplit(self._base_url + path)
+        template = _COLLECTION.sub(r"\1/{}", url.path)
+        about = {
+            "http.request.method": method,
+            "url.full": url.geturl(),
+            "url.template": template,
+            "server.address": url.hostname,
+            "server.port": url.port,
+        }
+        return tracing.call(f"{method} {template}", about)
 
     def _http(self) -> "httpx.AsyncClient":
         import httpx

@@ -41,6 +41,7 @@ from minga_peer.clients.wire import (
 )
 from minga_peer.transfer.limits import RateLimit
 from minga_protos.peer.v1 import peer_pb2 as pb
+from minga_runtime import tracing
 from minga_runtime.channels import make_channel
 from minga_runtime.grpc_errors import error_from_rpc
 
@@ -220,7 +221,7 @@ class PeerClient:
     async def _fetch_bulk(
         self, bulk: BulkPeer, content_id: ContentId, caller: SourceAddress | None, receiver: "_ChunkReceiver"
     ) -> FetchedChunk | None:
-        request = BulkRequest(content_id, ranges_of(receiver.wanted), caller)
+        request = BulkRequest(content_id, ranges_of(receiver.wanted), caller, tracing.traceparent())
         try:
             answer = await bulk.fetch(
                 request, Expected(receiver.accept_answer, receiver.hears.received, receiver.hears.named)

@@ -30,7 +30,9 @@ from minga_core.errors import (
 from minga_core.records import FileRow, PeerInfo
 from minga_peer.chunkstore.table import LocalTable
 from minga_peer.clients.registry import Action, RegistryClient
+from minga_runtime import tracing
 from minga_runtime.logs import log_event
+from minga_runtime.tracing import NO_SPAN
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,8 @@ class Announcer:
         self._asked_ttl = asked_ttl
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
         self._wake = asyncio.Event()
+        self._cause = NO_SPAN
+        """What changed the table since the last push: the push is a part of its trace."""
         self._progress = asyncio.Condition()
         self._ttl = timedelta(0)
         self._interval = timedelta(seconds=1)
@@ -86,6 +90,8 @@ class Announcer:
 
     def table_changed(self) -> None:
         """Wakes the loop to push a change."""
+        if not self._cause.traceparent:
+            self._cause = tracing.current()
         self._wake.set()
 
     async def announced(self, row: FileRow, timeout: timedelta) -> int:
@@ -135,7 +141,7 @@ class Announcer:
         if self._renewed_at is None:
             await self._register()
         elif self._pushed != self._table.revision:
-            await self._push()
+            await self._announce()
         elif self._clock.monotonic() >= self._heartbeat_due:
             await self._heartbeat()
 
@@ -153,6 +159,17 @@ class Announcer:
             ttl_seconds=self._ttl.total_seconds(),
             registry=self._registry.address,
         )
+
+    async def _announce(self) -> None:
+        cause, self._cause = self._cause, NO_SPAN
+        # Without a cause: a registry that is away is one failed trace, not one for each try.
+        traced = bool(cause.traceparent) or not self.problem
+        try:
+            with tracing.span("announce", parent=cause) if traced else NO_SPAN:
+                await self._push()
+        except MingaError:
+            self._cause = cause
+            raise
 
     async def _push(self) -> None:
         info = self._peer_info()

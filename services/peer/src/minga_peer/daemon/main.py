@@ -25,6 +25,7 @@ from minga_peer.daemon._metrics import PeerMetrics, StateCollector
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.control import ControlService, DaemonFacts, TrafficCounts
 from minga_peer.daemon.downloads import Downloads, SmallStoreDestination, StoreDestination
+from minga_peer.daemon.draining import until_quiet
 from minga_peer.daemon.identity import Identity, address_for_others
 from minga_peer.daemon.socket_file import claim_socket, restrict
 from minga_peer.settings import PeerSettings
@@ -35,12 +36,14 @@ from minga_peer.transfer.download import Downloader
 from minga_peer.transfer.limits import Limits
 from minga_peer.transfer.locating import Directory
 from minga_peer.transfer.receiving import UploadReceiver
+from minga_peer.transfer.serve_spans import ServeSpans
 from minga_peer.transfer.service import PeerService, add_peer_service
 from minga_peer.transfer.serving import RecentTakers, UploadSlots, UploadTurns
 from minga_peer.transfer.small_files import SmallDownloads
 from minga_peer.transfer.small_serving import SmallFileService, add_small_file_service
 from minga_peer.version import VERSION
 from minga_protos.control.v1.control_pb2_grpc import add_ControlServiceServicer_to_server
+from minga_runtime import tracing
 from minga_runtime.logs import configure_logging, log_event
 from minga_runtime.metrics import RpcMetrics, build_info, start_metrics_server
 from minga_runtime.process import run_process, write_port_file
@@ -48,12 +51,13 @@ from minga_runtime.server import GrpcServer
 from minga_runtime.settings import effective_settings
 from minga_runtime.sockets import listen_tcp
 from minga_runtime.tasks import TaskOwner
+from minga_runtime.tracing import export_traces
 
 log = logging.getLogger(__name__)
 
 CONTROL_SERVICE = "minga.control.v1.ControlService"
-STOP_GRACE = timedelta(seconds=3)
-"""How long calls under way may go on once the peer has left: it is out of all answers by then, and others hedge."""
+CLOSE_GRACE = timedelta(seconds=3)
+"""How long calls that are not chunks on their way out may still take after MINGA_STOP_GRACE."""
 LOCATOR_PATIENCE = timedelta(seconds=3)
 """How long a daemon's look-ups ride out a locator that restarts."""
 
@@ -61,7 +65,8 @@ LOCATOR_PATIENCE = timedelta(seconds=3)
 def run_daemon(settings: PeerSettings) -> int:
     """Runs a peer until SIGTERM or Ctrl-C; the exit code (see `minga_runtime.process.run_process`)."""
     configure_logging(settings.log_level, settings.log_format)
-    return run_process(lambda stop: serve(settings, stop))
+    with export_traces(settings.traces, "minga-peer", VERSION, settings.peer_id):
+        return run_process(lambda stop: serve(settings, stop))
 
 
 async def serve(settings: PeerSettings, stop: asyncio.Event) -> None:
@@ -122,7 +127,10 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         uploads = UploadConfig(max_requests=settings.upload_slots)
         turns = UploadTurns(UploadQueue(uploads), store.held, clock)
         stack.callback(turns.close)
-        serving = ChunkServing(store, turns, RecentTakers(), metrics, limits.up)
+        serve_spans = ServeSpans(clock) if tracing.enabled() else None
+        if serve_spans is not None:
+            stack.callback(serve_spans.close)
+        serving = ChunkServing(store, turns, RecentTakers(), metrics, limits.up, serve_spans)
 
         connections = await stack.enter_async_context(PeerConnections(down=limits.down, bulk=settings.uses_bulk))
         locator = await stack.enter_async_context(LocatorClient(settings.locator, patience=LOCATOR_PATIENCE))
@@ -189,6 +197,10 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
             stack.push_async_callback(endpoint.aclose)
             daemon.metrics_address = endpoint.address
 
+        def under_way() -> int:
+            return turns.active_count + turns.waiting_count + slots.active_count
+
+        stack.push_async_callback(until_quiet, under_way, settings.stop_grace)
         tasks = TaskOwner(daemon.fail)
         stack.push_async_callback(tasks.aclose)
         stack.push_async_callback(announcer.leave)
@@ -248,7 +260,7 @@ async def _serve(
 ) -> None:
     """Starts both servers; the port that comes of it is part of the identity."""
     (port,) = await server.start([settings.listen], [PEER_SERVICE])
-    stack.push_async_callback(server.stop, STOP_GRACE)
+    stack.push_async_callback(server.stop, CLOSE_GRACE)
     identity.reachable_at(await address_for_others(settings, port))
     await server.set_serving(True)
     await control.start([f"unix:{settings.control}"], [CONTROL_SERVICE])

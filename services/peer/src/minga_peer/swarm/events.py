@@ -134,6 +134,8 @@ class RequestChunk:
     request_id: int
     source: PeerId
     candidates: Sequence[int]
+    hedge: bool = False
+    """Another source was asked for it before, and is late."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -459,7 +459,8 @@ class Scheduler:
             source.last_progress = now
             source.rate.begin(now)
         source.outstanding.add(request.request_id)
-        self._out.append(ev.RequestChunk(request.request_id, source.peer_id, tuple(_members(candidates))))
+        wanted = tuple(_members(candidates))
+        self._out.append(ev.RequestChunk(request.request_id, source.peer_id, wanted, hedge=hedge))
 
     def _deadline_seconds(self, source: Source, size_bytes: int) -> float:
         if source.rate.value <= 0:

@@ -174,7 +174,9 @@ class _Connection:
         wanted = self._serving.wanted(request.content_id, request.ranges)
         manifest = await self._serving.store.manifest(request.content_id)
         taker = str(request.caller.peer_id) if request.caller is not None else self._peer
-        turn = self._serving.sending(request.content_id, wanted, request.caller, taker, manifest.geometry)
+        turn = self._serving.sending(
+            request.content_id, wanted, request.caller, taker, manifest.geometry, traceparent=request.traceparent
+        )
         sending = await self._unless_gone(turn.__aenter__(), others)
         try:
             await self._send(request, sending)

@@ -11,6 +11,7 @@ from minga_core.ids import ContentId
 from minga_peer.chunkstore.ports import ContentStore
 from minga_peer.clients.wire import SourceAddress
 from minga_peer.transfer.limits import RateLimit
+from minga_peer.transfer.serve_spans import ServeSpans
 from minga_peer.transfer.serving import RecentTakers, Turn, UploadTurns
 
 MAX_CANDIDATES = 4096
@@ -47,13 +48,21 @@ class ChunkServing:
     """Decides who is sent what and when."""
 
     def __init__(
-        self, store: ContentStore, turns: UploadTurns, takers: RecentTakers, metrics: ServingMetrics, up: RateLimit
+        self,
+        store: ContentStore,
+        turns: UploadTurns,
+        takers: RecentTakers,
+        metrics: ServingMetrics,
+        up: RateLimit,
+        spans: ServeSpans | None = None,
     ) -> None:
+        """spans: None where nothing is traced."""
         self.store = store
         self.up = up
         self._turns = turns
         self._takers = takers
         self._metrics = metrics
+        self._spans = spans
 
     def wanted(self, content_id: ContentId, ranges: Sequence[tuple[int, int]]) -> ChunkSet:
         """The chunks that ranges from outside mean. Raises InvalidArgumentError, ContentNotHeldError."""
@@ -68,22 +77,39 @@ class ChunkServing:
 
     @asynccontextmanager
     async def sending(
-        self, content_id: ContentId, wanted: ChunkSet, caller: SourceAddress | None, taker: str, geometry: Geometry
+        self,
+        content_id: ContentId,
+        wanted: ChunkSet,
+        caller: SourceAddress | None,
+        taker: str,
+        geometry: Geometry,
+        *,
+        traceparent: str = "",
     ) -> AsyncGenerator[Sending, None]:
         """Waits for the caller's turn; the block sends the chunk and then calls `sent`. Raises BusyError at once.
 
-        From now on the caller is named to others: it is about to have something to give.
+        From now on the caller is named to others: it is about to have something to give. traceparent: the caller's.
         """
         bits = _first_bits(wanted.bits, MAX_CANDIDATES)
         first = (bits & -bits).bit_length() - 1
         if caller is not None:
             self._takers.note(content_id, caller)
+        traced = self._spans.request(traceparent, content_id, caller) if self._spans is not None else None
+        sending: Sending | None = None
         try:
             async with self._turns.turn(content_id, bits, taker, geometry.length(first)) as turn:
-                yield Sending(turn, self.others(content_id, caller))
+                if traced is not None:
+                    traced.granted()
+                sending = Sending(turn, self.others(content_id, caller))
+                yield sending
         except BusyError:
             self._metrics.busy()
+            if traced is not None:
+                traced.busy()
             raise
+        finally:
+            if traced is not None:
+                traced.ended(sending.turn.sent_bytes if sending is not None else 0)
 
     def sent(self, sending: Sending, size_bytes: int) -> None:
         """The chunk went out whole."""

@@ -27,6 +27,7 @@ from minga_peer.transfer.locating import Directory, Located
 from minga_peer.transfer.progress import Progress, PutPhase, PutProgress, PutResult
 from minga_peer.transfer.small_files import OnDone, SmallDone, SmallDownloads
 from minga_peer.transfer.upload import HashedFile, PutRequest, Uploader
+from minga_runtime import tracing
 
 CLIENT_THREADS = 4
 """Threads of a command for hashing and writing."""
@@ -94,7 +95,8 @@ class TransferClient:
         Raises what `Uploader.put` raises, and StorageError when the file cannot be read.
         """
         on_progress(PutProgress(PutPhase.HASHING, replicas_wanted=replicas))
-        manifest = await hash_file(path)
+        with tracing.span("hash"):
+            manifest = await hash_file(path)
         file = HashedFile(path, manifest, manifest.content_id)
         published_ns = int(self._clock.wall() * 1e9)
         return await self._uploader.put(PutRequest(file, name, replicas, overwrite, published_ns, on_progress))

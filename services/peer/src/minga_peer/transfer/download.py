@@ -33,7 +33,9 @@ from minga_peer.transfer.explanation import Phase
 from minga_peer.transfer.limits import RateLimit
 from minga_peer.transfer.locating import Directory, Located, ManifestFetcher
 from minga_peer.transfer.progress import DownloadPhase, Progress
+from minga_peer.transfer.source_spans import download_attributes
 from minga_peer.transfer.swarming import SwarmDownload
+from minga_runtime import tracing
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
@@ -146,13 +148,20 @@ class Downloader:
         LocatorUnavailableError, AlreadyRunningError. However it ends, verified chunks are kept.
         """
         record = TransferRecord(self._clock, self._down)
-        try:
-            return await self._download(request, record, on_progress)
-        except (MingaError, asyncio.CancelledError) as error:
-            why = error.code if isinstance(error, MingaError) else "cancelled"
-            fields = record.explanation().log_fields()
-            log_event(log, logging.INFO, "download_stopped", name=request.name, why=why, **fields)
-            raise
+        with tracing.span("download", {"minga.file.name": request.name}) as span:
+            try:
+                finished = await self._download(request, record, on_progress)
+            except (MingaError, asyncio.CancelledError) as error:
+                why = error.code if isinstance(error, MingaError) else "cancelled"
+                explanation = record.explanation()
+                log_event(log, logging.INFO, "download_stopped", name=request.name, why=why, **explanation.log_fields())
+                span.set(download_attributes(why, explanation))
+                raise
+            if span.recording:
+                last = finished.progress
+                span.set({"minga.content.id": str(last.content_id), "file.size": last.size_bytes})
+                span.set(download_attributes(last.phase, last.explanation))
+            return finished
 
     async def _download(self, request: DownloadRequest, record: TransferRecord, on_progress: OnProgress) -> Finished:
         on_progress(Progress(DownloadPhase.LOCATING))
@@ -214,7 +223,8 @@ class Downloader:
         await self._run_swarm(request, located, swarm, meter, on_progress)
         record.begin(Phase.FINISHING)
         finishing = replace(meter.progress(), phase=DownloadPhase.FINISHING)
-        row = await _told_meanwhile(part.commit(), lambda: on_progress(finishing))
+        with tracing.span("put in place"):
+            row = await _told_meanwhile(part.commit(), lambda: on_progress(finishing))
         last = meter.progress()
         done = replace(
             last,

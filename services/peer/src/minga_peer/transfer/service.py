@@ -31,6 +31,7 @@ from minga_peer.transfer.chunk_serving import ChunkServing, Sending
 from minga_peer.transfer.progress import Progress
 from minga_peer.transfer.receiving import UploadReceiver
 from minga_protos.peer.v1 import peer_pb2 as pb
+from minga_runtime import tracing
 
 MAX_CHUNKS_A_CALL = 64
 
@@ -108,7 +109,10 @@ class PeerService:
                 sendable = wanted & (self._store.held(content_id) or ChunkSet(wanted.count))
                 if not sendable:
                     return
-                async with self._serving.sending(content_id, sendable, caller, taker, geometry) as sending:
+                turn = self._serving.sending(
+                    content_id, sendable, caller, taker, geometry, traceparent=tracing.traceparent()
+                )
+                async with turn as sending:
                     if sending.index is None:
                         return
                     wanted.discard(sending.index)

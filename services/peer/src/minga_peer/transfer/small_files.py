@@ -24,6 +24,7 @@ from minga_peer.clients.wire import MAX_SMALL_FILES, SourceAddress
 from minga_peer.transfer.download import NoTransferMetrics, TransferMetrics
 from minga_peer.transfer.limits import RateLimit
 from minga_peer.transfer.locating import Directory, Located
+from minga_runtime import tracing
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
@@ -97,27 +98,35 @@ class SmallDownloads:
 
     async def _work(self, batches: Iterator[Sequence[Name]], on_done: OnDone) -> None:
         for names in batches:
-            try:
-                located = await self._directory.locate_newest(names)
-                small = [one for one in located if one.size_bytes <= MAX_SMALL_BYTES]
-                there, wanted = await self._destination.sort(small)
-                if there:
-                    on_done(there)
-                await self._fetch(wanted, on_done)
-            except MingaError as error:
-                log_event(log, logging.DEBUG, "small_files_left", count=len(names), error=error)
+            with tracing.span("download small files", {"minga.files.asked": len(names)}) as span:
+                try:
+                    await self._batch(names, on_done, span)
+                except MingaError as error:
+                    log_event(log, logging.DEBUG, "small_files_left", count=len(names), error=error)
+                    span.fail(error.code, str(error))
 
-    async def _fetch(self, wanted: Sequence[Located], on_done: OnDone) -> None:
+    async def _batch(self, names: Sequence[Name], on_done: OnDone, span: tracing.Span) -> None:
+        located = await self._directory.locate_newest(names)
+        small = [one for one in located if one.size_bytes <= MAX_SMALL_BYTES]
+        there, wanted = await self._destination.sort(small)
+        if there:
+            on_done(there)
+        left = await self._fetch(wanted, on_done)
+        span.set({"minga.files.already_there": len(there), "minga.files.fetched": len(wanted) - left})
+
+    async def _fetch(self, wanted: Sequence[Located], on_done: OnDone) -> int:
+        """How many files were not to be had."""
         batch = _Batch(wanted)
         for _ in range(ROUNDS):
             calls = batch.calls()
             if not calls:
-                return
+                break
             async with asyncio.TaskGroup() as group:
                 for source, contents in calls:
                     group.create_task(self._call(batch, source, contents, on_done), name="fetch-files")
             if batch.pause > timedelta(0):
                 await asyncio.sleep(min(batch.pause, MAX_BUSY_PAUSE).total_seconds())
+        return batch.lacking_count
 
     async def _call(
         self, batch: "_Batch", source: SourceAddress, contents: Sequence[ContentId], on_done: OnDone
@@ -170,6 +179,11 @@ class _Batch:
         self._refused: set[tuple[PeerId, ContentId]] = set()
         self.pause = timedelta(0)
         """How long busy sources want not to be asked."""
+
+    @property
+    def lacking_count(self) -> int:
+        """Files that have not come."""
+        return sum(len(files) for files in self._lacking.values())
 
     def calls(self) -> list[tuple[SourceAddress, list[ContentId]]]:
         """What to ask whom now: each content of one of its holders, evenly spread, those of our zone first."""

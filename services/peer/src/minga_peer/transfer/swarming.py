@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextvars import Context
 from typing import Any
 
 from minga_core.chunks import ChunkSet
@@ -33,6 +34,7 @@ from minga_peer.swarm.config import SwarmConfig
 from minga_peer.swarm.scheduler import Scheduler
 from minga_peer.transfer.explaining import TransferRecord
 from minga_peer.transfer.explanation import TransferPath
+from minga_peer.transfer.source_spans import SourceSpans
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,7 @@ class SwarmDownload:
         self._record = record or TransferRecord(clock)
         self._scheduler = Scheduler(self._geometry, part.held, config or SwarmConfig())
         self._addresses: dict[PeerId, SourceAddress] = {}
+        self._spans = SourceSpans.if_traced(self._content_id)
         self._buffers = BufferPool()
         self._tasks: set[asyncio.Task[None]] = set()
         self._requests: dict[int, asyncio.Task[None]] = {}
@@ -110,6 +113,8 @@ class SwarmDownload:
             await self._done
         finally:
             await self._stop()
+            if self._spans is not None:
+                self._spans.end(self._record.explanation().sources)
 
     def add_sources(self, sources: list[SourceAddress]) -> None:
         """Tells the scheduler of peers that have, or are getting, the content."""
@@ -142,7 +147,9 @@ class SwarmDownload:
     def _carry_out(self, instruction: ev.Instruction) -> None:
         match instruction:
             case ev.RequestChunk():
-                self._requests[instruction.request_id] = self._spawn(self._request(instruction), "request")
+                self._requests[instruction.request_id] = self._spawn(
+                    self._request(instruction), "request", self._traced(instruction)
+                )
             case ev.CancelRequest(request_id):
                 self._cancel(self._requests.pop(request_id, None))
             case ev.ConnectSource(source):
@@ -152,6 +159,8 @@ class SwarmDownload:
                     self._watches[source] = self._spawn(self._watch(source), "watch")
             case ev.DropSource(source, why):
                 log_event(log, logging.DEBUG, "source_dropped", source=source, why=why, content=self._content_id.short)
+                if self._spans is not None:
+                    self._spans.note(source, "source dropped", {"minga.reason": why})
                 self._cancel(self._watches.pop(source, None))
             case ev.FindSources():
                 if self._finding is None or self._finding.done():
@@ -159,6 +168,15 @@ class SwarmDownload:
             case ev.Finished():
                 if self._done is not None and not self._done.done():
                     self._done.set_result(None)
+
+    def _traced(self, wanted: ev.RequestChunk) -> Context | None:
+        """The context that a request belongs to; None where nothing is traced."""
+        if self._spans is None:
+            return None
+        context = self._spans.asking(self._addresses[wanted.source])
+        if wanted.hedge:
+            self._spans.note(wanted.source, "second request", {"minga.chunk": wanted.candidates[0]})
+        return context
 
     def _set_timer(self) -> None:
         """Wakes the scheduler when it asked for it. A timer that fires too early asks again, which costs less than
@@ -229,6 +247,8 @@ class SwarmDownload:
             log_event(log, logging.WARNING, "chunk_refused", source=source, content=self._content_id.short, error=error)
             if self._on_corrupt is not None:
                 self._on_corrupt(source)
+            if self._spans is not None:
+                self._spans.note(source, "chunk refused", {"minga.reason": str(error)})
             return ev.ChunkCorrupt(request_id)
         if isinstance(error, PeerBusyError):
             self.add_new_sources(error.sources)
@@ -274,8 +294,11 @@ class SwarmDownload:
 
     # Tasks: every one is owned here and gone when `run` ends.
 
-    def _spawn(self, work: Coroutine[Any, Any, None], kind: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=f"swarm-{kind}-{self._content_id.short}")
+    def _spawn(self, work: Coroutine[Any, Any, None], kind: str, context: Context | None = None) -> asyncio.Task[None]:
+        """context: None for the download's."""
+        if context is None and self._spans is not None:
+            context = self._spans.context.copy()
+        task = asyncio.create_task(work, name=f"swarm-{kind}-{self._content_id.short}", context=context)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task

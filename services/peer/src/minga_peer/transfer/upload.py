@@ -41,6 +41,7 @@ from minga_peer.clients.wire import SourceAddress, ranges_from_pb, timestamp_of
 from minga_peer.transfer.limits import RateLimit
 from minga_peer.transfer.progress import PutPhase, PutProgress, PutResult
 from minga_protos.peer.v1 import peer_pb2 as pb
+from minga_runtime import tracing
 
 T = TypeVar("T")
 
@@ -104,6 +105,19 @@ class Uploader:
         for), NoSpaceError, PeerUnavailableError, LocatorUnavailableError, ContentChangedError (the file changed
         meanwhile), StorageError.
         """
+        about: tracing.Attributes = {
+            "minga.file.name": request.name,
+            "minga.content.id": str(request.file.content_id),
+            "file.size": request.size_bytes,
+            "minga.upload.replicas": request.replicas,
+        }
+        with tracing.span("upload", about) as span:
+            result = await self._put(request)
+            span.set({"minga.upload.peers": list(result.peers), "minga.upload.already_there": result.already_there})
+        request.tell(PutPhase.DONE, request.size_bytes)
+        return result
+
+    async def _put(self, request: PutRequest) -> PutResult:
         request.tell(PutPhase.PLACING)
         versions = await self._versions(request.name)
         same = next((version for version in versions if version.content_id == request.file.content_id), None)
@@ -114,8 +128,9 @@ class Uploader:
         if not already_there:
             await self._spread(request, _targets_to_replace(request, versions))
         request.tell(PutPhase.ANNOUNCING, request.size_bytes)
-        await self._wait_until_visible(request)
-        request.tell(PutPhase.DONE, request.size_bytes)
+        with tracing.span("wait until found"), tracing.apart():
+            # Its polls are many, and tell nothing.
+            await self._wait_until_visible(request)
         return PutResult(
             request.name, request.file.content_id, request.size_bytes, tuple(request.holders), already_there
         )
