@@ -108,7 +108,7 @@ def make_balanced_channel(target: str, *, name_server: str = "") -> grpc.aio.Cha
     `host:port` of whom to ask for the name; the system's unless given.
     """
     options = [*(option for option in CLIENT_OPTIONS if option[0] not in _BALANCED), *_BALANCED.items()]
-    return grpc.aio.insecure_channel(f"dns://{name_server}/{target}", options=options)
+    return traced_channel(grpc.aio.insecure_channel(f"dns://{name_server}/{target}", options=options), target)
 
 
 def bind(server: grpc.aio.Server, listen: str) -> int:
