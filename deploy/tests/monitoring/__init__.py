@@ -1,0 +1,1 @@
+"""Rules, dashboard and examples, held to the code and to a real Prometheus."""
