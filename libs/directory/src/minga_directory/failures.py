@@ -88,9 +88,9 @@ def _refusal(error: BaseException) -> tuple[str, str] | None:
     if isinstance(error, AuthenticationError):
         return f"Redis refuses user or password: {text}", "see MINGA_REDIS_URL"
     if code_of(error) == "NOPERM":
-        return f"Redis forbids this user something: {text}", "docs/redis.md has the ACL rules that are needed"
+        return f"Redis forbids this user something: {text}", "docs/running-redis.md has the ACL rules that are needed"
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        return f"Redis has a certificate that is not trusted: {text}", "see ssl_ca_certs in docs/redis.md"
+        return f"Redis has a certificate that is not trusted: {text}", "see ssl_ca_certs in docs/running-redis.md"
     if isinstance(error, AskError | ClusterCrossSlotError):
         return "Redis is a node of a Cluster there", "write redis+cluster:// in MINGA_REDIS_URL"
     if isinstance(error, ResponseError) and "cluster support disabled" in text:

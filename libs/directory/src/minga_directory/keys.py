@@ -21,6 +21,7 @@ PEERS = f"{PREFIX}peers:{{all}}"
 LEASES = f"{PREFIX}leases:{{all}}"
 UNLISTING = f"{PREFIX}unlisting:{{all}}"
 SEQUENCE = f"{PREFIX}sequence:{{all}}"
+LOSSES = f"{PREFIX}losses:{{all}}"
 CURSOR = f"{PREFIX}placement-cursor"
 
 
@@ -41,7 +42,8 @@ CATALOGUE: tuple[KeyPattern, ...] = (
         "peer:{P}",
         "hash",
         "address, generation, zone, capacity, free, uploads, revision, files, software; granted (number of the "
-        "registration that made the lease), floor (pushes up to that number are late)",
+        "registration that made the lease), floor (pushes up to that number are late), losses (the last one before "
+        "the table was pushed whole)",
         "the lease's time to live; **its existence is the liveness fact**",
         "registry: register, heartbeat, push, leave",
         "registry, locator",
@@ -144,6 +146,23 @@ CATALOGUE: tuple[KeyPattern, ...] = (
         "registry",
     ),
     KeyPattern(
+        "losses:{all}",
+        "integer",
+        "number of the last time that Redis was found to have lost hints; tables that were pushed before are to be "
+        "pushed again",
+        "for ever",
+        "registry: reaping, on a Cluster",
+        "registry: heartbeat, push",
+    ),
+    KeyPattern(
+        "mark:{S}",
+        "string",
+        "of each shard of contents and of names, and of `{all}`: run id of the server process that has it",
+        "for ever",
+        "registry: reaping, on a Cluster",
+        "registry: reaping, on a Cluster",
+    ),
+    KeyPattern(
         "placement-cursor",
         "integer",
         "where round robin goes on",
@@ -213,6 +232,13 @@ def name(of: Name, shard: int | None = None) -> str:
 def names(shard: int) -> str:
     """The names of a shard."""
     return f"{PREFIX}names:{{n{shard}}}"
+
+
+def marks() -> list[str]:
+    """Of every shard; each is in the slot of what it stands for."""
+    contents = (f"c{shard}" for shard in range(CONTENT_SHARDS))
+    names_ = (f"n{shard}" for shard in range(NAME_SHARDS))
+    return [f"{PREFIX}mark:{{{tag}}}" for tag in ("all", *contents, *names_)]
 
 
 def catalogue_markdown() -> str:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol
 
-from minga_core.errors import LeaseSupersededError
+from minga_core.errors import LeaseSupersededError, StoreUnavailableError
 from minga_core.ids import ContentId, Generation, PeerId
 from minga_core.names import Name
 from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
@@ -141,10 +141,14 @@ class DirectoryWriter(Protocol):
         """
         ...
 
-    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[HeartbeatOutcome | LeaseSupersededError]:
+    async def renew(
+        self, renewals: Sequence[Renewal]
+    ) -> Sequence[HeartbeatOutcome | LeaseSupersededError | StoreUnavailableError]:
         """Renews leases and compares revisions; what became of each, in their order.
 
-        All travel to the store together, which is what makes the heartbeats of a fleet cheap. At most 1,000 at once.
+        PUSH_TABLE also when the store has lost what it was told of the table outside of the peer's own keys. One that
+        the store fails does not keep the others from being renewed. All travel to the store together, which is what
+        makes the heartbeats of a fleet cheap. At most 1,000 at once.
         """
         ...
 

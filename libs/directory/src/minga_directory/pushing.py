@@ -94,10 +94,9 @@ class RedisTablePush:
         if not keys_:
             return
         self._removing = True
-        async with store_errors(), self._client.pipeline(transaction=False) as pipe:
-            pipe.hset(self._removes, mapping={row_field(key): b"" for key in keys_})
-            pipe.expire(self._removes, REMOVES_LIFE_SECONDS)
-            await pipe.execute()
+        async with store_errors():
+            fields = [row_field(key) for key in keys_]
+            await self._scripts["stage_removes"]([self._removes], [REMOVES_LIFE_SECONDS, *fields])
 
     async def commit(self) -> int:
         """See TablePush. What it does not unlist itself is left to the reaper."""
@@ -114,6 +113,7 @@ class RedisTablePush:
                     self._revision,
                     MAX_CHANGE_ROWS,
                     int(self._removing),
+                    self._intention.losses,
                 ],
             )
             self._check(answer)

@@ -32,6 +32,8 @@ class Intention:
     number: int
     due_millis: int
     """By Redis' clock: from here on scripts of this number refuse, and others may work the key off."""
+    losses: int = 0
+    """Number of the last loss of hints before."""
 
     @property
     def unlist(self) -> str:
@@ -60,20 +62,23 @@ class Unlisting:
 
     async def intend(self, peer_id: PeerId, lease: timedelta | None = None) -> Intention:
         """Notes that an `unlist` key may come to be, and with `lease` that the peer may come to live."""
-        number, due = await self._scripts["announce"](
-            [keys.SEQUENCE, keys.UNLISTING, keys.LEASES, keys.PEERS],
+        number, due, losses = await self._scripts["announce"](
+            [keys.SEQUENCE, keys.UNLISTING, keys.LEASES, keys.PEERS, keys.LOSSES],
             [keys.unlist(peer_id, None), self._late_after_millis, peer_id, "" if lease is None else millis(lease)],
         )
-        return Intention(peer_id, int(number), int(due))
+        return Intention(peer_id, int(number), int(due), int(losses))
 
     async def extend(self, intention: Intention) -> int:
         """Gives a push more time; the new due_millis."""
         return int(await self._scripts["extend"]([keys.UNLISTING], [intention.unlist, self._late_after_millis]))
 
-    async def renew(self, leases: Sequence[tuple[PeerId, int]]) -> None:
-        """Writes the ends of leases that live; each with the milliseconds that it has."""
-        if leases:
-            await self._scripts["renew"]([keys.LEASES, keys.PEERS], list(chain.from_iterable(leases)))
+    async def renew(self, leases: Sequence[tuple[PeerId, int]]) -> int:
+        """Writes the ends of leases that live (at least one), each with the milliseconds that it has.
+
+        Returns the number of the last loss of hints.
+        """
+        index = [keys.LEASES, keys.PEERS, keys.LOSSES]
+        return int(await self._scripts["renew"](index, list(chain.from_iterable(leases))))
 
     async def end_lease(self, peer_id: PeerId, generation: str, *, limit: int) -> tuple[bool, int]:
         """Ends a lease of that generation, or (empty) takes the table of one that has ended by itself.
@@ -115,7 +120,7 @@ class Unlisting:
         if empty:
             await self._client.zrem(keys.UNLISTING, intention.unlist)
         else:
-            await self._client.zadd(keys.UNLISTING, {intention.unlist: 0}, xx=True)
+            await self._scripts["hurry"]([keys.UNLISTING], [intention.unlist])
         return done
 
     async def _work_off_overdue(self, limit: int) -> int:

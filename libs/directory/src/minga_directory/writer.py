@@ -33,11 +33,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from minga_core.errors import LeaseSupersededError
+from minga_core.errors import LeaseSupersededError, StoreUnavailableError
 from minga_core.ids import Generation, PeerId
 from minga_core.records import PeerInfo
 from minga_directory import keys
 from minga_directory.connection import Client, ping, store_errors
+from minga_directory.failures import failure_of
+from minga_directory.losses import LossWatch
 from minga_directory.ports import HeartbeatOutcome, Renewal
 from minga_directory.pushing import RedisTablePush, raise_superseded, superseded
 from minga_directory.scripts import load
@@ -59,6 +61,7 @@ class RedisDirectoryWriter:
         self._client = client
         self._scripts = load(client)
         self._unlisting = Unlisting(client, self._scripts, late_after)
+        self._losses = LossWatch(client, self._scripts)
 
     async def register(self, info: PeerInfo, ttl: timedelta) -> None:
         """See DirectoryWriter."""
@@ -83,7 +86,9 @@ class RedisDirectoryWriter:
             await self._unlisting.renew([(info.peer_id, millis(ttl))])
             await self._unlisting.work_off(intention, limit=BATCH_ROWS)
 
-    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[HeartbeatOutcome | LeaseSupersededError]:
+    async def renew(
+        self, renewals: Sequence[Renewal]
+    ) -> Sequence[HeartbeatOutcome | LeaseSupersededError | StoreUnavailableError]:
         """See DirectoryWriter."""
         async with store_errors():
             async with self._client.pipeline(transaction=False) as pipe:
@@ -93,15 +98,26 @@ class RedisDirectoryWriter:
                         [each.generation, millis(each.ttl), each.table_revision, each.free_bytes, each.active_uploads],
                         client=pipe,
                     )
-                answers = await pipe.execute()
-            outcomes = [_outcome(each, answer) for each, answer in zip(renewals, answers, strict=True)]
-            alive = [
-                (each.peer_id, millis(each.ttl))
-                for each, outcome in zip(renewals, outcomes, strict=True)
-                if outcome in (HeartbeatOutcome.OK, HeartbeatOutcome.PUSH_TABLE)
-            ]
-            await self._unlisting.renew(alive)
-        return outcomes
+                # Each for itself: a part of a Cluster that is away keeps no other lease from being renewed.
+                answers = await pipe.execute(raise_on_error=False)
+            last_loss = await self._renew_index(renewals, answers)
+        return [_outcome(each, answer, last_loss) for each, answer in zip(renewals, answers, strict=True)]
+
+    async def _renew_index(self, renewals: Sequence[Renewal], answers: Sequence[Any]) -> int:
+        """Writes the ends of the leases that were renewed; the number of the last loss of hints, 0 if not known."""
+        alive = [
+            (each.peer_id, millis(each.ttl))
+            for each, answer in zip(renewals, answers, strict=True)
+            if not isinstance(answer, BaseException) and answer[0] == 1
+        ]
+        if not alive:
+            return 0
+        try:
+            async with store_errors():
+                return await self._unlisting.renew(alive)
+        except StoreUnavailableError:
+            # The leases are renewed, which is what counts; reaping finds them alive.
+            return 0
 
     def push_table(
         self, peer_id: PeerId, generation: Generation, *, whole: bool, base_revision: int, revision: int
@@ -127,17 +143,13 @@ class RedisDirectoryWriter:
         """See DirectoryWriter."""
         # As long as it takes: each of its commands is bounded, and so is their number.
         async with store_errors(None):
+            await self._losses.look()
             return await self._unlisting.reap(limit)
 
     async def lease_counts(self) -> tuple[int, int]:
         """See DirectoryWriter."""
         async with store_errors():
-            seconds, micros = await self._client.time()
-            now = int(seconds) * 1000 + int(micros) // 1000
-            async with self._client.pipeline(transaction=False) as pipe:
-                pipe.zcount(keys.LEASES, f"({now}", "+inf")
-                pipe.zcount(keys.LEASES, "-inf", now)
-                alive, ended = await pipe.execute()
+            alive, ended = await self._scripts["lease_counts"]([keys.LEASES], [])
         return int(alive), int(ended)
 
     async def ping(self) -> None:
@@ -149,11 +161,16 @@ class RedisDirectoryWriter:
         await self._client.aclose()
 
 
-def _outcome(renewal: Renewal, answer: Any) -> HeartbeatOutcome | LeaseSupersededError:
-    """What script `heartbeat` answered."""
+def _outcome(
+    renewal: Renewal, answer: Any, last_loss: int
+) -> HeartbeatOutcome | LeaseSupersededError | StoreUnavailableError:
+    """What script `heartbeat` answered, or what went wrong with it."""
+    if isinstance(answer, BaseException):
+        return failure_of(answer)
     match answer[0]:
         case 0:
             return superseded(renewal.peer_id, answer)
         case 2:
             return HeartbeatOutcome.REGISTER_AGAIN
-    return HeartbeatOutcome.OK if answer[1] else HeartbeatOutcome.PUSH_TABLE
+    _, same_revision, losses = answer
+    return HeartbeatOutcome.OK if same_revision and int(losses) >= last_loss else HeartbeatOutcome.PUSH_TABLE

@@ -32,7 +32,7 @@ _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)$|_PORT_\d+_(TCP|
 
 KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_REDIS_URL": "Registry and locator: the store, `redis://`, `rediss://`, `unix://`, `redis+sentinel://` or "
-    "`redis+cluster://` (docs/redis.md).",
+    "`redis+cluster://` (docs/running-redis.md).",
     "MINGA_REGISTRY": "Peer: the registry's host:port.",
     "MINGA_LOCATOR": "Peer and command: the locator's URL.",
     "MINGA_SHARE_DIR": "Peer: the shared folder.",

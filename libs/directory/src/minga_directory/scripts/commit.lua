@@ -1,7 +1,8 @@
 -- Makes a push visible, whole or not at all.
 -- KEYS: peer, table, unlist (of this push; has its rows), removes (of this push), swap (of this push)
 -- ARGV: generation, grant, number, '1' when the rows are the whole table else '0',
---       base revision, revision, rows that a change may have at most, '1' when it has rows to remove else '0'
+--       base revision, revision, rows that a change may have at most, '1' when it has rows to remove else '0',
+--       number of the last loss of hints before the push
 -- Afterwards `unlist` has the rows that the table no longer has. A whole table changes hands by renaming, however many
 -- rows it has; a change is copied row by row, and refused when that would hold Redis up.
 -- Returns {1}, {2} when there is no such lease, {3} when the base revision is not the stored one, a later push is
@@ -20,6 +21,9 @@ if ARGV[4] == '1' then
   if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RENAME', KEYS[2], KEYS[5]) end
   if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('RENAME', KEYS[3], KEYS[2]) end
   if redis.call('EXISTS', KEYS[5]) == 1 then redis.call('RENAME', KEYS[5], KEYS[3]) end
+  -- A change does not write the hints of the other rows, so it says nothing of them.
+  redis.call('PERSIST', KEYS[2])
+  redis.call('HSET', KEYS[1], 'losses', ARGV[9])
 else
   if redis.call('HGET', KEYS[1], 'revision') ~= ARGV[5] then return {3} end
   if redis.call('HLEN', KEYS[3]) + redis.call('HLEN', KEYS[4]) > tonumber(ARGV[7]) then return {3} end

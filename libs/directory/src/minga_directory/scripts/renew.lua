@@ -1,7 +1,11 @@
 -- Writes the ends of leases that were just granted, renewed, or found alive.
--- KEYS: leases, peers
+-- KEYS: leases, peers, losses
 -- ARGV: for each lease peer id, lease ms
--- An end, in ms by Redis' clock, is always greater than the one before. Returns 1.
+-- An end, in ms by Redis' clock, is always greater than the one before. Returns the number
+-- of the last loss of hints.
+-- After a write that asks for no memory Redis refuses none of this script for want of it: what is noted here is little,
+-- and without it nothing could be taken away when Redis is full.
+redis.call('PERSIST', KEYS[1])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i = 1, #ARGV, 2 do
@@ -9,4 +13,4 @@ for i = 1, #ARGV, 2 do
   redis.call('ZADD', KEYS[1], ends, ARGV[i])
   redis.call('ZADD', KEYS[2], 0, ARGV[i])
 end
-return 1
+return redis.call('GET', KEYS[3]) or '0'
