@@ -35,7 +35,7 @@ async def watched(prometheus_binary: Path, tmp_path_factory: pytest.TempPathFact
 def _program(request: pytest.FixtureRequest, name: str) -> Path:
     found = shutil.which(name)
     if found is None:
-        reason = f"{name} is not installed (Debian: the package prometheus, deploy/monitoring/install_prometheus.sh)"
+        reason = f"{name} is not installed; Debian has it in the package prometheus"
         request.config.stash[_MISSING] = reason
         pytest.skip(reason)
     return Path(found)
