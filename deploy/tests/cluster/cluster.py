@@ -24,7 +24,7 @@ from deploy.tests.cluster.volumes import Disks
 from deploy.tests.support.engine import LABEL, Engine
 
 ENDPOINT_LAG = 1.0
-"""Seconds from a change of a pod until Services and DNS know of it. In a quiet cluster it is less, in a busy one more."""
+"""Seconds from a change of a pod until Services and DNS know of it; less in a quiet cluster, more in a busy one."""
 POLL_SECONDS = 0.05
 LIMIT_SECONDS = 90.0
 EXEC_SECONDS = 60.0
@@ -166,7 +166,9 @@ class Cluster:
         lines = []
         for pod in self.all_pods:
             lines.append(f"{pod!r}")
-            lines += [f"  {one.container} ended: {one.code}, {one.reason}\n{_end_of(one.log)}" for one in pod.endings[-2:]]
+            lines += [
+                f"  {one.container} ended: {one.code}, {one.reason}\n{_end_of(one.log)}" for one in pod.endings[-2:]
+            ]
             for running in pod.containers():
                 if running.prober.health.last_refusal:
                     lines.append(f"  last refusal: {running.prober.health.last_refusal}")
@@ -235,7 +237,7 @@ async def running_cluster(
     nodes: int = 3,
     haste: float = 5.0,
 ) -> AsyncIterator[Cluster]:
-    """The manifests, running inside the block; `ready` tells when. Needs root: Services' addresses are put on the bridge.
+    """The manifests, running inside the block; `ready` tells when. Needs root: it puts addresses on the bridge.
 
     directory: nodes' disks and claims are below it. images: what stands for which image of the manifests. haste: what
     seconds of probes, of minReadySeconds and of the restart back-off are divided by.

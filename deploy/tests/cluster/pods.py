@@ -91,6 +91,8 @@ class Running:
     prober: Prober
     started: float
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    recorded: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its ending is among the pod's endings."""
     killed: bool = False
     asked: float = 0.0
     """When it was sent SIGTERM."""
@@ -134,7 +136,8 @@ class Pod:
         self._kubelet = kubelet
         self._annotations = annotations or {}
         self._claims = claims or {}
-        self._sandbox = ""
+        self._made: list[str] = []
+        """Every container that was made, the sandbox first."""
         self._volumes: PodVolumes | None = None
         self._running: dict[str, Running] = {}
         self._life: asyncio.Task[None] | None = None
@@ -203,9 +206,9 @@ class Pod:
             return self.endings[-1].log if self.endings else ""
 
     async def delete(self, grace_seconds: float | None = None) -> None:
-        """Ends it: out of the endpoints and `preStop` at the same time, SIGTERM, grace, SIGKILL; returns once it is gone.
+        """Ends it: out of the endpoints and `preStop` at the same time, SIGTERM, grace, SIGKILL.
 
-        grace_seconds: instead of the pod's own.
+        Returns once it is gone. grace_seconds: instead of the pod's own.
         """
         if self.terminating:
             await self.gone.wait()
@@ -213,17 +216,19 @@ class Pod:
         self.terminating = True
         self._changed()
         grace = self.spec.grace_seconds if grace_seconds is None else grace_seconds
-        await asyncio.gather(*(self._end(running, grace) for running in list(self._running.values())))
+        await asyncio.gather(*(self._end_last(running, grace) for running in list(self._running.values())))
         await self._clean()
+
+    async def _end_last(self, running: Running, grace: float) -> None:
+        if not running.ended.is_set():
+            await self._end(running, grace)
+            await running.recorded.wait()
 
     async def _clean(self) -> None:
         if self._life is not None:
             self._life.cancel()
             await asyncio.gather(self._life, return_exceptions=True)
-        api = self._kubelet.api
-        await asyncio.gather(
-            *(api.remove(one) for one in [*(run.id for run in self._running.values()), self._sandbox] if one)
-        )
+        await asyncio.gather(*(self._kubelet.api.remove(one) for one in self._made))
         if self._volumes is not None:
             await asyncio.to_thread(self._volumes.remove)
         self.gone.set()
@@ -245,9 +250,10 @@ class Pod:
         """Its sandbox, which gives it its address, and its volumes."""
         kubelet = self._kubelet
         config = sandbox_config(self.spec.containers[0].image, self.name, kubelet.network, kubelet.labels)
-        self._sandbox = await kubelet.api.create(config)
-        await kubelet.api.start(self._sandbox)
-        networks = (await kubelet.api.inspect(self._sandbox))["NetworkSettings"]["Networks"]
+        sandbox = await kubelet.api.create(config)
+        self._made.append(sandbox)
+        await kubelet.api.start(sandbox)
+        networks = (await kubelet.api.inspect(sandbox))["NetworkSettings"]["Networks"]
         self.ip = next(iter(networks.values()))["IPAddress"]
         facts = PodFacts(
             self.name,
@@ -303,7 +309,7 @@ class Pod:
     def _back_off(self, attempt: int) -> float:
         if attempt == 0:
             return 0.0
-        return min(BACK_OFF_SECONDS * 2 ** (attempt - 1), MAX_BACK_OFF_SECONDS) / self._kubelet.haste
+        return min(BACK_OFF_SECONDS * 2.0 ** (attempt - 1), MAX_BACK_OFF_SECONDS) / self._kubelet.haste
 
     async def _create(self, spec: ContainerSpec) -> tuple[str, Image]:
         kubelet = self._kubelet
@@ -315,12 +321,14 @@ class Pod:
             self.spec,
             image=spec.image,
             image_user=image.user,
-            sandbox=self._sandbox,
+            sandbox=self._made[0],
             environment=self._resolver.environment(spec),
             binds=[Bind(kubelet.resolv_conf, "/etc/resolv.conf", True), *self._volumes.binds(spec)],
             labels=kubelet.labels,
         )
-        return await kubelet.api.create(config), image
+        container = await kubelet.api.create(config)
+        self._made.append(container)
+        return container, image
 
     async def _start(self, spec: ContainerSpec) -> Running:
         container, image = await self._create(spec)
@@ -357,11 +365,12 @@ class Pod:
         seconds = now - running.asked if running.asked else 0.0
         log = await api.logs(running.id, LOG_LINES)
         self.endings.append(Ending(running.spec.name, code, reason, killed, seconds, log))
+        running.recorded.set()
 
     async def _end(self, running: Running, grace: float, ending: "asyncio.Task[int] | None" = None) -> None:
         """preStop, SIGTERM, and SIGKILL when the grace is over; returns once it has ended."""
         started = time.monotonic()
-        if running.spec.pre_stop is not None and not running.ended.is_set():
+        if running.spec.pre_stop is not None:
             with contextlib.suppress(TimeoutError, OSError):
                 async with asyncio.timeout(grace):
                     await self._hook(running, running.spec.pre_stop, grace)

@@ -140,7 +140,7 @@ class ClaimVolume:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """Files made of a ConfigMap, a Secret, or facts about the pod: path → where its text comes from; all keys if None."""
+    """Files made of a ConfigMap, a Secret, or facts about the pod. items: path → source of its text; None: all keys."""
 
     kind: str
     name: str

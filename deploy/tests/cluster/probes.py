@@ -6,15 +6,16 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from deploy.tests.cluster.podspec import Check, ContainerSpec, ExecCheck, GrpcCheck, HttpCheck, Probe, TcpCheck
 
 _READ_BYTES = 10 * 1024
+_HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 Exec = Callable[[tuple[str, ...], float], Awaitable[int]]
 """Runs a command in the container within seconds; its exit code."""
 
@@ -83,7 +84,7 @@ class Prober:
         verdicts = Verdicts(probe, None)
         async for good in self._outcomes(probe):
             if verdicts.told(good):
-                return good
+                return bool(verdicts.verdict)
         raise AssertionError("outcomes never end")
 
     async def _readiness(self) -> None:
@@ -105,7 +106,8 @@ class Prober:
                 break
         return f"liveness probe failed: {self.health.last_refusal}"
 
-    async def _outcomes(self, probe: Probe):  # type: ignore[no-untyped-def]  # noqa: ANN202 - an endless generator of bool
+    async def _outcomes(self, probe: Probe) -> AsyncIterator[bool]:
+        """Endless."""
         await asyncio.sleep(probe.initial_delay / self._haste)
         while True:
             started = time.monotonic()
@@ -151,8 +153,12 @@ async def _grpc_problem(target: str, service: str) -> str:
     # A connection of its own for each check, as kubelet makes.
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
     async with grpc.aio.insecure_channel(target, options=options) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
+        check = channel.unary_unary(
+            _HEALTH_CHECK,
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        answer = await check(health_pb2.HealthCheckRequest(service=service))
     status = answer.status
     return (
         ""

@@ -35,6 +35,12 @@ class PortProxy:
         proxy._server = await asyncio.start_server(proxy._accepted, address, port)
         return proxy
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        assert self._server is not None, "it was not started"
+        return int(self._server.sockets[0].getsockname()[1])
+
     async def aclose(self) -> None:
         """Stops, and cuts what is open."""
         if self._server is not None:

@@ -1,4 +1,4 @@
-"""What the controllers of workloads decide, as Kubernetes' own do. Pure: pods as they are in, creations and deletions out.
+"""What the controllers of workloads decide, as Kubernetes' own do. Pure: pods in, creations and deletions out.
 
 Each decision is one step; the controller takes it, looks again, and asks for the next one.
 """
@@ -53,7 +53,7 @@ def deployment_step(replicas: Iterable[Replica], wanted: int, revision: int, rol
 
 
 def stateful_step(replicas: Iterable[Replica], wanted: int, revision: int, *, ordered: bool) -> Step:
-    """Pods by ordinal, one after the other where that is asked for; updates from the last to the first, one at a time."""
+    """Pods by ordinal, one after the other where that is asked for; updates from the last to the first, one by one."""
     by_ordinal = {int(one.place): one for one in replicas}
     missing = [ordinal for ordinal in range(wanted) if ordinal not in by_ordinal]
     if ordered:
@@ -86,7 +86,7 @@ def _one_broken(found: Replica, revision: int) -> Step:
 
 
 def daemon_step(replicas: Sequence[Replica], nodes: Sequence[str], revision: int, rolling: Rolling) -> Step:
-    """A pod for each node that has none, not even one that is ending; then as many old ones go as may be unavailable."""
+    """A pod for each node that has none, not even one that is ending; then old ones go, as many as may be away."""
     on_node = {str(one.place): one for one in replicas}
     if missing := tuple(node for node in nodes if node not in on_node):
         return Step(create=missing)
