@@ -85,7 +85,7 @@ class PeerSettings(ClientSettings):
     quiet: Seconds = timedelta(seconds=0.5)
     rescan: Seconds = timedelta(minutes=5)
     hash_threads: Annotated[int, Field(ge=1, le=64)] = 4
-    stop_grace: Seconds = timedelta(seconds=3)
+    stop_grace: Seconds = timedelta(seconds=2)
     """For those who fetch from a peer that is told to stop. It has left by then, and nobody new is sent to it."""
     metrics_listen: ListenText | None = None
     port_file: Path | None = None

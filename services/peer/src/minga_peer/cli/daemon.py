@@ -35,7 +35,7 @@ def peer(
     quiet: Annotated[str | None, typer.Option(help="Seconds a file must be unchanged before it is hashed.")] = None,
     rescan: Annotated[str | None, typer.Option(help="Seconds between full scans of the folder.")] = None,
     hash_threads: Annotated[str | None, typer.Option(help="Threads for hashing and disk work.")] = None,
-    stop_grace: Annotated[str | None, typer.Option(help="Seconds that others get to finish fetching at the end.")] = None,
+    stop_grace: Annotated[str | None, typer.Option(help="Seconds that those who fetch get at the end.")] = None,
     metrics_listen: Annotated[str | None, typer.Option(help="host:port of the metrics endpoint.")] = None,
     port_file: Annotated[Path | None, typer.Option(help="Gets the bound host:port once ready.")] = None,
     traces: Annotated[str | None, typer.Option(help="OpenTelemetry collector for traces.", metavar="URL")] = None,

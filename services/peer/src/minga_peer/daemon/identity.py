@@ -1,7 +1,10 @@
 """Who this peer is, and where others reach it."""
 
 import asyncio
+import ipaddress
 import socket
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 from minga_core.errors import SettingsError
 from minga_core.ids import Address, Generation, PeerId, parse_address, parse_peer_id
@@ -59,32 +62,43 @@ class Identity:
 async def address_for_others(settings: PeerSettings, port: int) -> Address:
     """The address to announce: as set, else the host that is listened on, else the one that faces the registry.
 
-    Raises SettingsError when none can be found out.
+    Where the registry's name stands for nobody just now, as in a cluster in which it is yet to start, the one that
+    faces the locator does: a registry that is away is no reason not to start. Raises SettingsError when there is none.
     """
     if settings.advertise is not None:
         return parse_address(settings.advertise)
     host, _ = split_listen(settings.listen)
     if host in _ANY_HOSTS:
-        host = await asyncio.to_thread(_host_facing, settings.registry)
+        host = await asyncio.to_thread(_facing_directory, settings)
     return parse_address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
 
-def _host_facing(registry: str) -> str:
-    """The local address from which the registry would be reached. Sends nothing; resolves names, so it may block."""
-    host, port = split_listen(registry)
-    problem: OSError | None = None
+def _facing_directory(settings: PeerSettings) -> str:
+    """The local address towards the registry, or else the locator. Sends nothing; resolves names, so it may block."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        return source_towards(*split_listen(settings.registry))
     except OSError as error:
-        found, problem = [], error
-    for family, kind, protocol, _, target in found:
+        problem = error
+    locator = urlsplit(settings.locator)
+    with suppress(OSError, ValueError):
+        host = source_towards(locator.hostname or "", locator.port or 80)
+        # A locator on this very machine tells nothing about where others are.
+        if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+            return host
+    raise SettingsError(
+        f"cannot find out this machine's address towards the registry {settings.registry}: {problem}",
+        hint="set MINGA_ADVERTISE to the host:port at which other peers reach this one",
+    )
+
+
+def source_towards(host: str, port: int) -> str:
+    """The local address from which `host` would be reached. Raises OSError."""
+    problem: OSError = OSError(f"{host} has no address")
+    for family, kind, protocol, _, target in socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM):
         try:
             with socket.socket(family, kind, protocol) as probe:
                 probe.connect(target)
                 return str(probe.getsockname()[0])
         except OSError as error:
             problem = error
-    raise SettingsError(
-        f"cannot find out this machine's address towards the registry {registry}: {problem}",
-        hint="set MINGA_ADVERTISE to the host:port at which other peers reach this one",
-    )
+    raise problem

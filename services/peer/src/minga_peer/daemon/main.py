@@ -56,8 +56,8 @@ from minga_runtime.tracing import export_traces
 log = logging.getLogger(__name__)
 
 CONTROL_SERVICE = "minga.control.v1.ControlService"
-CLOSE_GRACE = timedelta(seconds=3)
-"""How long calls that are not chunks on their way out may still take after MINGA_STOP_GRACE."""
+CLOSE_GRACE = timedelta(seconds=1)
+"""How long other calls may still take once MINGA_STOP_GRACE is over; whoever makes them hedges, or comes again."""
 LOCATOR_PATIENCE = timedelta(seconds=3)
 """How long a daemon's look-ups ride out a locator that restarts."""
 

@@ -1,0 +1,61 @@
+"""Where a peer tells others that it is."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minga_core.errors import SettingsError
+from minga_peer.daemon import identity
+from minga_peer.settings import PeerSettings
+from minga_runtime.settings import load_settings
+
+ROUTES = {"registry.lab": "198.51.100.1", "locator.lab": "198.51.100.2", "127.0.0.1": "127.0.0.1", "six.lab": "fd00::5"}
+"""Names of a pretended network, and from which address of this machine each is reached."""
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pretended network."""
+
+    def source_towards(host: str, port: int) -> str:
+        if host not in ROUTES:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return ROUTES[host]
+
+    monkeypatch.setattr(identity, "source_towards", source_towards)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"advertise": "a.lab:7"}, "a.lab:7"),
+        ({"listen": "192.0.2.9:0"}, "192.0.2.9:50053"),
+        ({"registry": "registry.lab:1"}, "198.51.100.1:50053"),
+        ({"registry": "six.lab:1"}, "[fd00::5]:50053"),
+        # A cluster whose registry has not started yet: its name stands for nobody.
+        ({"registry": "later.lab:1", "locator": "http://locator.lab:2"}, "198.51.100.2:50053"),
+        ({"registry": "later.lab:1", "locator": "https://six.lab"}, "[fd00::5]:50053"),
+    ],
+)
+async def test_the_address_is_set_or_listened_on_or_found_out(tmp_path: Path, flags: dict[str, Any], told: str) -> None:
+    """In this order; towards the registry, or where that is nowhere yet, towards the locator."""
+    settings = load_settings(PeerSettings, share_dir=tmp_path, **flags)
+    assert await identity.address_for_others(settings, 50053) == told
+
+
+@pytest.mark.parametrize("locator", ["http://127.0.0.1:2", "http://later.lab:2"])
+async def test_an_address_that_nobody_could_reach_is_not_told(tmp_path: Path, locator: str) -> None:
+    """Towards a locator on the same machine that is the loopback: better an error that says what to set."""
+    settings = load_settings(PeerSettings, share_dir=tmp_path, registry="later.lab:1", locator=locator)
+    with pytest.raises(SettingsError, match=r"towards the registry later\.lab:1: .*not known") as caught:
+        await identity.address_for_others(settings, 50053)
+    assert "MINGA_ADVERTISE" in str(caught.value.hint)
+
+
+def test_the_way_to_a_host_is_asked_of_the_system() -> None:
+    """Nothing is sent; a name that is none is an OSError."""
+    assert identity.source_towards("127.0.0.1", 9) == "127.0.0.1"
+    with pytest.raises(OSError):
+        identity.source_towards("nowhere.invalid", 9)
