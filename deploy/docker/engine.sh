@@ -13,7 +13,9 @@ ENGINE_DIR=${ENGINE_DIR:-/var/lib/minga-engine}
 SOCKET=$ENGINE_DIR/docker.sock
 PID_FILE=$ENGINE_DIR/dockerd.pid
 LOG=$ENGINE_DIR/dockerd.log
+POLICY=/usr/sbin/policy-rc.d
 START_SECONDS=60
+LOCK_SECONDS=300
 STOP_SECONDS=30
 
 say() { echo "engine: $*" >&2; }
@@ -44,20 +46,24 @@ find_one() {
 }
 
 install_one() {
-  [[ $(id -u) == 0 ]] || fail "no Docker Engine answers, and only root can install one: start Docker, or set DOCKER_HOST"
-  if ! command -v dockerd >/dev/null; then
-    command -v apt-get >/dev/null || fail "no Docker Engine answers, and there is no apt-get to install one with"
-    say "installing docker.io from Debian ..."
-    # iptables: dockerd needs it, and without recommended packages it may be missing.
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-      docker.io iptables; } >&2 </dev/null || fail "apt-get could not install docker.io"
-    # Debian starts it where there is an init system.
-    if answers unix:///var/run/docker.sock; then return; fi
+  command -v apt-get >/dev/null || fail "no Docker Engine answers, and there is no apt-get to install one with"
+  say "installing docker.io from Debian ..."
+  # Without an init system of this machine's, the package would start a dockerd that nobody owns, with its own networks.
+  if [[ ! -d /run/systemd/system && ! -e $POLICY ]]; then
+    printf '#!/bin/sh\nexit 101\n' >"$POLICY"
+    chmod +x "$POLICY"
+    trap 'rm -f "$POLICY"' EXIT
   fi
+  # iptables: dockerd needs it, and without recommended packages it may be missing. docker-cli: a package of its own
+  # from Debian 13 on.
+  local packages=(docker.io iptables)
+  apt-get update -qq >&2 </dev/null || fail "apt-get update failed"
+  if [[ -n $(apt-cache search --names-only '^docker-cli$') ]]; then packages+=(docker-cli); fi
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >&2 </dev/null ||
+    fail "apt-get could not install ${packages[*]}"
 }
 
 start_one() {
-  mkdir -p "$ENGINE_DIR"
   if ! started_here; then
     say "starting dockerd; its log is $LOG"
     # Detached from this shell's session, streams and lock: whoever reads our output must not wait for it. 198.18.0.0/15 is
@@ -95,14 +101,15 @@ stop_one() {
 
 case ${1:-start} in
   start)
+    if find_one; then exit; fi
+    [[ $(id -u) == 0 ]] || fail "no Docker Engine answers, and only root can install one: start Docker, or set DOCKER_HOST"
+    mkdir -p "$ENGINE_DIR"
     # Two callers at once must not start two.
-    find_one || {
-      [[ -z ${DOCKER_HOST:-} ]] || exit 1
-      install_one
-      exec 9>/tmp/minga-engine.lock
-      flock 9
-      find_one || start_one
-    }
+    exec 9>"$ENGINE_DIR/lock"
+    flock -w "$LOCK_SECONDS" 9 || fail "another engine.sh has been at work for $LOCK_SECONDS s"
+    if find_one; then exit; fi
+    if ! command -v dockerd >/dev/null; then install_one; fi
+    find_one || start_one
     ;;
   stop) stop_one ;;
   *) fail "usage: engine.sh [start|stop]" ;;
