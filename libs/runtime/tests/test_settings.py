@@ -175,6 +175,31 @@ def test_secrets_show_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mask_secrets("redis://h:1/0") == "redis://h:1/0"
 
 
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("h:4317", "http://h:4317"),
+        ("h", "http://h:4317"),
+        ("http://h:1/", "http://h:1"),
+        ("https://traces.example.org", "https://traces.example.org:4317"),
+        ("[::1]:4317", "http://[::1]:4317"),
+    ],
+)
+def test_a_collector_is_an_address_or_a_url(given: str, url: str) -> None:
+    """Plain unless it says otherwise; with the port that is OTLP's own."""
+    assert load_settings(Example, traces=given).traces == url
+
+
+@pytest.mark.parametrize(
+    "wrong", ["ftp://h:1", "h:99999", "h:x", "http://u:p@h:1", "http://h:1/v1/traces", "a b:1", "//"]
+)
+def test_what_is_no_collector_is_told(wrong: str) -> None:
+    """With what is wanted, and without a secret."""
+    with pytest.raises(SettingsError, match="host:port of a collector is wanted") as caught:
+        load_settings(Example, traces=wrong)
+    assert "u:p" not in str(caught.value)
+
+
 def test_settings_are_frozen() -> None:
     """Nobody changes them after the start."""
     settings = load_settings(Example)

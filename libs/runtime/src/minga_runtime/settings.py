@@ -113,7 +113,7 @@ def _collector(value: str) -> str:
         if url.scheme in ("http", "https") and url.hostname and not extra:
             host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
             return f"{url.scheme}://{parse_address(f'{host}:{port}')}"
-    except ValueError:
+    except (ValueError, InvalidArgumentError):
         pass
     raise InvalidArgumentError("host:port of a collector is wanted, or http://host:port, or https://host:port")
 

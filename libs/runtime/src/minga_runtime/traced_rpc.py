@@ -11,8 +11,10 @@ import grpc.aio
 from minga_runtime import tracing
 from minga_runtime.tracing import NO_SPAN, TRACEPARENT, NoSpan, Span, parse_traceparent
 
-UNTRACED = frozenset({"Check", "Watch", "ServerReflectionInfo", "Heartbeat", "KeepLease", "WatchChunks"})
-"""Calls that ask how somebody is, that beat, or that stand as long as both sides live: no part of anybody's work."""
+UNTRACED = frozenset(
+    {"Check", "Watch", "ServerReflectionInfo", "Register", "Leave", "Heartbeat", "KeepLease", "WatchChunks"}
+)
+"""Calls that ask how somebody is, keep a lease, or stand as long as both sides live: no part of anybody's work."""
 PASSED_ON = frozenset({"FetchChunks"})
 """Calls that come by the hundred, one for each chunk: the span that they belong to is sent along, and whoever serves
 them makes one span of many."""

@@ -156,8 +156,10 @@ def traceparent() -> str:
 
 @contextlib.contextmanager
 def apart() -> Iterator[None]:
-    """What is done in the block belongs to no trace."""
-    token = _current.set(NO_SPAN)
+    """What is done in the block is not told, here or by those who are asked for it."""
+    traceparent = current().traceparent
+    # As if the trace were not sampled; without any traceparent, others would begin traces of their own.
+    token = _current.set(NoSpan(_not_sampled(traceparent)))
     try:
         yield
     finally:
@@ -167,6 +169,10 @@ def apart() -> Iterator[None]:
 def parse_traceparent(text: str) -> str:
     """`text` when it is a traceparent of the version that there is, else empty: a trace is never worth an error."""
     return text if _PATTERN.fullmatch(text) else ""
+
+
+def _not_sampled(traceparent: str) -> str:
+    return f"{traceparent[:-2]}{int(traceparent[-2:], 16) & ~1:02x}" if traceparent else ""
 
 
 def is_sampled(traceparent: str) -> bool:

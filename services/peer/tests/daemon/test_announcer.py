@@ -25,8 +25,10 @@ from minga_protos.registry.v1.registry_pb2_grpc import (
     RegistryServiceServicer,
     add_RegistryServiceServicer_to_server,
 )
+from minga_runtime import tracing
 from minga_runtime.metrics import RpcMetrics
 from minga_runtime.server import GrpcServer
+from tests.support.spans import keeping_spans
 
 INFO = PeerInfo(parse_peer_id("p"), Generation(7), parse_address("h:1"), "", 100, 50, "test")
 
@@ -179,6 +181,36 @@ async def test_a_change_is_pushed_as_a_change() -> None:
         told.change(put=(row("b"),), remove=(row("a").key,))
         await told.until(lambda: told.registry.table == {"b"})
         assert told.registry.pushes == [True, False]
+
+
+async def test_a_push_is_a_part_of_the_trace_that_changed_the_table() -> None:
+    """Of its own where nobody asked for the change. A lease and its heartbeats are no traces."""
+    with keeping_spans() as spans:
+        async with announcing((row("a"),)) as told:
+            await told.until(lambda: told.registry.table == {"a"})
+            with tracing.span("upload") as upload:
+                told.change(put=(row("b"),))
+            await told.until(lambda: told.registry.table == {"a", "b"} and told.registry.heartbeats >= 2)
+    first, second = [span for span in spans.spans if span.name == "announce"]
+    assert (first.parent, second.parent) == ("", upload.traceparent)
+    pushes = [span for span in spans.spans if span.name.endswith("/PushTable")]
+    assert [span.kind for span in pushes] == ["client", "server", "client", "server"]
+    assert pushes[2].parent == second.traceparent
+    assert pushes[3].parent == pushes[2].traceparent
+    assert not [span for span in spans.spans if "Heartbeat" in span.name or "KeepLease" in span.name]
+
+
+async def test_a_registry_that_stays_away_is_one_failed_trace() -> None:
+    """Not one for each try."""
+    with keeping_spans() as spans:
+        async with announcing((row("a"),)) as told:
+            await told.until(lambda: told.registry.table == {"a"})
+            told.registry.error = StoreUnavailableError("away")
+            told.change(put=(row("b"),))
+            await told.until(lambda: told.announcer.problem != "")
+            told.registry.error = None
+            await told.until(lambda: told.registry.table == {"a", "b"})
+    assert [span.error for span in spans.spans if span.name == "announce"] == ["", "RegistryUnavailableError"]
 
 
 async def test_an_emptied_registry_hears_everything_again() -> None:

@@ -29,10 +29,12 @@ from minga_peer.transfer.download import Downloader
 from minga_peer.transfer.limits import Limits, RateLimit
 from minga_peer.transfer.locating import Located
 from minga_peer.transfer.receiving import UploadReceiver
+from minga_peer.transfer.serve_spans import ServeSpans
 from minga_peer.transfer.service import PeerService, add_peer_service
 from minga_peer.transfer.serving import RecentTakers, UploadSlots, UploadTurns
 from minga_peer.transfer.small_files import SmallDownloads
 from minga_peer.transfer.small_serving import SmallFileService, add_small_file_service
+from minga_runtime import tracing
 from minga_runtime.metrics import RpcMetrics
 from minga_runtime.server import GrpcServer
 from minga_runtime.sockets import listen_tcp
@@ -173,7 +175,8 @@ class Network:
         # A taker that takes nothing holds its turn: tests decide when it ends.
         uploads = UploadConfig(max_requests=upload_slots, unknown_rate_seconds=60.0)
         turns = UploadTurns(UploadQueue(uploads), store.held, clock)
-        serving = ChunkServing(store, turns, RecentTakers(), metrics, limits.up)
+        spans = ServeSpans(clock) if tracing.enabled() else None
+        serving = ChunkServing(store, turns, RecentTakers(), metrics, limits.up, spans)
         bulk = BulkServer(serving, uploads.max_turns)
         bulk_port = bulk.start(listen_tcp("127.0.0.1:0")) if self.bulk else 0
         service = PeerService(
@@ -209,6 +212,8 @@ class Network:
             await server.stop(timedelta(0))
             await bulk.aclose()
             turns.close()
+            if spans is not None:
+                spans.close()
             await connections.aclose()
             loop.cancel()
             await asyncio.gather(loop, return_exceptions=True)

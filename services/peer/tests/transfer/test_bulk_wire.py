@@ -25,6 +25,7 @@ from minga_peer.clients.wire import SourceAddress
 
 CONTENT = ContentId(bytes(range(32)))
 CALLER = SourceAddress(PeerId("a.b-c_d"), Address("[::1]:50053"), complete=False, bulk_port=50054)
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OTHER = SourceAddress(PeerId("other"), Address("10.0.0.7:1"), complete=False)
 
 
@@ -39,6 +40,22 @@ def test_requests_come_back(chunks: set[int], caller: SourceAddress | None) -> N
     """Any chunks, any caller."""
     request = BulkRequest(CONTENT, tuple(ChunkSet(2001, chunks).ranges()), caller)
     assert decode_request(head(request.encode("host:1"))) == request
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", TRACEPARENT + "-00", "01" + TRACEPARENT[2:], TRACEPARENT.upper()])
+def test_a_traceparent_comes_back_and_what_is_none_is_left_out(text: str) -> None:
+    """A trace is never a reason not to serve."""
+    traced = BulkRequest(CONTENT, ((0, 1),), CALLER, TRACEPARENT)
+    assert decode_request(head(traced.encode("host:1"))) == traced
+    odd = BulkRequest(CONTENT, ((0, 1),), CALLER, text)
+    assert decode_request(head(odd.encode("host:1"))) == BulkRequest(CONTENT, ((0, 1),), CALLER)
+
+
+def test_two_traceparents_are_refused() -> None:
+    """As any header that is there twice."""
+    encoded = head(BulkRequest(CONTENT, ((0, 1),), CALLER, TRACEPARENT).encode("host:1"))
+    with pytest.raises(InvalidArgumentError, match="twice"):
+        decode_request(encoded.rstrip() + b"\r\ntraceparent: " + TRACEPARENT.encode() + b"\r\n")
 
 
 def test_a_watch_comes_back() -> None:

@@ -126,7 +126,8 @@ class ServeSpans:
 
     @staticmethod
     def _end(serving: _Serving) -> None:
-        serving.span.set({f"minga.serve.{name}": value for name, value in asdict(serving.counts).items()})
+        counts = asdict(serving.counts) | {"queued_seconds": round(serving.counts.queued_seconds, 6)}
+        serving.span.set({f"minga.serve.{name}": value for name, value in counts.items()})
         serving.span.end(None if serving.under_way else serving.last_ns)
 
     def close(self) -> None:

@@ -178,6 +178,10 @@ class SwarmDownload:
             self._spans.note(wanted.source, "second request", {"minga.chunk": wanted.candidates[0]})
         return context
 
+    def _own_context(self) -> Context | None:
+        """The download's, for what belongs to no one source; None where nothing is traced."""
+        return None if self._spans is None else self._spans.context.copy()
+
     def _set_timer(self) -> None:
         """Wakes the scheduler when it asked for it. A timer that fires too early asks again, which costs less than
         setting it anew with every event."""
@@ -230,7 +234,7 @@ class SwarmDownload:
         """Verifies and writes a chunk. Raises ChunkCorruptError; an error of the disk ends the download."""
         try:
             # Not to be broken off: the buffer is used again as soon as this returns.
-            await _unbroken(self._part.write_chunk(chunk.index, chunk.data))
+            await _unbroken(self._part.write_chunk(chunk.index, chunk.data), self._own_context())
         except (NoSpaceError, StorageError) as error:
             self._fail(error)
             return ev.Tick()
@@ -296,8 +300,8 @@ class SwarmDownload:
 
     def _spawn(self, work: Coroutine[Any, Any, None], kind: str, context: Context | None = None) -> asyncio.Task[None]:
         """context: None for the download's."""
-        if context is None and self._spans is not None:
-            context = self._spans.context.copy()
+        if context is None:
+            context = self._own_context()
         task = asyncio.create_task(work, name=f"swarm-{kind}-{self._content_id.short}", context=context)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -348,9 +352,9 @@ class _RequestListener:
         self._swarm.feed(ev.BytesReceived(self._request_id, count))
 
 
-async def _unbroken(work: Coroutine[Any, Any, None]) -> None:
+async def _unbroken(work: Coroutine[Any, Any, None], context: Context | None) -> None:
     """Runs short work to its end even when the caller is cancelled meanwhile; the cancellation comes after it."""
-    task = asyncio.ensure_future(work)
+    task = asyncio.create_task(work, context=context)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -1,0 +1,188 @@
+"""What a transfer looks like in a trace: few spans however many chunks, each below what asked for it."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from minga_core.clock import SystemClock
+from minga_core.errors import NoSourcesError
+from minga_core.ids import ContentId
+from minga_peer.transfer import serve_spans
+from minga_peer.transfer.serve_spans import ServeSpans
+from minga_runtime import tracing
+from tests.support.spans import KeepingTracer, KeptSpan, keeping_spans
+
+from .conftest import Network, eventually, noise
+from .test_bulk import answer, connected, shared, taker_source, wanted
+from .test_faulty_sources import evil_peer
+from .test_swarm_download import fetch
+
+MIB = 1024 * 1024
+CONTENT = ContentId(bytes(32))
+CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[KeepingTracer]:
+    """Traces are on; serving counts as over soon."""
+    monkeypatch.setattr(serve_spans, "IDLE_SECONDS", 0.05)
+    with keeping_spans() as tracer:
+        yield tracer
+
+
+async def served(spans: KeepingTracer, count: int = 1) -> list[KeptSpan]:
+    """The spans of serving, once that many have ended."""
+
+    def ended() -> list[KeptSpan]:
+        return [span for span in spans.spans if span.name == "serve chunks" and span.ended]
+
+    await eventually(lambda: len(ended()) >= count, "serving is told")
+    return ended()
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+async def test_a_download_is_a_span_with_one_for_each_source_and_one_for_each_that_serves(
+    spans: KeepingTracer, network: Network, bulk: bool
+) -> None:
+    """By either path: the serving peer's is below the downloader's own for that source, and tells the same sums."""
+    network.bulk = bulk
+    data = noise(16 * MIB)
+    seeds = [await network.peer(f"seed{number}") for number in range(2)]
+    for seed in seeds:
+        network.directory.holds(await seed.shares("file.bin", data), seed.source)
+    taker = await network.peer("taker")
+    spans.spans.clear()
+    with tracing.span("command") as command:
+        await fetch(taker, "file.bin")
+    download = spans.one("download")
+    assert download.parent == command.traceparent
+    assert download.attributes["minga.file.name"] == "file.bin"
+    assert download.attributes["minga.download.outcome"] == "done"
+    assert download.attributes["file.size"] == len(data)
+    assert download.attributes["minga.download.bytes_by_kind.complete"] == len(data)
+    assert download.attributes["minga.download.sources"] == 2
+    serving = await served(spans, 2)
+    sources = [span for span in spans.spans if span.name == "fetch chunks"]
+    assert {span.attributes["minga.peer.id"] for span in sources} == {"seed0", "seed1"}
+    for source in sources:
+        assert (source.kind, source.parent, source.ended) == ("client", download.traceparent, True)
+        (below,) = [span for span in serving if span.parent == source.traceparent]
+        assert below.kind == "server"
+        assert below.attributes["minga.peer.id"] == "taker"
+        assert below.attributes["minga.serve.chunks"] == source.attributes["minga.source.chunks"]
+        assert below.attributes["minga.serve.sent_bytes"] == source.attributes["minga.source.received_bytes"]
+        assert source.attributes[f"minga.source.bytes_by_path.{'bulk' if bulk else 'grpc'}"] > 0
+    assert sum(span.attributes["minga.source.received_bytes"] for span in sources) == len(data)
+    assert spans.one("put in place").parent == download.traceparent
+    # Nothing for each chunk: of those there are 64.
+    assert len(spans.spans) < 16
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "event"), [("flips a bit", "chunk refused"), ("stalls in the middle", "second request")]
+)
+async def test_what_goes_wrong_with_a_source_is_an_event_of_its_span(
+    spans: KeepingTracer, network: Network, behaviour: str, event: str
+) -> None:
+    """A chunk that is refused, a source that is dropped, a second request because the first is late."""
+    seed, taker = await network.peer("seed"), await network.peer("taker")
+    data = noise(3 * MIB)
+    row = await seed.shares("file.bin", data)
+    manifest = await seed.store.manifest(row.key.content_id)
+    async with evil_peer(data, manifest, behaviour) as (evil, _):
+        network.directory.holds(row, evil)
+        network.directory.holds(row, seed.source)
+        with tracing.span("command"):
+            await fetch(taker, "file.bin")
+    assert spans.one("download").attributes["minga.download.outcome"] == "done"
+    events = {name for span in spans.spans if span.name == "fetch chunks" for name, _ in span.events}
+    assert event in events
+    if behaviour == "flips a bit":
+        assert "source dropped" in events
+
+
+async def test_a_download_that_fails_says_why(spans: KeepingTracer, network: Network) -> None:
+    """And ends its span."""
+    seed, taker = await network.peer("seed"), await network.peer("taker")
+    row = await seed.shares("file.bin", noise(MIB))
+    network.directory.holds(row, taker_source(1))
+    with pytest.raises(NoSourcesError):
+        await fetch(taker, "file.bin", source_wait=timedelta(seconds=0.1))
+    download = spans.one("download")
+    assert (download.error, download.attributes["minga.download.outcome"]) == ("NoSourcesError", "no_sources")
+    assert all(span.ended for span in spans.spans if span.name != "minga.peer.v1.PeerService/GetManifest")
+
+
+@pytest.mark.parametrize(
+    "traceparent", [b"nonsense", CALLER.encode() + b"-00", b"x" * 8000, CALLER[:-2].encode() + b"00"]
+)
+async def test_an_odd_traceparent_gets_its_chunk_and_no_span(
+    spans: KeepingTracer, network: Network, traceparent: bytes
+) -> None:
+    """Malformed, too long, or of a trace that nobody keeps."""
+    seed, content_id, _ = await shared(network, MIB)
+    async with connected(seed) as (reader, writer):
+        request = wanted(content_id, (0, 4)).removesuffix(b"\r\n") + b"Traceparent: " + traceparent + b"\r\n\r\n"
+        writer.write(request)
+        said = await answer(reader)
+        assert said.index is not None  # type: ignore[union-attr]
+        await reader.readexactly(said.size_bytes)  # type: ignore[union-attr]
+    assert not [span for span in spans.spans if span.name == "serve chunks"]
+
+
+# Serving, by itself.
+
+
+async def test_requests_of_one_caller_are_one_span(spans: KeepingTracer) -> None:
+    """Until none came for a while; what is asked after that is another."""
+    serving = ServeSpans(SystemClock())
+    for chunk in range(3):
+        request = serving.request(CALLER, CONTENT, taker_source(1))
+        assert request is not None
+        request.granted()
+        request.ended(100 * chunk)
+    (first,) = await served(spans)
+    assert first.parent == CALLER
+    assert {name: first.attributes[f"minga.serve.{name}"] for name in ("requests", "chunks", "sent_bytes")} == {
+        "requests": 3,
+        "chunks": 2,
+        "sent_bytes": 300,
+    }
+    again = serving.request(CALLER, CONTENT, None)
+    assert again is not None
+    again.busy()
+    again.ended(0)
+    serving.close()
+    assert [span.attributes["minga.serve.busy_answers"] for span in await served(spans)] == [0, 1]
+
+
+async def test_serving_that_goes_on_is_told_in_parts(spans: KeepingTracer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trace shows how it goes, and nothing is told twice or not at all."""
+    monkeypatch.setattr(serve_spans, "LONGEST_SECONDS", 0.1)
+    serving = ServeSpans(SystemClock())
+    first = serving.request(CALLER, CONTENT, None)
+    assert first is not None
+    second = serving.request(CALLER, CONTENT, None)
+    assert second is not None
+    second.ended(1)
+    await eventually(lambda: any(span.ended for span in spans.spans), "the first part is told")
+    first.ended(10)
+    serving.close()
+    parts = await served(spans)
+    assert sum(span.attributes["minga.serve.sent_bytes"] for span in parts) == 11
+    assert sum(span.attributes["minga.serve.requests"] for span in parts) == 2
+    assert {span.parent for span in parts} == {CALLER}
+
+
+async def test_callers_are_not_remembered_without_limit(spans: KeepingTracer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever makes traceparents up gets the oldest span ended, and no more memory."""
+    monkeypatch.setattr(serve_spans, "MAX_OPEN", 4)
+    serving = ServeSpans(SystemClock())
+    for number in range(1, 20):
+        request = serving.request(f"00-{number:032x}-{number:016x}-01", CONTENT, None)
+        assert request is not None
+        request.ended(1)
+        assert sum(not span.ended for span in spans.spans) <= 4
+    serving.close()
+    assert all(span.ended for span in spans.spans)
