@@ -1,0 +1,1 @@
+"""The directory under load: registry, locator and store as processes, many simulated peers. See `run`."""

@@ -1,0 +1,36 @@
+"""The rival: a FastAPI app whose handler does nothing, under the very settings that the locator runs uvicorn with."""
+
+import sys
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from minga_locator.__main__ import _http_server, bind
+from minga_locator.settings import LocatorSettings
+from minga_runtime.listening import bound_address
+from minga_runtime.process import StopSignal, run_process, write_port_file
+
+PATH = "/empty"
+
+
+def make_app() -> FastAPI:
+    """One route, no middleware."""
+    app = FastAPI(redoc_url=None)
+
+    @app.get(PATH)
+    async def empty() -> dict[str, str]:
+        return {}
+
+    return app
+
+
+async def _run(port_file: Path, stop: StopSignal) -> None:
+    settings = LocatorSettings(listen="127.0.0.1:0")
+    with await bind(settings.listen) as listening:
+        async with _http_server(make_app(), listening, settings, stop):
+            write_port_file(port_file, bound_address(settings.listen, listening.getsockname()[1]))
+            await stop.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(run_process(lambda stop: _run(Path(sys.argv[1]), stop)))
