@@ -11,7 +11,7 @@ PROTO_FILES := $(shell find protos/minga -name '*.proto' | sort)
 ARGS ?=
 
 .PHONY: help sync lock protos protos-check lint format type imports test demo up references clean check \
-  bench bench-sync bench-check bench-directory images compose-test k8s-test monitoring-test redis-test
+  bench bench-sync bench-check bench-directory images compose-test k8s-test monitoring-test redis-test chaos
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -114,6 +114,10 @@ k8s-test: sync  ## Kubernetes manifests: checked, and run on a Docker Engine
 monitoring-test: sync  ## metrics, rules, alerts and the dashboard against a real Prometheus
 	@$(DEBIAN) prometheus
 	$(BIN)/python -m pytest deploy/tests/monitoring $(ARGS)
+
+chaos: sync  ## a network under constant faults, held to its promises, as root (ARGS='--minutes 30 --seed 7')
+	@$(DEBIAN) $(LAB_PACKAGES)
+	$(BIN)/python -m tests.chaos.run $(ARGS)
 
 redis-test: sync  ## the directory on every kind of Redis: Sentinel, Cluster, TLS, ACL, full, slow, silent
 	$(BIN)/python -m pytest deploy/tests/redis $(ARGS)

@@ -138,6 +138,10 @@ class Lab:
         """Pulls a host's cable: nothing more leaves or reaches it, and nobody is told."""
         netns.command("ip", "-n", self._switch, "link", "set", self.hosts[host].port, "nomaster")
 
+    def mend(self, host: str) -> None:
+        """Plugs a cable in again that was pulled."""
+        netns.command("ip", "-n", self._switch, "link", "set", self.hosts[host].port, "master", "bridge")
+
     def traffic(self) -> dict[str, Traffic]:
         """Bytes over every host's link, read at one instant."""
         assert self._anchor is not None, "the lab is not built"

@@ -1,0 +1,1 @@
+"""A network under constant work and constant faults; see `run`."""

@@ -1,0 +1,195 @@
+"""Who works on the network all the time: fetches, uploads, commands, and changes of folders. Each ends every operation
+within its limit, in success or in an error that it knows."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from time import monotonic
+
+from minga_core.errors import MingaError
+from minga_core.names import parse_name
+from minga_peer.cli.exit_codes import ExitCode
+from minga_peer.transfer.progress import DownloadPhase
+from tests.chaos.content import Content, digest_of, make_content, some_size
+from tests.chaos.ledger import Ledger
+from tests.chaos.parts import PeerPart
+from tests.chaos.world import World
+
+SOURCE_WAIT = timedelta(seconds=8)
+LIMIT_SECONDS = 75.0
+"""For any operation: waiting for sources, the longest fault, and what a busy machine takes."""
+FOLDERS, FILES = 4, 60
+"""Names that folders change among: few enough that several peers share some, with different contents too."""
+_KNOWN_CODES = {code.value for code in ExitCode} - {ExitCode.BUG.value, ExitCode.USAGE.value}
+
+
+@dataclass
+class Actor:
+    """What all of them share. `number` tells them apart, in their random choices and in the names they make."""
+
+    world: World
+    ledger: Ledger
+    seed: str
+    number: int
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.rng = Random(f"{self.seed}/actor/{self.number}")
+        self.serial = 0
+
+    async def new_content(self) -> Content:
+        """A content that there has not been."""
+        self.serial += 1
+        label = f"{self.seed}/{self.number}/{self.serial}"
+        return await asyncio.to_thread(make_content, label, some_size(self.rng))
+
+    def some_peer(self) -> PeerPart:
+        """A peer that is not killed; it may be in any other trouble."""
+        return self.rng.choice([peer for peer in self.world.peers if "killed" not in peer.troubles] or self.world.peers)
+
+    def some_name(self) -> str | None:
+        """A name that somebody has, as far as is known, or now and then one that nobody may have; None before the
+        first."""
+        held = sorted({name for files in self.ledger.on_disk.values() for name in files})
+        names = held if held and self.rng.random() < 0.9 else list(self.ledger.contents)
+        return self.rng.choice(names) if names else None
+
+    async def work(self, step: Callable[[], Awaitable[None]], pause_seconds: float, stop: asyncio.Event) -> None:
+        """Steps until `stop`; what is under way then is ended first."""
+        operation = step.__name__
+        while not stop.is_set():
+            started = monotonic()
+            try:
+                async with asyncio.timeout(LIMIT_SECONDS):
+                    await step()
+            except TimeoutError:
+                self.ledger.violated(f"{operation} of actor {self.number} did not end in {monotonic() - started:.0f} s")
+            except MingaError as error:
+                self.ledger.ended(operation, error.code.value)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.rng.uniform(0, 2 * pause_seconds)):
+                    await stop.wait()
+
+    async def fetch(self) -> None:
+        """A download through a peer's daemon."""
+        peer, name = self.some_peer(), self.some_name()
+        if name is None:
+            return
+        overwrite = self.rng.random() < 0.5
+        async with peer.lock(name):
+            if overwrite:
+                # Until it is known how it ended, the peer may have either.
+                self.ledger.removed(peer.name, name)
+            try:
+                done = await self._fetched(peer, name, overwrite)
+            except MingaError as error:
+                self.ledger.ended("fetch", error.code.value)
+                return
+            if not done:
+                self.ledger.ended("fetch", "cut short")
+                return
+            digest = await asyncio.to_thread(digest_of, peer.share / name)
+            self.ledger.check_bytes(f"fetched by {peer.name}", name, digest)
+            if digest is not None:
+                self.ledger.placed(peer.name, name, digest)
+            self.ledger.ended("fetch", "done")
+
+    async def _fetched(self, peer: PeerPart, name: str, overwrite: bool) -> bool:
+        steps = peer.control.download(parse_name(name), overwrite=overwrite, source_wait=SOURCE_WAIT)
+        async with aclosing(steps):
+            async for step in steps:
+                if step.phase in (DownloadPhase.DONE, DownloadPhase.ALREADY_PRESENT):
+                    return True
+        return False
+
+    async def change_folder(self) -> None:
+        """A file appears in a peer's folder, is replaced there (at once or in place), or is deleted."""
+        peer = self.some_peer()
+        own = sorted(self.ledger.on_disk[peer.name])
+        if own and self.rng.random() < 0.5:
+            name = self.rng.choice(own)
+        else:
+            name = f"d{self.rng.randrange(FOLDERS)}/f{self.rng.randrange(FILES):02}"
+        async with peer.lock(name):
+            path = peer.share / name
+            if name in self.ledger.on_disk[peer.name] and self.rng.random() < 0.4:
+                self.ledger.removed(peer.name, name)
+                await asyncio.to_thread(path.unlink, missing_ok=True)
+                self.ledger.ended("change_folder", "deleted")
+                return
+            content = await self.new_content()
+            # Whoever looks while it is written in place may find neither.
+            self.ledger.removed(peer.name, name)
+            self.ledger.published(name, content)
+            try:
+                beside = None if self.rng.random() < 0.3 else peer.writing
+                await asyncio.to_thread(_write, path, content.data(), beside)
+            except OSError:
+                self.ledger.ended("change_folder", "disk full")
+                with suppress(OSError):
+                    await asyncio.to_thread(path.unlink, missing_ok=True)
+                return
+            self.ledger.placed(peer.name, name, content.digest)
+            self.ledger.ended("change_folder", "written")
+
+    async def put(self) -> None:
+        """`minga put` from a machine without a peer."""
+        content = await self.new_content()
+        name = f"put/{self.number}-{self.serial}"
+        source = self.folder / f"put-{self.number}"
+        await asyncio.to_thread(source.write_bytes, content.data())
+        self.ledger.published(name, content)
+        await self._command("put", "put", str(source), "--as", name, "--replicas", "2")
+
+    async def get(self) -> None:
+        """`minga get` on a machine without a peer, into a folder of its own."""
+        name = self.some_name()
+        if name is None:
+            return
+        target = self.folder / f"got-{self.number}"
+        target.unlink(missing_ok=True)
+        code = await self._command(
+            "get", "get", name, "-o", str(target), "--wait", f"{SOURCE_WAIT.total_seconds():g}", "--overwrite"
+        )
+        if code == 0:
+            self.ledger.check_bytes("fetched by a command", name, await asyncio.to_thread(digest_of, target))
+
+    async def _command(self, operation: str, *words: str) -> int:
+        """A command's exit code. One that is killed for its time is a violation; so is a traceback."""
+        command = [sys.executable, "-P", "-m", "minga_peer", "--locator", self.world.locator_url]
+        command += ["--control", str(self.folder / "nobody.sock"), *words]
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        try:
+            _, complaint = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        code = process.returncode or 0
+        text = complaint.decode(errors="replace")
+        if code not in _KNOWN_CODES or "Traceback" in text or (code and not text.startswith("minga: ")):
+            self.ledger.violated(f"`minga {' '.join(words)}` ended with {code}: {text[-500:]}")
+        self.ledger.ended(
+            operation, "done" if code == 0 else ExitCode(code).name.lower() if code in _KNOWN_CODES else "?"
+        )
+        return code
+
+
+def _write(path: Path, data: bytes, beside: Path | None) -> None:
+    """In place, or written `beside` and renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if beside is None:
+        path.write_bytes(data)
+        return
+    try:
+        beside.write_bytes(data)
+        beside.rename(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,109 @@
+"""Processes of the network that can be killed, paused, cut off, and started again where they were."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from bench.lab import Lab
+from bench.process import HostProcess
+from bench.waiting import until
+from minga_peer.clients.control import ControlClient
+
+READY_SECONDS = 60.0
+
+
+class Part:
+    """One process on a host of its own. `ready` is a file that it makes when it is ready."""
+
+    def __init__(
+        self, lab: Lab, name: str, kind: str, words: Callable[[], Sequence[str]], ready: Path, log: Path
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.troubles: set[str] = set()
+        """Names of the faults that it is under."""
+        self._lab = lab
+        self._words = words
+        self._ready = ready
+        self._log = log
+        self._process: HostProcess | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process, be it paused."""
+        return self._process is not None and self._process.running
+
+    @property
+    def healthy(self) -> bool:
+        """Runs, and no fault is on it."""
+        return self.running and not self.troubles
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Returns when it is ready. Raises LabError when it ends or does not get ready."""
+        with suppress(FileNotFoundError):
+            self._ready.unlink()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MINGA_")}
+        self._process = HostProcess(self._lab, self.name, self._words(), self._log, environment=environment)
+        await until(self._is_ready, READY_SECONDS, f"{self.name} is ready", self._process)
+
+    async def kill(self) -> None:
+        """As a power cut would."""
+        assert self._process is not None
+        self._process.kill()
+        await self._process.wait()
+
+    async def stop(self, grace_seconds: float) -> int:
+        """SIGTERM; its exit code, negative when it had to be killed."""
+        assert self._process is not None
+        await self._process.stop(grace_seconds)
+        return await self._process.wait()
+
+    def check(self) -> None:
+        """Raises LabError when it has ended by itself."""
+        if self._process is not None and "killed" not in self.troubles:
+            self._process.check()
+
+    def pause(self) -> None:
+        """It stands still, as a machine that swaps or a virtual one that is moved."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """The end of a pause."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    async def _is_ready(self) -> bool:
+        return await asyncio.to_thread(self._ready.exists)
+
+
+class PeerPart(Part):
+    """A peer, on a small disk of its own."""
+
+    def __init__(
+        self, lab: Lab, name: str, words: Callable[[], Sequence[str]], ready: Path, log: Path, disk: Path, control: Path
+    ) -> None:
+        super().__init__(lab, name, "peer", words, ready, log)
+        self.share = disk / "share"
+        self.filler = disk / "filler"
+        """What fills the disk."""
+        self.writing = disk / "writing"
+        """Where a file is written that is moved into the shared folder."""
+        self.control = ControlClient(control)
+        self.locks: dict[str, asyncio.Lock] = {}
+        """One for each name: nobody changes a file here while it is being fetched here."""
+
+    def lock(self, name: str) -> asyncio.Lock:
+        """The lock of a name."""
+        return self.locks.setdefault(name, asyncio.Lock())

@@ -1,0 +1,87 @@
+"""The judge of the chaos runs: what it must see, it sees; what is right, it lets pass."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.content import Content, digest_of, make_content
+from tests.chaos.faults import plan
+from tests.chaos.ledger import Ledger, difference
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    """Leases of five seconds, and one of slack."""
+    return Ledger(lease_seconds=5.0, slack_seconds=1.0)
+
+
+@pytest.fixture
+def content() -> Content:
+    """Something that was shared."""
+    return make_content("label", 300_000)
+
+
+def test_contents_are_functions_of_their_label(content: Content, tmp_path: Path) -> None:
+    """So that bytes can be checked without being kept."""
+    assert make_content("label", 300_000) == content
+    assert make_content("other", 300_000).content_id != content.content_id
+    path = tmp_path / "file"
+    path.write_bytes(content.data())
+    assert digest_of(path) == content.digest
+    assert digest_of(tmp_path / "nothing") is None
+
+
+def test_wrong_bytes_are_seen(ledger: Ledger, content: Content) -> None:
+    """Bytes are right under the names that they were shared under, and nowhere else."""
+    ledger.published("a", content)
+    ledger.check_bytes("fetched", "a", content.digest)
+    assert not ledger.violations
+    ledger.check_bytes("fetched", "b", content.digest)
+    ledger.check_bytes("fetched", "a", b"x")
+    ledger.check_bytes("fetched", "a", None)
+    assert len(ledger.violations) == 3
+
+
+def test_lost_and_changed_files_are_seen(ledger: Ledger, content: Content) -> None:
+    """What was placed and not removed must be there, as it was."""
+    for name in ("kept", "lost", "changed", "deleted"):
+        ledger.published(name, content)
+        ledger.placed("p1", name, content.digest)
+    other = make_content("other", 10)
+    ledger.published("changed", other)
+    ledger.removed("p1", "deleted")
+    ledger.check_disk("p1", {"kept": content.digest, "changed": other.digest})
+    assert ledger.violations == ["p1 has lost lost", "p1's changed has changed by itself"]
+
+
+def test_a_peer_may_be_named_for_as_long_as_its_lease(ledger: Ledger) -> None:
+    """And the slack; not after, unless it was heard again."""
+    ledger.silenced("p1", now=100.0)
+    ledger.silenced("p1", now=104.0)
+    ledger.check_answer("the list", ["p1", "p2"], asked_at=106.0)
+    assert not ledger.violations
+    ledger.check_answer("the list", ["p1", "p2"], asked_at=106.1)
+    assert ledger.violations == ["the list names p1, silent for 6.1 s"]
+    ledger.heard_again("p1")
+    ledger.check_answer("the list", ["p1"], asked_at=200.0)
+    assert len(ledger.violations) == 1
+
+
+def test_a_directory_is_compared_with_the_disks(ledger: Ledger, content: Content) -> None:
+    """Missing and untrue holdings are told apart."""
+    ledger.published("a", content)
+    union = ledger.union({"p1": {"a": content.digest}, "p2": {"a": b"half written"}})
+    assert union == {("a", content.content_id, "p1")}
+    assert difference(union, union) == ""
+    assert difference(union, set()) == "missing a on p1"
+    assert difference(set(), union) == "told but untrue: a on p1"
+
+
+def test_a_seed_gives_the_same_faults() -> None:
+    """A run can be repeated as far as the faults go."""
+    peers = ["p1", "p2", "p3"]
+    one, again, other = (plan(seed, peers, 5.0) for seed in ("1", "1", "2"))
+    faults = [one.draw() for _ in range(50)]
+    assert faults == [again.draw() for _ in range(50)]
+    assert faults != [other.draw() for _ in range(50)]
+    assert {fault.target for fault in faults} >= {"p1", "p2", "p3", "store"}

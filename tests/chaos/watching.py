@@ -1,0 +1,147 @@
+"""Those who look: at answers while the faults go on, and at everything once they have stopped."""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from time import monotonic
+
+import psutil
+
+from minga_core.errors import FileNotFoundInDirectoryError, MingaError
+from minga_core.names import Name, parse_name
+from minga_core.records import HoldingState
+from minga_peer.clients.locator import LocatorClient
+from tests.chaos.content import digest_of
+from tests.chaos.ledger import Holding, Ledger, difference
+from tests.chaos.parts import Part
+from tests.chaos.world import World
+
+LOOK_SECONDS = 0.3
+ANSWER_SECONDS = 6.0
+"""An answer, be it that the store is away, comes within this; the locator's own limits are shorter."""
+SETTLE_LIMIT_SECONDS = 40.0
+TELL_AFTER_SECONDS = 3.0
+POLL_SECONDS = 0.2
+AT_ONCE = 8
+MAX_NEW_DESCRIPTORS = 80
+"""More open files than at first: connections to every peer, twice."""
+
+
+async def watch_answers(world: World, ledger: Ledger, seed: str) -> None:
+    """Asks the locator all the time. Runs until cancelled."""
+    rng = Random(f"{seed}/watch")
+    async with LocatorClient(world.locator_url) as locator:
+        while True:
+            asked_at = monotonic()
+            well = world.locator.healthy
+            try:
+                page = await locator.list_peers(page_size=1000)
+                ledger.check_answer("the list of peers", [str(peer.peer_id) for peer in page.peers], asked_at)
+                if ledger.contents:
+                    name = rng.choice(list(ledger.contents))
+                    asked_at = monotonic()
+                    answer = await locator.find_file(parse_name(name))
+                    named = [str(source.peer_id) for version in answer.versions for source in version.sources]
+                    ledger.check_answer(f"the answer for {name}", named, asked_at)
+                ledger.ended("look", "answered")
+            except MingaError as error:
+                ledger.ended("look", error.code.value)
+            took = monotonic() - asked_at
+            if well and world.locator.healthy and took > ANSWER_SECONDS:
+                ledger.violated(f"the locator took {took:.1f} s to answer")
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+class Settling:
+    """What is looked at when all faults and all work have stopped for a while."""
+
+    def __init__(self, world: World, ledger: Ledger, tell: Callable[[str], None]) -> None:
+        self._world = world
+        self._ledger = ledger
+        self._tell = tell
+        self._descriptors: dict[str, tuple[int, int]] = {}
+        """Of each part: which process, and how many it had open at first."""
+        self.took: list[float] = []
+        """Seconds until the directory was the truth, each time."""
+        self.most_descriptors = 0
+
+    async def check(self) -> None:
+        """The directory equals the union of the living peers' tables; disks are as they must be; nothing leaks."""
+        started = monotonic()
+        last = "no answer"
+        while True:
+            asked_at = monotonic()
+            disks = await asyncio.to_thread(self._disks)
+            wanted = self._ledger.union(disks)
+            with suppress(MingaError, ExceptionGroup):
+                differs = difference(wanted, await self._told())
+                if differs != last and asked_at - started > TELL_AFTER_SECONDS:
+                    self._tell(f"not yet the truth: {differs}")
+                last = differs
+                if not last:
+                    break
+            if monotonic() - started > SETTLE_LIMIT_SECONDS:
+                self._ledger.violated(f"the directory is not the truth {SETTLE_LIMIT_SECONDS:g} s after quiet: {last}")
+                break
+            await asyncio.sleep(POLL_SECONDS)
+        self.took.append(asked_at - started)
+        for peer, found in disks.items():
+            self._ledger.check_disk(peer, found)
+            # What was uploaded to it is its own from now on.
+            self._ledger.on_disk[peer].update(found)
+        self._check_descriptors()
+        self._tell(f"quiet: the directory was the truth after {self.took[-1]:.1f} s, {len(wanted)} holdings")
+
+    async def _told(self) -> set[Holding]:
+        """Everything that the locator says, name by name."""
+        told: set[Holding] = set()
+
+        async def ask(some: Sequence[Name]) -> None:
+            for name in some:
+                with suppress(FileNotFoundInDirectoryError):
+                    for version in (await locator.find_file(name)).versions:
+                        told.update(
+                            (str(name), version.content_id, str(source.peer_id))
+                            for source in version.sources
+                            if source.state is HoldingState.COMPLETE
+                        )
+
+        async with LocatorClient(self._world.locator_url) as locator, asyncio.TaskGroup() as group:
+            known = {parse_name(name) for name in self._ledger.contents}
+            names = sorted({file.name async for file in locator.iter_files()} | known)
+            for start in range(AT_ONCE):
+                group.create_task(ask(names[start::AT_ONCE]))
+        return told
+
+    def _disks(self) -> dict[str, dict[str, bytes]]:
+        return {peer.name: _files_of(peer.share) for peer in self._world.peers}
+
+    def _check_descriptors(self) -> None:
+        for part in self._world.parts:
+            now = psutil.Process(part.pid).num_fds()
+            self.most_descriptors = max(self.most_descriptors, now)
+            pid, first = self._descriptors.setdefault(part.name, (part.pid, now))
+            if pid != part.pid:
+                self._descriptors[part.name] = (part.pid, now)
+            elif now > first + MAX_NEW_DESCRIPTORS:
+                self._ledger.violated(f"{part.name} has {now} open files, at first it had {first}")
+
+
+def check_exit(part: Part, code: int, ledger: Ledger) -> None:
+    """Whoever is asked to end does so in order."""
+    if code:
+        ledger.violated(f"{part.name} ended with code {code} when it was asked to stop")
+
+
+def _files_of(share: Path) -> dict[str, bytes]:
+    found = {}
+    for folder, folders, files in os.walk(share):
+        folders[:] = [name for name in folders if name != ".minga"]
+        for file in files:
+            path = Path(folder, file)
+            if (digest := digest_of(path)) is not None:
+                found[str(path.relative_to(share))] = digest
+    return found

