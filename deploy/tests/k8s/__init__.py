@@ -1,0 +1,1 @@
+"""Static checks of the manifests in deploy/k8s: no cluster, no containers."""
