@@ -168,7 +168,7 @@ def host_links(peer_count: int) -> dict[str, Link]:
 
 @contextmanager
 def living_on(lab: Lab, host: str) -> Iterator[None]:
-    """Inside the block this program is on a host. Enter it before threads are started: each has a network of its own."""
+    """Inside the block this program is on a host. Enter it before threads start: each has a network of its own."""
     with Path("/proc/thread-self/ns/net").open("rb") as here:
         with (netns.NETNS_DIR / lab.hosts[host].namespace).open("rb") as there:
             _set_network(there.fileno())
