@@ -7,7 +7,7 @@ their own (`unary`), or on one standing stream each (`stream`), which is opened 
 import asyncio
 import random
 import time
-from contextlib import suppress
+from collections.abc import Awaitable
 from typing import Any
 
 from bench.directory import world
@@ -18,8 +18,8 @@ from minga_protos.registry.v1 import registry_pb2 as pb
 
 JITTER = 0.2
 ANSWER_SECONDS = 5.0
-RETRY_SECONDS = 0.5
-CONNECTING_AT_ONCE = 200
+FIRST_RETRY_SECONDS = 0.2
+MAX_RETRY_SECONDS = 3.0
 _SERVICE = "/minga.registry.v1.RegistryService/"
 
 
@@ -46,58 +46,84 @@ class Beats:
 class LeanPeer:
     """One peer."""
 
-    def __init__(self, number: int, address: str, mode: str, beats: Beats, connecting: asyncio.Semaphore) -> None:
+    def __init__(self, number: int, address: str, mode: str, beats: Beats, joining: asyncio.Semaphore) -> None:
         self._number = number
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
         self._mode = mode
         self._beats = beats
-        self._connecting = connecting
+        self._joining = joining
         self._rng = random.Random(number)
         self._headers = {name: call_headers(f"{_SERVICE}{name}", address) for name in _CALLS}
         self._connection: Connection | None = None
         self._stream: Stream | None = None
         self._interval = 5.0
         self._ttl = 15.0
+        self._registered = False
+        self._pushed = False
+        self._succeeded_at = 0.0
+        self._retry_seconds = FIRST_RETRY_SECONDS
         info = world.peer_info(number)
         beat = pb.HeartbeatRequest(
             peer_id=info.peer_id, generation=info.generation, table_revision=1, free_bytes=info.free_bytes
         )
-        self._beat = message(beat.SerializeToString())
+        self._message = message(beat.SerializeToString())
         self.ready = asyncio.Event()
 
     async def run(self) -> None:
         """Lives until cancelled."""
-        while not self.ready.is_set():
-            with suppress(CallFailedError, OSError, TimeoutError):
-                await self._join()
-                self.ready.set()
-                break
-            await asyncio.sleep(RETRY_SECONDS)
+        async with self._joining:
+            while not await self._tried(self._join()):
+                pass
+        self.ready.set()
         # Phases are spread as if they had come at any time; renewed in time all the same.
         await asyncio.sleep(self._rng.uniform(0, self._interval))
-        succeeded_at = time.perf_counter()
+        self._succeeded_at = time.perf_counter()
         while True:
-            started = time.perf_counter()
-            try:
-                answer = await self._ask()
-            except (CallFailedError, OSError, TimeoutError):
-                self._beats.failed += 1
-                await asyncio.sleep(RETRY_SECONDS * self._rng.uniform(0.5, 1.0))
-                continue
-            now = time.perf_counter()
-            self._beats.seconds.append(now - started)
-            if now - succeeded_at > self._ttl:
-                self._beats.gaps.append(now - succeeded_at)
-            succeeded_at = now
-            if answer != _OK:
-                self._beats.asked_again += 1
-            pause = self._interval * self._rng.uniform(1 - JITTER, 1 + JITTER)
-            await asyncio.sleep(pause)
-            self._beats.late.append(time.perf_counter() - now - pause)
+            if await self._tried(self._beat()):
+                now = time.perf_counter()
+                pause = self._interval * self._rng.uniform(1 - JITTER, 1 + JITTER)
+                await asyncio.sleep(pause)
+                self._beats.late.append(time.perf_counter() - now - pause)
+
+    async def _tried(self, step: Awaitable[None]) -> bool:
+        """Whether it succeeded. After failures there is a pause, longer each time, as the announcer has it."""
+        try:
+            await step
+        except (CallFailedError, OSError, TimeoutError):
+            self._beats.failed += 1
+            await asyncio.sleep(self._retry_seconds * self._rng.uniform(0.5, 1.0))
+            self._retry_seconds = min(2 * self._retry_seconds, MAX_RETRY_SECONDS)
+            return False
+        self._retry_seconds = FIRST_RETRY_SECONDS
+        return True
+
+    async def _beat(self) -> None:
+        """One heartbeat, and what it asks for."""
+        started = time.perf_counter()
+        answer = await self._ask()
+        now = time.perf_counter()
+        self._beats.seconds.append(now - started)
+        if now - self._succeeded_at > self._ttl:
+            self._beats.gaps.append(now - self._succeeded_at)
+        self._succeeded_at = now
+        if answer == _OK:
+            return
+        self._beats.asked_again += 1
+        self._pushed = False
+        self._registered = answer != _REGISTER_AGAIN
+        await self._join()
 
     async def _join(self) -> None:
-        """Registers, and pushes an empty table."""
+        """Registers, and pushes an empty table: what of the two has not been done."""
+        if not self._registered:
+            await self._register()
+            self._registered = True
+        if not self._pushed:
+            await self._push()
+            self._pushed = True
+
+    async def _register(self) -> None:
         info = world.peer_info(self._number)
         asked = pb.RegisterRequest(
             peer_id=info.peer_id, generation=info.generation, address=info.address, zone=info.zone,
@@ -106,6 +132,9 @@ class LeanPeer:
         granted = pb.RegisterResponse.FromString(await self._call("Register", message(asked.SerializeToString())))
         self._interval = granted.heartbeat_interval.ToTimedelta().total_seconds()
         self._ttl = granted.granted_ttl.ToTimedelta().total_seconds()
+
+    async def _push(self) -> None:
+        info = world.peer_info(self._number)
         begin = pb.TableBegin(peer_id=info.peer_id, generation=info.generation, whole=True, revision=1)
         steps = (pb.PushTableRequest(begin=begin), pb.PushTableRequest(end=pb.TableEnd()))
         await self._call("PushTable", b"".join(message(step.SerializeToString()) for step in steps))
@@ -113,12 +142,12 @@ class LeanPeer:
     async def _ask(self) -> bytes:
         """The answer to a heartbeat."""
         if self._mode == "unary":
-            return await self._call("Heartbeat", self._beat)
+            return await self._call("Heartbeat", self._message)
         if self._stream is None or self._stream.ended:
             self._stream = (await self._connected()).open(self._headers["KeepLease"])
             self._beats.streams_opened += 1
         async with asyncio.timeout(ANSWER_SECONDS):
-            return await self._stream.send(self._beat)
+            return await self._stream.send(self._message)
 
     async def _call(self, name: str, messages: bytes) -> bytes:
         connection = await self._connected()
@@ -127,31 +156,30 @@ class LeanPeer:
 
     async def _connected(self) -> Connection:
         if self._connection is None or not self._connection.usable:
-            async with self._connecting, asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(ANSWER_SECONDS):
                 self._connection = await connect(self._host, self._port)
         return self._connection
 
 
 _CALLS = ("Register", "PushTable", "Heartbeat", "KeepLease")
+_REGISTER_AGAIN = pb.HeartbeatResponse(action=pb.HEARTBEAT_ACTION_REGISTER_AGAIN).SerializeToString()
 _OK = pb.HeartbeatResponse(action=pb.HEARTBEAT_ACTION_OK).SerializeToString()
 _BEATS = Beats()
 _PEERS: list[asyncio.Task[None]] = []
 
 
-async def start(addresses: list[str], mode: str, first: int, count: int, per_second: float) -> dict[str, Any]:
-    """Starts peers at that pace; returns once all are registered and their tables pushed."""
-    connecting = asyncio.Semaphore(CONNECTING_AT_ONCE)
+async def start(addresses: list[str], mode: str, first: int, count: int, at_once: int) -> dict[str, Any]:
+    """Starts peers, `at_once` of them joining at a time; returns once all are registered and their tables pushed."""
+    joining = asyncio.Semaphore(at_once)
     made = [
-        LeanPeer(number, addresses[number % len(addresses)], mode, _BEATS, connecting)
+        LeanPeer(number, addresses[number % len(addresses)], mode, _BEATS, joining)
         for number in range(first, first + count)
     ]
     started = time.perf_counter()
-    for index, peer in enumerate(made):
-        _PEERS.append(asyncio.create_task(peer.run()))
-        await asyncio.sleep(max(0.0, started + index / per_second - time.perf_counter()))
+    _PEERS.extend(asyncio.create_task(peer.run()) for peer in made)
     for peer in made:
         await peer.ready.wait()
-    return {"seconds": time.perf_counter() - started}
+    return {"seconds": time.perf_counter() - started, "failed": _BEATS.failed, "asked_again": _BEATS.asked_again}
 
 
 async def measure(seconds: float) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from minga_directory import connect_reader
 P99_SECONDS = 0.050
 CORE_SHARE = 0.70
 INTERVAL_SECONDS = 5.0
-JOINING_PER_SECOND = 400.0
+JOINING_AT_ONCE = 16
 JOINING_SECONDS = 300.0
 _PAGE = 1_000
 
@@ -49,7 +49,7 @@ class Heartbeats:
                 mode=self.mode,
                 first=0,
                 count=peers,
-                per_second=JOINING_PER_SECOND,
+                at_once=JOINING_AT_ONCE,
             )
             outcome.uses.append(meter.read(f"{peers:,} peers register and push an empty table"))
             # All of them have beaten once by then: streams are open.
