@@ -287,6 +287,27 @@ async def test_a_patient_client_rides_out_a_restart(directory: MemoryDirectory) 
         assert (await client.find_file(FILE)).name == FILE
 
 
+async def test_a_connection_that_is_reset_as_it_is_made_is_a_locator_that_is_away(directory: MemoryDirectory) -> None:
+    """anyio trips over what uvloop leaves of it; any other bug stays a bug."""
+    await join(directory, "a", row())
+
+    def instead(number: int) -> httpx.Response | None:
+        if number == 1:
+            raw_socket: Any = None
+            raw_socket.getpeername()
+        return None
+
+    async with serving(directory, instead, patience=timedelta(seconds=20)) as client:
+        assert (await client.find_file(FILE)).name == FILE
+
+    def broken(request: httpx.Request) -> httpx.Response:
+        raise AttributeError("bug", name="other")
+
+    async with stranger(broken) as client:
+        with pytest.raises(AttributeError, match="bug"):
+            await client.stats()
+
+
 async def test_patience_ends() -> None:
     """The last error is raised when the next try would come too late."""
     tries = 0

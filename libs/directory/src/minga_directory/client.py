@@ -15,6 +15,7 @@ from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as StoreConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from minga_core.errors import SettingsError
@@ -123,19 +124,25 @@ def pool_of(options: Mapping[str, Any], pool_class: type[Pool] = redis.BlockingC
 
 
 def heeding(connection_class: type[AbstractConnection]) -> Any:
-    """The class, without two habits.
+    """The class, without three habits.
 
     It loses a cancellation that arrives while a command is sent: redis-py sends under `asyncio.wait_for`, which on
     Python 3.11 returns normally when it is cancelled just as it is done (python/cpython#86296), and a cancelled loop
     would go on for ever. And it keeps a connection to a server that says it is a replica: the one that took its place
-    is found by connecting anew, whether by Sentinel or by a name that leads elsewhere now.
+    is found by connecting anew, whether by Sentinel or by a name that leads elsewhere now. And it passes uvloop's
+    RuntimeError on when a connection is found closed while a command is sent: nobody takes that for Redis being away.
     """
 
     class Heeding(connection_class):  # type: ignore[misc, valid-type]
         async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
             task = asyncio.current_task()
             before = task.cancelling() if task else 0
-            await super().send_packed_command(command, check_health)
+            try:
+                await super().send_packed_command(command, check_health)
+            except RuntimeError as error:
+                # uvloop's word for writing to what the server has reset since the last answer; asyncio only logs it.
+                await self.disconnect(nowait=True)
+                raise StoreConnectionError(str(error)) from error
             if task and task.cancelling() > before:
                 # The answer will not be read by anybody: the connection is of no more use.
                 await self.disconnect(nowait=True)

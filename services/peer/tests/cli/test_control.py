@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from contextlib import aclosing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,11 @@ async def test_no_socket_is_no_daemon(short_dir: Path) -> None:
     assert "minga peer --share" in caught.value.hint
 
 
-async def test_a_daemon_that_does_not_answer_counts_as_none_within_its_limit(daemon: FakeDaemon) -> None:
+async def test_a_daemon_that_does_not_answer_counts_as_none_within_its_limit(
+    daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A command does not hang on a daemon that hangs."""
+    monkeypatch.setattr("minga_peer.clients.control.AVAILABLE_LIMIT", timedelta(seconds=0.5))
     daemon.deaf = True
     started = time.monotonic()
     async with ControlClient(daemon.socket) as control:

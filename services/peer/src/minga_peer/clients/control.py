@@ -25,8 +25,9 @@ from minga_runtime.grpc_errors import error_from_rpc
 if TYPE_CHECKING:
     from minga_protos.control.v1.control_pb2_grpc import ControlServiceAsyncStub
 
-AVAILABLE_LIMIT = timedelta(seconds=0.5)
-"""A daemon that takes longer to answer counts as none: a command then works on its own."""
+AVAILABLE_LIMIT = timedelta(seconds=5)
+"""A daemon that takes longer to answer counts as none: a command then works on its own, and the file goes elsewhere.
+So this bears a machine with little processor to spare; a dead daemon's socket refuses at once."""
 CALL_LIMIT = timedelta(seconds=5)
 REMOVE_LIMIT = timedelta(seconds=15)
 """Above the time that a daemon gives the registry to hear of a change."""
@@ -109,7 +110,7 @@ class ControlClient:
             await self._channel.close()
 
     async def available(self) -> bool:
-        """Whether a daemon answers there, found out within half a second. A dead one's socket is none."""
+        """Whether a daemon answers there. A dead one's socket is none at once, one that hangs after five seconds."""
         try:
             async with asyncio.timeout(AVAILABLE_LIMIT.total_seconds()):
                 if not await self._somebody_listens():

@@ -332,6 +332,12 @@ class LocatorClient:
                 raise self._away(f"nothing whole within {ANSWER_SECONDS:g} s") from error
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise self._away(str(error) or type(error).__name__) from error
+            except AttributeError as error:
+                # A connection that is reset at once, as a proxy without anything behind it does: uvloop has let go of
+                # the socket already when anyio asks it for its name.
+                if error.name != "getpeername":
+                    raise
+                raise self._away("the connection was reset") from error
             span.set({"http.response.status_code": status})
             if 200 <= status < 300:
                 with _checked():
