@@ -135,11 +135,12 @@ class Cluster:
         return pod
 
     async def ready(self, limit: float = LIMIT_SECONDS) -> float:
-        """Returns once every workload has all its pods, with the seconds that took."""
-        started = time.monotonic()
-        settled = lambda: all(one.settled for one in self._controllers.values())  # noqa: E731
-        await self.until(settled, "all workloads are ready", limit)
-        return time.monotonic() - started
+        """Returns once every workload has all its pods, with the seconds that took, and Services know of them."""
+        seconds = await self.until(
+            lambda: all(one.settled for one in self._controllers.values()), "all workloads are ready", limit
+        )
+        await self.until(lambda: self._known == [pod.endpoint for pod in self.all_pods], "Services know of it")
+        return seconds
 
     async def until(self, holds: Callable[[], bool], what: str, limit: float = LIMIT_SECONDS) -> float:
         """Returns once `holds`, with the seconds that took; fails with the state of all pods after the limit."""
@@ -235,7 +236,7 @@ async def running_cluster(
     *,
     images: Mapping[str, str] | None = None,
     nodes: int = 3,
-    haste: float = 5.0,
+    haste: float = 2.0,
 ) -> AsyncIterator[Cluster]:
     """The manifests, running inside the block; `ready` tells when. Needs root: it puts addresses on the bridge.
 

@@ -11,6 +11,8 @@ from deploy.tests.support.engine import REPOSITORY, Engine
 
 K8S = REPOSITORY / "deploy/k8s"
 TEST_REDIS = "minga-test/redis:7"
+NODE_DISK = "components/node-disk"
+PEER_VOLUMES = "components/peer-volumes"
 
 _FIGURES = pytest.StashKey[list[str]]()
 _NO_ROOT = pytest.StashKey[str]()
@@ -58,7 +60,7 @@ def local_images(manifests: Manifests) -> dict[str, str]:
     names = {
         one.image for workload in manifests.workloads for one in workload.pod.containers + workload.pod.init_containers
     }
-    return {name: TEST_REDIS if name.startswith("redis:") else name for name in names}
+    return {name: TEST_REDIS if name.startswith("redis:") else f"{name.partition(':')[0]}:dev" for name in names}
 
 
 @pytest.fixture(scope="session")
