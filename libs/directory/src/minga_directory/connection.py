@@ -1,5 +1,6 @@
 """The one way to a Redis client, whatever kind of Redis `MINGA_REDIS_URL` names."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from minga_core.errors import SettingsError, StoreRefusedError, StoreUnavailableError
@@ -9,7 +10,16 @@ from minga_directory.failures import CALL_SECONDS, store_errors
 from minga_directory.sentinel import connect_sentinel
 from minga_directory.urls import Topology, parse_store_url
 
-__all__ = ["ANSWER_SECONDS", "CALL_SECONDS", "CONNECT_SECONDS", "Client", "connect", "ping", "store_errors"]
+__all__ = [
+    "ANSWER_SECONDS",
+    "CALL_SECONDS",
+    "CONNECT_SECONDS",
+    "Client",
+    "check_access",
+    "connect",
+    "ping",
+    "store_errors",
+]
 
 Client = Any
 """A StoreClient or ClusterClient. redis-py's type hints cannot tell that answers are bytes, so they are of no help."""
@@ -35,7 +45,15 @@ async def ping(client: Client) -> None:
         await client.ping()
 
 
-def refused_at_start(error: StoreUnavailableError) -> None:
-    """Raises SettingsError when no waiting would help, which a process had better say by not starting."""
-    if isinstance(error, StoreRefusedError):
+async def check_access(probe: Callable[[], Awaitable[object]]) -> None:
+    """For the start of a process: raises SettingsError when the store refuses a probe, which no waiting would help.
+
+    A store that is away is no error: it will be back. Returns within about three seconds.
+    """
+    try:
+        async with store_errors(ANSWER_SECONDS + CONNECT_SECONDS):
+            await probe()
+    except StoreRefusedError as error:
         raise SettingsError(f"MINGA_REDIS_URL: {error}", hint=error.hint) from error
+    except StoreUnavailableError:
+        return

@@ -11,6 +11,7 @@ commit comes after all of its hints, so a revision that matches says that the hi
 """
 
 import logging
+import time
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -21,6 +22,9 @@ from minga_directory.connection import Client
 
 log = logging.getLogger(__name__)
 
+LOOK_SECONDS = 1.0
+"""Between two looks, however often the reaper passes."""
+
 
 class LossWatch:
     """Looks at the marks. Any number of registries may do it at once: a loss noted twice costs a push more."""
@@ -28,11 +32,13 @@ class LossWatch:
     def __init__(self, client: Client, scripts: dict[str, Any]) -> None:
         self._client = client
         self._scripts = scripts
+        self._looked = float("-inf")
 
     async def look(self) -> None:
         """Notes a loss, if there was one. Does nothing while some primary is away: there will be a next time."""
-        if not isinstance(self._client, ClusterClient):
+        if not isinstance(self._client, ClusterClient) or time.monotonic() - self._looked < LOOK_SECONDS:
             return
+        self._looked = time.monotonic()
         marks = keys.marks()
         try:
             owners, primaries = await self._client.incarnations(marks)

@@ -16,7 +16,7 @@ from minga_core.records import RowKey
 from minga_directory import keys
 from minga_directory.answers import Found, merge_found, newest_first, version_of
 from minga_directory.codec import VersionHint, row_field, version_hint
-from minga_directory.connection import Client, ping, store_errors
+from minga_directory.connection import Client, check_access, ping, store_errors
 from minga_directory.holders import PEER_FIELDS, HolderReader, peer_record
 from minga_directory.ports import CatalogueEntry, CataloguePage, DirectoryStats, PeerRecord, Version
 from minga_directory.search import name_matcher
@@ -274,6 +274,10 @@ class RedisDirectoryReader:
             capacity_bytes=sum(peer.info.capacity_bytes for peer in peers),
             free_bytes=sum(peer.info.free_bytes for peer in peers),
         )
+
+    async def check_access(self) -> None:
+        """For the start: raises SettingsError when Redis refuses to be worked with; see `connection.check_access`."""
+        await check_access(lambda: self._client.zcard(keys.PEERS))
 
     async def ping(self) -> None:
         """See DirectoryReader."""

@@ -89,14 +89,21 @@ class Sentinels:
         return next(report.address for report in reports)
 
     async def _ask_one(self, client: StoreClient) -> _Report:
-        flat: Any = await client.execute_command("SENTINEL", "MASTER", self._service)
+        async with client.pipeline(transaction=False) as pipe:
+            pipe.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
+            pipe.execute_command("SENTINEL", "MASTER", self._service)
+            answers: Any = await pipe.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, RedisError):
+                raise answer
+        if answers[0] is None:
+            raise ResponseError("No such master with that name")
+        (host, port), flat = answers
         facts = dict(zip(flat[::2], flat[1::2], strict=True))
-        flags = facts[b"flags"].split(b",")
-        return _Report(
-            (facts[b"ip"].decode(), int(facts[b"port"])),
-            int(facts[b"config-epoch"]),
-            bool({b"s_down", b"o_down", b"disconnected"} & set(flags)),
-        )
+        # Of the end of a failover the first answer knows already; the second one still has the old address, and flags.
+        left = (facts[b"ip"], facts[b"port"]) != (host, port)
+        down = not left and bool({b"s_down", b"o_down"} & set(facts[b"flags"].split(b",")))
+        return _Report((host.decode(), int(port)), int(facts[b"config-epoch"]), down)
 
     def _complain(self, results: Sequence[Any]) -> None:
         """Raises what is most worth knowing of why no sentinel told."""

@@ -154,7 +154,9 @@ def _nodes(parts: SplitResult, default_port: int, *, at_most: int | None = None)
         except ValueError:
             host, port = None, 0
         if not host or not 1 <= port <= 65535:
-            raise ValueError("host:port is wanted after the @, the port a number from 1 to 65535")
+            raise ValueError(
+                "host:port is wanted, the port a number from 1 to 65535; in a password, write / as %2F and ? as %3F"
+            )
         found.append((unquote(host), port))
     if at_most is not None and len(found) > at_most:
         raise ValueError("several hosts are for redis+sentinel:// and redis+cluster://")

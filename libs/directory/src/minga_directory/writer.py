@@ -37,7 +37,7 @@ from minga_core.errors import LeaseSupersededError, StoreUnavailableError
 from minga_core.ids import Generation, PeerId
 from minga_core.records import PeerInfo
 from minga_directory import keys
-from minga_directory.connection import Client, ping, store_errors
+from minga_directory.connection import Client, check_access, ping, store_errors
 from minga_directory.failures import failure_of
 from minga_directory.losses import LossWatch
 from minga_directory.ports import HeartbeatOutcome, Renewal
@@ -151,6 +151,10 @@ class RedisDirectoryWriter:
         async with store_errors():
             alive, ended = await self._scripts["lease_counts"]([keys.LEASES], [])
         return int(alive), int(ended)
+
+    async def check_access(self) -> None:
+        """For the start: raises SettingsError when Redis refuses to be worked with; see `connection.check_access`."""
+        await check_access(lambda: self._scripts["lease_counts"]([keys.LEASES], []))
 
     async def ping(self) -> None:
         """See DirectoryWriter."""
