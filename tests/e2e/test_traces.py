@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -28,6 +29,18 @@ code = run(sys.argv[1:])
 found = sorted(name for name in sys.modules if name.startswith("opentelemetry"))
 print("IMPORTED", found)
 sys.exit(code)
+"""
+INTERRUPTED = """
+import os, pathlib, signal, sys, threading, time
+from minga_peer.cli.main import main
+
+def interrupt():
+    while not list(pathlib.Path().rglob(".minga-parts/*")):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt, daemon=True).start()
+main(sys.argv[1:])
 """
 
 
@@ -71,7 +84,7 @@ async def traced(tmp_path: Path, peer_count: int, collector: str) -> AsyncIterat
 
 
 async def seen(collector: Collector, *names: str) -> Trace:
-    """The trace with spans of all those names, once they have come."""
+    """The trace with spans of all those names. All of it has come once the network has stopped."""
     return await asyncio.to_thread(trace_with, collector, set(names))
 
 
@@ -83,8 +96,7 @@ async def test_a_get_is_one_trace_from_the_command_to_the_peer_that_serves(tmp_p
             await story.share(story.peers[0], "dir/a.bin", data)
             ended = await command(story, 1, "get", "dir/a.bin", traces=collector.address)
             assert (ended.code, ended.err) == (0, "")
-            trace = await seen(collector, "minga get", "serve chunks", "download", "put in place")
-
+        trace = await seen(collector, "minga get", "serve chunks", "download", "put in place")
         root, download = trace.one("minga get"), trace.one("download")
         assert (root.parent_id, root.service, root.attributes["process.exit.code"]) == ("", "minga-command", 0)
         daemon = ["minga-command/minga get", f"minga-command/{GET}", f"minga-peer/{GET}"]
@@ -116,8 +128,7 @@ async def test_a_put_is_one_trace_with_its_placement_its_copies_and_their_announ
             arguments = ("put", str(tmp_path / "up.bin"), "--replicas", "2")
             ended = await command(story, 0, *arguments, traces=collector.address)
             assert (ended.code, ended.err) == (0, "")
-            trace = await seen(collector, "minga put", "serve chunks", "download", "announce")
-
+        trace = await seen(collector, "minga put", "serve chunks", "download", "announce")
         upload = ["minga-command/minga put", "minga-command/upload"]
         paths = {" > ".join(trace.path(span)) for span in trace.spans}
         store = "minga.peer.v1.PeerService/StoreFile"
@@ -143,9 +154,9 @@ async def test_a_command_without_a_daemon_is_a_whole_trace_too(tmp_path: Path) -
             await story.share(story.peers[0], "a.bin", noise(3 * MIB))
             ended = await command(story, 0, "get", "a.bin", "-o", "here", "--standalone", traces=collector.address)
             assert (ended.code, ended.err) == (0, "")
-            trace = await seen(collector, "minga get", "serve chunks", "download")
             missing = await command(story, 0, "get", "nothing", traces=collector.address)
-            failed = (await seen(collector, "minga get", "minga.control.v1.ControlService/GetStatus")).one("minga get")
+        trace = await seen(collector, "minga get", "serve chunks", "download")
+        failed = (await seen(collector, "minga get", "minga.control.v1.ControlService/GetStatus")).one("minga get")
         assert trace.path(trace.one("serve chunks")) == [
             "minga-command/minga get",
             "minga-command/download",
@@ -154,6 +165,20 @@ async def test_a_command_without_a_daemon_is_a_whole_trace_too(tmp_path: Path) -
         ]
         assert (failed.failed, failed.attributes["error.type"]) == (True, "file_not_found")
         assert failed.attributes["process.exit.code"] == missing.code
+
+
+async def test_a_command_that_is_interrupted_tells_what_it_did(tmp_path: Path) -> None:
+    """Those are the ones that people want to know more of."""
+    with collecting() as collector:
+        async with traced(tmp_path, 1, collector.address) as story:
+            await story.share(story.peers[0], "a.bin", noise(30 * MIB))
+            fetch = ("get", "a.bin", "-o", "here", "--standalone", "--limit-down", "1MiB/s")
+            ended = await command(story, 0, *fetch, traces=collector.address, program=INTERRUPTED)
+            assert ended.code == 128 + signal.SIGINT
+        trace = await seen(collector, "minga get", "download")
+        root, download = trace.one("minga get"), trace.one("download")
+        assert (root.failed, root.attributes["minga.cancelled"]) == (False, True)
+        assert download.attributes["minga.download.outcome"] == "cancelled"
 
 
 async def test_where_traces_are_off_nothing_of_them_is_there(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from opentelemetry import trace as api
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from minga_core.errors import MingaError, SettingsError
@@ -30,6 +30,8 @@ from minga_runtime.tracing import Attributes, Kind, Span, enter, leave
 log = logging.getLogger(__name__)
 
 MAX_SENTENCE = 300
+MAX_VALUE = 2048
+"""Characters of an attribute: names and paths come from others. Above the longest name."""
 _KINDS = {"internal": api.SpanKind.INTERNAL, "client": api.SpanKind.CLIENT, "server": api.SpanKind.SERVER}
 # What a command sends again is only what a collector that is there asks for: its end does not wait for one that is not.
 _ONCE = (grpc.StatusCode.RESOURCE_EXHAUSTED,)
@@ -50,7 +52,8 @@ def make_tracer(collector: str, service: str, version: str, instance: str, *, re
     try:
         sending = _Exporter(_otlp(collector, retry=retry), collector, words)
         # Not at the interpreter's exit: `close` has its limit.
-        provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
+        limits = SpanLimits(max_span_attribute_length=MAX_VALUE)
+        provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False, span_limits=limits)
         provider.add_span_processor(processor := BatchSpanProcessor(sending))
     except Exception as error:  # there are many variables, and as many kinds of errors
         raise SettingsError(f"traces cannot be sent as the OTEL_ variables say: {error}") from error

@@ -113,6 +113,8 @@ def served_rpc(method: str, context: Any) -> Span:
 
 def rpc_ended(span: Span, code: str) -> None:
     """How a served call ended. code: name of a `grpc.StatusCode`."""
+    if span is NO_SPAN:
+        return
     span.set({"rpc.response.status_code": code})
     if code in _SERVER_ERRORS:
         span.fail(code)

@@ -32,20 +32,20 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[KeepingTracer]:
 
 
 async def served(spans: KeepingTracer, count: int = 1) -> list[KeptSpan]:
-    """The spans of serving, once that many have ended."""
+    """The spans of serving, once there are that many and all have ended."""
 
-    def ended() -> list[KeptSpan]:
-        return [span for span in spans.spans if span.name == "serve chunks" and span.ended]
+    def found() -> list[KeptSpan]:
+        return [span for span in spans.spans if span.name == "serve chunks"]
 
-    await eventually(lambda: len(ended()) >= count, "serving is told")
-    return ended()
+    await eventually(lambda: len(found()) >= count and all(span.ended for span in found()), "serving is told")
+    return found()
 
 
 @pytest.mark.parametrize("bulk", [True, False])
 async def test_a_download_is_a_span_with_one_for_each_source_and_one_for_each_that_serves(
     spans: KeepingTracer, network: Network, bulk: bool
 ) -> None:
-    """By either path: the serving peer's is below the downloader's own for that source, and tells the same sums."""
+    """By either path: the serving peer's is below the downloader's own for that source, and tells the sums."""
     network.bulk = bulk
     data = noise(16 * MIB)
     seeds = [await network.peer(f"seed{number}") for number in range(2)]
@@ -67,16 +67,18 @@ async def test_a_download_is_a_span_with_one_for_each_source_and_one_for_each_th
     assert {span.attributes["minga.peer.id"] for span in sources} == {"seed0", "seed1"}
     for source in sources:
         assert (source.kind, source.parent, source.ended) == ("client", download.traceparent, True)
-        (below,) = [span for span in serving if span.parent == source.traceparent]
-        assert below.kind == "server"
-        assert below.attributes["minga.peer.id"] == "taker"
-        assert below.attributes["minga.serve.chunks"] == source.attributes["minga.source.chunks"]
-        assert below.attributes["minga.serve.sent_bytes"] == source.attributes["minga.source.received_bytes"]
+        # Several when there were pauses; more than came when a second request was broken off at the end.
+        below = [span for span in serving if span.parent == source.traceparent]
+        assert {(span.kind, span.attributes["minga.peer.id"]) for span in below} == {("server", "taker")}
+        chunks = sum(span.attributes["minga.serve.chunks"] for span in below)
+        assert chunks >= source.attributes["minga.source.chunks"]
+        sent_bytes = sum(span.attributes["minga.serve.sent_bytes"] for span in below)
+        assert sent_bytes >= source.attributes["minga.source.received_bytes"]
         assert source.attributes[f"minga.source.bytes_by_path.{'bulk' if bulk else 'grpc'}"] > 0
     assert sum(span.attributes["minga.source.received_bytes"] for span in sources) == len(data)
     assert spans.one("put in place").parent == download.traceparent
     # Nothing for each chunk: of those there are 64.
-    assert len(spans.spans) < 16
+    assert len(spans.spans) < 32
 
 
 @pytest.mark.parametrize(

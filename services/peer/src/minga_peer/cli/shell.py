@@ -26,6 +26,7 @@ from minga_peer.cli.output import note, on_terminal, safe, say
 from minga_peer.cli.put import expand, put_files
 from minga_peer.cli.running import run_async
 from minga_peer.cli.targets import Wanted
+from minga_peer.cli.tracing import traced
 
 if TYPE_CHECKING:
     from questionary import Question
@@ -139,7 +140,8 @@ async def _download(settings: "ClientSettings", questions: Questions) -> None:
     else:
         target = await questions.path("Where to?", os.environ.get("MINGA_SHARE_DIR", ""))
     if target is not None:
-        await get_files(settings, GetRequest([Wanted.parse(name.strip())], output=_expanded(target)))
+        request = GetRequest([Wanted.parse(name.strip())], output=_expanded(target))
+        await traced(settings, "get", get_files(settings, request))
 
 
 async def _upload(settings: "ClientSettings", questions: Questions) -> None:
@@ -151,7 +153,7 @@ async def _upload(settings: "ClientSettings", questions: Questions) -> None:
         raise InvalidArgumentError("there is no file in there")
     replicas = await questions.choose("On how many peers?", ["1", "2", "3"])
     if replicas is not None:
-        await put_files(settings, items, int(replicas), overwrite=False)
+        await traced(settings, "put", put_files(settings, items, int(replicas), overwrite=False))
 
 
 def _expanded(path: str) -> str | None:

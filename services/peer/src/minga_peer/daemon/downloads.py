@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from minga_core.clock import Clock
-from minga_core.errors import LimitExceededError
+from minga_core.errors import LimitExceededError, NoSpaceError, StorageError
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
@@ -22,6 +22,7 @@ from minga_peer.transfer.download import Downloader, DownloadRequest, Finished
 from minga_peer.transfer.locating import Directory, Located
 from minga_peer.transfer.progress import DownloadPhase, Progress
 from minga_peer.transfer.small_files import SmallDone, SmallDownloads
+from minga_runtime import tracing
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,10 @@ class DownloadMetrics(Protocol):
 
     def download_ended(self, outcome: str, seconds: float) -> None:
         """outcome: done, already_present, failed or cancelled."""
+        ...
+
+    def disk_failed(self, error: StorageError | NoSpaceError) -> None:
+        """The disk ended a download."""
         ...
 
 
@@ -93,6 +98,8 @@ class Job:
     progress: Progress = field(default_factory=lambda: Progress(DownloadPhase.LOCATING))
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     followers: int = 0
+    traceparent: str = field(default_factory=tracing.traceparent)
+    """Of the span that it was started for."""
     marks: list[tuple[float, int]] = field(default_factory=list)
     """(monotonic seconds, held bytes) of the last few seconds, for the rate."""
 
@@ -135,7 +142,11 @@ class Downloads:
         """
         request = await self._resolved(request)
         key = (request.name, request.content_id)
-        job = self._jobs.get(key) or self._start(key, request)
+        job = self._jobs.get(key)
+        if job is None:
+            job = self._start(key, request)
+        else:
+            tracing.current().event("joined a download", {"minga.download.traceparent": job.traceparent})
         job.followers += 1
         try:
             async with aclosing(self._changes(job)) as changes:
@@ -217,6 +228,9 @@ class Downloads:
             return finished
         except asyncio.CancelledError:
             outcome = "cancelled"
+            raise
+        except (NoSpaceError, StorageError) as error:
+            self._metrics.disk_failed(error)
             raise
         finally:
             self._metrics.download_ended(outcome, self._clock.monotonic() - started)
