@@ -45,7 +45,7 @@ choose_base() {
   base_image=${BASE_IMAGE:-$default}
   from_debian=
   if available "$base_image"; then return; fi
-  if [[ -n ${BASE_IMAGE:-} ]] || ! can_debootstrap; then fail "cannot pull $base_image: ${pull_problem##*$'\n'}"; fi
+  if [[ -n ${BASE_IMAGE:-} ]] || ! can_debootstrap; then fail "cannot pull the base, $base_image (BASE_IMAGE names another one): ${pull_problem##*$'\n'}"; fi
   say "!!! NO IMAGE REGISTRY ANSWERS: the base is made of Debian's packages instead of $default !!!"
   base_image=$(deploy/docker/debian_base.sh)
   from_debian=yes
@@ -111,7 +111,8 @@ test_redis() {
 }
 
 DOCKER_HOST=$(deploy/docker/engine.sh)
-export DOCKER_HOST
+# The builder that is the engine itself: one in a container of its own could not see the images that it builds on.
+export DOCKER_HOST BUILDX_BUILDER=default
 # Two builds at once would do the same work twice.
 exec 9>"${TMPDIR:-/tmp}/minga-images-$(id -u).lock"
 flock 9

@@ -6,6 +6,7 @@ import pytest
 
 from deploy.tests.support.engine import Engine, NoEngineError, build_images, find_engine, running_engine
 
+TEST_SECONDS = 120
 _NO_ENGINE = pytest.StashKey[str]()
 
 
@@ -26,6 +27,14 @@ def images(engine: Engine) -> Engine:
     """The engine, with our images of this very source on it: `minga/{registry,locator,peer}:dev`."""
     build_images(engine)
     return engine
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The limit of a test is for the test: the first fixture may install an engine and build images on it, and every
+    call of those has its own limit."""
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
