@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import typer.main
 
-from minga_directory.urls import parse_store_url
+from deploy.tests.k8s.rendering import Object, pod_of, workloads
 from minga_locator.app import make_app
 from minga_locator.settings import LocatorSettings
 from minga_peer.cli.main import app as minga
@@ -19,8 +19,6 @@ from minga_registry.service import SERVICE as REGISTRY_SERVICE
 from minga_registry.settings import RegistrySettings
 from minga_runtime.server import LIVENESS
 from minga_runtime.settings import PREFIX, Settings
-
-__all__ = ["PARTS", "SETTINGS", "Image", "api_paths", "health_names", "image_of", "minga_commands", "parse_store_url"]
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PARTS = ("registry", "locator", "peer")
@@ -105,3 +103,38 @@ def _apply(image: Image, instruction: str, rest: str) -> None:
 def _words(rest: str) -> list[str]:
     """The exec form."""
     return re.findall(r'"([^"]*)"', rest)
+
+
+# The manifests, read as the code would meet them.
+
+FIELDS = {
+    "spec.nodeName": "node-1",
+    "metadata.name": "peer-0",
+    "metadata.labels['topology.kubernetes.io/zone']": "eu-1a",
+}
+SECRETS = {("redis-url", "url"): "rediss://user:secret@redis.example.net:6379/0?ssl_ca_certs=/etc/minga/redis/ca.crt"}
+
+
+def own_pods(objects: tuple[Object, ...]) -> list[tuple[str, Object, Object]]:
+    """Of each part of ours: its name, its pod, its container."""
+    found = []
+    for workload in workloads(objects):
+        name = workload["metadata"]["name"]
+        if name in PARTS:
+            pod = pod_of(workload)
+            (container,) = pod["containers"]
+            found.append((name, pod, container))
+    assert len(found) == len(PARTS)
+    return found
+
+
+def environment_of(container: Object) -> dict[str, str]:
+    """The variables as a container would have them."""
+    return {one["name"]: one["value"] if "value" in one else _looked_up(one["valueFrom"]) for one in container["env"]}
+
+
+def _looked_up(source: dict[str, Any]) -> str:
+    if "fieldRef" in source:
+        return FIELDS[source["fieldRef"]["fieldPath"]]
+    key = source["secretKeyRef"]
+    return SECRETS[key["name"], key["key"]]

@@ -84,7 +84,9 @@ def kubectls() -> list[str]:
 
 def render(combination: Combination, kubectl: str | None = None) -> str:
     """The YAML of a combination. Raises RenderError."""
-    program = kubectl or kubectls()[0]
+    program = kubectl or next(iter(kubectls()), None)
+    if program is None:
+        raise RenderError("there is no kubectl, neither in the virtual environment nor on the machine")
     if not combination.components:
         return _kustomize(program, combination.root)
     with tempfile.TemporaryDirectory() as folder:

@@ -16,14 +16,16 @@ from deploy.tests.k8s.code import (
     SETTINGS,
     Image,
     api_paths,
+    environment_of,
     health_names,
     image_of,
     is_script,
     minga_commands,
-    parse_store_url,
+    own_pods,
     variables_of,
 )
 from deploy.tests.k8s.rendering import Combination, Object, containers_of, of_kind, pod_of, ref, workloads
+from minga_directory.urls import parse_store_url
 from minga_peer.clients.lease_stream import CALL_TIMEOUT
 from minga_peer.daemon.main import CLOSE_GRACE
 from minga_runtime.listening import split_listen
@@ -35,37 +37,6 @@ PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 COREUTILS = {"sleep", "chown"}
 """Commands of a package that every Debian has."""
 SPARE = timedelta(seconds=5)
-FIELDS = {
-    "spec.nodeName": "node-1",
-    "metadata.name": "peer-0",
-    "metadata.labels['topology.kubernetes.io/zone']": "eu-1a",
-}
-SECRETS = {("redis-url", "url"): "rediss://user:secret@redis.example.net:6379/0?ssl_ca_certs=/etc/minga/redis/ca.crt"}
-
-
-def own_pods(objects: tuple[Object, ...]) -> list[tuple[str, Object, Object]]:
-    """Of each part of ours: its name, its pod, its container."""
-    found = []
-    for workload in workloads(objects):
-        name = workload["metadata"]["name"]
-        if name in PARTS:
-            pod = pod_of(workload)
-            (container,) = pod["containers"]
-            found.append((name, pod, container))
-    assert len(found) == len(PARTS)
-    return found
-
-
-def environment_of(container: Object) -> dict[str, str]:
-    """The variables as a container would have them."""
-    return {one["name"]: one["value"] if "value" in one else _looked_up(one["valueFrom"]) for one in container["env"]}
-
-
-def _looked_up(source: dict[str, Any]) -> str:
-    if "fieldRef" in source:
-        return FIELDS[source["fieldRef"]["fieldPath"]]
-    key = source["secretKeyRef"]
-    return SECRETS[key["name"], key["key"]]
 
 
 def settings_of(part: str, container: Object, monkeypatch: pytest.MonkeyPatch) -> Settings:

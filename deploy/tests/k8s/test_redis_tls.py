@@ -21,8 +21,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from deploy.tests.k8s.code import environment_of, own_pods
 from deploy.tests.k8s.rendering import BASE, Combination, pod_of, ref, workloads
-from deploy.tests.k8s.test_code import environment_of, own_pods
 
 LIMIT_SECONDS = 20.0
 POLL_SECONDS = 0.02
