@@ -15,11 +15,14 @@ from minga_directory import RedisDirectoryWriter, keys
 from minga_directory.connection import connect
 from minga_directory.ports import TablePush
 from tests.conformance.harness import LATE_AFTER, Harness, eventually, over, row, rows
+from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
 
 
-async def test_a_reaper_that_races_a_registration_spares_the_new_lease(redis_url: str) -> None:
+async def test_a_reaper_that_races_a_registration_spares_the_new_lease(
+    redis_url: str, redis_server: RedisServer
+) -> None:
     """The reaper stops before each of its commands in turn; the peer registers and pushes; the reaper goes on."""
     for stop_before in range(20):
         async with over(redis_url) as directory:
@@ -46,11 +49,11 @@ async def test_a_reaper_that_races_a_registration_spares_the_new_lease(redis_url
             assert await directory.beat("a", 2) == "ok"
             await directory.until_names(["y", "z"])
             assert list((await directory.holders("y")).values()) == [["a"]]
-            await client.flushall()
             await client.aclose()
+            redis_server.flush()
 
 
-async def test_a_remover_that_races_another_holder_leaves_the_name(redis_url: str) -> None:
+async def test_a_remover_that_races_another_holder_leaves_the_name(redis_url: str, redis_server: RedisServer) -> None:
     """The last holder goes while another comes, stopped before every script in turn: the name stays listed."""
     for stop_before in range(12):
         async with over(redis_url) as directory:
@@ -70,8 +73,8 @@ async def test_a_remover_that_races_another_holder_leaves_the_name(redis_url: st
             await directory.settle()
             assert await directory.names() == ["x"], f"stopped before {stop_before}"
             assert list((await directory.holders("x")).values()) == [["comes"]]
-            await client.flushall()
             await client.aclose()
+            redis_server.flush()
 
 
 def pause(writer: Any, count: int, action: Callable[[], Awaitable[None]]) -> None:
@@ -132,7 +135,9 @@ async def test_rows_that_an_abandoned_push_repeated_stay_listed(on_redis: Harnes
     assert list((await on_redis.holders("x")).values()) == [["a"]]
 
 
-async def test_a_push_that_races_the_removal_of_its_row_keeps_the_row(redis_url: str) -> None:
+async def test_a_push_that_races_the_removal_of_its_row_keeps_the_row(
+    redis_url: str, redis_server: RedisServer
+) -> None:
     """A row is removed, its remover stops before each of its commands in turn, and the row's hints are written anew."""
     for stop_before in range(16):
         async with over(redis_url) as directory:
@@ -154,8 +159,8 @@ async def test_a_push_that_races_the_removal_of_its_row_keeps_the_row(redis_url:
             await again.commit()
             assert await directory.names() == ["x"], f"stopped before {stop_before}"
             assert list((await directory.holders("x")).values()) == [["a"]]
-            await client.flushall()
             await client.aclose()
+            redis_server.flush()
 
 
 async def test_a_process_that_stood_still_is_refused(redis_url: str) -> None:

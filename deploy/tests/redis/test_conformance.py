@@ -9,8 +9,8 @@ import pytest
 from deploy.tests.redis.stores import KINDS, PROGRAMS, running
 
 SUITE_SECONDS = 300.0
-ONE_SERVER = ("test_crashes.py", "test_recovery.py")
-"""Use databases, or servers of their own; they run on single servers alone."""
+ONE_SERVER = ("test_crashes.py", "test_recovery.py", "test_scale.py")
+"""Use databases, or servers of their own, or bound the time of one server; they run on single servers alone."""
 
 
 @pytest.mark.timeout(SUITE_SECONDS + 60)

@@ -40,7 +40,7 @@ def asked(port: int, *, password: str = "") -> redis.Redis:
 def stop_replication(primary: RedisServer) -> None:
     """From now on no replica gets anything of it: they are cut off, and not let in again. Others stay connected."""
     with asked(primary.port) as client:
-        client.execute_command("CONFIG", "SET", "requirepass", "not-for-replicas")
+        client.execute_command("ACL", "SETUSER", "default", "-psync", "-sync")
         client.execute_command("CLIENT", "KILL", "TYPE", "replica")
 
 
@@ -235,6 +235,19 @@ class ClusterStore:
         running = [server for server in self.servers if server.running]
         wait_for(lambda: all(self._works(server) for server in running), "the Cluster works")
 
+    def wait_until_works(self) -> None:
+        """Returns once all running nodes say that it works."""
+        running = [server for server in self.servers if server.running]
+        wait_for(lambda: all("fail" not in self._state(server) for server in running), "the Cluster works")
+
+    def remove_replicas_of(self, primary: RedisServer) -> None:
+        """Kills them."""
+        for server in [each for each in self.servers if each.running]:
+            with asked(server.port) as client:
+                facts = client.info("replication")
+            if facts["role"] != "master" and facts["master_port"] == primary.port:
+                server.kill()
+
     def fail_over(self, dead: RedisServer) -> float:
         """Kills a primary and waits until its replica has taken over; the seconds that it took."""
         started = time.monotonic()
@@ -296,11 +309,14 @@ class ClusterStore:
 
     def _works(self, server: RedisServer) -> bool:
         with asked(server.port) as client:
-            info: Any = client.execute_command("CLUSTER", "INFO")
-            state = info["cluster_state"] if isinstance(info, dict) else _str(info)
             replication = client.info("replication")
-            in_step = replication["role"] == "master" or replication.get("master_link_status") == "up"
-            return "fail" not in state.split("cluster_slots", maxsplit=1)[0] and in_step
+        in_step = replication["role"] == "master" or replication.get("master_link_status") == "up"
+        return "fail" not in self._state(server) and in_step
+
+    def _state(self, server: RedisServer) -> str:
+        with asked(server.port) as client:
+            info: Any = client.execute_command("CLUSTER", "INFO")
+        return info["cluster_state"] if isinstance(info, dict) else _str(info).split("cluster_slots", maxsplit=1)[0]
 
     def _agrees(self, server: RedisServer, dead: RedisServer) -> bool:
         with asked(server.port) as client:

@@ -10,6 +10,7 @@ Where all keys are on one server nothing of this is needed: what is lost there i
 commit comes after all of its hints, so a revision that matches says that the hints are there.
 """
 
+import asyncio
 import logging
 import time
 from typing import Any
@@ -33,16 +34,32 @@ class LossWatch:
         self._client = client
         self._scripts = scripts
         self._looked = float("-inf")
+        self._looks = 0
+        self._lock = asyncio.Lock()
+
+    async def before_first_push(self, losses: int) -> None:
+        """Looks when no loss was ever noted: a Cluster that is new, or was emptied. What is pushed afterwards is not
+        asked for again on account of shards that have no marks yet."""
+        if losses or not isinstance(self._client, ClusterClient):
+            return
+        looks = self._looks
+        async with self._lock:
+            if self._looks == looks:
+                await self._look(self._client)
 
     async def look(self) -> None:
         """Notes a loss, if there was one. Does nothing while some primary is away: there will be a next time."""
-        if not isinstance(self._client, ClusterClient) or time.monotonic() - self._looked < LOOK_SECONDS:
-            return
+        if isinstance(self._client, ClusterClient) and time.monotonic() - self._looked > LOOK_SECONDS:
+            async with self._lock:
+                await self._look(self._client)
+
+    async def _look(self, client: ClusterClient) -> None:
         self._looked = time.monotonic()
+        self._looks += 1
         marks = keys.marks()
         try:
-            owners, primaries = await self._client.incarnations(marks)
-            async with self._client.pipeline() as pipe:
+            owners, primaries = await client.incarnations(marks)
+            async with client.pipeline() as pipe:
                 for mark in marks:
                     pipe.get(mark)
                 seen = [bytes(found or b"").decode() for found in await pipe.execute()]
