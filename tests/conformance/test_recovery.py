@@ -3,6 +3,9 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import aclosing
+from datetime import timedelta
+from unittest.mock import ANY
 
 import pytest
 
@@ -11,7 +14,7 @@ from minga_core.ids import Generation, PeerId
 from minga_core.names import Name
 from minga_directory import connect_reader, connect_writer
 from minga_directory.connection import ANSWER_SECONDS
-from tests.conformance.harness import Harness, over, row
+from tests.conformance.harness import Harness, content, over, row
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
@@ -44,6 +47,52 @@ async def test_an_emptied_directory_is_filled_again(on_redis: Harness, redis_ser
     await say_again(on_redis)
     assert await on_redis.names() == ["x"]
     assert await on_redis.holders("x") != {}
+
+
+@pytest.mark.parametrize("server", ["redis_server", "cluster_server"])
+async def test_a_store_that_has_lost_everything_does_not_say_that_nobody_has_a_file(
+    request: pytest.FixtureRequest, server: str
+) -> None:
+    """1. A new store, or an emptied one: who is to know? 2. One peer has registered, others have yet to: the same; what
+    is known is told all the same. 3. They have had the time that it takes: then nobody has it. 4. It is emptied."""
+    store: RedisServer = request.getfixturevalue(server)
+    store.flush()
+    fill = timedelta(milliseconds=500)
+    async with (
+        aclosing(connect_writer(store.url, fill=fill)) as writer,
+        aclosing(connect_reader(store.url, doubtful=True)) as reader,
+    ):
+        directory = Harness(writer, reader)
+        for _ in range(2):
+            await _doubts(directory, "no peer has told")
+            await directory.register("a")
+            await directory.push("a", [row("x")])
+            assert await directory.holders("x") != {}
+            await _doubts(directory, "not every peer has told")
+            async with asyncio.timeout(10):
+                while True:
+                    try:
+                        assert await directory.holders("y") == {}
+                        break
+                    except StoreUnavailableError:
+                        await asyncio.sleep(0.02)
+            assert await reader.find_newest([Name("x"), Name("y")]) == [ANY, None]
+            assert await reader.find_content(row("y").key.content_id) == (ANY, ["x"])
+            assert await reader.find_content(content("other")) == (None, ())
+            store.flush()
+
+
+async def _doubts(directory: Harness, words: str) -> None:
+    """Every question after who has something that nobody seems to have."""
+    reader = directory.reader
+    for question in (
+        reader.find(Name("y")),
+        reader.find(Name("x"), content_id=content("other")),
+        reader.find_newest([Name("x"), Name("y")]),
+        reader.find_content(content("other")),
+    ):
+        with pytest.raises(StoreUnavailableError, match=words):
+            await question
 
 
 async def test_emptied_in_the_middle_of_a_push(on_redis: Harness, redis_server: RedisServer) -> None:

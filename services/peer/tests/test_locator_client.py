@@ -308,6 +308,29 @@ async def test_a_connection_that_is_reset_as_it_is_made_is_a_locator_that_is_awa
             await client.stats()
 
 
+async def test_a_locator_that_says_that_it_is_not_ready_is_given_more_time(
+    directory: MemoryDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its Redis starts somewhere else, or is being filled again; somebody who has no patience is told at once."""
+    await join(directory, "a", row())
+    tries = 5
+
+    def instead(number: int) -> httpx.Response | None:
+        directory.available = number >= tries
+        return None
+
+    async with serving(directory, instead, patience=timedelta(seconds=0.01)) as client, asyncio.timeout(20):
+        assert (await client.find_file(FILE)).name == FILE
+    monkeypatch.setattr(module, "READY_PATIENCE", timedelta(seconds=0.01))
+    async with serving(directory, instead, patience=timedelta(seconds=0.01)) as client:
+        with pytest.raises(LocatorUnavailableError, match="not ready"):
+            await client.find_file(FILE)
+    directory.available = False
+    async with serving(directory) as client:
+        with pytest.raises(LocatorUnavailableError, match="not ready"):
+            await client.find_file(FILE)
+
+
 async def test_patience_ends() -> None:
     """The last error is raised when the next try would come too late."""
     tries = 0

@@ -4,6 +4,8 @@ Services take a `DirectoryWriter` or `DirectoryReader`; `connect_writer` and `co
 `MemoryDirectory` is both in memory.
 """
 
+from datetime import timedelta
+
 from minga_directory.connection import connect
 from minga_directory.memory import MemoryDirectory
 from minga_directory.ports import (
@@ -40,11 +42,17 @@ __all__ = [
 ]
 
 
-def connect_writer(url: str) -> RedisDirectoryWriter:
-    """A writer over a Redis URL; the caller closes it. Does not wait for Redis. Raises SettingsError for a bad URL."""
-    return RedisDirectoryWriter(connect(url))
+def connect_writer(url: str, *, fill: timedelta = timedelta(0)) -> RedisDirectoryWriter:
+    """A writer over a Redis URL; the caller closes it. Does not wait for Redis. Raises SettingsError for a bad URL.
+
+    fill: see RedisDirectoryWriter.
+    """
+    return RedisDirectoryWriter(connect(url), fill=fill)
 
 
-def connect_reader(url: str) -> RedisDirectoryReader:
-    """A reader over a Redis URL; the caller closes it. Does not wait for Redis. Raises SettingsError for a bad URL."""
-    return RedisDirectoryReader(connect(url))
+def connect_reader(url: str, *, doubtful: bool = False) -> RedisDirectoryReader:
+    """A reader over a Redis URL; the caller closes it. Does not wait for Redis. Raises SettingsError for a bad URL.
+
+    doubtful: see RedisDirectoryReader.
+    """
+    return RedisDirectoryReader(connect(url), doubtful=doubtful)

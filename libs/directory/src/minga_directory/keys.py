@@ -22,6 +22,8 @@ LEASES = f"{PREFIX}leases:{{all}}"
 UNLISTING = f"{PREFIX}unlisting:{{all}}"
 SEQUENCE = f"{PREFIX}sequence:{{all}}"
 LOSSES = f"{PREFIX}losses:{{all}}"
+BEGUN = f"{PREFIX}begun:{{all}}"
+FILLING = f"{PREFIX}filling:{{all}}"
 CURSOR = f"{PREFIX}placement-cursor"
 
 
@@ -153,6 +155,22 @@ CATALOGUE: tuple[KeyPattern, ...] = (
         "for ever",
         "registry: reaping, on a Cluster",
         "registry: heartbeat, push",
+    ),
+    KeyPattern(
+        "begun:{all}",
+        "string",
+        "some peer has registered: what is known here began with it",
+        "for ever; gone when Redis has lost everything",
+        "registry: register, heartbeat",
+        "locator, where it knows of no holder",
+    ),
+    KeyPattern(
+        "filling:{all}",
+        "string",
+        "it began so short a time ago that not every peer has told what it shares",
+        "two heartbeats from the beginning",
+        "registry: register, heartbeat, together with `begun`",
+        "locator, where it knows of no holder",
     ),
     KeyPattern(
         "mark:{S}",

@@ -178,7 +178,11 @@ class DirectoryWriter(Protocol):
 
 
 class DirectoryReader(Protocol):
-    """What the locator may do. An answer names only peers whose lease lives and whose table has the content."""
+    """What the locator may do. An answer names only peers whose lease lives and whose table has the content.
+
+    A store that has lost everything a moment ago does not know who has what. One that is made to say so raises
+    StoreUnavailableError where it would otherwise answer that nobody has a content.
+    """
 
     async def find(
         self, name: Name, *, content_id: ContentId | None = None, max_holders: int = 20

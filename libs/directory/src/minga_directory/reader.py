@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
-from minga_core.errors import PeerNotFoundError
+from minga_core.errors import PeerNotFoundError, StoreUnavailableError
 from minga_core.ids import ContentId, PeerId
 from minga_core.names import Name
 from minga_core.records import RowKey
@@ -38,10 +38,15 @@ MAX_PEERS_IN_STATS = 20_000
 
 
 class RedisDirectoryReader:
-    """Made over a client, which it closes in the end."""
+    """Made over a client, which it closes in the end.
 
-    def __init__(self, client: Client, rng: random.Random | None = None) -> None:
+    doubtful: a content that nobody seems to have is StoreUnavailableError, not an empty answer, as long as the store is
+    so new, or has so newly lost everything, that not every peer has told it what it shares.
+    """
+
+    def __init__(self, client: Client, rng: random.Random | None = None, *, doubtful: bool = False) -> None:
         self._client = client
+        self._doubtful = doubtful
         self._rng = rng or random.Random()  # noqa: S311 - spreading, not secrets
         self._holders = HolderReader(client, self._rng)
 
@@ -54,7 +59,10 @@ class RedisDirectoryReader:
         async with store_errors():
             wanted = await self._newest_contents(name) if content_id is None else [content_id]
             versions = await self._holders.versions([RowKey(name, content) for content in wanted], max_holders)
-        return newest_first(version for version in versions if version is not None)
+            found = newest_first(version for version in versions if version is not None)
+            if not found:
+                await self._doubt()
+        return found
 
     async def find_newest(self, names: Sequence[Name], *, max_holders: int = 20) -> Sequence[Version | None]:
         """See DirectoryReader."""
@@ -69,6 +77,9 @@ class RedisDirectoryReader:
             if len(every) > len(some):
                 living = list(await self.find(name, max_holders=max_holders))
             found.append(newest_first(living)[0] if living else None)
+        if None in found:
+            async with store_errors():
+                await self._doubt()
         return found
 
     async def find_content(
@@ -80,6 +91,8 @@ class RedisDirectoryReader:
             rows = [(hint.peer_id, RowKey(hint.name, content_id)) for hint in sample.hints]
             truth = await self._holders.checked(rows)
             names = await self._names_of(content_id)
+            if not any(truth):
+                await self._doubt()
         found = [(row.name, one) for (_, row), one in zip(rows, truth, strict=True) if one is not None]
         if not found:
             return None, ()
@@ -89,6 +102,19 @@ class RedisDirectoryReader:
         checked = {name for name, _ in found}
         # Of a sample, names that were not met may still be held; of all holders, they are not.
         return version, sorted(checked if sample.scale == 1 else checked.union(names))[:MAX_NAMES_OF_CONTENT]
+
+    async def _doubt(self) -> None:
+        """Raises StoreUnavailableError while there may be holders that the store has not been told of."""
+        if not self._doubtful:
+            return
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.exists(keys.BEGUN)
+            pipe.exists(keys.FILLING)
+            begun, filling = await pipe.execute()
+        if not begun:
+            raise StoreUnavailableError("no peer has told what it shares since Redis is new, or has lost everything")
+        if filling:
+            raise StoreUnavailableError("Redis is new, or has lost everything: not every peer has told what it shares")
 
     async def _newest_contents(self, name: Name) -> list[ContentId]:
         """The newest versions of a name, as hints tell; of very many, among as many as may be read."""

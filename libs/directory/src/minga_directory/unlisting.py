@@ -55,10 +55,13 @@ def refuse_late(answer: Any) -> None:
 class Unlisting:
     """Works off `unlist` keys. Idempotent; any number of registries may do it at once."""
 
-    def __init__(self, client: Client, scripts: dict[str, Any], late_after: timedelta) -> None:
+    def __init__(
+        self, client: Client, scripts: dict[str, Any], late_after: timedelta, fill: timedelta = timedelta(0)
+    ) -> None:
         self._client = client
         self._scripts = scripts
         self._late_after_millis = millis(late_after)
+        self._fill_millis = millis(fill)
 
     async def intend(self, peer_id: PeerId, lease: timedelta | None = None) -> Intention:
         """Notes that an `unlist` key may come to be, and with `lease` that the peer may come to live."""
@@ -77,8 +80,8 @@ class Unlisting:
 
         Returns the number of the last loss of hints.
         """
-        index = [keys.LEASES, keys.PEERS, keys.LOSSES]
-        return int(await self._scripts["renew"](index, list(chain.from_iterable(leases))))
+        index = [keys.LEASES, keys.PEERS, keys.LOSSES, keys.BEGUN, keys.FILLING]
+        return int(await self._scripts["renew"](index, [self._fill_millis, *chain.from_iterable(leases)]))
 
     async def end_lease(self, peer_id: PeerId, generation: str, *, limit: int) -> tuple[bool, int]:
         """Ends a lease of that generation, or (empty) takes the table of one that has ended by itself.

@@ -55,12 +55,13 @@ class RedisDirectoryWriter:
     """Made over a client, which it closes in the end.
 
     late_after: how long a step may take before it is refused, and the least age at which a crash is cleaned up after.
+    fill: how long it takes all peers to tell a store that has lost everything what they share.
     """
 
-    def __init__(self, client: Client, *, late_after: timedelta = LATE_AFTER) -> None:
+    def __init__(self, client: Client, *, late_after: timedelta = LATE_AFTER, fill: timedelta = timedelta(0)) -> None:
         self._client = client
         self._scripts = load(client)
-        self._unlisting = Unlisting(client, self._scripts, late_after)
+        self._unlisting = Unlisting(client, self._scripts, late_after, fill)
         self._losses = LossWatch(client, self._scripts)
 
     async def register(self, info: PeerInfo, ttl: timedelta) -> None:

@@ -174,6 +174,19 @@ async def test_it_registers_pushes_everything_and_keeps_the_lease() -> None:
         assert told.announcer.announced_revision == told.table.revision
 
 
+async def test_it_has_caught_up_once_the_registry_has_heard_of_everything() -> None:
+    """However long that takes; what is health checks' reason to call a peer ready."""
+    async with announcing((row("a"),)) as told:
+        told.registry.error = StoreUnavailableError("away")
+        waiting = asyncio.create_task(told.announcer.caught_up())
+        await told.until(lambda: bool(told.announcer.problem))
+        assert not waiting.done()
+        told.registry.error = None
+        async with asyncio.timeout(10):
+            await waiting
+        assert told.registry.table == {"a"}
+
+
 async def test_a_change_is_pushed_as_a_change() -> None:
     """At once, not at the next heartbeat, and without the rows that stayed."""
     async with announcing((row("a"),)) as told:

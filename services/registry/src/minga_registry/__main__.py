@@ -57,7 +57,9 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
     metrics = RegistryMetrics(metrics_registry)
     build_info(metrics_registry, "registry", VERSION)
     async with AsyncExitStack() as stack:
-        directory = connect_writer(settings.redis_url)
+        leases = _leases(settings)
+        # By then every peer has beaten, also one whose beat was lost, and has told what it shares.
+        directory = connect_writer(settings.redis_url, fill=2 * leases.interval(settings.lease_ttl))
         stack.push_async_callback(directory.aclose)
 
         tasks = TaskOwner(stop.fail)
@@ -69,7 +71,7 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
         service = RegistryService(
             directory,
             renewals,
-            _leases(settings),
+            leases,
             _limits(settings),
             metrics,
             SystemClock(),

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
 """One request, from connecting to the answer's last byte. Above the locator's own limit of 3 s."""
+READY_PATIENCE = timedelta(seconds=30)
+"""How long a patient client bears a locator that answers, but says that its store is away or is being filled again:
+what a Redis takes to start elsewhere, and two heartbeats until it knows who has what."""
 FIRST_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 1.0
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
@@ -170,9 +173,10 @@ class LocatorClient:
     """Asks a locator. An async context manager; connects when first used.
 
     base_url: `http://host:port`, as MINGA_LOCATOR; SettingsError when it is none. patience: how long look-ups ride out
-    a locator that is away or not ready; 0 stands for one try. Every method raises LocatorUnavailableError when the
-    locator, or its store, does not answer, or when what answers is no locator; InvalidArgumentError for input that it
-    refuses. Everything is safe to retry; `place` moves the round robin on and is never tried again by itself.
+    a locator that is away; 0 stands for one try, any more for READY_PATIENCE with one that says that it is not ready.
+    Every method raises LocatorUnavailableError when the locator, or its store, does not answer, or when what answers is
+    no locator; InvalidArgumentError for input that it refuses. Everything is safe to retry; `place` moves the round
+    robin on and is never tried again by itself.
     """
 
     def __init__(
@@ -304,15 +308,21 @@ class LocatorClient:
     async def _look_up(self, method: str, path: str, query: dict[str, str], body: Any) -> Any:
         """A look-up, tried again for as long as the client is patient."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._patience_seconds
+        started = loop.time()
         for pause_seconds in backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS):
             try:
                 return await self._send(method, path, query, body)
-            except _LocatorAwayError:
-                if loop.time() + pause_seconds >= deadline:
+            except _LocatorAwayError as error:
+                if loop.time() + pause_seconds >= started + self._patience_with(error):
                     raise
             await asyncio.sleep(pause_seconds)
         raise AssertionError("backoff does not end")
+
+    def _patience_with(self, error: "_LocatorAwayError") -> float:
+        """Seconds from the first try."""
+        if not self._patience_seconds or not isinstance(error, _LocatorNotReadyError):
+            return self._patience_seconds
+        return max(self._patience_seconds, READY_PATIENCE.total_seconds())
 
     async def _send(self, method: str, path: str, query: dict[str, str], body: Any) -> Any:
         """The JSON of a good answer; an error of ours for any other."""
@@ -385,13 +395,17 @@ class LocatorClient:
                 return self._away(f"HTTP {status}")
             return _not_a_locator(f"HTTP {status} without a problem document", problem_with_it)
         if code in (Code.STORE_UNAVAILABLE, Code.UNAVAILABLE):
-            return _LocatorAwayError(f"the locator at {self._base_url} is not ready: {detail}")
+            return _LocatorNotReadyError(f"the locator at {self._base_url} is not ready: {detail}")
         error = error_from_code(code, detail)
         return LocatorUnavailableError(f"the locator failed: {detail}") if isinstance(error, InternalError) else error
 
 
 class _LocatorAwayError(LocatorUnavailableError):
     """Nobody answers, or not yet: worth another try."""
+
+
+class _LocatorNotReadyError(_LocatorAwayError):
+    """It answers, and says that it will know more soon."""
 
 
 class _checked:  # noqa: N801 - reads as a word

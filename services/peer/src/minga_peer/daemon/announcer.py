@@ -94,6 +94,12 @@ class Announcer:
             self._cause = tracing.current()
         self._wake.set()
 
+    async def caught_up(self) -> None:
+        """Returns once the registry has heard of all that the table has now, however long that takes."""
+        wanted = self._table.revision
+        async with self._progress:
+            await self._progress.wait_for(lambda: self.announced_revision >= wanted)
+
     async def announced(self, row: FileRow, timeout: timedelta) -> int:
         """The revision with which the registry has heard of `row`, which is in the table already.
 

@@ -207,8 +207,17 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         store.on_rows_changed(lambda _: announcer.table_changed())
         tasks.start(store.run(), "store")
         tasks.start(announcer.run(), "announcer")
+        tasks.start(_serving_once_announced(server, announcer), "readiness")
         tasks.start(_greet(locator), "greeting")
         yield daemon
+
+
+async def _serving_once_announced(server: GrpcServer, announcer: Announcer) -> None:
+    """Health checks are told SERVING once others can find what is here: whoever replaces peers one after the other goes
+    on with the next one then, and that may be the other holder of a file. A registry that is away later changes nothing:
+    what is served goes on being served."""
+    await announcer.caught_up()
+    await server.set_serving(True)
 
 
 async def _greet(locator: LocatorClient) -> None:
@@ -262,7 +271,6 @@ async def _serve(
     (port,) = await server.start([settings.listen], [PEER_SERVICE])
     stack.push_async_callback(server.stop, CLOSE_GRACE)
     identity.reachable_at(await address_for_others(settings, port))
-    await server.set_serving(True)
     await control.start([f"unix:{settings.control}"], [CONTROL_SERVICE])
     stack.push_async_callback(control.stop, timedelta(seconds=1))
     await asyncio.to_thread(restrict, settings.control)
