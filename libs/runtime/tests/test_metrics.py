@@ -10,14 +10,14 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from minga_core.errors import AlreadyRunningError
-from minga_runtime.metrics import MetricsServer, RpcMetrics, build_info, start_metrics_server
+from minga_runtime.metrics import MetricsServer, RpcMetrics, describe_process, start_metrics_server
 
 
 @pytest.fixture
 async def endpoint() -> AsyncIterator[tuple[CollectorRegistry, MetricsServer]]:
     """A running endpoint with one metric."""
     registry = CollectorRegistry()
-    build_info(registry, "example", "1.2.3")
+    describe_process(registry, "example", "1.2.3")
     server = await start_metrics_server(registry, "127.0.0.1:0")
     yield registry, server
     await server.aclose()

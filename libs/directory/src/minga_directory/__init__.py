@@ -8,6 +8,14 @@ from datetime import timedelta
 
 from minga_directory.connection import connect
 from minga_directory.memory import MemoryDirectory
+from minga_directory.observing import (
+    OUTCOMES,
+    READER_OPERATIONS,
+    WRITER_OPERATIONS,
+    ObservedReader,
+    ObservedWriter,
+    StoreObserver,
+)
 from minga_directory.ports import (
     CatalogueEntry,
     CataloguePage,
@@ -24,6 +32,9 @@ from minga_directory.reader import RedisDirectoryReader
 from minga_directory.writer import RedisDirectoryWriter
 
 __all__ = [
+    "OUTCOMES",
+    "READER_OPERATIONS",
+    "WRITER_OPERATIONS",
     "CatalogueEntry",
     "CataloguePage",
     "DirectoryReader",
@@ -32,9 +43,12 @@ __all__ = [
     "HeartbeatOutcome",
     "Holder",
     "MemoryDirectory",
+    "ObservedReader",
+    "ObservedWriter",
     "PeerRecord",
     "RedisDirectoryReader",
     "RedisDirectoryWriter",
+    "StoreObserver",
     "TablePush",
     "Version",
     "connect_reader",

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from minga_core.errors import AlreadyRunningError
@@ -19,8 +20,13 @@ _MAX_CONNECTIONS = 32
 RPC_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 
 
-def build_info(registry: CollectorRegistry, part: str, version: str) -> None:
-    """The constant metric that tells which version runs."""
+STORE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+def describe_process(registry: CollectorRegistry, part: str, version: str) -> None:
+    """What every part tells of itself: which version runs, and the standard `process_*` metrics (processor, memory,
+    open files; on Linux)."""
+    ProcessCollector(registry=registry)
     Gauge(f"minga_{part}_build_info", "Always 1; the label tells the version.", ["version"], registry=registry).labels(
         version
     ).set(1)
@@ -41,6 +47,28 @@ class RpcMetrics:
     def rpc_ended(self, method: str, code: str, seconds: float) -> None:
         """See RpcObserver."""
         self._durations.labels(method, code).observe(seconds)
+
+
+class StoreMetrics:
+    """Counts and times calls to the store; see `minga_directory.StoreObserver`."""
+
+    def __init__(
+        self, registry: CollectorRegistry, part: str, operations: Iterable[str], outcomes: Iterable[str]
+    ) -> None:
+        durations = Histogram(
+            f"minga_{part}_redis_duration_seconds",
+            "Seconds that calls to Redis took, by what the directory was asked for and how it ended.",
+            ["operation", "outcome"],
+            buckets=STORE_BUCKETS,
+            registry=registry,
+        )
+        closed = list(outcomes)
+        # Made once: looking a child up costs as much as counting.
+        self._children = {(name, end): durations.labels(name, end) for name in operations for end in closed}
+
+    def store_called(self, operation: str, outcome: str, seconds: float) -> None:
+        """See StoreObserver."""
+        self._children[operation, outcome].observe(seconds)
 
 
 class MetricsServer:

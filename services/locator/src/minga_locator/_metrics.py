@@ -1,11 +1,12 @@
 """The locator's metrics, bound to a registry given from outside. Labels: route templates and closed sets alone."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from minga_runtime.metrics import build_info
+from minga_directory import OUTCOMES, READER_OPERATIONS
+from minga_runtime.metrics import StoreMetrics, describe_process
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
-OUTCOMES = ("hit", "miss", "unavailable")
+LOOKUPS = ("hit", "miss", "unavailable")
 
 
 class LocatorMetrics:
@@ -13,7 +14,9 @@ class LocatorMetrics:
 
     def __init__(self, registry: CollectorRegistry, version: str) -> None:
         self.registry = registry
-        build_info(registry, "locator", version)
+        describe_process(registry, "locator", version)
+        self.store = StoreMetrics(registry, "locator", READER_OPERATIONS, OUTCOMES)
+        """Hears of calls to the store."""
         self._requests = Histogram(
             "minga_locator_request_duration_seconds",
             "Seconds that requests took, by route and status class.",
@@ -31,22 +34,35 @@ class LocatorMetrics:
             "minga_locator_cache_lookups", "Reads by whether the short cache answered.", ["result"], registry=registry
         )
         self._placements = Counter("minga_locator_placements", "Peers named for uploads.", registry=registry)
-        for outcome in OUTCOMES:
-            self._lookups.labels(outcome)
-        for result in ("hit", "miss"):
-            self._cache.labels(result)
+        self._active = Gauge("minga_locator_active_requests", "Requests being answered.", registry=registry)
+        # Children are made once: looking one up costs as much as counting.
+        self._lookups_by = {outcome: self._lookups.labels(outcome) for outcome in LOOKUPS}
+        self._cache_by = {hit: self._cache.labels("hit" if hit else "miss") for hit in (True, False)}
+        self._requests_by: dict[tuple[str, int], Histogram] = {}
+
+    def request_began(self) -> None:
+        """A request has come."""
+        self._active.inc()
+
+    def request_over(self) -> None:
+        """It is answered, or was cancelled."""
+        self._active.dec()
 
     def request_ended(self, route: str, status: int, seconds: float) -> None:
-        """A request was answered."""
-        self._requests.labels(route, f"{status // 100}xx").observe(seconds)
+        """A request was answered; route: a template, of which there are few."""
+        kind = status // 100
+        child = self._requests_by.get((route, kind))
+        if child is None:
+            child = self._requests_by[route, kind] = self._requests.labels(route, f"{kind}xx")
+        child.observe(seconds)
 
     def looked_up(self, outcome: str) -> None:
-        """A name or content was asked for; outcome: one of OUTCOMES."""
-        self._lookups.labels(outcome).inc()
+        """A name or content was asked for; outcome: one of LOOKUPS."""
+        self._lookups_by[outcome].inc()
 
     def cache_asked(self, hit: bool) -> None:
         """The cache was asked."""
-        self._cache.labels("hit" if hit else "miss").inc()
+        self._cache_by[hit].inc()
 
     def placed(self, count: int) -> None:
         """Peers were named for an upload."""

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from minga_core.clock import Clock, SystemClock
+from minga_directory import ObservedReader
 from minga_directory.ports import DirectoryReader
 from minga_locator import health, routes
 from minga_locator._metrics import LocatorMetrics
@@ -51,7 +52,7 @@ def make_app(
     )
     if tracing.enabled():
         reader = traced_reader(reader)
-    app.state.locator = LocatorState(reader, cache, metrics, limits)
+    app.state.locator = LocatorState(ObservedReader(reader, metrics.store), cache, metrics, limits)
     app.include_router(routes.router)
     app.include_router(health.router)
     add_handlers(app)

@@ -33,9 +33,11 @@ class Watch:
             return
         started = self._clock.monotonic()
         answer = _Answer(send)
+        self._metrics.request_began()
         try:
             await self._answer(scope, _Body(receive, self._limits).receive, answer)
         finally:
+            self._metrics.request_over()
             self._ended(scope, answer.status, self._clock.monotonic() - started)
 
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:

@@ -182,7 +182,7 @@ def test_time_without_any_source_is_a_phase_of_its_own() -> None:
     download.chunk(download.ask(A), 0.2)
     request_id = download.ask(A)
     download.record.event(ev.RequestFailed(request_id, FailureReason.LOST))
-    download.record.instruction(ev.DropSource(A, "request lost"))
+    download.record.instruction(ev.DropSource(A, ev.DropReason.REQUEST_LOST))
     download.clock.advance(7.0)
     download.record.event(ev.Tick())
     download.record.instruction(ev.ConnectSource(A))
@@ -260,7 +260,7 @@ def test_a_wrong_chunk_is_told_with_its_source() -> None:
     download.clock.advance(0.3)
     download.record.event(ev.BytesReceived(request_id, CHUNK))
     download.record.event(ev.ChunkCorrupt(request_id))
-    download.record.instruction(ev.DropSource(B, "sent a wrong chunk"))
+    download.record.instruction(ev.DropSource(B, ev.DropReason.WRONG_CHUNK))
     found = download.explained()
     assert share_of(found, B).corrupt_chunks == 1
     assert found.slowest is not None

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from minga_core.clock import SystemClock
 from minga_core.errors import SettingsError
-from minga_directory import connect_writer
+from minga_directory import OUTCOMES, WRITER_OPERATIONS, ObservedWriter, connect_writer
 from minga_protos.registry.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
 from minga_registry._metrics import RegistryMetrics
 from minga_registry.health import StoreWatch
@@ -23,7 +23,7 @@ from minga_registry.settings import RegistrySettings
 from minga_runtime.flags import parse_flags
 from minga_runtime.listening import bound_address
 from minga_runtime.logs import configure_logging, log_event
-from minga_runtime.metrics import RpcMetrics, build_info, start_metrics_server
+from minga_runtime.metrics import RpcMetrics, StoreMetrics, describe_process, start_metrics_server
 from minga_runtime.process import StopSignal, exit_code_for, print_error, run_process, write_port_file
 from minga_runtime.server import ConnectionAge, GrpcServer
 from minga_runtime.settings import effective_settings, load_settings
@@ -55,12 +55,14 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
     """
     metrics_registry = CollectorRegistry()
     metrics = RegistryMetrics(metrics_registry)
-    build_info(metrics_registry, "registry", VERSION)
+    describe_process(metrics_registry, "registry", VERSION)
+    store_metrics = StoreMetrics(metrics_registry, "registry", WRITER_OPERATIONS, OUTCOMES)
     async with AsyncExitStack() as stack:
         leases = _leases(settings)
         # By then every peer has beaten, also one whose beat was lost, and has told what it shares.
-        directory = connect_writer(settings.redis_url, fill=2 * leases.interval(settings.lease_ttl))
-        stack.push_async_callback(directory.aclose)
+        store = connect_writer(settings.redis_url, fill=2 * leases.interval(settings.lease_ttl))
+        stack.push_async_callback(store.aclose)
+        directory = ObservedWriter(store, store_metrics)
 
         tasks = TaskOwner(stop.fail)
         stack.push_async_callback(tasks.aclose)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -37,15 +37,23 @@ class RegistryMetrics:
             ["outcome"],
             registry=registry,
         )
+        self._push_seconds = Histogram(
+            "minga_registry_table_push_duration_seconds",
+            "Seconds from a push's first message to its being visible, of those that were committed.",
+            buckets=(0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300),
+            registry=registry,
+        )
+        self._active_pushes = Gauge("minga_registry_active_pushes", "Table pushes being taken.", registry=registry)
         self._rows = Counter(
             "minga_registry_pushed_rows", "Rows of committed pushes, by what they did.", ["kind"], registry=registry
         )
         self._reaped = Counter(
             "minga_registry_reaped_rows", "Rows unlisted because their peer was gone.", registry=registry
         )
-        self._heartbeats = Counter(
+        heartbeats = Counter(
             "minga_registry_heartbeats", "Heartbeats answered, by action.", ["action"], registry=registry
         )
+        self._heartbeats = {action: heartbeats.labels(action.value) for action in HeartbeatOutcome}
         self._store_up = Gauge(
             "minga_registry_store_up", "1 while the store answers, 0 while it is away.", registry=registry
         )
@@ -55,11 +63,20 @@ class RegistryMetrics:
             self._pushes.labels(str(outcome))
         for kind in ("put", "remove"):
             self._rows.labels(kind)
-        for action in HeartbeatOutcome:
-            self._heartbeats.labels(action.value)
 
-    def push_ended(self, outcome: str) -> None:
-        """A push ended: COMMITTED, CANCELLED, or an error's code."""
+    def push_began(self) -> None:
+        """A push has a slot."""
+        self._active_pushes.inc()
+
+    def push_ended(self, outcome: str, seconds: float) -> None:
+        """A push that began has ended: COMMITTED, CANCELLED, or an error's code."""
+        self._active_pushes.dec()
+        self._pushes.labels(outcome).inc()
+        if outcome == COMMITTED:
+            self._push_seconds.observe(seconds)
+
+    def push_refused(self, outcome: str) -> None:
+        """A push got no slot; outcome: the error's code."""
         self._pushes.labels(outcome).inc()
 
     def rows_pushed(self, put_count: int, remove_count: int) -> None:
@@ -73,7 +90,7 @@ class RegistryMetrics:
 
     def heartbeat(self, outcome: HeartbeatOutcome) -> None:
         """A heartbeat was answered."""
-        self._heartbeats.labels(outcome.value).inc()
+        self._heartbeats[outcome].inc()
 
     def store_up(self, up: bool) -> None:
         """Whether the store answers."""

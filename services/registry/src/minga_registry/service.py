@@ -144,10 +144,11 @@ class RegistryService(RegistryServiceServicer):
     def _push_counted(self) -> Iterator[None]:
         """A slot for one push, and how it ended told to the metrics. Raises BusyError when there is no slot."""
         if self._pushes >= self._limits.max_pushes:
-            self._metrics.push_ended(BusyError.code.value)
+            self._metrics.push_refused(BusyError.code.value)
             raise BusyError(f"{self._pushes} table pushes are being taken", retry_after=_BUSY_RETRY)
         self._pushes += 1
-        outcome = "internal"
+        self._metrics.push_began()
+        outcome, started = "internal", self._clock.monotonic()
         try:
             yield
             outcome = COMMITTED
@@ -159,4 +160,4 @@ class RegistryService(RegistryServiceServicer):
             raise
         finally:
             self._pushes -= 1
-            self._metrics.push_ended(outcome)
+            self._metrics.push_ended(outcome, self._clock.monotonic() - started)

@@ -9,7 +9,11 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from minga_core.errors import NoSpaceError, StorageError
 from minga_core.ids import PeerId
+from minga_peer.swarm.events import DropReason
+
+_HOLDERS = {True: "complete", False: "partial"}
 
 
 class PeerMetrics:
@@ -18,11 +22,41 @@ class PeerMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.sent_payload_bytes = 0
         self.received_payload_bytes = 0
-        self._sent = Counter("minga_peer_sent_bytes", "Payload bytes of chunks sent to others.", registry=registry)
-        self._received = Counter(
+        sent = Counter(
+            "minga_peer_sent_bytes",
+            "Payload bytes of chunks sent to others, by what this peer was: a complete holder, or a partial one.",
+            ["source"],
+            registry=registry,
+        )
+        received = Counter(
             "minga_peer_received_bytes",
-            "Payload bytes of verified chunks received, by how they came.",
-            ["direction"],
+            "Payload bytes of verified chunks received, by where they came from: a complete holder, a partial one, or "
+            "somebody's upload.",
+            ["source"],
+            registry=registry,
+        )
+        # Children of what is counted for every chunk are made once: looking one up costs as much as counting.
+        self._sent = {complete: sent.labels(_HOLDERS[complete]) for complete in _HOLDERS}
+        self._received = {complete: received.labels(_HOLDERS[complete]) for complete in _HOLDERS}
+        self._uploaded = received.labels("upload")
+        self._hedges = Counter(
+            "minga_peer_hedged_requests",
+            "Chunks asked of a second source because the first was late.",
+            registry=registry,
+        )
+        self._drops = Counter(
+            "minga_peer_dropped_sources", "Sources that downloads let go of, by why.", ["reason"], registry=registry
+        )
+        self._disk_errors = Counter(
+            "minga_peer_disk_errors",
+            "Downloads and uploads that the disk ended: no space, or anything else.",
+            ["reason"],
+            registry=registry,
+        )
+        self._ratios = Histogram(
+            "minga_peer_transfer_bound_ratio",
+            "Time that a download took by the least it could have taken at its best second's rate; 1 is the best.",
+            buckets=(1.05, 1.1, 1.25, 1.5, 2, 3, 5, 10),
             registry=registry,
         )
         self._verification_failures = Counter(
@@ -49,27 +83,45 @@ class PeerMetrics:
             registry=registry,
         )
         self._hashed = Counter("minga_peer_hashed_bytes", "Bytes of shared files that were hashed.", registry=registry)
-        for direction in ("fetch", "upload"):
-            self._received.labels(direction)
+        for why in DropReason:
+            self._drops.labels(why.name.lower())
+        for reason in ("no_space", "other"):
+            self._disk_errors.labels(reason)
         for outcome in ("done", "already_present", "failed", "cancelled"):
             self._downloads.labels(outcome)
         for result in ("hit", "miss"):
             self._hash_cache.labels(result)
 
-    def sent(self, payload_bytes: int) -> None:
-        """A chunk went out whole."""
+    def sent(self, payload_bytes: int, *, complete: bool) -> None:
+        """A chunk went out whole; complete: of a content that this peer has all of."""
         self.sent_payload_bytes += payload_bytes
-        self._sent.inc(payload_bytes)
+        self._sent[complete].inc(payload_bytes)
 
     def stored(self, payload_bytes: int) -> None:
         """A chunk of an upload came in and was verified."""
         self.received_payload_bytes += payload_bytes
-        self._received.labels("upload").inc(payload_bytes)
+        self._uploaded.inc(payload_bytes)
 
-    def received(self, source: PeerId, payload_bytes: int) -> None:
-        """A chunk that was fetched came in and was verified."""
+    def received(self, source: PeerId, payload_bytes: int, *, complete: bool) -> None:
+        """A chunk that was fetched came in and was verified; complete: its source has all of the content."""
         self.received_payload_bytes += payload_bytes
-        self._received.labels("fetch").inc(payload_bytes)
+        self._received[complete].inc(payload_bytes)
+
+    def hedged(self) -> None:
+        """A second source was asked for a chunk."""
+        self._hedges.inc()
+
+    def dropped(self, reason: DropReason) -> None:
+        """A download let go of a source."""
+        self._drops.labels(reason.name.lower()).inc()
+
+    def transferred(self, ratio_to_bound: float) -> None:
+        """A download is done that had to fetch something."""
+        self._ratios.observe(ratio_to_bound)
+
+    def disk_failed(self, error: StorageError | NoSpaceError) -> None:
+        """The disk ended a download or an upload."""
+        self._disk_errors.labels("no_space" if isinstance(error, NoSpaceError) else "other").inc()
 
     def corrupt(self, source: PeerId) -> None:
         """A source sent a wrong chunk."""

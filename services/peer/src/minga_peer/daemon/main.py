@@ -45,7 +45,7 @@ from minga_peer.version import VERSION
 from minga_protos.control.v1.control_pb2_grpc import add_ControlServiceServicer_to_server
 from minga_runtime import tracing
 from minga_runtime.logs import configure_logging, log_event
-from minga_runtime.metrics import RpcMetrics, build_info, start_metrics_server
+from minga_runtime.metrics import RpcMetrics, describe_process, start_metrics_server
 from minga_runtime.process import run_process, write_port_file
 from minga_runtime.server import GrpcServer
 from minga_runtime.settings import effective_settings
@@ -113,7 +113,7 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
     clock = SystemClock()
     metrics_registry = CollectorRegistry()
     metrics = PeerMetrics(metrics_registry)
-    build_info(metrics_registry, "peer", VERSION)
+    describe_process(metrics_registry, "peer", VERSION)
     async with AsyncExitStack() as stack:
         await asyncio.to_thread(claim_socket, settings.control)
         store = await _open_store(settings, clock, metrics)
@@ -282,6 +282,7 @@ def _state(store: ChunkStore, announcer: Announcer, downloads: Downloads, turns:
             "minga_peer_shared_files": ("Files shared whole.", lambda: store.status().file_count),
             "minga_peer_shared_bytes": ("Bytes of the files shared whole.", lambda: store.status().shared_bytes),
             "minga_peer_free_bytes": ("Bytes that may still be stored.", lambda: store.status().free_bytes),
+            "minga_peer_capacity_bytes": ("Bytes that it holds at most.", lambda: store.status().capacity_bytes),
             "minga_peer_pending_hashes": ("Files found but not hashed yet.", lambda: store.status().pending_hash_count),
             "minga_peer_active_uploads": ("Chunks being sent.", lambda: turns.active_count),
             "minga_peer_waiting_uploads": ("Chunk requests that wait for their turn.", lambda: turns.waiting_count),

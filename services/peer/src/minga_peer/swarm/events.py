@@ -13,6 +13,19 @@ from minga_core.chunks import ChunkSet
 from minga_core.ids import PeerId
 
 
+class DropReason(StrEnum):
+    """Why a source was let go, in words for people; the names are for machines."""
+
+    CONNECTION_LOST = "connection lost"
+    REQUEST_LOST = "request lost"
+    NOT_HELD = "it does not have the content"
+    NOTHING_WANTED = "it has nothing that is wanted"
+    CONTENT_CHANGED = "its file has changed"
+    WRONG_CHUNK = "sent a wrong chunk"
+    NO_PROGRESS = "no progress"
+    SLOW = "much slower than others"
+
+
 class FailureReason(StrEnum):
     """Why a request failed."""
 
@@ -124,7 +137,7 @@ class DropSource:
     """Close channel and watch; requests to it are void. `why` is for the log."""
 
     source: PeerId
-    why: str
+    why: DropReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,7 +180,7 @@ class Scheduler:
     def _source_lost(self, event: ev.SourceLost, now: float) -> None:
         source = self._connected.get(event.source)
         if source is not None:
-            self._lose(source, now, "connection lost")
+            self._lose(source, now, ev.DropReason.CONNECTION_LOST)
 
     def _chunk_chosen(self, event: ev.ChunkChosen, now: float) -> None:
         request = self._requests.get(event.request_id)
@@ -239,9 +239,9 @@ class Scheduler:
             case ev.FailureReason.NOTHING_WANTED if not source.complete:
                 self._set_bits(source, source.bits & ~request.candidates)
             case ev.FailureReason.LOST:
-                self._lose(source, now, "request lost")
+                self._lose(source, now, ev.DropReason.REQUEST_LOST)
             case _:
-                self._drop(source, now + self._config.stall_bar_seconds, str(event.reason))
+                self._drop(source, now + self._config.stall_bar_seconds, ev.DropReason[event.reason.name])
 
     # Sources.
 
@@ -269,15 +269,15 @@ class Scheduler:
         self._shifted |= self._spread != before
         source.bits = bits
 
-    def _lose(self, source: Source, now: float, why: str) -> None:
+    def _lose(self, source: Source, now: float, why: ev.DropReason) -> None:
         bar = self._config.lost_bar_seconds * 2 ** min(source.losses, 10)
         source.losses += 1
         self._drop(source, now + min(bar, self._config.max_lost_bar_seconds), why)
 
     def _bar_for_good(self, peer_id: PeerId) -> None:
-        self._drop(self._sources[peer_id], math.inf, "sent a wrong chunk")
+        self._drop(self._sources[peer_id], math.inf, ev.DropReason.WRONG_CHUNK)
 
-    def _drop(self, source: Source, barred_until: float, why: str) -> None:
+    def _drop(self, source: Source, barred_until: float, why: ev.DropReason) -> None:
         """Lets go of a source; what it was to send is free at once."""
         source.barred_until = max(source.barred_until, barred_until)
         for request_id in list(source.outstanding):
@@ -304,7 +304,7 @@ class Scheduler:
     def _drop_stalled(self, now: float) -> None:
         for source in list(self._connected.values()):
             if source.outstanding and now - source.last_progress >= self._config.stall_seconds:
-                self._drop(source, now + self._config.stall_bar_seconds, "no progress")
+                self._drop(source, now + self._config.stall_bar_seconds, ev.DropReason.NO_PROGRESS)
 
     def _replace_slowest(self, now: float) -> None:
         """Exchanges a source much slower than the others for one in reserve."""
@@ -317,7 +317,7 @@ class Scheduler:
         measured = sorted(self._connected.values(), key=lambda source: source.rate.value)
         slowest, median = measured[0], measured[len(measured) // 2]
         if slowest.rate.value < self._config.replace_below_share * median.rate.value:
-            self._drop(slowest, now + self._config.stall_bar_seconds, "much slower than others")
+            self._drop(slowest, now + self._config.stall_bar_seconds, ev.DropReason.SLOW)
 
     # Planning.
 

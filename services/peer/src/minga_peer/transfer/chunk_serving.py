@@ -21,8 +21,8 @@ MAX_CANDIDATES = 4096
 class ServingMetrics(Protocol):
     """What serving counts."""
 
-    def sent(self, payload_bytes: int) -> None:
-        """A chunk went out whole."""
+    def sent(self, payload_bytes: int, *, complete: bool) -> None:
+        """A chunk went out whole; complete: of a content that is held whole here."""
         ...
 
     def busy(self) -> None:
@@ -37,6 +37,8 @@ class Sending:
     turn: Turn
     others: tuple[SourceAddress, ...]
     """Who else takes this content."""
+    complete: bool
+    """All of the content is held here."""
 
     @property
     def index(self) -> int | None:
@@ -100,7 +102,8 @@ class ChunkServing:
             async with self._turns.turn(content_id, bits, taker, geometry.length(first)) as turn:
                 if traced is not None:
                     traced.granted()
-                sending = Sending(turn, self.others(content_id, caller))
+                held = self.store.held(content_id)
+                sending = Sending(turn, self.others(content_id, caller), held is not None and held.complete)
                 yield sending
         except BusyError:
             self._metrics.busy()
@@ -114,7 +117,7 @@ class ChunkServing:
     def sent(self, sending: Sending, size_bytes: int) -> None:
         """The chunk went out whole."""
         sending.turn.sent_bytes = size_bytes
-        self._metrics.sent(size_bytes)
+        self._metrics.sent(size_bytes, complete=sending.complete)
 
 
 def _first_bits(bits: int, limit: int) -> int:

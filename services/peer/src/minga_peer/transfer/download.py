@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 from minga_core.chunks import ChunkSet, Geometry
 from minga_core.clock import Clock
 from minga_core.errors import MingaError, NoSourcesError
-from minga_core.ids import ContentId, PeerId
+from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import FileRow
@@ -28,6 +28,7 @@ from minga_peer.chunkstore.ports import PartFile
 from minga_peer.clients.peer import PeerConnections
 from minga_peer.clients.wire import SourceAddress
 from minga_peer.swarm.config import SwarmConfig
+from minga_peer.transfer.counting import NoTransferMetrics, TransferMetrics
 from minga_peer.transfer.explaining import TransferRecord
 from minga_peer.transfer.explanation import Phase
 from minga_peer.transfer.limits import RateLimit
@@ -68,28 +69,6 @@ class Destination(Protocol):
     def path_of(self, name: Name) -> Path:
         """Where the finished file will be."""
         ...
-
-
-class TransferMetrics(Protocol):
-    """What downloads count."""
-
-    def received(self, source: PeerId, payload_bytes: int) -> None:
-        """A chunk came and was verified."""
-        ...
-
-    def corrupt(self, source: PeerId) -> None:
-        """A source sent a wrong chunk."""
-        ...
-
-
-class NoTransferMetrics:
-    """Counts nothing."""
-
-    def received(self, source: PeerId, payload_bytes: int) -> None:
-        """See TransferMetrics."""
-
-    def corrupt(self, source: PeerId) -> None:
-        """See TransferMetrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +213,8 @@ class Downloader:
             explanation=record.explanation(resumed_bytes=last.resumed_bytes, hedges=swarm.scheduler.snapshot().hedges),
         )
         _log_done(request, done)
+        if done.explanation is not None and (ratio := done.explanation.ratio_to_bound) is not None:
+            self._metrics.transferred(ratio)
         on_progress(done)
         return Finished(done, row)
 
@@ -250,8 +231,7 @@ class Downloader:
             clock=self._clock,
             caller=self._caller() if self._caller is not None else None,
             config=self._config,
-            on_received=self._metrics.received,
-            on_corrupt=self._metrics.corrupt,
+            metrics=self._metrics,
             record=record,
         )
 

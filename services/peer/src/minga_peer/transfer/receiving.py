@@ -8,12 +8,13 @@ A stream that breaks at any point leaves verified chunks in a part file, and no 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Protocol
 
 from minga_core.chunks import ChunkSet
-from minga_core.errors import AlreadyRunningError, InvalidArgumentError
+from minga_core.errors import AlreadyRunningError, InvalidArgumentError, NoSpaceError, StorageError
 from minga_core.ids import ContentId
 from minga_core.manifest import HEADER_BYTES, MAX_MANIFEST_BYTES, Manifest
 from minga_core.names import Name, parse_name
@@ -38,6 +39,10 @@ class ReceiverMetrics(Protocol):
 
     def stored(self, payload_bytes: int) -> None:
         """A chunk came in and was verified."""
+        ...
+
+    def disk_failed(self, error: StorageError | NoSpaceError) -> None:
+        """The disk ended an upload."""
         ...
 
 
@@ -74,15 +79,24 @@ class UploadReceiver:
             yield ChunkSet(manifest.geometry.chunk_count)
             yield present
             return
-        part = await self._begin_part(name, manifest, nanos_of(begin.published_time), overwrite=begin.overwrite)
-        try:
-            yield part.held.missing()
-            async for held_bytes in self._take_chunks(part, incoming, name):
-                yield held_bytes
-            row = await part.commit()
-        finally:
-            await part.close()
+        with self._disk_failures_counted():
+            part = await self._begin_part(name, manifest, nanos_of(begin.published_time), overwrite=begin.overwrite)
+            try:
+                yield part.held.missing()
+                async for held_bytes in self._take_chunks(part, incoming, name):
+                    yield held_bytes
+                row = await part.commit()
+            finally:
+                await part.close()
         yield row
+
+    @contextmanager
+    def _disk_failures_counted(self) -> Iterator[None]:
+        try:
+            yield
+        except (NoSpaceError, StorageError) as error:
+            self._metrics.disk_failed(error)
+            raise
 
     async def _begin_part(self, name: Name, manifest: Manifest, published_ns: int, *, overwrite: bool) -> PartFile:
         """Opens the part; an upload that was cut off a moment ago gets that moment to let go of it."""

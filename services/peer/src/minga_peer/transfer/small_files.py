@@ -21,7 +21,7 @@ from minga_core.names import Name
 from minga_peer.chunkstore.small_files import MAX_SMALL_BYTES, SmallContent, SmallFile
 from minga_peer.clients.peer import PeerBusyError, PeerConnections
 from minga_peer.clients.wire import MAX_SMALL_FILES, SourceAddress
-from minga_peer.transfer.download import NoTransferMetrics, TransferMetrics
+from minga_peer.transfer.counting import NoTransferMetrics, TransferMetrics
 from minga_peer.transfer.limits import RateLimit
 from minga_peer.transfer.locating import Directory, Located
 from minga_runtime import tracing
@@ -153,7 +153,7 @@ class SmallDownloads:
     ) -> None:
         """Verifies what came, and puts it in place. Raises ChunkCorruptError for what is not what it should be."""
         good, wrong = await asyncio.to_thread(_verified, group)
-        self._metrics.received(source.peer_id, sum(len(content.data) for content in good))
+        self._metrics.received(source.peer_id, sum(len(content.data) for content in good), complete=True)
         files = [file for content in good for file in batch.files_of(content)]
         paths = await self._destination.store(files)
         done = [

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 
@@ -11,27 +11,16 @@ from minga_core.errors import BusyError, InvalidArgumentError
 from minga_core.ids import ContentId
 from minga_peer.chunkstore.small_files import READ_BYTES, SmallFiles
 from minga_peer.clients.wire import MAX_SMALL_FILES, PEER_SERVICE
+from minga_peer.transfer.chunk_serving import ServingMetrics
 from minga_peer.transfer.limits import RateLimit
 from minga_peer.transfer.serving import UploadSlots
 from minga_protos.peer.v1 import peer_pb2 as pb
 
 
-class SmallMetrics(Protocol):
-    """What serving counts."""
-
-    def sent(self, payload_bytes: int) -> None:
-        """So much went out."""
-        ...
-
-    def busy(self) -> None:
-        """A caller was turned away."""
-        ...
-
-
 class SmallFileService:
     """Serves the small files of a store. One upload slot serves a whole call."""
 
-    def __init__(self, small: SmallFiles, *, slots: UploadSlots, metrics: SmallMetrics, up: RateLimit) -> None:
+    def __init__(self, small: SmallFiles, *, slots: UploadSlots, metrics: ServingMetrics, up: RateLimit) -> None:
         self._small = small
         self._slots = slots
         self._metrics = metrics
@@ -51,7 +40,7 @@ class SmallFileService:
                         size_bytes = sum(len(data) for _, data in group)
                         await self._up.take(size_bytes)
                         yield pb.FetchFilesResponse(files=[pb.SmallFile(index=at, data=data) for at, data in group])
-                        self._metrics.sent(size_bytes)
+                        self._metrics.sent(size_bytes, complete=True)
         except BusyError as error:
             self._metrics.busy()
             millis = int(error.retry_after / timedelta(milliseconds=1))

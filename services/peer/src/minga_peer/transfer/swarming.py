@@ -32,6 +32,7 @@ from minga_peer.clients.wire import SourceAddress
 from minga_peer.swarm import events as ev
 from minga_peer.swarm.config import SwarmConfig
 from minga_peer.swarm.scheduler import Scheduler
+from minga_peer.transfer.counting import NoTransferMetrics, TransferMetrics
 from minga_peer.transfer.explaining import TransferRecord
 from minga_peer.transfer.explanation import TransferPath
 from minga_peer.transfer.source_spans import SourceSpans
@@ -58,8 +59,7 @@ class SwarmDownload:
         clock: Clock,
         caller: SourceAddress | None = None,
         config: SwarmConfig | None = None,
-        on_received: Callable[[PeerId, int], None] | None = None,
-        on_corrupt: Callable[[PeerId], None] | None = None,
+        metrics: TransferMetrics | None = None,
         record: TransferRecord | None = None,
     ) -> None:
         self._part = part
@@ -69,8 +69,7 @@ class SwarmDownload:
         self._find_sources = find_sources
         self._clock = clock
         self._caller = caller
-        self._on_received = on_received
-        self._on_corrupt = on_corrupt
+        self._metrics = metrics or NoTransferMetrics()
         self._record = record or TransferRecord(clock)
         self._scheduler = Scheduler(self._geometry, part.held, config or SwarmConfig())
         self._addresses: dict[PeerId, SourceAddress] = {}
@@ -147,6 +146,8 @@ class SwarmDownload:
     def _carry_out(self, instruction: ev.Instruction) -> None:
         match instruction:
             case ev.RequestChunk():
+                if instruction.hedge:
+                    self._metrics.hedged()
                 self._requests[instruction.request_id] = self._spawn(
                     self._request(instruction), "request", self._traced(instruction)
                 )
@@ -158,6 +159,7 @@ class SwarmDownload:
                 if not self._addresses[source].complete:
                     self._watches[source] = self._spawn(self._watch(source), "watch")
             case ev.DropSource(source, why):
+                self._metrics.dropped(why)
                 log_event(log, logging.DEBUG, "source_dropped", source=source, why=why, content=self._content_id.short)
                 if self._spans is not None:
                     self._spans.note(source, "source dropped", {"minga.reason": why})
@@ -241,16 +243,14 @@ class SwarmDownload:
         count = len(chunk.data)
         self._record.came_by(wanted.request_id, TransferPath(chunk.path))
         self.received_by_source[wanted.source] = self.received_by_source.get(wanted.source, 0) + count
-        if self._on_received is not None:
-            self._on_received(wanted.source, count)
+        self._metrics.received(wanted.source, count, complete=self._addresses[wanted.source].complete)
         return ev.ChunkArrived(wanted.request_id, chunk.index, count)
 
     def _failure(self, request_id: int, source: PeerId, error: MingaError) -> ev.Event:
         """The event that an error of a request means."""
         if isinstance(error, ChunkCorruptError | InvalidArgumentError):
             log_event(log, logging.WARNING, "chunk_refused", source=source, content=self._content_id.short, error=error)
-            if self._on_corrupt is not None:
-                self._on_corrupt(source)
+            self._metrics.corrupt(source)
             if self._spans is not None:
                 self._spans.note(source, "chunk refused", {"minga.reason": str(error)})
             return ev.ChunkCorrupt(request_id)
