@@ -2,12 +2,20 @@
 
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+
+from minga_directory import OUTCOMES, WRITER_OPERATIONS
 from minga_directory.keys import catalogue_markdown
+from minga_locator._metrics import LocatorMetrics
 from minga_locator.reference import rest_markdown
 from minga_locator.settings import LocatorSettings
 from minga_peer.cli.reference import cli_markdown
+from minga_peer.daemon._metrics import STATE, PeerMetrics, StateCollector
 from minga_peer.settings import PeerSettings
+from minga_registry._metrics import RegistryMetrics
 from minga_registry.settings import RegistrySettings
+from minga_runtime.metrics import RpcMetrics, StoreMetrics, describe_process
 from minga_runtime.settings import KNOWN_VARIABLES, PREFIX, Settings
 
 HERE = Path(__file__).parent
@@ -59,11 +67,86 @@ def _shown(cls: type[Settings], field: str) -> str:
     )
 
 
+def metrics_markdown() -> str:
+    """The reference of all metrics."""
+    tables = "\n".join(f"## {part.capitalize()}\n\n{_metrics_table(make())}" for part, make in METRICS.items())
+    return f"""# Metrics
+
+Generated from the code by `make references`. Registry and peer serve them on `MINGA_METRICS_LISTEN` (9464 in the
+images), the locator beside its API on 50052; the path is `/metrics`. Base units, and few labels, all of closed sets:
+never a peer's id, a name or a digest, which are in the logs. A histogram has `_bucket`, `_sum` and `_count` behind its
+name. Every part also has the standard `process_*` metrics of its process (processor, memory, open files, start). What
+to watch, and what each alert means: [operations.md](operations.md).
+
+{tables}"""
+
+
+def _metrics_table(registry: CollectorRegistry) -> str:
+    rows = "".join(
+        f"| `{_exposed(metric)}` | {metric.type} | {_labels(metric)} | {metric.documentation} |\n"
+        for metric in sorted(registry.collect(), key=lambda metric: metric.name)
+        if not metric.name.startswith("process_")
+    )
+    return f"| metric | type | labels | is |\n| --- | --- | --- | --- |\n{rows}"
+
+
+def _exposed(metric: Metric) -> str:
+    """The name that a scrape shows."""
+    return f"{metric.name}_total" if metric.type == "counter" else metric.name
+
+
+def _labels(metric: Metric) -> str:
+    """Labels, with their values where they are known from the start."""
+    values: dict[str, list[str]] = {}
+    for sample in metric.samples:
+        for label, value in sample.labels.items():
+            if label != "le" and value not in values.setdefault(label, []):
+                values[label].append(value)
+    known = values or {label: [] for label in LABELS_TO_COME.get(metric.name, ())}
+    return "; ".join(
+        f"`{label}`" + (f": {', '.join(found)}" if found and label != "version" else "")
+        for label, found in known.items()
+    )
+
+
+def _registry_metrics() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    describe_process(registry, "registry", "")
+    RpcMetrics(registry, "registry")
+    StoreMetrics(registry, "registry", WRITER_OPERATIONS, OUTCOMES)
+    RegistryMetrics(registry).leases_counted(0, 0)
+    return registry
+
+
+def _locator_metrics() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    LocatorMetrics(registry, "")
+    return registry
+
+
+def _peer_metrics() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    describe_process(registry, "peer", "")
+    RpcMetrics(registry, "peer")
+    PeerMetrics(registry)
+    registry.register(StateCollector(dict.fromkeys(STATE, lambda: 0.0)))
+    return registry
+
+
+METRICS = {"registry": _registry_metrics, "locator": _locator_metrics, "peer": _peer_metrics}
+LABELS_TO_COME = {
+    "minga_registry_rpc_duration_seconds": ("method", "code"),
+    "minga_peer_rpc_duration_seconds": ("method", "code"),
+    "minga_locator_request_duration_seconds": ("route", "status"),
+}
+"""Of metrics whose series come with the first request of their kind."""
+
 REFERENCES = {
     "redis.md": catalogue_markdown,
     "rest.md": rest_markdown,
     "cli.md": cli_markdown,
     "settings.md": settings_markdown,
+    "metrics.md": metrics_markdown,
 }
 
 

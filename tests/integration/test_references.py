@@ -18,7 +18,7 @@ def references() -> dict[str, str]:
     return {name: make() for name, make in module.REFERENCES.items()}
 
 
-@pytest.mark.parametrize("name", ["redis.md", "rest.md", "cli.md", "settings.md"])
+@pytest.mark.parametrize("name", ["redis.md", "rest.md", "cli.md", "settings.md", "metrics.md"])
 def test_a_reference_is_what_the_code_says(name: str) -> None:
     """After a change of keys, routes, commands or settings: `make references`."""
     assert (DOCS / name).read_text() == references()[name]

@@ -105,6 +105,14 @@ class TestPeer:
     turns: UploadTurns
     bulk_port: int
     """0 when it serves over gRPC alone."""
+    series: CollectorRegistry
+    """What `metrics` shows."""
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A series' value now."""
+        value = self.series.get_sample_value(name, labels)
+        assert value is not None, f"no series {name} {labels}"
+        return value
 
     async def shares(self, name: str, data: bytes) -> FileRow:
         """Drops a file and waits until it is hashed."""
@@ -145,7 +153,8 @@ class Network:
     async def _running(self, peer_id: str, upload_slots: int) -> AsyncIterator[TestPeer]:
         root = self._tmp_path / peer_id
         clock = SystemClock()
-        metrics = PeerMetrics(CollectorRegistry())
+        series = CollectorRegistry()
+        metrics = PeerMetrics(series)
         store = await ChunkStore.open(root, clock=clock, quiet_seconds=0.05, metrics=metrics)
         loop = asyncio.create_task(store.run())
         await store.first_scan_done()
@@ -206,6 +215,7 @@ class Network:
                 service,
                 turns,
                 bulk_port,
+                series,
             )
         finally:
             await downloads.aclose()

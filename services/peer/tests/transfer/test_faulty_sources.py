@@ -134,6 +134,8 @@ async def test_a_download_succeeds_from_the_honest_source(network: Network, beha
             done = await fetch(taker, "file.bin")
         assert service.asked > 0 or behaviour == "wrong manifest"
     assert (taker.root / "file.bin").read_bytes() == data
+    if behaviour in ("silent", "stalls in the middle"):
+        assert taker.metric("minga_peer_hedged_requests_total") > 0
     if behaviour not in ("wrong manifest",):
         assert done.received_by_source.get(evil.peer_id, 0) == 0
 
@@ -153,6 +155,8 @@ async def test_a_source_that_sends_wrong_bytes_is_barred(network: Network, behav
     assert not (taker.root / "file.bin").exists()
     assert taker.store.held(row.key.content_id) is None
     assert taker.metrics.received_payload_bytes == 0
+    assert taker.metric("minga_peer_chunk_verification_failures_total") > 0
+    assert taker.metric("minga_peer_dropped_sources_total", reason="wrong_chunk") == 1
 
 
 async def test_a_manifest_that_does_not_match_its_id_is_refused(network: Network) -> None:
@@ -236,6 +240,7 @@ async def test_a_busy_peer_is_asked_again_and_not_given_up(network: Network) -> 
     network.directory.holds(await seed.shares("file.bin", data), seed.source)
     assert (await fetch(taker, "file.bin")).phase is DownloadPhase.DONE
     assert (taker.root / "file.bin").read_bytes() == data
+    assert seed.metric("minga_peer_busy_answers_total") > 0
 
 
 async def test_cancelling_a_download_leaves_no_task_and_keeps_what_came(network: Network) -> None:

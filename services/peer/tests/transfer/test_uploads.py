@@ -253,6 +253,7 @@ async def test_a_content_larger_than_the_disk_is_refused_before_a_byte_of_it(net
 
     assert isinstance(await refused(peer, steps), NoSpaceError)
     assert nothing_was_left(peer)
+    assert peer.metric("minga_peer_disk_errors_total", reason="no_space") == 1
 
 
 async def test_a_stream_that_is_no_upload_is_refused(network: Network) -> None:

@@ -3,7 +3,7 @@
 Labels are small and closed: never a peer id, a name, or a digest.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -150,13 +150,29 @@ class PeerMetrics:
         self._hashed.inc(count)
 
 
-class StateCollector(Collector):
-    """Reads state that exists anyway, at each scrape."""
+STATE = {
+    "minga_peer_shared_files": "Files shared whole.",
+    "minga_peer_shared_bytes": "Bytes of the files shared whole.",
+    "minga_peer_capacity_bytes": "Bytes that it holds at most.",
+    "minga_peer_free_bytes": "Bytes that may still be stored.",
+    "minga_peer_pending_hashes": "Files found but not hashed yet.",
+    "minga_peer_active_uploads": "Chunks being sent.",
+    "minga_peer_waiting_uploads": "Chunk requests that wait for their turn.",
+    "minga_peer_active_downloads": "Downloads under way.",
+    "minga_peer_registered": "1 while the lease lives, else 0.",
+}
+"""Gauges of state that exists anyway, with their help."""
 
-    def __init__(self, gauges: dict[str, tuple[str, Callable[[], float]]]) -> None:
-        self._gauges = gauges
+
+class StateCollector(Collector):
+    """Reads state at each scrape. readers: one for each gauge of STATE."""
+
+    def __init__(self, readers: Mapping[str, Callable[[], float]]) -> None:
+        if readers.keys() != STATE.keys():
+            raise ValueError(f"readers for other gauges than STATE's: {readers.keys() ^ STATE.keys()}")
+        self._readers = readers
 
     def collect(self) -> Iterable[Metric]:
         """See Collector."""
-        for name, (text, read) in self._gauges.items():
-            yield GaugeMetricFamily(name, text, value=read())
+        for name, read in self._readers.items():
+            yield GaugeMetricFamily(name, STATE[name], value=read())
