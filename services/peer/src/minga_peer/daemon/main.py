@@ -201,9 +201,10 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
             return turns.active_count + turns.waiting_count + slots.active_count
 
         stack.push_async_callback(until_quiet, under_way, settings.stop_grace)
+        # After the announcer's loop has ended, which would take the lease again.
+        stack.push_async_callback(announcer.leave)
         tasks = TaskOwner(daemon.fail)
         stack.push_async_callback(tasks.aclose)
-        stack.push_async_callback(announcer.leave)
         store.on_rows_changed(lambda _: announcer.table_changed())
         tasks.start(store.run(), "store")
         tasks.start(announcer.run(), "announcer")
@@ -279,14 +280,14 @@ async def _serve(
 def _state(store: ChunkStore, announcer: Announcer, downloads: Downloads, turns: UploadTurns) -> StateCollector:
     return StateCollector(
         {
-            "minga_peer_shared_files": ("Files shared whole.", lambda: store.status().file_count),
-            "minga_peer_shared_bytes": ("Bytes of the files shared whole.", lambda: store.status().shared_bytes),
-            "minga_peer_free_bytes": ("Bytes that may still be stored.", lambda: store.status().free_bytes),
-            "minga_peer_capacity_bytes": ("Bytes that it holds at most.", lambda: store.status().capacity_bytes),
-            "minga_peer_pending_hashes": ("Files found but not hashed yet.", lambda: store.status().pending_hash_count),
-            "minga_peer_active_uploads": ("Chunks being sent.", lambda: turns.active_count),
-            "minga_peer_waiting_uploads": ("Chunk requests that wait for their turn.", lambda: turns.waiting_count),
-            "minga_peer_active_downloads": ("Downloads under way.", lambda: len(downloads.jobs)),
-            "minga_peer_registered": ("1 while the lease lives, else 0.", lambda: float(announcer.registered)),
+            "minga_peer_shared_files": lambda: store.status().file_count,
+            "minga_peer_shared_bytes": lambda: store.status().shared_bytes,
+            "minga_peer_capacity_bytes": lambda: store.status().capacity_bytes,
+            "minga_peer_free_bytes": lambda: store.status().free_bytes,
+            "minga_peer_pending_hashes": lambda: store.status().pending_hash_count,
+            "minga_peer_active_uploads": lambda: turns.active_count,
+            "minga_peer_waiting_uploads": lambda: turns.waiting_count,
+            "minga_peer_active_downloads": lambda: len(downloads.jobs),
+            "minga_peer_registered": lambda: float(announcer.registered),
         }
     )
