@@ -15,9 +15,9 @@ METHOD = """\
 Everything is a process of its own, as in production: the store (Valkey, over TCP, nothing kept on disk), registries,
 locators, load generators. All run with their defaults. **They share one machine's processors**, so for each measurement
 the share of a core that every process used is told, and how idle the machine was: a process near 100 % of a core was
-the bottleneck (each of ours has one thread that works). "others" is what processes that are no part of the benchmark
-used meanwhile: where that is not near 0, rates and times are worse than they would be on a quiet machine; CPU times and
-ratios suffer less.
+the bottleneck (Python runs one thread at a time; gRPC's own threads in a registry come on top). "others" is what
+processes that are no part of the benchmark used: where that is not near 0, rates and times are worse than they
+would be on a quiet machine; CPU times and ratios suffer less.
 
 - HTTP load comes from [http_load.py](../bench/directory/http_load.py): raw sockets, requests made beforehand. Rates are
   of a closed loop over 32 connections; times at a fixed rate are of an open loop (requests due at random instants, a
