@@ -14,7 +14,7 @@ from minga_runtime.listening import bound_address, split_listen
 log = logging.getLogger(__name__)
 
 # A `…_created` series beside each counter and histogram: double the number, and nobody here asks when they began.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _REQUEST_LIMIT_SECONDS = 5.0
 _MAX_REQUEST_BYTES = 16 * 1024
