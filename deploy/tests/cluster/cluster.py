@@ -59,6 +59,8 @@ class Cluster:
         self._controllers = {one.ref: Controller(one, kubelet, nodes, self._next_node) for one in manifests.workloads}
         self._bare: dict[str, Pod] = {}
         self._virtual: dict[str, str] = {}
+        self._proxies: list[PortProxy] = []
+        self._refreshing: set[asyncio.Task[None]] = set()
         self._known: list[Endpoint] = []
         """Pods as Services know them, `ENDPOINT_LAG` ago."""
 
@@ -198,8 +200,9 @@ class Cluster:
         address = self._virtual[service.name]
         await asyncio.to_thread(_ip, "address", "add", f"{address}/32", "dev", bridge)
         for port in service.ports:
-            proxy = await PortProxy.start(address, port.port, self._choice(service, port))
+            proxy = PortProxy(address, port.port, self._choice(service, port))
             stack.push_async_callback(proxy.aclose)
+            self._proxies.append(proxy)
 
     def _choice(self, service: Service, port: ServicePort) -> Callable[[], list[tuple[str, int]]]:
         def choose() -> list[tuple[str, int]]:
@@ -221,6 +224,10 @@ class Cluster:
     def _publish(self, endpoints: list[Endpoint]) -> None:
         self._known = endpoints
         self._dns.names = names_of(self.manifests.services, self._virtual, endpoints)
+        for proxy in self._proxies:
+            task = asyncio.create_task(proxy.refresh(), name="service-refresh")
+            self._refreshing.add(task)
+            task.add_done_callback(self._refreshing.discard)
 
     def _check(self) -> None:
         for pod in self.all_pods:

@@ -148,9 +148,18 @@ class Stream:
         self.tallies: dict[str, Tally] = {}
 
     @property
+    def downloads(self) -> int:
+        """How many have ended."""
+        return sum(tally.run for tally in self.tallies.values())
+
+    @property
     def problems(self) -> list[str]:
         """All that failed."""
         return [f"{kind}: {one}" for kind, tally in self.tallies.items() for one in tally.problems]
+
+    def run(self, kind: str) -> int:
+        """How many of a kind have ended."""
+        return self.tallies.get(kind, Tally()).run
 
     def __str__(self) -> str:
         return "; ".join(f"{kind}: {tally}" for kind, tally in sorted(self.tallies.items()))
@@ -179,7 +188,7 @@ class Stream:
 
 @asynccontextmanager
 async def stream_of(
-    cluster: Cluster, clients: Sequence[Client], looker: Pod, looked_up: str, *, at_least: int = 3
+    cluster: Cluster, clients: Sequence[Client], looker: Pod, looked_up: str, *, at_least: int = 1
 ) -> AsyncIterator[Stream]:
     """Everybody downloads inside the block, and for at least so many downloads each. Whole once the block has ended."""
     stream = Stream()
@@ -191,17 +200,13 @@ async def stream_of(
         group.create_task(stream.look_up(cluster, looker, looked_up), name="look-ups")
         try:
             # The stream is under way before anything happens to it.
-            await cluster.until(lambda: _all_ran(stream, clients, 1), "every client has downloaded something")
+            await cluster.until(lambda: stream.downloads >= len(clients), "as many downloads as there are clients")
             yield stream
-            seen = {kind: tally.run for kind, tally in stream.tallies.items()}
+            seen = {one.kind: stream.run(one.kind) for one in clients}
             await cluster.until(
-                lambda: all(stream.tallies[kind].run >= count + at_least for kind, count in seen.items()),
+                lambda: all(stream.run(kind) >= count + at_least for kind, count in seen.items()),
                 "every client has downloaded something afterwards, too",
             )
         finally:
             stop.set()
             await cluster.exec(looker, "touch", _STOP_FILE)
-
-
-def _all_ran(stream: Stream, clients: Sequence[Client], count: int) -> bool:
-    return all(stream.tallies.get(one.kind, Tally()).run >= count for one in clients)

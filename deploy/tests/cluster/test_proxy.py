@@ -23,7 +23,8 @@ async def proxied(handler: Handler) -> AsyncIterator[tuple[PortProxy, list[tuple
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     pods = [("127.0.0.1", server.sockets[0].getsockname()[1])]
-    proxy = await PortProxy.start("127.0.0.1", 0, lambda: pods)
+    proxy = PortProxy("127.0.0.1", 0, lambda: pods)
+    await proxy.refresh()
     try:
         yield proxy, pods
     finally:
@@ -48,7 +49,7 @@ async def test_bytes_go_both_ways_and_each_end_may_close_its_half() -> None:
 
 
 async def test_a_connection_stays_with_its_pod_when_that_is_not_ready_any_more() -> None:
-    """Only new ones are refused."""
+    """New ones are reset as long as Services do not know that there is no pod, and refused after that."""
     async with proxied(echo) as (proxy, pods), asyncio.timeout(10):
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(b"a")
@@ -56,11 +57,17 @@ async def test_a_connection_stays_with_its_pod_when_that_is_not_ready_any_more()
         pods.clear()
         writer.write(b"b")
         assert await reader.readexactly(1) == b"B"
-        writer.close()
         other, other_writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         with pytest.raises(ConnectionResetError):
             await other.read()
         other_writer.close()
+        port = proxy.port
+        await proxy.refresh()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"c")
+        assert await reader.readexactly(1) == b"C"
+        writer.close()
 
 
 async def test_what_a_pod_breaks_is_broken_for_its_client() -> None:

@@ -27,9 +27,9 @@ WORKLOADS = ("statefulset/redis", "deployment/registry", "deployment/locator", P
 SMALL = [f"small/{number:03}" for number in range(20)]
 ONCE = [f"once/{number:03}" for number in range(300)]
 LARGE = "large.bin"
-LARGE_BYTES = 16 * MIB
+LARGE_BYTES = 12 * MIB
 SLOW_RATE = "2MB/s"
-"""The large file takes 8 s: longer than any part is away, and under way whatever happens."""
+"""The large file takes 6 s, so that some download is under way whatever happens."""
 AWAY_SECONDS = 20.0
 """Redis' absence: as the probes' seconds are halves here, it is as long as 40 s are, and liveness gives up after 30."""
 
@@ -47,7 +47,7 @@ class Scene:
         first, second, _ = self.clients
         return [
             standalone(self.cluster, first, SMALL, "minga get, small files"),
-            standalone(self.cluster, second, [LARGE], "minga get, 16 MiB in 8 s", f"--limit-down {SLOW_RATE}"),
+            standalone(self.cluster, second, [LARGE], "minga get, 12 MiB in 6 s", f"--limit-down {SLOW_RATE}"),
         ]
 
     def through_peer(self) -> list[Client]:
