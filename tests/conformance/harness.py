@@ -82,6 +82,11 @@ class Harness:
             self.clock.advance(SHORT.total_seconds() + 0.001)
         for peer_id in peer_ids:
             await eventually(lambda of=peer_id: self.is_gone(of))
+        # The index is written a moment after the lease, and its entry ends so much later.
+        await eventually(lambda: self._have_ended(len(peer_ids)))
+
+    async def _have_ended(self, count: int) -> bool:
+        return (await self.writer.lease_counts())[1] >= count
 
     async def is_gone(self, peer_id: str) -> bool:
         """Whether no living peer has that id."""

@@ -14,6 +14,7 @@ from minga_core.ids import Generation, PeerId
 from minga_directory import RedisDirectoryWriter, keys
 from minga_directory.connection import connect
 from minga_directory.ports import TablePush
+from minga_directory.scripts import load
 from tests.conformance.harness import LATE_AFTER, Harness, eventually, over, row, rows
 from tests.support.redis_server import RedisServer
 
@@ -272,7 +273,6 @@ async def test_a_step_that_comes_too_late_is_refused(redis_url: str, leaves: boo
 async def overdue(redis_url: str) -> bool:
     """Whether the instant of some note has passed."""
     client = connect(redis_url)
-    seconds, micros = await client.time()
-    count = await client.zcount(keys.UNLISTING, "-inf", seconds * 1000 + micros // 1000)
+    passed = await load(client)["overdue"]([keys.UNLISTING], [1])
     await client.aclose()
-    return int(count) > 0
+    return bool(passed)

@@ -47,7 +47,8 @@ class RedisServer:
     tcp: listen on a port of the loopback address too, and use that in `url`.
     cluster: cluster mode with one node that owns every slot, which refuses commands and scripts that span slots.
     node: cluster mode without any slots or other nodes, for somebody else to make a Cluster of.
-    options: further ones of the server. password: the one of its default user.
+    options: further ones of the server. password: the one of its default user. tls: the port speaks TLS alone, with
+    certificates that `options` name.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class RedisServer:
         program: Program = VALKEY,
         options: Mapping[str, str] | None = None,
         password: str = "",
+        tls: bool = False,
     ) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="minga-redis-"))
         self._tcp = tcp or cluster or node
@@ -67,6 +69,7 @@ class RedisServer:
         self._program = program
         self._options = dict(options or {})
         self._password = password
+        self._tls = tls
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -166,7 +169,8 @@ class RedisServer:
 
     def _start_on(self, port: int) -> bool:
         options = {
-            "port": str(port),
+            "port": "0" if self._tls else str(port),
+            **({"tls-port": str(port)} if self._tls else {}),
             "bind": "127.0.0.1",
             "unixsocket": str(self._socket_path),
             "dir": str(self._directory),

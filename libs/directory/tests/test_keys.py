@@ -26,6 +26,7 @@ MADE = {
     "sequence": keys.SEQUENCE,
     "losses": keys.LOSSES,
     "begun": keys.BEGUN,
+    "young": keys.YOUNG,
     "filling": keys.FILLING,
     "mark": keys.marks()[0],
     "placement-cursor": keys.CURSOR,
@@ -49,7 +50,7 @@ def test_every_key_is_in_the_catalogue() -> None:
 def test_keys_of_one_script_share_a_slot() -> None:
     """All of a peer, all indexes, a content's two, a name and its shard."""
     assert {tag(MADE[kind]) for kind in ("peer", "table", "unlist", "removes", "swap")} == {"a"}
-    assert len({tag(MADE[kind]) for kind in ("peers", "leases", "unlisting", "sequence", "begun", "filling")}) == 1
+    assert len({tag(MADE[kind]) for kind in ("peers", "leases", "unlisting", "sequence", "begun", "young", "filling")}) == 1
     assert tag(MADE["holders"]) == tag(MADE["called"]) == "c5"
     assert tag(keys.name(Name("x"))) == tag(keys.names(keys.shard_of(Name("x"))))
 

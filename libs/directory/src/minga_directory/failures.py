@@ -25,6 +25,7 @@ CALL_SECONDS = 5.0
 
 _IN_SCRIPT = re.compile(r"(?:^|-)(OOM|READONLY|NOPERM|MISCONF|NOREPLICAS|LOADING|CLUSTERDOWN)\b")
 """Redis 6.2 tells errors of a command in a script inside another one, behind a dash."""
+_FORBIDDEN_IN_SCRIPT = re.compile(r"ACL failure in script|has no permissions to|can't run this command")
 
 _AWAY = {
     "OOM": ("Redis has reached its maxmemory and takes no more rows", "leases live on meanwhile; raise maxmemory"),
@@ -78,8 +79,10 @@ def code_of(error: BaseException) -> str:
     for kind, code in _CODES.items():
         if isinstance(error, kind):
             return code
-    found = _IN_SCRIPT.search(str(error)) if isinstance(error, ResponseError) else None
-    return found[1] if found else ""
+    if not isinstance(error, ResponseError):
+        return ""
+    found = _IN_SCRIPT.search(str(error))
+    return found[1] if found else "NOPERM" if _FORBIDDEN_IN_SCRIPT.search(str(error)) else ""
 
 
 def _refusal(error: BaseException) -> tuple[str, str] | None:

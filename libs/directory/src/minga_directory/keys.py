@@ -23,6 +23,7 @@ UNLISTING = f"{PREFIX}unlisting:{{all}}"
 SEQUENCE = f"{PREFIX}sequence:{{all}}"
 LOSSES = f"{PREFIX}losses:{{all}}"
 BEGUN = f"{PREFIX}begun:{{all}}"
+YOUNG = f"{PREFIX}young:{{all}}"
 FILLING = f"{PREFIX}filling:{{all}}"
 CURSOR = f"{PREFIX}placement-cursor"
 
@@ -165,11 +166,19 @@ CATALOGUE: tuple[KeyPattern, ...] = (
         "locator, where it knows of no holder",
     ),
     KeyPattern(
-        "filling:{all}",
+        "young:{all}",
         "string",
-        "it began so short a time ago that not every peer has told what it shares",
+        "it began a short time ago",
         "two heartbeats from the beginning",
         "registry: register, heartbeat, together with `begun`",
+        "registry: heartbeat of a peer that has no lease",
+    ),
+    KeyPattern(
+        "filling:{all}",
+        "string",
+        "it did not begin with a new network, but after a loss: peers have yet to tell again what they share",
+        "two heartbeats from the last one that came from a peer without a lease, before or soon after the beginning",
+        "registry: heartbeat of a peer that has no lease",
         "locator, where it knows of no holder",
     ),
     KeyPattern(

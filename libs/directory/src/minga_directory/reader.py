@@ -40,8 +40,8 @@ MAX_PEERS_IN_STATS = 20_000
 class RedisDirectoryReader:
     """Made over a client, which it closes in the end.
 
-    doubtful: a content that nobody seems to have is StoreUnavailableError, not an empty answer, as long as the store is
-    so new, or has so newly lost everything, that not every peer has told it what it shares.
+    doubtful: a content that nobody seems to have is StoreUnavailableError, not an empty answer, where no peer has told
+    anything yet, or where the store has lost everything so short a time ago that not every peer has told it again.
     """
 
     def __init__(self, client: Client, rng: random.Random | None = None, *, doubtful: bool = False) -> None:
@@ -112,9 +112,9 @@ class RedisDirectoryReader:
             pipe.exists(keys.FILLING)
             begun, filling = await pipe.execute()
         if not begun:
-            raise StoreUnavailableError("no peer has told what it shares since Redis is new, or has lost everything")
+            raise StoreUnavailableError("no peer has told what it shares: Redis is new, or has lost everything")
         if filling:
-            raise StoreUnavailableError("Redis is new, or has lost everything: not every peer has told what it shares")
+            raise StoreUnavailableError("Redis has lost everything: not every peer has told again what it shares")
 
     async def _newest_contents(self, name: Name) -> list[ContentId]:
         """The newest versions of a name, as hints tell; of very many, among as many as may be read."""

@@ -7,6 +7,7 @@ that side of the cut agree with each other, on a directory that is forgotten whe
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from minga_core.errors import StoreRefusedError
 from minga_directory.client import StoreClient, client_of, pool_of
 from minga_directory.urls import StoreUrl
 
-SENTINEL_SECONDS = 0.5
-"""For all sentinels to answer; those that do not are gone."""
+SENTINEL_SECONDS = 1.0
+"""For most sentinels to answer; without a majority it counts what the others say."""
 FOLLOW_SECONDS = 2.0
 ASK_AGAIN_SECONDS = 0.1
 """Many connections made at once share one answer, a bad one too."""
@@ -73,7 +74,9 @@ class Sentinels:
     async def _ask(self) -> tuple[str, int]:
         tasks = [asyncio.create_task(self._ask_one(client)) for client in self._clients]
         try:
-            await asyncio.wait(tasks, timeout=SENTINEL_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SENTINEL_SECONDS):
+                    await self._most(tasks)
         finally:
             for task in tasks:
                 task.cancel()
@@ -87,6 +90,15 @@ class Sentinels:
         if sum(report.down for report in reports) * 2 > len(reports):
             raise NoPrimaryError(f"the primary of {self._service!r} is down, its sentinels say")
         return next(report.address for report in reports)
+
+    async def _most(self, tasks: Sequence["asyncio.Task[_Report]"]) -> None:
+        """Returns when a majority has answered, or all have ended."""
+        pending = set(tasks)
+        while pending:
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            answered = [task for task in tasks if task.done() and not task.cancelled() and task.exception() is None]
+            if len(answered) * 2 > len(tasks):
+                return
 
     async def _ask_one(self, client: StoreClient) -> _Report:
         async with client.pipeline(transaction=False) as pipe:

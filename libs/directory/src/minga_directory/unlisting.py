@@ -80,8 +80,13 @@ class Unlisting:
 
         Returns the number of the last loss of hints.
         """
-        index = [keys.LEASES, keys.PEERS, keys.LOSSES, keys.BEGUN, keys.FILLING]
+        index = [keys.LEASES, keys.PEERS, keys.LOSSES, keys.BEGUN, keys.YOUNG]
         return int(await self._scripts["renew"](index, [self._fill_millis, *chain.from_iterable(leases)]))
+
+    async def forgotten(self) -> None:
+        """A peer that had a lease has none: notes it where that means that the store has lost everything."""
+        if self._fill_millis:
+            await self._scripts["forgotten"]([keys.BEGUN, keys.YOUNG, keys.FILLING], [self._fill_millis])
 
     async def end_lease(self, peer_id: PeerId, generation: str, *, limit: int) -> tuple[bool, int]:
         """Ends a lease of that generation, or (empty) takes the table of one that has ended by itself.

@@ -68,6 +68,7 @@ class RedisDirectoryWriter:
         """See DirectoryWriter."""
         async with store_errors():
             intention = await self._unlisting.intend(info.peer_id, ttl)
+            await self._losses.before_first_push(intention.losses)
             answer = await self._scripts["register"](
                 [keys.peer(info.peer_id), keys.table(info.peer_id), intention.unlist],
                 [
@@ -101,6 +102,8 @@ class RedisDirectoryWriter:
                     )
                 # Each for itself: a part of a Cluster that is away keeps no other lease from being renewed.
                 answers = await pipe.execute(raise_on_error=False)
+            if any(not isinstance(answer, BaseException) and answer[0] == 2 for answer in answers):
+                await self._unlisting.forgotten()
             last_loss = await self._renew_index(renewals, answers)
         return [_outcome(each, answer, last_loss) for each, answer in zip(renewals, answers, strict=True)]
 

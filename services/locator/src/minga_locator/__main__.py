@@ -51,6 +51,7 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
     Raises MingaError when it cannot start. On the way out, requests under way get their grace.
     """
     async with contextlib.aclosing(connect_reader(settings.redis_url, doubtful=True)) as reader:
+        await reader.check_access()
         with await bind(settings.listen) as listening:
             address = bound_address(settings.listen, listening.getsockname()[1])
             async with _http_server(make_app(reader), listening, settings, stop):

@@ -62,6 +62,7 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
         # By then every peer has beaten, also one whose beat was lost, and has told what it shares.
         store = connect_writer(settings.redis_url, fill=2 * leases.interval(settings.lease_ttl))
         stack.push_async_callback(store.aclose)
+        await store.check_access()
         directory = ObservedWriter(store, store_metrics)
 
         tasks = TaskOwner(stop.fail)

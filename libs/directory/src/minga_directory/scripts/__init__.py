@@ -11,6 +11,7 @@ NAMES = (
     "begin",
     "commit",
     "extend",
+    "forgotten",
     "give_up",
     "gone_rows",
     "heartbeat",

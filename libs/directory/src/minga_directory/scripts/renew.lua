@@ -1,6 +1,6 @@
 -- Writes the ends of leases that were just granted, renewed, or found alive.
--- KEYS: leases, peers, losses, begun, filling
--- ARGV: ms that filling lasts (0: none), for each lease peer id, lease ms
+-- KEYS: leases, peers, losses, begun, young
+-- ARGV: ms that a beginning is young (0: never), for each lease peer id, lease ms
 -- An end, in ms by Redis' clock, is always greater than the one before. Returns the number
 -- of the last loss of hints.
 -- After a write that asks for no memory Redis refuses none of this script for want of it: what is noted here is little,
@@ -8,7 +8,7 @@
 redis.call('PERSIST', KEYS[1])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
--- Of a store that has lost everything, as of a new one, this is how readers know.
+-- A new store, or one that has lost everything.
 if redis.call('SET', KEYS[4], 1, 'NX') and tonumber(ARGV[1]) > 0 then
   redis.call('SET', KEYS[5], 1, 'PX', ARGV[1])
 end
