@@ -45,7 +45,9 @@ choose_base() {
   base_image=${BASE_IMAGE:-$default}
   from_debian=
   if available "$base_image"; then return; fi
-  if [[ -n ${BASE_IMAGE:-} ]] || ! can_debootstrap; then fail "cannot pull the base, $base_image (BASE_IMAGE names another one): ${pull_problem##*$'\n'}"; fi
+  if [[ -n ${BASE_IMAGE:-} ]] || ! can_debootstrap; then
+    fail "cannot pull the base, $base_image (BASE_IMAGE names another one): ${pull_problem##*$'\n'}"
+  fi
   say "!!! NO IMAGE REGISTRY ANSWERS: the base is made of Debian's packages instead of $default !!!"
   base_image=$(deploy/docker/debian_base.sh)
   from_debian=yes

@@ -1,14 +1,20 @@
 """The images as they are: who they run as, what is in them, how they start, are checked, and end."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from deploy.tests.support.engine import Container, Engine, Network
+from deploy.tests.support.engine import REPOSITORY, Container, Engine, Network
 
 PARTS = ["registry", "locator", "peer"]
+OURS = {
+    "registry": {"protos", "core", "directory", "runtime", "registry"},
+    "locator": {"core", "directory", "runtime", "locator"},
+    "peer": {"protos", "core", "runtime", "peer"},
+}
 USER = "10001:10001"
 HARDENED = ["--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
 ADDED_LIMIT_BYTES = 80_000_000
@@ -100,6 +106,22 @@ def test_an_image_has_what_runs_and_no_more(images: Engine, part: str) -> None:
     script = "; ".join(f"{search} 2>/dev/null" for search in searches)
     found = images.run_once(f"minga/{part}:dev", "-c", script, entrypoint="sh", check=False).out.split()
     assert sorted(found) == volumes
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_image_has_its_lock_and_our_packages(images: Engine, part: str) -> None:
+    """Each at its locked version, nothing else: no package of an index can take the place of one of ours."""
+    lock = (REPOSITORY / f"services/{part}/requirements.lock").read_text()
+    pins = re.findall(r"^([a-z0-9._-]+)==([^ ]+)( ;)?", lock, re.MULTILINE)
+    locked = {name: version for name, version, _ in pins}
+    everywhere = {name for name, _, marker in pins if not marker}
+    script = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()))"
+    found = images.run_once(f"minga/{part}:dev", "-c", script, entrypoint="python").out.split()
+    installed = {name.lower().replace("_", "-"): version for name, _, version in (one.partition("==") for one in found)}
+    ours = {name for name in installed if name.startswith("minga-")}
+    assert ours == {f"minga-{name}" for name in OURS[part]}
+    assert everywhere <= installed.keys() - ours
+    assert {name: version for name, version in installed.items() if name not in ours}.items() <= locked.items()
 
 
 def test_each_part_is_healthy_with_a_read_only_root(parts: dict[str, Container]) -> None:
