@@ -214,9 +214,9 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
 
 
 async def _serving_once_announced(server: GrpcServer, announcer: Announcer) -> None:
-    """Health checks are told SERVING once others can find what is here: whoever replaces peers one after the other goes
-    on with the next one then, and that may be the other holder of a file. A registry that is away later changes nothing:
-    what is served goes on being served."""
+    """Health checks are told SERVING once others can find what is here: whoever replaces peers one after the other
+    goes on with the next one then, and that may be the other holder of a file. A registry that is away later changes
+    nothing: what is served goes on being served."""
     await announcer.caught_up()
     await server.set_serving(True)
 
