@@ -106,21 +106,23 @@ containers = if host=$$(deploy/docker/engine.sh); then export DOCKER_HOST=$$host
 
 compose-test: sync  ## images and the Compose network, run for real
 	@$(DEBIAN) docker-compose
-	@$(containers); $(BIN)/python -m pytest deploy/tests/compose $(ARGS)
+	@$(containers); $(BIN)/python -m pytest -rs deploy/tests/compose $(ARGS)
 
 k8s-test: sync  ## Kubernetes manifests: checked, and run on a Docker Engine
-	@$(containers); $(BIN)/python -m pytest deploy/tests/k8s deploy/tests/cluster $(ARGS)
+	@$(DEBIAN) redis-server openssl
+	@$(containers); PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -rs deploy/tests/k8s deploy/tests/cluster $(ARGS)
 
 monitoring-test: sync  ## metrics, rules, alerts and the dashboard against a real Prometheus
 	@$(DEBIAN) prometheus
-	$(BIN)/python -m pytest deploy/tests/monitoring $(ARGS)
+	$(BIN)/python -m pytest -rs deploy/tests/monitoring $(ARGS)
 
 chaos: sync  ## a network under constant faults, held to its promises, as root (ARGS='--minutes 30 --seed 7')
 	@$(DEBIAN) $(LAB_PACKAGES)
 	$(BIN)/python -m tests.chaos.run $(ARGS)
 
 redis-test: sync  ## the directory on every kind of Redis: Sentinel, Cluster, TLS, ACL, full, slow, silent
-	$(BIN)/python -m pytest deploy/tests/redis $(ARGS)
+	@$(DEBIAN) redis-server redis-tools openssl
+	$(BIN)/python -m pytest -rs deploy/tests/redis $(ARGS)
 
 references: sync  ## rewrite docs/ that are generated from the code
 	$(BIN)/python docs/generate.py
