@@ -5,6 +5,7 @@ parent closes the pipe or dies.
 """
 
 import asyncio
+import gc
 import json
 import signal
 import sys
@@ -90,6 +91,8 @@ class Worker:
 
 def serve(handlers: Mapping[str, Handler]) -> None:
     """The worker's end: runs until the pipe is closed."""
+    # A full collection looks at all that thousands of simulated peers have, and stops them for a second.
+    gc.disable()
     try:
         import uvloop
     except ImportError:
