@@ -50,7 +50,8 @@ def test_every_key_is_in_the_catalogue() -> None:
 def test_keys_of_one_script_share_a_slot() -> None:
     """All of a peer, all indexes, a content's two, a name and its shard."""
     assert {tag(MADE[kind]) for kind in ("peer", "table", "unlist", "removes", "swap")} == {"a"}
-    assert len({tag(MADE[kind]) for kind in ("peers", "leases", "unlisting", "sequence", "begun", "young", "filling")}) == 1
+    indexes = ("peers", "leases", "unlisting", "sequence", "begun", "young", "filling")
+    assert len({tag(MADE[kind]) for kind in indexes}) == 1
     assert tag(MADE["holders"]) == tag(MADE["called"]) == "c5"
     assert tag(keys.name(Name("x"))) == tag(keys.names(keys.shard_of(Name("x"))))
 

@@ -1,0 +1,10 @@
+-- A peer that had a lease has none. Where what is known began a short time ago, or has not begun, that is since the store
+-- has lost everything; in any other the lease has run out.
+-- KEYS: begun, young, filling
+-- ARGV: ms that filling lasts from now on
+-- Returns 1 when the store has lost everything, 0 when not.
+if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('EXISTS', KEYS[2]) == 0 then
+  return 0
+end
+redis.call('SET', KEYS[3], 1, 'PX', ARGV[1])
+return 1
