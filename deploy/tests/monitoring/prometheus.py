@@ -37,7 +37,12 @@ class Prometheus:
             self.address = found[1] if found else ""
             return bool(found)
 
+        async def answers() -> bool:
+            # It listens before it has opened its data, and turns callers away until then.
+            return "is Ready" in await fetch(f"http://{self.address}/-/ready")
+
         await eventually(listens, "Prometheus listens")
+        await eventually(answers, "Prometheus is ready")
 
     async def call(self, path: str, **query: str) -> Any:
         """The `data` of an answer of its API. Fails the test on an error, with its words."""

@@ -60,12 +60,28 @@ class Watched:
         return {name: await fetch(f"http://{address}/metrics") for name, address in self.addresses.items()}
 
     async def alive(self, count: int) -> None:
-        """Returns when Prometheus has seen that many leases."""
+        """Returns when that many peers are listed, and Prometheus has seen them counted since.
+
+        A count outlives the store that it was made of until the next one: two more must have been made and scraped.
+        """
+
+        async def listed() -> bool:
+            return len(await self.story.live_peers()) == count
 
         async def seen() -> bool:
-            return await self.prometheus.value("network:minga_registry_leases_alive:max") == count
+            value = await self.prometheus.value("network:minga_registry_leases_alive:max")
+            return await self._counts() >= before + 2 and value == count
 
+        await eventually(listed, f"{count} peers are listed")
+        before = await self._counts()
         await eventually(seen, f"{count} leases are alive")
+
+    async def _counts(self) -> float:
+        """How often the registry has counted leases."""
+        found = await self.prometheus.value(
+            'minga_registry_redis_duration_seconds_count{operation="lease_counts", outcome="ok"}'
+        )
+        return found or 0.0
 
 
 @asynccontextmanager
