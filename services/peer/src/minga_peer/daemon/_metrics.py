@@ -55,7 +55,8 @@ class PeerMetrics:
         )
         self._ratios = Histogram(
             "minga_peer_transfer_bound_ratio",
-            "Time that a download took by the least it could have taken at its best second's rate; 1 is the best.",
+            "Time that a download took by the least it could have taken, at its best second's rate or its own limit; 1 "
+            "is the best. Of downloads that fetched for a second or more.",
             buckets=(1.05, 1.1, 1.25, 1.5, 2, 3, 5, 10),
             registry=registry,
         )
@@ -116,7 +117,7 @@ class PeerMetrics:
         self._drops.labels(reason.name.lower()).inc()
 
     def transferred(self, ratio_to_bound: float) -> None:
-        """A download is done that had to fetch something."""
+        """A download is done that lasted long enough to be compared with its best second."""
         self._ratios.observe(ratio_to_bound)
 
     def disk_failed(self, error: StorageError | NoSpaceError) -> None:

@@ -26,7 +26,7 @@ class TransferMetrics(Protocol):
         ...
 
     def transferred(self, ratio_to_bound: float) -> None:
-        """A download is done that had to fetch something."""
+        """A download is done that lasted long enough to be compared with its best second."""
         ...
 
 

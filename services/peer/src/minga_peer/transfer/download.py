@@ -213,7 +213,7 @@ class Downloader:
             explanation=record.explanation(resumed_bytes=last.resumed_bytes, hedges=swarm.scheduler.snapshot().hedges),
         )
         _log_done(request, done)
-        if done.explanation is not None and (ratio := done.explanation.ratio_to_bound) is not None:
+        if done.explanation is not None and (ratio := done.explanation.lasting_ratio) is not None:
             self._metrics.transferred(ratio)
         on_progress(done)
         return Finished(done, row)

@@ -2,11 +2,11 @@
 
 from collections import deque
 
-from minga_peer.transfer.explanation import WaitCause
+from minga_peer.transfer.explanation import BEST_RATE_SECONDS, WaitCause
 from minga_peer.transfer.limits import RateLimit
 
 SLOT_SECONDS = 0.1
-SLOTS = 10
+SLOTS = round(BEST_RATE_SECONDS / SLOT_SECONDS)
 """The window of the best rate: one second, moved by tenths."""
 PAUSE_SECONDS = 0.5
 """A shorter time without a byte is no pause."""
@@ -36,7 +36,7 @@ class BestRate:
 
     def best(self, fetching_seconds: float, total_bytes: int) -> float:
         """Bytes a second; the average when there was no whole second."""
-        whole = SLOTS * SLOT_SECONDS
+        whole = BEST_RATE_SECONDS
         if fetching_seconds >= whole:
             return self.so_far / whole
         return total_bytes / fetching_seconds if fetching_seconds > 0 else 0.0
