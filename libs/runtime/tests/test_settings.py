@@ -173,6 +173,8 @@ def test_secrets_show_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
         load_settings(Example)
     assert "s3cret" not in str(caught.value)
     assert mask_secrets("redis://h:1/0") == "redis://h:1/0"
+    several = "redis+sentinel://:s3cret@a:1,b:2/directory?sentinel_password=s3cret&ssl_password=s3cret"
+    assert mask_secrets(several) == "redis+sentinel://:***@a:1,b:2/directory?sentinel_password=***&ssl_password=***"
 
 
 @pytest.mark.parametrize(
