@@ -210,6 +210,12 @@ def table(peer_id: PeerId) -> str:
     return f"{PREFIX}table:{{{peer_id}}}"
 
 
+PEER_BEGINNING = f"{PREFIX}peer:{{"
+TABLE_BEGINNING = f"{PREFIX}table:{{"
+HOLDERS_BEGINNING = f"{PREFIX}holders:{{"
+"""For script `find`, which meets peers and contents only while it runs."""
+
+
 def unlist(peer_id: PeerId, number: int | None) -> str:
     """Rows whose hints are to be taken away, on account of a number; None: the key's beginning, up to the number."""
     return f"{PREFIX}unlist:{{{peer_id}}}:{'' if number is None else number}"

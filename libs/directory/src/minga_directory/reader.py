@@ -57,12 +57,18 @@ class RedisDirectoryReader:
     ) -> Sequence[Version]:
         """See DirectoryReader."""
         async with store_errors():
-            wanted = await self._newest_contents(name) if content_id is None else [content_id]
-            versions = await self._holders.versions([RowKey(name, content) for content in wanted], max_holders)
-            found = newest_first(version for version in versions if version is not None)
+            found = newest_first(await self._versions(name, content_id, max_holders))
             if not found:
                 await self._doubt()
         return found
+
+    async def _versions(self, name: Name, content_id: ContentId | None, max_holders: int) -> list[Version]:
+        at_once = await self._holders.versions_at_once(name, content_id, max_holders)
+        if at_once is not None:
+            return newest_first(at_once)[:MAX_VERSIONS]
+        wanted = await self._newest_contents(name) if content_id is None else [content_id]
+        versions = await self._holders.versions([RowKey(name, content) for content in wanted], max_holders)
+        return [version for version in versions if version is not None]
 
     async def find_newest(self, names: Sequence[Name], *, max_holders: int = 20) -> Sequence[Version | None]:
         """See DirectoryReader."""

@@ -11,6 +11,7 @@ NAMES = (
     "begin",
     "commit",
     "extend",
+    "find",
     "forgotten",
     "give_up",
     "gone_rows",
