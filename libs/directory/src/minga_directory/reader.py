@@ -15,10 +15,12 @@ from minga_core.names import Name
 from minga_core.records import RowKey
 from minga_directory import keys
 from minga_directory.answers import Found, merge_found, newest_first, version_of
+from minga_directory.cluster import ClusterClient
 from minga_directory.codec import VersionHint, row_field, version_hint
 from minga_directory.connection import Client, check_access, ping, store_errors
 from minga_directory.holders import PEER_FIELDS, HolderReader, peer_record
 from minga_directory.ports import CatalogueEntry, CataloguePage, DirectoryStats, PeerRecord, Version
+from minga_directory.scripts import load
 from minga_directory.search import name_matcher
 
 MAX_VERSIONS = 32
@@ -34,6 +36,8 @@ _SHARD_SLACK = 8
 """Names read of each shard above its even part of a page, so that most pages need one reading."""
 MAX_NAMES_OF_CONTENT = 100
 PLACEMENT_PAGE = 64
+MAX_ASKED_AT_ONCE = 256
+"""Peers that one script asks for a placement: about 5 µs of the store's time each."""
 MAX_PEERS_IN_STATS = 20_000
 
 
@@ -49,6 +53,8 @@ class RedisDirectoryReader:
         self._doubtful = doubtful
         self._rng = rng or random.Random()  # noqa: S311 - spreading, not secrets
         self._holders = HolderReader(client, self._rng)
+        # A Cluster has the keys of one placement in different slots.
+        self._place = None if isinstance(client, ClusterClient) else load(client)["place"]
 
     # Who has it?
 
@@ -234,25 +240,59 @@ class RedisDirectoryReader:
         self, name: Name, size_bytes: int, replicas: int, *, content_id: ContentId | None = None, margin_bytes: int = 0
     ) -> Sequence[PeerRecord]:
         """See DirectoryReader."""
+        async with store_errors():
+            at_once = await self._placed_at_once(name, size_bytes + margin_bytes, replicas, content_id)
+            if at_once is not None:
+                return at_once
+            return await self._placed_in_steps(name, size_bytes + margin_bytes, replicas, content_id)
+
+    async def _placed_at_once(
+        self, name: Name, wanted_bytes: int, replicas: int, content_id: ContentId | None
+    ) -> list[PeerRecord] | None:
+        """None when one round trip cannot tell: on a Cluster, or when very many peers are full or hold it already."""
+        if self._place is None:
+            return None
+        answer = await self._place(
+            [keys.PEERS, keys.CURSOR, keys.name(name) if content_id is None else keys.called(content_id)],
+            [
+                replicas,
+                wanted_bytes,
+                name,
+                b"" if content_id is None else content_id.raw,
+                keys.PEER_BEGINNING,
+                keys.TABLE_BEGINNING,
+                MAX_VERSIONS if content_id is None else MAX_NAMES_OF_CONTENT,
+                MAX_ASKED_AT_ONCE,
+                PEER_FIELDS.index("free") + 1,
+                *PEER_FIELDS,
+            ],
+        )
+        if answer is None:
+            return None
+        found = (peer_record(PeerId(peer_id.decode()), fields, left) for peer_id, left, *fields in answer)
+        return [peer for peer in found if peer is not None]
+
+    async def _placed_in_steps(
+        self, name: Name, wanted_bytes: int, replicas: int, content_id: ContentId | None
+    ) -> list[PeerRecord]:
         chosen: list[PeerRecord] = []
         asked = 0
-        async with store_errors():
-            count = int(await self._client.zcard(keys.PEERS))
-            if count == 0:
-                return []
-            start = int(await self._client.incrby(keys.CURSOR, replicas)) - replicas
-            while len(chosen) < replicas and asked < count:
-                ids = await self._ids_from((start + asked) % count, min(PLACEMENT_PAGE, count - asked))
-                fit = await self._fit(ids, size_bytes + margin_bytes, name, content_id)
-                for peer_id in ids:
-                    asked += 1
-                    if peer_id in fit:
-                        chosen.append(fit[peer_id])
-                    if len(chosen) == replicas:
-                        break
-            if len(chosen) == replicas < asked:
-                # Past those that were skipped too: else whoever comes after them would be chosen twice as often.
-                await self._client.incrby(keys.CURSOR, asked - replicas)
+        count = int(await self._client.zcard(keys.PEERS))
+        if count == 0:
+            return []
+        start = int(await self._client.incrby(keys.CURSOR, replicas)) - replicas
+        while len(chosen) < replicas and asked < count:
+            ids = await self._ids_from((start + asked) % count, min(PLACEMENT_PAGE, count - asked))
+            fit = await self._fit(ids, wanted_bytes, name, content_id)
+            for peer_id in ids:
+                asked += 1
+                if peer_id in fit:
+                    chosen.append(fit[peer_id])
+                if len(chosen) == replicas:
+                    break
+        if len(chosen) == replicas < asked:
+            # Past those that were skipped too: else whoever comes after them would be chosen twice as often.
+            await self._client.incrby(keys.CURSOR, asked - replicas)
         return chosen
 
     async def _fit(

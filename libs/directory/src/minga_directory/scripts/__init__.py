@@ -25,6 +25,7 @@ NAMES = (
     "lost",
     "mark",
     "overdue",
+    "place",
     "register",
     "renew",
     "stage",
