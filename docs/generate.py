@@ -5,15 +5,17 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
-from minga_directory import OUTCOMES, WRITER_OPERATIONS
+from minga_directory import OUTCOMES, WRITER_OPERATIONS, MemoryDirectory
 from minga_directory.keys import catalogue_markdown
-from minga_locator._metrics import LocatorMetrics
+from minga_locator.app import make_app
 from minga_locator.reference import rest_markdown
 from minga_locator.settings import LocatorSettings
 from minga_peer.cli.reference import cli_markdown
+from minga_peer.clients.wire import PEER_METHODS
 from minga_peer.daemon._metrics import STATE, PeerMetrics, StateCollector
 from minga_peer.settings import PeerSettings
 from minga_registry._metrics import RegistryMetrics
+from minga_registry.service import METHODS as REGISTRY_METHODS
 from minga_registry.settings import RegistrySettings
 from minga_runtime.metrics import RpcMetrics, StoreMetrics, describe_process
 from minga_runtime.settings import KNOWN_VARIABLES, PREFIX, Settings
@@ -96,23 +98,19 @@ def _exposed(metric: Metric) -> str:
 
 
 def _labels(metric: Metric) -> str:
-    """Labels, with their values where they are known from the start."""
+    """Labels, with their values as they are there from the start or, where more may come, in words."""
     values: dict[str, list[str]] = {}
     for sample in metric.samples:
         for label, value in sample.labels.items():
             if label != "le" and value not in values.setdefault(label, []):
                 values[label].append(value)
-    known = values or {label: [] for label in LABELS_TO_COME.get(metric.name, ())}
-    return "; ".join(
-        f"`{label}`" + (f": {', '.join(found)}" if found and label != "version" else "")
-        for label, found in known.items()
-    )
+    return "; ".join(f"`{label}`: {OPEN_LABELS.get(label) or ', '.join(found)}" for label, found in values.items())
 
 
 def _registry_metrics() -> CollectorRegistry:
     registry = CollectorRegistry()
     describe_process(registry, "registry", "")
-    RpcMetrics(registry, "registry")
+    RpcMetrics(registry, "registry", REGISTRY_METHODS)
     StoreMetrics(registry, "registry", WRITER_OPERATIONS, OUTCOMES)
     RegistryMetrics(registry).leases_counted(0, 0)
     return registry
@@ -120,26 +118,28 @@ def _registry_metrics() -> CollectorRegistry:
 
 def _locator_metrics() -> CollectorRegistry:
     registry = CollectorRegistry()
-    LocatorMetrics(registry, "")
+    make_app(MemoryDirectory(), registry=registry)
     return registry
 
 
 def _peer_metrics() -> CollectorRegistry:
     registry = CollectorRegistry()
     describe_process(registry, "peer", "")
-    RpcMetrics(registry, "peer")
+    RpcMetrics(registry, "peer", PEER_METHODS)
     PeerMetrics(registry)
     registry.register(StateCollector(dict.fromkeys(STATE, lambda: 0.0)))
     return registry
 
 
 METRICS = {"registry": _registry_metrics, "locator": _locator_metrics, "peer": _peer_metrics}
-LABELS_TO_COME = {
-    "minga_registry_rpc_duration_seconds": ("method", "code"),
-    "minga_peer_rpc_duration_seconds": ("method", "code"),
-    "minga_locator_request_duration_seconds": ("route", "status"),
+OPEN_LABELS = {
+    "version": "of the software",
+    "code": "a status of gRPC",
+    "method": "an RPC of the contract, of health or of reflection",
+    "route": "a template of docs/rest.md, or `none`",
+    "status": "2xx, 4xx or 5xx",
 }
-"""Of metrics whose series come with the first request of their kind."""
+"""Closed sets as well, but not worth a list."""
 
 REFERENCES = {
     "redis.md": catalogue_markdown,

@@ -108,6 +108,19 @@ async def test_all_that_is_documented_is_there_from_the_start_and_nothing_else(w
     assert set(first.types) - first.names == {name for name in first.types if name.startswith("process_")}
 
 
+async def test_every_route_has_its_series_from_the_start(whole: Whole) -> None:
+    """At 0, and under the name that a request of it is counted by: the first one shows in a rate."""
+    first = await whole.scrape()
+    name = "minga_locator_request_duration_seconds_count"
+    routes = {each.labels["route"] for each in first.samples if each.name == name}
+    await look_up(whole)
+    await whole.api.get("/v1/peers/a")
+    await place(whole)
+    now = await whole.scrape()
+    assert {each.labels["route"] for each in now.samples if each.name == name} == routes
+    assert {"/v1/files", "/v1/placements", "/readyz"} < routes
+
+
 @pytest.mark.parametrize("name", MOVERS)
 async def test_a_metric_moves_when_its_thing_happens(whole: Whole, name: str) -> None:
     """Seen over its own door."""

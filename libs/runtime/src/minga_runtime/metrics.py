@@ -21,8 +21,6 @@ _MAX_REQUEST_BYTES = 16 * 1024
 _MAX_CONNECTIONS = 32
 """Far more than the scrapers there are; the rest are closed at once."""
 RPC_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
-
-
 STORE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
@@ -36,20 +34,28 @@ def describe_process(registry: CollectorRegistry, part: str, version: str) -> No
 
 
 class RpcMetrics:
-    """Counts and times RPCs; see `grpc_errors.RpcObserver`."""
+    """Counts and times RPCs; see `grpc_errors.RpcObserver`.
 
-    def __init__(self, registry: CollectorRegistry, part: str) -> None:
+    methods: those whose successes are there at 0 before the first one, so that it shows in a rate.
+    """
+
+    def __init__(self, registry: CollectorRegistry, part: str, methods: Iterable[str] = ()) -> None:
         self._durations = Histogram(
             f"minga_{part}_rpc_duration_seconds",
-            "Seconds that RPCs took, by method and status code.",
+            "Seconds that RPCs took, by method and status code; streams last as long as they stand.",
             ["method", "code"],
             buckets=RPC_BUCKETS,
             registry=registry,
         )
+        # Looked up once: that costs as much as counting. Methods and codes are few.
+        self._children = {(method, "OK"): self._durations.labels(method, "OK") for method in methods}
 
     def rpc_ended(self, method: str, code: str, seconds: float) -> None:
         """See RpcObserver."""
-        self._durations.labels(method, code).observe(seconds)
+        child = self._children.get((method, code))
+        if child is None:
+            child = self._children[method, code] = self._durations.labels(method, code)
+        child.observe(seconds)
 
 
 class StoreMetrics:

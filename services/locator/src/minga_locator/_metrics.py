@@ -1,5 +1,7 @@
 """The locator's metrics, bound to a registry given from outside. Labels: route templates and closed sets alone."""
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from minga_directory import OUTCOMES, READER_OPERATIONS
@@ -39,6 +41,11 @@ class LocatorMetrics:
         self._lookups_by = {outcome: self._lookups.labels(outcome) for outcome in LOOKUPS}
         self._cache_by = {hit: self._cache.labels("hit" if hit else "miss") for hit in (True, False)}
         self._requests_by: dict[tuple[str, int], Histogram] = {}
+
+    def expect(self, routes: Iterable[str]) -> None:
+        """Good answers of those routes are there at 0 before the first one, so that it shows in a rate."""
+        for route in routes:
+            self._requests_by[route, 2] = self._requests.labels(route, "2xx")
 
     def request_began(self) -> None:
         """A request has come."""

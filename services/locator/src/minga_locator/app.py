@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
 from minga_core.clock import Clock, SystemClock
@@ -55,6 +56,8 @@ def make_app(
     app.state.locator = LocatorState(ObservedReader(reader, metrics.store), cache, metrics, limits)
     app.include_router(routes.router)
     app.include_router(health.router)
+    ours = (*routes.router.routes, *health.router.routes)
+    metrics.expect(route.path for route in ours if isinstance(route, APIRoute))
     add_handlers(app)
     app.add_middleware(Watch, metrics=metrics, clock=clock, limits=limits)
     if tracing.enabled():

@@ -18,7 +18,7 @@ from minga_registry.leases import LeasePolicy
 from minga_registry.push import PushLimits
 from minga_registry.reaper import Reaper
 from minga_registry.renewing import Renewals
-from minga_registry.service import SERVICE, RegistryService
+from minga_registry.service import METHODS, SERVICE, RegistryService
 from minga_registry.settings import RegistrySettings
 from minga_runtime.flags import parse_flags
 from minga_runtime.listening import bound_address
@@ -68,7 +68,8 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
         tasks = TaskOwner(stop.fail)
         stack.push_async_callback(tasks.aclose)
 
-        server = GrpcServer(RpcMetrics(metrics_registry, "registry"), connection_age=_connection_age(settings))
+        rpcs = RpcMetrics(metrics_registry, "registry", METHODS)
+        server = GrpcServer(rpcs, connection_age=_connection_age(settings))
         renewals = Renewals(directory)
         tasks.keep(renewals.run, "renewals")
         service = RegistryService(

@@ -28,6 +28,7 @@ from minga_runtime.logs import log_event
 log = logging.getLogger(__name__)
 
 SERVICE = "minga.registry.v1.RegistryService"
+METHODS = tuple(pb.DESCRIPTOR.services_by_name["RegistryService"].methods_by_name)
 _BUSY_RETRY = timedelta(seconds=1)
 STREAM_LIFE = timedelta(minutes=5)
 """How long a peer stays with one replica: then it opens its stream anew, and a new replica gets its share."""

@@ -12,6 +12,7 @@ from minga_core.ids import Address, PeerId, parse_address, parse_peer_id
 from minga_protos.peer.v1 import peer_pb2 as pb
 
 PEER_SERVICE = "minga.peer.v1.PeerService"
+PEER_METHODS = tuple(pb.DESCRIPTOR.services_by_name["PeerService"].methods_by_name)
 DATA_FIELD_OF_FETCH = 2
 """`FetchChunksResponse.data`"""
 DATA_FIELD_OF_STORE = 4

@@ -20,7 +20,7 @@ from minga_peer.chunkstore.table import LocalTable
 from minga_peer.clients.locator import LocatorClient
 from minga_peer.clients.peer import PeerConnections
 from minga_peer.clients.registry import RegistryClient
-from minga_peer.clients.wire import PEER_SERVICE
+from minga_peer.clients.wire import PEER_METHODS, PEER_SERVICE
 from minga_peer.daemon._metrics import PeerMetrics, StateCollector
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.control import ControlService, DaemonFacts, TrafficCounts
@@ -163,7 +163,7 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         stack.push_async_callback(downloads.aclose)
 
         identity.bulk_port = await _serve_bulk(stack, settings, serving, uploads.max_turns)
-        server = GrpcServer(RpcMetrics(metrics_registry, "peer"))
+        server = GrpcServer(RpcMetrics(metrics_registry, "peer", PEER_METHODS))
         service = PeerService(
             store,
             announcer=announcer,
