@@ -108,7 +108,8 @@ async def test_redis_is_restarted_and_no_download_fails(scene: Scene, figures: l
     """Its pod is deleted with all it knew; look-ups are told to come again for a moment, and then answered again."""
     cluster = scene.cluster
     started = time.monotonic()
-    async with stream_of(cluster, scene.standalone() + scene.through_peer(), scene.looker, LARGE) as stream:
+    clients = scene.standalone() + scene.through_peer()
+    async with stream_of(cluster, clients, scene.looker, LARGE, at_least=3) as stream:
         await cluster.delete(cluster.pod("redis-0"))
         await cluster.ready()
         seconds = time.monotonic() - started
