@@ -56,8 +56,7 @@ def with_user(server: RedisServer, rules: str | None = None) -> str:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", PROGRAMS)
-@pytest.mark.parametrize("cluster", [False, True], ids=["single", "cluster"])
+@pytest.mark.parametrize(("name", "cluster"), [("redis-6.2", False), ("redis-7", True), ("valkey", False)])
 def test_the_documented_user_may_do_all_that_is_needed(server: MakeServer, name: str, cluster: bool) -> None:
     """The conformance suite as that user. When this fails, a new command is used: add it in docs/running-redis.md."""
     made = server(name, tcp=True, cluster=cluster)
@@ -85,11 +84,11 @@ async def test_a_user_that_lacks_a_command_is_told_which(server: MakeServer, nam
     """By the call that needs it, each time, and at start when everything needs it."""
     made = server(name, tcp=True)
     assert RULES
-    url = with_user(made, RULES[1].replace("+hrandfield ", ""))
+    url = with_user(made, RULES[1].replace("+zrangebylex ", ""))
     async with aclosing(connect_reader(url)) as reader:
         await reader.check_access()
-        with pytest.raises(StoreRefusedError, match=r"forbids this user something.*hrandfield"):
-            await reader.find(Name("x"))
+        with pytest.raises(StoreRefusedError, match=r"forbids this user something.*zrangebylex"):
+            await reader.list_names()
     url = with_user(made, RULES[1].replace("+zcard ", "-zcard ").replace("+zcount ", "-zcount "))
     async with aclosing(connect_reader(url)) as reader, aclosing(connect_writer(url)) as writer:
         with pytest.raises(SettingsError, match=r"MINGA_REDIS_URL.*zcard"):

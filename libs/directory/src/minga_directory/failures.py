@@ -94,7 +94,7 @@ def _refusal(error: BaseException) -> tuple[str, str] | None:
         return f"Redis forbids this user something: {text}", "docs/running-redis.md has the ACL rules that are needed"
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return f"Redis has a certificate that is not trusted: {text}", "see ssl_ca_certs in docs/running-redis.md"
-    if isinstance(error, AskError | ClusterCrossSlotError):
+    if isinstance(error, AskError | ClusterCrossSlotError) or "in a cluster node" in text:
         return "Redis is a node of a Cluster there", "write redis+cluster:// in MINGA_REDIS_URL"
     if isinstance(error, ResponseError) and "cluster support disabled" in text:
         return "Redis is no Cluster there", "write redis:// in MINGA_REDIS_URL"
