@@ -12,7 +12,7 @@ import pytest
 from deploy.tests.redis.certificates import make_certificates
 from deploy.tests.redis.programs import FOUND, program
 from deploy.tests.redis.stores import PROGRAMS
-from deploy.tests.redis.test_conformance import ONE_SERVER, passed_over
+from deploy.tests.redis.test_conformance import ONE_SERVER, WITHOUT_KEYS, passed_over
 from deploy.tests.redis.topologies import ClusterStore, asked
 from minga_core.errors import SettingsError, StoreRefusedError, StoreUnavailableError
 from minga_core.names import Name
@@ -62,8 +62,7 @@ def test_the_documented_user_may_do_all_that_is_needed(server: MakeServer, name:
     made = server(name, tcp=True, cluster=cluster)
     admin = made.url.replace("redis+cluster", "redis")
     ignored = [f"--ignore=tests/conformance/{each}" for each in ONE_SERVER]
-    # Two tests ask with KEYS what is left, which the directory never does.
-    passed_over(with_user(made), [admin], *ignored, "-k", "not stood_still and not ran_out")
+    passed_over(with_user(made), [admin], *ignored, "-k", WITHOUT_KEYS)
 
 
 async def test_the_documented_user_may_reap_and_find_losses_on_a_cluster(server: MakeServer) -> None:

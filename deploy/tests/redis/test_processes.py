@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.crc import key_slot
 
 from deploy.tests.redis.programs import program
 from deploy.tests.redis.reporting import report
 from deploy.tests.redis.topologies import ClusterStore, SentinelStore
+from minga_core.names import Name
+from minga_directory import keys
 
 START_SECONDS = 30.0
 HEALED_SECONDS = 30.0
@@ -75,7 +78,8 @@ def test_a_network_goes_on_through_a_failover(
         eventually("both hold it", lambda: holder_count(holders) == 2, START_SECONDS)
 
         killed = time.monotonic()
-        victim = store.primary if isinstance(store, SentinelStore) else store.primaries[0]
+        slot = key_slot(keys.name(Name("shared.bin")).encode())
+        victim = store.primary if isinstance(store, SentinelStore) else store.owner(slot)
         victim.kill()
         answers: list[tuple[float, int]] = []
 

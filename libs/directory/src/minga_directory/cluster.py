@@ -75,8 +75,11 @@ class _Command:
 
     @property
     def slot(self) -> int:
-        """The slot of its key; all keys of a script are in one."""
-        return key_slot(_bytes(self.args[3] if self.args[0] in ("EVALSHA", "EVAL") else self.args[1]))
+        """The slot of its key; all keys of a script are in one. Raises ValueError when it has no key."""
+        at = 3 if self.args[0] in ("EVALSHA", "EVAL") else 1
+        if len(self.args) <= at:
+            raise ValueError(f"{self.args[0]} has no key that tells where it belongs in a Cluster")
+        return key_slot(_bytes(self.args[at]))
 
 
 class ClusterClient(_Commands):  # type: ignore[misc]
