@@ -22,9 +22,10 @@ say() { echo "engine: $*" >&2; }
 fail() { say "$*"; exit 1; }
 answers() { command -v docker >/dev/null && DOCKER_HOST=$1 timeout 10 docker version >/dev/null 2>&1; }
 
-# Whether the process in the pid file is a dockerd: the number may have gone to another process since.
+# Whether the process in the pid file is a dockerd that runs: the number may have gone to another process since, and one
+# that was killed may not have been waited for yet (then it has a name, but no program any more).
 started_here() {
-  [[ -s $PID_FILE ]] && [[ $(cat "/proc/$(cat "$PID_FILE")/comm" 2>/dev/null) == dockerd ]]
+  [[ -s $PID_FILE ]] && [[ $(readlink "/proc/$(cat "$PID_FILE")/exe" 2>/dev/null) == */dockerd ]]
 }
 
 find_one() {
@@ -64,20 +65,24 @@ install_one() {
 }
 
 start_one() {
+  local started=
   if ! started_here; then
     say "starting dockerd; its log is $LOG"
+    # Of processes that were killed: dockerd takes their numbers for living ones as long as nobody has waited for them.
+    rm -f "$PID_FILE" "$ENGINE_DIR/exec/containerd/containerd.pid"
     # Detached from this shell's session, streams and lock: whoever reads our output must not wait for it. 198.18.0.0/15 is
     # reserved for tests (RFC 2544), so that no container hides a machine which this one has to reach.
     setsid dockerd --host "unix://$SOCKET" --pidfile "$PID_FILE" --data-root "$ENGINE_DIR/data" \
       --exec-root "$ENGINE_DIR/exec" --bip 198.18.0.1/24 \
       --default-address-pool base=198.18.64.0/18,size=24 </dev/null >>"$LOG" 2>&1 9>&- &
     disown
+    started=$!
   fi
   local deadline=$((SECONDS + START_SECONDS))
   until answers "unix://$SOCKET"; do
-    if ((SECONDS >= deadline)); then
+    if ((SECONDS >= deadline)) || { [[ -n $started ]] && ! kill -0 "$started" 2>/dev/null; }; then
       tail -n 5 "$LOG" >&2 || true
-      fail "dockerd did not start within $START_SECONDS s; see $LOG"
+      fail "dockerd did not start; see $LOG"
     fi
     sleep 0.2
   done

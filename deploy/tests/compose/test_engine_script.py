@@ -57,6 +57,24 @@ def test_an_engine_is_started_once_and_found_again(run: Run) -> None:
     assert said[-2:] == ["engine: stopped; images and volumes are kept in /run/e", "engine: none was started here"]
 
 
+def test_an_engine_that_was_killed_is_started_again(run: Run) -> None:
+    """Though nobody has waited for it, as on a machine whose init does not: its number is in the pid file, and a
+    process of that number, a zombie, in /proc."""
+    ended = run(
+        """
+        mkdir -p /run/e/exec/containerd
+        # The child of a shell that becomes a program which never waits.
+        bash -c 'sleep 0.5 & echo $! >/run/pid; exec sleep 80' >/dev/null 2>&1 &
+        sleep 1; cp /run/pid /run/e/dockerd.pid; cp /run/pid /run/e/exec/containerd/containerd.pid
+        grep State: "/proc/$(cat /run/pid)/status"
+        $ENGINE && $ENGINE stop
+        kill %1
+        """
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split("\n")[:2] == ["State:\tZ (zombie)", "unix:///run/e/docker.sock"]
+
+
 def test_where_none_can_be_had_one_line_says_so(run: Run) -> None:
     """For somebody who is not root, and for an engine that was named and is not there."""
     nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups"
