@@ -162,11 +162,12 @@ def _file_row(row: pb.FileRow) -> FileRow:
     state = _STATES.get(row.state)
     if state is None:
         raise InvalidArgumentError(f"state {row.state} of {row.name[:80]!r} is neither complete nor partial")
-    if not 0 <= row.size_bytes <= MAX_CONTENT_BYTES:
+    size_bytes = row.size_bytes
+    if not 0 <= size_bytes <= MAX_CONTENT_BYTES:
         raise InvalidArgumentError(f"size_bytes of {row.name[:80]!r} is 0 to {MAX_CONTENT_BYTES:,}")
     return FileRow(
         _key(row.name, row.content_id),
-        row.size_bytes,
+        size_bytes,
         _instant_ns(row.modified_time, "modified_time"),
         _instant_ns(row.published_time, "published_time"),
         state,
@@ -187,8 +188,9 @@ def _canonical_name(text: str) -> Name:
 
 def _instant_ns(stamp: Timestamp, field: str) -> int:
     """Nanoseconds since 1970, within an int64; unset is 1970."""
-    nanos = stamp.seconds * _NANOS + stamp.nanos
-    if not 0 <= stamp.nanos < _NANOS or abs(nanos) > _MAX_INT64:
+    part = stamp.nanos
+    nanos = stamp.seconds * _NANOS + part
+    if not 0 <= part < _NANOS or not -_MAX_INT64 <= nanos <= _MAX_INT64:
         raise InvalidArgumentError(f"{field} is not an instant between 1678 and 2262")
     return nanos
 
