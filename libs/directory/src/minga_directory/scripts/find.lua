@@ -2,7 +2,7 @@
 -- so they are spelled here, of the beginnings that `keys` gives.
 -- KEYS: name
 -- ARGV: the name, beginnings of `peer`, `table`, `holders`; shards of contents, holders that are looked at in all,
---       one content id, or '' for every version; then the fields of `peer` that are wanted
+--       one content id, or '' for every version, hash of the name; then the fields of `peer` that are wanted
 -- Returns for each version {content id, for each living holder {peer id, ms left, row of its table, fields …}}, or
 -- false when there are more holders or versions than may be looked at: then the caller reads in steps.
 local budget = tonumber(ARGV[6])
@@ -12,7 +12,7 @@ if ARGV[7] == '' then
   contents = redis.call('HKEYS', KEYS[1])
 end
 local fields = {}
-for i = 8, #ARGV do fields[#fields + 1] = ARGV[i] end
+for i = 9, #ARGV do fields[#fields + 1] = ARGV[i] end
 local versions = {}
 for _, content in ipairs(contents) do
   local hex = {}
@@ -21,14 +21,14 @@ for _, content in ipairs(contents) do
   budget = budget - redis.call('HLEN', key)
   if budget < 0 then return false end
   local version = {content}
-  local row = content .. ARGV[1]
+  local row = content .. ARGV[8]
   for _, holder in ipairs(redis.call('HKEYS', key)) do
     local ends = string.find(holder, '\0', 1, true)
-    if ends and string.sub(holder, ends + 1) == ARGV[1] then
+    if ends and string.sub(holder, ends + 1) == ARGV[8] then
       local peer = string.sub(holder, 1, ends - 1)
       local left = redis.call('PTTL', ARGV[2] .. peer .. '}')
       local said = left >= 0 and redis.call('HGET', ARGV[3] .. peer .. '}', row)
-      if said then
+      if said and string.sub(said, 26) == ARGV[1] then
         local found = redis.call('HMGET', ARGV[2] .. peer .. '}', unpack(fields))
         table.insert(found, 1, said)
         table.insert(found, 1, left)

@@ -1,6 +1,7 @@
 -- Peers for an upload, by round robin, in one round trip. For one server alone, as `find`.
 -- KEYS: peers, cursor, and `name` of the name, or `called` of the content
--- ARGV: replicas, bytes that must be free, the name, the content id or '', beginnings of `peer` and `table`, fields of
+-- ARGV: replicas, bytes that must be free, hash of the name or fields of `table` of 40 bytes each under which the content
+--       is held, the content id or '', beginnings of `peer` and `table`, fields of
 --       KEYS[3] that are looked at, peers that are asked, the place of `free` among the fields of `peer` that are
 --       wanted; then those fields
 -- With a content id, who holds it under any of its names is left out; else who holds any version of the name.
@@ -11,8 +12,10 @@ local count = redis.call('ZCARD', KEYS[1])
 if count == 0 then return {} end
 if redis.call('HLEN', KEYS[3]) > tonumber(ARGV[7]) then return false end
 local rows = {}
-for _, field in ipairs(redis.call('HKEYS', KEYS[3])) do
-  rows[#rows + 1] = ARGV[4] == '' and field .. ARGV[3] or ARGV[4] .. field
+if ARGV[4] == '' then
+  for _, content in ipairs(redis.call('HKEYS', KEYS[3])) do rows[#rows + 1] = content .. ARGV[3] end
+else
+  for at = 1, #ARGV[3], 40 do rows[#rows + 1] = string.sub(ARGV[3], at, at + 39) end
 end
 local fields = {}
 for i = 10, #ARGV do fields[#fields + 1] = ARGV[i] end
