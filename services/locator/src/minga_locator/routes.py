@@ -18,7 +18,7 @@ from minga_core.errors import (
 )
 from minga_core.ids import ContentId, parse_peer_id
 from minga_core.names import parse_name, parse_prefix
-from minga_directory.ports import DirectoryReader, PeerRecord
+from minga_directory.ports import DirectoryReader, Placement
 from minga_locator.models import (
     ContentInfo,
     FileInfo,
@@ -239,7 +239,7 @@ async def _looked_up(
     return answer
 
 
-async def _place(reader: DirectoryReader, wanted: PlacementRequest) -> Sequence[PeerRecord]:
+async def _place(reader: DirectoryReader, wanted: PlacementRequest) -> Sequence[Placement]:
     """Peers to upload to. Raises NoSpaceError or PeerUnavailableError when there are none for want of room or peers."""
     name = parse_name(wanted.name)
     content_id = ContentId.parse(wanted.content_id) if wanted.content_id is not None else None
