@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any
 
 from minga_core.errors import MingaError
 from minga_core.ids import Address, ContentId, Generation, PeerId

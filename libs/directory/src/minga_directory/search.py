@@ -53,7 +53,9 @@ def _runs(glob: str) -> list[str]:
     return sorted(runs, key=len, reverse=True)[:_MAX_RUNS] or [""]
 
 
-def _matching(names: Sequence[bytes], limit: int, runs: Sequence[str], pattern: "re.Pattern[str] | None") -> list[bytes]:
+def _matching(
+    names: Sequence[bytes], limit: int, runs: Sequence[str], pattern: "re.Pattern[str] | None"
+) -> list[bytes]:
     """Names that have one of the runs, the rarest, and match the pattern if there is one.
 
     Folding changes each character by itself, so lines stay what they are.
