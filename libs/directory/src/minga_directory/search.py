@@ -29,8 +29,8 @@ def name_matcher(query: str) -> Callable[[str], bool]:
 def page_matcher(query: str) -> Callable[[Sequence[bytes], int], list[bytes]]:
     """Finds among many names (in UTF-8) those that the query means, in their order, and at most so many.
 
-    The same names as `name_matcher`, at a fiftieth of the cost where few match: names have no control characters, so
-    they are searched as lines of one text, for what every match must have; only lines that have it are looked at.
+    The same names as `name_matcher`, without decoding each: names have no control characters, so they are searched as
+    lines of one text, for what every match must have; only lines that have it are looked at.
     """
     folded = _folded(query)
     if not folded:

@@ -38,26 +38,30 @@ class SharedTrips:
         self._client = client
         self._waiting: deque[_Call] = deque()
         self._trips: set[asyncio.Task[None]] = set()
+        self._closed = False
         self._swift = 0
         """Trips that are worth waiting for: they have not been on their way for long."""
 
     async def call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """What the script answers. Raises what redis-py raises. One that is cancelled does not hinder the others."""
+        if self._closed:
+            raise StoreConnectionError("closed")
         answer = asyncio.get_running_loop().create_future()
         self._waiting.append(_Call(script, keys, args, answer))
         self._set_off()
         return await answer
 
     async def aclose(self) -> None:
-        """Ends every trip; whoever waits for one gets an error."""
+        """Ends every trip; whoever waits for one gets an error, as does whoever calls later."""
+        self._closed = True
+        _fail(self._waiting, StoreConnectionError("closed"))
         for trip in self._trips:
             trip.cancel()
         await asyncio.gather(*self._trips, return_exceptions=True)
-        _fail(self._waiting, StoreConnectionError("closed"))
 
     def _set_off(self) -> None:
         due = not self._swift or len(self._waiting) >= MAX_CALLS
-        if self._waiting and due and len(self._trips) < MAX_TRIPS:
+        if self._waiting and due and len(self._trips) < MAX_TRIPS and not self._closed:
             trip = asyncio.create_task(self._travel(), name="store_trip")
             self._swift += 1
             self._trips.add(trip)
