@@ -107,7 +107,7 @@ async def test_a_flood_is_told_to_come_back(tmp_path: Path, own_redis: RedisServ
         await eventually(lambda: client.get("/readyz"), lambda answer: answer.status_code == 200)
         own_redis.pause()
         flood = [asyncio.create_task(client.get(f"/v1/files/{number}")) for number in range(20)]
-        refused = [await answer for answer, _ in zip(asyncio.as_completed(flood), range(17), strict=False)]
+        refused = [await answer for _, answer in zip(range(17), asyncio.as_completed(flood), strict=False)]
         assert {problem_of(answer) for answer in refused} == {(503, "unavailable")}
         assert {answer.headers["retry-after"] for answer in refused} == {"1"}
         assert (await client.get("/livez")).status_code == 200
