@@ -154,7 +154,7 @@ def rows(names: Iterable[str]) -> list[FileRow]:
 
 def peer_ids(version: Version) -> list[str]:
     """The ids of a version's holders, sorted."""
-    return sorted(holder.peer.info.peer_id for holder in version.holders)
+    return sorted(holder.peer_id for holder in version.holders)
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = DEADLINE_SECONDS) -> None:

@@ -1,8 +1,12 @@
 """What readers are told: versions and their holders, the catalogue, peers."""
 
+import asyncio
+from collections import Counter
+
 from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_core.records import HoldingState
+from minga_directory.search import name_matcher
 from tests.conformance.harness import SHORT, Harness, content, peer_ids, row, rows
 
 
@@ -112,7 +116,7 @@ async def test_holders_come_in_random_order(directory: Harness) -> None:
     for peer_id in "abc":
         await directory.register(peer_id)
         await directory.push(peer_id, [row("x")])
-    firsts = {(await directory.reader.find(Name("x")))[0].holders[0].peer.info.peer_id for _ in range(100)}
+    firsts = {(await directory.reader.find(Name("x")))[0].holders[0].peer_id for _ in range(100)}
     assert firsts == {"a", "b", "c"}
 
 
@@ -229,3 +233,37 @@ async def test_stats_add_up_the_living(directory: Harness) -> None:
     await directory.push("a", [row("x"), row("y")])
     stats = await directory.reader.stats()
     assert (stats.live_peers, stats.names, stats.capacity_bytes, stats.free_bytes) == (2, 2, 2000, 42)
+
+
+async def test_look_ups_and_placements_at_once_do_not_mix(directory: Harness) -> None:
+    """However many wait at the same time, each has the answer to its own question; some ask for what nobody has."""
+    for peer_id in ("a", "b", "c"):
+        await directory.register(peer_id)
+        await directory.push(peer_id, rows(f"x{number}" for number in range(40)))
+    names = [Name(f"x{number % 50}") for number in range(200)]
+    found, placed = await asyncio.gather(
+        asyncio.gather(*(directory.reader.find(name) for name in names)),
+        asyncio.gather(*(directory.reader.place(Name("new"), 1, 1) for _ in range(30))),
+    )
+    for name, versions in zip(names, found, strict=True):
+        wanted = [content(name)] if int(name[1:]) < 40 else []
+        assert [version.content_id for version in versions] == wanted
+        assert all(peer_ids(version) == ["a", "b", "c"] for version in versions)
+    assert Counter(peer.peer_id for (peer,) in placed) == {"a": 10, "b": 10, "c": 10}
+
+
+async def test_a_rare_name_is_found_among_very_many(directory: Harness) -> None:
+    """Pages of a search end where they have read enough names; followed to the end, they have every match once."""
+    await directory.register("a")
+    names = sorted(f"set-{number // 1000}/part-{number % 1000:03}" for number in range(12_500))
+    await directory.push("a", [row(name, "v1") for name in names])
+    for query in ("PART-77", "set-*/part-0?7", "no such name"):
+        wanted = [name for name in names if name_matcher(query)(name)]
+        seen: list[str] = []
+        after, pages = "", 0
+        while after or not pages:
+            page = await directory.reader.list_names(query=query, after=after, limit=50)
+            assert len(page.entries) <= 50
+            seen += [entry.name for entry in page.entries]
+            after, pages = page.next_after, pages + 1
+        assert seen == wanted, query

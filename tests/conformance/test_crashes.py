@@ -71,7 +71,7 @@ async def shown(directory: Harness) -> tuple[set[str], list[str]]:
     found = set()
     for name in ("kept", "gone", "new", "shared", "file"):
         for version in await directory.reader.find(Name(name)):
-            if any(holder.peer.info.peer_id == "a" for holder in version.holders):
+            if any(holder.peer_id == "a" for holder in version.holders):
                 found.add(f"{name} {version.content_id.short}")
     return found, await directory.names()
 

@@ -11,7 +11,7 @@ async def placed(
 ) -> list[str]:
     """The ids of the peers chosen."""
     records = await directory.reader.place(Name("new"), size, replicas, **options)  # type: ignore[arg-type]
-    return [record.info.peer_id for record in records]
+    return [record.peer_id for record in records]
 
 
 async def test_peers_take_turns(directory: Harness) -> None:

@@ -139,7 +139,7 @@ async def answers(directory: Harness) -> dict[str, list[tuple[str, int, list[str
             (
                 str(version.content_id),
                 version.published_ns,
-                sorted(holder.peer.info.peer_id for holder in version.holders),
+                sorted(holder.peer_id for holder in version.holders),
                 version.complete_count,
             )
             for version in await directory.reader.find(Name(name))

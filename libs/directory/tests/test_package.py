@@ -22,6 +22,7 @@ def test_public_names_are_pinned() -> None:
         "ObservedReader",
         "ObservedWriter",
         "PeerRecord",
+        "Placement",
         "READER_OPERATIONS",
         "RedisDirectoryReader",
         "RedisDirectoryWriter",

@@ -7,7 +7,7 @@ import pytest
 
 from minga_core.clock import ManualClock
 from minga_directory import MemoryDirectory
-from minga_locator.routes import SPACE_MARGIN_BYTES
+from minga_locator.answering import SPACE_MARGIN_BYTES
 from services.locator.tests.support import GIB, content, join, problem_of, row
 
 PLACE = "/v1/placements"

@@ -79,7 +79,7 @@ class Net:
     async def holders(self, name: str = "data.bin") -> list[str]:
         """Addresses of the living holders of the newest version."""
         versions = await self.reader.find(parse_name(name))
-        return sorted(holder.peer.info.address for holder in versions[0].holders) if versions else []
+        return sorted(holder.address for holder in versions[0].holders) if versions else []
 
 
 async def refused(call: Any) -> MingaError:

@@ -25,6 +25,7 @@ from minga_directory.ports import (
     HeartbeatOutcome,
     Holder,
     PeerRecord,
+    Placement,
     TablePush,
     Version,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "ObservedReader",
     "ObservedWriter",
     "PeerRecord",
+    "Placement",
     "RedisDirectoryReader",
     "RedisDirectoryWriter",
     "StoreObserver",

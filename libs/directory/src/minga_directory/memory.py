@@ -21,13 +21,15 @@ from minga_core.errors import (
 from minga_core.ids import ContentId, Generation, PeerId
 from minga_core.names import Name
 from minga_core.records import FileRow, PeerInfo, RowKey
-from minga_directory.answers import Found, merge_found, newest_first, placement_order, version_of
+from minga_directory.answers import Found, merge_found, newest_first, placement_of, placement_order, version_of
 from minga_directory.ports import (
     CatalogueEntry,
     CataloguePage,
     DirectoryStats,
     HeartbeatOutcome,
+    Holder,
     PeerRecord,
+    Placement,
     Renewal,
     Version,
 )
@@ -209,12 +211,12 @@ class MemoryDirectory:
 
     async def place(
         self, name: Name, size_bytes: int, replicas: int, *, content_id: ContentId | None = None, margin_bytes: int = 0
-    ) -> Sequence[PeerRecord]:
+    ) -> Sequence[Placement]:
         """See DirectoryReader."""
         self._check()
         start = self._cursor
         self._cursor += replicas
-        chosen: list[PeerRecord] = []
+        chosen: list[Placement] = []
         asked = 0
         for record in placement_order(list(self._living()), start):
             if len(chosen) == replicas:
@@ -222,7 +224,7 @@ class MemoryDirectory:
             asked += 1
             roomy = record.info.free_bytes >= size_bytes + margin_bytes
             if roomy and not self._holds(record.info.peer_id, name, content_id):
-                chosen.append(record)
+                chosen.append(placement_of(record))
         if len(chosen) == replicas:
             self._cursor += asked - replicas
         return chosen
@@ -273,7 +275,8 @@ class MemoryDirectory:
             record = self._record(peer_id)
             row = self._leases[peer_id].table.get(key) if record else None
             if record and row:
-                found.append(Found(record, row.state, row.size_bytes, row.published_ns))
+                holder = Holder(peer_id, record.info.address, record.info.zone, row.state)
+                found.append(Found(holder, row.size_bytes, row.published_ns))
         return found
 
     def _holds(self, peer_id: PeerId, name: Name, content_id: ContentId | None) -> bool:

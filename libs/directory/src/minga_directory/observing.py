@@ -20,6 +20,7 @@ from minga_directory.ports import (
     DirectoryWriter,
     HeartbeatOutcome,
     PeerRecord,
+    Placement,
     Renewal,
     TablePush,
     Version,
@@ -197,7 +198,7 @@ class ObservedReader:
 
     async def place(
         self, name: Name, size_bytes: int, replicas: int, *, content_id: ContentId | None = None, margin_bytes: int = 0
-    ) -> Sequence[PeerRecord]:
+    ) -> Sequence[Placement]:
         """See DirectoryReader."""
         with _Told(self._observer, "place"):
             return await self._reader.place(

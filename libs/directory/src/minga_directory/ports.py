@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from minga_core.errors import LeaseSupersededError, StoreUnavailableError
-from minga_core.ids import ContentId, Generation, PeerId
+from minga_core.ids import Address, ContentId, Generation, PeerId
 from minga_core.names import Name
 from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
 
@@ -50,12 +50,23 @@ class PeerRecord:
     lease_remaining: timedelta
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A living peer that has a content, or a part of it."""
+class Holder(NamedTuple):
+    """A living peer that has a content, or a part of it. A tuple: twenty of them are made for each look-up."""
 
-    peer: PeerRecord
+    peer_id: PeerId
+    address: Address
+    zone: str
     state: HoldingState
+
+
+class Placement(NamedTuple):
+    """A living peer that an upload may go to."""
+
+    peer_id: PeerId
+    address: Address
+    zone: str
+    free_bytes: int
+    """As of its last heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +235,7 @@ class DirectoryReader(Protocol):
 
     async def place(
         self, name: Name, size_bytes: int, replicas: int, *, content_id: ContentId | None = None, margin_bytes: int = 0
-    ) -> Sequence[PeerRecord]:
+    ) -> Sequence[Placement]:
         """Up to `replicas` living peers for an upload, by round robin over those with room (free ≥ size + margin).
 
         Never one that holds that content (or, without content_id, that name). Moves the shared placement cursor.

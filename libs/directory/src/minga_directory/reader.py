@@ -4,24 +4,25 @@ Hints say where to look; lease and table, read together from the peer's slot, sa
 so many versions of a name, so many holders of a content, so many names of a page.
 """
 
-import heapq
 import random
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import takewhile
+from itertools import chain
 
 from minga_core.errors import PeerNotFoundError, StoreUnavailableError
-from minga_core.ids import ContentId, PeerId
+from minga_core.ids import Address, ContentId, PeerId
 from minga_core.names import Name
 from minga_core.records import RowKey
 from minga_directory import keys
-from minga_directory.answers import Found, merge_found, newest_first, version_of
+from minga_directory.answers import Found, merge_found, newest_first, placement_of, version_of
 from minga_directory.cluster import ClusterClient
 from minga_directory.codec import VersionHint, name_hash, row_field, version_hint
 from minga_directory.connection import Client, check_access, ping, store_errors
 from minga_directory.holders import PEER_FIELDS, HolderReader, peer_record
-from minga_directory.ports import CatalogueEntry, CataloguePage, DirectoryStats, PeerRecord, Version
+from minga_directory.ports import CatalogueEntry, CataloguePage, DirectoryStats, PeerRecord, Placement, Version
 from minga_directory.scripts import load
-from minga_directory.search import name_matcher
+from minga_directory.search import page_matcher
+from minga_directory.trips import SharedTrips
 
 MAX_VERSIONS = 32
 """Versions of a name that are looked at."""
@@ -32,12 +33,14 @@ MAX_VERSIONS_IN_BULK = 4
 MAX_SCANNED_NAMES = 10_000
 """Names that one page of a search reads."""
 NAMES_A_READ = 1_000
+"""Names that a search reads first; what finds little reads more at a time."""
+MAX_NAMES_A_READ = 4_000
 _SHARD_SLACK = 8
 """Names read of each shard above its even part of a page, so that most pages need one reading."""
 MAX_NAMES_OF_CONTENT = 100
 PLACEMENT_PAGE = 64
 MAX_ASKED_AT_ONCE = 256
-"""Peers that one script asks for a placement: about 5 µs of the store's time each."""
+"""Peers that one script asks for a placement: about 2 µs of the store's time each."""
 MAX_PEERS_IN_STATS = 20_000
 
 
@@ -52,7 +55,8 @@ class RedisDirectoryReader:
         self._client = client
         self._doubtful = doubtful
         self._rng = rng or random.Random()  # noqa: S311 - spreading, not secrets
-        self._holders = HolderReader(client, self._rng)
+        self._trips = SharedTrips(client)
+        self._holders = HolderReader(client, self._rng, self._trips)
         # A Cluster has the keys of one placement in different slots.
         self._place = None if isinstance(client, ClusterClient) else load(client)["place"]
 
@@ -162,25 +166,28 @@ class RedisDirectoryReader:
         self, *, prefix: str = "", query: str = "", after: str = "", limit: int = 100
     ) -> CataloguePage:
         """See DirectoryReader."""
-        matches = name_matcher(query)
-        found: list[Name] = []
-        last, scanned, more = after, 0, True
+        matching = page_matcher(query)
+        found: list[bytes] = []
+        last, scanned, more = after.encode(), 0, True
+        wanted = NAMES_A_READ if query else limit + 1
         async with store_errors():
             # One more than asked for tells whether this is the end.
             while more and len(found) <= limit and scanned < MAX_SCANNED_NAMES:
-                batch, more = await self._names_after(prefix, last, NAMES_A_READ if query else limit + 1)
-                found += filter(matches, batch)
+                batch, more = await self._names_after(prefix.encode(), last, min(wanted, MAX_SCANNED_NAMES - scanned))
+                found += matching(batch, limit + 1 - len(found))
                 scanned += len(batch)
                 last = batch[-1] if batch else last
+                wanted = min(2 * wanted, MAX_NAMES_A_READ)
             if len(found) > limit:
                 found, last, more = found[:limit], found[limit - 1], True
-            return CataloguePage(await self._entries(found), last if more else "")
+            names = [Name(name.decode()) for name in found]
+            return CataloguePage(await self._entries(names), last.decode() if more else "")
 
-    async def _names_after(self, prefix: str, after: str, wanted: int) -> tuple[list[Name], bool]:
+    async def _names_after(self, prefix: bytes, after: bytes, wanted: int) -> tuple[list[bytes], bool]:
         """About the next `wanted` names of all shards in byte order, and whether there may be more."""
-        start = b"[" + prefix.encode() if after < prefix or not after else b"(" + after.encode()
+        start = b"[" + prefix if after < prefix or not after else b"(" + after
         # 0xff is in no UTF-8: every name that begins with the prefix is below.
-        end = b"[" + prefix.encode() + b"\xff" if prefix else b"+"
+        end = b"[" + prefix + b"\xff" if prefix else b"+"
         count = wanted // keys.NAME_SHARDS + _SHARD_SLACK
         async with self._client.pipeline(transaction=False) as pipe:
             for shard in range(keys.NAME_SHARDS):
@@ -188,9 +195,9 @@ class RedisDirectoryReader:
             shards = await pipe.execute()
         # A shard that gave all it was asked for may have names between its last one and those of others.
         horizon = min((shard[-1] for shard in shards if len(shard) == count), default=None)
-        merged = heapq.merge(*shards)
-        names = merged if horizon is None else takewhile(lambda name: name <= horizon, merged)
-        return [Name(bytes(name).decode()) for name in names], horizon is not None
+        # Sorting runs that are in order already is merging them, and in C.
+        names = sorted(chain.from_iterable(shards))
+        return names if horizon is None else names[: bisect_right(names, horizon)], horizon is not None
 
     async def _entries(self, names: Sequence[Name]) -> list[CatalogueEntry]:
         return [
@@ -238,7 +245,7 @@ class RedisDirectoryReader:
 
     async def place(
         self, name: Name, size_bytes: int, replicas: int, *, content_id: ContentId | None = None, margin_bytes: int = 0
-    ) -> Sequence[PeerRecord]:
+    ) -> Sequence[Placement]:
         """See DirectoryReader."""
         async with store_errors():
             at_once = await self._placed_at_once(name, size_bytes + margin_bytes, replicas, content_id)
@@ -248,7 +255,7 @@ class RedisDirectoryReader:
 
     async def _placed_at_once(
         self, name: Name, wanted_bytes: int, replicas: int, content_id: ContentId | None
-    ) -> list[PeerRecord] | None:
+    ) -> list[Placement] | None:
         """None when one round trip cannot tell: on a Cluster, or when very many peers are full or hold it already."""
         if self._place is None:
             return None
@@ -256,30 +263,24 @@ class RedisDirectoryReader:
             held = name_hash(name)
         else:
             held = b"".join(row_field(RowKey(known, content_id)) for known in await self._names_of(content_id))
-        answer = await self._place(
-            [keys.PEERS, keys.CURSOR, keys.name(name) if content_id is None else keys.called(content_id)],
-            [
-                replicas,
-                wanted_bytes,
-                held,
-                b"" if content_id is None else content_id.raw,
-                keys.PEER_BEGINNING,
-                keys.TABLE_BEGINNING,
-                MAX_VERSIONS if content_id is None else MAX_NAMES_OF_CONTENT,
-                MAX_ASKED_AT_ONCE,
-                PEER_FIELDS.index("free") + 1,
-                *PEER_FIELDS,
-            ],
-        )
-        if answer is None:
-            return None
-        found = (peer_record(PeerId(peer_id.decode()), fields, left) for peer_id, left, *fields in answer)
-        return [peer for peer in found if peer is not None]
+        holding = keys.name(name) if content_id is None else keys.called(content_id)
+        arguments = [
+            replicas,
+            wanted_bytes,
+            held,
+            b"" if content_id is None else content_id.raw,
+            keys.PEER_BEGINNING,
+            keys.TABLE_BEGINNING,
+            MAX_VERSIONS if content_id is None else MAX_NAMES_OF_CONTENT,
+            MAX_ASKED_AT_ONCE,
+        ]
+        answer = await self._trips.call(self._place, [keys.PEERS, keys.CURSOR, holding], arguments)
+        return None if answer is None else [_placement(told) for told in answer]
 
     async def _placed_in_steps(
         self, name: Name, wanted_bytes: int, replicas: int, content_id: ContentId | None
-    ) -> list[PeerRecord]:
-        chosen: list[PeerRecord] = []
+    ) -> list[Placement]:
+        chosen: list[Placement] = []
         asked = 0
         count = int(await self._client.zcard(keys.PEERS))
         if count == 0:
@@ -301,10 +302,10 @@ class RedisDirectoryReader:
 
     async def _fit(
         self, ids: Sequence[PeerId], wanted_bytes: int, name: Name, content_id: ContentId | None
-    ) -> dict[PeerId, PeerRecord]:
+    ) -> dict[PeerId, Placement]:
         """Those of the peers that live, have room, and do not hold it."""
         roomy = [peer for peer in await self._living(ids) if peer.info.free_bytes >= wanted_bytes]
-        return {peer.info.peer_id: peer for peer in await self._without_holders(roomy, name, content_id)}
+        return {peer.info.peer_id: placement_of(peer) for peer in await self._without_holders(roomy, name, content_id)}
 
     async def _ids_from(self, rank: int, wanted: int) -> list[PeerId]:
         """Peer ids from a rank on, around the end."""
@@ -360,5 +361,12 @@ class RedisDirectoryReader:
         await ping(self._client)
 
     async def aclose(self) -> None:
-        """Closes the client's connections."""
+        """Closes the client's connections. Whoever waits for an answer gets an error."""
+        await self._trips.aclose()
         await self._client.aclose()
+
+
+def _placement(told: bytes) -> Placement:
+    """A peer as script `place` tells it."""
+    peer_id, address, zone, free_bytes = told.decode().split("\0")
+    return Placement(PeerId(peer_id), Address(address), zone, int(free_bytes))

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from minga_core.errors import AlreadyRunningError, SettingsError
 from minga_directory import connect_reader
 from minga_locator.app import VERSION, make_app
+from minga_locator.limits import Limits
 from minga_locator.settings import LocatorSettings
 from minga_runtime.flags import parse_flags
 from minga_runtime.listening import bound_address, split_listen
@@ -54,7 +55,8 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
         await reader.check_access()
         with await bind(settings.listen) as listening:
             address = bound_address(settings.listen, listening.getsockname()[1])
-            async with _http_server(make_app(reader), listening, settings, stop):
+            limits = Limits(max_requests=settings.max_requests)
+            async with _http_server(make_app(reader, limits=limits), listening, settings, stop):
                 write_port_file(settings.port_file, address)
                 facts = effective_settings(settings) | {"address": address, "pid": os.getpid(), "version": VERSION}
                 log_event(log, logging.INFO, "locator_started", **facts)

@@ -14,6 +14,7 @@ from minga_directory.ports import DirectoryReader
 from minga_locator import health, routes
 from minga_locator._metrics import LocatorMetrics
 from minga_locator.cache import ReadCache
+from minga_locator.lane import Lane
 from minga_locator.limits import Limits
 from minga_locator.openapi import tell_the_truth
 from minga_locator.problems import add_handlers
@@ -53,12 +54,14 @@ def make_app(
     )
     if tracing.enabled():
         reader = traced_reader(reader)
-    app.state.locator = LocatorState(ObservedReader(reader, metrics.store), cache, metrics, limits)
+    state = app.state.locator = LocatorState(ObservedReader(reader, metrics.store), cache, metrics, limits)
     app.include_router(routes.router)
     app.include_router(health.router)
-    ours = (*routes.router.routes, *health.router.routes)
-    metrics.expect(route.path for route in ours if isinstance(route, APIRoute))
+    ours = [route for route in (*routes.router.routes, *health.router.routes) if isinstance(route, APIRoute)]
+    metrics.expect(route.path for route in ours)
     add_handlers(app)
+    by_id = {route.operation_id: route for route in ours}
+    app.add_middleware(Lane, state=state, look_up=by_id["getFile"], place=by_id["placeUpload"])
     app.add_middleware(Watch, metrics=metrics, clock=clock, limits=limits)
     if tracing.enabled():
         app.add_middleware(TracedRequests)

@@ -45,6 +45,16 @@ class ReadCache:
         # An error of a flight is its waiters' to hear, not the log's.
         self._flights = TaskOwner(lambda error: None)
 
+    def known(self, key: Hashable) -> Any:
+        """The answer for a key when there is one already, else None; then `get` counts."""
+        self._drop_old()
+        entry = self._entries.get(key)
+        # A flight that ended badly is no entry any more.
+        if entry is None or not entry.flight.done():
+            return None
+        self._on_lookup(True)
+        return entry.flight.result()
+
     async def get(
         self, key: Hashable, look_up: Callable[[], Awaitable[T]], *, keep: Callable[[T], bool] = lambda answer: True
     ) -> T:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+MAX_REQUESTS = 1_000
+"""A fifth of a second's work for one process: whoever came after them would wait for longer than for another try."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -15,5 +18,5 @@ class Limits:
     """No request waits longer for the store: one that is slower than this is away."""
     ready_seconds: float = 1.0
     """A store that takes longer to answer a ping is not one to send clients to."""
-    max_requests: int = 1_000
-    """Requests to /v1 under way at once. More of them would only wait for the same connections to the store."""
+    max_requests: int = MAX_REQUESTS
+    """To /v1 under way at once. Health and metrics are answered however many there are."""

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from minga_core.chunks import MAX_CONTENT_BYTES
 from minga_core.names import Name
-from minga_directory.ports import CatalogueEntry, DirectoryStats, Holder, PeerRecord, Version
+from minga_directory.ports import CatalogueEntry, DirectoryStats, Holder, PeerRecord, Placement, Version
 
 MAX_REPLICAS = 20
 MAX_LOOKUP_NAMES = 256
@@ -72,8 +72,7 @@ class Source(_Model):
     @classmethod
     def of(cls, holder: Holder) -> "Source":
         """The holder as shown."""
-        info = holder.peer.info
-        return cls(peer_id=info.peer_id, address=info.address, zone=info.zone, state=holder.state.value)
+        return cls(peer_id=holder.peer_id, address=holder.address, zone=holder.zone, state=holder.state.value)
 
 
 class FileVersion(_Model):
@@ -168,10 +167,9 @@ class PlacedPeer(_Model):
     free_bytes: int = Field(description="What it had room for when it last spoke.")
 
     @classmethod
-    def of(cls, peer: PeerRecord) -> "PlacedPeer":
+    def of(cls, peer: Placement) -> "PlacedPeer":
         """The peer as shown."""
-        info = peer.info
-        return cls(peer_id=info.peer_id, address=info.address, zone=info.zone, free_bytes=info.free_bytes)
+        return cls(peer_id=peer.peer_id, address=peer.address, zone=peer.zone, free_bytes=peer.free_bytes)
 
 
 class PlacementList(_Model):

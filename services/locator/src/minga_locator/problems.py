@@ -79,13 +79,16 @@ def add_handlers(app: FastAPI) -> None:
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, MingaError)  # noqa: S101 - registered for it
+    return problem_of(request.scope, error)
+
+
+def problem_of(scope: Scope, error: MingaError) -> JSONResponse:
+    """What a request of that scope is answered when it fails so."""
     wire = WIRE_STATUS[error.code]
     retry_after_seconds = RETRY_AFTER_SECONDS if wire.retryable else None
     if isinstance(error, BusyError):
         retry_after_seconds = math.ceil(error.retry_after.total_seconds())
-    return problem_response(
-        request.scope, wire.http, error.code.value, str(error), retry_after_seconds=retry_after_seconds
-    )
+    return problem_response(scope, wire.http, error.code.value, str(error), retry_after_seconds=retry_after_seconds)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -1,24 +1,16 @@
 """The routes of /v1: parse, ask the reader, shape the answer."""
 
-from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated
 from urllib.parse import unquote_to_bytes
 
 from fastapi import APIRouter, Query, Request
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.types import Scope
 
-from minga_core.errors import (
-    Code,
-    FileNotFoundInDirectoryError,
-    InvalidNameError,
-    NoSpaceError,
-    PeerUnavailableError,
-    StoreUnavailableError,
-)
+from minga_core.errors import Code, FileNotFoundInDirectoryError, InvalidNameError
 from minga_core.ids import ContentId, parse_peer_id
 from minga_core.names import parse_name, parse_prefix
-from minga_directory.ports import DirectoryReader, PeerRecord
+from minga_locator.answering import MAX_PAGE_SIZE, MAX_SOURCES, found_file, looked_up, placed
 from minga_locator.models import (
     ContentInfo,
     FileInfo,
@@ -36,20 +28,14 @@ from minga_locator.models import (
     Stats,
 )
 from minga_locator.openapi import store_problems
-from minga_locator.state import LocatorState, state_of
+from minga_locator.state import state_of
 from minga_locator.tokens import ListKind, decode_token, encode_token
 
-MAX_PAGE_SIZE = 1000
-MAX_SOURCES = 20
 MAX_LOOKUP_SOURCES = 8
 """Of each name where many are looked up at once: enough for small files, and an answer stays below 512 KiB."""
-SPACE_MARGIN_BYTES = 64 * 1024 * 1024
-"""A peer with less than this on top of a file's size is not offered it: others upload there at the same moment."""
 
 PageSize = Annotated[int, Query(ge=1, description=f"Entries at most; more than {MAX_PAGE_SIZE:,} counts as that.")]
 PageToken = Annotated[str, Query(description="From `next_page_token`; empty for the first page.", max_length=4096)]
-
-T = TypeVar("T")
 
 
 class _AnyText(PathConvertor):
@@ -117,15 +103,8 @@ async def get_file(
     _check_utf8(request.scope)
     wanted = parse_name(name)
     pinned = ContentId.parse(content_id) if content_id is not None else None
-    versions = await _looked_up(
-        state,
-        ("name", wanted, pinned),
-        lambda: state.reader.find(wanted, content_id=pinned, max_holders=MAX_SOURCES),
-        found=bool,
-    )
-    if not versions:
-        raise FileNotFoundInDirectoryError(f"nobody shares '{wanted}'" + (f" as {pinned.short}" if pinned else ""))
-    return FileInfo(name=wanted, versions=[FileVersion.of(version) for version in versions])
+    file = await found_file(state, wanted, pinned)
+    return FileInfo(name=wanted, versions=[FileVersion.of(version) for version in file.versions])
 
 
 @router.post(
@@ -142,7 +121,7 @@ async def look_up_files(request: Request, wanted: LookupRequest) -> FoundFileLis
     """
     state = state_of(request)
     names = tuple(parse_name(name) for name in wanted.names)
-    versions = await _looked_up(
+    versions = await looked_up(
         state,
         ("names", names),
         lambda: state.reader.find_newest(names, max_holders=MAX_LOOKUP_SOURCES),
@@ -165,7 +144,7 @@ async def get_content(request: Request, content_id: str) -> ContentInfo:
     """A content and who has it, whatever it is called."""
     state = state_of(request)
     wanted = ContentId.parse(content_id)
-    version, names = await _looked_up(
+    version, names = await looked_up(
         state,
         ("content", wanted),
         lambda: state.reader.find_content(wanted, max_holders=MAX_SOURCES),
@@ -189,9 +168,7 @@ async def place_upload(request: Request, wanted: PlacementRequest) -> PlacementL
     `no_space` when no living peer has room for it, `peer_unavailable` when no peer is alive. Room is 64 MiB more than
     the file. Each call moves the round robin on.
     """
-    state = state_of(request)
-    peers = await state.limited(_place(state.reader, wanted))
-    state.metrics.placed(len(peers))
+    peers = await placed(state_of(request), wanted)
     return PlacementList(placements=[PlacedPeer.of(peer) for peer in peers])
 
 
@@ -224,46 +201,6 @@ async def get_stats(request: Request) -> Stats:
     """The directory in figures."""
     state = state_of(request)
     return Stats.of(await state.limited(state.cache.get("stats", state.reader.stats)))
-
-
-async def _looked_up(
-    state: LocatorState, key: Hashable, look_up: Callable[[], Awaitable[T]], *, found: Callable[[T], bool]
-) -> T:
-    """A cached look-up, counted by its outcome. That nobody has it is not remembered: somebody may share it now."""
-    try:
-        answer = await state.limited(state.cache.get(key, look_up, keep=found))
-    except StoreUnavailableError:
-        state.metrics.looked_up("unavailable")
-        raise
-    state.metrics.looked_up("hit" if found(answer) else "miss")
-    return answer
-
-
-async def _place(reader: DirectoryReader, wanted: PlacementRequest) -> Sequence[PeerRecord]:
-    """Peers to upload to. Raises NoSpaceError or PeerUnavailableError when there are none for want of room or peers."""
-    name = parse_name(wanted.name)
-    content_id = ContentId.parse(wanted.content_id) if wanted.content_id is not None else None
-    peers = await reader.place(
-        name, wanted.size_bytes, wanted.replicas, content_id=content_id, margin_bytes=SPACE_MARGIN_BYTES
-    )
-    if not peers:
-        await _check_room(reader, wanted.size_bytes)
-    return peers
-
-
-async def _check_room(reader: DirectoryReader, size_bytes: int) -> None:
-    """Raises NoSpaceError when no living peer has room, PeerUnavailableError when none is alive."""
-    after, alive = "", False
-    while True:
-        peers, after = await reader.list_peers(after=after, limit=MAX_PAGE_SIZE)
-        alive = alive or bool(peers)
-        if any(peer.info.free_bytes >= size_bytes + SPACE_MARGIN_BYTES for peer in peers):
-            return
-        if not after:
-            break
-    if alive:
-        raise NoSpaceError(f"no living peer has room for {size_bytes:,} bytes")
-    raise PeerUnavailableError("no peer is alive to upload to")
 
 
 def _check_utf8(scope: Scope) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from minga_locator.limits import MAX_REQUESTS
 from minga_runtime.settings import ListenText, Seconds, Settings
 
 DEFAULT_PORT = 50052
@@ -17,5 +18,7 @@ class LocatorSettings(Settings):
     redis_url: Annotated[str, Field(pattern=r"^(rediss?(\+(sentinel|cluster))?|unix)://")] = "redis://127.0.0.1:6379/0"
     listen: ListenText = f"0.0.0.0:{DEFAULT_PORT}"
     port_file: Path | None = None
+    max_requests: Annotated[int, Field(ge=1)] = MAX_REQUESTS
+    """To /v1; health and metrics are answered however many there are."""
     stop_grace: Seconds = timedelta(seconds=5)
     """Requests under way get this long at the end."""

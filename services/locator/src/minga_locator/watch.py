@@ -67,6 +67,8 @@ class Watch:
         """status: 0 when the request was cancelled before its answer began, which is not counted."""
         if status:
             self._metrics.request_ended(route_of(scope), status, seconds)
+        if not log.isEnabledFor(logging.DEBUG):
+            return
         log_event(
             log,
             logging.DEBUG,
