@@ -151,7 +151,8 @@ async def at_rate(
             await _at(loop, due_at - now)
         late.append(max(0.0, clock() - due_at))
         if free:
-            free.pop().send(next(drawn), due_at)
+            # A timer may be a part of a millisecond early.
+            free.pop().send(next(drawn), min(due_at, clock()))
         else:
             waiting.append(due_at)
     over = True
