@@ -100,7 +100,9 @@ def test_what_no_name_begins_with_is_no_prefix(text: str) -> None:
 
 
 pieces = st.one_of(
-    st.sampled_from(["/", ".", "..", HIDDEN_ROOT, "a", " ", "~", "\x7f", "\x1f", "\n", "\u2028", "é", "e\u0301", "\ud800"]),
+    st.sampled_from(
+        ["/", ".", "..", HIDDEN_ROOT, "a", " ", "~", "\x7f", "\x1f", "\n", "\u2028", "é", "e\u0301", "\ud800"]
+    ),
     st.sampled_from(["a" * MAX_PART_BYTES, "é" * 128, "/".join(["a" * MAX_PART_BYTES] * 4), "b" * MAX_NAME_BYTES]),
     st.characters(max_codepoint=255),
 )
