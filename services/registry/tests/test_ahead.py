@@ -36,7 +36,8 @@ async def test_a_step_goes_on_while_its_caller_does_and_the_next_one_waits_for_i
         await ahead.start(first.run())
         await first.started.wait()
         starting = asyncio.create_task(ahead.start(second.run()))
-        await asyncio.wait([starting], timeout=0.01)
+        for _ in range(5):
+            await asyncio.sleep(0)
         assert not second.started.is_set()
         first.go.set()
         await starting
@@ -50,19 +51,27 @@ async def test_what_a_step_raises_comes_out_of_the_call_after_it(last: bool) -> 
     """Before anything is committed; the step that would have followed is not begun."""
     failing, next_one = Step(StoreUnavailableError("away")), Step()
     failing.go.set()
-    with pytest.raises(StoreUnavailableError):
+
+    async def push() -> None:
         async with Ahead() as ahead:
             await ahead.start(failing.run())
             await (ahead.ended() if last else ahead.start(next_one.run()))
+
+    with pytest.raises(StoreUnavailableError):
+        await push()
     assert not next_one.started.is_set()
 
 
 async def test_leaving_ends_what_is_under_way() -> None:
     """Nothing is staged any more once the push is given up."""
     step = Step()
-    with pytest.raises(ValueError, match="a bad message"):
+
+    async def push() -> None:
         async with Ahead() as ahead:
             await ahead.start(step.run())
             await step.started.wait()
             raise ValueError("a bad message")
+
+    with pytest.raises(ValueError, match="a bad message"):
+        await push()
     assert step.was_cancelled
