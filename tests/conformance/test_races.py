@@ -11,7 +11,9 @@ import pytest
 
 from minga_core.errors import MingaError, RegisterAgainError, StoreUnavailableError, TableRevisionMismatchError
 from minga_core.ids import Generation, PeerId
+from minga_core.names import Name
 from minga_directory import RedisDirectoryWriter, keys
+from minga_directory.codec import version_value
 from minga_directory.connection import connect
 from minga_directory.ports import TablePush
 from minga_directory.scripts import load
@@ -76,6 +78,68 @@ async def test_a_remover_that_races_another_holder_leaves_the_name(redis_url: st
             assert list((await directory.holders("x")).values()) == [["comes"]]
             await client.aclose()
             redis_server.flush()
+
+
+async def test_a_comer_that_races_the_removal_of_the_last_holder_lists_the_name(cluster_server: RedisServer) -> None:
+    """The same from the other side, where a push has the most steps: it stops before each of them in turn, and the last
+    holder goes meanwhile, so that a mark of the remover may be met or not."""
+    for stop_before in range(12):
+        cluster_server.flush()
+        async with over(cluster_server.url) as directory:
+            await directory.register("goes")
+            await directory.push("goes", [row("x")])
+            await directory.register("comes")
+            gone: list[bool] = []
+
+            async def goes(of: Harness = directory, done: list[bool] = gone) -> None:
+                done.append(await of.writer.leave(PeerId("goes"), Generation(1)))
+
+            client = connect(cluster_server.url)
+            comer = Harness(RedisDirectoryWriter(client, late_after=LATE_AFTER), directory.reader)
+            pause(comer.writer, stop_before, goes)
+            await comer.push("comes", [row("x")])
+            if not gone:
+                # The comer had less to do than that.
+                await goes()
+            await directory.settle()
+            assert await directory.names() == ["x"], f"stopped before {stop_before}"
+            assert list((await directory.holders("x")).values()) == [["comes"]]
+            await client.aclose()
+
+
+async def test_a_mark_that_stays_behind_says_nothing(redis_url: str) -> None:
+    """A remover marks an entry, finds that somebody has come, and leaves it: it is told and removed as any other."""
+    async with over(redis_url) as directory:
+        await directory.register("goes")
+        await directory.push("goes", [row("x")])
+        await directory.register("comes")
+        client = connect(redis_url)
+        leaver = RedisDirectoryWriter(client, late_after=LATE_AFTER)
+        entry = keys.name(Name("x"))
+
+        async def marked() -> bool:
+            (value,) = await client.hvals(entry)
+            return len(value) > len(version_value(0, 0))
+
+        for stop_before in range(12):
+            await directory.register("goes", stop_before + 2)
+            await directory.push("goes", [row("x")], stop_before + 2)
+            await directory.writer.leave(PeerId("comes"), Generation(1))
+            await directory.register("comes")
+            pause(leaver, stop_before, lambda: directory.push("comes", [row("x")]))
+            await leaver.leave(PeerId("goes"), Generation(stop_before + 2))
+            if await marked():
+                break
+        else:
+            pytest.fail("no remover marked an entry and left it")
+        assert list((await directory.holders("x")).values()) == [["comes"]]
+        await directory.register("third")
+        await directory.push("third", [row("x")])
+        assert not await marked()
+        await directory.writer.leave(PeerId("comes"), Generation(1))
+        await directory.writer.leave(PeerId("third"), Generation(1))
+        await directory.until_names([])
+        await client.aclose()
 
 
 def pause(writer: Any, count: int, action: Callable[[], Awaitable[None]]) -> None:

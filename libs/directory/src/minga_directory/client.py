@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as StoreConnectionError
 from redis.exceptions import DataError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as StoreTimeoutError
 
 from minga_core.errors import SettingsError
 from minga_directory.scripts import TEXTS
@@ -130,20 +131,21 @@ def _packed(command: tuple[Any, ...]) -> bytes:
         # Such as CLIENT SETNAME: two words of the protocol.
         command = (*command[0].split(), *command[1:])
     try:
-        return hiredis.pack_command(command)
+        packed: bytes = hiredis.pack_command(command)
     except TypeError as error:
         raise DataError(str(error)) from error
+    return packed
 
 
 def heeding(connection_class: type[AbstractConnection]) -> Any:
     """The class, without four habits.
 
-    It loses a cancellation that arrives while a command is sent: redis-py sends under `asyncio.wait_for`, which on
-    Python 3.11 returns normally when it is cancelled just as it is done (python/cpython#86296), and a cancelled loop
-    would go on for ever. And it keeps a connection to a server that says it is a replica: the one that took its place
-    is found by connecting anew, whether by Sentinel or by a name that leads elsewhere now. And it passes uvloop's
-    RuntimeError on when a connection is found closed while a command is sent: nobody takes that for Redis being away.
-    And it packs commands in Python, argument by argument, which hiredis does in C.
+    It sends under `asyncio.wait_for`, which makes a task of every command, and which on Python 3.11 returns normally
+    when it is cancelled just as it is done (python/cpython#86296): a cancelled loop would go on for ever. It keeps a
+    connection to a server that says it is a replica: the one that took its place is found by connecting anew, whether
+    by Sentinel or by a name that leads elsewhere now. It passes uvloop's RuntimeError on when a connection is found
+    closed while a command is sent: nobody takes that for Redis being away. And it packs commands in Python, argument
+    by argument, which hiredis does in C.
     """
 
     class Heeding(connection_class):  # type: ignore[misc, valid-type]
@@ -154,18 +156,23 @@ def heeding(connection_class: type[AbstractConnection]) -> Any:
             return [b"".join([_packed(tuple(command)) for command in commands])]
 
         async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-            task = asyncio.current_task()
-            before = task.cancelling() if task else 0
+            if not self.is_connected:
+                await self.connect_check_health(check_health=False)
+            if check_health:
+                await self.check_health()
             try:
-                await super().send_packed_command(command, check_health)
-            except RuntimeError as error:
-                # uvloop's word for writing to what the server has reset since the last answer; asyncio only logs it.
+                async with asyncio.timeout(self.socket_timeout):
+                    self._writer.writelines([command] if isinstance(command, bytes) else command)
+                    await self._writer.drain()
+            except BaseException as error:
+                # Whoever sends the rest of it would not know where to begin.
                 await self.disconnect(nowait=True)
-                raise StoreConnectionError(str(error)) from error
-            if task and task.cancelling() > before:
-                # The answer will not be read by anybody: the connection is of no more use.
-                await self.disconnect(nowait=True)
-                raise asyncio.CancelledError
+                if isinstance(error, TimeoutError):
+                    raise StoreTimeoutError("Timeout writing to socket") from error
+                if isinstance(error, OSError | RuntimeError):
+                    # RuntimeError: uvloop's word for writing to what the server has reset since the last answer.
+                    raise StoreConnectionError(str(error)) from error
+                raise
 
         async def read_response(self, *args: Any, **options: Any) -> Any:
             try:

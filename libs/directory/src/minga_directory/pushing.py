@@ -22,8 +22,9 @@ PIPELINE_ROWS = 1_000
 """Rows that travel together. On a Cluster in a script for each shard: about 60 rows, some tenths of a millisecond."""
 SCRIPT_ROWS = 125
 """Rows of one script on a single server: about a millisecond, in which it answers nobody else."""
-MAX_CHANGE_ROWS = 20_000
-"""A larger change is answered with "push the whole table": it would hold Redis up, a whole table does not."""
+MAX_CHANGE_ROWS = 3_000
+"""A larger change is answered with "push the whole table": its commit would hold Redis up for more than some
+milliseconds, that of a whole table does not."""
 WORK_OFF_ROWS = 2_000
 """Rows that a commit unlists before it returns; the reaper does the rest."""
 REMOVES_LIFE_SECONDS = 600
@@ -54,6 +55,7 @@ class RedisTablePush:
         self._revision = revision
         self._intention = Intention(peer_id, 0, 0)
         self._grant = b""
+        self._row_count = 0
         self._removing = False
         self._committed = False
 
@@ -81,6 +83,7 @@ class RedisTablePush:
 
     async def put(self, rows: Sequence[FileRow]) -> None:
         """See TablePush. Raises what `commit` does when the push can no longer succeed."""
+        self._count(rows)
         async with store_errors():
             for start in range(0, len(rows), PIPELINE_ROWS):
                 batch = rows[start : start + PIPELINE_ROWS]
@@ -93,6 +96,7 @@ class RedisTablePush:
         """See TablePush."""
         if not keys_:
             return
+        self._count(keys_)
         self._removing = True
         async with store_errors():
             for start in range(0, len(keys_), PIPELINE_ROWS):
@@ -112,7 +116,6 @@ class RedisTablePush:
                     int(self._base_revision is None),
                     self._base_revision or 0,
                     self._revision,
-                    MAX_CHANGE_ROWS,
                     int(self._removing),
                     self._intention.losses,
                 ],
@@ -200,6 +203,11 @@ class RedisTablePush:
                     client=pipe,
                 )
             _all_in_time(await pipe.execute())
+
+    def _count(self, rows: Sequence[object]) -> None:
+        self._row_count += len(rows)
+        if self._base_revision is not None and self._row_count > MAX_CHANGE_ROWS:
+            raise TableRevisionMismatchError(f"a change of {self._peer_id} has more than {MAX_CHANGE_ROWS:,} rows")
 
     def _check(self, answer: Any) -> None:
         raise_superseded(self._peer_id, answer)

@@ -9,9 +9,10 @@ old table as it was.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from minga_core.clock import Clock
 from minga_core.errors import (
@@ -49,6 +50,37 @@ class PushResult:
     put_count: int
     remove_count: int
     revision: int
+
+
+class Ahead:
+    """Lets one step go on while the next message is received and checked: the store works on one batch and this process
+    on another. What a step raises comes out of the call after it, `ended` at the latest; leaving the block ends it."""
+
+    def __init__(self) -> None:
+        self._step: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Ahead":
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._step is not None:
+            self._step.cancel()
+            await asyncio.gather(self._step, return_exceptions=True)
+
+    async def start(self, step: Coroutine[Any, Any, None]) -> None:
+        """Starts a step when the one before has ended."""
+        try:
+            await self.ended()
+        except BaseException:
+            step.close()
+            raise
+        self._step = asyncio.create_task(step)
+
+    async def ended(self) -> None:
+        """Returns when nothing is under way."""
+        if self._step is not None:
+            await self._step
+            self._step = None
 
 
 class TableReceiver:
@@ -90,13 +122,13 @@ class TableReceiver:
             base_revision=header.base_revision,
             revision=header.revision,
         )
-        async with push:
-            await self._receive_rows(messages, header, push)
+        async with push, Ahead() as ahead:
+            await self._receive_rows(messages, header, push, ahead)
             revision = await push.commit()
         return PushResult(header, self._put_count, self._remove_count, revision)
 
     async def _receive_rows(
-        self, messages: AsyncIterator[pb.PushTableRequest], header: PushHeader, push: TablePush
+        self, messages: AsyncIterator[pb.PushTableRequest], header: PushHeader, push: TablePush, ahead: "Ahead"
     ) -> None:
         while True:
             step = await self._next(messages)
@@ -104,12 +136,10 @@ class TableReceiver:
                 raise InvalidArgumentError("a push has one begin")
             if isinstance(step, PushEnd):
                 self._check_counts(step)
+                await ahead.ended()
                 return
             self._count(step, header)
-            if step.put:
-                await push.put(step.put)
-            if step.remove:
-                await push.remove(step.remove)
+            await ahead.start(_staged(push, step))
             await self._renew(header)
 
     async def _next(self, messages: AsyncIterator[pb.PushTableRequest]) -> PushHeader | RowBatch | PushEnd:
@@ -162,3 +192,10 @@ class TableReceiver:
         )
         if outcome is HeartbeatOutcome.REGISTER_AGAIN:
             raise RegisterAgainError("the lease ended during the push")
+
+
+async def _staged(push: TablePush, batch: RowBatch) -> None:
+    if batch.put:
+        await push.put(batch.put)
+    if batch.remove:
+        await push.remove(batch.remove)
