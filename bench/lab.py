@@ -142,6 +142,11 @@ class Lab:
         """Plugs a cable in again that was pulled."""
         netns.command("ip", "-n", self._switch, "link", "set", self.hosts[host].port, "master", "bridge")
 
+    def isolate(self, host: str, apart: bool) -> None:
+        """Hosts that are set apart reach one another no more, and everybody else as before. Nobody is told."""
+        words = ("bridge", "link", "set", "dev", self.hosts[host].port, "isolated", "on" if apart else "off")
+        netns.command("ip", "netns", "exec", self._switch, *words)
+
     def traffic(self) -> dict[str, Traffic]:
         """Bytes over every host's link, read at one instant."""
         assert self._anchor is not None, "the lab is not built"

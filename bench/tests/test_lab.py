@@ -83,6 +83,26 @@ def test_two_labs_exist_at_once_and_nothing_of_them_is_left() -> None:
 
 
 @needs_lab
+def test_hosts_that_are_set_apart_reach_everybody_else() -> None:
+    """And one another again afterwards."""
+    with Lab({"a": Link(), "b": Link(), "c": Link()}) as lab:
+
+        def reaches(one: str, other: str) -> bool:
+            # Nobody listens there: who is reached refuses, who is not says nothing.
+            ask = f"import socket; socket.create_connection(({lab.hosts[other].address!r}, 9), 1)"
+            words = [*lab.enter_command(one), sys.executable, "-c", ask]
+            return b"ConnectionRefusedError" in subprocess.run(words, capture_output=True, check=False).stderr
+
+        for host in ("a", "b"):
+            lab.isolate(host, apart=True)
+        assert not reaches("a", "b")
+        assert reaches("a", "c")
+        assert reaches("c", "b")
+        lab.isolate("b", apart=False)
+        assert reaches("a", "b")
+
+
+@needs_lab
 def test_what_a_killed_run_left_is_removed_by_the_next() -> None:
     """The next lab that is built removes it."""
     script = "import os, sys; from bench.lab import Lab, Link; lab = Lab({'a': Link()}); lab.__enter__(); " + (

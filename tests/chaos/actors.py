@@ -17,7 +17,7 @@ from minga_peer.cli.exit_codes import ExitCode
 from minga_peer.transfer.progress import DownloadPhase
 from tests.chaos.content import Content, digest_of, make_content, some_size
 from tests.chaos.ledger import Ledger
-from tests.chaos.parts import PeerPart
+from tests.chaos.parts import AWAY, PeerPart
 from tests.chaos.world import World
 
 SOURCE_WAIT = timedelta(seconds=8)
@@ -49,8 +49,8 @@ class Actor:
         return await asyncio.to_thread(make_content, label, some_size(self.rng))
 
     def some_peer(self) -> PeerPart:
-        """A peer that is not killed; it may be in any other trouble."""
-        return self.rng.choice([peer for peer in self.world.peers if "killed" not in peer.troubles] or self.world.peers)
+        """A peer that has a process; it may be in any other trouble."""
+        return self.rng.choice([peer for peer in self.world.peers if not peer.troubles & AWAY] or self.world.peers)
 
     def some_name(self) -> str | None:
         """A name that somebody has, as far as is known, or now and then one that nobody may have; None before the

@@ -11,8 +11,9 @@ from time import monotonic
 import redis.asyncio as redis
 
 from tests.chaos.ledger import Ledger
-from tests.chaos.parts import Part, PeerPart
-from tests.chaos.world import World
+from tests.chaos.parts import AWAY, Part, PeerPart
+from tests.chaos.watching import check_exit
+from tests.chaos.world import STOP_SECONDS, World
 
 MEAN_GAP_SECONDS = 2.0
 MAX_AT_ONCE = 4
@@ -31,6 +32,8 @@ class Fault:
     """After the one before."""
     seconds: float
     """How long it lasts."""
+    others: frozenset[str] = frozenset()
+    """With it."""
 
     def __str__(self) -> str:
         return f"#{self.number} {self.kind} {self.target} for {self.seconds:.1f} s"
@@ -46,8 +49,9 @@ class Plan:
 
     _KINDS = (
         ("killed", 5, "peer"), ("paused", 3, "peer"), ("cut", 3, "peer"), ("full", 2, "peer"),
-        ("killed", 2, "registry"), ("paused", 1, "registry"), ("cut", 1, "registry"),
-        ("killed", 2, "locator"), ("paused", 1, "locator"), ("cut", 1, "locator"),
+        ("restarted", 2, "peer"), ("parted", 2, "peer"),
+        ("killed", 2, "registry"), ("paused", 1, "registry"), ("cut", 1, "registry"), ("restarted", 1, "registry"),
+        ("killed", 2, "locator"), ("paused", 1, "locator"), ("cut", 1, "locator"), ("restarted", 1, "locator"),
         ("killed", 1, "store"), ("emptied", 2, "store"), ("paused", 1, "store"), ("cut", 1, "store"),
     )  # fmt: skip
 
@@ -67,7 +71,9 @@ class Plan:
         seconds = self._rng.uniform(0.1, 2.2) * self._lease_seconds
         if kind == "emptied":
             seconds = 0.0
-        return Fault(self._number, kind, target, min(10.0, self._rng.expovariate(1 / MEAN_GAP_SECONDS)), seconds)
+        gap_seconds = min(10.0, self._rng.expovariate(1 / MEAN_GAP_SECONDS))
+        others = frozenset(self._rng.sample(self._peers, len(self._peers) // 2)) if kind == "parted" else frozenset()
+        return Fault(self._number, kind, target, gap_seconds, seconds, others)
 
 
 class Breaker:
@@ -86,27 +92,32 @@ class Breaker:
             return
         self._tell(str(fault))
         self._ledger.faults[f"{part.kind} {fault.kind}"] += 1
-        async with self._under(part, fault.kind):
+        async with self._under(part, fault):
             await asyncio.sleep(fault.seconds)
 
     @asynccontextmanager
-    async def _under(self, part: Part, kind: str) -> AsyncIterator[None]:
+    async def _under(self, part: Part, fault: Fault) -> AsyncIterator[None]:
+        kind = fault.kind
         part.troubles.add(kind)
-        if part.kind == "peer" and kind in ("killed", "paused", "cut"):
+        if part.kind == "peer" and kind in AWAY | {"paused", "cut"}:
             self._ledger.silenced(part.name, monotonic())
         try:
-            await self._begin(part, kind)
+            await self._begin(part, fault)
             yield
         finally:
             # Before it is mended: from here on it may be heard.
             self._ledger.heard_again(part.name)
-            await asyncio.shield(asyncio.ensure_future(self._end(part, kind)))
+            await asyncio.shield(asyncio.ensure_future(self._end(part, fault)))
             part.troubles.discard(kind)
 
-    async def _begin(self, part: Part, kind: str) -> None:
-        match kind:
+    async def _begin(self, part: Part, fault: Fault) -> None:
+        match fault.kind:
             case "killed":
                 await part.kill()
+            case "restarted":
+                check_exit(part, await part.stop(STOP_SECONDS), self._ledger)
+            case "parted":
+                await asyncio.to_thread(self._world.part, fault.others | {part.name})
             case "paused":
                 part.pause()
             case "cut":
@@ -117,10 +128,12 @@ class Breaker:
             case "emptied":
                 await self._empty_store()
 
-    async def _end(self, part: Part, kind: str) -> None:
-        match kind:
-            case "killed":
+    async def _end(self, part: Part, fault: Fault) -> None:
+        match fault.kind:
+            case "killed" | "restarted":
                 await part.start()
+            case "parted":
+                await asyncio.to_thread(self._world.unite, fault.others | {part.name})
             case "paused":
                 part.go_on()
             case "cut":

@@ -13,16 +13,27 @@ from bench.waiting import until
 from minga_peer.clients.control import ControlClient
 
 READY_SECONDS = 60.0
+AWAY = frozenset({"killed", "restarted"})
+"""Troubles in which there is no process."""
 
 
 class Part:
     """One process on a host of its own. `ready` is a file that it makes when it is ready."""
 
     def __init__(
-        self, lab: Lab, name: str, kind: str, words: Callable[[], Sequence[str]], ready: Path, log: Path
+        self,
+        lab: Lab,
+        name: str,
+        kind: str,
+        words: Callable[[], Sequence[str]],
+        ready: Path,
+        log: Path,
+        metrics_address: str | None,
     ) -> None:
         self.name = name
         self.kind = kind
+        self.metrics_address = metrics_address
+        """host:port; None when it has none of ours."""
         self.troubles: set[str] = set()
         """Names of the faults that it is under."""
         self._lab = lab
@@ -69,7 +80,7 @@ class Part:
 
     def check(self) -> None:
         """Raises LabError when it has ended by itself."""
-        if self._process is not None and "killed" not in self.troubles:
+        if self._process is not None and not self.troubles & AWAY:
             self._process.check()
 
     def pause(self) -> None:
@@ -92,9 +103,17 @@ class PeerPart(Part):
     """A peer, on a small disk of its own."""
 
     def __init__(
-        self, lab: Lab, name: str, words: Callable[[], Sequence[str]], ready: Path, log: Path, disk: Path, control: Path
+        self,
+        lab: Lab,
+        name: str,
+        words: Callable[[], Sequence[str]],
+        ready: Path,
+        log: Path,
+        metrics_address: str,
+        disk: Path,
+        control: Path,
     ) -> None:
-        super().__init__(lab, name, "peer", words, ready, log)
+        super().__init__(lab, name, "peer", words, ready, log, metrics_address)
         self.share = disk / "share"
         self.filler = disk / "filler"
         """What fills the disk."""

@@ -22,10 +22,15 @@ def summary(ledger: Ledger, settling: Settling, options: Namespace, seconds: flo
         f"  {operation:<11} {sum(ends.values())}: {', '.join(f'{how} {count}' for how, count in ends.items())}"
         for operation, ends in sorted(by_operation.items())
     ]
-    took = settling.took or [0.0]
+    took = sorted(settling.took) or [0.0]
+    heartbeats = 2 * ledger.lease_seconds / 3
+    soon = sum(one <= heartbeats for one in took)
+    most = settling.leaks.most
     lines += [
-        f"  quiet       {len(settling.took)} times; the directory was the truth after {max(took):.1f} s at most",
-        f"  open files  {settling.most_descriptors} at most in one process",
+        f"  quiet       {len(settling.took)} times; the directory was the truth after {took[len(took) // 2]:.1f} s"
+        f" (median), {max(took):.1f} s (most); {soon} times within two heartbeats ({heartbeats:.1f} s)",
+        f"  at rest     at most {most.descriptors} open files, {most.threads} threads, {most.tasks} tasks,"
+        f" {most.memory_mib} MiB in one process",
         f"  promises    {'all kept' if not ledger.violations else f'{len(ledger.violations)} BROKEN'}",
     ]
     lines += [f"    !!! {violation}" for violation in ledger.violations]

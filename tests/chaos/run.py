@@ -2,8 +2,9 @@
 
     python -m tests.chaos.run --seed 7 --minutes 30
 
-Registry, locator, store and tens of peers, each on a host of its own, are killed, paused past their leases, cut off,
-emptied, and their disks filled, while files are fetched, uploaded, changed and deleted. All the way:
+Registry, locator, store and tens of peers, each on a host of its own, are killed, restarted, paused past their leases,
+cut off, parted from each other, emptied, and their disks filled, while files are fetched, uploaded, changed and
+deleted. All the way:
 
 - not one wrong byte, in any file fetched or found;
 - no finished file is lost;
@@ -13,7 +14,7 @@ emptied, and their disks filled, while files are fetched, uploaded, changed and 
 and, each time that everything has been left alone for a moment:
 
 - the directory equals the union of what living peers have on their disks;
-- no descriptor, no temporary file, no process, and in the end no key in the store is left over.
+- no descriptor, thread, task, memory or temporary file has been left, and in the end no key in the store.
 
 What is broken when is drawn from the seed; what meets it when is up to the machine. Exit code 1 when a promise was
 broken. Needs root on Linux; without, it says so and ends with 0.
@@ -82,6 +83,7 @@ async def _run(lab: Lab, folder: Path, options: argparse.Namespace) -> bool:
     async with World(lab, folder, options.peers, LEASE_SECONDS) as world:
         tell(f"{options.peers} peers run; seed {options.seed}; logs in {folder / 'logs'}")
         settling = Settling(world, ledger, tell)
+        await settling.begin()
         rounds = max(1, round(options.minutes * 60 / ROUND_SECONDS))
         chaos = Chaos(world, ledger, options.seed, folder, tell)
         for _ in range(rounds):
@@ -158,8 +160,8 @@ async def _leave(world: World, ledger: Ledger) -> None:
 
 
 def _is_left_over(key: bytes) -> bool:
-    """All but the two counters, which are nobody's."""
-    return key.decode() not in (keys.SEQUENCE, keys.CURSOR)
+    """All but the two counters, and that the directory has begun, which are nobody's."""
+    return key.decode() not in (keys.SEQUENCE, keys.CURSOR, keys.BEGUN)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import pytest
 
 from tests.chaos.content import Content, digest_of, make_content
 from tests.chaos.faults import plan
+from tests.chaos.leaks import ALLOWED, Held, debris, excess_of
 from tests.chaos.ledger import Ledger, difference
 
 
@@ -85,3 +86,37 @@ def test_a_seed_gives_the_same_faults() -> None:
     assert faults == [again.draw() for _ in range(50)]
     assert faults != [other.draw() for _ in range(50)]
     assert {fault.target for fault in faults} >= {"p1", "p2", "p3", "store"}
+
+
+def test_a_process_that_keeps_more_than_it_needs_is_seen() -> None:
+    """Each of what it may keep by itself."""
+    first = Held(20, 10, 15, 80)
+    full = Held(20 + ALLOWED.descriptors, 10 + ALLOWED.threads, 15 + ALLOWED.tasks, 80 + ALLOWED.memory_mib)
+    assert not list(excess_of("p01", full, first))
+    over = Held(full.descriptors + 1, full.threads, full.tasks + 1, full.memory_mib)
+    assert list(excess_of("p01", over, first)) == [
+        "p01 has 101 descriptors, at first it was 20",
+        "p01 has 96 tasks, at first it was 15",
+    ]
+
+
+def test_files_that_belong_to_nothing_are_seen(tmp_path: Path) -> None:
+    """A part that may be resumed is none of them."""
+    parts = tmp_path / ".minga" / "parts"
+    parts.mkdir(parents=True)
+    for name in ("one.data", "one.meta", "one.held", "one.held.new", "two.held"):
+        (parts / name).touch()
+    for name in ("lock", "index.sqlite", "index.sqlite-wal", "odd.tmp"):
+        (tmp_path / ".minga" / name).touch()
+    assert sorted(debris([tmp_path])) == [
+        f"{parts}/two.held belongs to no part",
+        f"nobody knows {tmp_path}/.minga/odd.tmp",
+    ]
+
+
+def test_the_plan_has_every_kind_of_fault() -> None:
+    """Also those that part peers from each other, who are drawn with them."""
+    faults = plan("7", [f"p{number}" for number in range(10)], 5.0)
+    drawn = [faults.draw() for _ in range(500)]
+    assert {fault.kind for fault in drawn} == {"killed", "paused", "cut", "full", "restarted", "parted", "emptied"}
+    assert all(len(fault.others) == (5 if fault.kind == "parted" else 0) for fault in drawn)

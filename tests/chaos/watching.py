@@ -8,13 +8,12 @@ from pathlib import Path
 from random import Random
 from time import monotonic
 
-import psutil
-
 from minga_core.errors import FileNotFoundInDirectoryError, MingaError
 from minga_core.names import Name, parse_name
 from minga_core.records import HoldingState
 from minga_peer.clients.locator import LocatorClient
 from tests.chaos.content import digest_of
+from tests.chaos.leaks import LeakWatch
 from tests.chaos.ledger import Holding, Ledger, difference
 from tests.chaos.parts import Part
 from tests.chaos.world import World
@@ -26,8 +25,6 @@ SETTLE_LIMIT_SECONDS = 40.0
 TELL_AFTER_SECONDS = 3.0
 POLL_SECONDS = 0.2
 AT_ONCE = 8
-MAX_NEW_DESCRIPTORS = 80
-"""More open files than at first: connections to every peer, twice."""
 
 
 async def watch_answers(world: World, ledger: Ledger, seed: str) -> None:
@@ -62,11 +59,13 @@ class Settling:
         self._world = world
         self._ledger = ledger
         self._tell = tell
-        self._descriptors: dict[str, tuple[int, int]] = {}
-        """Of each part: which process, and how many it had open at first."""
+        self.leaks = LeakWatch(ledger)
         self.took: list[float] = []
         """Seconds until the directory was the truth, each time."""
-        self.most_descriptors = 0
+
+    async def begin(self) -> None:
+        """Before the first fault."""
+        await self.leaks.begin(self._world.parts)
 
     async def check(self) -> None:
         """The directory equals the union of the living peers' tables; disks are as they must be; nothing leaks."""
@@ -92,7 +91,7 @@ class Settling:
             self._ledger.check_disk(peer, found)
             # What was uploaded to it is its own from now on.
             self._ledger.on_disk[peer].update(found)
-        self._check_descriptors()
+        await self.leaks.check(self._world.parts)
         self._tell(f"quiet: the directory was the truth after {self.took[-1]:.1f} s, {len(wanted)} holdings")
 
     async def _told(self) -> set[Holding]:
@@ -118,16 +117,6 @@ class Settling:
 
     def _disks(self) -> dict[str, dict[str, bytes]]:
         return {peer.name: _files_of(peer.share) for peer in self._world.peers}
-
-    def _check_descriptors(self) -> None:
-        for part in self._world.parts:
-            now = psutil.Process(part.pid).num_fds()
-            self.most_descriptors = max(self.most_descriptors, now)
-            pid, first = self._descriptors.setdefault(part.name, (part.pid, now))
-            if pid != part.pid:
-                self._descriptors[part.name] = (part.pid, now)
-            elif now > first + MAX_NEW_DESCRIPTORS:
-                self._ledger.violated(f"{part.name} has {now} open files, at first it had {first}")
 
 
 def check_exit(part: Part, code: int, ledger: Ledger) -> None:

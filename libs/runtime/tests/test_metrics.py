@@ -44,6 +44,22 @@ async def test_metrics_and_liveness_are_served(endpoint: tuple[CollectorRegistry
     assert await ask(server, "GET /livez HTTP/1.1\r\n\r\n") == ("HTTP/1.1 200 OK", "ok\n")
 
 
+async def test_tasks_that_are_under_way_are_counted(endpoint: tuple[CollectorRegistry, MetricsServer]) -> None:
+    """Of the loop that answers the scrape."""
+
+    async def tasks() -> float:
+        _, body = await ask(endpoint[1], "GET /metrics HTTP/1.1\r\n\r\n")
+        return next(float(line.split()[1]) for line in body.splitlines() if line.startswith("minga_example_tasks "))
+
+    before = await tasks()
+    waiting = [asyncio.create_task(asyncio.Event().wait()) for _ in range(3)]
+    assert await tasks() == before + 3
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert await tasks() == before
+
+
 @pytest.mark.parametrize(
     ("request_head", "status"),
     [

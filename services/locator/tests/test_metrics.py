@@ -94,7 +94,8 @@ MOVERS: dict[str, tuple[Deed, dict[str, str]]] = {
     "minga_locator_request_duration_seconds": (look_up, {"route": "/v1/files/{name:any}", "status": "2xx"}),
 }
 """What moves it, and the labels of the series that moves."""
-CONSTANT = {"minga_locator_build_info"}
+CONSTANT = {"minga_locator_build_info", "minga_locator_tasks"}
+"""And what `describe_process` is tested for."""
 
 
 async def test_all_that_is_documented_is_there_from_the_start_and_nothing_else(whole: Whole) -> None:

@@ -139,7 +139,8 @@ MOVERS: dict[str, tuple[Deed, dict[str, str]]] = {
     "minga_registry_table_pushes_total": (push, {"outcome": "committed"}),
 }
 """What moves it, and the labels of the series that moves."""
-CONSTANT = {"minga_registry_build_info"}
+CONSTANT = {"minga_registry_build_info", "minga_registry_tasks"}
+"""And what `describe_process` is tested for."""
 
 
 async def test_all_that_is_documented_is_there_from_the_start_and_nothing_else(whole: Whole) -> None:

@@ -5,6 +5,7 @@ characters. Two names are the same exactly when their bytes are; case matters. T
 `minga_peer.chunkstore` keeps paths inside their root.
 """
 
+import re
 import unicodedata
 from typing import NewType
 
@@ -20,12 +21,23 @@ HIDDEN_ROOT = ".minga"
 Name = NewType("Name", str)
 """A checked file name. Made by `parse_name` alone."""
 
+_PLAIN_PART = rf"(?!\.\.?(?:/|\Z))[ -.0-~]{{1,{MAX_PART_BYTES}}}+"
+_PLAIN = re.compile(rf"(?!{re.escape(HIDDEN_ROOT)}(?:/|\Z)){_PLAIN_PART}(?:/{_PLAIN_PART})*+")
+"""Names of printable ASCII alone, which most are: every rule but the whole length, in a tenth of the time."""
+
 
 def parse_name(text: str) -> Name:
     """The name that `text` spells, normalised to NFC.
 
     Raises InvalidNameError, saying which rule is broken. Never changes anything but the normal form.
     """
+    if len(text) <= MAX_NAME_BYTES and _PLAIN.fullmatch(text):
+        return Name(text)
+    return _parsed_slowly(text)
+
+
+def _parsed_slowly(text: str) -> Name:
+    """See `parse_name`; rule by rule, of any text."""
     name = unicodedata.normalize("NFC", text)
     problem = _problem_with(name)
     if problem:

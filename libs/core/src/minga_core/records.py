@@ -5,6 +5,7 @@ Instants are integers: nanoseconds since 1970 for files (as file systems give th
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from minga_core.ids import Address, ContentId, Generation, PeerId
 from minga_core.names import Name
@@ -17,8 +18,10 @@ class HoldingState(StrEnum):
     PARTIAL = "partial"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class RowKey:
+# Rows come by the million: a tuple is made in a third of the time that a frozen dataclass takes.
+
+
+class RowKey(NamedTuple):
     """What identifies a row of one peer's file table. A peer may hold an old content and a part of a new one under
     the same name; those are two rows."""
 
@@ -26,8 +29,7 @@ class RowKey:
     content_id: ContentId
 
 
-@dataclass(frozen=True, slots=True)
-class FileRow:
+class FileRow(NamedTuple):
     """One content under one name on one peer."""
 
     key: RowKey

@@ -7,16 +7,17 @@ bounded in time as a whole, not answer by answer; and a server that has become a
 
 import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import hiredis
 import redis.asyncio as redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as StoreConnectionError
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import DataError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from minga_core.errors import SettingsError
 from minga_directory.scripts import TEXTS
@@ -123,17 +124,35 @@ def pool_of(options: Mapping[str, Any], pool_class: type[Pool] = redis.BlockingC
     return pool
 
 
+def _packed(command: tuple[Any, ...]) -> bytes:
+    """The command as Redis reads it. Raises DataError for what is neither text, bytes nor a number."""
+    if isinstance(command[0], str) and " " in command[0]:
+        # Such as CLIENT SETNAME: two words of the protocol.
+        command = (*command[0].split(), *command[1:])
+    try:
+        return hiredis.pack_command(command)
+    except TypeError as error:
+        raise DataError(str(error)) from error
+
+
 def heeding(connection_class: type[AbstractConnection]) -> Any:
-    """The class, without three habits.
+    """The class, without four habits.
 
     It loses a cancellation that arrives while a command is sent: redis-py sends under `asyncio.wait_for`, which on
     Python 3.11 returns normally when it is cancelled just as it is done (python/cpython#86296), and a cancelled loop
     would go on for ever. And it keeps a connection to a server that says it is a replica: the one that took its place
     is found by connecting anew, whether by Sentinel or by a name that leads elsewhere now. And it passes uvloop's
     RuntimeError on when a connection is found closed while a command is sent: nobody takes that for Redis being away.
+    And it packs commands in Python, argument by argument, which hiredis does in C.
     """
 
     class Heeding(connection_class):  # type: ignore[misc, valid-type]
+        def pack_command(self, *args: Any) -> list[bytes]:
+            return [_packed(args)]
+
+        def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
+            return [b"".join([_packed(tuple(command)) for command in commands])]
+
         async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
             task = asyncio.current_task()
             before = task.cancelling() if task else 0

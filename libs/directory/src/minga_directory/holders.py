@@ -17,7 +17,7 @@ from minga_core.records import HoldingState, PeerInfo, RowKey
 from minga_directory import keys
 from minga_directory.answers import Found, version_of
 from minga_directory.cluster import ClusterClient
-from minga_directory.codec import HolderHint, RowFacts, holder_hint, row_facts, row_field
+from minga_directory.codec import HolderHint, RowFacts, holder_hint, name_hash, row_facts
 from minga_directory.connection import Client
 from minga_directory.ports import Holder, PeerRecord, Version
 from minga_directory.scripts import load
@@ -67,6 +67,7 @@ class HolderReader:
         a name with very many holders or versions."""
         if self._find is None:
             return None
+        hashed = name_hash(name)
         arguments = [
             name,
             keys.PEER_BEGINNING,
@@ -76,8 +77,9 @@ class HolderReader:
             MAX_FOUND_AT_ONCE,
             b"" if content_id is None else content_id.raw,
             ROW_BYTES,
+            hashed,
         ]
-        answer = await self._trips.call(self._find, [keys.name(name)], arguments)
+        answer = await self._trips.call(self._find, [keys.name(name, hashed)], arguments)
         if answer is None:
             return None
         versions = []
@@ -90,11 +92,16 @@ class HolderReader:
     async def versions(self, wanted: Sequence[RowKey], max_holders: int) -> list[Version | None]:
         """For each row the version that its living holders make; None when nobody who lives has it."""
         samples = await self._samples(wanted)
-        asked = [(hint.peer_id, key) for key, sample in zip(wanted, samples, strict=True) for hint in sample.hints]
+        asked = [
+            (hint.peer_id, key.content_id.raw + hint.name_hash)
+            for key, sample in zip(wanted, samples, strict=True)
+            for hint in sample.hints
+        ]
         truth = iter(await self.checked(asked))
         versions: list[Version | None] = []
         for key, sample in zip(wanted, samples, strict=True):
-            found = [one for _ in sample.hints if (one := next(truth)) is not None]
+            told = [one for _ in sample.hints if (one := next(truth)) is not None]
+            found = [one for name, one in told if name == key.name]
             made = version_of(key.content_id, found, max_holders, self._rng, scale=sample.scale) if found else None
             versions.append(made)
         return versions
@@ -110,26 +117,27 @@ class HolderReader:
             pairs = list(zip(flat[::2], flat[1::2], strict=True))
         return _sample(pairs, None, count)
 
-    async def checked(self, asked: Sequence[tuple[PeerId, RowKey]]) -> list[Found | None]:
-        """For each peer and row: what the peer's table says of it; None when the peer is dead or has no such row."""
-        rows: dict[PeerId, list[RowKey]] = {}
-        for peer_id, key in asked:
-            rows.setdefault(peer_id, []).append(key)
+    async def checked(self, asked: Sequence[tuple[PeerId, bytes]]) -> list[tuple[Name, Found] | None]:
+        """For each peer and field of its table: what the table says of it, with the name; None when the peer is dead or
+        has no such row."""
+        rows: dict[PeerId, list[bytes]] = {}
+        for peer_id, field in asked:
+            rows.setdefault(peer_id, []).append(field)
         if not rows:
             return []
         async with self._client.pipeline(transaction=False) as pipe:
             for peer_id, wanted in rows.items():
                 pipe.hmget(keys.peer(peer_id), HOLDER_FIELDS)
-                pipe.hmget(keys.table(peer_id), [row_field(key) for key in wanted])
+                pipe.hmget(keys.table(peer_id), wanted)
             answers = await pipe.execute()
-        found: dict[tuple[PeerId, RowKey], Found] = {}
+        found: dict[tuple[PeerId, bytes], tuple[Name, Found]] = {}
         for (peer_id, wanted), (address, zone), values in zip(rows.items(), answers[::2], answers[1::2], strict=True):
             if address is None or zone is None:
                 continue
-            for key, value in zip(wanted, values, strict=True):
+            for field, value in zip(wanted, values, strict=True):
                 if value is not None and (facts := _facts(value)) is not None:
                     holder = Holder(peer_id, Address(bytes(address).decode()), bytes(zone).decode(), facts.state)
-                    found[peer_id, key] = Found(holder, facts.size_bytes, facts.published_ns)
+                    found[peer_id, field] = facts.name, Found(holder, facts.size_bytes, facts.published_ns)
         return [found.get(one) for one in asked]
 
     async def _samples(self, wanted: Sequence[RowKey]) -> list[Sample]:
@@ -169,7 +177,7 @@ class HolderReader:
         cursor = 0
         for _ in range(MAX_HOLDER_PAGES):
             cursor, page = await self._client.hscan(key, cursor, count=HOLDERS_A_PAGE)
-            found += [pair for pair in page.items() if bytes(pair[0]).endswith(b"\0" + name.encode())]
+            found += [pair for pair in page.items() if bytes(pair[0]).endswith(b"\0" + name_hash(name))]
             if cursor == 0 or len(found) >= wanted:
                 break
         return found[:SAMPLE_HOLDERS]
@@ -209,7 +217,8 @@ def _is_rare(count: int, named: int) -> bool:
 
 def _sample(pairs: Sequence[tuple[bytes, bytes]], name: Name | None, count: int) -> Sample:
     known = [hint for field, value in pairs if (hint := holder_hint(bytes(field), bytes(value))) is not None]
-    hints = [hint for hint in known if name in (None, hint.name)]
+    hashed = None if name is None else name_hash(name)
+    hints = [hint for hint in known if hashed in (None, hint.name_hash)]
     return Sample(hints, max(1.0, count / max(1, len(hints))))
 
 

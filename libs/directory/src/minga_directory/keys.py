@@ -6,10 +6,9 @@ P: a peer id, N: a file name, C: a content id's 64 hex digits, S: a shard, which
 
 from dataclasses import dataclass
 
-from blake3 import blake3
-
 from minga_core.ids import ContentId, PeerId
 from minga_core.names import Name
+from minga_directory.codec import name_hash
 
 PREFIX = "minga:v1:"
 NAME_SHARDS = 16
@@ -54,7 +53,7 @@ CATALOGUE: tuple[KeyPattern, ...] = (
     KeyPattern(
         "table:{P}",
         "hash",
-        "content id (32 bytes) and name → size, modified, published, state (packed, 25 bytes)",
+        "content id (32 bytes), hash of the name (8) → size, modified, published, state (packed, 25 bytes), name",
         "until reaped; means nothing without `peer`",
         "registry: commit of a push",
         "registry, locator (to check a holder)",
@@ -87,7 +86,7 @@ CATALOGUE: tuple[KeyPattern, ...] = (
     KeyPattern(
         "holders:{cS}:C",
         "hash",
-        "peer id, NUL, name → state (one byte), number of the push that wrote it (digits)",
+        "peer id, NUL, hash of the name (8 bytes) → number of the push that wrote it, state (digits, the last one)",
         "while listed",
         "registry: push, reaping",
         "locator",
@@ -103,7 +102,8 @@ CATALOGUE: tuple[KeyPattern, ...] = (
     KeyPattern(
         "name:{nS}:N",
         "hash",
-        "content id (32 bytes) → size, published (the earliest told), stamp (packed, 24 bytes)",
+        "content id (32 bytes) → size, published (the earliest told), where somebody looks whether it has to go a mark "
+        "of theirs (packed, 16 or 24 bytes)",
         "while listed",
         "registry: push, reaping",
         "locator",
@@ -242,24 +242,36 @@ def shard_of_content(content_id: ContentId) -> int:
     return content_id.raw[0] % CONTENT_SHARDS
 
 
+# By the first byte, which decides the shard.
+_HOLDERS = tuple(f"{HOLDERS_BEGINNING}c{byte % CONTENT_SHARDS}}}:" for byte in range(256))
+_CALLED = tuple(f"{PREFIX}called:{{c{byte % CONTENT_SHARDS}}}:" for byte in range(256))
+_NAME = tuple(f"{PREFIX}name:{{n{byte % NAME_SHARDS}}}:" for byte in range(256))
+
+
 def holders(content_id: ContentId) -> str:
     """Who says to have a content."""
-    return f"{PREFIX}holders:{{c{shard_of_content(content_id)}}}:{content_id.raw.hex()}"
+    return _HOLDERS[content_id.raw[0]] + content_id.raw.hex()
 
 
 def called(content_id: ContentId) -> str:
     """What a content is called."""
-    return f"{PREFIX}called:{{c{shard_of_content(content_id)}}}:{content_id.raw.hex()}"
+    return _CALLED[content_id.raw[0]] + content_id.raw.hex()
 
 
-def shard_of(name: Name) -> int:
-    """The shard of a name: the first byte of its BLAKE3, modulo NAME_SHARDS."""
-    return blake3(name.encode()).digest()[0] % NAME_SHARDS
+def shard_of(name: Name, hashed: bytes | None = None) -> int:
+    """The shard of a name: the first byte of its hash, modulo NAME_SHARDS. hashed: its `name_hash`, if known."""
+    return (name_hash(name) if hashed is None else hashed)[0] % NAME_SHARDS
 
 
-def name(of: Name, shard: int | None = None) -> str:
-    """The versions of a name. shard: its `shard_of`, when it is known already."""
-    return f"{PREFIX}name:{{n{shard_of(of) if shard is None else shard}}}:{of}"
+def name(of: Name, hashed: bytes | None = None) -> str:
+    """The versions of a name. hashed: its `name_hash`, when it is known already."""
+    return _NAME[(name_hash(of) if hashed is None else hashed)[0]] + of
+
+
+def hints(content: bytes, hashed: bytes, of: Name) -> tuple[str, str, str]:
+    """`holders`, `called` and `name` of a row, as the functions of these names have them. content: its id's bytes."""
+    digits, byte = content.hex(), content[0]
+    return _HOLDERS[byte] + digits, _CALLED[byte] + digits, _NAME[hashed[0]] + of
 
 
 def names(shard: int) -> str:

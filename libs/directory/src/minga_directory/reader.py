@@ -16,7 +16,7 @@ from minga_core.records import RowKey
 from minga_directory import keys
 from minga_directory.answers import Found, merge_found, newest_first, placement_of, version_of
 from minga_directory.cluster import ClusterClient
-from minga_directory.codec import VersionHint, row_field, version_hint
+from minga_directory.codec import VersionHint, name_hash, row_field, version_hint
 from minga_directory.connection import Client, check_access, ping, store_errors
 from minga_directory.holders import PEER_FIELDS, HolderReader, peer_record
 from minga_directory.ports import CatalogueEntry, CataloguePage, DirectoryStats, PeerRecord, Placement, Version
@@ -104,12 +104,12 @@ class RedisDirectoryReader:
         """See DirectoryReader."""
         async with store_errors():
             sample = await self._holders.of_content(content_id)
-            rows = [(hint.peer_id, RowKey(hint.name, content_id)) for hint in sample.hints]
+            rows = [(hint.peer_id, content_id.raw + hint.name_hash) for hint in sample.hints]
             truth = await self._holders.checked(rows)
             names = await self._names_of(content_id)
             if not any(truth):
                 await self._doubt()
-        found = [(row.name, one) for (_, row), one in zip(rows, truth, strict=True) if one is not None]
+        found = [one for one in truth if one is not None]
         if not found:
             return None, ()
         by_peer: dict[PeerId, Found] = {}
@@ -259,11 +259,15 @@ class RedisDirectoryReader:
         """None when one round trip cannot tell: on a Cluster, or when very many peers are full or hold it already."""
         if self._place is None:
             return None
+        if content_id is None:
+            held = name_hash(name)
+        else:
+            held = b"".join(row_field(RowKey(known, content_id)) for known in await self._names_of(content_id))
         holding = keys.name(name) if content_id is None else keys.called(content_id)
         arguments = [
             replicas,
             wanted_bytes,
-            name,
+            held,
             b"" if content_id is None else content_id.raw,
             keys.PEER_BEGINNING,
             keys.TABLE_BEGINNING,

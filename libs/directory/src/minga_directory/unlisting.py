@@ -1,5 +1,6 @@
 """Taking hints away: what a push, a takeover, a leave or a lease's end has left in `unlist` keys. See `writer`."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,7 +11,7 @@ from minga_core.errors import StoreUnavailableError
 from minga_core.ids import PeerId
 from minga_core.records import RowKey
 from minga_directory import keys
-from minga_directory.codec import fence, holder_field, key_of_field
+from minga_directory.codec import MARK_BYTES, fence, holder_field, key_of_row
 from minga_directory.connection import Client
 
 Row = TypeVar("Row")
@@ -65,11 +66,15 @@ class Unlisting:
 
     async def intend(self, peer_id: PeerId, lease: timedelta | None = None) -> Intention:
         """Notes that an `unlist` key may come to be, and with `lease` that the peer may come to live."""
-        number, due, losses = await self._scripts["announce"](
+        return announced_intention(peer_id, await self.announce(peer_id, lease))
+
+    async def announce(self, peer_id: PeerId, lease: timedelta | None = None, client: Any = None) -> Any:
+        """As `intend`, but the answer is yet to be read. client: a pipeline that it goes into."""
+        return await self._scripts["announce"](
             [keys.SEQUENCE, keys.UNLISTING, keys.LEASES, keys.PEERS, keys.LOSSES],
             [keys.unlist(peer_id, None), self._late_after_millis, peer_id, "" if lease is None else millis(lease)],
+            client=client,
         )
-        return Intention(peer_id, int(number), int(due), int(losses))
 
     async def extend(self, intention: Intention) -> int:
         """Gives a push more time; the new due_millis."""
@@ -118,13 +123,14 @@ class Unlisting:
                 break
         return done
 
-    async def work_off(self, intention: Intention, *, limit: int) -> int:
-        """Takes away the hints of at most `limit` rows of the caller's own key; how many rows.
+    async def work_off(self, intention: Intention, *, limit: int, empty: bool = False) -> int:
+        """Takes away the hints of at most `limit` rows of the caller's own key, or of none when it is known to be
+        empty; how many rows.
 
         No script of that number runs after this is called, so the key is forgotten when it is empty, and left to the
         next reaping at once when it is not.
         """
-        done, empty = await self._take_away(intention, limit)
+        done, empty = (0, True) if empty else await self._take_away(intention, limit)
         if empty:
             await self._client.zrem(keys.UNLISTING, intention.unlist)
         else:
@@ -169,7 +175,7 @@ class Unlisting:
         peer_id = intention.peer_id
         done = 0
         while done < limit:
-            left, *fields = await self._scripts["gone_rows"](
+            left, *pairs = await self._scripts["gone_rows"](
                 [keys.peer(peer_id), keys.table(peer_id), intention.unlist],
                 [intention.number, min(BATCH_ROWS, limit - done)],
             )
@@ -179,28 +185,48 @@ class Unlisting:
                 return done, False
             if left == 0:
                 return done, True
+            fields = pairs[::2]
             if fields:
-                await self._unlist_rows(intention, [key_of_field(bytes(field)) for field in fields])
+                rows = [key_of_row(field, value) for field, value in zip(fields, pairs[1::2], strict=True)]
+                await self._unlist_rows(intention, rows)
                 await self._client.hdel(intention.unlist, *fields)
             done += len(fields)
         return done, False
 
     async def _unlist_rows(self, intention: Intention, rows: list[RowKey]) -> None:
-        """Entries are read first, then holders are taken away, then entries without holders: see `writer`, case 4."""
+        """Holders are taken away, then entries that none is left of are marked, then holders are looked for again, then
+        entries without holders that are still marked are taken away: see `writer`, case 4."""
+        unheld = await self._unlist_holders(intention, rows)
+        if unheld:
+            mark = os.urandom(MARK_BYTES)
+            await self._unlist_names(mark, await self._unheld(await self._marked(mark, unheld)))
+
+    async def _marked(self, mark: bytes, rows: list[RowKey]) -> list[RowKey]:
+        """Marks the rows' names; those that are listed at all."""
+        shards = by_shard(rows, _name_shard).values()
+        async with self._client.pipeline(transaction=False) as pipe:
+            for shard in shards:
+                await self._scripts["mark_names"](
+                    [keys.name(row.name) for row in shard], [mark, *(row.content_id.raw for row in shard)], client=pipe
+                )
+            answers = await pipe.execute()
+        return _picked(shards, answers)
+
+    async def _unheld(self, rows: list[RowKey]) -> list[RowKey]:
+        """Those that nobody is said to hold."""
         async with self._client.pipeline(transaction=False) as pipe:
             for row in rows:
-                pipe.hget(keys.name(row.name), row.content_id.raw)
-            seen = dict(zip(rows, await pipe.execute(), strict=True))
-        unheld = await self._unlist_holders(intention, rows)
-        orphans = [row for row in unheld if seen[row] is not None]
+                pipe.hexists(keys.called(row.content_id), row.name)
+            answers = await pipe.execute()
+        return [row for row, held in zip(rows, answers, strict=True) if not held]
+
+    async def _unlist_names(self, mark: bytes, rows: list[RowKey]) -> None:
+        """Takes entries away that have that mark."""
         async with self._client.pipeline(transaction=False) as pipe:
-            for number, shard in by_shard(orphans, lambda row: keys.shard_of(row.name)).items():
-                names: list[str] = [keys.names(number)]
-                arguments: list[bytes | str] = []
-                for row in shard:
-                    names.append(keys.name(row.name, number))
-                    arguments += (row.content_id.raw, seen[row], row.name)
-                await self._scripts["unlist_names"](names, arguments, client=pipe)
+            for number, shard in by_shard(rows, _name_shard).items():
+                names = [keys.names(number), *(keys.name(row.name) for row in shard)]
+                pairs = [part for row in shard for part in (row.content_id.raw, row.name)]
+                await self._scripts["unlist_names"](names, [mark, *pairs], client=pipe)
             await pipe.execute()
 
     async def _unlist_holders(self, intention: Intention, rows: list[RowKey]) -> list[RowKey]:
@@ -215,10 +241,23 @@ class Unlisting:
                     arguments += (holder_field(intention.peer_id, row.name), row.name)
                 await self._scripts["unlist_holders"](names, arguments, client=pipe)
             answers = await pipe.execute()
-        pairs = (
-            pair for shard, unheld in zip(shards, answers, strict=True) for pair in zip(shard, unheld, strict=True)
-        )
-        return [row for row, unheld in pairs if unheld]
+        return _picked(shards, answers)
+
+
+def announced_intention(peer_id: PeerId, announced: Any) -> Intention:
+    """What script `announce` answered."""
+    number, due, losses = announced
+    return Intention(peer_id, int(number), int(due), int(losses))
+
+
+def _picked(shards: Iterable[Sequence[RowKey]], answers: Iterable[Sequence[int]]) -> list[RowKey]:
+    """The rows of which the scripts, one for each shard, have answered 1."""
+    pairs = (pair for shard, told in zip(shards, answers, strict=True) for pair in zip(shard, told, strict=True))
+    return [row for row, yes in pairs if yes]
+
+
+def _name_shard(row: RowKey) -> int:
+    return keys.shard_of(row.name)
 
 
 def by_shard(rows: Iterable[Row], shard_of: Callable[[Row], int]) -> dict[int, list[Row]]:

@@ -4,29 +4,39 @@
 table under a lease is the truth, and changes in one script (`commit`). Hints are written before a commit and taken away
 after it, so that a crash leaves hints too many, never too few; readers check each of them against lease and table.
 
-**Nothing is forgotten.** A row is noted in an `unlist` key before its hint is written (`stage`), and in the same script
-that takes it out of a table (`commit`, `register`, `leave`). That such a key may come to be is noted in `unlisting`
-before that, with the instant from which `register`, `leave` and the hints of a push refuse (`announce`, `extend`). So
+**Nothing is forgotten.** A row is noted in an `unlist` key before its hint is written (`stage`) or in the script that
+writes it (`put`), and in the same script that takes it out of a table (`commit`, `register`, `leave`). That such a key
+may come to be is noted in `unlisting` before that, with the instant from which `register`, `leave` and, where they are
+written in steps of their own (`list_holders`, `list_names`), the hints of a push refuse (`announce`, `extend`). So
 whoever finds the note after that instant finds all there will ever be in the key, unless its push may still be
-committed and put the instant off: then it is left alone (`gone_rows`). Leases are noted likewise, and forgotten by
+committed and put the instant off: then it is left alone (`gone_rows`), and `stage` and `put` go by the same two facts,
+the grant and the floor: they refuse where the key may be worked off. Leases are noted likewise, and forgotten by
 compare-and-delete.
+
+**In one script or in steps.** On one server `put` does for some rows what on a Cluster, where the keys are in different
+slots, `stage`, `list_holders` and `list_names` do one after the other. Everything that is argued below of the steps
+holds of the script, in which nothing comes between them.
 
 **Who wins.** Each push, registration, leave and reaping draws a number; hints carry the number of the push that wrote
 them; a peer's `floor` is the greatest number that was committed, given up, or registered. A push below it is refused.
 
 1. *A removal meets a later push of the same row.* The hint has the greater number and stays (`unlist_holders`).
-2. *Two pushes of a peer at once.* The later one's hints are not overwritten by the earlier one's (`list_holders`). When
-   the later one commits first, the earlier is below the floor. When the later one never commits, its key is worked
-   off once the floor has reached it, so that the earlier one cannot commit rows any more whose hints are taken away;
-   rows that the table has are struck off (`gone_rows`): they were committed, and their hints must stay.
+2. *Two pushes of a peer at once.* The later one's hints are not overwritten by the earlier one's (`list_holder`). When
+   the later one commits first, the earlier is below the floor. When the later one never commits, its key is worked off
+   once the floor has reached it, so that the earlier one cannot commit rows any more whose hints are taken away; rows
+   that the table has are struck off (`gone_rows`): they were committed, and their hints must stay.
 3. *A lease ends in the middle of a push and is taken again.* A push is bound to one grant of the lease, so it is
    refused, and its key may be worked off as soon as the lease is gone. The same holds when Redis is emptied meanwhile.
-4. *The last holder of a content under a name goes while another comes.* The remover reads the name's entry, then finds
-   no holder, then takes the entry away only if it is still what was read (`unlist_names`). The comer writes its holder
-   hint first and renews the entry's stamp second (`list_names`). If the remover looked before the holder hint was
-   written, the stamp is renewed after its reading: either before the removal, which then fails, or after it, which
-   lists the name again. If it looked after, it found a holder. If the comer dies in between, its key is worked off.
-5. *A process stands still and goes on much later.* Its scripts refuse: the instant that was noted has passed.
+4. *The last holder of a content under a name goes while another comes.* The remover takes its holder hint away, and
+   when there is none left it marks the name's entry with a mark of its own (`mark_names`), then looks for holders
+   again, then takes the entry away only if it still has that mark (`unlist_names`). The comer writes its holder hint
+   first and looks at the entry second (`list_name`): where there is none it makes one, from a marked one it takes the
+   mark. If the remover looked before the holder hint was written, it had marked before, so the comer found either the
+   mark, and the removal fails, or nothing, and listed the name again. If it looked after, it found a holder; its mark
+   stays until the next comer or remover, and says nothing. Of two removers the later mark counts, and whoever set it
+   looks after it. If the comer dies in between, or a remover, its key is worked off.
+5. *A process stands still and goes on much later.* Its scripts refuse: the instant that was noted has passed, or the
+   grant is over; or its push may still be committed, and goes on.
 """
 
 from collections.abc import Sequence
@@ -86,7 +96,7 @@ class RedisDirectoryWriter:
             raise_superseded(info.peer_id, answer)
             refuse_late(answer)
             await self._unlisting.renew([(info.peer_id, millis(ttl))])
-            await self._unlisting.work_off(intention, limit=BATCH_ROWS)
+            await self._unlisting.work_off(intention, limit=BATCH_ROWS, empty=not answer[1])
 
     async def renew(
         self, renewals: Sequence[Renewal]

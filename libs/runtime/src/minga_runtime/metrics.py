@@ -25,12 +25,25 @@ STORE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 
 
 def describe_process(registry: CollectorRegistry, part: str, version: str) -> None:
-    """What every part tells of itself: which version runs, and the standard `process_*` metrics (processor, memory,
-    open files; on Linux)."""
+    """What every part tells of itself: which version runs, how much it has under way, and the standard `process_*`
+    metrics (processor, memory, open files; on Linux)."""
     ProcessCollector(registry=registry)
+    Gauge(
+        f"minga_{part}_tasks",
+        "Asyncio tasks that are under way; one that only grows is a leak.",
+        registry=registry,
+    ).set_function(_task_count)
     Gauge(f"minga_{part}_build_info", "Always 1; the label tells the version.", ["version"], registry=registry).labels(
         version
     ).set(1)
+
+
+def _task_count() -> float:
+    """Of the loop that scrapes; 0 outside of one."""
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0
 
 
 class RpcMetrics:

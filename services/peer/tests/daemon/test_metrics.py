@@ -269,7 +269,8 @@ MOVERS: dict[str, Mover] = {
     "minga_peer_transfer_bound_ratio": Mover(fetch_from_slow, "taker"),
     "minga_peer_waiting_uploads": Mover(fetch_at_length, "slow"),
 }
-CONSTANT = {"minga_peer_build_info"}
+CONSTANT = {"minga_peer_build_info", "minga_peer_tasks"}
+"""And what `describe_process` is tested for."""
 
 
 async def test_all_that_is_documented_is_there_from_the_start_and_nothing_else(whole: Whole) -> None:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from minga_core.chunks import MAX_CONTENT_BYTES
 from minga_core.errors import InvalidArgumentError, InvalidNameError
 from minga_core.ids import ContentId, Generation, PeerId, parse_address, parse_generation, parse_peer_id, parse_zone
-from minga_core.names import Name, parse_name
+from minga_core.names import parse_name
 from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
 from minga_directory.ports import HeartbeatOutcome
 from minga_protos.registry.v1 import registry_pb2 as pb
@@ -159,38 +158,35 @@ def _row_batch(rows: pb.TableRows) -> RowBatch:
 
 
 def _file_row(row: pb.FileRow) -> FileRow:
+    # Most of what a push costs the registry: as few calls and look-ups as there can be.
     state = _STATES.get(row.state)
     if state is None:
         raise InvalidArgumentError(f"state {row.state} of {row.name[:80]!r} is neither complete nor partial")
-    if not 0 <= row.size_bytes <= MAX_CONTENT_BYTES:
+    size_bytes = row.size_bytes
+    if not 0 <= size_bytes <= MAX_CONTENT_BYTES:
         raise InvalidArgumentError(f"size_bytes of {row.name[:80]!r} is 0 to {MAX_CONTENT_BYTES:,}")
-    return FileRow(
-        _key(row.name, row.content_id),
-        row.size_bytes,
-        _instant_ns(row.modified_time, "modified_time"),
-        _instant_ns(row.published_time, "published_time"),
-        state,
-    )
+    modified, published = row.modified_time, row.published_time
+    modified_part, published_part = modified.nanos, published.nanos
+    modified_ns = modified.seconds * _NANOS + modified_part
+    published_ns = published.seconds * _NANOS + published_part
+    if not (0 <= modified_part < _NANOS and -_MAX_INT64 <= modified_ns <= _MAX_INT64):
+        raise _bad_instant("modified_time")
+    if not (0 <= published_part < _NANOS and -_MAX_INT64 <= published_ns <= _MAX_INT64):
+        raise _bad_instant("published_time")
+    return FileRow(_key(row.name, row.content_id), size_bytes, modified_ns, published_ns, state)
 
 
-def _key(name: str, content_id: bytes) -> RowKey:
-    return RowKey(_canonical_name(name), ContentId(content_id))
-
-
-def _canonical_name(text: str) -> Name:
+def _key(text: str, content_id: bytes) -> RowKey:
     """The name as sent. One that is not NFC is refused, not mended: the peer would know it by other bytes."""
     name = parse_name(text)
-    if name != text:
+    if name is not text and name != text:
         raise InvalidNameError(f"{text[:80]!r} is not a file name: it is not in the normal form NFC")
-    return name
+    return RowKey(name, ContentId(content_id))
 
 
-def _instant_ns(stamp: Timestamp, field: str) -> int:
-    """Nanoseconds since 1970, within an int64; unset is 1970."""
-    nanos = stamp.seconds * _NANOS + stamp.nanos
-    if not 0 <= stamp.nanos < _NANOS or abs(nanos) > _MAX_INT64:
-        raise InvalidArgumentError(f"{field} is not an instant between 1678 and 2262")
-    return nanos
+def _bad_instant(field: str) -> InvalidArgumentError:
+    """An instant is nanoseconds since 1970, within an int64; unset is 1970."""
+    return InvalidArgumentError(f"{field} is not an instant between 1678 and 2262")
 
 
 def _count(value: int, field: str) -> int:

@@ -24,8 +24,10 @@ NAMES = (
     "list_names",
     "lost",
     "mark",
+    "mark_names",
     "overdue",
     "place",
+    "put",
     "register",
     "renew",
     "stage",
@@ -34,7 +36,20 @@ NAMES = (
     "unlist_names",
 )
 
-_SOURCES = {name: (files(__name__) / f"{name}.lua").read_text() for name in NAMES}
+SHARED = "hints"
+"""No script of its own: what those that write hints begin with."""
+_WRITE_HINTS = ("put", "list_holders", "list_names")
+
+
+def _text(name: str) -> str:
+    return (_read(SHARED) if name in _WRITE_HINTS else "") + _read(name)
+
+
+def _read(name: str) -> str:
+    return (files(__name__) / f"{name}.lua").read_text()
+
+
+_SOURCES = {name: _text(name) for name in NAMES}
 _DIGESTS = {name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in _SOURCES.items()}
 TEXTS = {_DIGESTS[name]: text for name, text in _SOURCES.items()}
 """By the digest that EVALSHA names: clients send the text to a server that does not know it (any more)."""

@@ -5,8 +5,9 @@
 --       number of the last loss of hints before the push
 -- Afterwards `unlist` has the rows that the table no longer has. A whole table changes hands by renaming, however many
 -- rows it has; a change is copied row by row, and refused when that would hold Redis up.
--- Returns {1}, {2} when there is no such lease, {3} when the base revision is not the stored one, a later push is
--- visible, the change is too large or has run out, or {0, owner's address} when a greater generation owns it.
+-- Returns {1, 1 when `unlist` has rows else 0}, {2} when there is no such lease, {3} when the base revision is not the
+-- stored one, a later push is visible, the change is too large or has run out, or {0, owner's address} when a greater
+-- generation owns it.
 local stored = redis.call('HGET', KEYS[1], 'generation')
 local generation = ARGV[1]
 if stored ~= generation then
@@ -30,11 +31,15 @@ else
   if redis.call('EXISTS', KEYS[4]) ~= tonumber(ARGV[8]) then return {3} end
   local puts = redis.call('HGETALL', KEYS[3])
   redis.call('DEL', KEYS[3])
-  for i = 1, #puts, 2 do redis.call('HSET', KEYS[2], puts[i], puts[i + 1]) end
+  for i = 1, #puts, 2000 do redis.call('HSET', KEYS[2], unpack(puts, i, math.min(i + 1999, #puts))) end
   for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
-    if redis.call('HDEL', KEYS[2], field) == 1 then redis.call('HSET', KEYS[3], field, '') end
+    local value = redis.call('HGET', KEYS[2], field)
+    if value then
+      redis.call('HDEL', KEYS[2], field)
+      redis.call('HSET', KEYS[3], field, value)
+    end
   end
 end
 redis.call('DEL', KEYS[4])
 redis.call('HSET', KEYS[1], 'revision', ARGV[6], 'files', redis.call('HLEN', KEYS[2]), 'floor', ARGV[3])
-return {1}
+return {1, redis.call('EXISTS', KEYS[3])}

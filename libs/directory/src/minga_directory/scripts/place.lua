@@ -1,18 +1,21 @@
 -- Peers for an upload, by round robin, in one round trip. For one server alone, as `find`.
 -- KEYS: peers, cursor, and `name` of the name, or `called` of the content
--- ARGV: replicas, bytes that must be free, the name, the content id or '', beginnings of `peer` and `table`, fields of
---       KEYS[3] that are looked at, peers that are asked
+-- ARGV: replicas, bytes that must be free, hash of the name or fields of `table` of 40 bytes each under which the content
+--       is held, the content id or '', beginnings of `peer` and `table`, fields of KEYS[3] that are looked at, peers
+--       that are asked
 -- With a content id, who holds it under any of its names is left out; else who holds any version of the name.
 -- Returns for each peer one text: its id, address, zone and free bytes with a NUL between. Or false when that cannot be
 -- told within the bounds: then the caller goes in steps. The cursor may have moved then, which is harmless.
 local call = redis.call
-local replicas, wanted, name, content = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local replicas, wanted, held, content = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local count = call('ZCARD', KEYS[1])
 if count == 0 then return {} end
 if call('HLEN', KEYS[3]) > tonumber(ARGV[7]) then return false end
 local rows = {}
-for _, field in ipairs(call('HKEYS', KEYS[3])) do
-  rows[#rows + 1] = content == '' and field .. name or content .. field
+if content == '' then
+  for _, field in ipairs(call('HKEYS', KEYS[3])) do rows[#rows + 1] = field .. held end
+else
+  for at = 1, #held, 40 do rows[#rows + 1] = string.sub(held, at, at + 39) end
 end
 local start = call('INCRBY', KEYS[2], replicas) - replicas
 local chosen, asked, limit = {}, 0, math.min(count, tonumber(ARGV[8]))

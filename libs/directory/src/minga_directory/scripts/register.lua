@@ -1,7 +1,7 @@
 -- Grants, renews or takes over a lease.
 -- KEYS: peer, table, unlist (of this registration)
 -- ARGV: generation, lease ms, number, ms from which to refuse, address, zone, capacity, free, software version
--- Returns {1}, {0, owner's address} when a greater generation holds the lease, {4} when it is too late.
+-- Returns {1, 1 when `unlist` has rows else 0}, {0, owner's address} when a greater generation holds the lease, {4} when it is too late.
 local time = redis.call('TIME')
 if time[1] * 1000 + math.floor(time[2] / 1000) >= tonumber(ARGV[4]) then return {4} end
 -- A lease is little: after a write that asks for no memory Redis refuses none of it for want of memory.
@@ -23,4 +23,4 @@ end
 redis.call('HSET', KEYS[1], 'generation', generation, 'address', ARGV[5], 'zone', ARGV[6], 'capacity', ARGV[7],
   'free', ARGV[8], 'software', ARGV[9])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return {1}
+return {1, redis.call('EXISTS', KEYS[3])}

@@ -6,7 +6,7 @@ local unheld = {}
 for i = 1, #KEYS, 2 do
   local field, name = ARGV[i + 1], ARGV[i + 2]
   local stored = redis.call('HGET', KEYS[i], field)
-  if stored and tonumber(string.sub(stored, 2)) <= tonumber(ARGV[1]) then
+  if stored and tonumber(string.sub(stored, 1, -2)) <= tonumber(ARGV[1]) then
     redis.call('HDEL', KEYS[i], field)
     if redis.call('HINCRBY', KEYS[i + 1], name, -1) <= 0 then redis.call('HDEL', KEYS[i + 1], name) end
   end

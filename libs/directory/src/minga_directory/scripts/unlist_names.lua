@@ -1,13 +1,14 @@
 -- Takes contents from names of one shard, and each name from the catalogue when that was its last, unless somebody has
--- listed it since.
+-- listed it since it was marked, or has marked it anew.
 -- KEYS: names (of the shard), then for each row name
--- ARGV: for each row content id, the value that was read before the holders were found to be none, the name
+-- ARGV: the mark, then for each row content id, the name
 -- Returns 1.
 for i = 2, #KEYS do
-  local at = (i - 2) * 3 + 1
-  if redis.call('HGET', KEYS[i], ARGV[at]) == ARGV[at + 1] then
+  local at = 2 * (i - 1)
+  local stored = redis.call('HGET', KEYS[i], ARGV[at])
+  if stored and string.sub(stored, 17) == ARGV[1] then
     redis.call('HDEL', KEYS[i], ARGV[at])
-    if redis.call('EXISTS', KEYS[i]) == 0 then redis.call('ZREM', KEYS[1], ARGV[at + 2]) end
+    if redis.call('EXISTS', KEYS[i]) == 0 then redis.call('ZREM', KEYS[1], ARGV[at + 1]) end
   end
 end
 return 1

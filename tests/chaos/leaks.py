@@ -1,0 +1,106 @@
+"""What processes have open and under way, and what lies in their folders, once everything has been left alone."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import psutil
+
+from tests.chaos.ledger import Ledger
+from tests.chaos.parts import Part, PeerPart
+from tests.support.exposition import scraped
+
+REST_LIMIT_SECONDS = 30.0
+"""Connections that nobody uses, and the tasks that have them, are given up within this."""
+POLL_SECONDS = 0.5
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one process has."""
+
+    descriptors: int
+    threads: int
+    tasks: int
+    memory_mib: int
+
+    def most(self, other: "Held") -> "Held":
+        """The greater of each."""
+        return Held(*(max(getattr(self, one.name), getattr(other, one.name)) for one in fields(Held)))
+
+
+ALLOWED = Held(descriptors=80, threads=40, tasks=80, memory_mib=250)
+"""More than the most that a process of its kind had before the first fault: connections to every peer, twice; pools of
+threads that are filled when they are needed; buffers of transfers."""
+
+
+class LeakWatch:
+    """Compares every process with the first look at its kind, so that one that was started again is compared too."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._first: dict[str, Held] = {}
+        self.most = Held(0, 0, 0, 0)
+
+    async def begin(self, parts: Sequence[Part]) -> None:
+        """Before anything has happened."""
+        for part, held in await _held_by(parts):
+            self._first[part.kind] = held.most(self._first.get(part.kind, held))
+
+    async def check(self, parts: Sequence[Part]) -> None:
+        """When everything has been left alone: nobody has more than it needs, or gives it up in time."""
+        excess: list[str] = []
+        try:
+            async with asyncio.timeout(REST_LIMIT_SECONDS):
+                while excess := self._excess(await _held_by(parts)):  # noqa: ASYNC110 - of other processes
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            for sentence in excess:
+                self._ledger.violated(sentence)
+        for sentence in debris(part.share for part in parts if isinstance(part, PeerPart)):
+            self._ledger.violated(sentence)
+
+    def _excess(self, found: Iterable[tuple[Part, Held]]) -> list[str]:
+        told = []
+        for part, held in found:
+            self.most = self.most.most(held)
+            told += list(excess_of(part.name, held, self._first[part.kind]))
+        return told
+
+
+def excess_of(name: str, held: Held, first: Held) -> Iterator[str]:
+    """Sentences about what is more than it may be."""
+    for one in fields(Held):
+        now, before = getattr(held, one.name), getattr(first, one.name)
+        if now > before + getattr(ALLOWED, one.name):
+            yield f"{name} has {now} {one.name.replace('_', ' ')}, at first it was {before}"
+
+
+def debris(shares: Iterable[Path]) -> Iterator[str]:
+    """Sentences about files that belong to nothing. A part that was broken off stays for whoever resumes it."""
+    for share in shares:
+        state = share / ".minga"
+        parts = list((state / "parts").glob("*"))
+        whole = {path.stem for path in parts if path.suffix == ".data"} & {
+            path.stem for path in parts if path.suffix == ".meta"
+        }
+        for path in parts:
+            if path.name.split(".")[0] not in whole:
+                yield f"{path} belongs to no part"
+        for path in state.iterdir() if state.exists() else ():
+            if path.name not in ("parts", "lock") and not path.name.startswith("index.sqlite"):
+                yield f"nobody knows {path}"
+
+
+async def _held_by(parts: Sequence[Part]) -> list[tuple[Part, Held]]:
+    return list(zip(parts, await asyncio.gather(*map(_held, parts)), strict=True))
+
+
+async def _held(part: Part) -> Held:
+    tasks = 0
+    if part.metrics_address is not None:
+        tasks = int((await scraped(part.metrics_address)).value(f"minga_{part.kind}_tasks"))
+    process = psutil.Process(part.pid)
+    return Held(process.num_fds(), process.num_threads(), tasks, process.memory_info().rss // MIB)
