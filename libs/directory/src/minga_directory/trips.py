@@ -17,8 +17,8 @@ from redis.exceptions import ConnectionError as StoreConnectionError
 from minga_directory.connection import Client
 from minga_directory.scripts import Script
 
-MAX_CALLS = 32
-"""In one trip. A look-up costs the store some 50 µs, and others wait meanwhile."""
+MAX_CALLS = 16
+"""In one trip. A look-up of 20 holders costs the store about 80 µs, and all others wait for those of one trip."""
 MAX_TRIPS = 8
 """On their way at once: a store that is as slow as that gets no more."""
 PATIENCE_SECONDS = 0.02
