@@ -30,8 +30,9 @@ class Pipe:
     async def __aexit__(self, *exc: object) -> None:
         self.asked = []
 
-    async def evalsha(self, digest: str, count: int, *words: Any) -> None:
+    def execute_command(self, *words: Any) -> None:
         """Puts a call in."""
+        assert words[:4] == ("EVALSHA", "0" * 40, 1, "key")
         self.asked.append(words[-1])
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
@@ -83,8 +84,9 @@ class Calls:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Over a store of its own; patience is long, unless a test says otherwise."""
+    """Over a store of its own; patience is long, and others wait for one trip, unless a test says otherwise."""
     monkeypatch.setattr(trips, "PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(trips, "SWIFT_TRIPS", 1)
     return Calls()
 
 
@@ -107,6 +109,24 @@ async def test_those_who_come_meanwhile_travel_together(calls: Calls) -> None:
     calls.store.under_way[-1].go.set()
     assert await answers([*first, *later]) == ["a!", "b!", "c!", "d!"]
     assert calls.store.trips == [["a"], ["b", "c", "d"]]
+
+
+async def test_so_many_trips_set_off_at_once(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store works for one while the answers of the other are made; the next one waits for one of them."""
+    monkeypatch.setattr(trips, "SWIFT_TRIPS", 2)
+    tasks = calls.begin("a")
+    await calls.store.until(1)
+    tasks += calls.begin("b")
+    await calls.store.until(2)
+    tasks += calls.begin("c")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert calls.store.trips == [["a"], ["b"]]
+    calls.store.under_way[1].go.set()
+    await calls.store.until(3)
+    for pipe in calls.store.under_way:
+        pipe.go.set()
+    assert await answers(tasks) == ["a!", "b!", "c!"]
 
 
 async def test_calls_of_one_turn_of_the_loop_share_the_first_trip(calls: Calls) -> None:

@@ -72,7 +72,7 @@ def _problem_with(name: str, *, complete: bool = True) -> str:
     if name.startswith("/"):
         return "it is absolute"
     # Cc: C0 and C1 controls, NUL and DEL among them. Zl and Zp break lines on terminals and in logs.
-    if any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in name):
+    if not name.isprintable() and any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in name):
         return "it has control characters"
     parts = name.split("/")
     if "" in parts:

@@ -24,22 +24,23 @@ def version_of(
 
     scale: how many holders each of them stands for, when they are a sample.
     """
-    complete = [one.holder.state for one in found].count(HoldingState.COMPLETE)
+    holders = [one.holder for one in found]
+    complete = [holder.state for holder in holders].count(HoldingState.COMPLETE)
     return Version(
         content_id=content_id,
         size_bytes=found[0].size_bytes,
         published_ns=min([one.published_ns for one in found]),
-        holders=chosen_holders(found, max_holders, rng),
+        holders=chosen_holders(holders, max_holders, rng),
         complete_count=round(complete * scale),
         partial_count=round((len(found) - complete) * scale),
     )
 
 
-def chosen_holders(found: Sequence[Found], max_holders: int, rng: random.Random) -> tuple[Holder, ...]:
+def chosen_holders(holders: Sequence[Holder], max_holders: int, rng: random.Random) -> tuple[Holder, ...]:
     """A random sample in random order; complete ones first when there are more than `max_holders`."""
     draw = rng.random
     # By lot: a third of what `rng.sample` costs, and this is on the way of every look-up.
-    shuffled = sorted([one.holder for one in found], key=lambda _: draw())
+    shuffled = sorted(holders, key=lambda _: draw())
     if len(shuffled) > max_holders:
         shuffled.sort(key=lambda holder: holder.state is not HoldingState.COMPLETE)
     return tuple(shuffled[:max_holders])

@@ -146,3 +146,12 @@ def row_facts(value: bytes) -> RowFacts:
         return RowFacts(size_bytes, modified_ns - _BIAS, published_ns - _BIAS, _STATE_OF[state], name)
     except (struct.error, KeyError, UnicodeDecodeError) as error:
         raise ValueError("damaged row") from error
+
+
+def row_summary(value: bytes) -> tuple[HoldingState, int, int]:
+    """Of what a value of `table` says, state, size and instant of publishing. Raises ValueError when it is damaged."""
+    try:
+        size_bytes, _, published_ns, state = _ROW.unpack_from(value)
+        return _STATE_OF[state], size_bytes, published_ns - _BIAS
+    except (struct.error, KeyError) as error:
+        raise ValueError("damaged row") from error

@@ -17,7 +17,7 @@ from minga_core.records import HoldingState, PeerInfo, RowKey
 from minga_directory import keys
 from minga_directory.answers import Found, version_of
 from minga_directory.cluster import ClusterClient
-from minga_directory.codec import HolderHint, RowFacts, holder_hint, name_hash, row_facts
+from minga_directory.codec import HolderHint, RowFacts, holder_hint, name_hash, row_facts, row_summary
 from minga_directory.connection import Client
 from minga_directory.ports import Holder, PeerRecord, Version
 from minga_directory.scripts import load
@@ -185,29 +185,25 @@ class HolderReader:
 
 def _found(told: bytes) -> Found | None:
     """A holder as script `find` tells it; None when what is stored is damaged."""
-    facts = _facts(told[:ROW_BYTES])
-    holder = _holder(told[ROW_BYTES:], facts.state) if facts is not None else None
-    return Found(holder, facts.size_bytes, facts.published_ns) if facts is not None and holder is not None else None
+    try:
+        state, size_bytes, published_ns = row_summary(told)
+        return Found(_holder(told[ROW_BYTES:], state), size_bytes, published_ns)
+    except ValueError:
+        return None
 
 
-# Both kept: the rows of copies are alike, and a peer is met with every file that it has.
+# Kept: a peer is met with every file that it has.
+@lru_cache(maxsize=40_000)
+def _holder(told: bytes, state: HoldingState) -> Holder:
+    peer_id, address, zone = told.decode().split("\0")
+    return Holder(PeerId(peer_id), Address(address), zone, state)
 
 
-@lru_cache(maxsize=4_096)
 def _facts(value: bytes) -> RowFacts | None:
     try:
         return row_facts(value)
     except ValueError:
         return None
-
-
-@lru_cache(maxsize=40_000)
-def _holder(told: bytes, state: HoldingState) -> Holder | None:
-    try:
-        peer_id, address, zone = told.decode().split("\0")
-    except ValueError:
-        return None
-    return Holder(PeerId(peer_id), Address(address), zone, state)
 
 
 def _is_rare(count: int, named: int) -> bool:

@@ -51,6 +51,8 @@ def make_app(
         redoc_url=None,
         # A redirect would be an answer that no operation declares.
         redirect_slashes=False,
+        # Ours is `tracing`; FastAPI's would ask at each request whether somebody wants its own.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     if tracing.enabled():
         reader = traced_reader(reader)
