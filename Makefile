@@ -128,7 +128,7 @@ redis-test: sync  ## the directory on every kind of Redis: Sentinel, Cluster, TL
 	$(BIN)/python -m pytest -rs deploy/tests/redis $(ARGS)
 
 references: sync  ## rewrite docs/ that are generated from the code
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 check: lint protos-check test  ## what a commit must pass
 
