@@ -9,7 +9,7 @@ from bench.directory.model import tables
 from bench.directory.model.comeback import unknown_share
 from bench.directory.model.costs import MEASURED, MICROS, UnitCosts
 from bench.directory.model.limits import COPIES, FILES, limits, registered_in_time, rows_in_time
-from bench.directory.model.steady import lookup_commands, lookup_locator, steady
+from bench.directory.model.steady import lookup_commands, lookup_locator, steady, store_wait
 from bench.directory.model.tables import BILLION, MIDDLE
 from minga_directory.client import ANSWER_SECONDS
 from minga_directory.keys import CONTENT_SHARDS, NAME_SHARDS
@@ -66,6 +66,8 @@ def _of_limits(costs: UnitCosts) -> dict[str, str]:
     return {
         "rows_in_time": f"{tables.round_down(rows_in_time(it, costs)):,}",
         "rows_in_time_of_eight": f"{tables.round_down(rows_in_time(replace(it, max_pushes=8), costs)):,}",
+        "places": f"{ANSWER_SECONDS / store_wait(replace(MIDDLE, registries=1, max_pushes=1), costs):.0f}",
+        "places_of_two": f"{2 * it.max_pushes}",
         "push_timeout": f"{PUSH_TIMEOUT.total_seconds():g}",
         "registry_memory": tables.memory(load.registry_bytes),
         "registry_connections": f"{load.registry_connections:,}",

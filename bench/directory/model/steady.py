@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from bench.directory.model.costs import MEASURED, MICROS, UnitCosts
 from bench.directory.model.deployment import DAY, Deployment, Primary
 from minga_directory.client import MAX_CONNECTIONS
+from minga_directory.pushing import PIPELINE_ROWS
 
 PROBE_COMMANDS = 4
 """Of a look-up in steps, whatever the number of holders; and three for each holder (see `holders`)."""
@@ -99,6 +100,12 @@ def rows_a_second(deployment: Deployment, costs: UnitCosts = MEASURED, row_micro
     """What the store takes: as many as its hottest primary."""
     cost = costs.row_store if row_micros is None else row_micros
     return 1 / (cost * MICROS * max(row_share(one, costs) for one in deployment.layout))
+
+
+def store_wait(deployment: Deployment, costs: UnitCosts = MEASURED) -> float:
+    """Seconds for which the hottest primary has work when every place for a push has a batch of rows waiting."""
+    rows = deployment.registries * deployment.max_pushes * min(PIPELINE_ROWS, deployment.files)
+    return rows / rows_a_second(deployment, costs)
 
 
 def primary_bytes(primary: Primary, deployment: Deployment, costs: UnitCosts = MEASURED) -> float:

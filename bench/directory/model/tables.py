@@ -6,14 +6,12 @@ from functools import lru_cache
 from math import isfinite
 
 from bench.directory.model.comeback import Told, emptied, restarted, unknown_share
-from bench.directory.model.costs import MEASURED, MICROS, UnitCosts, table_rows
+from bench.directory.model.costs import MEASURED, UnitCosts, table_rows
 from bench.directory.model.departures import half_dies, registry_dies
 from bench.directory.model.deployment import Deployment
 from bench.directory.model.limits import RESTART_SECONDS, limits
-from bench.directory.model.steady import Steady, row_share, steady
+from bench.directory.model.steady import Steady, steady, store_wait
 from bench.directory.model.validation import CHECKS
-from minga_directory.client import ANSWER_SECONDS
-from minga_directory.pushing import PIPELINE_ROWS
 
 SMALL = Deployment(1_000, 1_000, registries=2)
 MIDDLE = Deployment(10_000, 10_000, registries=4, locators=4)
@@ -126,12 +124,6 @@ def comebacks(costs: UnitCosts = MEASURED) -> str:
     return markdown(heads, rows)
 
 
-def store_wait(deployment: Deployment, costs: UnitCosts = MEASURED) -> float:
-    """Seconds for which the hottest primary has work when every place for a push has a batch of rows waiting."""
-    hottest = max(row_share(one, costs) for one in deployment.layout)
-    return deployment.registries * deployment.max_pushes * PIPELINE_ROWS * costs.row_store * MICROS * hottest
-
-
 def unknown(costs: UnitCosts = MEASURED) -> str:
     """Contents of which no holder has told yet, by when."""
     moments = (20, 60, 300, 600, 1_200)
@@ -204,11 +196,6 @@ def hottest_contents(primaries: int) -> str:
     layout = replace(BILLION, primaries=primaries).layout
     shards = [round(one.contents * 16) for one in layout]
     return f"{max(shards)} of 16 shards on one, none on {shards.count(0)}"
-
-
-def waits_below_limit(deployment: Deployment, costs: UnitCosts = MEASURED) -> int:
-    """The most places for pushes with which Redis answers within half of ANSWER_SECONDS, all of them waiting."""
-    return int(ANSWER_SECONDS / 2 / store_wait(replace(deployment, max_pushes=1), costs))
 
 
 def count(value: float) -> str:
