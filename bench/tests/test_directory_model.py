@@ -18,13 +18,13 @@ from bench.directory.model.comeback import (
     unknown_share,
     wait_seconds,
 )
-from bench.directory.model.costs import MEASURED, UnitCosts
+from bench.directory.model.costs import UnitCosts
 from bench.directory.model.departures import half_dies, reaped_a_second, registry_dies
 from bench.directory.model.deployment import Deployment, cut_evenly, dealt, slot_of
 from bench.directory.model.limits import limits
 from bench.directory.model.page import filled
-from bench.directory.model.steady import rows_a_second, steady
-from bench.directory.model.validation import CHECKS
+from bench.directory.model.steady import primary_bytes, rows_a_second, steady
+from bench.directory.model.validation import CHECKS, THEN
 from minga_core.ids import ContentId, PeerId
 from minga_core.names import Name
 from minga_directory import keys
@@ -35,18 +35,20 @@ QUIET = replace(FLEET, restarts_a_week=0, changes_a_day=0, lookups_a_second=0)
 
 def test_an_idle_fleet_costs_its_heartbeats_and_its_connections() -> None:
     """200 heartbeats a second, and 1,000 connections to each of two registries made anew every five minutes."""
-    load = steady(QUIET)
-    assert load.registry_cores == pytest.approx(
-        (200 * MEASURED.beat_registry + 2_000 / 300 * MEASURED.connection) / 1e6
-    )
-    assert load.store_cores == pytest.approx(200 * MEASURED.beat_store / 1e6)
+    load = steady(QUIET, THEN)
+    assert load.registry_cores == pytest.approx((200 * THEN.beat_registry + 2_000 / 300 * THEN.connection) / 1e6)
+    assert load.store_cores == pytest.approx(200 * THEN.beat_store / 1e6)
     assert load.locator_cores == 0
 
 
-def test_memory_of_the_store_is_what_was_measured_at_ten_holders_and_at_one() -> None:
-    """272 and 862 bytes an entry."""
-    assert steady(FLEET).store_bytes == pytest.approx(272e6, rel=0.001)
-    assert MEASURED.entry_bytes(1) == pytest.approx(862, rel=0.002)
+def test_memory_of_the_store_is_shared_among_primaries() -> None:
+    """An entry costs its row, its holder, and its part of the content and the name."""
+    costs = replace(THEN, entry_table_bytes=100, entry_holder_bytes=50, content_bytes=300, name_bytes=200)
+    assert costs.entry_bytes(10) == 200
+    assert steady(FLEET, costs).store_bytes == 200e6
+    spread_out = replace(FLEET, primaries=16)
+    assert sum(primary_bytes(one, spread_out, costs) for one in spread_out.layout) == pytest.approx(200e6)
+    assert steady(replace(spread_out, dealt=True), costs).hottest_bytes == pytest.approx(200e6 / 16)
 
 
 def test_more_registries_do_not_save_each_from_a_connection_to_every_peer() -> None:
@@ -90,8 +92,8 @@ def test_shards_dealt_by_hand_let_a_cluster_take_more() -> None:
     """As cut evenly, half of sixteen primaries have no content."""
     even = Deployment(100_000, 10_000, registries=32, primaries=16)
     assert sum(one.contents == 0 for one in even.layout) == 8
-    assert rows_a_second(replace(even, dealt=True)) == pytest.approx(16e6 / MEASURED.row_store)
-    assert rows_a_second(even) < 0.6 * rows_a_second(replace(even, dealt=True))
+    assert rows_a_second(replace(even, dealt=True), THEN) == pytest.approx(16e6 / THEN.row_store)
+    assert rows_a_second(even, THEN) < 0.6 * rows_a_second(replace(even, dealt=True), THEN)
 
 
 def test_every_wait_is_between_half_and_all_of_it() -> None:
@@ -115,10 +117,10 @@ def test_all_peers_have_beaten_after_the_longest_interval() -> None:
 
 def crowded() -> Comeback:
     """More peers than their one registry has room for: refusals, late calls, pushes that are given up."""
-    return emptied(Deployment(9_000, 50_000, registries=1))
+    return emptied(Deployment(9_000, 50_000, registries=1), THEN)
 
 
-@pytest.mark.parametrize("run", [crowded(), emptied(FLEET), restarted(FLEET, 60.0)])
+@pytest.mark.parametrize("run", [crowded(), emptied(FLEET, THEN), restarted(FLEET, 60.0, THEN)])
 def test_nobody_is_lost_on_the_way(run: Comeback) -> None:
     """At every step all peers are somewhere, and nowhere are fewer than none."""
     for _ in range(1_000):
@@ -141,25 +143,25 @@ def test_a_crowd_is_refused_comes_late_and_gives_up() -> None:
 def test_a_table_too_long_for_the_push_limit_is_never_told_until_fewer_push_at_once() -> None:
     """64 pushes of 100,000 rows take 205 s together; eight take 26."""
     wide = Deployment(200, 100_000, registries=1)
-    assert emptied(wide).run(1_200.0).given_up > 0
-    narrow = emptied(replace(wide, max_pushes=8)).run(1_200.0)
+    assert emptied(wide, THEN).run(1_200.0).given_up > 0
+    narrow = emptied(replace(wide, max_pushes=8), THEN).run(1_200.0)
     assert narrow.given_up == 0
     assert isfinite(narrow.seconds)
 
 
 def test_what_is_told_again_costs_at_least_its_rows() -> None:
     """Registries work for as long as the rows take, and the store is never asked for more than it can."""
-    told = emptied(FLEET).run()
-    assert told.registry_cpu_seconds > 1e6 * 0.99 * MEASURED.row_registry / 1e6
-    assert told.rows_a_second <= rows_a_second(FLEET) * 1.001
-    assert told.seconds >= 0.99e6 / rows_a_second(FLEET)
+    told = emptied(FLEET, THEN).run()
+    assert told.registry_cpu_seconds > 1e6 * 0.99 * THEN.row_registry / 1e6
+    assert told.rows_a_second <= rows_a_second(FLEET, THEN) * 1.001
+    assert told.seconds >= 0.99e6 / rows_a_second(FLEET, THEN)
 
 
 def test_cheaper_rows_and_more_registries_bring_them_back_sooner() -> None:
     """Each by itself."""
-    first = emptied(FLEET).run().seconds
-    assert emptied(FLEET, replace(MEASURED, row_store=9.0)).run().seconds < first
-    slow = replace(MEASURED, row_registry=100.0)
+    first = emptied(FLEET, THEN).run().seconds
+    assert emptied(FLEET, replace(THEN, row_store=9.0)).run().seconds < first
+    slow = replace(THEN, row_registry=100.0)
     assert emptied(replace(FLEET, registries=4), slow).run().seconds < emptied(FLEET, slow).run().seconds
 
 
@@ -172,25 +174,25 @@ def test_a_content_is_unknown_until_its_first_holder_has_told() -> None:
 
 def test_a_dead_registrys_heartbeats_go_to_the_others() -> None:
     """Half as much again for each of two, until the third has its share."""
-    found = registry_dies(replace(QUIET, registries=3))
+    found = registry_dies(replace(QUIET, registries=3), THEN)
     assert found.peak >= 1.5 * found.before
     assert 0 < found.shared_seconds <= 1.2 * QUIET.connection_age_seconds + 30
 
 
 def test_the_dead_are_unlisted_after_their_leases_and_no_faster_than_can_be() -> None:
     """All rows of theirs."""
-    found = half_dies(FLEET)
+    found = half_dies(FLEET, THEN)
     assert found.rows == 500_000
     assert found.seconds > found.unnamed_seconds == 15
-    assert found.rows_a_second <= reaped_a_second(FLEET) * 1.001
-    assert found.seconds >= found.rows / reaped_a_second(FLEET)
+    assert found.rows_a_second <= reaped_a_second(FLEET, THEN) * 1.001
+    assert found.seconds >= found.rows / reaped_a_second(FLEET, THEN)
 
 
 def test_what_breaks_first_stands_first() -> None:
     """And moves with what it stands on."""
-    found = limits()
+    found = limits(THEN)
     assert found == sorted(found, key=lambda limit: limit.peers)
-    dearer = limits(replace(MEASURED, beat_registry=2 * MEASURED.beat_registry))
+    dearer = limits(replace(THEN, beat_registry=2 * THEN.beat_registry))
     (before,) = (limit for limit in found if limit.what.startswith("heartbeats"))
     (after,) = (limit for limit in dearer if limit.what.startswith("heartbeats"))
     assert after.peers == pytest.approx(before.peers / 2)

@@ -38,7 +38,7 @@ def _tables(costs: UnitCosts) -> dict[str, str]:
         "comebacks": tables.comebacks(costs),
         "unknown": tables.unknown(costs),
         "departures": tables.departures(costs),
-        "checks": tables.checks(costs),
+        "checks": tables.checks(),
     }
 
 

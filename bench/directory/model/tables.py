@@ -176,11 +176,11 @@ def departures(costs: UnitCosts = MEASURED) -> str:
     return markdown(["", "1,000 × 1,000", "10,000 × 10,000", "100,000 × 10,000, arranged"], rows)
 
 
-def checks(costs: UnitCosts = MEASURED) -> str:
+def checks() -> str:
     """The model beside what was measured."""
     rows = []
     for check in CHECKS:
-        modelled = check.modelled(costs)
+        modelled = check.modelled()
         off = modelled / check.measured - 1
         rows.append([check.what, f"{check.measured:g} {check.unit}", f"{modelled:.3g} {check.unit}", f"{off:+.0%}"])
     return markdown(["", "measured", "model", "off by"], rows)
