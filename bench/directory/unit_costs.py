@@ -36,6 +36,7 @@ INDEXED = 100_000
 BEATS = 8
 """Renewals that travel together: what a registry with 8,000 peers gathers in 5 ms."""
 LISTED = 2_000
+LOOKED_UP = 1_000
 CONNECTIONS = 1_000
 JOINING = 500
 REFUSALS = 200
@@ -91,6 +92,7 @@ async def of_the_store(network: Network, costs: Costs) -> None:
                 _, after = await reader.list_peers(after=after, limit=1_000)
                 if not after:
                     break
+        await _lookups(reader, costs)
         half = peers[: len(peers) // 2]
         async with costs.of("row_unlisted", len(half) * WORLD.files_a_peer):
             for info in half:
@@ -110,6 +112,40 @@ async def of_the_store(network: Network, costs: Costs) -> None:
     finally:
         await writer.aclose()
         await reader.aclose()
+
+
+async def _lookups(reader: Any, costs: Costs) -> None:
+    """Of names with ten holders: in one script, and in steps as on a Cluster (without its detours)."""
+    names = [world.name(number) for number in range(LOOKED_UP)]
+    for way in ("at_once", "in_steps"):
+        async with costs.of(f"lookup_{way}", len(names)):
+            for name in names:
+                await reader.find(name)
+        reader._holders._find = None
+
+
+async def of_the_parts_of_a_row(network: Network, costs: Costs) -> None:
+    """A row pushed without what comes after it: staged alone, then with its holder; `row_pushed` has all of it."""
+    writer = connect_writer(network.store.url)
+
+    async def nothing(keys: Any, arguments: Any, client: Any) -> None:
+        client.execute_command("PING")
+
+    try:
+        for what, left_out in (("staged", ("list_holders", "list_names")), ("staged_and_held", ("list_names",))):
+            await network.store.empty()
+            for number in range(WORLD.peers):
+                await writer.register(world.peer_info(number), TTL)
+            async with costs.of(f"row_{what}", WORLD.entries):
+                for number in range(WORLD.peers):
+                    info, rows = world.peer_info(number), list(WORLD.rows_of(number))
+                    push = writer.push_table(info.peer_id, info.generation, whole=True, base_revision=0, revision=1)
+                    push._scripts = {**push._scripts, **dict.fromkeys(left_out, nothing)}
+                    async with push:
+                        await push.put(rows)
+                        await push.commit()
+    finally:
+        await writer.aclose()
 
 
 async def of_the_registry(network: Network, found: dict[str, float]) -> None:
@@ -171,6 +207,7 @@ async def measure(folder: Path) -> dict[str, float]:
         costs = Costs(client)
         try:
             await of_the_store(network, costs)
+            await of_the_parts_of_a_row(network, costs)
             await of_the_registry(network, costs.found)
         finally:
             await client.aclose()

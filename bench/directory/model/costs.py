@@ -24,9 +24,11 @@ class UnitCosts:
     row_registry: float = _cost(32.0, "µs", "a row pushed: registry", _ROWS.format("tables"))
     row_store: float = _cost(18.5, "µs", "a row pushed: store", _ROWS.format("tables"))
     row_stage_share: float = _cost(
-        0.14, "", "of that in the peer's slot (`stage`)", "one run without the scripts after it"
+        0.14, "", "of that in the peer's slot (`stage`)", f"`row_staged` of `row_pushed`, {_UNITS}"
     )
-    row_names_share: float = _cost(0.34, "", "of that in the name's shard (`list_names`)", "the same")
+    row_names_share: float = _cost(
+        0.34, "", "of that in the name's shard (`list_names`)", "what `row_staged_and_held` leaves"
+    )
     unlist_registry: float = _cost(24.9, "µs", "a row unlisted: registry", _UNITS)
     unlist_store: float = _cost(11.6, "µs", "a row unlisted: store", _UNITS)
     register_registry: float = _cost(1_425, "µs", "a registration: registry", f"half of `join`, {_UNITS}")
@@ -39,10 +41,12 @@ class UnitCosts:
     stream_opened: float = _cost(400, "µs", "a KeepLease stream opened: registry", "taken, a little above a unary call")
     connection: float = _cost(110, "µs", "a connection made: registry", _UNITS)
     lookup_locator: float = _cost(400, "µs", "a look-up no cache answers, one server: locator", "docs/adr/0016")
-    lookup_store: float = _cost(163, "µs", "the same, ten holders: store", "2,000 look-ups by script `find`")
+    lookup_store: float = _cost(163, "µs", "the same, ten holders: store", f"`lookup_at_once`, {_UNITS}")
     lookup_http: float = _cost(131, "µs", "of a look-up: HTTP", "the first less 269 µs of `find`")
-    step_command: float = _cost(45, "µs", "a command of a look-up in steps: locator", "2,000 look-ups in steps")
-    step_store: float = _cost(6.9, "µs", "the same: store", "the same look-ups")
+    step_command: float = _cost(
+        45, "µs", "a command of a look-up in steps: locator", f"`lookup_in_steps` over 34, {_UNITS}"
+    )
+    step_store: float = _cost(5.9, "µs", "the same: store", "the same")
     peer_listed: float = _cost(39.9, "µs", "a peer of a list or of `/v1/stats`: locator", _UNITS)
     search_page: float = _cost(43_000, "µs", "10,000 names searched: locator and store", _ROWS.format("catalogue"))
 
