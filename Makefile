@@ -136,7 +136,7 @@ redis-check: sync  ## the same, on Valkey alone
 	@$(MAKE) --no-print-directory redis-test ARGS='-k valkey'
 
 references: sync  ## rewrite docs/ that are generated from the code
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 check: lint protos-check test  ## what a commit must pass
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
+from bench.directory.model.page import scale_markdown
 from minga_directory import OUTCOMES, WRITER_OPERATIONS, MemoryDirectory
 from minga_directory.keys import catalogue_markdown
 from minga_locator.app import make_app
@@ -147,6 +148,7 @@ REFERENCES = {
     "cli.md": cli_markdown,
     "settings.md": settings_markdown,
     "metrics.md": metrics_markdown,
+    "scale.md": scale_markdown,
 }
 
 
