@@ -4,9 +4,9 @@ One network (`target.py`): store, registry, locator and a peer, each a process o
 its ports go, drawn from a seed:
 
 - raw bytes (`raw.py`): garbage, cut off and slow HTTP, connections that say nothing;
-- messages (`registry.py`, `peer.py`) for every method of the contracts: random bytes, mutated good messages, and
+- messages (`calls.py`) for every method of the contracts: random bytes, mutated good messages, and
   messages made by their descriptor with hostile values (`messages.py`), in streams of any order;
-- requests (`test_locator.py`): what schemathesis makes of the locator's own OpenAPI document, and raw HTTP.
+- requests: what schemathesis makes of the locator's own OpenAPI document (`openapi.py`), and HTTP that is none.
 
 Held to, by `Target.watched`, around each attack:
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from minga_protos.peer.v1 import peer_pb2
 from minga_protos.registry.v1 import registry_pb2
-from tests.fuzz import peer_steps, raw, registry_steps
+from tests.fuzz import openapi, peer_steps, raw, registry_steps
 from tests.fuzz.calls import Caller, scrambled
 from tests.fuzz.messages import damaged, hostile
 from tests.fuzz.target import Target
@@ -49,6 +49,20 @@ def raw_bytes(service: str) -> Attack:
         raw.attack(getattr(target, service), random.Random(seed), 150 * amount)
 
     return attack
+
+
+def bad_http(service: str) -> Attack:
+    """HTTP that is none, or too much of it."""
+
+    def attack(target: Target, seed: int, amount: int) -> None:
+        raw.attack_http(getattr(target, service), random.Random(seed), 150 * amount)
+
+    return attack
+
+
+def declared_requests(target: Target, seed: int, amount: int) -> None:
+    """What the locator's OpenAPI document says may be asked, and what it says may not."""
+    openapi.attack(target.locator, seed, 12 * amount)
 
 
 def bytes_as_messages(made: Callable[[Target], Caller], good: Callable[[Target], "Steps"]) -> Attack:
@@ -130,6 +144,9 @@ Steps = Callable[[MethodDescriptor], list[Message]]
 
 ATTACKS: dict[str, Attack] = {
     **{f"{service}-raw": raw_bytes(service) for service in ("registry", "peer", "bulk", "locator")},
+    "locator-http": bad_http("locator"),
+    "locator-openapi": declared_requests,
+    "bulk-http": bad_http("bulk"),
     "registry-bytes": bytes_as_messages(registry_caller, registry_steps.of),
     "registry-hostile": hostile_messages(registry_caller, registry_steps.of),
     "registry-order": streams_out_of_order(registry_caller, registry_steps.of),

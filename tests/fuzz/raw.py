@@ -91,3 +91,45 @@ def _slow_writer(connection: socket.socket, rng: random.Random) -> None:
     """One byte more of something that never gets whole."""
     with suppress(OSError):
         connection.sendall(rng.randbytes(1))
+
+
+def bad_http(rng: random.Random) -> bytes:
+    """HTTP/1.1 that is none, or too much of it."""
+    line = rng.choice((b"GET /v1/files", b"POST /v1/placements", b"GET /v1/contents/" + b"b3:" + b"0" * 64, b"PUT /livez"))
+    noise = rng.randbytes(rng.randint(1, 300))
+    kind = rng.randrange(9)
+    if kind == 0:
+        return noise + b"\r\n\r\n"
+    if kind == 1:
+        return line + b" HTTP/" + rng.choice((b"1.1", b"1.0", b"9.9", b"", b"1.1.1")) + b"\r\n" + noise + b"\r\n\r\n"
+    if kind == 2:
+        return line + b"?" + b"&".join(b"a%d=%d" % (at, at) for at in range(rng.randint(1, 5000))) + _HOST
+    if kind == 3:
+        return line + _HOST[:-2] + b"".join(b"X-%d: y\r\n" % at for at in range(rng.randint(1, 2000))) + b"\r\n"
+    if kind == 4:
+        return line + _HOST[:-2] + b"X: " + b"y" * rng.choice((100, 20_000, 200_000)) + b"\r\n\r\n"
+    if kind == 5:
+        length = rng.choice((b"-1", b"1e9", b"99999999999999999999", b"5, 6", b"\xff", b"10"))
+        return b"POST /v1/placements" + _HOST[:-2] + b"Content-Length: " + length + b"\r\n\r\n" + noise
+    if kind == 6:
+        chunks = b"".join(b"%x\r\n" % len(noise) + noise + b"\r\n" for _ in range(rng.randint(1, 400)))
+        return b"POST /v1/placements" + _HOST[:-2] + b"Transfer-Encoding: chunked\r\n\r\n" + chunks
+    if kind == 7:
+        return b"POST /v1/placements" + _HOST[:-2] + b"Transfer-Encoding: chunked\r\n\r\n" + noise
+    return b"GET /" + bytes(byte for byte in noise if byte not in b" \r\n") + _HOST
+
+
+_HOST = b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+def attack_http(address: str, rng: random.Random, count: int) -> None:
+    """Sends that many of them. Fails for an answer of 500 or more."""
+    for _ in range(count):
+        data = bad_http(rng)
+        status = status_of(exchange(address, data))
+        assert status in (0, *range(200, 500)), f"{status} for {data[:300]!r}"
+
+
+def status_of(answer: bytes) -> int:
+    """Of an HTTP answer; 0: the connection was closed without one."""
+    return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.1 ") else 0
