@@ -175,6 +175,10 @@ class UploadQueue:
         waiting = [request for request in self._waiting.values() if self._has_share(request.host)]
         if not waiting:
             return None
+        # Whoever has not taken in time what it was given comes after all others, however long it waits: a caller that
+        # takes nothing, and asks for much, would else be ahead of everybody who comes after it.
+        late = {request.host for request in self._served.values() if request.host and request.counts_until <= now}
+        waiting = [request for request in waiting if request.host not in late] or waiting
         oldest = waiting[0]
         if now - oldest.asked_at >= self._config.max_wait_seconds:
             return oldest

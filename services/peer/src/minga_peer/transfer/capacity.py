@@ -38,7 +38,7 @@ class Capacity:
 Handler = Callable[[Any, Any], AsyncGenerator[Any, None]]
 
 
-def taken_or_cut(handler: Handler, stall_seconds: float = STALL_SECONDS) -> Handler:
+def taken_or_cut(handler: Handler) -> Handler:
     """The same handler; its call ends when the caller takes nothing of an answer for so long."""
 
     async def call(request: Any, context: Any) -> AsyncGenerator[Any, None]:
@@ -47,7 +47,7 @@ def taken_or_cut(handler: Handler, stall_seconds: float = STALL_SECONDS) -> Hand
         async with aclosing(handler(request, context)) as answers:
             async for answer in answers:
                 # While we stand at the yield, the task waits for gRPC to take the message on.
-                cut = loop.call_later(stall_seconds, task.cancel, "the caller takes nothing")
+                cut = loop.call_later(STALL_SECONDS, task.cancel, "the caller takes nothing")
                 try:
                     yield answer
                 finally:
