@@ -11,7 +11,7 @@ PROTO_FILES := $(shell find protos/minga -name '*.proto' | sort)
 ARGS ?=
 
 .PHONY: help sync lock protos protos-check lint format type imports test demo up references clean check \
-  bench bench-sync bench-check bench-directory images compose-test k8s-test monitoring-test redis-test chaos
+  bench bench-sync bench-check bench-directory images compose-test k8s-test monitoring-test redis-test chaos fuzz
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -119,6 +119,9 @@ monitoring-test: sync  ## metrics, rules, alerts and the dashboard against a rea
 chaos: sync  ## a network under constant faults, held to its promises, as root (ARGS='--minutes 30 --seed 7')
 	@$(DEBIAN) $(LAB_PACKAGES)
 	$(BIN)/python -m tests.chaos.run $(ARGS)
+
+fuzz: sync  ## hostile input at every port of a network, seed after seed (ARGS='--minutes 30 --seed 7 --only peer')
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
 redis-test: sync  ## the directory on every kind of Redis: Sentinel, Cluster, TLS, ACL, full, slow, silent
 	@$(DEBIAN) redis-tools openssl

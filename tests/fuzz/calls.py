@@ -63,7 +63,9 @@ class Caller:
             code = grpc.StatusCode.CANCELLED
         seconds = time.monotonic() - started
         self.seen.setdefault(method.name, set()).add(code.name)
-        told = f"{method.name} {[item[:300] for item in sent[:5]]} ended with {code.name} {details!r} in {seconds:.1f} s"
+        told = (
+            f"{method.name} {[item[:300] for item in sent[:5]]} ended with {code.name} {details!r} in {seconds:.1f} s"
+        )
         if code is grpc.StatusCode.CANCELLED and cut_after is not None:
             return code.name
         if code is grpc.StatusCode.DEADLINE_EXCEEDED and endless:

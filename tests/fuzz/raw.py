@@ -70,7 +70,9 @@ def garbage(rng: random.Random) -> bytes:
 def _frame(rng: random.Random) -> bytes:
     payload = rng.randbytes(rng.choice((0, 1, 4, 5, 8, 9, 30, 300)))
     said = rng.choice((None, None, None, 0, 2**14, 2**24 - 1))
-    return frame(rng.randrange(12), rng.randrange(256), rng.choice((0, 1, 2, 3, 5, 2**31 - 1, 2**32 - 1)), payload, said=said)
+    return frame(
+        rng.randrange(12), rng.randrange(256), rng.choice((0, 1, 2, 3, 5, 2**31 - 1, 2**32 - 1)), payload, said=said
+    )
 
 
 def attack(address: str, rng: random.Random, count: int) -> None:
@@ -95,7 +97,9 @@ def _slow_writer(connection: socket.socket, rng: random.Random) -> None:
 
 def bad_http(rng: random.Random) -> bytes:
     """HTTP/1.1 that is none, or too much of it."""
-    line = rng.choice((b"GET /v1/files", b"POST /v1/placements", b"GET /v1/contents/" + b"b3:" + b"0" * 64, b"PUT /livez"))
+    line = rng.choice(
+        (b"GET /v1/files", b"POST /v1/placements", b"GET /v1/contents/" + b"b3:" + b"0" * 64, b"PUT /livez")
+    )
     noise = rng.randbytes(rng.randint(1, 300))
     kind = rng.randrange(9)
     if kind == 0:

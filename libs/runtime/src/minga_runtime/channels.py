@@ -103,7 +103,7 @@ SERVER_OPTIONS = [
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_MILLIS),
     # So is whoever has made no call for long; clients connect again when they have one.
     ("grpc.max_connection_idle_ms", MAX_IDLE_MILLIS),
-    # One too many is closed at once. Without a bound a flood takes the last descriptor, and the store cannot be reached.
+    # One too many is closed at once: a flood must not take the last descriptor, with which the store is reached.
     ("grpc.max_allowed_incoming_connections", max_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])),
 ]
 

@@ -1,6 +1,7 @@
 """What one caller may have of a peer, and what the others still get."""
 
 import asyncio
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -13,6 +14,12 @@ from minga_runtime.channels import make_channel
 from minga_runtime.shares import Shares, caller_of
 
 from .conftest import Network, eventually, noise
+
+
+async def taken(call: Any) -> None:
+    """All answers at last."""
+    while await call.read() is not grpc.aio.EOF:
+        pass
 
 
 async def test_a_caller_that_takes_nothing_loses_its_turn(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,8 +37,7 @@ async def test_a_caller_that_takes_nothing_loses_its_turn(network: Network, monk
         await eventually(lambda: seed.turns.active_count == 0, "it has lost its turn")
         async with asyncio.timeout(10):
             with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
-                while await call.read() is not grpc.aio.EOF:
-                    pass
+                await taken(call)
 
 
 def test_no_caller_holds_more_than_its_share() -> None:

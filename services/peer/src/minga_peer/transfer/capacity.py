@@ -1,15 +1,16 @@
-"""What a peer lets callers have at once beside chunks, whose turns are `swarm.uploads`'; and answers that nobody takes."""
+"""What a peer lets callers have at once, beside chunks, whose turns are given by `swarm.uploads`; and the end of calls
+whose answers nobody takes."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 from minga_runtime.shares import Shares
 
 MIB = 1024 * 1024
 STALL_SECONDS = 60.0
-"""A caller that takes nothing of an answer for so long is cut off: it holds a turn. For one message, 512 KiB at most."""
+"""A caller that takes nothing of an answer (512 KiB at most) for so long is cut off: it may hold a turn."""
 
 
 class Capacity:
@@ -42,12 +43,11 @@ def taken_or_cut(handler: Handler) -> Handler:
     """The same handler; its call ends when the caller takes nothing of an answer for so long."""
 
     async def call(request: Any, context: Any) -> AsyncGenerator[Any, None]:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
+        loop, task = asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())
         async with aclosing(handler(request, context)) as answers:
             async for answer in answers:
                 # While we stand at the yield, the task waits for gRPC to take the message on.
-                cut = loop.call_later(STALL_SECONDS, task.cancel, "the caller takes nothing")
+                cut = loop.call_later(STALL_SECONDS, task.cancel)
                 try:
                     yield answer
                 finally:

@@ -210,19 +210,25 @@ def add_peer_service(service: PeerService, server: grpc.aio.Server) -> None:
     store_codec = data_deserializer(DATA_FIELD_OF_STORE, pb.StoreFileRequest.FromString)
     handlers: dict[str, Any] = {
         "GetManifest": grpc.unary_stream_rpc_method_handler(
-            taken_or_cut(service.get_manifest), pb.GetManifestRequest.FromString, pb.GetManifestResponse.SerializeToString
+            taken_or_cut(service.get_manifest),
+            pb.GetManifestRequest.FromString,
+            pb.GetManifestResponse.SerializeToString,
         ),
         "FetchChunks": grpc.unary_stream_rpc_method_handler(
             taken_or_cut(service.fetch_chunks), pb.FetchChunksRequest.FromString, fetch_codec
         ),
         "WatchChunks": grpc.unary_stream_rpc_method_handler(
-            taken_or_cut(service.watch_chunks), pb.WatchChunksRequest.FromString, pb.WatchChunksResponse.SerializeToString
+            taken_or_cut(service.watch_chunks),
+            pb.WatchChunksRequest.FromString,
+            pb.WatchChunksResponse.SerializeToString,
         ),
         "StoreFile": grpc.stream_stream_rpc_method_handler(
             taken_or_cut(service.store_file), store_codec, pb.StoreFileResponse.SerializeToString
         ),
         "ReplicateFile": grpc.unary_stream_rpc_method_handler(
-            taken_or_cut(service.replicate_file), pb.ReplicateFileRequest.FromString, pb.ReplicateFileResponse.SerializeToString
+            taken_or_cut(service.replicate_file),
+            pb.ReplicateFileRequest.FromString,
+            pb.ReplicateFileResponse.SerializeToString,
         ),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(PEER_SERVICE, handlers),))
