@@ -12,7 +12,7 @@ ARGS ?=
 
 .PHONY: help sync lock protos protos-check lint format type imports test demo up references clean check \
   bench bench-sync bench-check bench-directory images compose-test k8s-test monitoring-test redis-test chaos \
-  chaos-check redis-check
+  chaos-check redis-check fuzz
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -124,6 +124,9 @@ chaos: sync  ## a network under constant faults, held to its promises, as root (
 chaos-check: sync  ## a minute of it
 	@$(DEBIAN) $(LAB_PACKAGES)
 	$(BIN)/python -m tests.chaos.run --minutes 1 --peers 12 --seed 5
+
+fuzz: sync  ## hostile input at every port of a network, seed after seed (ARGS='--minutes 30 --seed 7 --only peer')
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
 redis-test: sync  ## the directory on every kind of Redis: Sentinel, Cluster, TLS, ACL, full, slow, silent
 	@$(DEBIAN) redis-tools openssl

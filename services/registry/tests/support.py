@@ -26,7 +26,7 @@ from minga_runtime.server import GrpcServer
 from minga_runtime.tasks import TaskOwner
 
 LEASES = LeasePolicy(timedelta(seconds=15), timedelta(seconds=1), timedelta(minutes=5))
-LIMITS = PushLimits(max_rows=5_000, max_pushes=2, idle=timedelta(seconds=30), total=timedelta(minutes=10))
+LIMITS = PushLimits(max_rows=5_000, max_pushes=4, idle=timedelta(seconds=30), total=timedelta(minutes=10))
 
 
 @dataclass

@@ -345,7 +345,8 @@ async def test_a_push_that_trickles_is_given_up(directory: RememberedDirectory) 
 async def test_pushes_at_once_are_limited_and_a_cancelled_one_frees_its_slot(
     registry: Running, directory: RememberedDirectory
 ) -> None:
-    """The one too many is told to come back; a peer that goes away leaves nothing behind."""
+    """The one too many of a host, which may have half, is told to come back; a peer that goes away leaves nothing
+    behind."""
     calls = [registry.stub.PushTable(timeout=LIMIT_SECONDS) for _ in range(2)]
     for count, call in enumerate(calls, start=1):
         await call.write(begin())

@@ -22,6 +22,7 @@ from minga_core.errors import (
     BusyError,
     Code,
     InternalError,
+    InvalidArgumentError,
     LeaseSupersededError,
     MingaError,
     UnavailableError,
@@ -84,13 +85,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             wrapped = self._unary(handler.unary_unary or handler.stream_unary, details.method)
         kind = ("stream" if handler.request_streaming else "unary", "stream" if handler.response_streaming else "unary")
         make = getattr(grpc, f"{kind[0]}_{kind[1]}_rpc_method_handler")
-        return make(wrapped, handler.request_deserializer, handler.response_serializer)
+        return make(wrapped, _lenient(handler.request_deserializer), handler.response_serializer)
 
     def _unary(self, behaviour: Callable[..., Any], method: str) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Any) -> Any:
             with _Outcome(self._observer, method, context) as outcome:
                 try:
-                    return await behaviour(request, context)
+                    async with _well_formed(request) as checked:
+                        return await behaviour(checked, context)
                 except Exception as error:  # noqa: BLE001 - told to the caller and the log by `abort`
                     await outcome.abort(error)
 
@@ -100,13 +102,80 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
             with _Outcome(self._observer, method, context) as outcome:
                 try:
-                    async with contextlib.aclosing(_responses(behaviour(request, context))) as responses:
+                    async with (
+                        _well_formed(request) as checked,
+                        contextlib.aclosing(_responses(behaviour(checked, context))) as responses,
+                    ):
                         async for response in responses:
                             yield response
                 except Exception as error:  # noqa: BLE001 - told to the caller and the log by `abort`
                     await outcome.abort(error)
 
         return call
+
+
+class _Malformed:
+    """In place of a request whose bytes are no message of its type."""
+
+
+_MALFORMED = _Malformed()
+
+
+def _lenient(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """The same, but for bytes that are no such message, which are told apart later: what raises here ends the call
+    with UNKNOWN, and is logged with a traceback, as if it were a bug."""
+    if deserialize is None:
+        return None
+
+    def lenient(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except Exception:  # noqa: BLE001 - whatever it is that the bytes are not
+            return _MALFORMED
+
+    return lenient
+
+
+class _well_formed:  # noqa: N801 - used as a function
+    """A request, or a stream of them that is checked as it is read: InvalidArgumentError where it is malformed.
+
+    The stream is closed at the end of the block; what a handler leaves unread would else go with the garbage, which may
+    be after the loop's end.
+    """
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+
+    async def __aenter__(self) -> Any:
+        if not hasattr(self._request, "__aiter__"):
+            return _checked(self._request)
+        self._request = aiter(self._request)
+        return _Requests(self._request.__anext__)
+
+    async def __aexit__(self, *exc: object) -> None:
+        if hasattr(self._request, "aclose"):
+            # Running: somebody else reads it, and is about to be cancelled.
+            with contextlib.suppress(RuntimeError):
+                await self._request.aclose()
+
+
+class _Requests:
+    """A stream of requests, each checked."""
+
+    def __init__(self, read: Callable[[], Awaitable[Any]]) -> None:
+        self._read = read
+
+    def __aiter__(self) -> "_Requests":
+        return self
+
+    async def __anext__(self) -> Any:
+        return _checked(await self._read())
+
+
+def _checked(request: Any) -> Any:
+    if request is _MALFORMED:
+        raise InvalidArgumentError("the bytes of the request are no message of its type")
+    return request
 
 
 async def _responses(made: Any) -> AsyncGenerator[Any, None]:

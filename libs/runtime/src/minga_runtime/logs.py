@@ -18,6 +18,7 @@ LogFormat = Literal["auto", "text", "json"]
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("minga_log_fields", default={})  # noqa: B039 - never changed in place
 
 # Libraries that log each request at INFO.
+_GRPC = "grpc._cython.cygrpc"
 _CHATTY = ("httpx", "httpcore", "watchfiles", "uvicorn.access")
 
 
@@ -32,6 +33,13 @@ def configure_logging(level: str = "info", log_format: LogFormat = "auto", strea
     root.setLevel(level.upper())
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger(_GRPC).addFilter(_unless_caller_went_away)
+
+
+def _unless_caller_went_away(record: logging.LogRecord) -> bool:
+    """Whether to keep what grpc.aio logs. It tells of every caller that goes away just while it is answered as an
+    error with a traceback, which would let anybody fill the log."""
+    return not str(record.msg).startswith("ExecuteBatchError raised in core")
 
 
 def log_event(logger: logging.Logger, level: int, event: str, /, **fields: Any) -> None:

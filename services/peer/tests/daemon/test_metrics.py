@@ -151,7 +151,7 @@ async def network(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Who
             return Peer(daemon, settings.share_dir, settings.control)
 
         giver, taker = await peer("giver"), await peer("taker", capacity="100MB")
-        slow = await peer("slow", limit_up="2MB/s", upload_slots="5")
+        slow = await peer("slow", limit_up="2MB/s", upload_slots="10")
         yield Whole(store, registry, client, giver, slow, taker, AsyncExitStack())
 
 

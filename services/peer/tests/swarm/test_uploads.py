@@ -179,3 +179,49 @@ def test_bitmaps_count_as_a_counter_does(deeds: list[tuple[int, bool]], wanted: 
     members = [index for index in range(8) if wanted >> index & 1]
     least = min(counts[index] for index in members)
     assert chunks.least_sent(wanted) == (least, bits(*(index for index in members if counts[index] == least)))
+
+
+def ask_from(of: UploadQueue, host: str, taker: str = "somebody", now: float = 0.0) -> int | None:
+    """A request of a host for anything; None when it is turned away."""
+    return of.ask(CONTENT, ALL, taker, CHUNK, now, host=host)
+
+
+def test_one_host_has_half_of_the_queue_whatever_it_calls_itself() -> None:
+    """The rest is for others; what ends makes room."""
+    one = queue(max_requests=8)
+    flood = [ask_from(one, "flooder", f"alias{number}") for number in range(6)]
+    assert [request_id is not None for request_id in flood] == [True] * 4 + [False] * 2
+    assert all(ask_from(one, f"other{number}") is not None for number in range(4))
+    assert ask_from(one, "late") is None
+    assert flood[0] is not None
+    one.ended(flood[0], 0.0, sent_bytes=0)
+    assert ask_from(one, "flooder") is not None
+
+
+def test_one_host_has_half_of_the_turns_when_it_takes_nothing() -> None:
+    """Turns that are not taken stop to count after a while, and are bounded all the same."""
+    one = queue(turns=1, max_turns=4, max_requests=64, unknown_rate_seconds=1.0)
+    for _ in range(10):
+        ask_from(one, "flooder")
+    served = [take(one, float(second)) for second in range(10)]
+    assert [request is not None for request in served] == [True] * 2 + [False] * 8
+    ask_from(one, "other", now=10.0)
+    request = take(one, 10.0)
+    assert request is not None
+    assert request.host == "other"
+
+
+def test_who_does_not_take_what_it_is_given_comes_after_all_others() -> None:
+    """Though it waits for longer than anybody should."""
+    one = queue(turns=1, unknown_rate_seconds=1.0, max_wait_seconds=2.0)
+    for _ in range(10):
+        ask_from(one, "flooder")
+    assert take(one, 0.0) is not None
+    ask_from(one, "other", now=4.0)
+    request = take(one, 5.0)
+    assert request is not None
+    assert request.host == "other"
+    # Nobody else waits: then it is served again.
+    request = take(one, 7.0)
+    assert request is not None
+    assert request.host == "flooder"

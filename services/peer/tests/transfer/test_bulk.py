@@ -205,11 +205,47 @@ async def test_a_caller_that_goes_away_frees_its_place(network: Network, held_ba
     await eventually(lambda: seed.turns.active_count == 0, "nobody is served any more")
 
 
+async def test_a_request_that_drips_is_let_go(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head is whole soon after its first byte, or never: a byte now and then keeps no connection."""
+    monkeypatch.setattr(bulk_server, "HEAD_SECONDS", 0.3)
+    seed, _, _ = await shared(network)
+    async with connected(seed) as (reader, writer):
+        said = None
+        while said is None:
+            writer.write(b"G")
+            with contextlib.suppress(TimeoutError):
+                said = await asyncio.wait_for(reader.read(), 0.05)
+        assert said == b""
+
+
+async def test_one_host_leaves_room_for_others(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections above its share are told so with 429, and closed; when one of its others ends it has room again."""
+    monkeypatch.setattr(bulk_server, "MAX_CONNECTIONS_EACH", 2)
+    seed, content_id, _ = await shared(network)
+    async with connected(seed), connected(seed) as (_, second):
+        async with connected(seed) as (reader, _):
+            refusal = await answer(reader)
+            assert isinstance(refusal, BulkRefusal)
+            assert refusal.error.code == "busy"
+            assert await reader.read() == b""
+        second.close()
+        answers = [await asked_apart(seed, content_id)]
+        while not isinstance(answers[-1], BulkAnswer):
+            answers.append(await asked_apart(seed, content_id))
+
+
+async def asked_apart(seed: TestPeer, content_id: ContentId) -> BulkAnswer | BulkHint | BulkRefusal:
+    """What one request on a connection of its own gets."""
+    async with connected(seed) as (reader, writer):
+        writer.write(wanted(content_id, (0, 16)))
+        return await answer(reader)
+
+
 async def test_who_waits_is_told_of_others_and_one_too_many_is_turned_away(
     network: Network, held_back: threading.Event
 ) -> None:
-    """Hints while waiting; busy, with others, above the limit."""
-    seed, content_id, _ = await shared(network, upload_slots=3)
+    """Hints while waiting; busy, with others, above what one host may ask for, which is half."""
+    seed, content_id, _ = await shared(network, upload_slots=6)
     async with connected(seed) as (_, first), connected(seed) as (_, second), connected(seed) as (third_reader, third):
         await asked(seed, content_id, first, 0, 1)
         await asked(seed, content_id, second, 1, 2)

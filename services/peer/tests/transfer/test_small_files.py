@@ -97,7 +97,7 @@ async def test_a_busy_peer_is_asked_again(network: Network) -> None:
     giver, taker = await network.peer("giver", upload_slots=1), await network.peer("taker")
     data = files(10)
     await sharing(network, [giver], data)
-    with giver.slots.taken():
+    with giver.slots.taken("ipv4:10.0.0.9"):
         work = asyncio.create_task(get(taker, list(data)))
         await eventually(lambda: busy_answers(giver) > 0, "it was turned away")
     assert len(await work) == 10
@@ -108,7 +108,7 @@ async def test_a_peer_that_stays_busy_is_left_to_others(network: Network, monkey
     monkeypatch.setattr(module, "MAX_BUSY_PAUSE", timedelta(milliseconds=5))
     giver, taker = await network.peer("giver", upload_slots=1), await network.peer("taker")
     await sharing(network, [giver], {"f": b"x"})
-    with giver.slots.taken():
+    with giver.slots.taken("ipv4:10.0.0.9"):
         assert await get(taker, ["f"]) == {}
 
 
@@ -214,6 +214,13 @@ async def test_a_request_from_outside_is_checked(network: Network) -> None:
                 await anext(peer.fetch_files(asked, caller=None))
 
 
+class Caller:
+    """A call's context, as far as it is looked at."""
+
+    def peer(self) -> str:
+        return "ipv4:10.0.0.1:4711"
+
+
 async def test_what_is_sent_keeps_to_the_limit(network: Network) -> None:
     """Every byte passes the limit before it goes out."""
     giver = await network.peer("giver")
@@ -226,7 +233,7 @@ async def test_what_is_sent_keeps_to_the_limit(network: Network) -> None:
 
     service = SmallFileService(giver.store.small, slots=giver.slots, metrics=giver.metrics, up=Counting(None))
     request = pb.FetchFilesRequest(content_ids=[row.key.content_id.raw for row in giver.store.rows()])
-    async with aclosing(service.fetch_files(request, None)) as messages:
+    async with aclosing(service.fetch_files(request, Caller())) as messages:
         sent = [len(file.data) for file in (await anext(messages)).files]
         assert giver.slots.active_count == 1
     assert sum(taken) == sum(sent) == 5000

@@ -7,7 +7,7 @@ interceptor gives them their status.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -19,17 +19,18 @@ from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceServicer
 from minga_registry import adapters
 from minga_registry._metrics import CANCELLED, COMMITTED, RegistryMetrics
+from minga_registry.admission import Admission, paced
 from minga_registry.leases import Grant, Grants, LeasePolicy
 from minga_registry.push import PushLimits, TableReceiver
 from minga_registry.renewing import Renewals
 from minga_registry.streams import StandingStreams
 from minga_runtime.logs import log_event
+from minga_runtime.shares import caller_of
 
 log = logging.getLogger(__name__)
 
 SERVICE = "minga.registry.v1.RegistryService"
 METHODS = tuple(pb.DESCRIPTOR.services_by_name["RegistryService"].methods_by_name)
-_BUSY_RETRY = timedelta(seconds=1)
 STREAM_LIFE = timedelta(minutes=5)
 """How long a peer stays with one replica: then it opens its stream anew, and a new replica gets its share."""
 
@@ -55,7 +56,7 @@ class RegistryService(RegistryServiceServicer):
         self._metrics = metrics
         self._clock = clock
         self._grants = Grants()
-        self._pushes = 0
+        self._admission = Admission(limits.max_pushes)
         self._streams = StandingStreams(stream_life)
 
     def end_streams(self) -> None:
@@ -66,7 +67,8 @@ class RegistryService(RegistryServiceServicer):
         """See the contract."""
         info = adapters.peer_info(request)
         granted = self._leases.grant(adapters.asked_ttl(request))
-        await self._directory.register(info, granted)
+        with self._admission.calls.taken(caller_of(context.peer())):
+            await self._directory.register(info, granted)
         self._grants.remember(info.peer_id, Grant(info.generation, granted, info.free_bytes))
         log_event(
             log,
@@ -81,15 +83,17 @@ class RegistryService(RegistryServiceServicer):
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:  # noqa: N802 - contract
         """See the contract."""
-        return await self._renewed(request)
+        with self._admission.calls.taken(caller_of(context.peer())):
+            return await self._renewed(request)
 
     async def KeepLease(  # noqa: N802 - contract
         self, request_iterator: AsyncIterator[pb.HeartbeatRequest], context: Any
     ) -> AsyncIterator[pb.HeartbeatResponse]:
         """See the contract."""
-        async with self._streams.standing():
-            async for request in request_iterator:
-                yield await self._renewed(request)
+        with self._admission.streams.taken(caller_of(context.peer())):
+            async with self._streams.standing():
+                async for request in paced(request_iterator):
+                    yield await self._renewed(request)
 
     async def _renewed(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
         beat = adapters.beat(request)
@@ -116,7 +120,7 @@ class RegistryService(RegistryServiceServicer):
         self, request_iterator: AsyncIterator[pb.PushTableRequest], context: Any
     ) -> pb.PushTableResponse:
         """See the contract."""
-        with self._push_counted():
+        with self._push_counted(caller_of(context.peer())):
             receiver = TableReceiver(self._directory, self._renewals, self._limits, self._grants, self._clock)
             result = await receiver.receive(request_iterator)
         self._metrics.rows_pushed(result.put_count, result.remove_count)
@@ -135,19 +139,27 @@ class RegistryService(RegistryServiceServicer):
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveResponse:  # noqa: N802 - contract
         """See the contract."""
         peer_id, generation = adapters.leaver(request)
-        left = await self._directory.leave(peer_id, generation)
+        with self._admission.calls.taken(caller_of(context.peer())):
+            left = await self._directory.leave(peer_id, generation)
         self._grants.forget(peer_id, generation)
         if left:
             log_event(log, logging.INFO, "peer_left", peer_id=peer_id, generation=generation)
         return pb.LeaveResponse()
 
     @contextmanager
-    def _push_counted(self) -> Iterator[None]:
+    def _push_counted(self, caller: str) -> Iterator[None]:
         """A slot for one push, and how it ended told to the metrics. Raises BusyError when there is no slot."""
-        if self._pushes >= self._limits.max_pushes:
-            self._metrics.push_refused(BusyError.code.value)
-            raise BusyError(f"{self._pushes} table pushes are being taken", retry_after=_BUSY_RETRY)
-        self._pushes += 1
+        with ExitStack() as slot:
+            try:
+                slot.enter_context(self._admission.pushes.taken(caller))
+            except BusyError as error:
+                self._metrics.push_refused(error.code.value)
+                raise
+            with self._push_measured():
+                yield
+
+    @contextmanager
+    def _push_measured(self) -> Iterator[None]:
         self._metrics.push_began()
         outcome, started = "internal", self._clock.monotonic()
         try:
@@ -160,5 +172,4 @@ class RegistryService(RegistryServiceServicer):
             outcome = CANCELLED
             raise
         finally:
-            self._pushes -= 1
             self._metrics.push_ended(outcome, self._clock.monotonic() - started)

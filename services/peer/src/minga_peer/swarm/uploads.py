@@ -41,6 +41,8 @@ class UploadConfig:
     """Bound of those served at a time, slow takers among them."""
     max_requests: int = 256
     """Bound of those served and those that wait together; the next one is told to ask others."""
+    host_share: float = 0.5
+    """Of both bounds, what one host may have: callers that take nothing, or ask for all there is, leave the rest."""
     max_wait_seconds: float = 2.0
     """Who has waited longer goes first, whatever it wants."""
     slow_factor: float = 0.5
@@ -66,6 +68,8 @@ class UploadRequest:
     """Whose it is; empty when it does not say."""
     size_bytes: int
     asked_at: float
+    host: str = ""
+    """Where it comes from; empty: no bounds of its own."""
     index: int = -1
     """The chunk that was chosen; -1 while it waits."""
     counts_until: float = 0.0
@@ -82,6 +86,8 @@ class UploadQueue:
         self._waiting: OrderedDict[int, UploadRequest] = OrderedDict()
         self._served: dict[int, UploadRequest] = {}
         self._served_by_taker: Counter[str] = Counter()
+        self._served_by_host: Counter[str] = Counter()
+        self._asked_by_host: Counter[str] = Counter()
         self._last_turn: OrderedDict[str, int] = OrderedDict()
         """Taker → number of its last turn; for those of late."""
         self._turns_given = 0
@@ -100,13 +106,21 @@ class UploadQueue:
         """How many wait."""
         return len(self._waiting)
 
-    def ask(self, content_id: ContentId, candidates: int, taker: str, size_bytes: int, now: float) -> int | None:
-        """Takes a request in; its id, or None when there are too many already. size_bytes: of the largest candidate."""
+    def ask(
+        self, content_id: ContentId, candidates: int, taker: str, size_bytes: int, now: float, *, host: str = ""
+    ) -> int | None:
+        """Takes a request in; its id, or None when there are too many already, in all or of that host.
+
+        size_bytes: of the largest candidate.
+        """
         if len(self._waiting) + len(self._served) >= self._config.max_requests:
             return None
-        request = UploadRequest(self._next_id, content_id, candidates, taker, size_bytes, now)
+        if host and self._asked_by_host[host] >= self._share_of(self._config.max_requests):
+            return None
+        request = UploadRequest(self._next_id, content_id, candidates, taker, size_bytes, now, host)
         self._next_id += 1
         self._waiting[request.request_id] = request
+        self._asked_by_host[host] += 1
         return request.request_id
 
     def next(self, held: HeldBits, now: float) -> UploadRequest | None:
@@ -115,9 +129,12 @@ class UploadQueue:
         if not self._waiting or not self._has_turn(now):
             return None
         request = self._most_urgent(held, now)
+        if request is None:
+            return None
         del self._waiting[request.request_id]
         self._served[request.request_id] = request
         self._served_by_taker[request.taker] += 1
+        self._served_by_host[request.host] += 1
         self._note_turn(request.taker)
         sendable = request.candidates & held(request.content_id)
         if sendable:
@@ -130,14 +147,15 @@ class UploadQueue:
 
     def ended(self, request_id: int, now: float, *, sent_bytes: int) -> None:
         """A request is over, or given up while it waited. sent_bytes: 0 when its chunk did not go out whole."""
-        if self._waiting.pop(request_id, None) is not None:
+        if (given_up := self._waiting.pop(request_id, None)) is not None:
+            _one_less(self._asked_by_host, given_up.host)
             return
         request = self._served.pop(request_id, None)
         if request is None:
             return
-        self._served_by_taker[request.taker] -= 1
-        if not self._served_by_taker[request.taker]:
-            del self._served_by_taker[request.taker]
+        _one_less(self._asked_by_host, request.host)
+        _one_less(self._served_by_host, request.host)
+        _one_less(self._served_by_taker, request.taker)
         if sent_bytes:
             self._rate.add(sent_bytes, now)
         elif request.index >= 0:
@@ -152,8 +170,16 @@ class UploadQueue:
         self.wakeup_at = min(counting)
         return False
 
-    def _most_urgent(self, held: HeldBits, now: float) -> UploadRequest:
-        oldest = next(iter(self._waiting.values()))
+    def _most_urgent(self, held: HeldBits, now: float) -> UploadRequest | None:
+        """None when only such wait whose host is served as much as it may be."""
+        waiting = [request for request in self._waiting.values() if self._has_share(request.host)]
+        if not waiting:
+            return None
+        # Whoever has not taken in time what it was given comes after all others, however long it waits: a caller that
+        # takes nothing, and asks for much, would else be ahead of everybody who comes after it.
+        late = {request.host for request in self._served.values() if request.host and request.counts_until <= now}
+        waiting = [request for request in waiting if request.host not in late] or waiting
+        oldest = waiting[0]
         if now - oldest.asked_at >= self._config.max_wait_seconds:
             return oldest
         held_bits: dict[ContentId, int] = {}
@@ -167,7 +193,13 @@ class UploadQueue:
             return level, self._served_by_taker[request.taker], self._last_turn.get(request.taker, 0)
 
         # `min` takes the first of equals: who came first.
-        return min(self._waiting.values(), key=urgency)
+        return min(waiting, key=urgency)
+
+    def _has_share(self, host: str) -> bool:
+        return not host or self._served_by_host[host] < self._share_of(self._config.max_turns)
+
+    def _share_of(self, bound: int) -> int:
+        return max(1, int(bound * self._config.host_share))
 
     def _note_turn(self, taker: str) -> None:
         """Of equals, whoever had a turn longest ago is next: many requests at once win nothing."""
@@ -191,6 +223,13 @@ class UploadQueue:
                 self._served_chunks.popitem(last=False)
         self._served_chunks.move_to_end(content_id)
         return chunks
+
+
+def _one_less(counts: Counter[str], key: str) -> None:
+    """Keys that are not counted any more go: there is no end of takers."""
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
 
 
 class ServedChunks:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
-from minga_core.errors import ContentChangedError, InvalidArgumentError, MingaError
+from minga_core.errors import BusyError, ContentChangedError, InvalidArgumentError, MingaError
 from minga_peer.chunkstore.disk import run_to_end
 from minga_peer.chunkstore.ports import OpenChunk
 from minga_peer.clients.bulk_wire import (
@@ -32,12 +32,18 @@ from minga_peer.clients.bulk_wire import (
 )
 from minga_peer.clients.wire import SourceAddress
 from minga_peer.transfer.chunk_serving import ChunkServing, Sending
+from minga_peer.transfer.serving import RETRY_AFTER
 from minga_runtime.logs import log_event
+from minga_runtime.shares import Shares
 from minga_runtime.sockets import keep_alive
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 1024
+MAX_CONNECTIONS_EACH = MAX_CONNECTIONS // 2
+"""Of one host."""
+HEAD_SECONDS = 10.0
+"""A request that has begun is whole by then, or never."""
 IDLE_SECONDS = 60.0
 """A connection without a request for so long is closed; callers let go of theirs before."""
 HINT_SECONDS = 0.03
@@ -62,6 +68,7 @@ class BulkServer:
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._connections: dict[asyncio.Task[None], socket.socket] = {}
+        self._shares = Shares("connections", MAX_CONNECTIONS, each=MAX_CONNECTIONS_EACH, retry_after=RETRY_AFTER)
 
     def start(self, listener: socket.socket) -> int:
         """Serves a listening socket, which is closed with the server; its port."""
@@ -95,9 +102,6 @@ class BulkServer:
                 log_event(log, logging.WARNING, "bulk_accept_failed", error=error)
                 await asyncio.sleep(0.1)
                 continue
-            if len(self._connections) >= MAX_CONNECTIONS:
-                connection.close()
-                continue
             task = asyncio.create_task(self._serve(connection), name="bulk-connection")
             self._connections[task] = connection
             task.add_done_callback(self._ended)
@@ -110,10 +114,18 @@ class BulkServer:
     async def _serve(self, connection: socket.socket) -> None:
         with suppress(OSError):
             connection.setblocking(False)
-            keep_alive(connection)
-            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-            await _Connection(connection, self._serving, self._pool).serve()
+            try:
+                with self._shares.taken(_name_of(connection)):
+                    await self._serve_taken(connection)
+            except BusyError as error:
+                # The buffer of a new connection has room for it; nobody waits for one that has not.
+                connection.send(BulkRefusal(error).encode())
+
+    async def _serve_taken(self, connection: socket.socket) -> None:
+        keep_alive(connection)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        await _Connection(connection, self._serving, self._pool).serve()
 
 
 class _CutOffError(Exception):
@@ -154,17 +166,19 @@ class _Connection:
         """The next request's head; None at the end, and after too long a silence."""
         head = bytearray(self._unread)
         self._unread = b""
+        until = self._loop.time() + (HEAD_SECONDS if head else IDLE_SECONDS)
         while END_OF_HEAD not in head:
             if len(head) > MAX_HEAD_BYTES:
                 await self._refuse(BulkRefusal(InvalidArgumentError("the request has no end")))
                 return None
             try:
-                async with asyncio.timeout(IDLE_SECONDS):
+                async with asyncio.timeout_at(until):
                     data = await self._loop.sock_recv(self._socket, READ_BYTES)
             except TimeoutError:
                 return None
             if not data:
                 return None
+            until = until if head else self._loop.time() + HEAD_SECONDS
             head += data
         end = head.index(END_OF_HEAD)
         self._unread = bytes(head[end + len(END_OF_HEAD) :])
@@ -175,7 +189,14 @@ class _Connection:
         manifest = await self._serving.store.manifest(request.content_id)
         taker = str(request.caller.peer_id) if request.caller is not None else self._peer
         turn = self._serving.sending(
-            request.content_id, wanted, request.caller, taker, manifest.geometry, traceparent=request.traceparent
+            request.content_id,
+            wanted,
+            request.caller,
+            taker,
+            manifest.geometry,
+            # As `minga_runtime.shares.caller_of` names it, so that both ways of serving count together.
+            host=_caller_of(self._peer),
+            traceparent=request.traceparent,
         )
         sending = await self._unless_gone(turn.__aenter__(), others)
         try:
@@ -300,3 +321,8 @@ def _name_of(connection: socket.socket) -> str:
     with suppress(OSError):
         return str(connection.getpeername()[0])
     return "unknown"
+
+
+def _caller_of(host: str) -> str:
+    """The caller behind a host, as `caller_of` has it for gRPC."""
+    return f"ipv6:%5B{host}%5D" if ":" in host else f"ipv4:{host}"

@@ -86,9 +86,11 @@ class ChunkServing:
         taker: str,
         geometry: Geometry,
         *,
+        host: str = "",
         traceparent: str = "",
     ) -> AsyncGenerator[Sending, None]:
         """Waits for the caller's turn; the block sends the chunk and then calls `sent`. Raises BusyError at once.
+        host: where the call comes from, for its share of the turns.
 
         From now on the caller is named to others: it is about to have something to give. traceparent: the caller's.
         """
@@ -99,7 +101,7 @@ class ChunkServing:
         traced = self._spans.request(traceparent, content_id, caller) if self._spans is not None else None
         sending: Sending | None = None
         try:
-            async with self._turns.turn(content_id, bits, taker, geometry.length(first)) as turn:
+            async with self._turns.turn(content_id, bits, taker, geometry.length(first), host=host) as turn:
                 if traced is not None:
                     traced.granted()
                 held = self.store.held(content_id)

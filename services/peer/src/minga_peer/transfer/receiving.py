@@ -8,8 +8,8 @@ A stream that breaks at any point leaves verified chunks in a part file, and no 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Protocol
 
@@ -32,6 +32,13 @@ LET_GO_POLL_SECONDS = 0.02
 PROGRESS_EVERY_BYTES = 8 * 1024 * 1024
 
 Incoming = pb.StoreFileRequest | memoryview
+Memory = Callable[[int], AbstractContextManager[None]]
+"""Bytes of memory for the length of a block. Raises BusyError when there are not so many."""
+
+
+def unlimited(size_bytes: int) -> AbstractContextManager[None]:
+    """As much memory as is asked for."""
+    return nullcontext()
 
 
 class ReceiverMetrics(Protocol):
@@ -61,17 +68,27 @@ class UploadReceiver:
         self._idle_limit = idle_limit
         self._down = down or RateLimit(None)
 
-    async def receive(self, requests: AsyncIterator[Incoming]) -> AsyncGenerator[ChunkSet | int | FileRow, None]:
+    async def receive(
+        self, requests: AsyncIterator[Incoming], memory: Memory = unlimited
+    ) -> AsyncGenerator[ChunkSet | int | FileRow, None]:
         """Runs one upload. Gives first the chunks lacking, then now and then the bytes held, last the file's row.
 
-        Raises what `PartFile` and `ContentStore.begin_part` raise, and InvalidArgumentError for a stream that is not an
-        upload.
+        memory: asked for the bytes that the upload keeps, before it does. Raises what that and `PartFile` and
+        `ContentStore.begin_part` raise, and InvalidArgumentError for a stream that is not an upload.
         """
         incoming = _Incoming(requests, self._idle_limit, self._down)
         begin = await incoming.begin()
-        # Everything up to the manifest is read before anything of it is refused: grpc.aio's client, when it is cut off
-        # in the middle of a write, tells "internal error" instead of the status that it was sent.
-        encoded = await incoming.manifest(begin.manifest_size_bytes)
+        with memory(check_manifest_size(begin.manifest_size_bytes)):
+            # Everything up to the manifest is read before anything of it is refused: grpc.aio's client, when it is cut
+            # off in the middle of a write, tells "internal error" instead of the status that it was sent.
+            encoded = await incoming.manifest(begin.manifest_size_bytes)
+            async with aclosing(self._received(begin, encoded, incoming, memory)) as steps:
+                async for step in steps:
+                    yield step
+
+    async def _received(
+        self, begin: pb.StoreBegin, encoded: bytes, incoming: "_Incoming", memory: Memory
+    ) -> AsyncGenerator[ChunkSet | int | FileRow, None]:
         name, content_id = parse_name(begin.name), ContentId(begin.content_id)
         manifest = Manifest.decode(encoded, expected=content_id)
         present = self._store.find(name)
@@ -79,7 +96,7 @@ class UploadReceiver:
             yield ChunkSet(manifest.geometry.chunk_count)
             yield present
             return
-        with self._disk_failures_counted():
+        with memory(manifest.geometry.chunk_size_bytes), self._disk_failures_counted():
             part = await self._begin_part(name, manifest, nanos_of(begin.published_time), overwrite=begin.overwrite)
             try:
                 yield part.held.missing()
@@ -126,6 +143,13 @@ class UploadReceiver:
                 yield held_bytes
 
 
+def check_manifest_size(size_bytes: int) -> int:
+    """The same size. Raises InvalidArgumentError when no manifest has it."""
+    if not HEADER_BYTES <= size_bytes <= MAX_MANIFEST_BYTES:
+        raise InvalidArgumentError(f"a manifest has {HEADER_BYTES} to {MAX_MANIFEST_BYTES} bytes, not {size_bytes}")
+    return size_bytes
+
+
 class _Incoming:
     """The uploader's messages, in the order that the contract wants, each within the idle limit."""
 
@@ -141,8 +165,6 @@ class _Incoming:
         return item.begin
 
     async def manifest(self, size_bytes: int) -> bytes:
-        if not HEADER_BYTES <= size_bytes <= MAX_MANIFEST_BYTES:
-            raise InvalidArgumentError(f"a manifest has {HEADER_BYTES} to {MAX_MANIFEST_BYTES} bytes, not {size_bytes}")
         data = bytearray()
         while len(data) < size_bytes:
             item = await self._next()

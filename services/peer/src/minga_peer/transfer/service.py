@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
@@ -27,11 +28,13 @@ from minga_peer.clients.wire import (
     sources_from_pb,
     sources_to_pb,
 )
+from minga_peer.transfer.capacity import Capacity, taken_or_cut
 from minga_peer.transfer.chunk_serving import ChunkServing, Sending
 from minga_peer.transfer.progress import Progress
 from minga_peer.transfer.receiving import UploadReceiver
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_runtime import tracing
+from minga_runtime.shares import caller_of
 
 MAX_CHUNKS_A_CALL = 64
 
@@ -69,6 +72,7 @@ class PeerService:
         receiver: UploadReceiver,
         serving: ChunkServing,
         bulk_port: int = 0,
+        capacity: Capacity | None = None,
         announce_timeout: timedelta = timedelta(seconds=10),
     ) -> None:
         self._store = store
@@ -78,15 +82,17 @@ class PeerService:
         self._receiver = receiver
         self._serving = serving
         self._bulk_port = bulk_port
+        self._capacity = capacity or Capacity()
 
     async def get_manifest(
         self, request: pb.GetManifestRequest, context: Any
     ) -> AsyncGenerator[pb.GetManifestResponse, None]:
         """See the contract."""
-        encoded = (await self._store.manifest(ContentId(request.content_id))).encode()
-        for start in range(0, len(encoded), MAX_PIECE_BYTES):
-            port = self._bulk_port if start == 0 else 0
-            yield pb.GetManifestResponse(part=encoded[start : start + MAX_PIECE_BYTES], bulk_port=port)
+        with self._capacity.manifests.taken(caller_of(context.peer())):
+            encoded = (await self._store.manifest(ContentId(request.content_id))).encode()
+            for start in range(0, len(encoded), MAX_PIECE_BYTES):
+                port = self._bulk_port if start == 0 else 0
+                yield pb.GetManifestResponse(part=encoded[start : start + MAX_PIECE_BYTES], bulk_port=port)
 
     async def fetch_chunks(
         self, request: pb.FetchChunksRequest, context: Any
@@ -103,6 +109,7 @@ class PeerService:
             yield pb.FetchChunksResponse(bulk=pb.BulkOffer(port=self._bulk_port))
             return
         geometry = (await self._store.manifest(content_id)).geometry
+        host = caller_of(context.peer())
         taker = str(caller.peer_id) if caller is not None else context.peer()
         try:
             for _ in range(max(1, request.max_chunks)):
@@ -110,7 +117,7 @@ class PeerService:
                 if not sendable:
                     return
                 turn = self._serving.sending(
-                    content_id, sendable, caller, taker, geometry, traceparent=tracing.traceparent()
+                    content_id, sendable, caller, taker, geometry, host=host, traceparent=tracing.traceparent()
                 )
                 async with turn as sending:
                     if sending.index is None:
@@ -140,28 +147,35 @@ class PeerService:
     ) -> AsyncGenerator[pb.WatchChunksResponse, None]:
         """See the contract."""
         content_id, port = ContentId(request.content_id), self._bulk_port
-        async with aclosing(self._store.watch(content_id)) as news:
-            async for chunks in news:
-                held = self._store.held(content_id)
-                complete = held is not None and held.complete
-                yield pb.WatchChunksResponse(held=ranges_to_pb(chunks), complete=complete, bulk_port=port)
-                if complete:
-                    return
-                port = 0
+        with self._capacity.watches.taken(caller_of(context.peer())):
+            async with aclosing(self._store.watch(content_id)) as news:
+                async for chunks in news:
+                    held = self._store.held(content_id)
+                    complete = held is not None and held.complete
+                    yield pb.WatchChunksResponse(held=ranges_to_pb(chunks), complete=complete, bulk_port=port)
+                    if complete:
+                        return
+                    port = 0
 
     async def store_file(
         self, requests: AsyncIterator[pb.StoreFileRequest | memoryview], context: Any
     ) -> AsyncGenerator[pb.StoreFileResponse, None]:
         """See the contract."""
-        async with aclosing(self._receiver.receive(requests)) as steps:
-            async for step in steps:
-                if isinstance(step, FileRow):
-                    revision = await self._announcer.announced(step, self._announce_timeout)
-                    yield pb.StoreFileResponse(stored=pb.Stored(table_revision=revision))
-                elif isinstance(step, ChunkSet):
-                    yield pb.StoreFileResponse(lacking=pb.Lacking(chunks=ranges_to_pb(step)))
-                else:
-                    yield pb.StoreFileResponse(progress=pb.StoreProgress(held_bytes=step))
+        host = caller_of(context.peer())
+        memory = partial(self._capacity.upload_bytes.taken, host)
+        with self._capacity.uploads.taken(host):
+            async with aclosing(self._receiver.receive(requests, memory)) as steps:
+                async for step in steps:
+                    yield await self._told(step)
+
+    async def _told(self, step: ChunkSet | int | FileRow) -> pb.StoreFileResponse:
+        """What the uploader hears of a step."""
+        if isinstance(step, FileRow):
+            revision = await self._announcer.announced(step, self._announce_timeout)
+            return pb.StoreFileResponse(stored=pb.Stored(table_revision=revision))
+        if isinstance(step, ChunkSet):
+            return pb.StoreFileResponse(lacking=pb.Lacking(chunks=ranges_to_pb(step)))
+        return pb.StoreFileResponse(progress=pb.StoreProgress(held_bytes=step))
 
     async def replicate_file(
         self, request: pb.ReplicateFileRequest, context: Any
@@ -177,13 +191,14 @@ class PeerService:
             overwrite=request.overwrite,
             published_ns=nanos_of(request.published_time),
         )
-        async with aclosing(steps):
-            async for progress, row in steps:
-                if row is not None:
-                    await self._announcer.announced(row, self._announce_timeout)
-                yield pb.ReplicateFileResponse(
-                    held_bytes=progress.held_bytes, size_bytes=progress.size_bytes, stored=row is not None
-                )
+        with self._capacity.replicas.taken(caller_of(context.peer())):
+            async with aclosing(steps):
+                async for progress, row in steps:
+                    if row is not None:
+                        await self._announcer.announced(row, self._announce_timeout)
+                    yield pb.ReplicateFileResponse(
+                        held_bytes=progress.held_bytes, size_bytes=progress.size_bytes, stored=row is not None
+                    )
 
 
 def add_peer_service(service: PeerService, server: grpc.aio.Server) -> None:
@@ -195,19 +210,25 @@ def add_peer_service(service: PeerService, server: grpc.aio.Server) -> None:
     store_codec = data_deserializer(DATA_FIELD_OF_STORE, pb.StoreFileRequest.FromString)
     handlers: dict[str, Any] = {
         "GetManifest": grpc.unary_stream_rpc_method_handler(
-            service.get_manifest, pb.GetManifestRequest.FromString, pb.GetManifestResponse.SerializeToString
+            taken_or_cut(service.get_manifest),
+            pb.GetManifestRequest.FromString,
+            pb.GetManifestResponse.SerializeToString,
         ),
         "FetchChunks": grpc.unary_stream_rpc_method_handler(
-            service.fetch_chunks, pb.FetchChunksRequest.FromString, fetch_codec
+            taken_or_cut(service.fetch_chunks), pb.FetchChunksRequest.FromString, fetch_codec
         ),
         "WatchChunks": grpc.unary_stream_rpc_method_handler(
-            service.watch_chunks, pb.WatchChunksRequest.FromString, pb.WatchChunksResponse.SerializeToString
+            taken_or_cut(service.watch_chunks),
+            pb.WatchChunksRequest.FromString,
+            pb.WatchChunksResponse.SerializeToString,
         ),
         "StoreFile": grpc.stream_stream_rpc_method_handler(
-            service.store_file, store_codec, pb.StoreFileResponse.SerializeToString
+            taken_or_cut(service.store_file), store_codec, pb.StoreFileResponse.SerializeToString
         ),
         "ReplicateFile": grpc.unary_stream_rpc_method_handler(
-            service.replicate_file, pb.ReplicateFileRequest.FromString, pb.ReplicateFileResponse.SerializeToString
+            taken_or_cut(service.replicate_file),
+            pb.ReplicateFileRequest.FromString,
+            pb.ReplicateFileResponse.SerializeToString,
         ),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(PEER_SERVICE, handlers),))

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,6 +13,7 @@ from minga_core.errors import BusyError
 from minga_core.ids import ContentId, PeerId
 from minga_peer.clients.wire import MAX_SOURCES, SourceAddress
 from minga_peer.swarm.uploads import UploadQueue, UploadRequest
+from minga_runtime.shares import Shares
 
 MAX_REMEMBERED_CONTENTS = 1024
 """Contents whose takers are kept; the least recently served is forgotten first."""
@@ -52,13 +53,13 @@ class UploadTurns:
 
     @asynccontextmanager
     async def turn(
-        self, content_id: ContentId, candidates: int, taker: str, size_bytes: int
+        self, content_id: ContentId, candidates: int, taker: str, size_bytes: int, *, host: str = ""
     ) -> AsyncGenerator[Turn, None]:
         """Waits for its turn, which lasts to the end of the block. size_bytes: of the largest chunk wanted.
 
-        Raises BusyError at once when too many wait already.
+        Raises BusyError at once when too many wait already, in all or of that host.
         """
-        request_id = self._queue.ask(content_id, candidates, taker, size_bytes, self._clock.monotonic())
+        request_id = self._queue.ask(content_id, candidates, taker, size_bytes, self._clock.monotonic(), host=host)
         if request_id is None:
             raise BusyError("too many requests wait here", retry_after=RETRY_AFTER)
         turn = Turn(-1)
@@ -99,23 +100,19 @@ class UploadTurns:
 
 
 class UploadSlots:
-    """How many chunk streams are served at once, in all."""
+    """How many chunk streams are served at once, in all and to each host."""
 
-    def __init__(self, limit: int, retry_after: timedelta = timedelta(milliseconds=200)) -> None:
-        self._limit = limit
-        self._retry_after = retry_after
-        self.active_count = 0
+    def __init__(self, limit: int, retry_after: timedelta = RETRY_AFTER) -> None:
+        self._shares = Shares("upload slots", limit, retry_after=retry_after)
 
-    @contextmanager
-    def taken(self) -> Iterator[None]:
+    @property
+    def active_count(self) -> int:
+        """Slots that are taken."""
+        return self._shares.taken_count
+
+    def taken(self, host: str) -> AbstractContextManager[None]:
         """A slot for the length of the block. Raises BusyError at once when there is none."""
-        if self.active_count >= self._limit:
-            raise BusyError(f"all {self._limit} upload slots are taken", retry_after=self._retry_after)
-        self.active_count += 1
-        try:
-            yield
-        finally:
-            self.active_count -= 1
+        return self._shares.taken(host)
 
 
 class RecentTakers:

@@ -11,10 +11,12 @@ from minga_core.errors import BusyError, InvalidArgumentError
 from minga_core.ids import ContentId
 from minga_peer.chunkstore.small_files import READ_BYTES, SmallFiles
 from minga_peer.clients.wire import MAX_SMALL_FILES, PEER_SERVICE
+from minga_peer.transfer.capacity import taken_or_cut
 from minga_peer.transfer.chunk_serving import ServingMetrics
 from minga_peer.transfer.limits import RateLimit
 from minga_peer.transfer.serving import UploadSlots
 from minga_protos.peer.v1 import peer_pb2 as pb
+from minga_runtime.shares import caller_of
 
 
 class SmallFileService:
@@ -34,7 +36,7 @@ class SmallFileService:
             raise InvalidArgumentError(f"content_ids are 1 to {MAX_SMALL_FILES}, not {len(request.content_ids)}")
         content_ids = [ContentId(raw) for raw in request.content_ids]
         try:
-            with self._slots.taken():
+            with self._slots.taken(caller_of(context.peer())):
                 async with aclosing(self._small.read(content_ids, self._up.piece_bytes(READ_BYTES))) as groups:
                     async for group in groups:
                         size_bytes = sum(len(data) for _, data in group)
@@ -51,7 +53,7 @@ def add_small_file_service(service: SmallFileService, server: grpc.aio.Server) -
     """Registers the call beside those of `add_peer_service`: both are methods of one service of the contract."""
     handlers: dict[str, Any] = {
         "FetchFiles": grpc.unary_stream_rpc_method_handler(
-            service.fetch_files, pb.FetchFilesRequest.FromString, pb.FetchFilesResponse.SerializeToString
+            taken_or_cut(service.fetch_files), pb.FetchFilesRequest.FromString, pb.FetchFilesResponse.SerializeToString
         )
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(PEER_SERVICE, handlers),))

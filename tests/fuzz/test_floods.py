@@ -1,0 +1,266 @@
+"""One client takes all that it can get. It hears RESOURCE_EXHAUSTED or 429; another one is served all the while."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from minga_core.manifest import MAX_MANIFEST_BYTES
+from minga_peer.transfer.bulk_server import MAX_CONNECTIONS_EACH
+from minga_protos.peer.v1 import peer_pb2
+from minga_protos.registry.v1 import registry_pb2
+from minga_runtime.channels import make_channel
+from tests.fuzz.elsewhere import seen_from
+from tests.fuzz.target import PEER, REGISTRY, SETTLE_SECONDS, Bystander, Target
+
+pytestmark = [pytest.mark.redis, pytest.mark.e2e]
+
+ROUNDS = 12
+"""Answers that the other client gets at the height of a flood: three from each port."""
+MAX_PUSHES = 64
+ME = {"peer_id": "flooder", "generation": 7}
+
+
+@asynccontextmanager
+async def flooding(address: str) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel of the flooder, which is another host."""
+    async with seen_from(address) as way, make_channel(way) as channel:
+        yield channel
+
+
+async def eventually(holds: Callable[[], object], what: str) -> None:
+    """Returns once it holds; fails after a while."""
+    try:
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while not holds():  # noqa: ASYNC110 - the condition is another process' state
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        pytest.fail(what)
+
+
+async def others_are_served(bystander: Bystander) -> None:
+    """Returns when they have been served some more."""
+    before = bystander.answered
+    await eventually(lambda: bystander.answered >= before + ROUNDS, "others are not served")
+
+
+def under(target: Target, flood: Callable[[Bystander], Coroutine[Any, Any, None]]) -> None:
+    """Runs a flood while the network is watched."""
+    with target.watched() as bystander:
+        asyncio.run(flood(bystander))
+
+
+class Calls:
+    """Calls that are begun and left standing, and how those of them ended that did not stand."""
+
+    def __init__(self) -> None:
+        self.ended: Counter[str] = Counter()
+        self.standing = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._over = asyncio.Event()
+
+    def begin(self, call: Any, *messages: Any, read: bool = True) -> None:
+        """Sends the messages, and waits for an answer or the end. read: take what comes."""
+        self._tasks.append(asyncio.create_task(self._stood(call, messages, read)))
+
+    async def begun(self, count: int) -> None:
+        """Returns when so many stand or have ended."""
+        await eventually(
+            lambda: self.standing + sum(self.ended.values()) >= count, f"{self.standing} stand, {self.ended}"
+        )
+
+    async def end(self) -> None:
+        """Ends those that stand."""
+        self._over.set()
+        await asyncio.gather(*self._tasks)
+
+    async def _stood(self, call: Any, messages: tuple[Any, ...], read: bool) -> None:
+        for message in messages:
+            # Tells by its status, below, why it takes no more.
+            with suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+                await call.write(message)
+        ended = asyncio.create_task(call.code())
+        over = asyncio.create_task(self._over.wait())
+        taken = asyncio.create_task(_read(call)) if read else None
+        done, _ = await asyncio.wait((ended, over), timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            self.standing += 1
+            await asyncio.wait((ended, over), return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            self.ended[ended.result().name] += 1
+        call.cancel()
+        for task in (ended, over, taken):
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*(task for task in (ended, over, taken) if task is not None), return_exceptions=True)
+
+
+async def _read(call: Any) -> None:
+    with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
+        while await call.read() is not grpc.aio.EOF:
+            pass
+
+
+Flood = Callable[[grpc.aio.Channel, Calls, Target], Awaitable[int]]
+"""Begins its calls; how many."""
+
+
+async def pushes(channel: grpc.aio.Channel, calls: Calls, target: Target) -> int:
+    """Pushes that never end."""
+    register = registry_pb2.RegisterRequest(**ME, address="127.0.0.1:1")
+    await channel.unary_unary(f"{REGISTRY}Register", _bytes)(register)
+    begin = registry_pb2.PushTableRequest(begin=registry_pb2.TableBegin(**ME, whole=True, revision=1))
+    for _ in range(MAX_PUSHES):
+        calls.begin(channel.stream_stream(f"{REGISTRY}PushTable", _bytes)(), begin)
+    return MAX_PUSHES
+
+
+async def manifests_of_nothing(channel: grpc.aio.Channel, calls: Calls, target: Target) -> int:
+    """Uploads that announce the largest manifest and send none of it."""
+    begin = peer_pb2.StoreBegin(name="flood", content_id=bytes(32), manifest_size_bytes=MAX_MANIFEST_BYTES)
+    for _ in range(100):
+        calls.begin(channel.stream_stream(f"{PEER}StoreFile", _bytes)(), peer_pb2.StoreFileRequest(begin=begin))
+    return 100
+
+
+async def chunks_unread(channel: grpc.aio.Channel, calls: Calls, target: Target) -> int:
+    """Fetches of all there is whose answers nobody takes."""
+    manifest = target.contents["big.bin"]
+    ranges = [peer_pb2.ChunkRange(start_index=0, end_index=manifest.geometry.chunk_count)]
+    request = peer_pb2.FetchChunksRequest(content_id=manifest.content_id.raw, wanted=ranges, max_chunks=64)
+    for _ in range(300):
+        calls.begin(channel.unary_stream(f"{PEER}FetchChunks", _bytes)(request), read=False)
+    return 300
+
+
+async def replicas_of_nothing(channel: grpc.aio.Channel, calls: Calls, target: Target) -> int:
+    """Replicas that never come, since nobody has them."""
+    source = peer_pb2.Source(peer_id="nobody", address="127.0.0.1:9")
+    for number in range(400):
+        request = peer_pb2.ReplicateFileRequest(
+            name=f"flood/{number}", content_id=number.to_bytes(32, "big"), sources=[source]
+        )
+        calls.begin(channel.unary_stream(f"{PEER}ReplicateFile", _bytes)(request))
+    return 400
+
+
+@pytest.mark.parametrize("flood", [pushes, manifests_of_nothing, replicas_of_nothing])
+def test_a_flood_of_calls_is_refused_and_others_are_served(target: Target, flood: Flood) -> None:
+    """Some stand, the others hear RESOURCE_EXHAUSTED at once."""
+
+    async def flooded(bystander: Bystander) -> None:
+        async with flooding(target.registry if flood is pushes else target.peer) as channel:
+            calls = Calls()
+            await calls.begun(await flood(channel, calls, target))
+            assert calls.ended["RESOURCE_EXHAUSTED"] > 0, calls.ended
+            assert set(calls.ended) == {"RESOURCE_EXHAUSTED"}
+            assert calls.standing > 0
+            await others_are_served(bystander)
+            await calls.end()
+
+    under(target, flooded)
+
+
+def test_chunks_that_nobody_takes_delay_nobody(target: Target) -> None:
+    """Answers that are not read hold turns, but not those of others; `busy` is an answer, and not read either."""
+
+    async def flooded(bystander: Bystander) -> None:
+        async with flooding(target.peer) as channel:
+            calls = Calls()
+            await chunks_unread(channel, calls, target)
+            await others_are_served(bystander)
+            await others_are_served(bystander)
+            await calls.end()
+
+    under(target, flooded)
+
+
+def test_heartbeats_without_end_delay_nobody(target: Target) -> None:
+    """A thousand streams, each of which beats as fast as it is answered."""
+    beat = registry_pb2.HeartbeatRequest(**ME)
+    answers = Counter[int]()
+
+    async def beats(channel: grpc.aio.Channel, number: int) -> None:
+        call = channel.stream_stream(f"{REGISTRY}KeepLease", _bytes)()
+        with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
+            while True:
+                await call.write(beat)
+                if await call.read() is grpc.aio.EOF:
+                    return
+                answers[number] += 1
+
+    async def flooded(bystander: Bystander) -> None:
+        async with flooding(target.registry) as channel:
+            flood = [asyncio.create_task(beats(channel, number)) for number in range(500)]
+            await eventually(lambda: len(answers) == 500, "the streams do not stand")
+            await others_are_served(bystander)
+            for task in flood:
+                task.cancel()
+            await asyncio.gather(*flood, return_exceptions=True)
+
+    under(target, flooded)
+
+
+def test_registrations_without_end_delay_nobody(target: Target) -> None:
+    """Hundreds under way at any time, of ever new peers."""
+    count = 0
+
+    async def registers(channel: grpc.aio.Channel) -> None:
+        nonlocal count
+        call = channel.unary_unary(f"{REGISTRY}Register", _bytes)
+        while True:
+            count += 1
+            request = registry_pb2.RegisterRequest(peer_id=f"flood-{count}", generation=1, address="127.0.0.1:1")
+            request.asked_ttl.seconds = 1
+            with suppress(grpc.aio.AioRpcError):
+                await call(request)
+
+    async def flooded(bystander: Bystander) -> None:
+        async with flooding(target.registry) as channel:
+            flood = [asyncio.create_task(registers(channel)) for _ in range(300)]
+            await eventually(lambda: count > 600, "nothing is registered")
+            await others_are_served(bystander)
+            for task in flood:
+                task.cancel()
+            await asyncio.gather(*flood, return_exceptions=True)
+
+    under(target, flooded)
+
+
+def test_connections_that_say_nothing_keep_nobody_out(target: Target) -> None:
+    """Bulk connections above a host's share hear 429; gRPC's and the locator's are let in, and delay nobody."""
+
+    async def flooded(bystander: Bystander) -> None:
+        async with seen_from(target.bulk) as way:
+            connections = await asyncio.gather(*(_connected(way) for _ in range(MAX_CONNECTIONS_EACH + 20)))
+            refused: list[bytes] = []
+
+            async def heard(reader: asyncio.StreamReader) -> None:
+                refused.append(await reader.read(12))
+
+            listening = [asyncio.create_task(heard(reader)) for reader, _ in connections]
+            await eventually(lambda: len(refused) >= 20, "nobody is refused")
+            assert set(refused) == {b"HTTP/1.1 429"}
+            silent = [await _connected(address) for address in (target.registry, target.locator) for _ in range(200)]
+            await others_are_served(bystander)
+            for task in listening:
+                task.cancel()
+            for _, writer in (*connections, *silent):
+                writer.close()
+
+    under(target, flooded)
+
+
+async def _connected(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, _, port = address.rpartition(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+def _bytes(message: Any) -> bytes:
+    made: bytes = message.SerializeToString()
+    return made

@@ -1,0 +1,51 @@
+"""HTTP at the locator that comes slowly, or without end."""
+
+import socket
+import time
+from contextlib import suppress
+
+import pytest
+
+from tests.fuzz.raw import connect, status_of
+from tests.fuzz.target import Target
+
+pytestmark = [pytest.mark.redis, pytest.mark.e2e]
+
+SLOW_SECONDS = 10.0
+"""The locator waits 3 s for a body."""
+
+
+def test_a_body_that_drips_is_let_go(target: Target) -> None:
+    """It gets 408 although a byte comes now and then."""
+    with connect(target.locator) as connection:
+        connection.settimeout(0.2)
+        connection.sendall(b"POST /v1/placements HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
+        deadline = time.monotonic() + SLOW_SECONDS
+        while not (answer := _received(connection)):
+            assert time.monotonic() < deadline, "a body that never ends is listened to for ever"
+            connection.sendall(b" ")
+    assert status_of(answer) == 408
+
+
+def test_a_body_without_end_is_cut_off(target: Target) -> None:
+    """Gigabytes are not read before they are refused."""
+    chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    sent = 0
+    with target.watched(), connect(target.locator) as connection:
+        connection.sendall(
+            b"POST /v1/placements HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        with suppress(ConnectionError):
+            while sent < 1 << 30:
+                connection.sendall(chunk)
+                sent += 65536
+    assert sent < 64 << 20
+
+
+def _received(connection: socket.socket) -> bytes:
+    """What has come within the socket's timeout."""
+    try:
+        return connection.recv(65536)
+    except TimeoutError:
+        return b""
