@@ -14,6 +14,7 @@ from bench.directory.usage import Meter
 from bench.directory.worker import ROOT, Worker
 from minga_peer.cli.localprocess import LocalProcess, module_command
 
+POLL_SECONDS = 0.02
 READY = timedelta(seconds=30)
 GRACE = timedelta(seconds=2)
 
@@ -45,7 +46,7 @@ class Network:
         words = ["--redis-url", self.store.url, "--metrics-listen", "127.0.0.1:0", "--log-format", "json", *flags]
         address = await self._start(name, lambda file: module_command("minga_registry", *words, *_listening(file)))
         self.registries.append(address)
-        self._metrics.append(self._told(name, "registry_started", "metrics_address"))
+        self._metrics.append(await self._told(name, "registry_started", "metrics_address"))
         return address
 
     async def start_locator(self, *flags: str) -> str:
@@ -99,12 +100,15 @@ class Network:
         self.pids[name] = process.pid
         return address
 
-    def _told(self, process: str, event: str, field: str) -> str:
-        """A field of an event in a process's JSON log."""
-        for line in self.log_of(process).read_text().splitlines():
-            if line.startswith("{") and (entry := json.loads(line)).get("event") == event:
-                return str(entry[field])
-        raise LookupError(f"{process} did not tell {event}")
+    async def _told(self, process: str, event: str, field: str) -> str:
+        """A field of an event in a process's JSON log; it may come a moment after the process is ready."""
+        async with asyncio.timeout(READY.total_seconds()):
+            while True:
+                # The last line may be half written.
+                for line in self.log_of(process).read_text().split("\n")[:-1]:
+                    if line.startswith("{") and (entry := json.loads(line)).get("event") == event:
+                        return str(entry[field])
+                await asyncio.sleep(POLL_SECONDS)
 
 
 @asynccontextmanager

@@ -127,7 +127,8 @@ class Actor:
             self.ledger.removed(peer.name, name)
             self.ledger.published(name, content)
             try:
-                beside = None if self.rng.random() < 0.3 else peer.writing
+                # A place of this actor's own: another one may be writing to the same peer.
+                beside = None if self.rng.random() < 0.3 else peer.disk / f"writing-{self.number}"
                 await asyncio.to_thread(_write, path, content.data(), beside)
             except OSError:
                 self.ledger.ended("change_folder", "disk full")

@@ -117,8 +117,8 @@ class PeerPart(Part):
         self.share = disk / "share"
         self.filler = disk / "filler"
         """What fills the disk."""
-        self.writing = disk / "writing"
-        """Where a file is written that is moved into the shared folder."""
+        self.disk = disk
+        """Where the shared folder is; a file that is moved into that is written beside it."""
         self.control = ControlClient(control)
         self.locks: dict[str, asyncio.Lock] = {}
         """One for each name: nobody changes a file here while it is being fetched here."""
