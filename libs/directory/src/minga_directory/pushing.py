@@ -1,5 +1,6 @@
 """One push of a table. Why its steps come in this order is argued in `writer`."""
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -22,6 +23,9 @@ PIPELINE_ROWS = 1_000
 """Rows that travel together. On a Cluster in a script for each shard: about 60 rows, some tenths of a millisecond."""
 SCRIPT_ROWS = 125
 """Rows of one script on a single server: about a millisecond, in which it answers nobody else."""
+BATCHES_AT_ONCE = 4
+"""That one writer has under way, of all its pushes. More would make nothing faster, since Redis does one thing at a
+time, but everybody else would wait behind them."""
 MAX_CHANGE_ROWS = 3_000
 """A larger change is answered with "push the whole table": its commit would hold Redis up for more than some
 milliseconds, that of a whole table does not."""
@@ -38,6 +42,7 @@ class RedisTablePush:
         client: Client,
         scripts: dict[str, Any],
         unlisting: Unlisting,
+        turns: asyncio.Semaphore,
         peer_id: PeerId,
         generation: Generation,
         *,
@@ -47,6 +52,7 @@ class RedisTablePush:
         self._client = client
         self._scripts = scripts
         self._unlisting = unlisting
+        self._turns = turns
         # On one server all that a row needs goes into one script; a Cluster has these keys in different slots.
         self._at_once = not isinstance(client, ClusterClient)
         self._peer_id = peer_id
@@ -87,10 +93,8 @@ class RedisTablePush:
         async with store_errors():
             for start in range(0, len(rows), PIPELINE_ROWS):
                 batch = rows[start : start + PIPELINE_ROWS]
-                if self._at_once:
-                    await self._put_at_once(batch)
-                else:
-                    await self._put_in_steps(batch)
+                async with self._turns:
+                    await (self._put_at_once(batch) if self._at_once else self._put_in_steps(batch))
 
     async def remove(self, keys_: Sequence[RowKey]) -> None:
         """See TablePush."""

@@ -39,6 +39,7 @@ them; a peer's `floor` is the greatest number that was committed, given up, or r
    grant is over; or its push may still be committed, and goes on.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -51,7 +52,7 @@ from minga_directory.connection import Client, check_access, ping, store_errors
 from minga_directory.failures import failure_of
 from minga_directory.losses import LossWatch
 from minga_directory.ports import HeartbeatOutcome, Renewal
-from minga_directory.pushing import RedisTablePush, raise_superseded, superseded
+from minga_directory.pushing import BATCHES_AT_ONCE, RedisTablePush, raise_superseded, superseded
 from minga_directory.scripts import load
 from minga_directory.unlisting import BATCH_ROWS, Unlisting, millis, refuse_late
 
@@ -73,6 +74,7 @@ class RedisDirectoryWriter:
         self._scripts = load(client)
         self._unlisting = Unlisting(client, self._scripts, late_after, fill)
         self._losses = LossWatch(client, self._scripts)
+        self._batch_turns = asyncio.Semaphore(BATCHES_AT_ONCE)
 
     async def register(self, info: PeerInfo, ttl: timedelta) -> None:
         """See DirectoryWriter."""
@@ -141,6 +143,7 @@ class RedisDirectoryWriter:
             self._client,
             self._scripts,
             self._unlisting,
+            self._batch_turns,
             peer_id,
             generation,
             base_revision=None if whole else base_revision,

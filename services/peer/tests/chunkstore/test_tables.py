@@ -1,6 +1,5 @@
 """The catalog, which tells changes, and the table, which remembers them."""
 
-from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,7 +130,7 @@ def test_each_change_is_a_revision() -> None:
 def test_a_change_sums_up_everything_since() -> None:
     """Rows that came and went are removed, rows that changed twice come once."""
     table = LocalTable([partial("a")])
-    newer = replace(partial("b"), state=HoldingState.COMPLETE)
+    newer = partial("b")._replace(state=HoldingState.COMPLETE)
     table.apply(rows_changed([partial("b"), partial("c")], []))
     table.apply(rows_changed([newer], [partial("c").key, partial("a").key]))
     change = table.change_since(1)
