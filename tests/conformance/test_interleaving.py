@@ -1,4 +1,4 @@
-"""Several writers at once, over a real store that crashes, loses leases and loses everything: the model's answers always.
+"""Several writers at once, over a real store; they crash, leases end, and all is lost: the model's answers always.
 
 Operations of two registries are cut into their steps and dealt in any order: pushes and changes that stand open while
 peers register, leave, expire and are reaped, and while the store is emptied. Any operation may be done by a registry
