@@ -166,10 +166,10 @@ async def reaped(directory: Harness) -> None:
     await directory.settle()
 
 
-async def die(client: Client) -> None:
-    """Peer a's lease ends."""
-    await client.delete(keys.peer(PeerId("a")))
-    await client.zadd(keys.LEASES, {"a": 1}, xx=True)
+async def die(client: Client, peer_id: str = "a") -> None:
+    """A peer's lease ends."""
+    await client.delete(keys.peer(PeerId(peer_id)))
+    await client.zadd(keys.LEASES, {peer_id: 1}, xx=True)
 
 
 async def nothing_left_of_a(client: Client, directory: Harness) -> bool:

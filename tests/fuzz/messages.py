@@ -13,7 +13,8 @@ HOSTILE_TEXTS = (
     "", ".", "..", "../x", "/etc/passwd", "a/../b", "a//b", "a/", "a\\b", "a\0b", "a\nb", "a\x1bb", "a\u2028b", "CON",
     "e\u0301", "\u00e9", "\u212b", "\ufeffx", "\u202etxt.exe", "a" * 128, "a" * 129, "a" * 1025, "\u00e9" * 600,
     "x/" * 600 + "x", " ", "-rf", ".minga", ".minga/index.db", "\U0001f600", "\ufffe", "fuzz-peer", "127.0.0.1:1",
-    "[::1]:0", "::1", "host:99999", "host:", ":1", "a" * 300 + ":1", "%2e%2e", "{a}", "*", "minga:v1:peer", "\x7f", "\ud7ff",
+    "[::1]:0", "::1", "host:99999", "host:", ":1", "a" * 300 + ":1", "%2e%2e", "{a}", "*", "minga:v1:peer", "\x7f",
+    "\ud7ff",
 )  # fmt: skip
 HOSTILE_INTS = (0, 1, -1, 2, 63, 64, 65, 127, 1000, 2**31 - 1, -(2**31), 2**53, 2**62, 2**63 - 1, -(2**63), 10**12)
 HOSTILE_BYTES = (b"", b"\0", bytes(31), bytes(32), bytes(33), b"\xff" * 32, b"\xc3\x28", bytes(1000))

@@ -24,6 +24,8 @@ CHECKS = [
     response_headers_conformance,
 ]
 MIN_OPERATIONS = 10
+NOT_HTTP = b"Invalid HTTP request received."
+"""What the HTTP server itself says to a URL of more than 64 KiB, before the locator hears of it."""
 
 
 def attack(address: str, seed: int, count: int) -> None:
@@ -43,6 +45,8 @@ def _attacked(address: str, operation: APIOperation, mode: GenerationMode, seed:
     @hypothesis.given(operation.as_strategy(generation_mode=mode))
     def tried(case: schemathesis.Case) -> None:
         response = case.call(base_url=f"http://{address}", timeout=ANSWER_SECONDS)
+        if response.status_code == 400 and response.content == NOT_HTTP:
+            return
         case.validate_response(response, checks=CHECKS)
 
     tried()

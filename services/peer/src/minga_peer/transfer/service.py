@@ -28,7 +28,7 @@ from minga_peer.clients.wire import (
     sources_from_pb,
     sources_to_pb,
 )
-from minga_peer.transfer.capacity import Capacity, taken_or_cut
+from minga_peer.transfer.capacity import Capacity
 from minga_peer.transfer.chunk_serving import ChunkServing, Sending
 from minga_peer.transfer.progress import Progress
 from minga_peer.transfer.receiving import UploadReceiver
@@ -210,23 +210,23 @@ def add_peer_service(service: PeerService, server: grpc.aio.Server) -> None:
     store_codec = data_deserializer(DATA_FIELD_OF_STORE, pb.StoreFileRequest.FromString)
     handlers: dict[str, Any] = {
         "GetManifest": grpc.unary_stream_rpc_method_handler(
-            taken_or_cut(service.get_manifest),
+            service.get_manifest,
             pb.GetManifestRequest.FromString,
             pb.GetManifestResponse.SerializeToString,
         ),
         "FetchChunks": grpc.unary_stream_rpc_method_handler(
-            taken_or_cut(service.fetch_chunks), pb.FetchChunksRequest.FromString, fetch_codec
+            service.fetch_chunks, pb.FetchChunksRequest.FromString, fetch_codec
         ),
         "WatchChunks": grpc.unary_stream_rpc_method_handler(
-            taken_or_cut(service.watch_chunks),
+            service.watch_chunks,
             pb.WatchChunksRequest.FromString,
             pb.WatchChunksResponse.SerializeToString,
         ),
         "StoreFile": grpc.stream_stream_rpc_method_handler(
-            taken_or_cut(service.store_file), store_codec, pb.StoreFileResponse.SerializeToString
+            service.store_file, store_codec, pb.StoreFileResponse.SerializeToString
         ),
         "ReplicateFile": grpc.unary_stream_rpc_method_handler(
-            taken_or_cut(service.replicate_file),
+            service.replicate_file,
             pb.ReplicateFileRequest.FromString,
             pb.ReplicateFileResponse.SerializeToString,
         ),

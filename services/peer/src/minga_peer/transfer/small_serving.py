@@ -11,7 +11,6 @@ from minga_core.errors import BusyError, InvalidArgumentError
 from minga_core.ids import ContentId
 from minga_peer.chunkstore.small_files import READ_BYTES, SmallFiles
 from minga_peer.clients.wire import MAX_SMALL_FILES, PEER_SERVICE
-from minga_peer.transfer.capacity import taken_or_cut
 from minga_peer.transfer.chunk_serving import ServingMetrics
 from minga_peer.transfer.limits import RateLimit
 from minga_peer.transfer.serving import UploadSlots
@@ -53,7 +52,7 @@ def add_small_file_service(service: SmallFileService, server: grpc.aio.Server) -
     """Registers the call beside those of `add_peer_service`: both are methods of one service of the contract."""
     handlers: dict[str, Any] = {
         "FetchFiles": grpc.unary_stream_rpc_method_handler(
-            taken_or_cut(service.fetch_files), pb.FetchFilesRequest.FromString, pb.FetchFilesResponse.SerializeToString
+            service.fetch_files, pb.FetchFilesRequest.FromString, pb.FetchFilesResponse.SerializeToString
         )
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(PEER_SERVICE, handlers),))
