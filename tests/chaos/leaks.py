@@ -11,8 +11,9 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.parts import Part, PeerPart
 from tests.support.exposition import scraped
 
-REST_LIMIT_SECONDS = 30.0
-"""Connections that nobody uses, and the tasks that have them, are given up within this."""
+REST_LIMIT_SECONDS = 20.0
+END_LIMIT_SECONDS = 90.0
+"""Connections that nobody uses, and the tasks that have them, are given up after a minute."""
 POLL_SECONDS = 0.5
 MIB = 1 << 20
 
@@ -31,16 +32,22 @@ class Held:
         return Held(*(max(getattr(self, one.name), getattr(other, one.name)) for one in fields(Held)))
 
 
-ALLOWED = Held(descriptors=80, threads=40, tasks=80, memory_mib=250)
-"""More than the most that a process of its kind had before the first fault: connections to every peer, twice; pools of
-threads that are filled when they are needed; buffers of transfers."""
+def allowed(peer_count: int, *, at_the_end: bool) -> Held:
+    """More than the most that a process of its kind had before the first fault.
+
+    A call's connection to every peer and from each, and eight of the bulk path, which are gone in the end; pools of
+    threads that are filled when they are needed; buffers of transfers.
+    """
+    connections = (4 if at_the_end else 10) * peer_count
+    return Held(connections, threads=40, tasks=connections, memory_mib=250)
 
 
 class LeakWatch:
     """Compares every process with the first look at its kind, so that one that was started again is compared too."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, peer_count: int) -> None:
         self._ledger = ledger
+        self._peer_count = peer_count
         self._first: dict[str, Held] = {}
         self.most = Held(0, 0, 0, 0)
 
@@ -49,12 +56,13 @@ class LeakWatch:
         for part, held in await _held_by(parts):
             self._first[part.kind] = held.most(self._first.get(part.kind, held))
 
-    async def check(self, parts: Sequence[Part]) -> None:
+    async def check(self, parts: Sequence[Part], *, at_the_end: bool = False) -> None:
         """When everything has been left alone: nobody has more than it needs, or gives it up in time."""
         excess: list[str] = []
+        most = allowed(self._peer_count, at_the_end=at_the_end)
         try:
-            async with asyncio.timeout(REST_LIMIT_SECONDS):
-                while excess := self._excess(await _held_by(parts)):  # noqa: ASYNC110 - of other processes
+            async with asyncio.timeout(END_LIMIT_SECONDS if at_the_end else REST_LIMIT_SECONDS):
+                while excess := self._excess(await _held_by(parts), most):  # noqa: ASYNC110 - of other processes
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
             for sentence in excess:
@@ -62,19 +70,19 @@ class LeakWatch:
         for sentence in debris(part.share for part in parts if isinstance(part, PeerPart)):
             self._ledger.violated(sentence)
 
-    def _excess(self, found: Iterable[tuple[Part, Held]]) -> list[str]:
+    def _excess(self, found: Iterable[tuple[Part, Held]], most: Held) -> list[str]:
         told = []
         for part, held in found:
             self.most = self.most.most(held)
-            told += list(excess_of(part.name, held, self._first[part.kind]))
+            told += list(excess_of(part.name, held, self._first[part.kind], most))
         return told
 
 
-def excess_of(name: str, held: Held, first: Held) -> Iterator[str]:
+def excess_of(name: str, held: Held, first: Held, most: Held) -> Iterator[str]:
     """Sentences about what is more than it may be."""
     for one in fields(Held):
         now, before = getattr(held, one.name), getattr(first, one.name)
-        if now > before + getattr(ALLOWED, one.name):
+        if now > before + getattr(most, one.name):
             yield f"{name} has {now} {one.name.replace('_', ' ')}, at first it was {before}"
 
 

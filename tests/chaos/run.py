@@ -94,6 +94,7 @@ async def _run(lab: Lab, folder: Path, options: argparse.Namespace) -> bool:
                 tell(f"!!! {line}")
             if ledger.violations:
                 break
+        await settling.leaks.check(world.parts, at_the_end=True)
         await _leave(world, ledger)
         print(summary(ledger, settling, options, monotonic() - began))
     return bool(ledger.violations)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.chaos.content import Content, digest_of, make_content
 from tests.chaos.faults import plan
-from tests.chaos.leaks import ALLOWED, Held, debris, excess_of
+from tests.chaos.leaks import Held, allowed, debris, excess_of
 from tests.chaos.ledger import Ledger, difference
 
 
@@ -91,10 +91,11 @@ def test_a_seed_gives_the_same_faults() -> None:
 def test_a_process_that_keeps_more_than_it_needs_is_seen() -> None:
     """Each of what it may keep by itself."""
     first = Held(20, 10, 15, 80)
-    full = Held(20 + ALLOWED.descriptors, 10 + ALLOWED.threads, 15 + ALLOWED.tasks, 80 + ALLOWED.memory_mib)
-    assert not list(excess_of("p01", full, first))
+    most = allowed(20, at_the_end=True)
+    full = Held(20 + most.descriptors, 10 + most.threads, 15 + most.tasks, 80 + most.memory_mib)
+    assert not list(excess_of("p01", full, first, most))
     over = Held(full.descriptors + 1, full.threads, full.tasks + 1, full.memory_mib)
-    assert list(excess_of("p01", over, first)) == [
+    assert list(excess_of("p01", over, first, most)) == [
         "p01 has 101 descriptors, at first it was 20",
         "p01 has 96 tasks, at first it was 15",
     ]

@@ -59,7 +59,7 @@ class Settling:
         self._world = world
         self._ledger = ledger
         self._tell = tell
-        self.leaks = LeakWatch(ledger)
+        self.leaks = LeakWatch(ledger, len(world.peers))
         self.took: list[float] = []
         """Seconds until the directory was the truth, each time."""
 
