@@ -1,6 +1,5 @@
 """The catalog, which tells changes, and the table, which remembers them."""
 
-
 from hypothesis import given
 from hypothesis import strategies as st
 
