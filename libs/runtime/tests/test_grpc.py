@@ -229,6 +229,33 @@ async def test_messages_over_the_limit_are_refused_as_such(example: Example, cha
     assert isinstance(error_from_rpc(caught.value), LimitExceededError)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_bytes_that_are_no_message_are_bad_input_and_no_bug(
+    caplog: pytest.LogCaptureFixture, *, streaming: bool
+) -> None:
+    """Whether they come alone or in a stream: INVALID_ARGUMENT, and no traceback in the log."""
+
+    async def check(request: Any, context: Any) -> health_pb2.HealthCheckResponse:
+        if streaming:
+            async for _ in request:
+                pass
+        return health_pb2.HealthCheckResponse()
+
+    made = grpc.stream_unary_rpc_method_handler if streaming else grpc.unary_unary_rpc_method_handler
+    handler = made(check, health_pb2.HealthCheckRequest.FromString, health_pb2.HealthCheckResponse.SerializeToString)
+    server = GrpcServer(Observed())
+    server.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Check": handler}),))
+    (port,) = await server.start(["127.0.0.1:0"], [SERVICE])
+    async with make_channel(f"127.0.0.1:{port}") as channel:
+        path = f"/{SERVICE}/Check"
+        call = channel.stream_unary(path)(iter([b"", b"\xff"])) if streaming else channel.unary_unary(path)(b"\xff")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+    await server.stop(timedelta(0))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert not caplog.records
+
+
 async def test_a_server_that_is_away_is_the_error_asked_for() -> None:
     """With a reason that fits on a line."""
     async with make_channel("127.0.0.1:1") as channel:

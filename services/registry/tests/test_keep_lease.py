@@ -13,11 +13,13 @@ from minga_core.errors import LeaseSupersededError, StoreUnavailableError
 from minga_core.ids import Generation, PeerId
 from minga_directory.ports import HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
+from minga_registry.admission import BEAT_BURST, paced
 from minga_registry.renewing import Renewals
 from minga_registry.streams import StandingStreams
 from minga_runtime.grpc_errors import error_from_rpc
+from minga_runtime.shares import Shares
 from minga_runtime.tasks import TaskOwner
-from services.registry.tests.support import RememberedDirectory, Running
+from services.registry.tests.support import RememberedDirectory, Running, until
 
 LIMIT_SECONDS = 5.0
 
@@ -134,3 +136,37 @@ async def running(renewals: Renewals) -> AsyncIterator[None]:
     async with asyncio.timeout(LIMIT_SECONDS):
         yield
     await tasks.aclose()
+
+
+async def test_heartbeats_that_come_too_fast_wait_at_their_peer() -> None:
+    """Some are taken at once after a pause, the others at the pace that a lease needs."""
+
+    async def beats() -> AsyncIterator[pb.HeartbeatRequest]:
+        while True:
+            yield beat()
+
+    loop = asyncio.get_running_loop()
+    started, count = loop.time(), 0
+    async for _ in paced(beats(), beat_seconds=0.02):
+        count += 1
+        if count == BEAT_BURST + 10:
+            break
+    assert loop.time() - started >= 8 * 0.02
+    assert count == BEAT_BURST + 10
+
+
+async def test_one_host_leaves_streams_to_others(registry: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One stream too many of a host hears RESOURCE_EXHAUSTED, and has room again when another one ends."""
+    registry.service._admission.streams = Shares("heartbeat streams", 4)
+    standing = [registry.stub.KeepLease() for _ in range(2)]  # type: ignore[call-arg]
+    for call in standing:
+        await call.write(beat())
+        await call.read()
+    late = registry.stub.KeepLease()  # type: ignore[call-arg]
+    async with asyncio.timeout(LIMIT_SECONDS):
+        assert await late.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        standing[0].cancel()
+        await until(lambda: registry.service._admission.streams.taken_count == 1)
+        again = registry.stub.KeepLease()  # type: ignore[call-arg]
+        await again.write(beat())
+        assert await again.read() is not grpc.aio.EOF

@@ -48,7 +48,7 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_LEASE_TTL_MAX": "Registry: longest lease granted, in seconds.",
     "MINGA_HEARTBEAT_INTERVAL": "Registry: seconds between heartbeats at most; a third of the lease unless set.",
     "MINGA_MAX_TABLE_ROWS": "Registry: rows of one peer's table at most.",
-    "MINGA_MAX_PUSHES": "Registry: table pushes taken at once.",
+    "MINGA_MAX_PUSHES": "Registry: table pushes taken at once, half of them from one host at most.",
     "MINGA_PUSH_IDLE": "Registry: seconds after which a silent table push is given up.",
     "MINGA_PUSH_LIMIT": "Registry: seconds that one table push may take in all.",
     "MINGA_MAX_CONNECTION_AGE": "Registry: seconds after which a peer is asked for a new connection, so that replicas "
@@ -56,7 +56,8 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_MAX_REQUESTS": "Locator: requests under way at once; one more is told to come back a second later.",
     "MINGA_REAP_INTERVAL": "Registry: seconds between looks for what dead peers left.",
     "MINGA_STOP_GRACE": "Seconds that calls, and a peer's transfers, get to end well once the process is told to stop.",
-    "MINGA_UPLOAD_SLOTS": "Peer: chunk requests that are served or wait at a time; the next one is told to ask others.",
+    "MINGA_UPLOAD_SLOTS": "Peer: chunk requests that are served or wait at a time, half of them of one host at most; "
+    "the next one is told to ask others.",
     "MINGA_BULK": "Peer and command: chunks over HTTP beside gRPC (docs/bulk.md): `auto` (the next port), "
     "`host:port`, or `off`.",
     "MINGA_LIMIT_UP": "Peer and command: payload sent per second at most, as `50MB/s` or `400Mbit/s`; 0: unlimited.",

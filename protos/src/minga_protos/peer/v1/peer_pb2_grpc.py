@@ -29,7 +29,8 @@ class PeerServiceStub:
     """Serves verified chunks and takes uploads.
 
     Codes shared by all: INVALID_ARGUMENT (malformed; nothing was written), NOT_FOUND `content_not_held` (this peer does not
-    have the content, or no longer: ask another).
+    have the content, or no longer: ask another), RESOURCE_EXHAUSTED with code `busy` (too much is under way, in all or of the
+    caller's host; retry after `minga-retry-after-ms`).
     """
 
     def __init__(self, channel):
@@ -74,7 +75,8 @@ class PeerServiceServicer:
     """Serves verified chunks and takes uploads.
 
     Codes shared by all: INVALID_ARGUMENT (malformed; nothing was written), NOT_FOUND `content_not_held` (this peer does not
-    have the content, or no longer: ask another).
+    have the content, or no longer: ask another), RESOURCE_EXHAUSTED with code `busy` (too much is under way, in all or of the
+    caller's host; retry after `minga-retry-after-ms`).
     """
 
     def GetManifest(self, request, context):
@@ -180,7 +182,8 @@ class PeerService:
     """Serves verified chunks and takes uploads.
 
     Codes shared by all: INVALID_ARGUMENT (malformed; nothing was written), NOT_FOUND `content_not_held` (this peer does not
-    have the content, or no longer: ask another).
+    have the content, or no longer: ask another), RESOURCE_EXHAUSTED with code `busy` (too much is under way, in all or of the
+    caller's host; retry after `minga-retry-after-ms`).
     """
 
     @staticmethod

@@ -30,7 +30,8 @@ class PeerServiceStub:
     """Serves verified chunks and takes uploads.
 
     Codes shared by all: INVALID_ARGUMENT (malformed; nothing was written), NOT_FOUND `content_not_held` (this peer does not
-    have the content, or no longer: ask another).
+    have the content, or no longer: ask another), RESOURCE_EXHAUSTED with code `busy` (too much is under way, in all or of the
+    caller's host; retry after `minga-retry-after-ms`).
     """
 
     @_typing.overload
@@ -77,7 +78,8 @@ class PeerServiceAsyncStub(PeerServiceStub):
     """Serves verified chunks and takes uploads.
 
     Codes shared by all: INVALID_ARGUMENT (malformed; nothing was written), NOT_FOUND `content_not_held` (this peer does not
-    have the content, or no longer: ask another).
+    have the content, or no longer: ask another), RESOURCE_EXHAUSTED with code `busy` (too much is under way, in all or of the
+    caller's host; retry after `minga-retry-after-ms`).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -120,7 +122,8 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Serves verified chunks and takes uploads.
 
     Codes shared by all: INVALID_ARGUMENT (malformed; nothing was written), NOT_FOUND `content_not_held` (this peer does not
-    have the content, or no longer: ask another).
+    have the content, or no longer: ask another), RESOURCE_EXHAUSTED with code `busy` (too much is under way, in all or of the
+    caller's host; retry after `minga-retry-after-ms`).
     """
 
     @_abc_1.abstractmethod

@@ -29,7 +29,8 @@ class RegistryServiceStub:
     """Leases, heartbeats and file tables.
 
     Every RPC is safe to retry. Codes shared by all: INVALID_ARGUMENT (a field is out of its range; nothing was written),
-    UNAVAILABLE (the store is away; retry with backoff), FAILED_PRECONDITION with code `lease_superseded` (a process with a
+    UNAVAILABLE (the store is away; retry with backoff), RESOURCE_EXHAUSTED with code `busy` (too much is under way, in all
+    or of the caller's host; retry after `minga-retry-after-ms`), FAILED_PRECONDITION with code `lease_superseded` (a process with a
     greater generation owns this peer id: stop).
     """
 
@@ -70,7 +71,8 @@ class RegistryServiceServicer:
     """Leases, heartbeats and file tables.
 
     Every RPC is safe to retry. Codes shared by all: INVALID_ARGUMENT (a field is out of its range; nothing was written),
-    UNAVAILABLE (the store is away; retry with backoff), FAILED_PRECONDITION with code `lease_superseded` (a process with a
+    UNAVAILABLE (the store is away; retry with backoff), RESOURCE_EXHAUSTED with code `busy` (too much is under way, in all
+    or of the caller's host; retry after `minga-retry-after-ms`), FAILED_PRECONDITION with code `lease_superseded` (a process with a
     greater generation owns this peer id: stop).
     """
 
@@ -155,7 +157,8 @@ class RegistryService:
     """Leases, heartbeats and file tables.
 
     Every RPC is safe to retry. Codes shared by all: INVALID_ARGUMENT (a field is out of its range; nothing was written),
-    UNAVAILABLE (the store is away; retry with backoff), FAILED_PRECONDITION with code `lease_superseded` (a process with a
+    UNAVAILABLE (the store is away; retry with backoff), RESOURCE_EXHAUSTED with code `busy` (too much is under way, in all
+    or of the caller's host; retry after `minga-retry-after-ms`), FAILED_PRECONDITION with code `lease_superseded` (a process with a
     greater generation owns this peer id: stop).
     """
 
