@@ -8,12 +8,14 @@ from datetime import timedelta
 from unittest.mock import ANY
 
 import pytest
+import redis.asyncio as redis
 
 from minga_core.errors import RegisterAgainError, SettingsError, StoreUnavailableError
 from minga_core.ids import Generation, PeerId
 from minga_core.names import Name
-from minga_directory import connect_reader, connect_writer
+from minga_directory import connect_reader, connect_writer, keys
 from minga_directory.connection import ANSWER_SECONDS
+from minga_directory.unlisting import MAX_FILL_SECONDS
 from tests.conformance.harness import Harness, content, over, row
 from tests.support.redis_server import RedisServer
 
@@ -83,6 +85,31 @@ async def test_a_store_that_has_lost_everything_does_not_say_that_nobody_has_a_f
         assert await reader.find_newest([Name("x"), Name("y")]) == [ANY, None]
         assert await reader.find_content(row("x").key.content_id) == (ANY, ["x"])
         assert await reader.find_content(content("other")) == (None, ())
+
+
+async def test_a_store_is_doubted_until_every_living_peer_has_pushed(redis_server: RedisServer) -> None:
+    """Many tables take longer than two heartbeats: a peer that waits for its turn beats meanwhile, and says that it has
+    yet to push. One that never can does not cast doubt for ever."""
+    redis_server.flush()
+    fill = timedelta(seconds=5)
+    async with (
+        aclosing(connect_writer(redis_server.url, fill=fill)) as writer,
+        aclosing(connect_reader(redis_server.url, doubtful=True)) as reader,
+        aclosing(redis.from_url(redis_server.url)) as client,
+    ):
+        directory = Harness(writer, reader)
+        assert await directory.beat("b") == "register_again"
+        await directory.register("b")
+        await say_again(directory)
+        for waits, kept_millis in (("a", 1_000), ("b", 5_000)):
+            await client.pexpire(keys.FILLING, 1_000)
+            await directory.beat(waits)
+            assert kept_millis - 1_000 < await client.pttl(keys.FILLING) <= kept_millis
+        await _doubts(directory, "not every peer has told")
+        seconds, _ = await client.time()
+        await client.set(keys.FILLING, seconds - MAX_FILL_SECONDS, px=1_000)
+        assert await directory.beat("b") == "push_table"
+        assert await client.pttl(keys.FILLING) <= 1_000
 
 
 async def _doubts(directory: Harness, words: str) -> None:

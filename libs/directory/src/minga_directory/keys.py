@@ -177,8 +177,9 @@ CATALOGUE: tuple[KeyPattern, ...] = (
         "filling:{all}",
         "string",
         "it did not begin with a new network, but after a loss: peers have yet to tell again what they share",
-        "two heartbeats from the last one that came from a peer without a lease, before or soon after the beginning",
-        "registry: heartbeat of a peer that has no lease",
+        "two heartbeats from the last one that came from a peer without a lease, before or soon after the beginning, "
+        "or from a peer that has yet to push its table; for the latter 30 minutes at most",
+        "registry: heartbeats of peers that have no lease, or no table",
         "locator, where it knows of no holder",
     ),
     KeyPattern(

@@ -21,6 +21,8 @@ BATCH_ROWS = 500
 PAGE = 100
 MAX_PAGES = 100
 """Of ended leases and of `unlist` keys that one reaping looks at."""
+MAX_FILL_SECONDS = 1_800
+"""After a loss, for so long peers that have yet to push keep what nobody is known to have from being "not found"."""
 LATE = 4
 """What a script answers when its instant has passed."""
 
@@ -80,13 +82,15 @@ class Unlisting:
         """Gives a push more time; the new due_millis."""
         return int(await self._scripts["extend"]([keys.UNLISTING], [intention.unlist, self._late_after_millis]))
 
-    async def renew(self, leases: Sequence[tuple[PeerId, int]]) -> int:
+    async def renew(self, leases: Sequence[tuple[PeerId, int]], *, all_told: bool = True) -> int:
         """Writes the ends of leases that live (at least one), each with the milliseconds that it has.
 
-        Returns the number of the last loss of hints.
+        all_told: none of these peers has yet to push its table. Returns the number of the last loss of hints.
         """
-        index = [keys.LEASES, keys.PEERS, keys.LOSSES, keys.BEGUN, keys.YOUNG]
-        return int(await self._scripts["renew"](index, [self._fill_millis, *chain.from_iterable(leases)]))
+        index = [keys.LEASES, keys.PEERS, keys.LOSSES, keys.BEGUN, keys.YOUNG, keys.FILLING]
+        fill_seconds = 0 if all_told or not self._fill_millis else MAX_FILL_SECONDS
+        arguments = [self._fill_millis, fill_seconds, *chain.from_iterable(leases)]
+        return int(await self._scripts["renew"](index, arguments))
 
     async def forgotten(self) -> None:
         """A peer that had a lease has none: notes it where that means that the store has lost everything."""

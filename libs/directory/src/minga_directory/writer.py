@@ -128,9 +128,10 @@ class RedisDirectoryWriter:
         ]
         if not alive:
             return 0
+        all_told = all(answer[1] for answer in answers if not isinstance(answer, BaseException) and answer[0] == 1)
         try:
             async with store_errors():
-                return await self._unlisting.renew(alive)
+                return await self._unlisting.renew(alive, all_told=all_told)
         except StoreUnavailableError:
             # The leases are renewed, which is what counts; reaping finds them alive.
             return 0

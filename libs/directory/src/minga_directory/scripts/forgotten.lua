@@ -6,5 +6,7 @@
 if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('EXISTS', KEYS[2]) == 0 then
   return 0
 end
-redis.call('SET', KEYS[3], 1, 'PX', ARGV[1])
+-- Its value is when that was noticed first: see `renew`.
+local time = redis.call('TIME')
+if not redis.call('SET', KEYS[3], time[1], 'PX', ARGV[1], 'NX') then redis.call('PEXPIRE', KEYS[3], ARGV[1]) end
 return 1
