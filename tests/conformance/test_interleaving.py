@@ -288,6 +288,9 @@ class Play:
         """Whatever was cut short is cleaned up: the catalogue is what living peers share, and in the end nothing."""
         for begun in list(self.open):
             await self._end(begun)
+        # A registration cut short has announced a lease; whatever its peer had is listed until that would be over.
+        for peer_id in set(PEERS) - set(self.model.generations):
+            await die(self._client, peer_id)
         await self._directory.until_names(sorted(name for name, versions in self.model.answers().items() if versions))
         await self._check("the end")
         for peer_id, generation in list(self.model.generations.items()):
