@@ -291,6 +291,11 @@ class Play:
         # A registration cut short has announced a lease; whatever its peer had is listed until that would be over.
         for peer_id in set(PEERS) - set(self.model.generations):
             await die(self._client, peer_id)
+        # A push of a living peer that a registry died over is cleaned up after the peer's next one.
+        for peer_id, generation in self.model.generations.items():
+            self._revision += 1
+            rows = list(self.model.tables[peer_id].values())
+            await self._directory.push(peer_id, rows, generation, revision=self._revision)
         await self._directory.until_names(sorted(name for name, versions in self.model.answers().items() if versions))
         await self._check("the end")
         for peer_id, generation in list(self.model.generations.items()):
