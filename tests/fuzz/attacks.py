@@ -46,7 +46,7 @@ def raw_bytes(service: str) -> Attack:
     """Garbage at a port."""
 
     def attack(target: Target, seed: int, amount: int) -> None:
-        raw.attack(getattr(target, service), random.Random(seed), 150 * amount)
+        raw.attack(getattr(target, service), random.Random(seed), 80 * amount)
 
     return attack
 
@@ -55,14 +55,14 @@ def bad_http(service: str) -> Attack:
     """HTTP that is none, or too much of it."""
 
     def attack(target: Target, seed: int, amount: int) -> None:
-        raw.attack_http(getattr(target, service), random.Random(seed), 150 * amount)
+        raw.attack_http(getattr(target, service), random.Random(seed), 80 * amount)
 
     return attack
 
 
 def declared_requests(target: Target, seed: int, amount: int) -> None:
     """What the locator's OpenAPI document says may be asked, and what it says may not."""
-    openapi.attack(target.locator, seed, 12 * amount)
+    openapi.attack(target.locator, seed, 6 * amount)
 
 
 def bytes_as_messages(made: Callable[[Target], Caller], good: Callable[[Target], "Steps"]) -> Attack:
@@ -74,7 +74,7 @@ def bytes_as_messages(made: Callable[[Target], Caller], good: Callable[[Target],
             for method in caller.methods:
                 ended = caller.call(method, [bytes(OVERSIZE)], ends=True)
                 assert ended == "RESOURCE_EXHAUSTED", f"{method.name} of {OVERSIZE:,} bytes ended with {ended}"
-                for _ in range(60 * amount):
+                for _ in range(30 * amount):
                     whole = [item.SerializeToString() for item in steps(method)]
                     if rng.random() < 0.3:
                         whole = [rng.randbytes(rng.randint(0, 300)) for _ in whole]
@@ -94,7 +94,7 @@ def hostile_messages(made: Callable[[Target], Caller], good: Callable[[Target], 
         steps, caller = good(target), made(target)
         with caller.channel:
             for method in caller.methods:
-                _attacked(caller, method, steps, seed, 60 * amount)
+                _attacked(caller, method, steps, seed, 30 * amount)
 
     return attack
 
@@ -132,7 +132,7 @@ def streams_out_of_order(made: Callable[[Target], Caller], good: Callable[[Targe
         rng, steps, caller = random.Random(seed), good(target), made(target)
         with caller.channel:
             for method in caller.methods:
-                for _ in range(40 * amount if method.client_streaming else 0):
+                for _ in range(25 * amount if method.client_streaming else 0):
                     sent = list(scrambled([item.SerializeToString() for item in steps(method)], rng))
                     caller.call(method, sent, cut_after=rng.choice((None, None, None, 0.001, 0.01)))
 
