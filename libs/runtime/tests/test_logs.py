@@ -90,3 +90,14 @@ def test_events_below_the_level_are_dropped() -> None:
     configure_logging("warning", "json", stream)
     log_event(log, logging.INFO, "quiet")
     assert stream.getvalue() == ""
+
+
+def test_callers_that_go_away_fill_no_log() -> None:
+    """What gRPC says of them, and that alone: other errors of its are logged."""
+    pipe = io.StringIO()
+    configure_logging("info", "json", pipe)
+    grpc_log = logging.getLogger("grpc._cython.cygrpc")
+    grpc_log.error("ExecuteBatchError raised in core by servicer method [%s]", "/x")
+    grpc_log.error("Unexpected [%s] raised by servicer method [%s]", "KeyError", "/x")
+    (line,) = pipe.getvalue().splitlines()
+    assert "KeyError" in line
