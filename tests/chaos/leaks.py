@@ -1,6 +1,7 @@
 """What processes have open and under way, and what lies in their folders, once everything has been left alone."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -58,23 +59,23 @@ class LeakWatch:
 
     async def check(self, parts: Sequence[Part], *, at_the_end: bool = False) -> None:
         """When everything has been left alone: nobody has more than it needs, or gives it up in time."""
-        excess: list[str] = []
+        excess: list[tuple[Part, str]] = []
         most = allowed(self._peer_count, at_the_end=at_the_end)
         try:
             async with asyncio.timeout(END_LIMIT_SECONDS if at_the_end else REST_LIMIT_SECONDS):
                 while excess := self._excess(await _held_by(parts), most):  # noqa: ASYNC110 - of other processes
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
-            for sentence in excess:
-                self._ledger.violated(sentence)
+            for part, sentence in excess:
+                self._ledger.violated(f"{sentence}; connections: {_connections(part)}")
         for sentence in debris(part.share for part in parts if isinstance(part, PeerPart)):
             self._ledger.violated(sentence)
 
-    def _excess(self, found: Iterable[tuple[Part, Held]], most: Held) -> list[str]:
+    def _excess(self, found: Iterable[tuple[Part, Held]], most: Held) -> list[tuple[Part, str]]:
         told = []
         for part, held in found:
             self.most = self.most.most(held)
-            told += list(excess_of(part.name, held, self._first[part.kind], most))
+            told += [(part, sentence) for sentence in excess_of(part.name, held, self._first[part.kind], most)]
         return told
 
 
@@ -112,3 +113,15 @@ async def _held(part: Part) -> Held:
         tasks = int((await scraped(part.metrics_address)).value(f"minga_{part.kind}_tasks"))
     process = psutil.Process(part.pid)
     return Held(process.num_fds(), process.num_threads(), tasks, process.memory_info().rss // MIB)
+
+
+def _connections(part: Part) -> str:
+    """How many of each kind, for whoever looks for the reason."""
+    known = psutil.Process(part.pid).net_connections()
+    kinds = Counter(
+        f"{one.status} {'to' if one.raddr and one.raddr.port < one.laddr.port else 'at'} port "
+        f"{min(one.laddr.port, one.raddr.port) if one.raddr else one.laddr.port}"
+        for one in known
+        if one.laddr
+    )
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8))
