@@ -1,13 +1,16 @@
 """What processes have open and under way, and what lies in their folders, once everything has been left alone."""
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import psutil
 
+from minga_peer.chunkstore.reading import MAX_OPEN_FILES
 from tests.chaos.ledger import Ledger
 from tests.chaos.parts import Part, PeerPart
 from tests.support.exposition import scraped
@@ -16,6 +19,8 @@ REST_LIMIT_SECONDS = 20.0
 END_LIMIT_SECONDS = 90.0
 """Connections that nobody uses, and the tasks that have them, are given up after a minute."""
 POLL_SECONDS = 0.5
+STORE_FILES = 8
+"""The index and its companions, which come and go."""
 MIB = 1 << 20
 
 
@@ -23,7 +28,11 @@ MIB = 1 << 20
 class Held:
     """What one process has."""
 
-    descriptors: int
+    sockets: int
+    open_files: int
+    """Without parts that were broken off, which are kept open for whoever asks for them."""
+    deleted_files: int
+    """Open ones in the shared folder that nobody can find any more: their room on the disk is lost."""
     threads: int
     tasks: int
     memory_mib: int
@@ -36,11 +45,18 @@ class Held:
 def allowed(peer_count: int, *, at_the_end: bool) -> Held:
     """More than the most that a process of its kind had before the first fault.
 
-    A call's connection to every peer and from each, and eight of the bulk path, which are gone in the end; pools of
-    threads that are filled when they are needed; buffers of transfers.
+    A call's connection to every peer and from each, and eight of the bulk path, which are gone in the end; files that
+    are kept open to be served again; pools of threads that are filled when they are needed; buffers of transfers.
     """
     connections = (4 if at_the_end else 10) * peer_count
-    return Held(connections, threads=40, tasks=connections, memory_mib=250)
+    return Held(
+        connections,
+        open_files=MAX_OPEN_FILES + STORE_FILES,
+        deleted_files=0,
+        threads=40,
+        tasks=connections,
+        memory_mib=250,
+    )
 
 
 class LeakWatch:
@@ -50,7 +66,7 @@ class LeakWatch:
         self._ledger = ledger
         self._peer_count = peer_count
         self._first: dict[str, Held] = {}
-        self.most = Held(0, 0, 0, 0)
+        self.most = Held(0, 0, 0, 0, 0, 0)
 
     async def begin(self, parts: Sequence[Part]) -> None:
         """Before anything has happened."""
@@ -112,7 +128,26 @@ async def _held(part: Part) -> Held:
     if part.metrics_address is not None:
         tasks = int((await scraped(part.metrics_address)).value(f"minga_{part.kind}_tasks"))
     process = psutil.Process(part.pid)
-    return Held(process.num_fds(), process.num_threads(), tasks, process.memory_info().rss // MIB)
+    links = await asyncio.to_thread(_open_links, part.pid)
+    files = [link for link in links if link.startswith("/") and not link.startswith("/dev/")]
+    share = f"{part.share}/" if isinstance(part, PeerPart) else "no such folder"
+    return Held(
+        sum(link.startswith("socket:") for link in links),
+        sum("/.minga/parts/" not in link for link in files),
+        sum(link.startswith(share) and link.endswith(" (deleted)") for link in files),
+        process.num_threads(),
+        tasks,
+        process.memory_info().rss // MIB,
+    )
+
+
+def _open_links(pid: int) -> list[str]:
+    """What a process's descriptors stand for; those that close meanwhile are left out."""
+    links = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            links.append(os.readlink(descriptor))
+    return links
 
 
 def _connections(part: Part) -> str:

@@ -29,8 +29,8 @@ def summary(ledger: Ledger, settling: Settling, options: Namespace, seconds: flo
     lines += [
         f"  quiet       {len(settling.took)} times; the directory was the truth after {took[len(took) // 2]:.1f} s"
         f" (median), {max(took):.1f} s (most); {soon} times within two heartbeats ({heartbeats:.1f} s)",
-        f"  at rest     at most {most.descriptors} open files, {most.threads} threads, {most.tasks} tasks,"
-        f" {most.memory_mib} MiB in one process",
+        f"  at rest     at most {most.sockets} sockets, {most.open_files} open files, {most.threads} threads,"
+        f" {most.tasks} tasks, {most.memory_mib} MiB in one process",
         f"  promises    {'all kept' if not ledger.violations else f'{len(ledger.violations)} BROKEN'}",
     ]
     lines += [f"    !!! {violation}" for violation in ledger.violations]

@@ -1,5 +1,6 @@
 """The judge of the chaos runs: what it must see, it sees; what is right, it lets pass."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,13 +91,14 @@ def test_a_seed_gives_the_same_faults() -> None:
 
 def test_a_process_that_keeps_more_than_it_needs_is_seen() -> None:
     """Each of what it may keep by itself."""
-    first = Held(20, 10, 15, 80)
+    first = Held(20, 5, 0, 10, 15, 80)
     most = allowed(20, at_the_end=True)
-    full = Held(20 + most.descriptors, 10 + most.threads, 15 + most.tasks, 80 + most.memory_mib)
+    full = Held(20 + most.sockets, 5 + most.open_files, 0, 10 + most.threads, 15 + most.tasks, 80 + most.memory_mib)
     assert not list(excess_of("p01", full, first, most))
-    over = Held(full.descriptors + 1, full.threads, full.tasks + 1, full.memory_mib)
+    over = replace(full, sockets=full.sockets + 1, deleted_files=1, tasks=full.tasks + 1)
     assert list(excess_of("p01", over, first, most)) == [
-        "p01 has 101 descriptors, at first it was 20",
+        "p01 has 101 sockets, at first it was 20",
+        "p01 has 1 deleted files, at first it was 0",
         "p01 has 96 tasks, at first it was 15",
     ]
 

@@ -385,6 +385,64 @@ async def test_progress_that_cannot_be_saved_stops_nothing(
     await part.commit()
 
 
+async def test_a_part_that_the_full_disk_lets_nobody_describe_is_not_kept(
+    tmp_path: Path, pool: DiskPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the chaos suite: data that no description belonged to, and half a description, lay on the full disk."""
+    part = await begun(tmp_path, pool)
+    await fill(part, DATA, [0])
+    real = os.pwrite
+    wrote: list[int] = []
+
+    def full(descriptor: int, data: memoryview, offset: int) -> int:
+        if wrote:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        wrote.append(real(descriptor, data[:10], offset))
+        return wrote[0]
+
+    monkeypatch.setattr(os, "pwrite", full)
+    await part.close()
+    assert wrote == [10]
+    assert left_over(tmp_path) == []
+
+
+async def test_a_save_that_fails_costs_no_earlier_one(
+    tmp_path: Path, pool: DiskPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was described stays, with the chunks of the save before; no half file is beside them."""
+    part = await begun(tmp_path, pool)
+    await fill(part, DATA, [0])
+    await part.close()
+    again = await begun(tmp_path, pool)
+    await fill(again, DATA, [1])
+    real = os.pwrite
+
+    def full(descriptor: int, data: memoryview, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    await again.close()
+    monkeypatch.setattr(os, "pwrite", real)
+    assert left_over(tmp_path) == [".data", ".held", ".meta"]
+    third = await begun(tmp_path, pool)
+    assert list(third.held) == [0]
+    await third.discard()
+
+
+async def test_what_a_killed_process_had_half_saved_goes_with_the_part(tmp_path: Path, pool: DiskPool) -> None:
+    """Files that were to replace the bitmap and the description."""
+    part = await begun(tmp_path, pool)
+    await fill(part, DATA, [0])
+    await part.close()
+    for path in list((tmp_path / "parts").iterdir()):
+        if path.suffix != ".data":
+            path.with_name(path.name + ".new").write_bytes(b"half")
+    again = await begun(tmp_path, pool)
+    await fill(again, DATA)
+    await again.commit()
+    assert left_over(tmp_path) == []
+
+
 def test_a_description_is_what_was_described() -> None:
     """Name with all its letters, time, manifest."""
     described = target("dir/é🎉 file")

@@ -25,6 +25,7 @@ from minga_core.ids import digest
 from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import HoldingState, RowKey
+from minga_peer.chunkstore import shelf
 from minga_peer.chunkstore.part_files import PartFiles
 from minga_peer.chunkstore.shelf import PART_LIFE_SECONDS
 
@@ -208,6 +209,22 @@ async def test_parts_that_nobody_resumes_expire(opened: Opener) -> None:
         os.utime(path, (long_ago, long_ago))
     await second.store._shelf.expire(second.store._disk)
     assert second.store.rows() == []
+
+
+async def test_the_oldest_parts_go_when_there_are_too_many(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has an open descriptor. One that is being written is not counted, nor touched."""
+    monkeypatch.setattr(shelf, "MAX_KEPT_PARTS", 2)
+    for age, name in enumerate(("newest", "older", "oldest")):
+        part = await shared.part(name, DATA)
+        await fill(part, DATA, [1])
+        await part.close()
+        stamp = shared.store._clock.wall() - age
+        os.utime(part.files.data_path, (stamp, stamp))
+    writing = await shared.part("writing", DATA)
+    await fill(writing, DATA, [1])
+    await shared.store._shelf.expire(shared.store._disk)
+    assert {row.key.name for row in shared.store.rows()} == {"newest", "older", "writing"}
+    await writing.close()
 
 
 async def test_another_content_under_the_name_is_refused_unless_overwrite(shared: Shared) -> None:

@@ -18,6 +18,7 @@ import json
 import os
 import struct
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +74,8 @@ class PartFiles:
         self.data_path = folder / f"{stem}.data"
         self._meta_path = folder / f"{stem}.meta"
         self._held_path = folder / f"{stem}.held"
-        self._described = False
+        self.described = False
+        """Whether the disk says what it is to become: else it is lost with the process."""
         self._writing = threading.Lock()
 
     def open(self) -> OpenedPart:
@@ -94,7 +96,7 @@ class PartFiles:
             raise AlreadyRunningError(f"{self._target.name} is being written by another download already") from None
         status, size_bytes = os.fstat(descriptor), self._target.manifest.size_bytes
         if status.st_size == size_bytes:
-            self._described = self._meta_path.exists()
+            self.described = self._meta_path.exists()
             return self._saved(status.st_ino)
         self._disown()
         os.ftruncate(descriptor, size_bytes)
@@ -153,9 +155,9 @@ class PartFiles:
         """Syncs the data, then claims those chunks."""
         with told_as(f"cannot save the progress of {self._target.name}"):
             os.fdatasync(descriptor)
-            if not self._described:
+            if not self.described:
                 _replace(self._meta_path, encode_meta(self._target))
-                self._described = True
+                self.described = True
             body = _INODE.pack(os.fstat(descriptor).st_ino) + bitmap
             _replace(self._held_path, body + digest(body))
 
@@ -180,8 +182,10 @@ class PartFiles:
     def forget(self) -> None:
         """Deletes everything but the data."""
         with told_as(f"cannot tidy up after {self._target.name}"):
-            self._held_path.unlink(missing_ok=True)
-            self._meta_path.unlink(missing_ok=True)
+            for path in (self._held_path, self._meta_path):
+                # A process that was killed may have left the next one half written.
+                _successor(path).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
     def delete(self) -> None:
         """Deletes the part, the claims before what they claim."""
@@ -241,12 +245,21 @@ def decode_meta(data: bytes) -> PartTarget:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Replaces a small file in one step: after a crash there is the old one or the new one, whole."""
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    """Replaces a small file in one step: after a crash there is the old one or the new one, whole. Raises OSError."""
+    successor = _successor(path)
     try:
-        write_at(descriptor, data, 0)
-        os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)
-    temporary.replace(path)
+        descriptor = os.open(successor, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            write_at(descriptor, data, 0)
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        successor.replace(path)
+    except OSError:
+        with suppress(OSError):
+            successor.unlink()
+        raise
+
+
+def _successor(path: Path) -> Path:
+    return path.with_name(path.name + ".new")

@@ -211,6 +211,11 @@ class Part:
             await self._discard()
             return
         await self._save()
+        if not self.files.described:
+            # Nothing on disk says what it is, and nobody would save it later: on a full disk it only takes room.
+            # At most the work of one save interval goes with it.
+            await self._discard()
+            return
         self.writing = False
         self._hooks.closed(self)
 

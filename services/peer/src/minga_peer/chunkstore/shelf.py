@@ -16,7 +16,7 @@ from minga_runtime.logs import log_event
 log = logging.getLogger(__name__)
 
 MAX_KEPT_PARTS = 256
-"""Parts of earlier runs that are taken over; older ones than the newest so many are deleted."""
+"""Parts that nobody writes, each with an open descriptor; older ones than the newest so many are deleted."""
 PART_LIFE_SECONDS = 7 * 24 * 3600.0
 """A part that nobody has resumed for a week is deleted."""
 
@@ -103,10 +103,11 @@ class Shelf:
         return target, status.st_mtime
 
     async def expire(self, pool: DiskPool) -> None:
-        """Deletes the parts that nobody writes and that have become stale."""
-        for part in self.all():
-            last_used = await pool.run(part.files.last_used)
-            if part.writing or not self._is_stale(last_used):
+        """Deletes the parts that nobody writes and that have become stale, or are too many."""
+        used = [(await pool.run(part.files.last_used), part) for part in self.all() if not part.writing]
+        used.sort(key=lambda each: each[0], reverse=True)
+        for rank, (last_used, part) in enumerate(used):
+            if part.writing or (rank < MAX_KEPT_PARTS and not self._is_stale(last_used)):
                 continue
             log_event(log, logging.INFO, "part_expired", name=part.target.name)
             try:
