@@ -174,7 +174,9 @@ async def test_not_one_wrong_byte_gets_a_name(
     network: Network, monkeypatch: pytest.MonkeyPatch, behaviour: str
 ) -> None:
     """Whatever a peer says, nothing of it is stored; it is asked once, and an honest one gives everything."""
-    monkeypatch.setattr(module, "SILENCE_LIMIT", timedelta(seconds=0.2))
+    if behaviour == "silent":
+        # The honest one answers sooner than that, however busy the machine.
+        monkeypatch.setattr(module, "SILENCE_LIMIT", timedelta(seconds=1.5))
     giver, taker = await network.peer("giver"), await network.peer("taker")
     data = files(8)
     await sharing(network, [giver], data)
