@@ -12,6 +12,8 @@ from typing import Any
 
 from bench.directory.network import Network, running_network
 from bench.directory.usage import cpu_seconds
+from minga_core.ids import PeerId
+from minga_directory import keys
 
 SHARE = 0.99
 JOINING = 16
@@ -47,10 +49,10 @@ async def run(peers: int, limit_seconds: float) -> None:
 async def _state(network: Network) -> tuple[int, int]:
     """Peers that have registered, and those whose (empty) table is there as well."""
     client: Any = network.store.client
-    ids = await client.zrange("minga:v1:peers:{all}", 0, -1)
+    ids = await client.zrange(keys.PEERS, 0, -1)
     async with client.pipeline(transaction=False) as pipe:
         for peer_id in ids:
-            pipe.hget(b"minga:v1:peer:{%s}" % peer_id, "revision")
+            pipe.hget(keys.peer(PeerId(peer_id.decode())), "revision")
         revisions = await pipe.execute()
     return len(ids), sum(revision == b"1" for revision in revisions)
 

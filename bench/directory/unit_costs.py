@@ -23,7 +23,7 @@ from bench.directory.usage import cpu_seconds, memory_bytes
 from bench.directory.world import World
 from minga_core.errors import BusyError
 from minga_core.ids import Address
-from minga_directory import connect_reader, connect_writer
+from minga_directory import connect_reader, connect_writer, keys
 from minga_directory.ports import Renewal
 from minga_peer.clients.registry import RegistryClient
 from minga_protos.registry.v1 import registry_pb2 as pb
@@ -98,8 +98,8 @@ async def of_the_store(network: Network, costs: Costs) -> None:
             for info in half:
                 await writer.leave(info.peer_id, info.generation)
         ids = [f"node-{number:06}" for number in range(INDEXED)]
-        await network.store.client.zadd("minga:v1:leases:{all}", dict.fromkeys(ids, 9e14))
-        await network.store.client.zadd("minga:v1:peers:{all}", dict.fromkeys(ids, 0))
+        await network.store.client.zadd(keys.LEASES, dict.fromkeys(ids, 9e14))
+        await network.store.client.zadd(keys.PEERS, dict.fromkeys(ids, 0))
         renewals = [Renewal(info.peer_id, info.generation, TTL, 1, 1, 0) for info in others]
         batches = [renewals[start : start + BEATS] for start in range(0, len(renewals), BEATS)]
         async with costs.of("renewed", len(renewals)):

@@ -17,7 +17,15 @@ from minga_core.records import HoldingState, PeerInfo, RowKey
 from minga_directory import keys
 from minga_directory.answers import Found, version_of
 from minga_directory.cluster import ClusterClient
-from minga_directory.codec import HolderHint, RowFacts, holder_hint, name_hash, row_facts, row_summary
+from minga_directory.codec import (
+    ROW_BYTES,
+    HolderHint,
+    RowFacts,
+    holder_hint,
+    name_hash,
+    row_facts,
+    row_summary,
+)
 from minga_directory.connection import Client
 from minga_directory.ports import Holder, PeerRecord, Version
 from minga_directory.scripts import load
@@ -34,8 +42,6 @@ PEER_FIELDS = (
 )  # fmt: skip
 HOLDER_FIELDS = ("address", "zone")
 """All that an answer tells of a holder, and enough to know that it lives: a lease that is over has no fields."""
-ROW_BYTES = 25
-"""Of a row's value: what `row_facts` reads."""
 
 MAX_FOUND_AT_ONCE = 200
 """Holders that one script looks at: about 2 µs of the store's time each."""

@@ -122,16 +122,17 @@ class RedisDirectoryWriter:
     async def _renew_index(self, renewals: Sequence[Renewal], answers: Sequence[Any]) -> int:
         """Writes the ends of the leases that were renewed; the number of the last loss of hints, 0 if not known."""
         alive = [
-            (each.peer_id, millis(each.ttl))
+            (each, answer[1])
             for each, answer in zip(renewals, answers, strict=True)
             if not isinstance(answer, BaseException) and answer[0] == 1
         ]
         if not alive:
             return 0
-        all_told = all(answer[1] for answer in answers if not isinstance(answer, BaseException) and answer[0] == 1)
         try:
             async with store_errors():
-                return await self._unlisting.renew(alive, all_told=all_told)
+                return await self._unlisting.renew(
+                    [(each.peer_id, millis(each.ttl)) for each, _ in alive], all_told=all(told for _, told in alive)
+                )
         except StoreUnavailableError:
             # The leases are renewed, which is what counts; reaping finds them alive.
             return 0

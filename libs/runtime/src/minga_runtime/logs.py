@@ -17,8 +17,8 @@ LogFormat = Literal["auto", "text", "json"]
 
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("minga_log_fields", default={})  # noqa: B039 - never changed in place
 
-# Libraries that log each request at INFO.
 _GRPC = "grpc._cython.cygrpc"
+# Libraries that log each request at INFO.
 _CHATTY = ("httpx", "httpcore", "watchfiles", "uvicorn.access")
 
 
