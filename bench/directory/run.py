@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from redis.exceptions import RedisError
+
 from bench import machine
 from bench.directory.report import Results, document, told, told_use
 from bench.directory.results import RowOutcome
@@ -54,7 +56,7 @@ async def _run(session: Session, names: Sequence[str], options: argparse.Namespa
         started = time.monotonic()
         try:
             outcome = await ROWS[name].measure(session)
-        except (LabError, MingaError, OSError) as error:
+        except (LabError, MingaError, RedisError, OSError) as error:
             # A row that fails is a result, and no reason to lose the others.
             outcome = RowOutcome(name, "Failed.", [Figure(name, "a result", f"{error}", met=False)])
         outcome.seconds = time.monotonic() - started

@@ -17,7 +17,7 @@ from bench.netns import LabError
 from minga_peer.cli.localprocess import LocalProcess
 
 SLOW_MICROS = 10_000
-LOAD_SECONDS = 300.0
+LOAD_SECONDS = SAVE_SECONDS = 300.0
 _PORT_TRIES = 5
 _SNAPSHOT = "dump.rdb"
 _SCAN_PAGE = 10_000
@@ -80,7 +80,8 @@ class Store:
 
     async def snapshot(self, path: Path) -> None:
         """Writes everything to a file, from which `start` starts."""
-        await self.client.save()
+        async with redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=SAVE_SECONDS) as client:
+            await client.save()
         await asyncio.to_thread(shutil.copyfile, self._folder / _SNAPSHOT, path)
 
     async def empty(self) -> None:

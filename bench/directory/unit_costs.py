@@ -125,14 +125,15 @@ async def _lookups(reader: Any, costs: Costs) -> None:
 
 
 async def of_the_parts_of_a_row(network: Network, costs: Costs) -> None:
-    """A row pushed without what comes after it: staged alone, then with its holder; `row_pushed` has all of it."""
+    """A row pushed in steps, as on a Cluster (without its detours): staged alone, with its holder, and all of it."""
     writer = connect_writer(network.store.url)
 
     async def nothing(keys: Any, arguments: Any, client: Any) -> None:
         client.execute_command("PING")
 
     try:
-        for what, left_out in (("staged", ("list_holders", "list_names")), ("staged_and_held", ("list_names",))):
+        steps = {"staged": ("list_holders", "list_names"), "staged_and_held": ("list_names",), "in_steps": ()}
+        for what, left_out in steps.items():
             await network.store.empty()
             for number in range(WORLD.peers):
                 await writer.register(world.peer_info(number), TTL)
@@ -140,6 +141,7 @@ async def of_the_parts_of_a_row(network: Network, costs: Costs) -> None:
                 for number in range(WORLD.peers):
                     info, rows = world.peer_info(number), list(WORLD.rows_of(number))
                     push = writer.push_table(info.peer_id, info.generation, whole=True, base_revision=0, revision=1)
+                    push._at_once = False
                     push._scripts = {**push._scripts, **dict.fromkeys(left_out, nothing)}
                     async with push:
                         await push.put(rows)

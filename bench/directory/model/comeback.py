@@ -20,7 +20,7 @@ from math import floor
 
 from bench.directory.model.costs import MEASURED, MICROS, UnitCosts
 from bench.directory.model.deployment import Deployment
-from bench.directory.model.steady import rows_a_second
+from bench.directory.model.steady import row_registry, row_store, rows_a_second
 from minga_peer.clients.lease_stream import CALL_TIMEOUT
 from minga_peer.clients.registry import PUSH_TIMEOUT
 from minga_peer.daemon.announcer import FIRST_RETRY_SECONDS, JITTER, MAX_RETRY_SECONDS
@@ -98,8 +98,9 @@ class Comeback:
         self._arrivals = arrivals
         self._costs = costs
         self._cores = float(deployment.registries if registry_cores is None else registry_cores)
-        self._row_seconds = (costs.row_registry + costs.unlist_registry * unlists) * MICROS
-        self._store_rows = rows_a_second(deployment, costs, costs.row_store + costs.unlist_store * unlists)
+        self._row_seconds = (row_registry(deployment, costs) + costs.unlist_registry * unlists) * MICROS
+        row_micros = row_store(deployment, costs) + costs.unlist_store * unlists
+        self._store_rows = rows_a_second(deployment, costs, row_micros)
         self._rows = max(1.0, float(deployment.files))
         turnover = self._rows * self._row_seconds * deployment.max_pushes
         self._step = max(SHORTEST_STEP, min(LONGEST_STEP, turnover / 4))

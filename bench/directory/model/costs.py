@@ -21,10 +21,14 @@ class UnitCosts:
     beat_registry: float = _cost(306, "µs", "a heartbeat over KeepLease: registry", _ROWS.format("heartbeats"))
     beat_store: float = _cost(20.3, "µs", "a heartbeat: store, 8 in a batch", _UNITS)
     lease_indexed: float = _cost(6.7, "µs", "of that in slot `{all}` (script `renew`)", _UNITS)
-    row_registry: float = _cost(32.0, "µs", "a row pushed: registry", _ROWS.format("tables"))
-    row_store: float = _cost(18.5, "µs", "a row pushed: store", _ROWS.format("tables"))
+    row_registry: float = _cost(10.4, "µs", "a row pushed, one server: registry", _ROWS.format("tables"))
+    row_store: float = _cost(10.8, "µs", "the same: store", _ROWS.format("tables"))
+    row_registry_steps: float = _cost(
+        19.0, "µs", "a row pushed, Cluster: registry", f"the first, and what `row_in_steps` has more, {_UNITS}"
+    )
+    row_store_steps: float = _cost(12.0, "µs", "the same: store", f"`row_in_steps`, {_UNITS}")
     row_stage_share: float = _cost(
-        0.14, "", "of that in the peer's slot (`stage`)", f"`row_staged` of `row_pushed`, {_UNITS}"
+        0.14, "", "of that in the peer's slot (`stage`)", f"`row_staged` of `row_in_steps`, {_UNITS}"
     )
     row_names_share: float = _cost(
         0.34, "", "of that in the name's shard (`list_names`)", "what `row_staged_and_held` leaves"

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from bench.directory.model.costs import MEASURED, MICROS, UnitCosts
 from bench.directory.model.deployment import DAY, Deployment
+from bench.directory.model.steady import lookup_locator, row_registry
 from minga_directory.reader import MAX_PEERS_IN_STATS
 from minga_locator.cache import MAX_AGE_SECONDS
 from minga_peer.clients.lease_stream import CALL_TIMEOUT
@@ -91,7 +92,7 @@ def limits(costs: UnitCosts = MEASURED) -> list[Limit]:
             f"all tables through one Redis within {COMEBACK_SECONDS / 60:g} minutes",
             COMEBACK_SECONDS / (FILES * costs.row_store * MICROS),
             "a Redis Cluster",
-            "look-ups in steps: 4 × the locators",
+            f"look-ups in steps: {_steps_factor(costs):.0f} × the locators",
         ),
         Limit(
             "`/v1/stats` counts no more peers (`MAX_PEERS_IN_STATS`)",
@@ -115,6 +116,11 @@ def limits(costs: UnitCosts = MEASURED) -> list[Limit]:
     return sorted(found, key=lambda limit: limit.peers)
 
 
+def _steps_factor(costs: UnitCosts) -> float:
+    """A locator's work for a look-up on a Cluster, beside that on one server."""
+    return lookup_locator(replace(AS_INSTALLED, primaries=3), costs) / lookup_locator(AS_INSTALLED, costs)
+
+
 def registered_in_time(costs: UnitCosts = MEASURED) -> float:
     """Peers for which one registry has registrations and first heartbeats done before the last of them gives up."""
     seconds = AS_INSTALLED.interval_seconds * (1 + JITTER) + CALL_TIMEOUT.total_seconds()
@@ -124,7 +130,7 @@ def registered_in_time(costs: UnitCosts = MEASURED) -> float:
 
 def rows_in_time(deployment: Deployment, costs: UnitCosts = MEASURED) -> float:
     """Rows that a table may have so that its push ends before PUSH_TIMEOUT where all places of a registry are taken."""
-    return PUSH_TIMEOUT.total_seconds() / (deployment.max_pushes * costs.row_registry * MICROS)
+    return PUSH_TIMEOUT.total_seconds() / (deployment.max_pushes * row_registry(deployment, costs) * MICROS)
 
 
 def single_holder(deployment: Deployment) -> Deployment:

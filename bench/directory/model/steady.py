@@ -53,13 +53,13 @@ def steady(deployment: Deployment, costs: UnitCosts = MEASURED) -> Steady:
         it.beats * costs.beat_registry
         + restarts * (costs.register_registry + costs.push_registry)
         + changes * costs.push_registry
-        + pushed * costs.row_registry
+        + pushed * row_registry(it, costs)
         + unlisted * costs.unlist_registry
         + connects * it.registries * costs.connection
     )
     all_slot = it.beats * costs.lease_indexed + (restarts + changes) * costs.join_store / 2
     rest = it.beats * (costs.beat_store - costs.lease_indexed) + (restarts + changes) * costs.join_store / 2
-    rows = pushed * costs.row_store + unlisted * costs.unlist_store
+    rows = pushed * row_store(it, costs) + unlisted * costs.unlist_store
     lookups = it.peers * it.lookups_a_second
     looked = lookups * lookup_store(it, costs)
     loads = [
@@ -87,6 +87,16 @@ def steady(deployment: Deployment, costs: UnitCosts = MEASURED) -> Steady:
     )
 
 
+def row_registry(deployment: Deployment, costs: UnitCosts = MEASURED) -> float:
+    """Microseconds of a registry for a row that is pushed."""
+    return costs.row_registry if deployment.primaries == 1 else costs.row_registry_steps
+
+
+def row_store(deployment: Deployment, costs: UnitCosts = MEASURED) -> float:
+    """The same, of the store."""
+    return costs.row_store if deployment.primaries == 1 else costs.row_store_steps
+
+
 def row_share(primary: Primary, costs: UnitCosts = MEASURED) -> float:
     """Of what a row costs the store: this primary's part."""
     return (
@@ -98,7 +108,7 @@ def row_share(primary: Primary, costs: UnitCosts = MEASURED) -> float:
 
 def rows_a_second(deployment: Deployment, costs: UnitCosts = MEASURED, row_micros: float | None = None) -> float:
     """What the store takes: as many as its hottest primary."""
-    cost = costs.row_store if row_micros is None else row_micros
+    cost = row_store(deployment, costs) if row_micros is None else row_micros
     return 1 / (cost * MICROS * max(row_share(one, costs) for one in deployment.layout))
 
 

@@ -54,18 +54,20 @@ async def join(
 @asynccontextmanager
 async def calling(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the app, in its lifespan. Each answer is held against the OpenAPI document."""
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        yield client
+
+
+def client_of(app: FastAPI, host: str = "127.0.0.1") -> httpx.AsyncClient:
+    """A client of an app that runs, on that host. Each answer is held against the OpenAPI document."""
 
     async def check(response: httpx.Response) -> None:
         await response.aread()
         if response.request.url.path not in ("/docs", "/openapi.json"):
             check_declared(app.openapi(), response)
 
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://locator", event_hooks={"response": [check]}) as client,
-    ):
-        yield client
+    transport = httpx.ASGITransport(app, client=(host, 4711))
+    return httpx.AsyncClient(transport=transport, base_url="http://locator", event_hooks={"response": [check]})
 
 
 async def eventually(ask: Callable[[], Awaitable[T]], good: Callable[[T], bool], seconds: float = 10.0) -> T:

@@ -14,7 +14,7 @@ from minga_core.names import Name
 from minga_directory import MemoryDirectory, Version
 from minga_locator.app import make_app
 from minga_locator.limits import Limits
-from services.locator.tests.support import calling, content, join, problem_of, row, until
+from services.locator.tests.support import calling, client_of, content, join, problem_of, row, until
 
 PLACE = "/v1/placements"
 JSON = {"Content-Type": "application/json"}
@@ -166,16 +166,25 @@ async def test_a_store_that_hangs_is_503_in_time() -> None:
 
 
 async def test_too_many_requests_at_once_are_told_to_come_back() -> None:
-    """Above the limit /v1 answers 503 at once, health answers as ever, and it passes."""
+    """One host has half of the places, and is answered 429 at once when it wants more; whoever comes when all are taken
+    503. Health answers as ever, and it passes."""
     directory = StuckDirectory()
-    async with calling(make_app(directory, limits=Limits(max_requests=2))) as api:
+    app = make_app(directory, limits=Limits(max_requests=4))
+    async with calling(app) as api, client_of(app, "10.0.0.2") as other:
         async with asyncio.TaskGroup() as tasks:
             stuck = [tasks.create_task(api.get(f"/v1/files/{name}")) for name in ("f", "g")]
             await until(lambda: directory.waiting == 2)
-            refused = await api.get("/v1/stats")
-            assert problem_of(refused) == (503, "unavailable")
-            assert refused.headers["retry-after"] == "1"
-            assert (await api.get("/livez")).status_code == 200
+            too_many = await api.get("/v1/stats")
+            assert problem_of(too_many) == (429, "busy")
+            assert too_many.headers["retry-after"] == "1"
+            assert (await other.get("/v1/stats")).status_code == 200
+            stuck += [tasks.create_task(other.get(f"/v1/files/{name}")) for name in ("h", "i")]
+            await until(lambda: directory.waiting == 4)
+            for client in (api, other):
+                refused = await client.get("/v1/stats")
+                assert problem_of(refused) == (503, "unavailable")
+                assert refused.headers["retry-after"] == "1"
+                assert (await client.get("/livez")).status_code == 200
             directory.go.set()
-        assert [task.result().status_code for task in stuck] == [404, 404]
+        assert [task.result().status_code for task in stuck] == [404] * 4
         assert (await api.get("/v1/stats")).status_code == 200

@@ -272,9 +272,17 @@ async def test_an_answer_that_does_not_end_is_given_up(monkeypatch: pytest.Monke
 
 
 async def test_a_patient_client_rides_out_a_restart(directory: MemoryDirectory) -> None:
-    """Connection errors, a proxy's 502 and the locator's own 503 are tried again until there is an answer."""
+    """Connection errors, a proxy's 502, the locator's own 503, and either's 429 are tried again until there is an
+    answer."""
     await join(directory, "a", row())
-    away = {1: "refused", 2: httpx.Response(502, text="<html>"), 3: "not ready"}
+    busy = {"code": "busy", "detail": "500 requests of yours are being taken already"}
+    away = {
+        1: "refused",
+        2: httpx.Response(502, text="<html>"),
+        3: "not ready",
+        4: httpx.Response(429, json=busy),
+        5: httpx.Response(429, text="<html>"),
+    }
 
     def instead(number: int) -> httpx.Response | None:
         problem = away.get(number)

@@ -53,7 +53,8 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_PUSH_LIMIT": "Registry: seconds that one table push may take in all.",
     "MINGA_MAX_CONNECTION_AGE": "Registry: seconds after which a peer is asked for a new connection, so that replicas "
     "which came later get their share of the peers.",
-    "MINGA_MAX_REQUESTS": "Locator: requests under way at once; one more is told to come back a second later.",
+    "MINGA_MAX_REQUESTS": "Locator: requests under way at once, half of them of one host; one more is told to come "
+    "back a second later.",
     "MINGA_REAP_INTERVAL": "Registry: seconds between looks for what dead peers left.",
     "MINGA_STOP_GRACE": "Seconds that calls, and a peer's transfers, get to end well once the process is told to stop.",
     "MINGA_UPLOAD_SLOTS": "Peer: chunk requests that are served or wait at a time, half of them of one host at most; "

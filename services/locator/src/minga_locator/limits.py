@@ -19,4 +19,4 @@ class Limits:
     ready_seconds: float = 1.0
     """A store that takes longer to answer a ping is not one to send clients to."""
     max_requests: int = MAX_REQUESTS
-    """To /v1 under way at once. Health and metrics are answered however many there are."""
+    """To /v1 under way at once, half of them of one host. Health and metrics are answered however many there are."""

@@ -30,8 +30,8 @@ def problems(*codes: Code) -> Responses:
 
 
 def store_problems(*codes: Code) -> Responses:
-    """As `problems`, for a route that asks the store: it may be away, or too many may be asking."""
-    return problems(*codes, Code.STORE_UNAVAILABLE, Code.UNAVAILABLE)
+    """As `problems`, for a route that asks the store: it may be away, too many may ask, or this caller too much."""
+    return problems(*codes, Code.STORE_UNAVAILABLE, Code.UNAVAILABLE, Code.BUSY)
 
 
 def tell_the_truth(app: FastAPI) -> None:

@@ -19,6 +19,6 @@ class LocatorSettings(Settings):
     listen: ListenText = f"0.0.0.0:{DEFAULT_PORT}"
     port_file: Path | None = None
     max_requests: Annotated[int, Field(ge=1)] = MAX_REQUESTS
-    """To /v1; health and metrics are answered however many there are."""
+    """To /v1, half of them of one host; health and metrics are answered however many there are."""
     stop_grace: Seconds = timedelta(seconds=5)
     """Requests under way get this long at the end."""

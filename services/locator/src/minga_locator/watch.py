@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
+from contextlib import ExitStack
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minga_core.clock import Clock
-from minga_core.errors import Code
+from minga_core.errors import BusyError, Code
 from minga_locator._metrics import LocatorMetrics
 from minga_locator.limits import Limits
-from minga_locator.problems import RETRY_AFTER_SECONDS, problem_response
+from minga_locator.problems import RETRY_AFTER_SECONDS, problem_of, problem_response
 from minga_runtime.logs import log_event
+from minga_runtime.shares import Shares
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ class Watch:
         self._metrics = metrics
         self._clock = clock
         self._limits = limits
-        self._under_way = 0
+        self._shares = Shares("requests", limits.max_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
@@ -41,17 +43,25 @@ class Watch:
             self._ended(scope, answer.status, self._clock.monotonic() - started)
 
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
-        if self._under_way >= self._limits.max_requests and scope["path"].startswith("/v1/"):
-            refusal = problem_response(
-                scope,
-                503,
-                Code.UNAVAILABLE.value,
-                "too many requests are under way here",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
-            await refusal(scope, receive, answer.send)
-            return
-        self._under_way += 1
+        with ExitStack() as held:
+            if scope["path"].startswith("/v1/") and (refusal := self._refused(scope, held)) is not None:
+                await refusal(scope, receive, answer.send)
+                return
+            await self._pass_on(scope, receive, answer)
+
+    def _refused(self, scope: Scope, held: ExitStack) -> ASGIApp | None:
+        """The answer when there is no room, in all or for this host; else a place is taken until `held` is over."""
+        if self._shares.taken_count >= self._shares.total:
+            detail = "too many requests are under way here"
+            code = Code.UNAVAILABLE.value
+            return problem_response(scope, 503, code, detail, retry_after_seconds=RETRY_AFTER_SECONDS)
+        try:
+            held.enter_context(self._shares.taken(_host_of(scope)))
+        except BusyError as error:
+            return problem_of(scope, error)
+        return None
+
+    async def _pass_on(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         try:
             await self._app(scope, receive, answer.send)
         except Exception:
@@ -60,8 +70,6 @@ class Watch:
                 raise  # half an answer is out: only closing the connection tells the client
             detail = "internal error; the locator's log has the details"
             await problem_response(scope, 500, Code.INTERNAL.value, detail)(scope, receive, answer.send)
-        finally:
-            self._under_way -= 1
 
     def _ended(self, scope: Scope, status: int, seconds: float) -> None:
         """status: 0 when the request was cancelled before its answer began, which is not counted."""
@@ -123,6 +131,12 @@ class _Body:
 def _closing(status: int, detail: str) -> HTTPException:
     """A refusal after which the connection is closed: the rest of the body is not worth reading."""
     return HTTPException(status, detail, {"Connection": "close"})
+
+
+def _host_of(scope: Scope) -> str:
+    """Who asks; a proxy is one host."""
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
 def route_of(scope: Scope) -> str:

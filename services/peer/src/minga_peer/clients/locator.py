@@ -58,7 +58,7 @@ MAX_LOOKUP_BYTES = 60 * 1024
 """Of one look-up of many names as JSON; the locator takes bodies of at most 64 KiB."""
 
 # What a locator, or a proxy before it, says when the same request may succeed later.
-_AWAY_STATUSES = frozenset({502, 503, 504})
+_AWAY_STATUSES = frozenset({429, 502, 503, 504})
 # What a look-up's path has after the collection is the name or the id.
 _COLLECTION = re.compile("(/v1/[a-z]+)/.+")
 # RFC 3339; fromisoformat would drop what is below a microsecond.
@@ -394,7 +394,7 @@ class LocatorClient:
             if status in _AWAY_STATUSES:
                 return self._away(f"HTTP {status}")
             return _not_a_locator(f"HTTP {status} without a problem document", problem_with_it)
-        if code in (Code.STORE_UNAVAILABLE, Code.UNAVAILABLE):
+        if code in (Code.STORE_UNAVAILABLE, Code.UNAVAILABLE, Code.BUSY):
             return _LocatorNotReadyError(f"the locator at {self._base_url} is not ready: {detail}")
         error = error_from_code(code, detail)
         return LocatorUnavailableError(f"the locator failed: {detail}") if isinstance(error, InternalError) else error
