@@ -18,46 +18,50 @@ def _cost(value: float, unit: str, what: str, source: str) -> Any:
 class UnitCosts:
     """Processor time in microseconds, memory and messages in bytes."""
 
-    beat_registry: float = _cost(306, "µs", "a heartbeat over KeepLease: registry", _ROWS.format("heartbeats"))
-    beat_store: float = _cost(20.3, "µs", "a heartbeat: store, 8 in a batch", _UNITS)
-    lease_indexed: float = _cost(6.7, "µs", "of that in slot `{all}` (script `renew`)", _UNITS)
+    beat_registry: float = _cost(311, "µs", "a heartbeat over KeepLease: registry", _ROWS.format("heartbeats"))
+    beat_store: float = _cost(23.0, "µs", "a heartbeat: store, 8 in a batch", _UNITS)
+    lease_indexed: float = _cost(9.5, "µs", "of that in slot `{all}` (script `renew`)", _UNITS)
     row_registry: float = _cost(10.4, "µs", "a row pushed, one server: registry", _ROWS.format("tables"))
     row_store: float = _cost(10.8, "µs", "the same: store", _ROWS.format("tables"))
     row_registry_steps: float = _cost(
-        19.0, "µs", "a row pushed, Cluster: registry", f"the first, and what `row_in_steps` has more, {_UNITS}"
+        17.2, "µs", "a row pushed, Cluster: registry", f"the first, and what `row_in_steps` has more, {_UNITS}"
     )
-    row_store_steps: float = _cost(12.0, "µs", "the same: store", f"`row_in_steps`, {_UNITS}")
+    row_store_steps: float = _cost(
+        11.8, "µs", "the same: store", f"the second, and what `row_in_steps` has more, {_UNITS}"
+    )
     row_stage_share: float = _cost(
-        0.14, "", "of that in the peer's slot (`stage`)", f"`row_staged` of `row_in_steps`, {_UNITS}"
+        0.15, "", "of that in the peer's slot (`stage`)", f"`row_staged` of `row_in_steps`, {_UNITS}"
     )
     row_names_share: float = _cost(
-        0.34, "", "of that in the name's shard (`list_names`)", "what `row_staged_and_held` leaves"
+        0.38, "", "of that in the name's shard (`list_names`)", "what `row_staged_and_held` leaves"
     )
-    unlist_registry: float = _cost(24.9, "µs", "a row unlisted: registry", _UNITS)
-    unlist_store: float = _cost(11.6, "µs", "a row unlisted: store", _UNITS)
-    register_registry: float = _cost(1_425, "µs", "a registration: registry", f"half of `join`, {_UNITS}")
-    push_registry: float = _cost(1_425, "µs", "a push without a row: registry", "the other half")
-    join_store: float = _cost(320, "µs", "both: store", f"twice `register`, {_UNITS}")
-    refused_push: float = _cost(350, "µs", "a push told to come again: registry", _UNITS)
+    unlist_registry: float = _cost(7.8, "µs", "a row unlisted: registry", _UNITS)
+    unlist_store: float = _cost(8.6, "µs", "a row unlisted: store", _UNITS)
+    register_registry: float = _cost(1_260, "µs", "a registration: registry", f"half of `join`, {_UNITS}")
+    push_registry: float = _cost(1_260, "µs", "a push without a row: registry", "the other half")
+    join_store: float = _cost(430, "µs", "both: store", f"twice `register`, {_UNITS}")
+    refused_push: float = _cost(550, "µs", "a push told to come again: registry", _UNITS)
     late_call: float = _cost(
         580, "µs", "a registration nobody waits for any more: registry", "fitted, see `validation`"
     )
     stream_opened: float = _cost(400, "µs", "a KeepLease stream opened: registry", "taken, a little above a unary call")
-    connection: float = _cost(110, "µs", "a connection made: registry", _UNITS)
-    lookup_locator: float = _cost(400, "µs", "a look-up no cache answers, one server: locator", "docs/adr/0016")
-    lookup_store: float = _cost(163, "µs", "the same, ten holders: store", f"`lookup_at_once`, {_UNITS}")
-    lookup_http: float = _cost(131, "µs", "of a look-up: HTTP", "the first less 269 µs of `find`")
-    step_command: float = _cost(
-        45, "µs", "a command of a look-up in steps: locator", f"`lookup_in_steps` over 34, {_UNITS}"
+    connection: float = _cost(90, "µs", "a connection made: registry", _UNITS)
+    lookup_locator: float = _cost(
+        190, "µs", "a look-up no cache answers, one server: locator", _ROWS.format("distinct")
     )
-    step_store: float = _cost(5.9, "µs", "the same: store", "the same")
-    peer_listed: float = _cost(39.9, "µs", "a peer of a list or of `/v1/stats`: locator", _UNITS)
-    search_page: float = _cost(43_000, "µs", "10,000 names searched: locator and store", _ROWS.format("catalogue"))
+    lookup_store: float = _cost(99, "µs", "the same, ten holders: store", f"`lookup_at_once`, {_UNITS}")
+    lookup_http: float = _cost(55, "µs", "of a look-up: HTTP", "what one costs that the cache answers, docs/adr/0018")
+    step_command: float = _cost(
+        31, "µs", "a command of a look-up in steps: locator", f"`lookup_in_steps` over 34, {_UNITS}"
+    )
+    step_store: float = _cost(5.5, "µs", "the same: store", "the same")
+    peer_listed: float = _cost(28.2, "µs", "a peer of a list or of `/v1/stats`: locator", _UNITS)
+    search_page: float = _cost(7_000, "µs", "10,000 names searched: locator and store", _ROWS.format("catalogue"))
 
-    entry_table_bytes: float = _cost(131.2, "B", "an entry in `table`", _ROWS.format("tables"))
-    entry_holder_bytes: float = _cost(75.2, "B", "an entry in `holders`", "272 B at ten holders, 862 at one")
-    content_bytes: float = _cost(357, "B", "a content: `holders`, `called`, keyspace", "the same")
-    name_bytes: float = _cost(298, "B", "a name: `name`, `names`, keyspace", "the same")
+    entry_table_bytes: float = _cost(146.7, "B", "an entry in `table`", _ROWS.format("tables"))
+    entry_holder_bytes: float = _cost(32.5, "B", "an entry in `holders`", "243 B at ten holders, 810 at one")
+    content_bytes: float = _cost(344, "B", "a content: `holders`, `called`, keyspace", "the same")
+    name_bytes: float = _cost(287, "B", "a name: `name`, `names`, keyspace", "the same")
     registry_bytes: float = _cost(66e6, "B", "a registry at rest", "docs/operations.md")
     connection_bytes: float = _cost(18_500, "B", "a peer's connection: registry", _UNITS)
     stream_bytes: float = _cost(28_500, "B", "a peer's stream: registry", "47 kB a peer, less the connection")
@@ -65,9 +69,10 @@ class UnitCosts:
     peer_file_bytes: float = _cost(1_500, "B", "a shared file: peer", "docs/operations.md")
 
     row_message_bytes: float = _cost(107, "B", "a row from peer to registry", "names of 42 bytes, encoded")
-    row_sent_bytes: float = _cost(634, "B", "the same from registry to store", _UNITS)
+    row_sent_bytes: float = _cost(349, "B", "the same from registry to store, one server", _UNITS)
+    row_sent_steps_bytes: float = _cost(605, "B", "the same, Cluster", _UNITS)
     beat_wire_bytes: float = _cost(355, "B", "a heartbeat and its answer", "91 B of gRPC, four packets of 66 B")
-    beat_sent_bytes: float = _cost(224, "B", "the same from registry to store", _UNITS)
+    beat_sent_bytes: float = _cost(228, "B", "the same from registry to store", _UNITS)
 
     @property
     def row_holders_share(self) -> float:

@@ -84,7 +84,7 @@ def _of_limits(costs: UnitCosts) -> dict[str, str]:
         "lookup_at_once": f"{lookup_locator(MIDDLE, costs) / 1e3:.1f}",
         "scanned_names": f"{MAX_SCANNED_NAMES:,}",
         "search_pages": f"{pages:,.0f}",
-        "search_minutes": f"{pages * costs.search_page * MICROS / 60:.0f}",
+        "search_minutes": minutes(pages * costs.search_page * MICROS),
         "stats_peers": f"{MAX_PEERS_IN_STATS:,}",
         "stats_seconds": f"{MAX_PEERS_IN_STATS * costs.peer_listed * MICROS:.1f}",
         "store_clients": f"{load.store_clients:,}",

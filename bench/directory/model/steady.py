@@ -80,7 +80,7 @@ def steady(deployment: Deployment, costs: UnitCosts = MEASURED) -> Steady:
         lookup_seconds=lookup_locator(it, costs) * MICROS,
         peer_bytes=costs.peer_bytes + it.files * costs.peer_file_bytes,
         beat_bits=it.beats * costs.beat_wire_bytes * 8,
-        store_bits=(it.beats * costs.beat_sent_bytes + (pushed + unlisted) * costs.row_sent_bytes) * 8,
+        store_bits=(it.beats * costs.beat_sent_bytes + (pushed + unlisted) * row_sent_bytes(it, costs)) * 8,
         registry_connections=it.peers * it.connections // it.registries,
         connects_a_second=connects,
         store_clients=(it.registries + it.locators) * MAX_CONNECTIONS,
@@ -95,6 +95,11 @@ def row_registry(deployment: Deployment, costs: UnitCosts = MEASURED) -> float:
 def row_store(deployment: Deployment, costs: UnitCosts = MEASURED) -> float:
     """The same, of the store."""
     return costs.row_store if deployment.primaries == 1 else costs.row_store_steps
+
+
+def row_sent_bytes(deployment: Deployment, costs: UnitCosts = MEASURED) -> float:
+    """From a registry to the store, for a row that is pushed."""
+    return costs.row_sent_bytes if deployment.primaries == 1 else costs.row_sent_steps_bytes
 
 
 def row_share(primary: Primary, costs: UnitCosts = MEASURED) -> float:
