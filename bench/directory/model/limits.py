@@ -10,6 +10,7 @@ from minga_locator.cache import MAX_AGE_SECONDS
 from minga_peer.clients.lease_stream import CALL_TIMEOUT
 from minga_peer.clients.registry import PUSH_TIMEOUT
 from minga_peer.daemon.announcer import JITTER
+from minga_runtime.descriptors import MAX_CONNECTIONS
 
 FILES = 10_000
 COPIES = 10
@@ -22,9 +23,8 @@ BASE_REDIS_BYTES = 384 << 20
 BASE_REGISTRY_BYTES = 512 << 20
 """The limit in deploy/k8s/base/registry.yaml."""
 LARGE_REDIS_BYTES = 64e9
-OPEN_FILES = 1_024
-"""The soft limit of a process that nobody gave another (systemd, a login shell); containers mostly have a million."""
-OTHER_FILES = 100
+OPEN_FILES = 524_288
+"""What systemd lets a process have (its hard limit, which a registry takes); containers have as many or more."""
 RESTART_SECONDS = 15.0
 """From a peer's end until its successor is ready. Taken."""
 COMEBACK_SECONDS = 600.0
@@ -53,10 +53,10 @@ def limits(costs: UnitCosts = MEASURED) -> list[Limit]:
             f"{entry * FILES / 1e6:.1f} MB a peer",
         ),
         Limit(
-            f"open files of a registry outside containers (soft limit {OPEN_FILES:,})",
-            OPEN_FILES - OTHER_FILES,
-            "`LimitNOFILE=` of the unit, `ulimit -n`",
-            "nothing",
+            f"connections to a registry: {MAX_CONNECTIONS:,}, where the system lets it have {OPEN_FILES:,} open files",
+            min(MAX_CONNECTIONS, OPEN_FILES * 3 // 4),
+            "a name that leads each peer to one registry or two; `MAX_CONNECTIONS`",
+            "uneven load; memory",
         ),
         Limit(
             "a rolling update of peers, one by one, within a day",

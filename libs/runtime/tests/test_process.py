@@ -93,6 +93,22 @@ def test_an_unknown_error_keeps_its_traceback() -> None:
         run_process(main)
 
 
+def test_a_process_has_all_the_open_files_that_it_may_have() -> None:
+    """Soft limits of 1,024 are for programs of another age: a registry has a connection from each of its peers."""
+    program = """
+import resource
+from minga_runtime.descriptors import max_connections
+from minga_runtime.process import run_process
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 256), min(hard, 4_000)))
+before = max_connections()
+async def main(stop): print(before, max_connections(), *resource.getrlimit(resource.RLIMIT_NOFILE))
+run_process(main)
+"""
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert shown.split() == ["192", "3000", "4000", "4000"]
+
+
 def test_a_part_that_fails_ends_the_process_with_its_error() -> None:
     """The first error told counts; main still gets to close what it opened."""
     closed = []

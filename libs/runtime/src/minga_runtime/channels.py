@@ -5,7 +5,6 @@ import contextlib
 import errno
 import json
 import os
-import resource
 import socket
 from collections.abc import Iterator
 
@@ -13,17 +12,18 @@ import grpc
 import grpc.aio
 
 from minga_core.errors import AlreadyRunningError, MingaError, SettingsError
+from minga_runtime.descriptors import max_connections
 from minga_runtime.listening import bound_address, split_listen
 from minga_runtime.traced_rpc import traced_channel
 
 __all__ = [
     "CLIENT_OPTIONS",
     "MAX_MESSAGE_BYTES",
-    "SERVER_OPTIONS",
     "bind",
     "bound_address",
     "make_balanced_channel",
     "make_channel",
+    "server_options",
     "split_listen",
     "wait_connected",
 ]
@@ -38,7 +38,6 @@ MAX_RECONNECT_BACKOFF_MILLIS = 2_000
 """A peer that restarts is reached again soon; gRPC's default of two minutes is made for the internet."""
 HANDSHAKE_MILLIS = 10_000
 MAX_IDLE_MILLIS = 600_000
-MAX_CONNECTIONS = 100_000
 
 _UNIX = "unix:"
 _COMMON: list[tuple[str, int]] = [
@@ -88,24 +87,21 @@ _BALANCED: dict[str, int | str] = {
 }
 
 
-def max_connections(descriptors: int) -> int:
-    """How many connections a server takes: three of four of the process's descriptors."""
-    return MAX_CONNECTIONS if descriptors == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, descriptors * 3 // 4)
-
-
-SERVER_OPTIONS = [
-    *_COMMON,
-    # With it two processes would share a port and each get a part of the calls.
-    ("grpc.so_reuseport", 0),
-    ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MILLIS),
-    ("grpc.max_concurrent_streams", 1_000),
-    # Whoever connects and says nothing of HTTP/2 is let go; gRPC's own default is two minutes.
-    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MILLIS),
-    # So is whoever has made no call for long; clients connect again when they have one.
-    ("grpc.max_connection_idle_ms", MAX_IDLE_MILLIS),
-    # One too many is closed at once: a flood must not take the last descriptor, with which the store is reached.
-    ("grpc.max_allowed_incoming_connections", max_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])),
-]
+def server_options() -> list[tuple[str, int]]:
+    """Of every server."""
+    return [
+        *_COMMON,
+        # With it two processes would share a port and each get a part of the calls.
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MILLIS),
+        ("grpc.max_concurrent_streams", 1_000),
+        # Whoever connects and says nothing of HTTP/2 is let go; gRPC's own default is two minutes.
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MILLIS),
+        # So is whoever has made no call for long; clients connect again when they have one.
+        ("grpc.max_connection_idle_ms", MAX_IDLE_MILLIS),
+        # One too many is closed at once.
+        ("grpc.max_allowed_incoming_connections", max_connections()),
+    ]
 
 
 def make_channel(target: str) -> grpc.aio.Channel:

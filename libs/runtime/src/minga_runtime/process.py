@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minga_core.errors import Code, MingaError, SettingsError, UnavailableError
+from minga_runtime.descriptors import raise_limit
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -44,12 +45,13 @@ Main = Callable[[StopSignal], Coroutine[Any, Any, None]]
 
 
 def run_process(main: Main) -> int:
-    """Runs `main(stop)` on uvloop and gives the exit code.
+    """Runs `main(stop)` on uvloop, with as many open files as the system allows, and gives the exit code.
 
     SIGTERM and SIGINT set `stop`, a second one of them ends the process at once. A MingaError is one line on standard
     error and exit code 2 for wrong settings, 5 for a dependency that is away, 6 for what the disk refuses, 8 for a
     conflict with another process, else 1; anything else is a bug and keeps its traceback.
     """
+    raise_limit()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_with_signals(main))

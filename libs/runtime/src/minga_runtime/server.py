@@ -8,7 +8,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from minga_runtime.channels import SERVER_OPTIONS, bind
+from minga_runtime.channels import bind, server_options
 from minga_runtime.grpc_errors import ErrorInterceptor, RpcObserver
 
 
@@ -40,7 +40,7 @@ class GrpcServer:
     ) -> None:
         self.server = grpc.aio.server(
             interceptors=(ErrorInterceptor(observer),),
-            options=[*SERVER_OPTIONS, *_ageing(connection_age)],
+            options=[*server_options(), *_ageing(connection_age)],
             maximum_concurrent_rpcs=max_concurrent_rpcs,
         )
         self._health = health.aio.HealthServicer()

@@ -17,8 +17,10 @@ from fastapi import FastAPI
 from minga_core.errors import AlreadyRunningError, SettingsError
 from minga_directory import connect_reader
 from minga_locator.app import VERSION, make_app
+from minga_locator.connections import limited
 from minga_locator.limits import Limits
 from minga_locator.settings import LocatorSettings
+from minga_runtime.descriptors import max_connections
 from minga_runtime.flags import parse_flags
 from minga_runtime.listening import bound_address, split_listen
 from minga_runtime.logs import configure_logging, log_event
@@ -108,7 +110,7 @@ async def _http_server(
 def _uvicorn_config(app: FastAPI, settings: LocatorSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=limited(max_connections()),
         loop="none",
         ws="none",
         lifespan="on",

@@ -1,0 +1,74 @@
+"""Connections to the locator: uvicorn's, with limits on what comes before a request is one.
+
+uvicorn waits for a request's head for ever, and takes one of any size.
+"""
+
+import asyncio
+from contextlib import ExitStack
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from minga_core.errors import BusyError
+from minga_runtime.shares import Shares
+
+HEAD_SECONDS = 10.0
+"""A head is whole so long after its first byte, and its first byte comes so long after the connection is made."""
+MAX_HEAD_BYTES = 64 * 1024
+"""Far above the longest name in its longest spelling, and whatever proxies add."""
+
+
+class LimitedConnection(HttpToolsProtocol):
+    """One connection. `limited` makes the class that a server uses."""
+
+    shares: Shares
+
+    _head_due: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio."""
+        super().connection_made(transport)
+        self._held = ExitStack()
+        try:
+            self._held.enter_context(self.shares.taken(self.client[0] if self.client else ""))
+        except BusyError:
+            transport.abort()
+            return
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        self._head_came()
+        self._held.close()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio."""
+        # Before the first request there is no cycle, whatever uvicorn's types say.
+        idle = self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
+        if self._head_due is None and idle:
+            self._expect_head()
+        super().data_received(data)
+        if self._head_due is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.send_400_response("The head of the request is too large.")
+
+    def on_headers_complete(self) -> None:
+        """See httptools."""
+        self._head_came()
+        super().on_headers_complete()
+
+    def _expect_head(self) -> None:
+        self._head_bytes = 0
+        self._head_due = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _head_came(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
+
+
+def limited(connections: int) -> type[LimitedConnection]:
+    """The class for a server that takes so many at once, half of them of one host; one too many is closed at once."""
+    return type("Connection", (LimitedConnection,), {"shares": Shares("connections", connections)})
