@@ -31,6 +31,8 @@ class Beats:
         self.late: list[float] = []
         """How much later than due this process sent a heartbeat: its own fault."""
         self.failed = 0
+        self.unanswered = 0
+        """Of those that failed: no answer, nor an end, within ANSWER_SECONDS."""
         self.streams_opened = 0
         self.asked_again = 0
         """Answers that a lease or table was not known: what must not be."""
@@ -40,7 +42,7 @@ class Beats:
     def reset(self) -> None:
         """Begins a measurement."""
         self.seconds, self.late, self.gaps = [], [], []
-        self.failed = self.streams_opened = self.asked_again = 0
+        self.failed = self.unanswered = self.streams_opened = self.asked_again = 0
 
 
 class LeanPeer:
@@ -90,8 +92,9 @@ class LeanPeer:
         """Whether it succeeded. After failures there is a pause, longer each time, as the announcer has it."""
         try:
             await step
-        except (CallFailedError, OSError, TimeoutError):
+        except (CallFailedError, OSError, TimeoutError) as error:
             self._beats.failed += 1
+            self._beats.unanswered += isinstance(error, TimeoutError)
             await asyncio.sleep(self._retry_seconds * self._rng.uniform(0.5, 1.0))
             self._retry_seconds = min(2 * self._retry_seconds, MAX_RETRY_SECONDS)
             return False
@@ -143,11 +146,19 @@ class LeanPeer:
         """The answer to a heartbeat."""
         if self._mode == "unary":
             return await self._call("Heartbeat", self._message)
-        if self._stream is None or self._stream.ended:
-            self._stream = (await self._connected()).open(self._headers["KeepLease"])
+        stream, self._stream = self._stream, None
+        if stream is None or stream.ended:
+            stream = (await self._connected()).open(self._headers["KeepLease"])
             self._beats.streams_opened += 1
-        async with asyncio.timeout(ANSWER_SECONDS):
-            return await self._stream.send(self._message)
+        # Kept only when there is an answer, as the peer's own client has it.
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await stream.send(self._message)
+            self._stream = stream
+            return answer
+        finally:
+            if self._stream is None:
+                stream.cancel()
 
     async def _call(self, name: str, messages: bytes) -> bytes:
         connection = await self._connected()
@@ -157,7 +168,7 @@ class LeanPeer:
     async def _connected(self) -> Connection:
         if self._connection is None or not self._connection.usable:
             async with asyncio.timeout(ANSWER_SECONDS):
-                self._connection = await connect(self._host, self._port)
+                self._connection = await connect(self._host, self._port, world.host(self._number))
         return self._connection
 
 
@@ -194,6 +205,7 @@ async def measure(seconds: float) -> dict[str, Any]:
         "seconds": summary(_BEATS.seconds),
         "late": summary(_BEATS.late),
         "failed": _BEATS.failed,
+        "unanswered": _BEATS.unanswered,
         "asked_again": _BEATS.asked_again,
         "gaps": len(_BEATS.gaps),
         "streams_opened": _BEATS.streams_opened,

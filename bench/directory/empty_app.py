@@ -1,11 +1,12 @@
-"""The rival: a FastAPI app whose handler does nothing, under the very settings that the locator runs uvicorn with."""
+"""The rival: a FastAPI app whose handler does nothing, under uvicorn as it is, with the locator's settings."""
 
 import sys
 from pathlib import Path
 
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from minga_locator.__main__ import _http_server, bind
+from minga_locator.__main__ import bind, http_server
 from minga_locator.settings import LocatorSettings
 from minga_runtime.listening import bound_address
 from minga_runtime.process import StopSignal, run_process, write_port_file
@@ -27,7 +28,7 @@ def make_app() -> FastAPI:
 async def _run(port_file: Path, stop: StopSignal) -> None:
     settings = LocatorSettings(listen="127.0.0.1:0")
     with await bind(settings.listen) as listening:
-        async with _http_server(make_app(), listening, settings, stop):
+        async with http_server(make_app(), listening, settings, stop, HttpToolsProtocol):
             write_port_file(port_file, bound_address(settings.listen, listening.getsockname()[1]))
             await stop.wait()
 

@@ -185,12 +185,16 @@ class Connection(asyncio.Protocol):
             self.send_frame(_PING, _ACK, 0, payload)
 
     def _goaway(self, flags: int, number: int, payload: bytes) -> None:
-        """Calls under way go on; new ones want another connection."""
+        """Calls under way go on, but for those that came too late to be heard of; new ones want another connection."""
         self.usable = False
+        last = int.from_bytes(payload[:4], "big") & 0x7FFFFFFF
+        for stream in [stream for number, stream in self._streams.items() if number > last]:
+            stream.end()
 
 
-async def connect(host: str, port: int) -> Connection:
-    """A connection. Raises OSError."""
+async def connect(host: str, port: int, source: str | None = None) -> Connection:
+    """A connection, from that address of this machine. Raises OSError."""
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(lambda: Connection(loop), host, port)
+    local = None if source is None else (source, 0)
+    _, connection = await loop.create_connection(lambda: Connection(loop), host, port, local_addr=local)
     return connection

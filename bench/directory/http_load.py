@@ -206,9 +206,26 @@ async def _connect(host: str, port: int, count: int, heard: Callable[[Connection
     return [(await loop.create_connection(lambda: Connection(heard), host, port))[1] for _ in range(count)]
 
 
+async def prepare(host: str, requests: dict[str, Any], seed: int = 1) -> None:
+    """Makes requests for the next load of that kind, so that their making is no part of what is measured."""
+    _PREPARED.clear()
+    _PREPARED[_key(requests, host, seed)] = _made(requests, host, seed)
+
+
+_PREPARED: dict[str, list[bytes]] = {}
+
+
+def _key(*arguments: Any) -> str:
+    return json.dumps(arguments, sort_keys=True)
+
+
+def _made(requests: dict[str, Any], host: str, seed: int) -> list[bytes]:
+    return list(_MAKERS[requests["kind"]](random.Random(seed), host, **requests.get("of", {})))
+
+
 def _drawn(requests: dict[str, Any], host: str, seed: int) -> Iterator[bytes]:
-    """Requests without end: `_SAMPLE` of them made now, unless each is to be another."""
-    made = list(_MAKERS[requests["kind"]](random.Random(seed), host, **requests.get("of", {})))
+    """Requests without end: `_SAMPLE` of them, made now or prepared, unless each is to be another."""
+    made = _PREPARED.get(_key(requests, host, seed)) or _made(requests, host, seed)
 
     def endless() -> Iterator[bytes]:
         while True:
@@ -272,4 +289,4 @@ _MAKERS: dict[str, Callable[..., Iterator[bytes]]] = {
 }
 
 if __name__ == "__main__":
-    serve({"closed": closed, "at_rate": at_rate, "one_by_one": one_by_one})
+    serve({"prepare": prepare, "closed": closed, "at_rate": at_rate, "one_by_one": one_by_one})

@@ -20,11 +20,11 @@ processes that are no part of the benchmark used: where that is not near 0, rate
 would be on a quiet machine; CPU times and ratios suffer less.
 
 - HTTP load comes from [http_load.py](../bench/directory/http_load.py): raw sockets, requests made beforehand. Rates are
-  of a closed loop over 32 connections; times at a fixed rate are of an open loop (requests due at random instants, a
+  of a closed loop over 64 connections; times at a fixed rate are of an open loop (requests due at random instants, a
   request's time counts from when it was due). In the same run it shows against a server that does nothing how much more
   it could do.
-- The rival is a FastAPI app with an empty handler under the very uvicorn settings of the locator, measured in turn with
-  it, round by round.
+- The rival is a FastAPI app with an empty handler under uvicorn as it is, with the locator's settings, measured in turn
+  with it, round by round.
 - Heartbeats come from [beats.py](../bench/directory/beats.py): a bare HTTP/2 client, one connection a peer.
 - Pushes of many tables are encoded beforehand ([prepared.py](../bench/directory/prepared.py)): on a real network each
   peer encodes its own. Where peers must react as real ones do, they are the real announcer over the real client

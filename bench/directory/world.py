@@ -22,6 +22,11 @@ def peer_id(number: int) -> PeerId:
     return PeerId(f"node-{number:05}")
 
 
+def host(number: int) -> str:
+    """An address of this machine's for each peer: a registry gives each host its share."""
+    return f"127.1.{number >> 8 & 255}.{number & 255}"
+
+
 def peer_info(number: int) -> PeerInfo:
     """What the peer says of itself. Nobody listens at its address."""
     address = Address(f"198.18.{number >> 8 & 255}.{number & 255}:50053")

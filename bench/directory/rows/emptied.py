@@ -1,6 +1,7 @@
 """Redis loses everything under a thousand peers that go on."""
 
 import asyncio
+import os
 import time
 
 from bench.directory.network import Network
@@ -8,6 +9,7 @@ from bench.directory.results import RowOutcome
 from bench.directory.rows.fleets import fleet_world, start_fleets
 from bench.directory.session import Session
 from bench.directory.stats import millis
+from bench.directory.usage import Use
 from bench.directory.worker import Worker
 from bench.netns import LabError
 from minga_core.errors import StoreUnavailableError
@@ -54,11 +56,30 @@ class Emptied:
             emptied_at = time.monotonic()
             await network.store.empty()
             back_seconds = await _back(network, world.entries, emptied_at)
-            outcome.uses.append(meter.read("everything is said again"))
+            use = meter.read("everything is said again")
+            outcome.uses.append(use)
             pings = await pinger.ask("stop")
             outcome.details |= {"ping_seconds": pings, "slow": (await network.store.slow())[:20]}
             await _told(outcome, fleets, emptied_at, back_seconds, world.entries, world.peers)
+            _profiled(outcome, use, world.entries)
         return outcome
+
+
+def _profiled(outcome: RowOutcome, use: Use, entries: int) -> None:
+    """Where the processor time went, and what it would allow if nothing else were in the way."""
+    spent = {
+        part: sum(one.cpu_seconds for one in use.parts if one.name.startswith(part))
+        for part in ("store", "registry", "fleet")
+    }
+    each = {part: seconds / entries * 1e6 for part, seconds in spent.items()}
+    here = sum(spent.values()) / (os.cpu_count() or 1)
+    apart = max(spent["store"], spent["registry"] / REGISTRIES)
+    outcome.told(
+        "Redis emptied: processor time of an entry",
+        f"{each['store']:.1f} µs of the store, {each['registry']:.1f} µs of registries, {each['fleet']:.1f} µs of the "
+        f"simulated peers: at least {here:.1f} s on the {os.cpu_count()} cores that all of them share here, "
+        f"{apart:.1f} s where store, registries and peers have cores of their own",
+    )
 
 
 async def _told(

@@ -12,9 +12,8 @@ from bench.directory.scale import Scale
 from bench.directory.stats import millis
 from bench.directory.worker import Worker
 
-CONNECTIONS = 32
+CONNECTIONS = 64
 OPEN_RATE = 1_000
-OPEN_CONNECTIONS = 64
 P99_SECONDS = 0.020
 _SURE_SECONDS = 1.0
 
@@ -40,6 +39,10 @@ class Contest:
         load = await network.worker("load", "http_load")
         return cls(network, load, locator, rival, f"127.0.0.1:{port}")
 
+    async def prepare(self, address: str, requests: dict[str, Any]) -> None:
+        """Lets the generator make the requests of the next load."""
+        await self.load.ask("prepare", host=address.rpartition(":")[0], requests=requests)
+
     async def closed(self, address: str, requests: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Closed-loop load on one of the three."""
         host, _, port = address.rpartition(":")
@@ -57,9 +60,11 @@ class Contest:
         await self.closed(self.locator, requests(scale.rounds), _SURE_SECONDS)
         ratios, locator_rates, rival_rates, cost_ratios, rounds = [], [], [], [], []
         for number in range(scale.rounds):
+            await self.prepare(self.rival, empty)
             meter = self.network.meter()
             rival = await self.closed(self.rival, empty, scale.round_seconds)
             rival_use = meter.read(f"{work}: empty handler, round {number + 1}")
+            await self.prepare(self.locator, requests(number))
             meter = self.network.meter()
             locator = await self.closed(self.locator, requests(number), scale.round_seconds)
             use = meter.read(f"{work}: locator, round {number + 1}")
@@ -68,8 +73,8 @@ class Contest:
             ratios.append(locator["rate"] / rival["rate"])
             rival_rates.append(rival["rate"])
             locator_rates.append(locator["rate"])
-            rival_cost = rival_use.cpu_seconds("rival") / (rival["rate"] * rival_use.seconds)
-            cost = use.cpu_seconds("locator-1") / (locator["rate"] * use.seconds)
+            rival_cost = rival_use.cpu_seconds("rival") / rival["rate"]
+            cost = use.cpu_seconds("locator-1") / locator["rate"]
             cost_ratios.append(rival_cost / cost)
         idle = await self.closed(self.idle, empty, 2.0)
         outcome.details[f"{work}: rounds"] = rounds
@@ -97,7 +102,7 @@ class Contest:
             port=int(port),
             requests=requests,
             rate=OPEN_RATE,
-            connections=OPEN_CONNECTIONS,
+            connections=CONNECTIONS,
             seconds=scale.open_seconds,
         )
         outcome.uses.append(meter.read(f"{work} at {OPEN_RATE:,} requests/s"))

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -62,11 +64,12 @@ class Locator:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Locator]:
-    """A locator as it is started, without a store."""
+async def running(count: int = 20) -> AsyncIterator[Locator]:
+    """A locator as it is started, without a store, for so many connections."""
     with await module.bind("127.0.0.1:0") as listening:
         app = make_app(MemoryDirectory())
-        async with module._http_server(app, listening, LocatorSettings(), StopSignal()):
+        http = connections.limited(count)
+        async with module.http_server(app, listening, LocatorSettings(), StopSignal(), http):
             locator = Locator(listening.getsockname()[1])
             yield locator
             locator.close()
@@ -112,10 +115,9 @@ async def test_a_head_has_an_end(beginning: bytes) -> None:
         assert await (await locator.connect()).status() == 200
 
 
-async def test_one_host_leaves_connections_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_host_leaves_connections_to_others() -> None:
     """It has half; one more is closed at once, and taken when one of the others has gone."""
-    monkeypatch.setattr(module, "max_connections", lambda: 4)
-    async with running() as locator:
+    async with running(4) as locator:
         first, second = await locator.connect(), await locator.connect()
         assert await first.status() == await second.status() == 200
         assert await (await locator.connect()).rest() == b""
@@ -130,3 +132,20 @@ async def test_one_host_leaves_connections_to_others(monkeypatch: pytest.MonkeyP
                     break
                 except (asyncio.IncompleteReadError, ConnectionResetError):
                     await asyncio.sleep(0.01)
+
+
+async def test_an_answer_is_sent_at_once_and_nothing_is_kept_back() -> None:
+    """Head and body together; a head alone when nothing follows it, and before the connection is closed."""
+    sent: list[bytes] = []
+    closed: list[list[bytes]] = []
+    transport = SimpleNamespace(write=sent.append, close=lambda: closed.append(list(sent)))
+    joined = connections._Joined(cast("asyncio.Transport", transport), asyncio.get_running_loop())
+    joined.write(b"head ")
+    joined.write(b"body")
+    assert sent == [b"head body"]
+    joined.write(b"next head")
+    await asyncio.sleep(0)
+    assert sent == [b"head body", b"next head"]
+    joined.write(b"last")
+    joined.close()
+    assert closed == [[b"head body", b"next head", b"last"]]

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from minga_core.errors import AlreadyRunningError, SettingsError
 from minga_directory import connect_reader
@@ -61,7 +62,8 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
         with await bind(settings.listen) as listening:
             address = bound_address(settings.listen, listening.getsockname()[1])
             limits = Limits(max_requests=settings.max_requests)
-            async with _http_server(make_app(reader, limits=limits), listening, settings, stop):
+            app = make_app(reader, limits=limits)
+            async with http_server(app, listening, settings, stop, limited(max_connections())):
                 write_port_file(settings.port_file, address)
                 facts = effective_settings(settings) | {"address": address, "pid": os.getpid(), "version": VERSION}
                 log_event(log, logging.INFO, "locator_started", **facts)
@@ -87,11 +89,11 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def _http_server(
-    app: FastAPI, listening: socket.socket, settings: LocatorSettings, stop: StopSignal
+async def http_server(
+    app: FastAPI, listening: socket.socket, settings: LocatorSettings, stop: StopSignal, http: type[HttpToolsProtocol]
 ) -> AsyncIterator[None]:
     """Serves the app inside the block, and drains it at the end. A server that ends by itself sets `stop`."""
-    server = _Server(_uvicorn_config(app, settings))
+    server = _Server(_uvicorn_config(app, settings, http))
 
     def ended(task: asyncio.Task[None]) -> None:
         server.settled.set()
@@ -107,10 +109,10 @@ async def _http_server(
         await serving
 
 
-def _uvicorn_config(app: FastAPI, settings: LocatorSettings) -> uvicorn.Config:
+def _uvicorn_config(app: FastAPI, settings: LocatorSettings, http: type[HttpToolsProtocol]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=limited(max_connections()),
+        http=http,
         loop="none",
         ws="none",
         lifespan="on",

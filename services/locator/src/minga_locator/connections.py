@@ -1,10 +1,13 @@
-"""Connections to the locator: uvicorn's, with limits on what comes before a request is one.
+"""Connections to the locator: uvicorn's, with limits on what comes before a request is one, and whole answers.
 
-uvicorn waits for a request's head for ever, and takes one of any size.
+uvicorn waits for a request's head for ever, and takes one of any size. It writes an answer's head and its body one
+after the other, and uvloop sends each at once: two calls of the system and two packets, an eighth of the processor
+time of a look-up (profile of 40,000 names, 20 holders each).
 """
 
 import asyncio
 from contextlib import ExitStack
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -27,7 +30,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", _Joined(transport, self.loop)))
         self._held = ExitStack()
         try:
             self._held.enter_context(self.shares.taken(self.client[0] if self.client else ""))
@@ -67,6 +70,43 @@ class LimitedConnection(HttpToolsProtocol):
         if self._head_due is not None:
             self._head_due.cancel()
             self._head_due = None
+
+
+class _Joined:
+    """A transport that sends together what is written in one turn of the loop, in pairs."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._first = b""
+        self._flushing: asyncio.Handle | None = None
+
+    def write(self, data: bytes) -> None:
+        """See asyncio."""
+        if self._first:
+            first, self._first = self._first, b""
+            self._transport.write(first + data)
+            return
+        self._first = data
+        if self._flushing is None:
+            self._flushing = self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        """See asyncio."""
+        self._send_first()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        self._flushing = None
+        self._send_first()
+
+    def _send_first(self) -> None:
+        if self._first:
+            first, self._first = self._first, b""
+            self._transport.write(first)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def limited(connections: int) -> type[LimitedConnection]:
