@@ -76,7 +76,7 @@ async def running(count: int = 20) -> AsyncIterator[Locator]:
 
 
 async def test_who_does_not_end_a_head_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also who says nothing at all, and who drips; a connection that waits for its next request stays."""
+    """In its first request or in a later one; a connection that waits for its next, or for its first, stays."""
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
     async with running() as locator:
         good, silent, half, second = [await locator.connect() for _ in range(4)]
@@ -84,9 +84,19 @@ async def test_who_does_not_end_a_head_is_let_go(monkeypatch: pytest.MonkeyPatch
         assert await second.status() == 200
         half.writer.write(REQUEST[:20])
         second.writer.write(REQUEST[:20])
-        for caller in (silent, half, second):
+        for caller in (half, second):
             assert await caller.rest() == b""
-        assert await good.status() == 200
+        for caller in (good, silent):
+            assert await caller.status() == 200
+
+
+async def test_who_says_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long after connecting as others are after their last answer."""
+    monkeypatch.setattr(module, "KEEP_ALIVE_SECONDS", 0.3)
+    async with running() as locator:
+        silent, used = await locator.connect(), await locator.connect()
+        assert await used.status() == 200
+        assert await silent.rest() == await used.rest() == b""
 
 
 async def test_dripping_bytes_are_no_excuse(monkeypatch: pytest.MonkeyPatch) -> None:

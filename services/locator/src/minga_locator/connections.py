@@ -15,7 +15,7 @@ from minga_core.errors import BusyError
 from minga_runtime.shares import Shares
 
 HEAD_SECONDS = 10.0
-"""A head is whole so long after its first byte, and its first byte comes so long after the connection is made."""
+"""A head is whole so long after its first byte. A new connection may be silent as long as one that was used."""
 MAX_HEAD_BYTES = 64 * 1024
 """Far above the longest name in its longest spelling, and whatever proxies add."""
 
@@ -25,7 +25,8 @@ class LimitedConnection(HttpToolsProtocol):
 
     shares: Shares
 
-    _head_due: asyncio.TimerHandle | None = None
+    _due: asyncio.TimerHandle | None = None
+    _head_begun = False
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -37,11 +38,11 @@ class LimitedConnection(HttpToolsProtocol):
         except BusyError:
             transport.abort()
             return
-        self._expect_head()
+        self._expect(self.timeout_keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
-        self._head_came()
+        self._expect(None)
         self._held.close()
         super().connection_lost(exc)
 
@@ -49,27 +50,26 @@ class LimitedConnection(HttpToolsProtocol):
         """See asyncio."""
         # Before the first request there is no cycle, whatever uvicorn's types say.
         idle = self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
-        if self._head_due is None and idle:
-            self._expect_head()
+        if idle and not self._head_begun:
+            self._head_begun, self._head_bytes = True, 0
+            self._expect(HEAD_SECONDS)
         super().data_received(data)
-        if self._head_due is not None:
+        if self._head_begun:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.send_400_response("The head of the request is too large.")
 
     def on_headers_complete(self) -> None:
         """See httptools."""
-        self._head_came()
+        self._head_begun = False
+        self._expect(None)
         super().on_headers_complete()
 
-    def _expect_head(self) -> None:
-        self._head_bytes = 0
-        self._head_due = self.loop.call_later(HEAD_SECONDS, self.transport.close)
-
-    def _head_came(self) -> None:
-        if self._head_due is not None:
-            self._head_due.cancel()
-            self._head_due = None
+    def _expect(self, seconds: float | None) -> None:
+        """The connection is closed unless something else is expected by then. None: nothing is."""
+        if self._due is not None:
+            self._due.cancel()
+        self._due = None if seconds is None else self.loop.call_later(seconds, self.transport.close)
 
 
 class _Joined:
