@@ -34,6 +34,14 @@ class Shares:
 
         A caller that holds none gets what it asks for as long as the others leave room, however much it is.
         """
+        self.take(caller, amount)
+        try:
+            yield
+        finally:
+            self.give_back(caller, amount)
+
+    def take(self, caller: str, amount: int = 1) -> None:
+        """As `taken`, until `give_back` is called with the same."""
         held = self._held[caller]
         if held and held + amount > self.each:
             raise BusyError(f"{held:,} {self.what} of yours are being taken already", retry_after=self._retry_after)
@@ -41,13 +49,13 @@ class Shares:
             raise BusyError(f"{self.taken_count:,} {self.what} are being taken", retry_after=self._retry_after)
         self._held[caller] += amount
         self.taken_count += amount
-        try:
-            yield
-        finally:
-            self.taken_count -= amount
-            self._held[caller] -= amount
-            if not self._held[caller]:
-                del self._held[caller]
+
+    def give_back(self, caller: str, amount: int = 1) -> None:
+        """What the caller took."""
+        self.taken_count -= amount
+        self._held[caller] -= amount
+        if not self._held[caller]:
+            del self._held[caller]
 
 
 def caller_of(peer: str) -> str:

@@ -6,7 +6,6 @@ time of a look-up (profile of 40,000 names, 20 holders each).
 """
 
 import asyncio
-from contextlib import ExitStack
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -25,6 +24,8 @@ class LimitedConnection(HttpToolsProtocol):
 
     shares: Shares
 
+    _host: str | None = None
+    """Who has taken a place; nobody when there was none."""
     _due: asyncio.TimerHandle | None = None
     _head_begun = False
     _head_bytes = 0
@@ -32,9 +33,10 @@ class LimitedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
         super().connection_made(cast("asyncio.Transport", _Joined(transport, self.loop)))
-        self._held = ExitStack()
+        host = self.client[0] if self.client else ""
         try:
-            self._held.enter_context(self.shares.taken(self.client[0] if self.client else ""))
+            self.shares.take(host)
+            self._host = host
         except BusyError:
             transport.abort()
             return
@@ -43,7 +45,9 @@ class LimitedConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
         self._expect(None)
-        self._held.close()
+        if self._host is not None:
+            self.shares.give_back(self._host)
+            self._host = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from contextlib import ExitStack
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -43,20 +42,26 @@ class Watch:
             self._ended(scope, answer.status, self._clock.monotonic() - started)
 
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
-        with ExitStack() as held:
-            if scope["path"].startswith("/v1/") and (refusal := self._refused(scope, held)) is not None:
-                await refusal(scope, receive, answer.send)
-                return
+        if not scope["path"].startswith("/v1/"):
             await self._pass_on(scope, receive, answer)
+            return
+        host = _host_of(scope)
+        if (refusal := self._refused(scope, host)) is not None:
+            await refusal(scope, receive, answer.send)
+            return
+        try:
+            await self._pass_on(scope, receive, answer)
+        finally:
+            self._shares.give_back(host)
 
-    def _refused(self, scope: Scope, held: ExitStack) -> ASGIApp | None:
-        """The answer when there is no room, in all or for this host; else a place is taken until `held` is over."""
+    def _refused(self, scope: Scope, host: str) -> ASGIApp | None:
+        """The answer when there is no room, in all or for this host; else it has taken a place."""
         if self._shares.taken_count >= self._shares.total:
             detail = "too many requests are under way here"
             code = Code.UNAVAILABLE.value
             return problem_response(scope, 503, code, detail, retry_after_seconds=RETRY_AFTER_SECONDS)
         try:
-            held.enter_context(self._shares.taken(_host_of(scope)))
+            self._shares.take(host)
         except BusyError as error:
             return problem_of(scope, error)
         return None
