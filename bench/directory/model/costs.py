@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 _ROWS = "row `{}` of `make bench-directory`"
+_FULL = f"{_ROWS} at full scale: ten million entries, which take the store almost twice the time of a million"
 _UNITS = "`bench.directory.unit_costs`"
 
 
@@ -21,13 +22,13 @@ class UnitCosts:
     beat_registry: float = _cost(311, "µs", "a heartbeat over KeepLease: registry", _ROWS.format("heartbeats"))
     beat_store: float = _cost(23.0, "µs", "a heartbeat: store, 8 in a batch", _UNITS)
     lease_indexed: float = _cost(9.5, "µs", "of that in slot `{all}` (script `renew`)", _UNITS)
-    row_registry: float = _cost(10.4, "µs", "a row pushed, one server: registry", _ROWS.format("tables"))
-    row_store: float = _cost(10.8, "µs", "the same: store", _ROWS.format("tables"))
+    row_registry: float = _cost(16.0, "µs", "a row pushed, one server: registry", _FULL.format("tables"))
+    row_store: float = _cost(19.7, "µs", "the same: store", _FULL.format("tables"))
     row_registry_steps: float = _cost(
-        17.2, "µs", "a row pushed, Cluster: registry", f"the first, and what `row_in_steps` has more, {_UNITS}"
+        22.8, "µs", "a row pushed, Cluster: registry", f"the first, and what `row_in_steps` has more, {_UNITS}"
     )
     row_store_steps: float = _cost(
-        11.8, "µs", "the same: store", f"the second, and what `row_in_steps` has more, {_UNITS}"
+        20.7, "µs", "the same: store", f"the second, and what `row_in_steps` has more, {_UNITS}"
     )
     row_stage_share: float = _cost(
         0.15, "", "of that in the peer's slot (`stage`)", f"`row_staged` of `row_in_steps`, {_UNITS}"
@@ -47,7 +48,7 @@ class UnitCosts:
     stream_opened: float = _cost(400, "µs", "a KeepLease stream opened: registry", "taken, a little above a unary call")
     connection: float = _cost(90, "µs", "a connection made: registry", _UNITS)
     lookup_locator: float = _cost(
-        190, "µs", "a look-up no cache answers, one server: locator", _ROWS.format("distinct")
+        230, "µs", "a look-up no cache answers, one server: locator", _FULL.format("distinct")
     )
     lookup_store: float = _cost(99, "µs", "the same, ten holders: store", f"`lookup_at_once`, {_UNITS}")
     lookup_http: float = _cost(55, "µs", "of a look-up: HTTP", "what one costs that the cache answers, docs/adr/0018")
