@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,31 @@ async def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> No
             await LocalNetwork(config).__aenter__()
     assert "--base-port 0" in caught.value.hint
     assert not (tmp_path / "net").exists()
+
+
+@pytest.mark.e2e
+async def test_no_peer_takes_the_port_of_another(short_dir: Path) -> None:
+    """Each has its own two above the base port: bulk paths took the next peer's, and that one could not start."""
+    base = free_ports(2 + 2 * 3)
+    async with LocalNetwork(LocalNetworkConfig(peer_count=3, base_port=base, directory=short_dir / "net")) as network:
+        await network.wait_ready()
+        assert [peer.address for peer in network.peers] == [f"127.0.0.1:{base + 2 + 2 * at}" for at in range(3)]
+        for at in range(3):
+            _, writer = await asyncio.open_connection("127.0.0.1", base + 3 + 2 * at)
+            writer.close()
+
+
+def free_ports(count: int) -> int:
+    """The first of so many that follow each other and are free, below those that systems give away by themselves."""
+    for first in range(20_000, 30_000, count):
+        with ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
+    raise AssertionError("no ports are free")
 
 
 @pytest.mark.e2e

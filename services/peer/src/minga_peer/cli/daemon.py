@@ -72,7 +72,7 @@ def up(
     peers: Annotated[int, typer.Option("--peers", "-n", min=0, max=64, help="How many peers.")] = 3,
     base_port: Annotated[
         int,
-        typer.Option(min=0, max=65000, help="Registry there, locator one above, then the peers; 0: free ports."),
+        typer.Option(min=0, max=65000, help="Registry there, locator one above, then two a peer; 0: free ports."),
     ] = 50051,
     directory: Annotated[
         Path | None,

@@ -44,7 +44,8 @@ class LocalNetworkConfig:
     peer_count: int = 3
     """1 to 64; 0 for none."""
     base_port: int = 0
-    """Registry there, locator one above, peers from two above; 0: free ports, read back."""
+    """Registry there, locator one above, then two for each peer: its own, and its bulk path's; 0: free ports, read
+    back."""
     directory: Path | None = None
     """Shared folders and logs; kept. None: a temporary one that is removed at the end."""
     first_control: Path | None = None
@@ -201,7 +202,7 @@ class LocalNetwork:
         self.config = config or LocalNetworkConfig()
         if not 0 <= self.config.peer_count <= MAX_PEERS:
             raise InvalidArgumentError(f"0 to {MAX_PEERS} peers are possible, not {self.config.peer_count}")
-        if self.config.base_port and self.config.base_port + self.config.peer_count + 1 > 65535:
+        if self.config.base_port and self.config.base_port + 2 * self.config.peer_count + 1 > 65535:
             raise InvalidArgumentError(f"--base-port {self.config.base_port} leaves no room for all ports")
         self.peers: list[LocalPeer] = []
 
@@ -336,7 +337,8 @@ class LocalNetwork:
             "minga_peer",
             *("--locator", self.locator_url, "--control", str(peer.control), "peer"),
             *("--share", str(peer.share_dir), "--registry", self.registry_address, "--peer-id", peer.peer_id),
-            *self._bound(peer, 2 + index, peer.peer_id),
+            # The next port is its bulk path's: a neighbour there would find it taken, or take it.
+            *self._bound(peer, 2 + 2 * index, peer.peer_id),
             *self.config.peer_flags,
         )
 
@@ -349,7 +351,7 @@ class LocalNetwork:
     def _check_ports(self) -> None:
         """A plain answer before anything starts. Raises AlreadyRunningError. Who comes later is told by the child."""
         base = self.config.base_port
-        for port in range(base, base + 2 + self.config.peer_count) if base else ():
+        for port in range(base, base + 2 + 2 * self.config.peer_count) if base else ():
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
