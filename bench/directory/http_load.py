@@ -11,6 +11,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any, cast
 from urllib.parse import quote
@@ -208,24 +209,18 @@ async def _connect(host: str, port: int, count: int, heard: Callable[[Connection
 
 async def prepare(host: str, requests: dict[str, Any], seed: int = 1) -> None:
     """Makes requests for the next load of that kind, so that their making is no part of what is measured."""
-    _PREPARED.clear()
-    _PREPARED[_key(requests, host, seed)] = _made(requests, host, seed)
+    _made(json.dumps(requests, sort_keys=True), host, seed)
 
 
-_PREPARED: dict[str, list[bytes]] = {}
-
-
-def _key(*arguments: Any) -> str:
-    return json.dumps(arguments, sort_keys=True)
-
-
-def _made(requests: dict[str, Any], host: str, seed: int) -> list[bytes]:
-    return list(_MAKERS[requests["kind"]](random.Random(seed), host, **requests.get("of", {})))
+@lru_cache(maxsize=1)
+def _made(requests: str, host: str, seed: int) -> list[bytes]:
+    wanted = json.loads(requests)
+    return list(_MAKERS[wanted["kind"]](random.Random(seed), host, **wanted.get("of", {})))
 
 
 def _drawn(requests: dict[str, Any], host: str, seed: int) -> Iterator[bytes]:
     """Requests without end: `_SAMPLE` of them, made now or prepared, unless each is to be another."""
-    made = _PREPARED.get(_key(requests, host, seed)) or _made(requests, host, seed)
+    made = _made(json.dumps(requests, sort_keys=True), host, seed)
 
     def endless() -> Iterator[bytes]:
         while True:

@@ -11,6 +11,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from minga_core.errors import BusyError
+from minga_locator.limits import host_of
 from minga_runtime.shares import Shares
 
 HEAD_SECONDS = 10.0
@@ -33,7 +34,7 @@ class LimitedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
         super().connection_made(cast("asyncio.Transport", _Joined(transport, self.loop)))
-        host = self.client[0] if self.client else ""
+        host = host_of(self.client)
         try:
             self.shares.take(host)
             self._host = host
@@ -88,8 +89,8 @@ class _Joined:
     def write(self, data: bytes) -> None:
         """See asyncio."""
         if self._first:
-            first, self._first = self._first, b""
-            self._transport.write(first + data)
+            data, self._first = self._first + data, b""
+            self._transport.write(data)
             return
         self._first = data
         if self._flushing is None:
@@ -97,16 +98,13 @@ class _Joined:
 
     def close(self) -> None:
         """See asyncio."""
-        self._send_first()
+        self._flush()
         self._transport.close()
 
     def _flush(self) -> None:
         self._flushing = None
-        self._send_first()
-
-    def _send_first(self) -> None:
-        if self._first:
-            first, self._first = self._first, b""
+        first, self._first = self._first, b""
+        if first:
             self._transport.write(first)
 
     def __getattr__(self, name: str) -> Any:

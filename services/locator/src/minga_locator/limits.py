@@ -20,3 +20,8 @@ class Limits:
     """A store that takes longer to answer a ping is not one to send clients to."""
     max_requests: int = MAX_REQUESTS
     """To /v1 under way at once, half of them of one host. Health and metrics are answered however many there are."""
+
+
+def host_of(client: tuple[str, int] | None) -> str:
+    """Whose share a request or a connection is of, by its client as ASGI has it. A proxy is one host."""
+    return client[0] if client else ""

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from minga_core.clock import Clock
 from minga_core.errors import BusyError, Code
 from minga_locator._metrics import LocatorMetrics
-from minga_locator.limits import Limits
+from minga_locator.limits import Limits, host_of
 from minga_locator.problems import RETRY_AFTER_SECONDS, problem_of, problem_response
 from minga_runtime.logs import log_event
 from minga_runtime.shares import Shares
@@ -45,7 +45,7 @@ class Watch:
         if not scope["path"].startswith("/v1/"):
             await self._pass_on(scope, receive, answer)
             return
-        host = _host_of(scope)
+        host = host_of(scope.get("client"))
         if (refusal := self._refused(scope, host)) is not None:
             await refusal(scope, receive, answer.send)
             return
@@ -136,12 +136,6 @@ class _Body:
 def _closing(status: int, detail: str) -> HTTPException:
     """A refusal after which the connection is closed: the rest of the body is not worth reading."""
     return HTTPException(status, detail, {"Connection": "close"})
-
-
-def _host_of(scope: Scope) -> str:
-    """Who asks; a proxy is one host."""
-    client = scope.get("client")
-    return client[0] if client else ""
 
 
 def route_of(scope: Scope) -> str:

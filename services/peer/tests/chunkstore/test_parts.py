@@ -59,6 +59,11 @@ def left_over(tmp_path: Path) -> list[str]:
     return sorted(path.suffix for path in folder.iterdir()) if folder.exists() else []
 
 
+def no_space(descriptor: int, data: memoryview, offset: int) -> int:
+    """Instead of `os.pwrite`: the disk is full."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 async def test_a_whole_part_appears_under_its_name_and_leaves_nothing_behind(tmp_path: Path, pool: DiskPool) -> None:
     """Bytes are those of the content, written in any order by many at once."""
     part = await begun(tmp_path, pool)
@@ -358,10 +363,7 @@ async def test_a_full_disk_is_told_and_what_is_held_is_kept(
     await fill(part, DATA, [0])
     real = os.pwrite
 
-    def full(descriptor: int, data: memoryview, offset: int) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", no_space)
     with pytest.raises(NoSpaceError, match=r"^cannot write file.bin: no space left on device$"):
         await fill(part, DATA, [1])
     monkeypatch.setattr(os, "pwrite", real)
@@ -396,7 +398,7 @@ async def test_a_part_that_the_full_disk_lets_nobody_describe_is_not_kept(
 
     def full(descriptor: int, data: memoryview, offset: int) -> int:
         if wrote:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            no_space(descriptor, data, offset)
         wrote.append(real(descriptor, data[:10], offset))
         return wrote[0]
 
@@ -417,10 +419,7 @@ async def test_a_save_that_fails_costs_no_earlier_one(
     await fill(again, DATA, [1])
     real = os.pwrite
 
-    def full(descriptor: int, data: memoryview, offset: int) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", no_space)
     await again.close()
     monkeypatch.setattr(os, "pwrite", real)
     assert left_over(tmp_path) == [".data", ".held", ".meta"]

@@ -58,6 +58,11 @@ class LocalNetworkConfig:
     """Further flags of each kind of process."""
     host: str = "127.0.0.1"
 
+    @property
+    def ports(self) -> range:
+        """From the base port on: all that are taken."""
+        return range(self.base_port, self.base_port + 2 + 2 * self.peer_count)
+
 
 class LocalService:
     """Registry, locator or peer: a process that tells its address through a port file, and keeps it when restarted."""
@@ -202,7 +207,7 @@ class LocalNetwork:
         self.config = config or LocalNetworkConfig()
         if not 0 <= self.config.peer_count <= MAX_PEERS:
             raise InvalidArgumentError(f"0 to {MAX_PEERS} peers are possible, not {self.config.peer_count}")
-        if self.config.base_port and self.config.base_port + 2 * self.config.peer_count + 1 > 65535:
+        if self.config.base_port and self.config.ports.stop > 65536:
             raise InvalidArgumentError(f"--base-port {self.config.base_port} leaves no room for all ports")
         self.peers: list[LocalPeer] = []
 
@@ -350,8 +355,7 @@ class LocalNetwork:
 
     def _check_ports(self) -> None:
         """A plain answer before anything starts. Raises AlreadyRunningError. Who comes later is told by the child."""
-        base = self.config.base_port
-        for port in range(base, base + 2 + 2 * self.config.peer_count) if base else ():
+        for port in self.config.ports if self.config.base_port else ():
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
