@@ -5,7 +5,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := protos libs/core libs/directory libs/runtime services/registry services/locator services/peer
+PACKAGES := protos libs/core libs/directory libs/runtime libs/engine libs/client services/registry services/locator services/peer cli
+# Our own distributions, which no lock names.
+OURS := --no-emit-package minga $(foreach p,protos core directory runtime engine registry locator peer cli,--no-emit-package minga-$(p))
 PROTO_FILES := $(shell find protos/minga -name '*.proto' | sort)
 # `make test ARGS='-k name'` passes ARGS on.
 ARGS ?=
@@ -29,15 +31,16 @@ $(VENV)/.synced: requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES))
 
 lock: sync  ## resolve requirements.lock anew (network)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  $(foreach p,protos core directory runtime registry locator peer,--no-emit-package minga-$(p)) \
+	  $(OURS) \
 	  $(addsuffix /pyproject.toml,$(PACKAGES)) requirements-dev.in --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --constraint requirements.lock requirements-bench.in --output-file requirements-bench.lock
 	@# What goes into each image: a part of the one lock, never another version.
 	for part in registry locator peer; do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	    --constraint requirements.lock $(foreach p,protos core directory runtime,--no-emit-package minga-$(p)) \
-	    --no-emit-package minga-$$part services/$$part/pyproject.toml --output-file services/$$part/requirements.lock; \
+	    --constraint requirements.lock $(OURS) \
+	    services/$$part/pyproject.toml $$(if test $$part = peer; then echo cli/pyproject.toml; fi) \
+	    --output-file services/$$part/requirements.lock; \
 	done
 
 protos: sync  ## generate the gRPC modules from protos/minga

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from demo.story import Story, files_below, fill_with_noise, until
+from minga_cli.localnet import LocalNetwork, LocalNetworkConfig
 from minga_core.units import format_bytes, format_seconds
-from minga_peer.cli.localnet import LocalNetwork, LocalNetworkConfig
 
 BIG = "datasets/big.bin"
 BIG_BYTES = 512 * 1024 * 1024

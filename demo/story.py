@@ -11,12 +11,12 @@ from typing import Any
 
 from rich.console import Console
 
+from minga.control import ControlClient
+from minga_cli.localnet import LocalNetwork, LocalPeer
 from minga_core.errors import MingaError
 from minga_core.ids import ContentId
 from minga_core.names import parse_name
-from minga_peer.cli.localnet import LocalNetwork, LocalPeer
-from minga_peer.clients.control import ControlClient
-from minga_peer.clients.locator import LocatorClient
+from minga_engine.wire.locator import LocatorClient
 
 
 class StepFailedError(Exception):
@@ -57,7 +57,7 @@ async def run_minga(arguments: list[str], *, quiet: bool) -> str:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "minga_peer",
+        "minga_cli",
         *arguments,
         stdout=asyncio.subprocess.PIPE if quiet else None,
     )

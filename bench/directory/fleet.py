@@ -17,9 +17,9 @@ from minga_core.clock import SystemClock
 from minga_core.errors import RegistryUnavailableError
 from minga_core.ids import Address, Generation, PeerId
 from minga_core.records import FileRow
-from minga_peer.chunkstore.table import LocalTable
-from minga_peer.clients.registry import PUSH_TIMEOUT, RegistryClient
 from minga_peer.daemon.announcer import Announcer
+from minga_peer.daemon.registry import PUSH_TIMEOUT, RegistryClient
+from minga_peer.share.table import LocalTable
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_runtime.channels import make_channel
 from minga_runtime.grpc_errors import error_from_rpc

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.directory.store import Store
 from bench.directory.usage import Meter
 from bench.directory.worker import ROOT, Worker
-from minga_peer.cli.localprocess import LocalProcess, module_command
+from minga_cli.localprocess import LocalProcess, module_command
 
 POLL_SECONDS = 0.02
 READY = timedelta(seconds=30)
@@ -70,7 +70,7 @@ class Network:
         registry = self.registries[number % len(self.registries)]
         words = ["--locator", f"http://{self.locators[0]}", "--control", str(self._folder / f"{name}.sock"), "peer"]
         words += ["--share", str(share), "--registry", registry, "--peer-id", name]
-        await self._start(name, lambda file: module_command("minga_peer", *words, *_listening(file)))
+        await self._start(name, lambda file: module_command("minga_cli", *words, *_listening(file)))
 
     async def worker(self, name: str, module: str) -> Worker:
         """A load generator of ours: the module `bench.directory.<module>`."""

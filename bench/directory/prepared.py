@@ -2,7 +2,7 @@
 
 from bench.directory import world
 from bench.directory.world import World
-from minga_peer.clients.registry import BATCH_ROWS, _row
+from minga_peer.daemon.registry import BATCH_ROWS, _row
 from minga_protos.registry.v1 import registry_pb2 as pb
 
 PUSH_TABLE = "/minga.registry.v1.RegistryService/PushTable"

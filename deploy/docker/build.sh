@@ -93,7 +93,7 @@ build_base() {
 
 build_service() {
   local service=$1 version inputs paths
-  paths=(deploy/docker/{base.Dockerfile,install.sh} protos/{pyproject.toml,src} libs/*/{pyproject.toml,src}
+  paths=(deploy/docker/{base.Dockerfile,install.sh} protos/{pyproject.toml,src} {libs/*,cli}/{pyproject.toml,src}
     services/"$service"/{Dockerfile,pyproject.toml,requirements.lock,src})
   version=$(sed -n 's/^version = "\(.*\)"/\1/p' "services/$service/pyproject.toml")
   inputs=$(digest "${paths[@]}")-$(image_id minga/base-build:dev | cut -c8-15)$(image_id minga/base:dev | cut -c8-15)

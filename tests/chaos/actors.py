@@ -11,10 +11,10 @@ from pathlib import Path
 from random import Random
 from time import monotonic
 
+from minga_cli.exit_codes import ExitCode
 from minga_core.errors import MingaError
 from minga_core.names import parse_name
-from minga_peer.cli.exit_codes import ExitCode
-from minga_peer.transfer.progress import DownloadPhase
+from minga_engine.progress import DownloadPhase
 from tests.chaos.content import Content, digest_of, make_content, some_size
 from tests.chaos.ledger import Ledger
 from tests.chaos.parts import AWAY, PeerPart
@@ -162,7 +162,7 @@ class Actor:
 
     async def _command(self, operation: str, *words: str) -> int:
         """A command's exit code. One that is killed for its time is a violation; so is a traceback."""
-        command = [sys.executable, "-P", "-m", "minga_peer", "--locator", self.world.locator_url]
+        command = [sys.executable, "-P", "-m", "minga_cli", "--locator", self.world.locator_url]
         command += ["--control", str(self.folder / "nobody.sock"), *words]
         process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.lab import Lab
 from bench.process import HostProcess
 from bench.waiting import until
-from minga_peer.clients.control import ControlClient
+from minga.control import ControlClient
 
 READY_SECONDS = 60.0
 AWAY = frozenset({"killed", "restarted"})

@@ -11,7 +11,7 @@ from time import monotonic
 from minga_core.errors import FileNotFoundInDirectoryError, MingaError
 from minga_core.names import Name, parse_name
 from minga_core.records import HoldingState
-from minga_peer.clients.locator import LocatorClient
+from minga_engine.wire.locator import LocatorClient
 from tests.chaos.content import digest_of
 from tests.chaos.leaks import LeakWatch
 from tests.chaos.ledger import Holding, Ledger, difference

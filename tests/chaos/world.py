@@ -17,7 +17,7 @@ from types import TracebackType
 
 from bench import netns
 from bench.lab import Lab, Link
-from minga_peer.cli.localprocess import module_command
+from minga_cli.localprocess import module_command
 from tests.chaos.parts import Part, PeerPart
 
 DRIVER, STORE, REGISTRY, LOCATOR = "driver", "store", "registry", "locator"
@@ -145,7 +145,7 @@ class World:
 
         def words() -> list[str]:
             return module_command(
-                "minga_peer",
+                "minga_cli",
                 *("--locator", self.locator_url, "--control", str(control), "peer"),
                 *("--share", str(disk / "share"), "--registry", f"{self._address(REGISTRY)}:{REGISTRY_PORT}"),
                 *("--peer-id", name, "--listen", f"{self._address(name)}:{PEER_PORT}", "--log-format", "text"),

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from minga.control import ControlClient
+from minga_cli.localnet import LocalNetwork, LocalNetworkConfig, LocalPeer
 from minga_core.errors import MingaError
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name
-from minga_peer.cli.localnet import LocalNetwork, LocalNetworkConfig, LocalPeer
-from minga_peer.clients.control import ControlClient
-from minga_peer.clients.locator import FileVersion, LocatorClient
-from minga_peer.transfer.progress import Progress
+from minga_engine.progress import Progress
+from minga_engine.wire.locator import FileVersion, LocatorClient
 
 LEASE = timedelta(seconds=3)
 LIMIT_SECONDS = 30.0

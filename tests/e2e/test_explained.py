@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from minga_peer.clients.control import ControlClient
-from minga_peer.transfer.explanation import Phase
+from minga.control import ControlClient
+from minga_engine.explanation import Phase
 
 from .conftest import eventually, noise, running
 

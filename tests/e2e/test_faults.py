@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from minga.settings import ClientSettings
+from minga.standalone import TransferClient
+from minga_cli.localprocess import module_command
 from minga_core.clock import SystemClock
 from minga_core.errors import AlreadyRunningError, MingaError
 from minga_core.names import parse_name
-from minga_peer.cli.localprocess import module_command
-from minga_peer.clients.locator import LocatorClient
-from minga_peer.settings import ClientSettings
-from minga_peer.transfer.client import TransferClient
-from minga_peer.transfer.progress import DownloadPhase
+from minga_engine.progress import DownloadPhase
+from minga_engine.wire.locator import LocatorClient
 
 from .conftest import LEASE, eventually, noise, running
 
@@ -116,7 +116,7 @@ async def test_of_two_peers_with_one_id_the_older_stops(tmp_path: Path) -> None:
     async with running(tmp_path, 1) as story:
         older = story.peers[0]
         twin = await asyncio.create_subprocess_exec(
-            *module_command("minga_peer", "--locator", story.net.locator_url, "--control", str(tmp_path / "twin.sock")),
+            *module_command("minga_cli", "--locator", story.net.locator_url, "--control", str(tmp_path / "twin.sock")),
             *("peer", "--share", str(tmp_path / "twin"), "--registry", story.net.registry_address),
             *("--peer-id", older.peer_id, "--listen", "127.0.0.1:0"),
             stdout=asyncio.subprocess.DEVNULL,

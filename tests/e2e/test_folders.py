@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minga_peer.cli.localprocess import module_command
+from minga_cli.localprocess import module_command
 
 from .conftest import Story, eventually, noise, running
 
@@ -29,7 +29,7 @@ class Ended:
 
 async def minga(story: Story, control: Path, *arguments: str, interrupt_at: Path | None = None) -> Ended:
     """Runs the command; with Ctrl-C as soon as there is something in a folder."""
-    command = module_command("minga_peer", "--locator", story.net.locator_url, "--control", str(control), *arguments)
+    command = module_command("minga_cli", "--locator", story.net.locator_url, "--control", str(control), *arguments)
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

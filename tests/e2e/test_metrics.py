@@ -13,8 +13,8 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from minga_cli.localnet import LocalService
 from minga_core.errors import NameTakenError
-from minga_peer.cli.localnet import LocalService
 from tests.e2e.conftest import Story, eventually, noise, running
 
 ROOT = Path(__file__).parents[2]
@@ -117,7 +117,7 @@ async def work(story: Story, tmp_path: Path) -> None:
     upload.write_bytes(noise(300_000))
     words = ("--locator", story.net.locator_url, "--control", str(tmp_path / "none.sock"), "put", str(upload))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "minga_peer", *words, "--as", "upload.bin", stdout=asyncio.subprocess.DEVNULL
+        sys.executable, "-P", "-m", "minga_cli", *words, "--as", "upload.bin", stdout=asyncio.subprocess.DEVNULL
     )
     assert await process.wait() == 0
     (giver.share_dir / "small.txt").unlink()
@@ -145,7 +145,7 @@ async def expect_registry(scrapes: Scrapes, before: Samples) -> None:
             and now["minga_registry_store_up"] == 1
             and now["minga_registry_redis_duration_seconds_count|operation=push_commit|outcome=ok"] > 3
             and now["minga_registry_rpc_duration_seconds_count|code=OK|method=Register"] >= 3
-            and now["minga_registry_build_info|version=0.1.0"] == 1
+            and now["minga_registry_build_info|version=0.2.0"] == 1
         )
 
     await eventually(holds, "the registry's metrics have moved")
@@ -166,7 +166,7 @@ async def expect_locator(scrapes: Scrapes, before: Samples) -> None:
     assert now["minga_locator_request_duration_seconds_count|route=/v1/files/{name:any}|status=4xx"] > 0
     # The scrape itself.
     assert now["minga_locator_active_requests"] == 1
-    assert now["minga_locator_build_info|version=0.1.0"] == 1
+    assert now["minga_locator_build_info|version=0.2.0"] == 1
 
 
 async def expect_peers(scrapes: Scrapes) -> None:
@@ -181,7 +181,7 @@ async def expect_peers(scrapes: Scrapes) -> None:
     assert giver["minga_peer_pending_hashes"] == 0
     assert giver["minga_peer_active_uploads"] == giver["minga_peer_waiting_uploads"] == 0
     assert giver["minga_peer_registered"] == 1
-    assert giver["minga_peer_build_info|version=0.1.0"] == 1
+    assert giver["minga_peer_build_info|version=0.2.0"] == 1
     assert giver["minga_peer_rpc_duration_seconds_count|code=OK|method=GetManifest"] >= 1
     assert taker["minga_peer_received_bytes_total|source=complete"] == 3_000_000
     assert taker["minga_peer_downloads_total|outcome=done"] == 1

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from minga.control import ControlClient, DaemonStatus
+from minga_cli.localnet import LocalNetwork, LocalNetworkConfig
+from minga_cli.localprocess import module_command
 from minga_core.errors import MingaError
-from minga_peer.cli.localnet import LocalNetwork, LocalNetworkConfig
-from minga_peer.cli.localprocess import module_command
-from minga_peer.clients.control import ControlClient, DaemonStatus
 
 from .conftest import LEASE, eventually
 
@@ -36,7 +36,7 @@ async def test_a_peer_without_registry_and_locator_shares_later(tmp_path: Path) 
         share.mkdir()
         (share / "early.txt").write_text("here before anybody")
         peer = await asyncio.create_subprocess_exec(
-            *module_command("minga_peer", "--locator", net.locator_url, "--control", str(control)),
+            *module_command("minga_cli", "--locator", net.locator_url, "--control", str(control)),
             *("peer", "--share", str(share), "--registry", net.registry_address, "--listen", "127.0.0.1:0"),
             stdout=asyncio.subprocess.PIPE,
         )
@@ -71,7 +71,7 @@ async def test_a_download_through_a_daemon_without_a_locator_fails_with_one_clea
         await net.wait_ready()
         net.locator.kill()
         process = await asyncio.create_subprocess_exec(
-            *module_command("minga_peer", "--locator", net.locator_url, "--control", str(net.peers[0].control)),
+            *module_command("minga_cli", "--locator", net.locator_url, "--control", str(net.peers[0].control)),
             *("get", "nothing.bin"),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minga_core.errors import MingaError
-from minga_peer.transfer.progress import DownloadPhase
+from minga_engine.progress import DownloadPhase
 
 from .conftest import eventually, noise, running
 

@@ -24,7 +24,7 @@ GET = "minga.control.v1.ControlService/Download"
 PUSH = "minga.registry.v1.RegistryService/PushTable"
 OFF = """
 import sys
-from minga_peer.cli.main import run
+from minga_cli.main import run
 code = run(sys.argv[1:])
 found = sorted(name for name in sys.modules if name.startswith("opentelemetry"))
 print("IMPORTED", found)
@@ -32,7 +32,7 @@ sys.exit(code)
 """
 INTERRUPTED = """
 import os, pathlib, signal, sys, threading, time
-from minga_peer.cli.main import main
+from minga_cli.main import main
 
 def interrupt():
     while not list(pathlib.Path().rglob(".minga-parts/*")):
@@ -63,7 +63,7 @@ async def command(story: Story, peer: int, *arguments: str, traces: str | None, 
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
-        *(("-c", program) if program else ("-m", "minga_peer")),
+        *(("-c", program) if program else ("-m", "minga_cli")),
         *arguments,
         env=environment,
         cwd=story.net.directory,

@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 
 from minga_core.manifest import MAX_MANIFEST_BYTES
-from minga_peer.transfer.bulk_server import MAX_CONNECTIONS_EACH
+from minga_peer.serve.http_server import MAX_CONNECTIONS_EACH
 from minga_protos.peer.v1 import peer_pb2
 from minga_protos.registry.v1 import registry_pb2
 from minga_runtime.channels import make_channel

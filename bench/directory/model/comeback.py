@@ -21,9 +21,9 @@ from math import floor
 from bench.directory.model.costs import MEASURED, MICROS, UnitCosts
 from bench.directory.model.deployment import Deployment
 from bench.directory.model.steady import row_registry, row_store, rows_a_second
-from minga_peer.clients.lease_stream import CALL_TIMEOUT
-from minga_peer.clients.registry import PUSH_TIMEOUT
 from minga_peer.daemon.announcer import FIRST_RETRY_SECONDS, JITTER, MAX_RETRY_SECONDS
+from minga_peer.daemon.lease_stream import CALL_TIMEOUT
+from minga_peer.daemon.registry import PUSH_TIMEOUT
 
 LONGEST_STEP = 0.4
 SHORTEST_STEP = 0.05

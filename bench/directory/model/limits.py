@@ -7,9 +7,9 @@ from bench.directory.model.deployment import DAY, Deployment
 from bench.directory.model.steady import lookup_locator, row_registry
 from minga_directory.reader import MAX_PEERS_IN_STATS
 from minga_locator.cache import MAX_AGE_SECONDS
-from minga_peer.clients.lease_stream import CALL_TIMEOUT
-from minga_peer.clients.registry import PUSH_TIMEOUT
 from minga_peer.daemon.announcer import JITTER
+from minga_peer.daemon.lease_stream import CALL_TIMEOUT
+from minga_peer.daemon.registry import PUSH_TIMEOUT
 from minga_runtime.descriptors import MAX_CONNECTIONS
 
 FILES = 10_000

@@ -15,8 +15,8 @@ from minga_directory.client import ANSWER_SECONDS
 from minga_directory.keys import CONTENT_SHARDS, NAME_SHARDS
 from minga_directory.reader import MAX_PEERS_IN_STATS, MAX_SCANNED_NAMES
 from minga_directory.unlisting import MAX_FILL_SECONDS
-from minga_peer.clients.registry import PUSH_TIMEOUT
 from minga_peer.daemon.announcer import JITTER, MAX_RETRY_SECONDS
+from minga_peer.daemon.registry import PUSH_TIMEOUT
 
 TEXT = Path(__file__).parent / "scale.md.in"
 WIDTH = 120

@@ -11,7 +11,7 @@ from bench.directory.stats import millis, percentile
 from bench.netns import LabError
 from minga_core.errors import FileNotFoundInDirectoryError
 from minga_core.names import parse_name
-from minga_peer.clients.locator import LocatorClient
+from minga_engine.wire.locator import LocatorClient
 from minga_peer.settings import PeerSettings
 
 P99_SECONDS = 1.0

@@ -9,7 +9,7 @@ from bench.directory.session import Session
 from bench.directory.stats import millis
 from bench.directory.worker import Worker
 from bench.netns import LabError
-from minga_peer.clients.locator import LocatorClient
+from minga_engine.wire.locator import LocatorClient
 
 P99_SECONDS = 0.050
 _SEARCHES = {

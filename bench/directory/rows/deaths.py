@@ -15,7 +15,7 @@ from bench.directory.world import World
 from bench.netns import LabError
 from minga_core.errors import FileNotFoundInDirectoryError
 from minga_directory import connect_writer
-from minga_peer.clients.locator import LocatorClient
+from minga_engine.wire.locator import LocatorClient
 
 NAMED_SECONDS = 15.0
 REAPED_SECONDS = 60.0

@@ -32,7 +32,7 @@ def minga(locator: str, *arguments: str, check: bool = True) -> Ended:
             sys.executable,
             "-P",
             "-m",
-            "minga_peer",
+            "minga_cli",
             "--locator",
             locator,
             "--control",

@@ -10,10 +10,10 @@ from typing import Any, cast
 import typer.main
 
 from deploy.tests.k8s.rendering import Object, pod_of, workloads
+from minga_cli.main import app as minga
+from minga_engine.wire.messages import PEER_SERVICE
 from minga_locator.app import make_app
 from minga_locator.settings import LocatorSettings
-from minga_peer.cli.main import app as minga
-from minga_peer.clients.wire import PEER_SERVICE
 from minga_peer.settings import PeerSettings
 from minga_registry.service import SERVICE as REGISTRY_SERVICE
 from minga_registry.settings import RegistrySettings

@@ -26,7 +26,7 @@ from deploy.tests.k8s.code import (
 )
 from deploy.tests.k8s.rendering import Combination, Object, containers_of, of_kind, pod_of, ref, workloads
 from minga_directory.urls import parse_store_url
-from minga_peer.clients.lease_stream import CALL_TIMEOUT
+from minga_peer.daemon.lease_stream import CALL_TIMEOUT
 from minga_peer.daemon.main import CLOSE_GRACE
 from minga_runtime.listening import split_listen
 from minga_runtime.metrics import start_metrics_server

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 from deploy.tests.monitoring.waiting import eventually
-from minga_peer.cli.localprocess import LocalProcess
+from minga_cli.localprocess import LocalProcess
 
 STOP_GRACE = timedelta(seconds=5)
 CALL_SECONDS = 10.0

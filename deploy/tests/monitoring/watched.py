@@ -19,12 +19,12 @@ import yaml
 from deploy.tests.monitoring.prometheus import Prometheus, fetch, running_prometheus
 from deploy.tests.monitoring.sources import MONITORING, RULE_FILES
 from deploy.tests.monitoring.waiting import eventually
+from minga.settings import ClientSettings
+from minga.standalone import TransferClient
+from minga_cli.localnet import LocalNetwork, LocalNetworkConfig, LocalService
 from minga_core.errors import FileNotFoundInDirectoryError, MingaError
 from minga_core.names import parse_name
-from minga_peer.cli.localnet import LocalNetwork, LocalNetworkConfig, LocalService
-from minga_peer.clients.locator import LocatorClient
-from minga_peer.settings import ClientSettings
-from minga_peer.transfer.client import TransferClient
+from minga_engine.wire.locator import LocatorClient
 from tests.e2e.conftest import Story, noise
 
 INTERVAL = "500ms"

@@ -114,7 +114,7 @@ def network(url: str, start: Start, folder: Path) -> str:
     for peer in ("p1", "p2"):
         (folder / peer).mkdir()
         (folder / peer / "shared.bin").write_bytes(b"shared" * 1000)
-        words = ["--locator", f"http://{locator}", "--control", str(folder / f"{peer}.sock"), "peer"]
+        words = ["--locator", f"http://{locator}", "--control", str(folder / f"{peer}.sock")]
         words += ["--share", str(folder / peer), "--registry", registry, "--peer-id", peer]
         start(peer, "minga_peer", *words, "--listen", "127.0.0.1:0")
     return f"http://{locator}"

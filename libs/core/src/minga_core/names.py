@@ -2,7 +2,7 @@
 
 A name is a POSIX relative path in UTF-8 NFC, 1 to 1,024 bytes, with no empty, `.` or `..` part, no NUL and no control
 characters. Two names are the same exactly when their bytes are; case matters. This module does not touch a disk:
-`minga_peer.chunkstore` keeps paths inside their root.
+`minga_peer.share` keeps paths inside their root.
 """
 
 import re

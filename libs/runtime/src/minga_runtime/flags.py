@@ -1,16 +1,22 @@
 """Command-line flags of a process, made from its settings: one `--name` for each, documented in one place."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from minga_runtime.settings import KNOWN_VARIABLES, PREFIX, Settings
 
 
 def parse_flags(
-    cls: type[Settings], program: str, description: str, argv: Sequence[str] | None = None
+    cls: type[Settings],
+    program: str,
+    description: str,
+    argv: Sequence[str] | None = None,
+    aliases: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str | None]:
     """The flags given on the command line (`sys.argv` unless `argv`), unchecked, for `load_settings`.
 
+    aliases: a second spelling of a flag, by the setting's name.
     None stands for a flag that was not given. As argparse does, `--help` and unknown flags end the process.
     """
     parser = argparse.ArgumentParser(
@@ -22,5 +28,6 @@ def parse_flags(
     for name in cls.model_fields:
         variable = PREFIX + name.upper()
         text = KNOWN_VARIABLES.get(variable, "").replace("%", "%%")
-        parser.add_argument(f"--{name.replace('_', '-')}", metavar="X", help=f"{text} [{variable}]")
+        spellings = [f"--{name.replace('_', '-')}", *filter(None, [aliases.get(name)])]
+        parser.add_argument(*spellings, metavar="X", help=f"{text} [{variable}]")
     return vars(parser.parse_args(argv))

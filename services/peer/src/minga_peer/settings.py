@@ -1,37 +1,15 @@
-"""The peer's settings, and those of a command."""
+"""The peer daemon's settings."""
 
-import os
 import re
 import socket
-import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from minga_core.units import format_rate
-from minga_peer.transfer.limits import MIN_BYTES_PER_SECOND
-from minga_runtime.settings import (
-    AddressText,
-    BulkText,
-    ByteCount,
-    ByteRate,
-    ListenText,
-    PeerIdText,
-    Seconds,
-    Settings,
-    ZoneText,
-)
-
-DEFAULT_LOCATOR = "http://127.0.0.1:50052"
-
-
-def default_control_socket() -> Path:
-    """The control socket of this user: in XDG_RUNTIME_DIR, or a folder of the user's own in the temp directory."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(runtime) / "minga" if runtime else Path(tempfile.gettempdir()) / f"minga-{os.getuid()}"
-    return folder / "peer.sock"
+from minga_engine.settings import TransferSettings
+from minga_runtime.settings import AddressText, ByteCount, ListenText, PeerIdText, Seconds, ZoneText
 
 
 def default_peer_id() -> str:
@@ -40,35 +18,7 @@ def default_peer_id() -> str:
     return cleaned[:128] or "peer"
 
 
-class ClientSettings(Settings):
-    """What a `minga` command needs to know."""
-
-    locator: Annotated[str, Field(pattern="^https?://")] = DEFAULT_LOCATOR
-    control: Path = Field(default_factory=default_control_socket)
-    source_wait: Seconds = timedelta(minutes=5)
-    bulk: BulkText = "auto"
-    limit_up: ByteRate = 0
-    limit_down: ByteRate = 0
-
-    @field_validator("limit_up", "limit_down")
-    @classmethod
-    def _moves(cls, value: int) -> int:
-        if 0 < value < MIN_BYTES_PER_SECOND:
-            raise ValueError(f"at least {format_rate(MIN_BYTES_PER_SECOND)} is wanted, or 0 for no limit")
-        return value
-
-    @property
-    def uses_bulk(self) -> bool:
-        """Whether the bulk path is offered and used."""
-        return self.bulk != "off"
-
-    @property
-    def source_wait_or_forever(self) -> timedelta | None:
-        """How long to wait for a source; None for ever."""
-        return self.source_wait or None
-
-
-class PeerSettings(ClientSettings):
+class PeerSettings(TransferSettings):
     """What a peer daemon needs to know."""
 
     share_dir: Path

@@ -16,10 +16,10 @@ from minga_core.errors import LeaseSupersededError, RegistryUnavailableError, St
 from minga_core.ids import ContentId, Generation, parse_address, parse_peer_id
 from minga_core.names import parse_name
 from minga_core.records import FileRow, PeerInfo, RowKey
-from minga_peer.chunkstore.ports import RowsChanged
-from minga_peer.chunkstore.table import LocalTable
-from minga_peer.clients.registry import RegistryClient
+from minga_engine.parts.content_store import RowsChanged
 from minga_peer.daemon.announcer import Announcer
+from minga_peer.daemon.registry import RegistryClient
+from minga_peer.share.table import LocalTable
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import (
     RegistryServiceServicer,

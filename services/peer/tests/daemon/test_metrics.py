@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from minga.control import ControlClient
 from minga_core.errors import FileNotFoundInDirectoryError, LocatorUnavailableError, MingaError, NoSpaceError
 from minga_core.ids import parse_address
 from minga_core.names import parse_name
+from minga_engine.wire.locator import LocatorClient
 from minga_locator.__main__ import serve as serve_locator
 from minga_locator.settings import LocatorSettings
-from minga_peer.clients.control import ControlClient
-from minga_peer.clients.locator import LocatorClient
 from minga_peer.daemon.main import Daemon, running_daemon
 from minga_peer.settings import PeerSettings
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub

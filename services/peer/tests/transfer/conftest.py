@@ -16,26 +16,26 @@ from minga_core.errors import FileNotFoundInDirectoryError
 from minga_core.ids import ContentId, PeerId, parse_address, parse_peer_id
 from minga_core.names import Name
 from minga_core.records import FileRow
-from minga_peer.chunkstore.store import ChunkStore
-from minga_peer.clients.peer import PeerConnections
-from minga_peer.clients.wire import PEER_SERVICE, SourceAddress
+from minga_engine.swarm.config import SwarmConfig
+from minga_engine.swarm.serving_queue import UploadConfig, UploadQueue
+from minga_engine.transfer.download import Downloader
+from minga_engine.transfer.locating import Located
+from minga_engine.transfer.small_downloads import SmallDownloads
+from minga_engine.wire.messages import PEER_SERVICE, SourceAddress
+from minga_engine.wire.peers import PeerConnections
 from minga_peer.daemon._metrics import PeerMetrics
 from minga_peer.daemon.downloads import Downloads, SmallStoreDestination, StoreDestination
-from minga_peer.swarm.config import SwarmConfig
-from minga_peer.swarm.uploads import UploadConfig, UploadQueue
-from minga_peer.transfer.bulk_server import BulkServer
-from minga_peer.transfer.chunk_serving import ChunkServing
-from minga_peer.transfer.download import Downloader
-from minga_peer.transfer.limits import Limits, RateLimit
-from minga_peer.transfer.locating import Located
-from minga_peer.transfer.receiving import UploadReceiver
-from minga_peer.transfer.serve_spans import ServeSpans
-from minga_peer.transfer.service import PeerService, add_peer_service
-from minga_peer.transfer.serving import RecentTakers, UploadSlots, UploadTurns
-from minga_peer.transfer.small_files import SmallDownloads
-from minga_peer.transfer.small_serving import SmallFileService, add_small_file_service
+from minga_peer.serve.chunks import ChunkServing
+from minga_peer.serve.http_server import BulkServer
+from minga_peer.serve.receiving import UploadReceiver
+from minga_peer.serve.service import PeerService, add_peer_service
+from minga_peer.serve.slots import RecentTakers, UploadSlots, UploadTurns
+from minga_peer.serve.small_contents import SmallFileService, add_small_file_service
+from minga_peer.serve.spans import ServeSpans
+from minga_peer.share.store import ChunkStore
 from minga_runtime import tracing
 from minga_runtime.metrics import RpcMetrics
+from minga_runtime.rate_limit import Limits, RateLimit
 from minga_runtime.server import GrpcServer
 from minga_runtime.sockets import listen_tcp
 

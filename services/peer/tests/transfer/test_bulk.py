@@ -12,10 +12,10 @@ import pytest
 
 from minga_core.chunks import ChunkSet
 from minga_core.ids import Address, ContentId, PeerId
-from minga_peer.clients.bulk_wire import END_OF_HEAD, BulkAnswer, BulkHint, BulkRefusal, BulkRequest
-from minga_peer.clients.wire import SourceAddress
-from minga_peer.transfer import bulk_server
-from minga_peer.transfer.progress import DownloadPhase
+from minga_engine.progress import DownloadPhase
+from minga_engine.wire.http_format import END_OF_HEAD, BulkAnswer, BulkHint, BulkRefusal, BulkRequest
+from minga_engine.wire.messages import SourceAddress
+from minga_peer.serve import http_server as bulk_server
 
 from .conftest import Network, TestPeer, eventually, noise
 from .test_swarm_download import fetch

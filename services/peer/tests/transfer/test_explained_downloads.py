@@ -5,9 +5,9 @@ import time
 import pytest
 
 from minga_core.names import parse_name
-from minga_peer.transfer.download import DownloadRequest
-from minga_peer.transfer.explanation import Explanation, Phase, TransferPath
-from minga_peer.transfer.limits import BURST_SECONDS, Limits, RateLimit
+from minga_engine.explanation import Explanation, Phase, TransferPath
+from minga_engine.transfer.download import DownloadRequest
+from minga_runtime.rate_limit import BURST_SECONDS, Limits, RateLimit
 
 from .conftest import Network, TestPeer, noise
 

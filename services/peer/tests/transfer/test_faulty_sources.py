@@ -14,11 +14,11 @@ from minga_core.errors import ContentNotHeldError, InvalidManifestError, NameTak
 from minga_core.ids import parse_address, parse_peer_id
 from minga_core.manifest import Manifest
 from minga_core.names import parse_name
-from minga_peer.clients.peer import PeerConnections
-from minga_peer.clients.wire import PEER_SERVICE, SourceAddress
-from minga_peer.transfer.download import DownloadRequest
-from minga_peer.transfer.progress import DownloadPhase, Progress
-from minga_peer.transfer.service import add_peer_service
+from minga_engine.progress import DownloadPhase, Progress
+from minga_engine.transfer.download import DownloadRequest
+from minga_engine.wire.messages import PEER_SERVICE, SourceAddress
+from minga_engine.wire.peers import PeerConnections
+from minga_peer.serve.service import add_peer_service
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_runtime.metrics import RpcMetrics
 from minga_runtime.server import GrpcServer

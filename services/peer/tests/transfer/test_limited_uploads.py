@@ -11,15 +11,15 @@ from minga_core.errors import NotFoundError
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name
 from minga_core.records import FileRow, HoldingState
-from minga_peer.chunkstore.hasher import hash_file
-from minga_peer.clients.codec import pieces
-from minga_peer.clients.locator import FileAnswer, FileSource, FileVersion
-from minga_peer.clients.peer import PeerConnections
-from minga_peer.transfer.limits import RateLimit
-from minga_peer.transfer.progress import PutPhase, PutProgress
-from minga_peer.transfer.receiving import Incoming, UploadReceiver
-from minga_peer.transfer.upload import HashedFile, PutRequest, Uploader
+from minga_engine.parts.hashing import hash_file
+from minga_engine.progress import PutPhase, PutProgress
+from minga_engine.transfer.upload import HashedFile, PutRequest, Uploader
+from minga_engine.wire.locator import FileAnswer, FileSource, FileVersion
+from minga_engine.wire.payload import pieces
+from minga_engine.wire.peers import PeerConnections
+from minga_peer.serve.receiving import Incoming, UploadReceiver
 from minga_protos.peer.v1 import peer_pb2 as pb
+from minga_runtime.rate_limit import RateLimit
 
 from .conftest import Network, TestPeer, noise
 

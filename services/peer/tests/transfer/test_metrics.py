@@ -9,15 +9,15 @@ import pytest
 
 from minga_core.clock import SystemClock
 from minga_core.errors import NoSourcesError, StorageError
-from minga_peer.clients.peer import PeerConnections
-from minga_peer.swarm.events import DropReason
-from minga_peer.transfer.limits import Limits
+from minga_engine.swarm.events import DropReason
+from minga_engine.wire.peers import PeerConnections
+from minga_runtime.rate_limit import Limits
 
 from .conftest import Network, TestPeer, eventually, noise
 from .test_faulty_sources import evil_peer
 from .test_small_files import files, get, sharing
 from .test_swarm_download import fetch
-from .test_uploads import begin, lacking, manifest_of, send_chunk, upload
+from .test_uploads import begin, lacking, manifest_of, raw_store, send_chunk, upload
 
 MIB = 1024 * 1024
 SENT, RECEIVED = "minga_peer_sent_bytes_total", "minga_peer_received_bytes_total"
@@ -53,7 +53,7 @@ async def test_bytes_from_partial_holders_too(network: Network, bulk: bool) -> N
     async with (
         PeerConnections() as connections,
         connections.to(half.source.address) as client,
-        client.store_file() as call,
+        raw_store(client) as call,
     ):
         await begin(call, "file.bin", manifest)
         await lacking(call, manifest)

@@ -13,14 +13,14 @@ from minga_core.errors import InvalidArgumentError
 from minga_core.ids import ContentId, PeerId, parse_address, parse_peer_id
 from minga_core.names import Name
 from minga_core.records import FileRow, RowKey
-from minga_peer.clients.peer import PeerConnections
-from minga_peer.clients.wire import PEER_SERVICE, SourceAddress
-from minga_peer.transfer import small_files as module
-from minga_peer.transfer.limits import RateLimit
-from minga_peer.transfer.small_files import SmallDone
-from minga_peer.transfer.small_serving import SmallFileService, add_small_file_service
+from minga_engine.progress import SmallDone
+from minga_engine.transfer import small_downloads as module
+from minga_engine.wire.messages import PEER_SERVICE, SourceAddress
+from minga_engine.wire.peers import PeerConnections
+from minga_peer.serve.small_contents import SmallFileService, add_small_file_service
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_runtime.metrics import RpcMetrics
+from minga_runtime.rate_limit import RateLimit
 from minga_runtime.server import GrpcServer
 
 from .conftest import Network, TestPeer, eventually, noise

@@ -4,8 +4,8 @@ import asyncio
 from contextlib import aclosing
 
 from minga_core.names import parse_name
-from minga_peer.transfer.download import DownloadRequest
-from minga_peer.transfer.progress import DownloadPhase, Progress
+from minga_engine.progress import DownloadPhase, Progress
+from minga_engine.transfer.download import DownloadRequest
 
 from .conftest import Network, TestPeer, noise
 

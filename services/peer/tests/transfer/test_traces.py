@@ -8,8 +8,8 @@ import pytest
 from minga_core.clock import SystemClock
 from minga_core.errors import NoSourcesError
 from minga_core.ids import ContentId
-from minga_peer.transfer import serve_spans
-from minga_peer.transfer.serve_spans import ServeSpans
+from minga_peer.serve import spans as serve_spans
+from minga_peer.serve.spans import ServeSpans
 from minga_runtime import tracing
 from tests.support.spans import KeepingTracer, KeptSpan, keeping_spans
 

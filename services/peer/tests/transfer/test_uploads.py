@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -21,14 +22,35 @@ from minga_core.errors import (
 from minga_core.ids import digest
 from minga_core.manifest import Manifest
 from minga_core.names import parse_name
-from minga_peer.clients.codec import pieces
-from minga_peer.clients.peer import PeerConnections, StoreCall
-from minga_peer.clients.wire import ranges_from_pb
+from minga_engine.wire.messages import ranges_from_pb
+from minga_engine.wire.payload import pieces
+from minga_engine.wire.peers import PeerClient, PeerConnections, StoreCall
 from minga_protos.peer.v1 import peer_pb2 as pb
 
 from .conftest import Network, TestPeer, eventually, noise
 
 MIB = 1024 * 1024
+
+
+class RawCall:
+    """An upload message by message, hostile ones too."""
+
+    def __init__(self, call: StoreCall) -> None:
+        self._call: Any = call._call
+        self.done_sending = call.done_sending
+
+    async def send(self, item: pb.StoreFileRequest | memoryview) -> None:
+        await self._call.write(item)
+
+    async def receive(self) -> pb.StoreFileResponse | None:
+        message = await self._call.read()
+        return None if message is grpc.aio.EOF else message
+
+
+@asynccontextmanager
+async def raw_store(client: PeerClient) -> AsyncIterator[RawCall]:
+    async with client.store_file() as call:
+        yield RawCall(call)
 
 
 def manifest_of(data: bytes) -> Manifest:
@@ -38,7 +60,7 @@ def manifest_of(data: bytes) -> Manifest:
     return Manifest.from_digests(len(data), b"".join(digest(chunk) for chunk in cut))
 
 
-async def begin(call: StoreCall, name: str, manifest: Manifest, *, overwrite: bool = False) -> None:
+async def begin(call: RawCall, name: str, manifest: Manifest, *, overwrite: bool = False) -> None:
     """Sends what comes before the chunks."""
     encoded = manifest.encode()
     start = pb.StoreBegin(
@@ -51,14 +73,14 @@ async def begin(call: StoreCall, name: str, manifest: Manifest, *, overwrite: bo
     await call.send(pb.StoreFileRequest(manifest_part=encoded))
 
 
-async def lacking(call: StoreCall, manifest: Manifest) -> ChunkSet:
+async def lacking(call: RawCall, manifest: Manifest) -> ChunkSet:
     """What the receiver says it lacks."""
     response = await call.receive()
     assert response is not None
     return ranges_from_pb(manifest.geometry.chunk_count, response.lacking.chunks)
 
 
-async def send_chunk(call: StoreCall, manifest: Manifest, data: bytes, index: int) -> None:
+async def send_chunk(call: RawCall, manifest: Manifest, data: bytes, index: int) -> None:
     """Sends one chunk."""
     offset, length = manifest.geometry.offset(index), manifest.geometry.length(index)
     await call.send(pb.StoreFileRequest(chunk=pb.ChunkHeader(index=index, size_bytes=length)))
@@ -72,7 +94,7 @@ async def upload(peer: TestPeer, name: str, data: bytes, *, overwrite: bool = Fa
     async with (
         PeerConnections() as connections,
         connections.to(peer.source.address) as client,
-        client.store_file() as call,
+        raw_store(client) as call,
     ):
         await begin(call, name, manifest, overwrite=overwrite)
         wanted = await lacking(call, manifest)
@@ -89,7 +111,7 @@ async def refused(peer: TestPeer, steps: Callable[[StoreCall], AsyncIterator[Non
     """The error with which the peer ends an upload that does the given steps."""
     async with PeerConnections() as connections, connections.to(peer.source.address) as client:
         try:
-            async with asyncio.timeout(10), client.store_file() as call:
+            async with asyncio.timeout(10), raw_store(client) as call:
                 # The peer may end the call under a write; its answer tells why.
                 with suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
                     async for _ in steps(call):
@@ -125,7 +147,7 @@ async def test_a_broken_upload_is_resumed_where_it_stopped(network: Network) -> 
     async with (
         PeerConnections() as connections,
         connections.to(peer.source.address) as client,
-        client.store_file() as call,
+        raw_store(client) as call,
     ):
         await begin(call, "file.bin", manifest)
         await lacking(call, manifest)
@@ -163,7 +185,7 @@ async def test_names_that_climb_out_or_break_the_rules_leave_nothing(network: Ne
     """Refused before any write, with the rule that is broken."""
     peer = await network.peer("peer")
 
-    async def steps(call: StoreCall) -> AsyncIterator[None]:
+    async def steps(call: RawCall) -> AsyncIterator[None]:
         await begin(call, name, manifest_of(b"x"))
         yield
 
@@ -197,7 +219,7 @@ async def test_a_chunk_with_one_flipped_bit_is_refused_and_not_stored(network: N
     wrong = bytearray(data)
     wrong[12345] ^= 1
 
-    async def steps(call: StoreCall) -> AsyncIterator[None]:
+    async def steps(call: RawCall) -> AsyncIterator[None]:
         await begin(call, "file.bin", manifest)
         await lacking(call, manifest)
         await send_chunk(call, manifest, bytes(wrong), 0)
@@ -212,7 +234,7 @@ async def test_a_manifest_that_does_not_match_its_id_is_refused(network: Network
     peer = await network.peer("peer")
     manifest = manifest_of(b"a")
 
-    async def steps(call: StoreCall) -> AsyncIterator[None]:
+    async def steps(call: RawCall) -> AsyncIterator[None]:
         encoded = manifest_of(b"b").encode()
         start = pb.StoreBegin(name="f", content_id=manifest.content_id.raw, manifest_size_bytes=len(encoded))
         await call.send(pb.StoreFileRequest(begin=start))
@@ -228,7 +250,7 @@ async def test_absurd_manifest_sizes_are_refused(network: Network, size: int) ->
     """Before anything is put into memory."""
     peer = await network.peer("peer")
 
-    async def steps(call: StoreCall) -> AsyncIterator[None]:
+    async def steps(call: RawCall) -> AsyncIterator[None]:
         start = pb.StoreBegin(name="f", content_id=bytes(32), manifest_size_bytes=size)
         await call.send(pb.StoreFileRequest(begin=start))
         yield
@@ -243,7 +265,7 @@ async def test_a_content_larger_than_the_disk_is_refused_before_a_byte_of_it(net
     size_bytes = 1 << 43
     manifest = Manifest.from_digests(size_bytes, bytes(32 * (size_bytes >> 24)))
 
-    async def steps(call: StoreCall) -> AsyncIterator[None]:
+    async def steps(call: RawCall) -> AsyncIterator[None]:
         encoded = manifest.encode()
         start = pb.StoreBegin(name="f", content_id=manifest.content_id.raw, manifest_size_bytes=len(encoded))
         await call.send(pb.StoreFileRequest(begin=start))
@@ -261,16 +283,16 @@ async def test_a_stream_that_is_no_upload_is_refused(network: Network) -> None:
     peer = await network.peer("peer")
     manifest = manifest_of(noise(MIB))
 
-    async def data_first(call: StoreCall) -> AsyncIterator[None]:
+    async def data_first(call: RawCall) -> AsyncIterator[None]:
         await call.send(memoryview(b"data"))
         yield
 
-    async def no_such_chunk(call: StoreCall) -> AsyncIterator[None]:
+    async def no_such_chunk(call: RawCall) -> AsyncIterator[None]:
         await begin(call, "f", manifest)
         await call.send(pb.StoreFileRequest(chunk=pb.ChunkHeader(index=99, size_bytes=1)))
         yield
 
-    async def wrong_size(call: StoreCall) -> AsyncIterator[None]:
+    async def wrong_size(call: RawCall) -> AsyncIterator[None]:
         await begin(call, "f", manifest)
         await call.send(pb.StoreFileRequest(chunk=pb.ChunkHeader(index=0, size_bytes=2**31 - 1)))
         yield
@@ -284,7 +306,7 @@ async def test_a_message_over_the_limit_is_refused(network: Network) -> None:
     """5 MiB in one message: the call fails with a clear error, the peer stays."""
     peer = await network.peer("peer")
 
-    async def steps(call: StoreCall) -> AsyncIterator[None]:
+    async def steps(call: RawCall) -> AsyncIterator[None]:
         await call.send(pb.StoreFileRequest(manifest_part=bytes(3 * MIB)))
         yield
 

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from minga_core.errors import NoSpaceError, StorageError
 from minga_core.ids import PeerId
-from minga_peer.swarm.events import DropReason
+from minga_engine.swarm.events import DropReason
 
 _HOLDERS = {True: "complete", False: "partial"}
 

@@ -28,8 +28,8 @@ from minga_core.errors import (
     TableRevisionMismatchError,
 )
 from minga_core.records import FileRow, PeerInfo
-from minga_peer.chunkstore.table import LocalTable
-from minga_peer.clients.registry import Action, RegistryClient
+from minga_peer.daemon.registry import Action, RegistryClient
+from minga_peer.share.table import LocalTable
 from minga_runtime import tracing
 from minga_runtime.logs import log_event
 from minga_runtime.tracing import NO_SPAN

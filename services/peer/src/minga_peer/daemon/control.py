@@ -14,15 +14,15 @@ from minga_core.errors import RegistryUnavailableError
 from minga_core.ids import ContentId, PeerId
 from minga_core.names import parse_name
 from minga_core.records import FileRow, PeerInfo
-from minga_peer.chunkstore.ports import ContentStore
-from minga_peer.chunkstore.table import LocalTable
-from minga_peer.clients.explanation import explanation_to_pb
-from minga_peer.clients.wire import timestamp_of
+from minga_engine.parts.content_store import ContentStore
+from minga_engine.progress import DownloadPhase, Progress
+from minga_engine.transfer.download import DownloadRequest
+from minga_engine.wire.explanation import explanation_to_pb
+from minga_engine.wire.messages import timestamp_of
+from minga_engine.wire.small_files import small_file_to_pb, small_names_from_pb
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.downloads import Downloads, Job
-from minga_peer.daemon.small_wire import small_file_to_pb, small_names_from_pb
-from minga_peer.transfer.download import DownloadRequest
-from minga_peer.transfer.progress import DownloadPhase, Progress
+from minga_peer.share.table import LocalTable
 from minga_protos.control.v1 import control_pb2 as pb
 from minga_protos.control.v1.control_pb2_grpc import ControlServiceServicer
 

@@ -14,14 +14,14 @@ from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import FileRow
-from minga_peer.chunkstore.ports import ContentStore, PartFile
-from minga_peer.chunkstore.small_files import SmallFile
-from minga_peer.chunkstore.store import ChunkStore
-from minga_peer.clients.wire import SourceAddress
-from minga_peer.transfer.download import Downloader, DownloadRequest, Finished
-from minga_peer.transfer.locating import Directory, Located
-from minga_peer.transfer.progress import DownloadPhase, Progress
-from minga_peer.transfer.small_files import SmallDone, SmallDownloads
+from minga_engine.parts.content_store import ContentStore, PartFile
+from minga_engine.parts.placing import SmallFile
+from minga_engine.progress import DownloadPhase, Progress, SmallDone
+from minga_engine.transfer.download import Downloader, DownloadRequest, Finished
+from minga_engine.transfer.locating import Directory, Located
+from minga_engine.transfer.small_downloads import SmallDownloads
+from minga_engine.wire.messages import SourceAddress
+from minga_peer.share.store import ChunkStore
 from minga_runtime import tracing
 from minga_runtime.logs import log_event
 

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from minga_core.errors import SettingsError
 from minga_core.ids import Address, Generation, PeerId, parse_address, parse_peer_id
 from minga_core.records import PeerInfo
-from minga_peer.chunkstore.ports import ContentStore
-from minga_peer.clients.wire import SourceAddress
+from minga_engine.parts.content_store import ContentStore
+from minga_engine.wire.messages import SourceAddress
 from minga_peer.settings import PeerSettings
 from minga_runtime.channels import split_listen
 

@@ -15,38 +15,38 @@ from prometheus_client import CollectorRegistry
 from minga_core.clock import Clock, SystemClock
 from minga_core.errors import AlreadyRunningError, MingaError
 from minga_core.ids import new_generation, parse_address
-from minga_peer.chunkstore.store import ChunkStore
-from minga_peer.chunkstore.table import LocalTable
-from minga_peer.clients.locator import LocatorClient
-from minga_peer.clients.peer import PeerConnections
-from minga_peer.clients.registry import RegistryClient
-from minga_peer.clients.wire import PEER_METHODS, PEER_SERVICE
+from minga_engine.swarm.serving_queue import UploadConfig, UploadQueue
+from minga_engine.transfer.download import Downloader
+from minga_engine.transfer.locating import Directory
+from minga_engine.transfer.small_downloads import SmallDownloads
+from minga_engine.wire.locator import LocatorClient
+from minga_engine.wire.messages import PEER_METHODS, PEER_SERVICE
+from minga_engine.wire.peers import PeerConnections
 from minga_peer.daemon._metrics import PeerMetrics, StateCollector
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.control import ControlService, DaemonFacts, TrafficCounts
 from minga_peer.daemon.downloads import Downloads, SmallStoreDestination, StoreDestination
 from minga_peer.daemon.draining import until_quiet
 from minga_peer.daemon.identity import Identity, address_for_others
+from minga_peer.daemon.registry import RegistryClient
 from minga_peer.daemon.socket_file import claim_socket, restrict
+from minga_peer.serve.chunks import ChunkServing
+from minga_peer.serve.http_server import BulkServer
+from minga_peer.serve.receiving import UploadReceiver
+from minga_peer.serve.service import PeerService, add_peer_service
+from minga_peer.serve.slots import RecentTakers, UploadSlots, UploadTurns
+from minga_peer.serve.small_contents import SmallFileService, add_small_file_service
+from minga_peer.serve.spans import ServeSpans
 from minga_peer.settings import PeerSettings
-from minga_peer.swarm.uploads import UploadConfig, UploadQueue
-from minga_peer.transfer.bulk_server import BulkServer
-from minga_peer.transfer.chunk_serving import ChunkServing
-from minga_peer.transfer.download import Downloader
-from minga_peer.transfer.limits import Limits
-from minga_peer.transfer.locating import Directory
-from minga_peer.transfer.receiving import UploadReceiver
-from minga_peer.transfer.serve_spans import ServeSpans
-from minga_peer.transfer.service import PeerService, add_peer_service
-from minga_peer.transfer.serving import RecentTakers, UploadSlots, UploadTurns
-from minga_peer.transfer.small_files import SmallDownloads
-from minga_peer.transfer.small_serving import SmallFileService, add_small_file_service
+from minga_peer.share.store import ChunkStore
+from minga_peer.share.table import LocalTable
 from minga_peer.version import VERSION
 from minga_protos.control.v1.control_pb2_grpc import add_ControlServiceServicer_to_server
 from minga_runtime import tracing
 from minga_runtime.logs import configure_logging, log_event
 from minga_runtime.metrics import RpcMetrics, describe_process, start_metrics_server
 from minga_runtime.process import run_process, write_port_file
+from minga_runtime.rate_limit import Limits
 from minga_runtime.server import GrpcServer
 from minga_runtime.settings import effective_settings
 from minga_runtime.sockets import listen_tcp

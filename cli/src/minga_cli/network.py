@@ -1,0 +1,168 @@
+"""`minga peers` and `minga status`: who is alive, and what the peer on this machine is doing."""
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from minga_cli.context import JsonOption, client_settings, make_locator
+from minga_cli.output import Column, counted, heading, print_json, print_json_list, print_table, safe, say
+from minga_cli.running import run_async
+from minga_cli.tracing import traced
+from minga_core.errors import DaemonUnavailableError
+from minga_core.units import format_bytes, format_rate, format_seconds
+
+if TYPE_CHECKING:
+    from minga.control import DaemonStatus, DaemonTransfer
+    from minga.settings import ClientSettings
+    from minga_engine.wire.locator import ListedPeer
+
+_PEER_COLUMNS = [
+    Column("PEER"),
+    Column("ADDRESS"),
+    Column("ZONE"),
+    Column("FREE", right=True),
+    Column("CAPACITY", right=True),
+    Column("FILES", right=True),
+    Column("UPLOADS", right=True),
+    Column("LEASE", right=True),
+]
+
+
+def peers(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the peers that are alive.
+
+    With their address, free space, files, and how long their lease still lasts unless it is renewed.
+    """
+    settings = client_settings(context)
+    run_async(traced(settings, "peers", _peers(settings, as_json=as_json)))
+
+
+def status(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Show what the peer on this machine is doing."""
+    settings = client_settings(context)
+    run_async(traced(settings, "status", show_status(settings, as_json=as_json)))
+
+
+async def _peers(settings: "ClientSettings", *, as_json: bool) -> None:
+    async with make_locator(settings) as locator, aclosing(locator.iter_peers()) as listed:
+        if as_json:
+            await print_json_list("peers", listed, _peer_json)
+            return
+        rows = [_peer_row(peer) async for peer in listed]
+    print_table(_PEER_COLUMNS, rows)
+
+
+async def show_status(settings: "ClientSettings", *, as_json: bool = False) -> None:
+    """Prints what the local peer is doing. Raises DaemonUnavailableError."""
+    from minga.control import ControlClient
+
+    async with ControlClient(settings.control) as control:
+        try:
+            found = await control.status()
+        except DaemonUnavailableError as error:
+            raise DaemonUnavailableError("no peer runs on this machine", hint=error.hint) from error
+    if as_json:
+        print_json(status_json(found))
+        return
+    say(heading(found.peer_id))
+    for line in status_lines(found):
+        say(safe(line))
+    if found.downloads:
+        columns = [Column("DOWNLOAD"), Column("HELD", right=True), Column("SIZE", right=True)]
+        columns += [Column("RATE", right=True), Column("SOURCES", right=True)]
+        print_table(columns, [_transfer_row(transfer) for transfer in found.downloads])
+
+
+def status_lines(status: "DaemonStatus") -> list[str]:
+    """A daemon's status for people."""
+    lease = "lives" if status.registered else f"none{': ' if status.registry_problem else ''}{status.registry_problem}"
+    behind = status.table_revision - status.announced_revision
+    announced = "all" if behind <= 0 else f"{counted(behind, 'change')} not yet told to the registry"
+    lines = [
+        f"serves    {status.address}, up {format_seconds(status.uptime.total_seconds())}"
+        f", pid {status.pid}, version {status.software_version}",
+        f"shares    {status.share_dir}: {counted(status.file_count, 'file')}, {format_bytes(status.shared_bytes)}"
+        f", {format_bytes(status.free_bytes)} free",
+        f"registry  {status.registry}  lease: {lease}",
+        f"locator   {status.locator}",
+        f"announced {announced}",
+        f"traffic   {format_bytes(status.sent_bytes)} sent, {format_bytes(status.received_bytes)} received"
+        f", {counted(status.active_uploads, 'upload')} now",
+    ]
+    if status.limit_up or status.limit_down:
+        lines.append(f"limits    {_limit(status.limit_up)} up, {_limit(status.limit_down)} down")
+    if status.pending_hash_count:
+        lines.append(f"hashing   {counted(status.pending_hash_count, 'file')} to go")
+    return lines + [f"problem   {problem}" for problem in status.problems]
+
+
+def status_json(status: "DaemonStatus") -> dict[str, Any]:
+    """A daemon's status as JSON has it."""
+    plain = (
+        *("peer_id", "generation", "address", "registered", "registry_problem", "table_revision", "announced_revision"),
+        *("file_count", "shared_bytes", "pending_hash_count", "free_bytes", "sent_bytes", "received_bytes"),
+        *("active_uploads", "registry", "locator", "software_version", "pid"),
+    )
+    return {name: getattr(status, name) for name in plain} | {
+        "share_dir": str(status.share_dir),
+        "limit_up_bytes_per_second": status.limit_up,
+        "limit_down_bytes_per_second": status.limit_down,
+        "uptime_seconds": round(status.uptime.total_seconds(), 3),
+        "downloads": [_transfer_json(transfer) for transfer in status.downloads],
+        "problems": list(status.problems),
+    }
+
+
+def _limit(bytes_per_second: int) -> str:
+    return format_rate(bytes_per_second) if bytes_per_second else "none"
+
+
+def _peer_row(peer: "ListedPeer") -> list[str]:
+    return [
+        peer.peer_id,
+        peer.address,
+        peer.zone or "-",
+        format_bytes(peer.free_bytes),
+        format_bytes(peer.capacity_bytes),
+        f"{peer.file_count:,}",
+        f"{peer.active_uploads:,}",
+        format_seconds(peer.lease_remaining.total_seconds()),
+    ]
+
+
+def _peer_json(peer: "ListedPeer") -> dict[str, Any]:
+    return {
+        "peer_id": peer.peer_id,
+        "address": peer.address,
+        "zone": peer.zone,
+        "generation": peer.generation,
+        "capacity_bytes": peer.capacity_bytes,
+        "free_bytes": peer.free_bytes,
+        "file_count": peer.file_count,
+        "active_uploads": peer.active_uploads,
+        "table_revision": peer.table_revision,
+        "software_version": peer.software_version,
+        "lease_remaining_seconds": round(peer.lease_remaining.total_seconds(), 3),
+    }
+
+
+def _transfer_row(transfer: "DaemonTransfer") -> list[str]:
+    return [
+        transfer.name,
+        format_bytes(transfer.held_bytes),
+        format_bytes(transfer.size_bytes),
+        f"{format_bytes(transfer.rate_bytes_per_second)}/s",
+        f"{transfer.active_source_count:,}",
+    ]
+
+
+def _transfer_json(transfer: "DaemonTransfer") -> dict[str, Any]:
+    return {
+        "name": transfer.name,
+        "content_id": str(transfer.content_id) if transfer.content_id else None,
+        "size_bytes": transfer.size_bytes,
+        "held_bytes": transfer.held_bytes,
+        "rate_bytes_per_second": round(transfer.rate_bytes_per_second, 1),
+        "active_source_count": transfer.active_source_count,
+    }

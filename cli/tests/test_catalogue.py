@@ -1,0 +1,138 @@
+"""`minga ls`, `find`, `info`."""
+
+import json
+
+import pytest
+
+from minga_cli import output
+
+from .conftest import FakeLocator, Minga, content_id
+
+
+def test_ls_prints_a_plain_line_for_each_file_of_every_page(minga: Minga, locator: FakeLocator) -> None:
+    """Piped output has no header, no box art, columns of fixed width and the name last."""
+    locator.share("a b.txt", 3)
+    locator.share("data/big.iso", 5 << 30, number=2)
+    locator.share("data/big.iso", 6 << 30, number=3)
+    locator.share("é.bin", 1536)
+    ended = minga("ls")
+    assert ended.out == (
+        "2026-03-01 12:00         3 B  a b.txt\n"
+        "2026-03-01 12:00       6 GiB  data/big.iso  (2 versions)\n"
+        "2026-03-01 12:00     1.5 KiB  é.bin\n"
+    )
+    assert (ended.code, ended.err) == (0, "")
+
+
+def test_ls_of_nothing_is_empty_and_good(minga: Minga) -> None:
+    """An empty catalogue is no error."""
+    ended = minga("ls")
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+
+
+def test_ls_asks_for_a_prefix(minga: Minga, locator: FakeLocator) -> None:
+    """A PREFIX narrows the list."""
+    locator.share("a/x")
+    locator.share("b/x")
+    assert minga("ls", "b/").out.endswith("  b/x\n")
+
+
+def test_ls_json_is_one_document_of_the_documented_shape(minga: Minga, locator: FakeLocator) -> None:
+    """JSON has exact bytes and RFC 3339 times."""
+    for name in ("a", "b", "c"):
+        locator.share(name, 1024)
+    files = json.loads(minga("ls", "--json").out)["files"]
+    assert [file["name"] for file in files] == ["a", "b", "c"]
+    assert files[0] == {
+        "name": "a",
+        "content_id": content_id(1),
+        "size_bytes": 1024,
+        "published_time": "2026-03-01T12:00:00.000000Z",
+        "version_count": 1,
+    }
+
+
+def test_ls_json_of_nothing_is_an_empty_list(minga: Minga) -> None:
+    """Scripts always get a document."""
+    assert json.loads(minga("ls", "--json").out) == {"files": []}
+
+
+def test_find_passes_the_pattern_on(minga: Minga, locator: FakeLocator) -> None:
+    """Matching is the locator's."""
+    locator.share("models/llama.gguf")
+    locator.share("notes.txt")
+    assert minga("find", "llama").out.endswith("  models/llama.gguf\n")
+
+
+def test_find_refuses_an_empty_pattern(minga: Minga) -> None:
+    """An empty pattern would list everything: that is ls."""
+    ended = minga("find", "")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == "minga: an empty pattern finds nothing (`minga ls` lists everything)\n"
+
+
+def test_info_shows_versions_and_holders(minga: Minga, locator: FakeLocator) -> None:
+    """The newest version first; whoever has only a part comes last and is marked."""
+    locator.share("iso", 1024, holders=("peer-2", "peer-1"))
+    locator.files["iso"]["versions"][0]["sources"][0]["state"] = "partial"
+    locator.files["iso"]["versions"][0]["complete_count"] = 30
+    locator.files["iso"]["versions"][0]["partial_count"] = 1
+    assert minga("info", "iso").out.splitlines() == [
+        "iso",
+        "CONTENT ID" + " " * 60 + "SIZE  PUBLISHED         HOLDERS",
+        f"{content_id(1)}  1 KiB  2026-03-01 12:00  peer-1, peer-2 (part), and 29 more",
+    ]
+
+
+def test_info_takes_a_content_id(minga: Minga, locator: FakeLocator) -> None:
+    """A content can be looked up whatever it is called."""
+    locator.share("one", number=9)
+    locator.share("two", number=9)
+    document = json.loads(minga("info", content_id(9), "--json").out)
+    assert document["names"] == ["one", "two"]
+    assert document["versions"][0]["sources"] == [
+        {"peer_id": "peer-1", "address": "10.0.0.1:50053", "zone": "", "state": "complete"}
+    ]
+
+
+def test_info_of_a_folder_says_so(minga: Minga, locator: FakeLocator) -> None:
+    """A folder taken for a file is the likeliest mistake."""
+    locator.share("data/x")
+    ended = minga("info", "data")
+    assert ended.code == 3
+    assert ended.err.startswith("minga: data is a folder, not a file (")
+    assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["ls"], ["find", "x"], ["info", "x"], ["peers"]])
+def test_a_locator_that_is_not_ready_is_one_line_and_5(minga: Minga, locator: FakeLocator, command: list[str]) -> None:
+    """Nothing hangs, nothing is a traceback."""
+    locator.down = True
+    ended = minga(*command)
+    assert (ended.code, ended.out) == (5, "")
+    assert ended.err == f"minga: the locator at {locator.url} is not ready: Redis is away\n"
+
+
+def test_no_locator_is_one_line_with_what_to_do(minga: Minga) -> None:
+    """The hint tells how to get one."""
+    ended = minga("--locator", "http://127.0.0.1:1", "ls")
+    assert ended.code == 5
+    assert ended.err.count("\n") == 1
+    assert "`minga up`" in ended.err
+
+
+def test_a_terminal_gets_a_header_and_a_summary(
+    minga: Minga, locator: FakeLocator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People get titles and a sum; NO_COLOR keeps them plain."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    locator.share("a", 1024)
+    lines = minga("ls").out.splitlines()
+    assert lines[0].split() == ["PUBLISHED", "SIZE", "NAME"]
+    assert lines[-1] == "1 file, 1 KiB"
+
+
+def test_what_a_remote_says_cannot_drive_the_terminal() -> None:
+    """Escapes are made visible, whoever sent them."""
+    assert output.safe("a\x1b[2Jb\nc") == "a\ufffd[2Jb\ufffdc"

@@ -1,0 +1,112 @@
+"""How commands end: usage errors, bugs, signals, pipes that close, and how quickly help comes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from minga_cli.main import run
+
+from .conftest import FakeDaemon, FakeLocator, Minga
+
+COMMAND = [sys.executable, "-m", "minga_cli"]
+HEAVY = ("httpx", "grpc", "questionary", "pydantic_settings", "rich.progress", "minga.standalone")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["lss"], "minga: No such command 'lss'. Did you mean 'ls'? (see `minga --help`)\n"),
+        (["ls", "--nope"], "minga: No such option: --nope (see `minga ls --help`)\n"),
+        (["info"], "minga: Missing argument 'NAME'. (see `minga info --help`)\n"),
+    ],
+)
+def test_a_usage_error_is_one_line_and_2(minga: Minga, arguments: list[str], line: str) -> None:
+    """With the way to the help."""
+    ended = minga(*arguments)
+    assert (ended.code, ended.out, ended.err) == (2, "", line)
+
+
+def test_a_wrong_setting_is_2_and_named(minga: Minga, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting's name and the reason."""
+    ended = minga("--locator", "ftp://x", "ls")
+    assert ended.code == 2
+    assert ended.err.startswith("minga: --locator: ")
+    monkeypatch.setenv("MINGA_LOCATR", "http://x")
+    assert "did you mean MINGA_LOCATOR?" in minga("ls").err
+
+
+def test_a_bug_is_1_with_a_traceback(minga: Minga, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody foresaw is shown in full."""
+
+    def explode(*_: object) -> None:
+        raise ZeroDivisionError("boom")
+
+    monkeypatch.setattr("minga_cli.listing.client_settings", explode)
+    ended = minga("ls")
+    assert ended.code == 1
+    assert "ZeroDivisionError: boom" in ended.err
+    assert ended.err.endswith("minga: this is a bug in Minga; the lines above say where\n")
+
+
+def test_debug_adds_the_traceback_of_a_known_error(minga: Minga) -> None:
+    """Without --debug there is none."""
+    assert "Traceback" in minga("--debug", "info", "nobody-has-this").err
+    assert "Traceback" not in minga("info", "nobody-has-this").err
+
+
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """`minga` alone tells what there is."""
+    assert run([]) == 2
+    assert "Commands:" in capsys.readouterr().out
+
+
+def test_help_and_commands_import_nothing_heavy() -> None:
+    """`minga --help` and the start of any command stay quick."""
+    code = "import sys; sys.argv = ['minga']; import minga_cli.main; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_a_closed_pipe_ends_quietly(locator: FakeLocator, tmp_path: Path) -> None:
+    """`minga ls | head` is no error worth a word."""
+    locator.page = 1000
+    for number in range(3000):
+        locator.share(f"{number:06d}-{'x' * 200}")
+    command = subprocess.Popen([*COMMAND, "--locator", locator.url, "ls"], stdout=-1, stderr=-1, env=clean())
+    assert command.stdout is not None
+    assert command.stderr is not None
+    command.stdout.readline()
+    command.stdout.close()
+    errors = command.stderr.read()
+    command.stderr.close()
+    assert (command.wait(20), errors) == (141, b"")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_ends_a_download_at_once(
+    daemon: FakeDaemon, locator: FakeLocator, number: signal.Signals, code: int
+) -> None:
+    """One line that says it resumes; the daemon hears of it."""
+    daemon.contents, daemon.hang = {"a": b"x" * 100}, True
+    options = ["--locator", locator.url, "--control", str(daemon.socket)]
+    command = subprocess.Popen([*COMMAND, *options, "get", "a"], stdout=-1, stderr=-1, env=clean(), text=True)
+    deadline = time.monotonic() + 20
+    while not daemon.asked and time.monotonic() < deadline:
+        time.sleep(0.01)
+    asked = time.monotonic()
+    command.send_signal(number)
+    out, err = command.communicate(timeout=20)
+    assert time.monotonic() - asked < 2
+    assert (command.returncode, out) == (code, "")
+    assert err == "minga: interrupted; what was fetched is kept, and the same command goes on from there\n"
+    assert daemon.cancelled.wait(5)
+
+
+def clean() -> dict[str, str]:
+    """The environment without our settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MINGA_")}

@@ -1,0 +1,146 @@
+"""`minga put`, and which files and names it makes of its arguments."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minga_cli.put import expand
+from minga_core.errors import InvalidArgumentError, InvalidNameError, NameTakenError, NoSpaceError
+from minga_core.ids import ContentId, parse_peer_id
+from minga_engine.progress import PutPhase, PutProgress, PutResult
+
+from .conftest import Minga
+
+
+class FakeTransfers:
+    """Stands for TransferClient."""
+
+    asked: list[tuple[str, dict[str, Any]]]
+
+    def __init__(self, locator: Any, settings: Any) -> None:
+        """Takes what the real one takes."""
+
+    async def __aenter__(self) -> "FakeTransfers":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing to close."""
+
+    async def put(
+        self, path: Path, name: Any, *, on_progress: Callable[[PutProgress], None], **options: Any
+    ) -> PutResult:
+        self.asked.append((name, options))
+        if name.endswith("taken"):
+            raise NameTakenError(f"everybody has another {name}", hint="--overwrite replaces it")
+        if name.endswith("huge"):
+            raise NoSpaceError("no peer has room")
+        for phase in PutPhase:
+            on_progress(PutProgress(phase, 10, 5, 1, 2))
+        peers = (parse_peer_id("peer-2"), parse_peer_id("peer-1"))
+        return PutResult(name, ContentId(bytes(32)), 10, peers, name.endswith("there"))
+
+
+@pytest.fixture
+def transfers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[FakeTransfers]:
+    """No sockets; the command works in an empty folder."""
+    FakeTransfers.asked = []
+    monkeypatch.setattr("minga.standalone.TransferClient", FakeTransfers)
+    monkeypatch.chdir(tmp_path)
+    return FakeTransfers
+
+
+def names(files: list[str], as_name: str | None = None) -> list[str]:
+    """The names that arguments lead to."""
+    return [item.name for item in expand([Path(file) for file in files], as_name)]
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a file, a folder, a link, and Minga's own state."""
+    root = tmp_path / "data"
+    (root / "sub").mkdir(parents=True)
+    (root / ".minga").mkdir()
+    for name in ("b", "a", "sub/c", ".minga/index"):
+        (root / name).write_text(name)
+    (root / "link").symlink_to("/etc/hostname")
+    monkeypatch.chdir(tmp_path)
+    return root
+
+
+def test_a_folder_goes_up_under_its_name(tree: Path) -> None:
+    """In order; without links and Minga's own state."""
+    assert names(["data"]) == ["data/a", "data/b", "data/sub/c"]
+    assert names(["./data/"]) == ["data/a", "data/b", "data/sub/c"]
+
+
+def test_as_renames_and_a_slash_puts_below(tree: Path) -> None:
+    """`--as NAME` is the name itself, `--as NAME/` a folder to put things in."""
+    assert names(["data/a"], "x/y") == ["x/y"]
+    assert names(["data/a"], "x/") == ["x/a"]
+    assert names(["data"], "x") == ["x/a", "x/b", "x/sub/c"]
+    assert names(["data/a", "data/b"], "x/") == ["x/a", "x/b"]
+
+
+def test_the_current_folder_has_its_own_name(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`.` and `..` are no names."""
+    monkeypatch.chdir(tree)
+    assert names(["."])[0] == "data/a"
+    monkeypatch.chdir(tree / "sub")
+    assert names([".."])[0] == "data/a"
+
+
+def test_what_cannot_be_uploaded_is_refused_before_anything_is(tree: Path) -> None:
+    """Missing files, bad names, two files of one name, several files under one name."""
+    with pytest.raises(InvalidArgumentError, match="cannot read nowhere: no such file"):
+        names(["nowhere"])
+    with pytest.raises(InvalidArgumentError, match="neither a file nor a folder"):
+        names(["/dev/null"])
+    with pytest.raises(InvalidNameError):
+        names(["data/a"], "../up")
+    with pytest.raises(InvalidArgumentError, match="would both be"):
+        names(["data/a", "data/sub/../a"])
+    with pytest.raises(InvalidArgumentError, match="several files"):
+        names(["data/a", "data/b"], "x")
+
+
+def test_put_says_who_holds_it(minga: Minga, transfers: type[FakeTransfers], tree: Path) -> None:
+    """One line; replicas and overwrite reach the upload."""
+    ended = minga("put", "data/a", "--replicas", "2", "--overwrite")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("a: 10 B in ")
+    assert ended.out.endswith(", on peer-1, peer-2\n")
+    assert transfers.asked == [("a", {"replicas": 2, "overwrite": True})]
+
+
+def test_put_of_what_is_there_says_so(minga: Minga, transfers: type[FakeTransfers], tree: Path) -> None:
+    """Uploading again is no error."""
+    assert minga("put", "data/a", "--as", "there").out == "there is there already, on peer-1, peer-2\n"
+
+
+def test_a_taken_name_is_4_with_what_to_do(minga: Minga, transfers: type[FakeTransfers], tree: Path) -> None:
+    """One line."""
+    ended = minga("put", "data/a", "--as", "taken")
+    assert (ended.code, ended.out) == (4, "")
+    assert ended.err == ("minga: everybody has another taken (--overwrite replaces it)\n")
+
+
+def test_of_many_files_each_failure_is_listed(minga: Minga, transfers: type[FakeTransfers], tree: Path) -> None:
+    """The others go up; the first failure decides the exit code."""
+    (tree / "huge").write_text("")
+    (tree / "taken").write_text("")
+    ended = minga("put", "data")
+    assert ended.code == 6
+    assert ended.out.startswith("3 files uploaded, 2 failed: 30 B in ")
+    assert ended.err.splitlines() == [
+        "minga: data/huge: no peer has room",
+        "minga: data/taken: everybody has another data/taken",
+    ]
+
+
+def test_an_empty_folder_is_2(minga: Minga, transfers: type[FakeTransfers], tmp_path: Path) -> None:
+    """Nothing to upload is most likely a mistake."""
+    (tmp_path / "empty").mkdir()
+    ended = minga("put", "empty")
+    assert (ended.code, ended.err) == (2, "minga: there is no file in there\n")

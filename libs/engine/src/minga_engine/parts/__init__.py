@@ -1,0 +1,1 @@
+"""Contents on disk while they are made: hashing, part files, durable placing."""

@@ -1,0 +1,131 @@
+"""From a file to its manifest. BLAKE3 releases the GIL, so threads hash at once, large files in ranges."""
+
+import asyncio
+import errno
+import os
+import stat
+import threading
+from pathlib import Path
+
+from blake3 import blake3
+
+from minga_core.chunks import Geometry
+from minga_core.errors import ContentChangedError
+from minga_core.manifest import Manifest
+from minga_engine.parts.disk import DiskPool, SharedDescriptor, told_as
+from minga_engine.parts.files import Stamp
+
+PIECE_BYTES = 1024 * 1024
+"""Read and hashed at a time: each hashing thread has one buffer of this size, whatever the files' sizes."""
+RANGE_BYTES = 64 * 1024 * 1024
+"""Hashed in one job; larger files are split, so that several threads work on one, and none is busy for long."""
+MAX_OWN_THREADS = 4
+
+_buffers = threading.local()
+
+
+def hash_descriptor(descriptor: int, what: str) -> tuple[Manifest, Stamp]:
+    """The manifest of an open file, and the stamp that it is good for. Blocking.
+
+    Raises ContentChangedError when the file changed meanwhile, OSError when it cannot be read.
+    """
+    stamp = Stamp.of(os.fstat(descriptor))
+    geometry = Geometry(stamp.size_bytes)
+    digests = hash_range(descriptor, stamp, 0, geometry.chunk_count, what)
+    return Manifest.from_digests(stamp.size_bytes, digests), stamp
+
+
+async def hash_large(descriptor: SharedDescriptor, pool: DiskPool, what: str) -> tuple[Manifest, Stamp]:
+    """As `hash_descriptor`, by all threads of the pool at once. Cancelling it takes no longer than a range."""
+    with descriptor.used() as number:
+        stamp = Stamp.of(await pool.run(os.fstat, number))
+        geometry = Geometry(stamp.size_bytes)
+        step = max(1, RANGE_BYTES // geometry.chunk_size_bytes)
+        digests: dict[int, bytes] = {}
+        starts = iter(range(0, geometry.chunk_count, step))
+
+        async def work() -> None:
+            for start in starts:
+                end = min(start + step, geometry.chunk_count)
+                digests[start] = await pool.run(hash_range, number, stamp, start, end, what)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(pool.threads):
+                    group.create_task(work(), name="hash-range")
+        except ExceptionGroup as failures:
+            # Each worker fails for the file's own reason; one is enough to tell.
+            raise failures.exceptions[0] from failures
+    return Manifest.from_digests(stamp.size_bytes, b"".join(digests[start] for start in sorted(digests))), stamp
+
+
+def hash_range(descriptor: int, stamp: Stamp, start: int, end: int, what: str) -> bytes:
+    """Digests of the chunks start to end - 1. Blocking.
+
+    Raises ContentChangedError when the file no longer has that stamp, OSError when it cannot be read.
+    """
+    geometry = Geometry(stamp.size_bytes)
+    digests = bytearray()
+    for index in range(start, end):
+        digests += _hash_chunk(descriptor, geometry.offset(index), geometry.length(index), what)
+    if Stamp.of(os.fstat(descriptor)) != stamp:
+        raise ContentChangedError(f"{what} changed while it was hashed")
+    return bytes(digests)
+
+
+def _hash_chunk(descriptor: int, offset: int, length: int, what: str) -> bytes:
+    hasher, buffer = blake3(), _buffer()
+    end = offset + length
+    while offset < end:
+        count = os.preadv(descriptor, [buffer[: min(PIECE_BYTES, end - offset)]], offset)
+        if count == 0:
+            raise ContentChangedError(f"{what} became shorter while it was hashed")
+        hasher.update(buffer[:count])
+        offset += count
+    return hasher.digest()
+
+
+def _buffer() -> memoryview:
+    """This thread's buffer."""
+    buffer: memoryview | None = getattr(_buffers, "view", None)
+    if buffer is None:
+        buffer = _buffers.view = memoryview(bytearray(PIECE_BYTES))
+    return buffer
+
+
+def hash_path(path: Path) -> Manifest:
+    """The manifest of a file anywhere, symbolic links followed. Blocking.
+
+    Raises ContentChangedError, StorageError when it cannot be read or is not a regular file.
+    """
+    with told_as(f"cannot read {path}"):
+        descriptor = _open_anywhere(path)
+        try:
+            return hash_descriptor(descriptor, str(path))[0]
+        finally:
+            os.close(descriptor)
+
+
+def _open_anywhere(path: Path) -> int:
+    # Not blocking: opening a pipe would wait for its writer for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return descriptor
+
+
+async def hash_file(path: Path) -> Manifest:
+    """As `hash_path`, in threads of its own: several at once on a large file. Cancelling it is quick."""
+    pool = DiskPool(min(MAX_OWN_THREADS, os.cpu_count() or 1), "hash")
+    try:
+        with told_as(f"cannot read {path}"):
+            number = await pool.acquire(_open_anywhere, path, undo=os.close)
+            descriptor = SharedDescriptor(number)
+            try:
+                manifest, _ = await hash_large(descriptor, pool, str(path))
+            finally:
+                descriptor.close()
+    finally:
+        pool.close()
+    return manifest

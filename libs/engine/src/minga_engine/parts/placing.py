@@ -1,0 +1,125 @@
+"""Small contents, those of one chunk: many at once given their names.
+
+They come whole or not at all, so they need no part: each is written to a file without a name (O_TMPFILE), its data are
+synced, and only then it is linked to its name, which the kernel does in one step and never over something else. What
+`kill -9` leaves is whole files, or nothing.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+from minga_core.chunks import MIN_CHUNK_BYTES
+from minga_core.errors import ChunkCorruptError
+from minga_core.ids import ContentId, digest
+from minga_core.manifest import Manifest
+from minga_core.names import Name
+from minga_core.records import RowKey
+from minga_engine.parts.disk import DiskPool
+from minga_engine.parts.files import Stamp
+from minga_engine.parts.part_files import write_at
+
+MAX_SMALL_BYTES = MIN_CHUNK_BYTES
+"""A content of at most this much is one chunk."""
+FILES_A_JOB = 32
+"""Files that one thread writes, syncs and names together: so many descriptors at once, and one sync of their folder."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SmallContent:
+    """A whole content of at most one chunk. Made by `of`, which proves it."""
+
+    content_id: ContentId
+    manifest: Manifest
+    data: bytes
+
+    @classmethod
+    def of(cls, data: bytes, content_id: ContentId) -> "SmallContent":
+        """The content that these bytes are. Raises ChunkCorruptError when they are another one, or too many."""
+        if len(data) <= MAX_SMALL_BYTES:
+            manifest = Manifest.from_digests(len(data), digest(data) if data else b"")
+            if manifest.content_id == content_id:
+                return cls(content_id, manifest, data)
+        raise ChunkCorruptError(f"{len(data)} bytes are not the content {content_id.short}")
+
+
+@dataclass(frozen=True, slots=True)
+class SmallFile:
+    """A small content and the name that it is to have."""
+
+    name: Name
+    content: SmallContent
+    published_ns: int
+    """When it was first shared under that name."""
+
+    @property
+    def key(self) -> RowKey:
+        """The row that it will have."""
+        return RowKey(self.name, self.content.content_id)
+
+
+async def place_all(
+    files: Iterable[SmallFile],
+    folder_of: Callable[[SmallFile], T],
+    place: Callable[[T, Sequence[SmallFile]], list[Stamp | None]],
+    pool: DiskPool,
+) -> list[tuple[SmallFile, Stamp]]:
+    """Those files that `place`, run in the pool with a few files of one folder at a time, gave a stamp."""
+    folders: dict[T, list[SmallFile]] = {}
+    for file in files:
+        folders.setdefault(folder_of(file), []).append(file)
+    # One by one or at once, the first of a folder makes it; the pool bounds how many run.
+    queue = [(folder, some) for folder, of_it in folders.items() for some in _slices(of_it, FILES_A_JOB)]
+    placed: list[tuple[SmallFile, Stamp]] = []
+
+    async def work() -> None:
+        while queue:
+            folder, some = queue.pop()
+            stamps = await pool.run(place, folder, some)
+            placed.extend((file, stamp) for file, stamp in zip(some, stamps, strict=True) if stamp is not None)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(len(queue), pool.threads)):
+            group.create_task(work(), name="small-files")
+    return placed
+
+
+def write_all(folder: int, files: Sequence[tuple[str, bytes]]) -> list[Stamp | None]:
+    """Writes contents into an open folder, each under its base name; the stamps of those that got it.
+
+    Their data and names are on the disk when this returns. None for one whose name is taken or cannot be given. Blocks.
+    Raises OSError when the disk or the file system does not let it be done at all.
+    """
+    descriptors: list[int] = []
+    try:
+        for _, data in files:
+            descriptors.append(os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o644, dir_fd=folder))
+            write_at(descriptors[-1], data, 0)
+        for descriptor in descriptors:
+            os.fdatasync(descriptor)
+        stamps = [_named(descriptor, base, folder) for descriptor, (base, _) in zip(descriptors, files, strict=True)]
+        os.fsync(folder)
+        return stamps
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _named(descriptor: int, base: str, folder: int) -> Stamp | None:
+    """Gives a nameless file its name, unless that is taken or cannot be."""
+    try:
+        os.link(f"/proc/self/fd/{descriptor}", base, dst_dir_fd=folder, follow_symlinks=True)
+    except OSError:
+        return None
+    return Stamp.of(os.fstat(descriptor))
+
+
+def _slices(items: Sequence[T], length: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while some := list(islice(rest, length)):
+        yield some

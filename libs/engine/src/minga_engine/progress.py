@@ -1,0 +1,92 @@
+"""How far a transfer is, as plain values for whoever shows it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from minga_core.ids import ContentId, PeerId
+from minga_core.names import Name
+from minga_engine.explanation import Explanation
+
+
+class DownloadPhase(StrEnum):
+    """Phases of a download, in order; `WAITING` may come at any time before the last two."""
+
+    LOCATING = "locating"
+    FETCHING = "fetching"
+    WAITING = "waiting"
+    FINISHING = "finishing"
+    DONE = "done"
+    ALREADY_PRESENT = "already_present"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A download at one instant."""
+
+    phase: DownloadPhase
+    size_bytes: int = 0
+    """0 until it is known."""
+    held_bytes: int = 0
+    """Verified bytes held, those of earlier attempts too."""
+    resumed_bytes: int = 0
+    """Of those, held before this attempt."""
+    received_by_source: Mapping[PeerId, int] = field(default_factory=dict)
+    """Payload bytes of verified chunks, by source."""
+    message: str = ""
+    """A sentence for people when waiting, else empty."""
+    content_id: ContentId | None = None
+    path: Path | None = None
+    """Where the file is, once it is done."""
+    explanation: Explanation | None = None
+    """Where bytes and time went; with the last progress of a download that had to fetch anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmallDone:
+    """A small file that is whole and in its place."""
+
+    name: Name
+    content_id: ContentId
+    size_bytes: int
+    path: Path
+    source: PeerId | None
+    """Who sent it; None when it was there already."""
+
+
+class PutPhase(StrEnum):
+    """Phases of an upload, in order."""
+
+    HASHING = "hashing"
+    PLACING = "placing"
+    UPLOADING = "uploading"
+    REPLICATING = "replicating"
+    ANNOUNCING = "announcing"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class PutProgress:
+    """An upload at one instant."""
+
+    phase: PutPhase
+    size_bytes: int = 0
+    done_bytes: int = 0
+    """Bytes done of the present phase."""
+    replicas_done: int = 0
+    replicas_wanted: int = 1
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """A finished upload."""
+
+    name: Name
+    content_id: ContentId
+    size_bytes: int
+    peers: tuple[PeerId, ...]
+    """Peers that hold the file now, as far as this upload knows."""
+    already_there: bool
+    """Nothing had to be uploaded."""

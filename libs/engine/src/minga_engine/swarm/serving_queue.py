@@ -1,0 +1,292 @@
+"""Whom to serve next, and with which chunk: the serving side's decisions. No sockets, clocks or disks.
+
+Goals. A few requests are served at a time, each with a large share of the uplink: the first takers can then pass their
+chunks on while the others wait, where serving everybody at once would hand all of them over at the end. When a turn is
+free, of all that wait the one goes first that wants a chunk sent from here least often: a seed sends no chunk twice
+before each went out once, as long as anybody waits for another.
+
+Not here: whether bytes really flow (the shell's), what a taker should want (`scheduler`).
+
+::
+
+    ask ──► WAITING ──next──► SERVED ──ended──►
+       └─► refused (None)        └─ after a while it no longer counts as one of the few: a slow taker delays nobody
+"""
+
+import random
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from minga_core.ids import ContentId
+from minga_engine.swarm.policies import sample_bits
+
+MAX_REMEMBERED_CONTENTS = 1024
+MAX_REMEMBERED_TAKERS = 1024
+MAX_LEVELS = 64
+"""How many times more often than the least sent one a chunk can be known to have been sent."""
+
+HeldBits = Callable[[ContentId], int]
+"""Bitmap of the chunks of a content that can be sent now."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadConfig:
+    """How a peer serves."""
+
+    turns: int = 2
+    """Requests that are served at a time while their takers keep up. (Simulated and measured: two to four end alike;
+    one leaves the uplink idle between two chunks, many delay the first copies.)"""
+    max_turns: int = 64
+    """Bound of those served at a time, slow takers among them."""
+    max_requests: int = 256
+    """Bound of those served and those that wait together; the next one is told to ask others."""
+    host_share: float = 0.5
+    """Of both bounds, what one host may have: callers that take nothing, or ask for all there is, leave the rest."""
+    max_wait_seconds: float = 2.0
+    """Who has waited longer goes first, whatever it wants."""
+    slow_factor: float = 0.5
+    """A taker that needs so many times longer than its share of the uplink would explain does not count as served."""
+    unknown_rate_seconds: float = 1.0
+    """The same before the uplink's rate is known. (Measured: with 0.1 a seed serves everybody at once at the start, and
+    the first chunk arrives anywhere after a second.)"""
+    rate_window_seconds: float = 0.5
+    """Over how long the uplink's rate is measured."""
+    rate_decay: float = 0.98
+    """How much of the best rate is believed from window to window."""
+
+
+@dataclass(slots=True)
+class UploadRequest:
+    """One request for one of some chunks."""
+
+    request_id: int
+    content_id: ContentId
+    candidates: int
+    """Bitmap of what the taker wants."""
+    taker: str
+    """Whose it is; empty when it does not say."""
+    size_bytes: int
+    asked_at: float
+    host: str = ""
+    """Where it comes from; empty: no bounds of its own."""
+    index: int = -1
+    """The chunk that was chosen; -1 while it waits."""
+    counts_until: float = 0.0
+    """Until then it is one of the few that are served at a time."""
+
+
+class UploadQueue:
+    """The requests of all takers. `now` is monotonic seconds."""
+
+    def __init__(self, config: UploadConfig | None = None, rng: random.Random | None = None) -> None:
+        self._config = config or UploadConfig()
+        self._rng = rng or random.Random()  # noqa: S311 - ties, not secrets
+        self._served_chunks: OrderedDict[ContentId, ServedChunks] = OrderedDict()
+        self._waiting: OrderedDict[int, UploadRequest] = OrderedDict()
+        self._served: dict[int, UploadRequest] = {}
+        self._served_by_taker: Counter[str] = Counter()
+        self._served_by_host: Counter[str] = Counter()
+        self._asked_by_host: Counter[str] = Counter()
+        self._last_turn: OrderedDict[str, int] = OrderedDict()
+        """Taker → number of its last turn; for those of late."""
+        self._turns_given = 0
+        self._rate = _PeakRate(self._config.rate_window_seconds, self._config.rate_decay)
+        self._next_id = 1
+        self.wakeup_at: float | None = None
+        """When `next` may have something although nothing has happened; None: not before something happens."""
+
+    @property
+    def served_count(self) -> int:
+        """How many are being served."""
+        return len(self._served)
+
+    @property
+    def waiting_count(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    def ask(
+        self, content_id: ContentId, candidates: int, taker: str, size_bytes: int, now: float, *, host: str = ""
+    ) -> int | None:
+        """Takes a request in; its id, or None when there are too many already, in all or of that host.
+
+        size_bytes: of the largest candidate.
+        """
+        if len(self._waiting) + len(self._served) >= self._config.max_requests:
+            return None
+        if host and self._asked_by_host[host] >= self._share_of(self._config.max_requests):
+            return None
+        request = UploadRequest(self._next_id, content_id, candidates, taker, size_bytes, now, host)
+        self._next_id += 1
+        self._waiting[request.request_id] = request
+        self._asked_by_host[host] += 1
+        return request.request_id
+
+    def next(self, held: HeldBits, now: float) -> UploadRequest | None:
+        """The request to serve now, its `index` set, or -1 when nothing that it wants is held; None: not now."""
+        self.wakeup_at = None
+        if not self._waiting or not self._has_turn(now):
+            return None
+        request = self._most_urgent(held, now)
+        if request is None:
+            return None
+        del self._waiting[request.request_id]
+        self._served[request.request_id] = request
+        self._served_by_taker[request.taker] += 1
+        self._served_by_host[request.host] += 1
+        self._note_turn(request.taker)
+        sendable = request.candidates & held(request.content_id)
+        if sendable:
+            chunks = self._chunks(request.content_id)
+            _, freshest = chunks.least_sent(sendable)
+            request.index = next(sample_bits(freshest, 1, self._rng))
+            chunks.sent(request.index)
+        request.counts_until = now + self._patience_seconds(request)
+        return request
+
+    def ended(self, request_id: int, now: float, *, sent_bytes: int) -> None:
+        """A request is over, or given up while it waited. sent_bytes: 0 when its chunk did not go out whole."""
+        if (given_up := self._waiting.pop(request_id, None)) is not None:
+            _one_less(self._asked_by_host, given_up.host)
+            return
+        request = self._served.pop(request_id, None)
+        if request is None:
+            return
+        _one_less(self._asked_by_host, request.host)
+        _one_less(self._served_by_host, request.host)
+        _one_less(self._served_by_taker, request.taker)
+        if sent_bytes:
+            self._rate.add(sent_bytes, now)
+        elif request.index >= 0:
+            self._chunks(request.content_id).take_back(request.index)
+
+    def _has_turn(self, now: float) -> bool:
+        if len(self._served) >= self._config.max_turns:
+            return False
+        counting = [request.counts_until for request in self._served.values() if request.counts_until > now]
+        if len(counting) < self._config.turns:
+            return True
+        self.wakeup_at = min(counting)
+        return False
+
+    def _most_urgent(self, held: HeldBits, now: float) -> UploadRequest | None:
+        """None when only such wait whose host is served as much as it may be."""
+        waiting = [request for request in self._waiting.values() if self._has_share(request.host)]
+        if not waiting:
+            return None
+        # Whoever has not taken in time what it was given comes after all others, however long it waits: a caller that
+        # takes nothing, and asks for much, would else be ahead of everybody who comes after it.
+        late = {request.host for request in self._served.values() if request.host and request.counts_until <= now}
+        waiting = [request for request in waiting if request.host not in late] or waiting
+        oldest = waiting[0]
+        if now - oldest.asked_at >= self._config.max_wait_seconds:
+            return oldest
+        held_bits: dict[ContentId, int] = {}
+
+        def urgency(request: UploadRequest) -> tuple[int, int, int]:
+            content_id = request.content_id
+            if content_id not in held_bits:
+                held_bits[content_id] = held(content_id)
+            sendable = request.candidates & held_bits[content_id]
+            level = self._chunks(content_id).least_sent(sendable)[0] if sendable else -1
+            return level, self._served_by_taker[request.taker], self._last_turn.get(request.taker, 0)
+
+        # `min` takes the first of equals: who came first.
+        return min(waiting, key=urgency)
+
+    def _has_share(self, host: str) -> bool:
+        return not host or self._served_by_host[host] < self._share_of(self._config.max_turns)
+
+    def _share_of(self, bound: int) -> int:
+        return max(1, int(bound * self._config.host_share))
+
+    def _note_turn(self, taker: str) -> None:
+        """Of equals, whoever had a turn longest ago is next: many requests at once win nothing."""
+        self._turns_given += 1
+        self._last_turn[taker] = self._turns_given
+        self._last_turn.move_to_end(taker)
+        if len(self._last_turn) > MAX_REMEMBERED_TAKERS:
+            self._last_turn.popitem(last=False)
+
+    def _patience_seconds(self, request: UploadRequest) -> float:
+        rate = self._rate.value
+        if rate <= 0:
+            return self._config.unknown_rate_seconds
+        return self._config.slow_factor * self._config.turns * request.size_bytes / rate
+
+    def _chunks(self, content_id: ContentId) -> "ServedChunks":
+        chunks = self._served_chunks.get(content_id)
+        if chunks is None:
+            chunks = self._served_chunks[content_id] = ServedChunks()
+            if len(self._served_chunks) > MAX_REMEMBERED_CONTENTS:
+                self._served_chunks.popitem(last=False)
+        self._served_chunks.move_to_end(content_id)
+        return chunks
+
+
+def _one_less(counts: Counter[str], key: str) -> None:
+    """Keys that are not counted any more go: there is no end of takers."""
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
+
+
+class ServedChunks:
+    """How often each chunk of a content was sent, as bitmaps: one for each number of times."""
+
+    def __init__(self) -> None:
+        self._more_than: list[int] = []
+        """At k: the chunks sent more than k times."""
+
+    def least_sent(self, wanted: int) -> tuple[int, int]:
+        """How often the least sent of the wanted chunks were sent, and which those are. wanted: not empty."""
+        for times, more in enumerate(self._more_than):
+            if fewest := wanted & ~more:
+                return times, fewest
+        return len(self._more_than), wanted
+
+    def sent(self, index: int) -> None:
+        """A chunk is being sent."""
+        bit = 1 << index
+        for times, more in enumerate(self._more_than):
+            if not more & bit:
+                self._more_than[times] = more | bit
+                return
+        if len(self._more_than) < MAX_LEVELS:
+            self._more_than.append(bit)
+
+    def take_back(self, index: int) -> None:
+        """A chunk was not sent after all."""
+        bit = 1 << index
+        for times in range(len(self._more_than) - 1, -1, -1):
+            if self._more_than[times] & bit:
+                self._more_than[times] &= ~bit
+                break
+        while self._more_than and not self._more_than[-1]:
+            self._more_than.pop()
+
+
+class _PeakRate:
+    """The best rate of the last while, bytes a second; 0 while it is not known."""
+
+    def __init__(self, window_seconds: float, decay: float) -> None:
+        self._window_seconds = window_seconds
+        self._decay = decay
+        self._since: float | None = None
+        self._bytes = 0
+        self.value = 0.0
+
+    def add(self, count: int, now: float) -> None:
+        if self._since is None:
+            # What ends first began before: its bytes would make the first window look fast.
+            self._since = now
+            return
+        self._bytes += count
+        elapsed = now - self._since
+        if elapsed >= self._window_seconds:
+            measured = self._bytes / elapsed
+            # After a pause the window says little: it only ever raises the value.
+            stale = elapsed > 4 * self._window_seconds
+            self.value = max(self.value * (1.0 if stale else self._decay), measured)
+            self._since, self._bytes = now, 0

@@ -1,0 +1,1 @@
+"""Transfers: the asyncio shell around the swarm's decisions."""

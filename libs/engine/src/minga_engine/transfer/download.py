@@ -1,0 +1,350 @@
+"""One file from the network into place: locate, manifest, swarm, commit.
+
+::
+
+    LOCATING ──► FETCHING ⇄ WAITING ──► FINISHING ──► DONE
+        └────► ALREADY_PRESENT
+
+What differs between a daemon and a lone command is where the bytes go: see `Destination`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from minga_core.chunks import ChunkSet, Geometry
+from minga_core.clock import Clock
+from minga_core.errors import MingaError, NoSourcesError
+from minga_core.ids import ContentId
+from minga_core.manifest import Manifest
+from minga_core.names import Name
+from minga_core.records import FileRow
+from minga_core.units import format_seconds
+from minga_engine.explanation import Phase
+from minga_engine.parts.content_store import PartFile
+from minga_engine.progress import DownloadPhase, Progress
+from minga_engine.swarm.config import SwarmConfig
+from minga_engine.transfer.explaining import TransferRecord
+from minga_engine.transfer.locating import Directory, Located, ManifestFetcher
+from minga_engine.transfer.metrics import NoTransferMetrics, TransferMetrics
+from minga_engine.transfer.source_spans import download_attributes
+from minga_engine.transfer.swarming import SwarmDownload
+from minga_engine.wire.messages import SourceAddress
+from minga_engine.wire.peers import PeerConnections
+from minga_runtime import tracing
+from minga_runtime.logs import log_event
+from minga_runtime.rate_limit import RateLimit
+
+log = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 0.25
+RETRY_SECONDS = 1.0
+"""How often the directory is asked again while nobody can give the manifest."""
+LIMITED_AHEAD_SECONDS = 4.0
+"""With a download limit no more is asked for than comes in that time: chunks that creep in side by side are late all of
+them, and lost with their sources."""
+LIMITED_STALL_BYTES = 16 * 1024 * 1024
+"""With a download limit a source is not taken for stalled before so much could have come from others."""
+
+T = TypeVar("T")
+
+OnProgress = Callable[[Progress], None]
+
+
+class Destination(Protocol):
+    """Where downloaded files go."""
+
+    async def present(self, name: Name, content_id: ContentId) -> Path | None:
+        """Where the file is, when it is there already and whole."""
+        ...
+
+    async def begin_part(self, name: Name, manifest: Manifest, *, published_ns: int, overwrite: bool) -> PartFile:
+        """See ContentStore.begin_part."""
+        ...
+
+    def path_of(self, name: Name) -> Path:
+        """Where the finished file will be."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadRequest:
+    """What to download, and how patient to be."""
+
+    name: Name
+    content_id: ContentId | None = None
+    """Pins a version; None: the newest."""
+    overwrite: bool = False
+    source_wait: timedelta | None = None
+    """Give up when no source was reachable for this long; None: never."""
+    sources: list[SourceAddress] = field(default_factory=list)
+    """Peers known beforehand; with content_id and published_ns the locator is not needed to begin."""
+    published_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A download that is done."""
+
+    progress: Progress
+    row: FileRow | None
+    """None when the file was there already."""
+
+
+class Downloader:
+    """Downloads files into a destination. One for a process; any number of downloads at once."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        directory: Directory,
+        connections: PeerConnections,
+        clock: Clock,
+        *,
+        caller: Callable[[], SourceAddress] | None = None,
+        config: SwarmConfig | None = None,
+        metrics: TransferMetrics | None = None,
+        down: RateLimit | None = None,
+    ) -> None:
+        self._destination = destination
+        self._directory = directory
+        self._connections = connections
+        self._clock = clock
+        self._caller = caller
+        self._config = _within(config or SwarmConfig(), down)
+        self._metrics = metrics or NoTransferMetrics()
+        self._down = down or RateLimit(None)
+        self._manifests = ManifestFetcher(connections)
+
+    async def download(self, request: DownloadRequest, on_progress: OnProgress) -> Finished:
+        """Downloads one file and returns once it is whole and in place. Safe to retry: it resumes.
+
+        Raises FileNotFoundInDirectoryError, NameTakenError, NoSpaceError, StorageError, NoSourcesError,
+        LocatorUnavailableError, AlreadyRunningError. However it ends, verified chunks are kept.
+        """
+        record = TransferRecord(self._clock, self._down)
+        with tracing.span("download", {"minga.file.name": request.name}) as span:
+            try:
+                finished = await self._download(request, record, on_progress)
+            except (MingaError, asyncio.CancelledError) as error:
+                why = error.code if isinstance(error, MingaError) else "cancelled"
+                explanation = record.explanation()
+                log_event(log, logging.INFO, "download_stopped", name=request.name, why=why, **explanation.log_fields())
+                span.set(download_attributes(why, explanation))
+                raise
+            if span.recording:
+                last = finished.progress
+                span.set({"minga.content.id": str(last.content_id), "file.size": last.size_bytes})
+                span.set(download_attributes(last.phase, last.explanation))
+            return finished
+
+    async def _download(self, request: DownloadRequest, record: TransferRecord, on_progress: OnProgress) -> Finished:
+        on_progress(Progress(DownloadPhase.LOCATING))
+        located = await self._locate(request)
+        path = await self._destination.present(request.name, located.content_id)
+        if path is not None:
+            return Finished(_present(located, path, on_progress), None)
+        record.begin(Phase.MANIFEST)
+        manifest = await self._manifest(request, located, record, on_progress)
+        record.geometry(manifest.geometry)
+        part = await self._destination.begin_part(
+            request.name, manifest, published_ns=located.published_ns, overwrite=request.overwrite
+        )
+        try:
+            return await self._fill(request, located, part, record, on_progress)
+        finally:
+            await part.close()
+
+    async def _locate(self, request: DownloadRequest) -> Located:
+        if request.content_id is not None and request.published_ns is not None:
+            return Located(request.name, request.content_id, 0, request.published_ns, request.sources)
+        return await self._directory.locate(request.name, request.content_id)
+
+    async def _manifest(
+        self, request: DownloadRequest, located: Located, record: TransferRecord, on_progress: OnProgress
+    ) -> Manifest:
+        """The manifest, from the located sources or, as long as the caller is patient, from those that turn up."""
+        patience = _Patience(self._clock, request)
+        sources = located.sources
+        while True:
+            manifest = await self._manifests.fetch(located.content_id, sources)
+            if manifest is not None:
+                return manifest
+            patience.check()
+            message = "no source is reachable; waiting for one to come back"
+            on_progress(
+                Progress(DownloadPhase.WAITING, located.size_bytes, message=message, content_id=located.content_id)
+            )
+            record.begin(Phase.WAITING)
+            await asyncio.sleep(RETRY_SECONDS)
+            record.begin(Phase.MANIFEST)
+            try:
+                sources = await self._directory.sources(located.content_id) or sources
+            except MingaError as error:
+                log_event(log, logging.DEBUG, "directory_away", error=error)
+
+    async def _fill(
+        self,
+        request: DownloadRequest,
+        located: Located,
+        part: PartFile,
+        record: TransferRecord,
+        on_progress: OnProgress,
+    ) -> Finished:
+        swarm = self._swarm(part, record)
+        meter = _Meter(part, swarm, located.content_id)
+        on_progress(meter.progress())
+        record.begin(Phase.FETCHING)
+        await self._run_swarm(request, located, swarm, meter, on_progress)
+        record.begin(Phase.FINISHING)
+        finishing = replace(meter.progress(), phase=DownloadPhase.FINISHING)
+        with tracing.span("put in place"):
+            row = await _told_meanwhile(part.commit(), lambda: on_progress(finishing))
+        last = meter.progress()
+        done = replace(
+            last,
+            phase=DownloadPhase.DONE,
+            message="",
+            path=self._destination.path_of(request.name),
+            explanation=record.explanation(resumed_bytes=last.resumed_bytes, hedges=swarm.scheduler.snapshot().hedges),
+        )
+        _log_done(request, done)
+        if done.explanation is not None and (ratio := done.explanation.lasting_ratio) is not None:
+            self._metrics.transferred(ratio)
+        on_progress(done)
+        return Finished(done, row)
+
+    def _swarm(self, part: PartFile, record: TransferRecord) -> SwarmDownload:
+        content_id = part.manifest.content_id
+
+        async def find_sources() -> list[SourceAddress]:
+            return await self._directory.sources(content_id)
+
+        return SwarmDownload(
+            part,
+            connections=self._connections,
+            find_sources=find_sources,
+            clock=self._clock,
+            caller=self._caller() if self._caller is not None else None,
+            config=self._config,
+            metrics=self._metrics,
+            record=record,
+        )
+
+    async def _run_swarm(
+        self, request: DownloadRequest, located: Located, swarm: SwarmDownload, meter: "_Meter", on_progress: OnProgress
+    ) -> None:
+        """Runs the swarm to its end, telling progress and watching the caller's patience meanwhile."""
+        running = asyncio.create_task(swarm.run(located.sources), name=f"swarm-{located.content_id.short}")
+        try:
+            while not (await asyncio.wait({running}, timeout=PROGRESS_SECONDS))[0]:
+                on_progress(meter.progress())
+                _check_wait(request, swarm.waiting_seconds)
+            await running
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+def _within(config: SwarmConfig, down: RateLimit | None) -> SwarmConfig:
+    """The config for a download limit: less in flight, and more patience with sources that have to wait for it."""
+    if down is None or down.bytes_per_second is None:
+        return config
+    ahead_bytes = int(down.bytes_per_second * LIMITED_AHEAD_SECONDS)
+    return replace(
+        config,
+        max_outstanding_bytes=min(config.max_outstanding_bytes, ahead_bytes),
+        stall_seconds=max(config.stall_seconds, LIMITED_STALL_BYTES / down.bytes_per_second),
+    )
+
+
+def _log_done(request: DownloadRequest, done: Progress) -> None:
+    """The one line that tells all of a download."""
+    fields = done.explanation.log_fields() if done.explanation else {}
+    log_event(log, logging.INFO, "download_finished", name=request.name, content_id=done.content_id, **fields)
+
+
+async def _told_meanwhile(work: Coroutine[Any, Any, T], tell: Callable[[], None]) -> T:
+    """`work`'s result; tells at once and every second until then, since syncing a large file may take minutes."""
+    task = asyncio.create_task(work, name="commit")
+    try:
+        tell()
+        while not (await asyncio.wait({task}, timeout=1.0))[0]:
+            tell()
+        return await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+class _Meter:
+    """What a running download has, as progress."""
+
+    def __init__(self, part: PartFile, swarm: SwarmDownload, content_id: ContentId) -> None:
+        self._swarm = swarm
+        self._geometry = part.manifest.geometry
+        self._content_id = content_id
+        self._resumed_bytes = _bytes_of(part.held, self._geometry)
+
+    def progress(self) -> Progress:
+        waiting = self._swarm.waiting_seconds
+        received = dict(self._swarm.received_by_source)
+        message = ""
+        if waiting > 0:
+            away = f" ({self._swarm.directory_problem})" if self._swarm.directory_problem else ""
+            message = f"no source is reachable since {format_seconds(waiting)}{away}; it goes on when one is back"
+        return Progress(
+            DownloadPhase.WAITING if message else DownloadPhase.FETCHING,
+            self._geometry.size_bytes,
+            _bytes_of(self._swarm.scheduler.held, self._geometry),
+            self._resumed_bytes,
+            received,
+            message,
+            self._content_id,
+        )
+
+
+class _Patience:
+    """How long the caller still waits for any source."""
+
+    def __init__(self, clock: Clock, request: DownloadRequest) -> None:
+        self._clock = clock
+        self._request = request
+        self._since = clock.monotonic()
+
+    def check(self) -> None:
+        """Raises NoSourcesError once it is used up."""
+        _check_wait(self._request, self._clock.monotonic() - self._since)
+
+
+def _check_wait(request: DownloadRequest, waited_seconds: float) -> None:
+    limit = request.source_wait
+    if limit is not None and waited_seconds > limit.total_seconds():
+        raise NoSourcesError(
+            f"no source of {request.name} was reachable for {format_seconds(waited_seconds)}",
+            hint="what was fetched is kept: run the same command again to go on",
+        )
+
+
+def _present(located: Located, path: Path, on_progress: OnProgress) -> Progress:
+    done = Progress(
+        DownloadPhase.ALREADY_PRESENT,
+        located.size_bytes,
+        located.size_bytes,
+        located.size_bytes,
+        content_id=located.content_id,
+        path=path,
+    )
+    on_progress(done)
+    return done
+
+
+def _bytes_of(held: ChunkSet, geometry: Geometry) -> int:
+    """Payload bytes of a set of chunks."""
+    count = geometry.chunk_count
+    total = len(held) * geometry.chunk_size_bytes
+    return total - (geometry.chunk_size_bytes - geometry.length(count - 1)) if count - 1 in held else total

@@ -1,0 +1,220 @@
+"""Many small files at once: one look-up for all their names, one call to each source, one step to put them in place.
+
+What makes a folder of small files slow is not their bytes but a dozen round trips for each of them. This is the quick
+way for those that go without trouble: what is larger than a chunk, is there with another content, cannot be had from
+anybody just now, or is refused by the disk, is left out, and `download.Downloader` does it, waits for it, or says why
+it does not go.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+from minga_core.errors import ChunkCorruptError, MingaError
+from minga_core.ids import ContentId, PeerId
+from minga_core.names import Name
+from minga_engine.parts.placing import MAX_SMALL_BYTES, SmallContent, SmallFile
+from minga_engine.progress import SmallDone
+from minga_engine.transfer.locating import Directory, Located
+from minga_engine.transfer.metrics import NoTransferMetrics, TransferMetrics
+from minga_engine.wire.messages import MAX_SMALL_FILES, SourceAddress
+from minga_engine.wire.peers import PeerBusyError, PeerConnections
+from minga_runtime import tracing
+from minga_runtime.logs import log_event
+from minga_runtime.rate_limit import RateLimit
+
+log = logging.getLogger(__name__)
+
+BATCHES_AT_ONCE = 2
+"""Batches under way: while one waits for its sources the other one looks its names up or is put in place."""
+ROUNDS = 3
+"""How often sources are chosen for what is still lacking; the rest is left."""
+MAX_BUSY_PAUSE = timedelta(seconds=1)
+SILENCE_LIMIT = timedelta(seconds=10)
+"""A source that sends nothing for so long is given up."""
+
+
+OnDone = Callable[[list[SmallDone]], None]
+
+
+class SmallDestination(Protocol):
+    """Where small files go."""
+
+    async def sort(self, located: Sequence[Located]) -> tuple[list[SmallDone], list[Located]]:
+        """Those that are there already, whole, and those that may be put there; the others in neither."""
+        ...
+
+    async def store(self, files: Sequence[SmallFile]) -> list[Path | None]:
+        """Puts files in place, as far as they go without trouble: where each is, or None. Replaces nothing."""
+        ...
+
+
+class SmallDownloads:
+    """Downloads small files into a destination. One for a process."""
+
+    def __init__(
+        self,
+        destination: SmallDestination,
+        directory: Directory,
+        connections: PeerConnections,
+        *,
+        down: RateLimit,
+        caller: Callable[[], SourceAddress] | None = None,
+        metrics: TransferMetrics | None = None,
+    ) -> None:
+        self._destination = destination
+        self._directory = directory
+        self._connections = connections
+        self._down = down
+        self._caller = caller
+        self._metrics = metrics or NoTransferMetrics()
+
+    async def download(self, names: Sequence[Name], on_done: OnDone) -> None:
+        """Downloads the newest versions of those names; `on_done` hears of those that are in place, as they come.
+
+        Returns when nothing more comes this way. Raises nothing of ours: what is not told is left to others. Cancelled,
+        it leaves whole files or none; calling again finds them there.
+        """
+        batches = iter([names[start : start + MAX_SMALL_FILES] for start in range(0, len(names), MAX_SMALL_FILES)])
+        async with asyncio.TaskGroup() as group:
+            for _ in range(BATCHES_AT_ONCE):
+                group.create_task(self._work(batches, on_done), name="small-files")
+
+    async def _work(self, batches: Iterator[Sequence[Name]], on_done: OnDone) -> None:
+        for names in batches:
+            with tracing.span("download small files", {"minga.files.asked": len(names)}) as span:
+                try:
+                    await self._batch(names, on_done, span)
+                except MingaError as error:
+                    log_event(log, logging.DEBUG, "small_files_left", count=len(names), error=error)
+                    span.fail(error.code, str(error))
+
+    async def _batch(self, names: Sequence[Name], on_done: OnDone, span: tracing.Span) -> None:
+        located = await self._directory.locate_newest(names)
+        small = [one for one in located if one.size_bytes <= MAX_SMALL_BYTES]
+        there, wanted = await self._destination.sort(small)
+        if there:
+            on_done(there)
+        left = await self._fetch(wanted, on_done)
+        span.set({"minga.files.already_there": len(there), "minga.files.fetched": len(wanted) - left})
+
+    async def _fetch(self, wanted: Sequence[Located], on_done: OnDone) -> int:
+        """How many files were not to be had."""
+        batch = _Batch(wanted)
+        for _ in range(ROUNDS):
+            calls = batch.calls()
+            if not calls:
+                break
+            async with asyncio.TaskGroup() as group:
+                for source, contents in calls:
+                    group.create_task(self._call(batch, source, contents, on_done), name="fetch-files")
+            if batch.pause > timedelta(0):
+                await asyncio.sleep(min(batch.pause, MAX_BUSY_PAUSE).total_seconds())
+        return batch.lacking_count
+
+    async def _call(
+        self, batch: "_Batch", source: SourceAddress, contents: Sequence[ContentId], on_done: OnDone
+    ) -> None:
+        """Fetches contents from one source and puts them in place as they come."""
+        caller = self._caller() if self._caller is not None else None
+        try:
+            async with (
+                self._connections.to(source.address) as peer,
+                aclosing(peer.fetch_files(contents, caller=caller)) as groups,
+            ):
+                while (group := await _next(groups)) is not None:
+                    await self._down.take(sum(len(data) for _, data in group))
+                    await self._take(batch, source, [(contents[place], data) for place, data in group], on_done)
+            batch.refuse(source, contents)
+        except PeerBusyError as error:
+            batch.pause = max(batch.pause, error.retry_after)
+        except MingaError as error:
+            batch.refuse(source, contents)
+            log_event(log, logging.DEBUG, "small_files_not_given", source=source.peer_id, error=error)
+
+    async def _take(
+        self, batch: "_Batch", source: SourceAddress, group: list[tuple[ContentId, bytes]], on_done: OnDone
+    ) -> None:
+        """Verifies what came, and puts it in place. Raises ChunkCorruptError for what is not what it should be."""
+        good, wrong = await asyncio.to_thread(_verified, group)
+        self._metrics.received(source.peer_id, sum(len(content.data) for content in good), complete=True)
+        files = [file for content in good for file in batch.files_of(content)]
+        paths = await self._destination.store(files)
+        done = [
+            SmallDone(file.name, file.content.content_id, len(file.content.data), path, source.peer_id)
+            for file, path in zip(files, paths, strict=True)
+            if path is not None
+        ]
+        if done:
+            on_done(done)
+        if wrong is not None:
+            self._metrics.corrupt(source.peer_id)
+            log_event(log, logging.WARNING, "small_file_corrupt", source=source.peer_id, error=wrong)
+            raise wrong
+
+
+class _Batch:
+    """What is lacking of some files, and who may be asked for it."""
+
+    def __init__(self, wanted: Sequence[Located]) -> None:
+        self._lacking: dict[ContentId, list[Located]] = {}
+        for one in wanted:
+            self._lacking.setdefault(one.content_id, []).append(one)
+        self._refused: set[tuple[PeerId, ContentId]] = set()
+        self.pause = timedelta(0)
+        """How long busy sources want not to be asked."""
+
+    @property
+    def lacking_count(self) -> int:
+        """Files that have not come."""
+        return sum(len(files) for files in self._lacking.values())
+
+    def calls(self) -> list[tuple[SourceAddress, list[ContentId]]]:
+        """What to ask whom now: each content of one of its holders, evenly spread, those of our zone first."""
+        asked: dict[SourceAddress, list[ContentId]] = {}
+        for content_id, files in self._lacking.items():
+            sources = [
+                source
+                for file in files
+                for source in file.sources
+                if source.complete and (source.peer_id, content_id) not in self._refused
+            ]
+            near = [source for source in sources if source.same_zone] or sources
+            if near:
+                least = min(near, key=lambda source: len(asked.get(source, ())))
+                asked.setdefault(least, []).append(content_id)
+        return list(asked.items())
+
+    def files_of(self, content: SmallContent) -> list[SmallFile]:
+        """The files that a content is for; it is not lacking any more, whatever becomes of them."""
+        files = self._lacking.pop(content.content_id, [])
+        return [SmallFile(file.name, content, file.published_ns) for file in files]
+
+    def refuse(self, source: SourceAddress, contents: Sequence[ContentId]) -> None:
+        """The source is not asked for those again."""
+        self._refused.update((source.peer_id, content_id) for content_id in contents)
+
+
+def _verified(group: list[tuple[ContentId, bytes]]) -> tuple[list[SmallContent], ChunkCorruptError | None]:
+    """What is what it should be, and the error of the last that is not."""
+    good: list[SmallContent] = []
+    wrong: ChunkCorruptError | None = None
+    for content_id, data in group:
+        try:
+            good.append(SmallContent.of(data, content_id))
+        except ChunkCorruptError as error:
+            wrong = error
+    return good, wrong
+
+
+async def _next(groups: AsyncIterator[list[tuple[int, bytes]]]) -> list[tuple[int, bytes]] | None:
+    """The next group; None at the end, and when nothing comes for too long."""
+    try:
+        async with asyncio.timeout(SILENCE_LIMIT.total_seconds()):
+            return await anext(groups, None)
+    except TimeoutError:
+        return None

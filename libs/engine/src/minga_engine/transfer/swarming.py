@@ -1,0 +1,364 @@
+"""One content out of many peers: carries out the scheduler's instructions and tells it what happened.
+
+All decisions are the scheduler's (`minga_engine.swarm`). This shell owns the sockets, the tasks and the clock: each
+instruction becomes a task or the end of one, each outcome an event. Everything runs on one event loop, so that `handle`
+is never entered twice.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextvars import Context
+from typing import Any
+
+from minga_core.chunks import ChunkSet
+from minga_core.clock import Clock
+from minga_core.errors import (
+    BusyError,
+    ChunkCorruptError,
+    ContentChangedError,
+    ContentNotHeldError,
+    InvalidArgumentError,
+    MingaError,
+    NoSpaceError,
+    StorageError,
+)
+from minga_core.ids import PeerId
+from minga_engine.explanation import TransferPath
+from minga_engine.parts.content_store import PartFile
+from minga_engine.swarm import events as ev
+from minga_engine.swarm.config import SwarmConfig
+from minga_engine.swarm.scheduler import Scheduler
+from minga_engine.transfer.explaining import TransferRecord
+from minga_engine.transfer.metrics import NoTransferMetrics, TransferMetrics
+from minga_engine.transfer.source_spans import SourceSpans
+from minga_engine.wire.messages import SourceAddress
+from minga_engine.wire.payload import BufferPool
+from minga_engine.wire.peers import FetchedChunk, PeerBusyError, PeerClient, PeerConnections
+from minga_runtime.logs import log_event
+
+log = logging.getLogger(__name__)
+
+FindSources = Callable[[], Awaitable[list[SourceAddress]]]
+"""Asks the directory who has the content. May raise MingaError; the download goes on with the sources it has."""
+
+
+class SwarmDownload:
+    """Fills one part file from peers.
+
+    part: an open part; the caller commits or closes it. caller: this peer, when it serves what it has.
+    """
+
+    def __init__(
+        self,
+        part: PartFile,
+        *,
+        connections: PeerConnections,
+        find_sources: FindSources,
+        clock: Clock,
+        caller: SourceAddress | None = None,
+        config: SwarmConfig | None = None,
+        metrics: TransferMetrics | None = None,
+        record: TransferRecord | None = None,
+    ) -> None:
+        self._part = part
+        self._content_id = part.manifest.content_id
+        self._geometry = part.manifest.geometry
+        self._connections = connections
+        self._find_sources = find_sources
+        self._clock = clock
+        self._caller = caller
+        self._metrics = metrics or NoTransferMetrics()
+        self._record = record or TransferRecord(clock)
+        self._scheduler = Scheduler(self._geometry, part.held, config or SwarmConfig())
+        self._addresses: dict[PeerId, SourceAddress] = {}
+        self._spans = SourceSpans.if_traced(self._content_id)
+        self._buffers = BufferPool()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._requests: dict[int, asyncio.Task[None]] = {}
+        self._watches: dict[PeerId, asyncio.Task[None]] = {}
+        self._finding: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._done: asyncio.Future[None] | None = None
+        self.received_by_source: dict[PeerId, int] = {}
+        self.directory_problem = ""
+        """Why the directory did not answer last; empty when it did."""
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The decider, for progress and explanations."""
+        return self._scheduler
+
+    @property
+    def waiting_seconds(self) -> float:
+        """How long there has been no usable source; 0 when there is one."""
+        since = self._scheduler.snapshot().waiting_since
+        return 0.0 if since is None else max(0.0, self._clock.monotonic() - since)
+
+    async def run(self, sources: list[SourceAddress]) -> None:
+        """Returns when every chunk is verified and written. Does not give up by itself; cancel it to stop.
+
+        Raises NoSpaceError or StorageError when the disk says no. Leaves no task behind, however it ends.
+        """
+        if self._scheduler.finished:
+            return
+        self._done = asyncio.get_running_loop().create_future()
+        try:
+            # Sources first: with enough of them the directory need not be asked again at once.
+            self.add_sources(sources)
+            self.feed(ev.Tick())
+            await self._done
+        finally:
+            await self._stop()
+            if self._spans is not None:
+                self._spans.end(self._record.explanation().sources)
+
+    def add_sources(self, sources: list[SourceAddress]) -> None:
+        """Tells the scheduler of peers that have, or are getting, the content."""
+        for source in sources:
+            if self._caller is not None and source.peer_id == self._caller.peer_id:
+                continue
+            self._addresses[source.peer_id] = source
+            self.feed(ev.SourceFound(source.peer_id, complete=source.complete, same_zone=source.same_zone))
+
+    def add_new_sources(self, sources: Iterable[SourceAddress]) -> None:
+        """As `add_sources`, of those not known yet."""
+        self.add_sources([source for source in sources if source.peer_id not in self._addresses])
+
+    # Events in, instructions out.
+
+    def feed(self, event: ev.Event) -> None:
+        """Tells the scheduler of an event and carries out what follows."""
+        if self._done is None or self._done.done():
+            return
+        self._record.event(event)
+        try:
+            for instruction in self._scheduler.handle(event, self._clock.monotonic()):
+                self._record.instruction(instruction)
+                self._carry_out(instruction)
+        except Exception as error:  # noqa: BLE001 - `run` raises it
+            self._fail(error)
+            return
+        self._set_timer()
+
+    def _carry_out(self, instruction: ev.Instruction) -> None:
+        match instruction:
+            case ev.RequestChunk():
+                if instruction.hedge:
+                    self._metrics.hedged()
+                self._requests[instruction.request_id] = self._spawn(
+                    self._request(instruction), "request", self._traced(instruction)
+                )
+            case ev.CancelRequest(request_id):
+                self._cancel(self._requests.pop(request_id, None))
+            case ev.ConnectSource(source):
+                self._cancel(self._watches.pop(source, None))
+                # A complete source has no news to tell, and its loss shows in its requests.
+                if not self._addresses[source].complete:
+                    self._watches[source] = self._spawn(self._watch(source), "watch")
+            case ev.DropSource(source, why):
+                self._metrics.dropped(why)
+                log_event(log, logging.DEBUG, "source_dropped", source=source, why=why, content=self._content_id.short)
+                if self._spans is not None:
+                    self._spans.note(source, "source dropped", {"minga.reason": why})
+                self._cancel(self._watches.pop(source, None))
+            case ev.FindSources():
+                if self._finding is None or self._finding.done():
+                    self._finding = self._spawn(self._find(), "find")
+            case ev.Finished():
+                if self._done is not None and not self._done.done():
+                    self._done.set_result(None)
+
+    def _traced(self, wanted: ev.RequestChunk) -> Context | None:
+        """The context that a request belongs to; None where nothing is traced."""
+        if self._spans is None:
+            return None
+        context = self._spans.asking(self._addresses[wanted.source])
+        if wanted.hedge:
+            self._spans.note(wanted.source, "second request", {"minga.chunk": wanted.candidates[0]})
+        return context
+
+    def _own_context(self) -> Context | None:
+        """The download's, for what belongs to no one source; None where nothing is traced."""
+        return None if self._spans is None else self._spans.context.copy()
+
+    def _set_timer(self) -> None:
+        """Wakes the scheduler when it asked for it. A timer that fires too early asks again, which costs less than
+        setting it anew with every event."""
+        wakeup_at = self._scheduler.wakeup_at
+        if wakeup_at is None or self._done is None or self._done.done():
+            return
+        if self._timer is not None:
+            if self._timer_at <= wakeup_at:
+                return
+            self._timer.cancel()
+        self._timer_at = wakeup_at
+        delay = max(0.0, wakeup_at - self._clock.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        wakeup_at = self._scheduler.wakeup_at
+        if wakeup_at is not None and wakeup_at <= self._clock.monotonic():
+            self.feed(ev.Tick())
+        else:
+            self._set_timer()
+
+    # Deeds.
+
+    async def _request(self, wanted: ev.RequestChunk) -> None:
+        request_id, source = wanted.request_id, wanted.source
+        try:
+            outcome = await self._fetch(wanted)
+        except MingaError as error:
+            outcome = self._failure(request_id, source, error)
+        self._requests.pop(request_id, None)
+        self.feed(outcome)
+
+    async def _fetch(self, wanted: ev.RequestChunk) -> ev.Event:
+        async with self._to(wanted.source) as peer:
+            chunks = peer.fetch_chunk(
+                self._content_id,
+                ChunkSet(self._geometry.chunk_count, wanted.candidates),
+                caller=self._caller,
+                hears=_RequestListener(self, wanted.request_id),
+                length_of=self._geometry.length,
+                buffers=self._buffers,
+            )
+            async with contextlib.aclosing(chunks):
+                async for chunk in chunks:
+                    return await self._keep(wanted, chunk)
+        return ev.RequestFailed(wanted.request_id, ev.FailureReason.NOTHING_WANTED)
+
+    async def _keep(self, wanted: ev.RequestChunk, chunk: FetchedChunk) -> ev.Event:
+        """Verifies and writes a chunk. Raises ChunkCorruptError; an error of the disk ends the download."""
+        try:
+            # Not to be broken off: the buffer is used again as soon as this returns.
+            await _unbroken(self._part.write_chunk(chunk.index, chunk.data), self._own_context())
+        except (NoSpaceError, StorageError) as error:
+            self._fail(error)
+            return ev.Tick()
+        count = len(chunk.data)
+        self._record.came_by(wanted.request_id, TransferPath(chunk.path))
+        self.received_by_source[wanted.source] = self.received_by_source.get(wanted.source, 0) + count
+        self._metrics.received(wanted.source, count, complete=self._addresses[wanted.source].complete)
+        return ev.ChunkArrived(wanted.request_id, chunk.index, count)
+
+    def _failure(self, request_id: int, source: PeerId, error: MingaError) -> ev.Event:
+        """The event that an error of a request means."""
+        if isinstance(error, ChunkCorruptError | InvalidArgumentError):
+            log_event(log, logging.WARNING, "chunk_refused", source=source, content=self._content_id.short, error=error)
+            self._metrics.corrupt(source)
+            if self._spans is not None:
+                self._spans.note(source, "chunk refused", {"minga.reason": str(error)})
+            return ev.ChunkCorrupt(request_id)
+        if isinstance(error, PeerBusyError):
+            self.add_new_sources(error.sources)
+        if isinstance(error, BusyError):
+            after = error.retry_after.total_seconds()
+            return ev.RequestFailed(request_id, ev.FailureReason.BUSY, retry_after_seconds=after)
+        if isinstance(error, ContentNotHeldError):
+            return ev.RequestFailed(request_id, ev.FailureReason.NOT_HELD)
+        if isinstance(error, ContentChangedError):
+            return ev.RequestFailed(request_id, ev.FailureReason.CONTENT_CHANGED)
+        log_event(log, logging.DEBUG, "request_failed", source=source, content=self._content_id.short, error=error)
+        return ev.RequestFailed(request_id, ev.FailureReason.LOST)
+
+    async def _watch(self, source: PeerId) -> None:
+        """Follows what a source holds until it is complete or lost."""
+        snapshot = True
+        complete = False
+        try:
+            async with self._to(source) as peer:
+                news = peer.watch_chunks(self._content_id, self._geometry.chunk_count)
+                async with contextlib.aclosing(news):
+                    async for chunks, is_complete in news:
+                        complete = is_complete
+                        self.feed(ev.SourceHolds(source, chunks, snapshot=snapshot))
+                        snapshot = False
+        except MingaError as error:
+            log_event(log, logging.DEBUG, "watch_lost", source=source, content=self._content_id.short, error=error)
+        if not complete:
+            self.feed(ev.SourceLost(source))
+
+    def _to(self, source: PeerId) -> contextlib.AbstractAsyncContextManager[PeerClient]:
+        known = self._addresses[source]
+        return self._connections.to(known.address, bulk_port=known.bulk_port)
+
+    async def _find(self) -> None:
+        try:
+            found = await self._find_sources()
+        except MingaError as error:
+            self.directory_problem = str(error)
+            return
+        self.directory_problem = ""
+        self.add_sources(found)
+
+    # Tasks: every one is owned here and gone when `run` ends.
+
+    def _spawn(self, work: Coroutine[Any, Any, None], kind: str, context: Context | None = None) -> asyncio.Task[None]:
+        """context: None for the download's."""
+        if context is None:
+            context = self._own_context()
+        task = asyncio.create_task(work, name=f"swarm-{kind}-{self._content_id.short}", context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(error)
+
+    @staticmethod
+    def _cancel(task: asyncio.Task[None] | None) -> None:
+        if task is not None:
+            task.cancel()
+
+    async def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._done is not None and not self._done.done():
+            self._done.cancel()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _RequestListener:
+    """Turns what is heard of one request into events. Implements ChunkListener."""
+
+    def __init__(self, swarm: SwarmDownload, request_id: int) -> None:
+        self._swarm = swarm
+        self._request_id = request_id
+
+    def named(self, sources: tuple[SourceAddress, ...]) -> None:
+        """See ChunkListener."""
+        self._swarm.add_new_sources(sources)
+
+    def chosen(self, index: int) -> None:
+        """See ChunkListener."""
+        self._swarm.feed(ev.ChunkChosen(self._request_id, index))
+
+    def received(self, count: int) -> None:
+        """See ChunkListener."""
+        self._swarm.feed(ev.BytesReceived(self._request_id, count))
+
+
+async def _unbroken(work: Coroutine[Any, Any, None], context: Context | None) -> None:
+    """Runs short work to its end even when the caller is cancelled meanwhile; the cancellation comes after it."""
+    task = asyncio.create_task(work, context=context)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()
+        raise

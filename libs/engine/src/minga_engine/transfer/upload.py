@@ -1,0 +1,367 @@
+"""Putting a file onto the network: hash, place, upload once, let the replicas copy from each other, wait until all
+can find it.
+
+::
+
+    HASHING ─► PLACING ─► UPLOADING ─► REPLICATING ─► ANNOUNCING ─► DONE
+
+The replicas are asked as soon as the first holder has taken the manifest, so that they copy verified chunks while the
+upload is still under way.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import grpc.aio
+
+from minga_core.chunks import ChunkSet
+from minga_core.clock import Clock
+from minga_core.errors import (
+    ContentChangedError,
+    LocatorUnavailableError,
+    MingaError,
+    NameTakenError,
+    NotFoundError,
+    PeerUnavailableError,
+    RegistryUnavailableError,
+)
+from minga_core.ids import ContentId, PeerId
+from minga_core.manifest import Manifest
+from minga_core.names import Name
+from minga_core.records import HoldingState
+from minga_engine.progress import PutPhase, PutProgress, PutResult
+from minga_engine.wire.locator import FileVersion, LocatorClient
+from minga_engine.wire.messages import SourceAddress
+from minga_engine.wire.payload import PIECE_BYTES, pieces
+from minga_engine.wire.peers import PeerClient, PeerConnections, StoreCall
+from minga_runtime import tracing
+from minga_runtime.rate_limit import RateLimit
+
+T = TypeVar("T")
+
+OnPut = Callable[[PutProgress], None]
+
+IDLE_LIMIT = timedelta(seconds=30)
+"""A peer that takes nothing and says nothing for so long counts as away."""
+VISIBLE_LIMIT = timedelta(seconds=30)
+"""How long an upload waits until the locator names every holder."""
+VISIBLE_POLL_SECONDS = 0.05
+PLACEMENT_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class HashedFile:
+    """A local file and what it is made of."""
+
+    path: Path
+    manifest: Manifest
+    content_id: ContentId
+
+
+@dataclass(slots=True)
+class PutRequest:
+    """What to put where."""
+
+    file: HashedFile
+    name: Name
+    replicas: int
+    overwrite: bool
+    published_ns: int
+    on_progress: OnPut
+    holders: dict[PeerId, SourceAddress] = field(default_factory=dict)
+    """Peers that hold it whole."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the content."""
+        return self.file.manifest.size_bytes
+
+    def tell(self, phase: PutPhase, done_bytes: int = 0, message: str = "") -> None:
+        """Reports progress."""
+        self.on_progress(PutProgress(phase, self.size_bytes, done_bytes, len(self.holders), self.replicas, message))
+
+
+class Uploader:
+    """Puts files. One for a process. up: what it may send per second."""
+
+    def __init__(
+        self, locator: LocatorClient, connections: PeerConnections, clock: Clock, up: RateLimit | None = None
+    ) -> None:
+        self._locator = locator
+        self._connections = connections
+        self._clock = clock
+        self._up = up or RateLimit(None)
+
+    async def put(self, request: PutRequest) -> PutResult:
+        """Returns once `request.replicas` peers hold the file and the locator names them. Safe to retry: it resumes.
+
+        Raises NameTakenError (every peer with room has another content of that name and overwriting was not asked
+        for), NoSpaceError, PeerUnavailableError, LocatorUnavailableError, ContentChangedError (the file changed
+        meanwhile), StorageError.
+        """
+        about: tracing.Attributes = {
+            "minga.file.name": request.name,
+            "minga.content.id": str(request.file.content_id),
+            "file.size": request.size_bytes,
+            "minga.upload.replicas": request.replicas,
+        }
+        with tracing.span("upload", about) as span:
+            result = await self._put(request)
+            span.set({"minga.upload.peers": list(result.peers), "minga.upload.already_there": result.already_there})
+        request.tell(PutPhase.DONE, request.size_bytes)
+        return result
+
+    async def _put(self, request: PutRequest) -> PutResult:
+        request.tell(PutPhase.PLACING)
+        versions = await self._versions(request.name)
+        same = next((version for version in versions if version.content_id == request.file.content_id), None)
+        if same is not None:
+            request.holders |= _holders_of(same)
+            request.published_ns = same.published_ns
+        already_there = len(request.holders) >= request.replicas
+        if not already_there:
+            await self._spread(request, _targets_to_replace(request, versions))
+        request.tell(PutPhase.ANNOUNCING, request.size_bytes)
+        with tracing.span("wait until found"), tracing.apart():
+            # Its polls are many, and tell nothing.
+            await self._wait_until_visible(request)
+        return PutResult(
+            request.name, request.file.content_id, request.size_bytes, tuple(request.holders), already_there
+        )
+
+    async def _versions(self, name: Name, content_id: ContentId | None = None) -> list[FileVersion]:
+        try:
+            return list((await self._locator.find_file(name, content_id)).versions)
+        except NotFoundError:
+            return []
+
+    async def _spread(self, request: PutRequest, targets: list[SourceAddress]) -> None:
+        """Gets the file onto the targets and, for what is lacking, onto peers that the locator places."""
+        lacking = request.replicas - len(request.holders) - len(targets)
+        if lacking > 0:
+            placed = await self._locator.place(request.name, request.size_bytes, lacking)
+            targets += [SourceAddress(peer.peer_id, peer.address) for peer in placed]
+        if not targets:
+            raise NameTakenError(
+                f"every peer with room already has a file named {request.name}",
+                hint="--overwrite replaces it, --as gives another name",
+            )
+        uploaded = bool(request.holders)
+        for attempt in range(PLACEMENT_TRIES):
+            try:
+                await self._to_targets(request, targets, upload=not uploaded)
+                return
+            except (PeerUnavailableError, RegistryUnavailableError) as error:
+                uploaded = bool(request.holders)
+                last = attempt == PLACEMENT_TRIES - 1
+                targets = await self._replacements(request, targets, error, last=last)
+
+    async def _replacements(
+        self, request: PutRequest, targets: list[SourceAddress], error: MingaError, *, last: bool
+    ) -> list[SourceAddress]:
+        """Other peers instead of those that went away. Raises the error when there are none."""
+        lacking = request.replicas - len(request.holders)
+        if last or lacking <= 0:
+            raise error
+        tried = {target.peer_id for target in targets}
+        placed = await self._locator.place(request.name, request.size_bytes, min(20, lacking + len(tried)))
+        fresh = [SourceAddress(peer.peer_id, peer.address) for peer in placed if peer.peer_id not in tried]
+        again = [SourceAddress(peer.peer_id, peer.address) for peer in placed if peer.peer_id in tried]
+        chosen = (fresh + again)[:lacking]
+        if not chosen:
+            raise error
+        return chosen
+
+    async def _to_targets(self, request: PutRequest, targets: list[SourceAddress], *, upload: bool) -> None:
+        """Uploads to the first target unless somebody holds the file already; the others copy."""
+        first, others = (targets[0], targets[1:]) if upload else (None, targets)
+        copying: list[asyncio.Task[None]] = []
+        sources = list(request.holders.values()) + ([first] if first else [])
+
+        def begin_copies() -> None:
+            for target in others:
+                work = self._replicate(request, target, [item for item in sources if item != target])
+                copying.append(asyncio.create_task(work, name=f"replicate-{target.peer_id}"))
+
+        try:
+            if first is not None:
+                await self._upload(request, first, begin_copies)
+            else:
+                begin_copies()
+            request.tell(PutPhase.REPLICATING, request.size_bytes)
+            _raise_first(await asyncio.gather(*copying, return_exceptions=True))
+        finally:
+            for task in copying:
+                task.cancel()
+            await asyncio.gather(*copying, return_exceptions=True)
+
+    async def _upload(self, request: PutRequest, target: SourceAddress, on_accepted: Callable[[], None]) -> None:
+        async with self._connections.to(target.address) as peer, peer.store_file() as call:
+            await _StoreExchange(request, peer, call, on_accepted, self._up).run()
+        request.holders[target.peer_id] = target
+
+    async def _replicate(self, request: PutRequest, target: SourceAddress, sources: list[SourceAddress]) -> None:
+        async with self._connections.to(target.address) as peer:
+            steps = peer.replicate(
+                request.name,
+                request.file.content_id,
+                sources,
+                overwrite=request.overwrite,
+                published_ns=request.published_ns,
+            )
+            async for held_bytes, _, stored in steps:
+                if stored:
+                    request.holders[target.peer_id] = target
+                request.tell(PutPhase.REPLICATING, held_bytes)
+        if target.peer_id not in request.holders:
+            raise PeerUnavailableError(f"{target.peer_id} stopped before it held {request.name}")
+
+    async def _wait_until_visible(self, request: PutRequest) -> None:
+        """Returns when the locator names every holder."""
+        deadline = self._clock.monotonic() + VISIBLE_LIMIT.total_seconds()
+        wanted = min(request.replicas, len(request.holders))
+        while True:
+            # Pinned, so that the locator's short cache does not answer with what it said before the upload.
+            versions = await self._versions(request.name, request.file.content_id)
+            if versions and versions[0].complete_count >= wanted:
+                return
+            if self._clock.monotonic() > deadline:
+                raise LocatorUnavailableError(
+                    f"{request.name} is uploaded, but the directory does not name its holders yet",
+                    hint="it will once the registry is reachable again; `minga info` shows it",
+                )
+            await asyncio.sleep(VISIBLE_POLL_SECONDS)
+
+
+class _StoreExchange:
+    """One StoreFile call: begin, manifest, chunks lacking, stored."""
+
+    def __init__(
+        self, request: PutRequest, peer: PeerClient, call: StoreCall, on_accepted: Callable[[], None], up: RateLimit
+    ) -> None:
+        self._request = request
+        self._peer = peer
+        self._call = call
+        self._on_accepted = on_accepted
+        self._up = up
+
+    async def run(self) -> None:
+        """Returns when the peer has stored and announced the file."""
+        await self._within(self._begin())
+        lacking = await self._lacking()
+        self._on_accepted()
+        sending = asyncio.create_task(self._send(lacking), name="store-send")
+        try:
+            await self._until_stored(sending)
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+    async def _begin(self) -> None:
+        request, file = self._request, self._request.file
+        await self._call.begin(
+            request.name,
+            file.content_id,
+            file.manifest.encode(),
+            overwrite=request.overwrite,
+            published_ns=request.published_ns,
+        )
+
+    async def _lacking(self) -> ChunkSet:
+        lacking = await self._within(self._call.lacking(self._request.file.manifest.geometry.chunk_count))
+        if lacking is None:
+            raise PeerUnavailableError(f"{self._peer.address} does not take the upload")
+        return lacking
+
+    async def _send(self, lacking: ChunkSet) -> None:
+        request, geometry = self._request, self._request.file.manifest.geometry
+        done_bytes = geometry.size_bytes - sum(geometry.length(index) for index in lacking)
+        for index in lacking:
+            data = await asyncio.to_thread(_read_chunk, request.file, index)
+            await self._within(self._call.send_header(index, len(data)))
+            for piece in pieces(data, self._up.piece_bytes(PIECE_BYTES)):
+                await self._up.take(len(piece))
+                await self._within(self._call.send_piece(piece))
+            done_bytes += len(data)
+            request.tell(PutPhase.UPLOADING, done_bytes)
+        await self._call.done_sending()
+
+    async def _until_stored(self, sending: asyncio.Task[None]) -> None:
+        """Reads the peer's answers; an error of the sender ends the wait."""
+        while True:
+            receiving = asyncio.create_task(self._call.stored(), name="store-receive")
+            try:
+                await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
+                if sending.done():
+                    _raise_unless_cut(sending)
+                stored = await self._within(receiving)
+            finally:
+                receiving.cancel()
+            if stored is None:
+                raise PeerUnavailableError(f"{self._peer.address} ended the upload before it was stored")
+            if stored:
+                return
+
+    async def _within(self, work: Awaitable[T]) -> T:
+        """`work`'s result. Raises PeerUnavailableError when it takes longer than the idle limit."""
+        try:
+            async with asyncio.timeout(IDLE_LIMIT.total_seconds()):
+                return await work
+        except TimeoutError:
+            raise PeerUnavailableError(
+                f"{self._peer.address} neither took nor said anything for {IDLE_LIMIT.seconds} s"
+            ) from None
+
+
+def _raise_unless_cut(sending: asyncio.Task[None]) -> None:
+    """Raises the sender's own error. Writing to a call that the peer has ended is none: its answer tells why."""
+    error = sending.exception()
+    if isinstance(error, MingaError):
+        raise error
+    if error is not None and not isinstance(
+        error, grpc.aio.AioRpcError | grpc.aio.UsageError | asyncio.InvalidStateError
+    ):
+        raise error
+
+
+def _raise_first(outcomes: list[BaseException | None]) -> None:
+    """Raises the weightiest of several copies' errors: one that another peer would not mend goes first."""
+    errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    errors.sort(key=lambda error: isinstance(error, PeerUnavailableError | RegistryUnavailableError))
+    if errors:
+        raise errors[0]
+
+
+def _read_chunk(file: HashedFile, index: int) -> bytes:
+    """A chunk of a local file; blocking. Raises ContentChangedError when it no longer is what was hashed."""
+    geometry = file.manifest.geometry
+    try:
+        with file.path.open("rb") as handle:
+            data = os.pread(handle.fileno(), geometry.length(index), geometry.offset(index))
+    except OSError as error:
+        raise ContentChangedError(f"{file.path} cannot be read any more: {error.strerror}") from error
+    if not file.manifest.matches(index, data):
+        raise ContentChangedError(f"{file.path} changed while it was uploaded", hint="run the command again")
+    return data
+
+
+def _holders_of(version: FileVersion) -> dict[PeerId, SourceAddress]:
+    return {
+        source.peer_id: SourceAddress(source.peer_id, source.address)
+        for source in version.sources
+        if source.state is HoldingState.COMPLETE
+    }
+
+
+def _targets_to_replace(request: PutRequest, versions: list[FileVersion]) -> list[SourceAddress]:
+    """With overwrite: the peers that hold other contents under the name, so that those are replaced."""
+    if not request.overwrite:
+        return []
+    others = [version for version in versions if version.content_id != request.file.content_id]
+    found = {peer_id: source for version in others for peer_id, source in _holders_of(version).items()}
+    return [source for peer_id, source in found.items() if peer_id not in request.holders]

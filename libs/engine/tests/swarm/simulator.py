@@ -1,0 +1,367 @@
+"""A swarm in virtual time: every peer has its own scheduler and upload queue; links have rates and latency; nothing
+else is real.
+
+Chunks flow at once: a source shares its uplink fairly among those that it sends, none faster than an equal share of its
+taker's downlink. The directory names 20 random peers at a time, and hears of a new holder a second late; sources name
+those that took chunks from them lately.
+"""
+
+import heapq
+import math
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from minga_core.chunks import ChunkSet, Geometry
+from minga_core.ids import ContentId, PeerId
+from minga_engine.swarm import events as ev
+from minga_engine.swarm.config import SwarmConfig
+from minga_engine.swarm.scheduler import Scheduler
+from minga_engine.swarm.serving_queue import UploadConfig, UploadQueue, UploadRequest
+
+DIRECTORY_DELAY_SECONDS = 1.0
+"""From the first chunk to being found by others."""
+MAX_NAMED = 20
+CONTENT = ContentId(bytes(32))
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a peer's machine is connected with. Bytes a second."""
+
+    up: float
+    down: float
+    latency_seconds: float = 0.001
+
+
+@dataclass(eq=False)
+class Flow:
+    """A chunk on its way."""
+
+    source: "SimPeer"
+    taker: "SimPeer"
+    request_id: int
+    upload: UploadRequest
+    left: float
+    rate: float = 0.0
+    since: float = 0.0
+    turn: int = 0
+    """Counts changes of rate: an end that was foreseen before the last one is void."""
+
+
+@dataclass
+class SimPeer:
+    """One machine: what it holds, what it is up to, and how it behaves."""
+
+    peer_id: PeerId
+    link: Link
+    held: ChunkSet
+    queue: UploadQueue
+    behaviour: str = "honest"
+    scheduler: Scheduler | None = None
+    alive: bool = True
+    finished_at: float | None = None
+    listed_at: float | None = None
+    woken_at: float | None = None
+    sent: Counter[int] = field(default_factory=Counter)
+    watchers: dict[PeerId, None] = field(default_factory=dict)
+    takers: dict[PeerId, None] = field(default_factory=dict)
+    asked: dict[int, tuple["SimPeer", int]] = field(default_factory=dict)
+    """Upload id → who asked, and its own id of the request."""
+    uploading: dict[int, Flow] = field(default_factory=dict)
+    downloading: dict[int, Flow] = field(default_factory=dict)
+    """By the taker's id of the request."""
+
+
+class Simulation:
+    """A network of peers and its clock."""
+
+    def __init__(
+        self,
+        size_bytes: int,
+        seed: int = 1,
+        config: SwarmConfig | None = None,
+        *,
+        uploads: UploadConfig | None = None,
+        validate: bool = False,
+    ) -> None:
+        self.geometry = Geometry(size_bytes)
+        self.config = config or SwarmConfig()
+        self.uploads = uploads or UploadConfig()
+        self.rng = random.Random(seed)
+        self.now = 0.0
+        self.peers: dict[PeerId, SimPeer] = {}
+        self.downloaders: list[SimPeer] = []
+        self._validate = validate
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+        self._wakeups: dict[PeerId, float] = {}
+
+    # Setting up.
+
+    def add_seed(self, name: str, link: Link, behaviour: str = "honest") -> SimPeer:
+        """A peer that has everything."""
+        peer = SimPeer(PeerId(name), link, ChunkSet.full(self.geometry.chunk_count), self._queue_of(), behaviour)
+        peer.listed_at = 0.0
+        self.peers[peer.peer_id] = peer
+        return peer
+
+    def add_downloader(self, name: str, link: Link, *, start_at: float = 0.0) -> SimPeer:
+        """A peer that begins to download at some time."""
+        held = ChunkSet(self.geometry.chunk_count)
+        scheduler = Scheduler(self.geometry, held, self.config, random.Random(self.rng.random()))
+        peer = SimPeer(PeerId(name), link, held, self._queue_of(), scheduler=scheduler)
+        self.downloaders.append(peer)
+        self.at(start_at, lambda: self._join(peer))
+        return peer
+
+    def _queue_of(self) -> UploadQueue:
+        return UploadQueue(self.uploads, random.Random(self.rng.random()))
+
+    def kill_at(self, when: float, peer: SimPeer) -> None:
+        """The peer's power goes."""
+        self.at(when, lambda: self._die(peer))
+
+    def at(self, when: float, deed: Callable[[], None]) -> None:
+        """Something happens at a time."""
+        self._order += 1
+        heapq.heappush(self._queue, (when, self._order, deed))
+
+    # Running.
+
+    def run(self, limit_seconds: float = 100_000.0) -> None:
+        """Until every living downloader is done, or the limit is reached."""
+        while self._queue and self.now < limit_seconds and self.unfinished():
+            self.now, _, deed = heapq.heappop(self._queue)
+            deed()
+
+    def unfinished(self) -> list[SimPeer]:
+        """Downloaders that live and are not done, those yet to join among them."""
+        return [peer for peer in self.downloaders if peer.alive and peer.finished_at is None]
+
+    def _join(self, peer: SimPeer) -> None:
+        self.peers[peer.peer_id] = peer
+        self._feed(peer, ev.Tick())
+
+    def _feed(self, peer: SimPeer, event: ev.Event) -> None:
+        if not peer.alive or peer.scheduler is None or peer.finished_at is not None:
+            return
+        for deed in peer.scheduler.handle(event, self.now):
+            self._carry_out(peer, deed)
+        # Bytes that come only raise what a source may be asked for; the next other event makes use of it.
+        if self._validate and not isinstance(event, ev.BytesReceived):
+            peer.scheduler.validate(self.now)
+        wakeup = peer.scheduler.wakeup_at
+        if wakeup is not None and self._wakeups.get(peer.peer_id) != wakeup:
+            self._wakeups[peer.peer_id] = wakeup
+            self.at(max(wakeup, self.now), lambda: self._wake(peer, wakeup))
+
+    def _wake(self, peer: SimPeer, wakeup: float) -> None:
+        if self._wakeups.get(peer.peer_id) == wakeup:
+            self._feed(peer, ev.Tick())
+
+    def _later(self, peer: SimPeer, event: ev.Event, delay: float) -> None:
+        self.at(self.now + delay, lambda: self._feed(peer, event))
+
+    def _carry_out(self, peer: SimPeer, deed: ev.Instruction) -> None:
+        latency = peer.link.latency_seconds
+        match deed:
+            case ev.FindSources():
+                known = [p for p in self.peers.values() if p.alive and p is not peer and self._is_listed(p)]
+                for other in self.rng.sample(known, min(MAX_NAMED, len(known))):
+                    self._later(peer, ev.SourceFound(other.peer_id, complete=other.held.complete), latency)
+            case ev.ConnectSource(source):
+                self._connect(peer, self.peers[source])
+            case ev.DropSource(source):
+                self.peers[source].watchers.pop(peer.peer_id, None)
+            case ev.RequestChunk(request_id, source, candidates):
+                other = self.peers[source]
+                self.at(self.now + latency, lambda: self._serve(peer, other, request_id, candidates))
+            case ev.CancelRequest(request_id):
+                self._cancel(peer, request_id)
+            case ev.Finished():
+                peer.finished_at = self.now
+
+    def _connect(self, peer: SimPeer, other: SimPeer) -> None:
+        latency = peer.link.latency_seconds
+        if not other.alive:
+            self._later(peer, ev.SourceLost(other.peer_id), latency)
+            return
+        other.watchers[peer.peer_id] = None
+        self._later(peer, ev.SourceHolds(other.peer_id, other.held.copy(), snapshot=True), 2 * latency)
+
+    def _is_listed(self, peer: SimPeer) -> bool:
+        return peer.listed_at is not None and peer.listed_at <= self.now
+
+    # The sources' side.
+
+    def _serve(self, taker: SimPeer, source: SimPeer, request_id: int, candidates: tuple[int, ...]) -> None:
+        """A request has come."""
+        latency = taker.link.latency_seconds
+        if not source.alive:
+            self._later(taker, ev.RequestFailed(request_id, ev.FailureReason.LOST), latency)
+            return
+        bits = sum(1 << index for index in candidates)
+        size = max(self.geometry.length(index) for index in candidates)
+        upload_id = None
+        if source.behaviour != "busy":
+            upload_id = source.queue.ask(CONTENT, bits, taker.peer_id, size, self.now)
+        if upload_id is None:
+            failed = ev.RequestFailed(request_id, ev.FailureReason.BUSY, retry_after_seconds=0.5)
+            self._later(taker, failed, latency)
+            return
+        source.asked[upload_id] = (taker, request_id)
+        self._name_takers(taker, source)
+        self._next_uploads(source)
+
+    def _name_takers(self, taker: SimPeer, source: SimPeer) -> None:
+        for other in list(source.takers)[-MAX_NAMED:]:
+            if other != taker.peer_id:
+                self._later(taker, ev.SourceFound(other, complete=False), taker.link.latency_seconds)
+        source.takers.pop(taker.peer_id, None)
+        source.takers[taker.peer_id] = None
+
+    def _next_uploads(self, source: SimPeer) -> None:
+        while source.alive and (upload := source.queue.next(lambda _: source.held.bits, self.now)) is not None:
+            taker, request_id = source.asked[upload.request_id]
+            if upload.index < 0:
+                self._drop_upload(source, upload.request_id)
+                failed = ev.RequestFailed(request_id, ev.FailureReason.NOTHING_WANTED)
+                self._later(taker, failed, taker.link.latency_seconds)
+                continue
+            source.sent[upload.index] += 1
+            self._later(taker, ev.ChunkChosen(request_id, upload.index), taker.link.latency_seconds)
+            left = float(self.geometry.length(upload.index))
+            flow = Flow(source, taker, request_id, upload, left, since=self.now)
+            source.uploading[upload.request_id] = flow
+            taker.downloading[request_id] = flow
+            self._share_links()
+        wakeup = source.queue.wakeup_at
+        if wakeup is not None and source.woken_at != wakeup:
+            source.woken_at = wakeup
+            self.at(wakeup, lambda: self._wake_uploads(source, wakeup))
+
+    def _wake_uploads(self, source: SimPeer, wakeup: float) -> None:
+        if source.woken_at == wakeup:
+            self._next_uploads(source)
+
+    def _drop_upload(self, source: SimPeer, upload_id: int, sent_bytes: int = 0) -> None:
+        source.asked.pop(upload_id, None)
+        source.queue.ended(upload_id, self.now, sent_bytes=sent_bytes)
+
+    def _cancel(self, taker: SimPeer, request_id: int) -> None:
+        flow = taker.downloading.pop(request_id, None)
+        if flow is not None:
+            self._end_flow(flow)
+            self._drop_upload(flow.source, flow.upload.request_id)
+            self._share_links()
+            self._next_uploads(flow.source)
+            return
+        for source in self.peers.values():
+            for upload_id in [key for key, value in source.asked.items() if value == (taker, request_id)]:
+                self._drop_upload(source, upload_id)
+
+    # Links.
+
+    def _share_links(self) -> None:
+        """Every flow gets its max-min fair rate: the tightest link is shared out first, then the next."""
+        links: dict[tuple[str, PeerId], list[Flow]] = {}
+        room: dict[tuple[str, PeerId], float] = {}
+        for peer in self.peers.values():
+            for flow in peer.uploading.values():
+                for link, rate in (
+                    (("up", peer.peer_id), peer.link.up),
+                    (("down", flow.taker.peer_id), flow.taker.link.down),
+                ):
+                    links.setdefault(link, []).append(flow)
+                    room[link] = rate
+        open_count = {link: len(flows) for link, flows in links.items()}
+        rates: dict[int, float] = {}
+        while open_count:
+            tightest = min(open_count, key=lambda link: room[link] / open_count[link])
+            rate = room[tightest] / open_count[tightest]
+            for flow in links[tightest]:
+                if id(flow) in rates:
+                    continue
+                rates[id(flow)] = rate
+                for link in (("up", flow.source.peer_id), ("down", flow.taker.peer_id)):
+                    room[link] -= rate
+                    open_count[link] -= 1
+                    if not open_count[link]:
+                        del open_count[link]
+            open_count.pop(tightest, None)
+        for peer in self.peers.values():
+            for flow in peer.uploading.values():
+                rate = 0.0 if peer.behaviour == "stalls" else rates[id(flow)]
+                if not math.isclose(rate, flow.rate, rel_tol=1e-6):
+                    self._set_rate(flow, rate)
+
+    def _set_rate(self, flow: Flow, rate: float) -> None:
+        moved = flow.rate * (self.now - flow.since)
+        flow.left -= moved
+        flow.since, flow.rate = self.now, rate
+        flow.turn += 1
+        turn = flow.turn
+        if int(moved) > 0:
+            self._later(flow.taker, ev.BytesReceived(flow.request_id, int(moved)), flow.taker.link.latency_seconds)
+        if rate > 0:
+            self.at(self.now + max(0.0, flow.left) / rate, lambda: self._arrive(flow, turn))
+
+    def _end_flow(self, flow: Flow) -> None:
+        flow.turn = -1
+        flow.source.uploading.pop(flow.upload.request_id, None)
+        flow.taker.downloading.pop(flow.request_id, None)
+
+    def _arrive(self, flow: Flow, turn: int) -> None:
+        if flow.turn != turn:
+            return
+        self._end_flow(flow)
+        size = self.geometry.length(flow.upload.index)
+        self._drop_upload(flow.source, flow.upload.request_id, sent_bytes=size)
+        self.at(self.now + flow.taker.link.latency_seconds, lambda: self._deliver(flow))
+        self._share_links()
+        self._next_uploads(flow.source)
+
+    def _deliver(self, flow: Flow) -> None:
+        taker, index = flow.taker, flow.upload.index
+        size = self.geometry.length(index)
+        self._feed(taker, ev.BytesReceived(flow.request_id, size // 2))
+        if flow.source.behaviour == "corrupts":
+            self._feed(taker, ev.ChunkCorrupt(flow.request_id))
+            return
+        if taker.alive and index not in taker.held:
+            taker.held.add(index)
+            if taker.listed_at is None:
+                taker.listed_at = self.now + DIRECTORY_DELAY_SECONDS
+        self._feed(taker, ev.ChunkArrived(flow.request_id, index, size))
+        for watcher in list(taker.watchers):
+            news = ev.SourceHolds(taker.peer_id, ChunkSet(self.geometry.chunk_count, [index]), snapshot=False)
+            self._later(self.peers[watcher], news, taker.link.latency_seconds)
+        self._next_uploads(taker)
+
+    def _die(self, peer: SimPeer) -> None:
+        peer.alive = False
+        for flow in list(peer.uploading.values()):
+            self._end_flow(flow)
+            self._share_links()
+        for flow in list(peer.downloading.values()):
+            self._end_flow(flow)
+            self._drop_upload(flow.source, flow.upload.request_id)
+            self._share_links()
+            self._next_uploads(flow.source)
+        for taker, request_id in list(peer.asked.values()):
+            self._later(taker, ev.RequestFailed(request_id, ev.FailureReason.LOST), 0.0)
+        peer.asked.clear()
+        for watcher in list(peer.watchers):
+            self._later(self.peers[watcher], ev.SourceLost(peer.peer_id), 0.0)
+
+    # Looking.
+
+    def ratio(self, seed: SimPeer, downloaders: list[SimPeer]) -> float:
+        """Time of the last one to the lower bound of Kumar and Ross (2006): max(F/u_s, F/d, N·F/(u_s + N·u))."""
+        size, count = self.geometry.size_bytes, len(downloaders)
+        up = sum(peer.link.up for peer in downloaders)
+        slowest = min(peer.link.down for peer in downloaders)
+        bound = max(size / seed.link.up, size / slowest, count * size / (seed.link.up + up))
+        return max(peer.finished_at or float("inf") for peer in downloaders) / bound

@@ -1,0 +1,309 @@
+"""The scheduler's rules, one by one, and under any list of events."""
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from minga_core.chunks import ChunkSet, Geometry
+from minga_core.ids import PeerId
+from minga_engine.swarm import events as ev
+from minga_engine.swarm.config import SwarmConfig
+from minga_engine.swarm.scheduler import Scheduler
+
+MIB = 1024 * 1024
+A, B, C = PeerId("a"), PeerId("b"), PeerId("c")
+
+
+def scheduler(chunks: int = 16, held: tuple[int, ...] = (), **config: object) -> Scheduler:
+    """A scheduler of a content of so many chunks of 256 KiB."""
+    geometry = Geometry(chunks * 256 * 1024)
+    return Scheduler(geometry, ChunkSet(chunks, held), SwarmConfig(**config), random.Random(1))  # type: ignore[arg-type]
+
+
+def requests(deeds: list[ev.Instruction]) -> list[ev.RequestChunk]:
+    """The requests among some deeds."""
+    return [deed for deed in deeds if isinstance(deed, ev.RequestChunk)]
+
+
+def deliver(of: Scheduler, request: ev.RequestChunk, now: float) -> list[ev.Instruction]:
+    """The source chooses its first candidate and sends it."""
+    index = request.candidates[0]
+    deeds = of.handle(ev.ChunkChosen(request.request_id, index), now)
+    of.handle(ev.BytesReceived(request.request_id, 256 * 1024), now)
+    return deeds + of.handle(ev.ChunkArrived(request.request_id, index, 256 * 1024), now)
+
+
+def test_a_complete_source_is_asked_in_the_same_breath() -> None:
+    """No round trip is spent on learning what it has."""
+    deeds = scheduler().handle(ev.SourceFound(A, complete=True), 0.0)
+    assert ev.ConnectSource(A) in deeds
+    assert [request.candidates for request in requests(deeds)] == [tuple(range(16))]
+
+
+def test_a_source_that_answers_promptly_is_asked_for_more_at_a_time() -> None:
+    """One chunk travels while the next is asked for; one that lets requests wait has one of them."""
+    for waited, count in ((0.01, SwarmConfig().max_outstanding), (0.5, 1)):
+        one = scheduler()
+        (first,) = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
+        more = requests(one.handle(ev.ChunkChosen(first.request_id, 3), waited))
+        assert 1 + len(more) == count
+
+
+def test_a_seed_chooses_among_all_that_no_partial_source_has() -> None:
+    """What turns up elsewhere meanwhile is asked for there: the seed's choice claims nothing before it is made."""
+    one = scheduler()
+    (first,) = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
+    one.handle(ev.SourceFound(B, complete=False), 0.1)
+    (second,) = requests(one.handle(ev.SourceHolds(B, ChunkSet(16, [5]), snapshot=True), 0.2))
+    assert (second.source, second.candidates) == (B, (5,))
+    deeds = one.handle(ev.ChunkChosen(first.request_id, 5), 0.3)
+    assert ev.CancelRequest(first.request_id) in deeds
+
+
+def test_as_many_requests_are_open_as_there_are_chunks_to_choose() -> None:
+    """The last chunks of a file do not come twice."""
+    one = scheduler(2)
+    (first,) = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
+    (second,) = requests(one.handle(ev.ChunkChosen(first.request_id, 0), 0.01))
+    assert second.candidates == (1,)
+    assert not requests(one.handle(ev.Tick(), 0.02))
+
+
+def test_a_partial_source_is_asked_once_it_says_what_it_has() -> None:
+    """And for nothing else."""
+    one = scheduler()
+    assert not requests(one.handle(ev.SourceFound(A, complete=False), 0.0))
+    asked = requests(one.handle(ev.SourceHolds(A, ChunkSet(16, [3, 5]), snapshot=True), 0.1))
+    assert {index for request in asked for index in request.candidates} <= {3, 5}
+    assert asked
+
+
+def test_two_sources_are_never_asked_for_the_same_fresh_chunk() -> None:
+    """Candidates of requests in flight do not overlap."""
+    one = scheduler()
+    asked = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
+    asked += requests(one.handle(ev.SourceFound(B, complete=True), 0.0))
+    for request in list(asked):
+        asked += requests(one.handle(ev.ChunkChosen(request.request_id, request.candidates[0]), 0.01))
+    one.validate(0.01)
+    chosen = {request.candidates[0] for request in asked[:2]}
+    assert len(chosen) == 2
+    assert not any(chosen & set(request.candidates) for request in asked[2:])
+    assert {request.source for request in asked} == {A, B}
+
+
+def test_what_is_held_is_not_asked_for() -> None:
+    """A resumed download wants the rest alone."""
+    one = scheduler(4, held=(0, 1, 2))
+    asked = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
+    assert [request.candidates for request in asked] == [(3,)]
+
+
+def test_it_finishes_when_the_last_chunk_arrives() -> None:
+    """Finished is told once, and nothing is asked after it."""
+    one = scheduler(2)
+    (first,) = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
+    one.handle(ev.ChunkChosen(first.request_id, 0), 0.2)
+    (second,) = requests(one.handle(ev.ChunkArrived(first.request_id, 0, 256 * 1024), 0.3))
+    assert ev.Finished() in deliver(one, second, 0.4)
+    assert one.finished
+    assert one.handle(ev.Tick(), 0.3) == []
+
+
+def test_a_content_that_is_there_needs_nothing() -> None:
+    """Neither source nor directory."""
+    one = scheduler(2, held=(0, 1))
+    assert one.handle(ev.Tick(), 0.0) == [ev.Finished()]
+
+
+def test_a_lost_source_is_made_up_for_at_once() -> None:
+    """Its chunks are asked of another in the same breath."""
+    one = scheduler(2)
+    asked = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
+    one.handle(ev.SourceFound(B, complete=True), 0.0)
+    deeds = one.handle(ev.SourceLost(A), 0.5)
+    again = requests(deeds)
+    assert {request.source for request in again} == {B}
+    lost = {index for request in asked for index in request.candidates}
+    assert {index for request in again for index in request.candidates} == lost
+
+
+def test_a_source_with_a_wrong_chunk_never_comes_back() -> None:
+    """Barred for good, whoever names it again."""
+    one = scheduler()
+    asked = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
+    deeds = one.handle(ev.ChunkCorrupt(asked[0].request_id), 0.1)
+    assert any(isinstance(deed, ev.DropSource) and deed.source == A for deed in deeds)
+    for when in (1.0, 100.0, 10_000.0):
+        assert not requests(one.handle(ev.SourceFound(A, complete=True), when))
+
+
+def test_a_choice_that_was_not_offered_bars_the_source() -> None:
+    """It is not doing what it was asked."""
+    one = scheduler(16, held=(7,))
+    request = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))[0]
+    other = next(index for index in range(16) if index not in request.candidates)
+    deeds = one.handle(ev.ChunkChosen(request.request_id, other), 0.1)
+    assert any(isinstance(deed, ev.DropSource) for deed in deeds)
+
+
+def test_an_overdue_chunk_is_asked_of_a_second_source() -> None:
+    """The loser is cancelled when one of the two has come."""
+    one = scheduler(1)
+    first = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))[0]
+    one.handle(ev.ChunkChosen(first.request_id, 0), 0.1)
+    assert not requests(one.handle(ev.SourceFound(B, complete=True), 0.2))
+    assert one.wakeup_at is not None
+    second = requests(one.handle(ev.Tick(), 6.1))
+    assert [request.source for request in second] == [B]
+    deeds = deliver(one, second[0], 6.2)
+    assert ev.CancelRequest(first.request_id) in deeds
+    assert one.finished
+    assert one.snapshot().hedges == 1
+
+
+def test_a_source_without_progress_is_dropped_and_comes_back_later() -> None:
+    """10 s without a byte; 30 s of rest."""
+    one = scheduler()
+    one.handle(ev.SourceFound(A, complete=True), 0.0)
+    deeds = one.handle(ev.Tick(), 10.0)
+    assert any(isinstance(deed, ev.DropSource) for deed in deeds)
+    assert not requests(one.handle(ev.SourceFound(A, complete=True), 20.0))
+    assert requests(one.handle(ev.Tick(), 41.0))
+
+
+def test_a_busy_source_is_left_alone_for_as_long_as_it_says() -> None:
+    """And asked again then."""
+    one = scheduler()
+    for request in requests(one.handle(ev.SourceFound(A, complete=True), 0.0)):
+        one.handle(ev.RequestFailed(request.request_id, ev.FailureReason.BUSY, retry_after_seconds=2.0), 0.1)
+    assert not requests(one.handle(ev.Tick(), 1.0))
+    assert one.snapshot().waiting_since is None
+    assert requests(one.handle(ev.Tick(), 2.2))
+
+
+def test_bytes_in_flight_keep_to_the_bound() -> None:
+    """However many sources there are; a chunk larger than the bound passes alone."""
+    one = scheduler(64, max_outstanding_bytes=1024 * 1024)
+    asked = []
+    for number in range(10):
+        asked += requests(one.handle(ev.SourceFound(PeerId(f"s{number}"), complete=True), 0.0))
+    assert len(asked) == 4
+    large = scheduler(64, max_outstanding_bytes=1)
+    assert len(requests(large.handle(ev.SourceFound(A, complete=True), 0.0))) == 1
+
+
+def test_without_sources_the_directory_is_asked_again_and_again() -> None:
+    """Every two seconds, and it is known since when there is none."""
+    one = scheduler()
+    asked_at = [when / 10 for when in range(100) if ev.FindSources() in one.handle(ev.Tick(), when / 10)]
+    assert asked_at[:3] == [0.0, 2.0, 4.0]
+    assert one.snapshot().waiting_since == 0.0
+
+
+def test_late_events_are_ignored() -> None:
+    """Cancellations race; what comes after them means nothing."""
+    one = scheduler()
+    for event in (ev.ChunkChosen(99, 0), ev.BytesReceived(99, 1), ev.RequestFailed(99, ev.FailureReason.LOST)):
+        one.handle(event, 0.0)
+    assert not one.held
+
+
+@pytest.mark.parametrize("policy", ["rarest_first", "random"])
+def test_policies_are_chosen_by_name(policy: str) -> None:
+    """Any of them downloads everything."""
+    one = scheduler(chunk_policy=policy)
+    (request,) = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
+    now = 0.0
+    while not one.finished:
+        now += 1.0
+        following = requests(deliver(one, request, now))
+        request = following[-1] if following else request
+    assert one.held.complete
+
+
+def test_the_rarest_chunk_is_asked_for_first() -> None:
+    """Of two chunks that a source has, the one that fewer others have."""
+    one = scheduler(8, held=(0, 1, 2, 3), max_candidates=1, max_outstanding=1)
+    for peer in (A, B):
+        one.handle(ev.SourceFound(peer, complete=False), 0.0)
+    one.handle(ev.SourceHolds(A, ChunkSet(8, [4]), snapshot=True), 0.1)
+    one.handle(ev.SourceHolds(B, ChunkSet(8, [4]), snapshot=True), 0.1)
+    one.handle(ev.SourceFound(C, complete=False), 0.2)
+    asked = requests(one.handle(ev.SourceHolds(C, ChunkSet(8, [4, 5]), snapshot=True), 0.3))
+    assert [request.candidates for request in asked] == [(5,)]
+
+
+class AnyEvents:
+    """Draws events that could come: of sources and requests that the scheduler knows, or does not."""
+
+    def __init__(self, data: st.DataObject, chunks: int) -> None:
+        self._data = data
+        self._chunks = chunks
+        self._open: dict[int, ev.RequestChunk] = {}
+        self._chosen: dict[int, int] = {}
+
+    def note(self, deeds: list[ev.Instruction]) -> None:
+        for deed in deeds:
+            if isinstance(deed, ev.RequestChunk):
+                self._open[deed.request_id] = deed
+            if isinstance(deed, ev.CancelRequest):
+                self._open.pop(deed.request_id, None)
+
+    def draw(self) -> ev.Event:
+        draw = self._data.draw
+        source = PeerId(draw(st.sampled_from("abcdef")))
+        kind = draw(st.sampled_from(["found", "holds", "lost", "tick", "request", "request", "request"]))
+        if kind == "request" and self._open:
+            return self._about(draw(st.sampled_from(sorted(self._open))))
+        if kind == "found":
+            return ev.SourceFound(source, complete=draw(st.booleans()))
+        if kind == "holds":
+            chunks = draw(st.sets(st.integers(0, self._chunks - 1)))
+            return ev.SourceHolds(source, ChunkSet(self._chunks, chunks), snapshot=draw(st.booleans()))
+        return ev.SourceLost(source) if kind == "lost" else ev.Tick()
+
+    def _about(self, request_id: int) -> ev.Event:
+        draw = self._data.draw
+        request = self._open[request_id]
+        index = self._chosen.setdefault(request_id, draw(st.sampled_from(request.candidates)))
+        kind = draw(st.sampled_from(["chosen", "bytes", "arrived", "arrived", "failed", "corrupt"]))
+        if kind == "chosen":
+            return ev.ChunkChosen(request_id, index)
+        if kind == "bytes":
+            return ev.BytesReceived(request_id, 1000)
+        del self._open[request_id]
+        if kind == "arrived":
+            return ev.ChunkArrived(request_id, index, 1000)
+        if kind == "corrupt":
+            return ev.ChunkCorrupt(request_id)
+        return ev.RequestFailed(request_id, draw(st.sampled_from(ev.FailureReason)), retry_after_seconds=0.5)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data(), st.integers(1, 20))
+def test_no_list_of_events_breaks_an_invariant_and_an_honest_source_always_ends_it(
+    data: st.DataObject, chunks: int
+) -> None:
+    """After anything at all: the invariants hold, and with one honest complete source the download ends."""
+    one = scheduler(chunks)
+    events = AnyEvents(data, chunks)
+    now = 0.0
+    for _ in range(data.draw(st.integers(0, 60))):
+        now += data.draw(st.sampled_from([0.0, 0.01, 1.0, 12.0]))
+        event = events.draw()
+        events.note(one.handle(event, now))
+        if not one.finished and not isinstance(event, ev.BytesReceived):
+            one.validate(now)
+    asked: list[ev.RequestChunk] = []
+    for _ in range(2000):
+        if one.finished:
+            return
+        now += 1.0
+        asked += requests(one.handle(ev.SourceFound(PeerId("honest"), complete=True), now))
+        for request in [request for request in asked if request.source == "honest"]:
+            asked.remove(request)
+            asked += requests(deliver(one, request, now))
+    raise AssertionError("it does not end")

@@ -1,0 +1,149 @@
+"""Swarms in virtual time: everybody ends, nearly as soon as links allow, whatever some peers do."""
+
+import pytest
+
+from minga_engine.swarm.config import SwarmConfig
+
+from .simulator import Link, SimPeer, Simulation
+
+MIB = 1024 * 1024
+FAST = Link(up=6.25e6, down=6.25e6)  # 50 Mbit/s each way
+
+
+def swarm(
+    downloaders: int, size_bytes: int = 16 * MIB, *, seed: int = 1, link: Link = FAST, validate: bool = False
+) -> tuple[Simulation, SimPeer, list[SimPeer]]:
+    """One seed and some downloaders that begin together."""
+    simulation = Simulation(size_bytes, seed, validate=validate)
+    source = simulation.add_seed("seed", link)
+    return simulation, source, [simulation.add_downloader(f"peer{i}", link) for i in range(downloaders)]
+
+
+def test_sixteen_downloaders_take_little_longer_than_the_bound() -> None:
+    """128 MiB in 256 chunks over equal links: the last one ends within 1.2 × the lower bound."""
+    simulation, source, peers = swarm(16, 128 * MIB)
+    simulation.run()
+    assert not simulation.unfinished()
+    assert simulation.ratio(source, peers) < 1.2
+
+
+def test_hundreds_of_peers_all_end() -> None:
+    """200 downloaders of one seed: all end, and the seed has sent a small multiple of the file."""
+    simulation, source, _ = swarm(200, 4 * MIB)
+    simulation.run()
+    assert not simulation.unfinished()
+    assert sum(source.sent.values()) < 40 * simulation.geometry.chunk_count
+
+
+def test_no_invariant_breaks_on_the_way() -> None:
+    """Every scheduler is checked after every event."""
+    simulation, _, _ = swarm(12, 8 * MIB, validate=True)
+    simulation.run()
+    assert not simulation.unfinished()
+
+
+def test_a_seed_sends_little_more_than_one_copy() -> None:
+    """Eight downloaders get most of their chunks from each other."""
+    simulation, source, _ = swarm(8, 64 * MIB)
+    simulation.run()
+    assert sum(source.sent.values()) < 2 * simulation.geometry.chunk_count
+
+
+@pytest.mark.parametrize("behaviour", ["stalls", "corrupts", "busy"])
+def test_a_source_that_misbehaves_stops_nobody(behaviour: str) -> None:
+    """With an honest seed beside it everybody ends within twice the time."""
+    honest, _, peers = swarm(6)
+    honest.run()
+    simulation, _, _ = swarm(6)
+    simulation.add_seed("evil", FAST, behaviour)
+    simulation.run()
+    assert not simulation.unfinished()
+    fair = max(peer.finished_at or 0 for peer in peers)
+    assert max(peer.finished_at or 0 for peer in simulation.downloaders) < 2 * fair + 15
+
+
+def test_a_source_that_corrupts_is_asked_no_more() -> None:
+    """Each downloader finds out once, for the requests that were in flight."""
+    simulation, _, _ = swarm(6)
+    evil = simulation.add_seed("evil", FAST, "corrupts")
+    simulation.run()
+    assert sum(evil.sent.values()) <= 6 * SwarmConfig().max_outstanding
+
+
+def test_the_seed_may_leave_once_every_chunk_has_left_it() -> None:
+    """What is in the swarm stays in the swarm."""
+    simulation, source, _ = swarm(8, 32 * MIB)
+
+    def leave_when_all_are_out() -> None:
+        out = set().union(*(set(peer.held) for peer in simulation.downloaders))
+        if len(out) == simulation.geometry.chunk_count:
+            simulation.kill_at(simulation.now, source)
+        else:
+            simulation.at(simulation.now + 0.1, leave_when_all_are_out)
+
+    simulation.at(0.1, leave_when_all_are_out)
+    simulation.run()
+    assert not source.alive
+    assert not simulation.unfinished()
+
+
+def test_a_third_of_the_downloaders_may_die_half_way() -> None:
+    """The others end."""
+    simulation, _, peers = swarm(12, 32 * MIB)
+    for peer in peers[:4]:
+        simulation.kill_at(3.0, peer)
+    simulation.run()
+    assert not simulation.unfinished()
+    assert all(peer.finished_at is not None for peer in peers[4:])
+
+
+def test_latecomers_end_too() -> None:
+    """Eight begin, eight more join half way."""
+    simulation = Simulation(32 * MIB)
+    simulation.add_seed("seed", FAST)
+    for number in range(16):
+        simulation.add_downloader(f"peer{number}", FAST, start_at=0.0 if number < 8 else 4.0)
+    simulation.run()
+    assert not simulation.unfinished()
+
+
+def test_a_download_without_sources_waits_and_goes_on() -> None:
+    """The only source dies; another appears later."""
+    simulation, source, (peer,) = swarm(1)
+    simulation.kill_at(1.0, source)
+    simulation.at(30.0, lambda: _appear(simulation))
+    simulation.run(limit_seconds=200)
+    assert peer.finished_at is not None
+    assert peer.finished_at > 30.0
+
+
+def _appear(simulation: Simulation) -> None:
+    simulation.add_seed("second", FAST)
+
+
+def test_slow_sources_do_not_slow_a_fast_taker() -> None:
+    """One fast seed and nine slow ones: hardly slower than the fast one alone."""
+    alone = Simulation(32 * MIB)
+    alone.add_seed("fast", Link(25e6, 25e6))
+    taker = alone.add_downloader("taker", Link(25e6, 25e6))
+    alone.run()
+    mixed = Simulation(32 * MIB)
+    mixed.add_seed("fast", Link(25e6, 25e6))
+    for number in range(9):
+        mixed.add_seed(f"slow{number}", Link(0.3e6, 0.3e6))
+    other = mixed.add_downloader("taker", Link(25e6, 25e6))
+    mixed.run()
+    assert taker.finished_at is not None
+    assert other.finished_at is not None
+    assert other.finished_at < 2 * taker.finished_at + 2
+
+
+def test_a_large_file_costs_little_to_schedule() -> None:
+    """8,192 chunks from ten sources: the simulation itself ends within the test's time limit."""
+    simulation = Simulation(128 * 1024 * MIB)
+    for number in range(10):
+        simulation.add_seed(f"seed{number}", Link(1e9, 1e9))
+    peer = simulation.add_downloader("taker", Link(10e9, 10e9))
+    simulation.run()
+    assert simulation.geometry.chunk_count == 8192
+    assert peer.finished_at is not None

@@ -1,0 +1,141 @@
+"""The bulk path's heads: what is written is read, and nothing else is."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minga_core.chunks import ChunkSet
+from minga_core.errors import BusyError, ContentChangedError, InvalidArgumentError, MingaError
+from minga_core.ids import Address, ContentId, PeerId
+from minga_engine.wire.http_format import (
+    END_OF_HEAD,
+    BulkAnswer,
+    BulkHint,
+    BulkRefusal,
+    BulkRequest,
+    WatchRequest,
+    decode_news,
+    decode_request,
+    encode_news,
+    encode_watch,
+)
+from minga_engine.wire.messages import SourceAddress
+
+CONTENT = ContentId(bytes(range(32)))
+CALLER = SourceAddress(PeerId("a.b-c_d"), Address("[::1]:50053"), complete=False, bulk_port=50054)
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+OTHER = SourceAddress(PeerId("other"), Address("10.0.0.7:1"), complete=False)
+
+
+def head(encoded: bytes) -> bytes:
+    """A head without its end."""
+    assert encoded.endswith(END_OF_HEAD)
+    return encoded.removesuffix(END_OF_HEAD)
+
+
+@given(st.sets(st.integers(0, 2000), min_size=1), st.sampled_from([None, CALLER, OTHER]))
+def test_requests_come_back(chunks: set[int], caller: SourceAddress | None) -> None:
+    """Any chunks, any caller."""
+    request = BulkRequest(CONTENT, tuple(ChunkSet(2001, chunks).ranges()), caller)
+    assert decode_request(head(request.encode("host:1"))) == request
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", TRACEPARENT + "-00", "01" + TRACEPARENT[2:], TRACEPARENT.upper()])
+def test_a_traceparent_comes_back_and_what_is_none_is_left_out(text: str) -> None:
+    """A trace is never a reason not to serve."""
+    traced = BulkRequest(CONTENT, ((0, 1),), CALLER, TRACEPARENT)
+    assert decode_request(head(traced.encode("host:1"))) == traced
+    odd = BulkRequest(CONTENT, ((0, 1),), CALLER, text)
+    assert decode_request(head(odd.encode("host:1"))) == BulkRequest(CONTENT, ((0, 1),), CALLER)
+
+
+def test_two_traceparents_are_refused() -> None:
+    """As any header that is there twice."""
+    encoded = head(BulkRequest(CONTENT, ((0, 1),), CALLER, TRACEPARENT).encode("host:1"))
+    with pytest.raises(InvalidArgumentError, match="twice"):
+        decode_request(encoded.rstrip() + b"\r\ntraceparent: " + TRACEPARENT.encode() + b"\r\n")
+
+
+def test_a_watch_comes_back() -> None:
+    """The other thing that can be asked for."""
+    assert decode_request(head(encode_watch(CONTENT, "host:1"))) == WatchRequest(CONTENT)
+
+
+def test_answers_come_back() -> None:
+    """Each kind."""
+    for answer in (BulkAnswer(None), BulkAnswer(7, 262144), BulkAnswer(0, 1, (CALLER, OTHER)), BulkHint((OTHER,))):
+        assert BulkAnswer.decode(head(answer.encode())) == answer
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ContentChangedError("a file\r\nMinga-Chunk: 1"), BusyError("full", retry_after=timedelta(milliseconds=250))],
+)
+def test_errors_come_back_as_the_class_they_were(error: MingaError) -> None:
+    """With the others to ask; and nothing in a sentence can become a header."""
+    refusal = BulkAnswer.decode(head(BulkRefusal(error, (OTHER,)).encode()))
+    assert isinstance(refusal, BulkRefusal)
+    assert type(refusal.error) is type(error)
+    assert refusal.sources == (OTHER,)
+    if isinstance(error, BusyError):
+        assert isinstance(refusal.error, BusyError)
+        assert refusal.error.retry_after == error.retry_after
+
+
+@given(st.sets(st.integers(0, 99)))
+def test_news_come_back(chunks: set[int]) -> None:
+    """Nothing, some, and all."""
+    held = ChunkSet(100, chunks)
+    assert decode_news(encode_news(held, complete=held.complete), 100) == (held, held.complete)
+
+
+GOOD = f"/v1/contents/{CONTENT}/chunks?wanted=0"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "GET",
+        f"POST {GOOD} HTTP/1.1",
+        f"GET {GOOD} HTTP/1.0",
+        f"GET {GOOD}",
+        f"GET {GOOD}, HTTP/1.1",
+        f"GET {GOOD}-,1 HTTP/1.1",
+        f"GET {GOOD}&x=1 HTTP/1.1",
+        f"GET /v1/contents/{CONTENT}/chunks?wanted=5-4 HTTP/1.1",
+        f"GET /v1/contents/{CONTENT}/chunks?wanted=99999999999 HTTP/1.1",
+        f"GET /v1/contents/{CONTENT}/chunks?wanted=" + ",".join("0" for _ in range(1025)) + " HTTP/1.1",
+        "GET /v1/contents/b3:00/chunks?wanted=0 HTTP/1.1",
+        "GET /../etc/passwd HTTP/1.1",
+        f"GET {GOOD} HTTP/1.1\r\nno header",
+        f"GET {GOOD} HTTP/1.1\r\nHost : x",
+        f"GET {GOOD} HTTP/1.1\r\nHost: x\r\nhost: y",
+        f"GET {GOOD} HTTP/1.1\r\nTransfer-Encoding: chunked",
+        f"GET {GOOD} HTTP/1.1\r\nHost: \xff",
+    ],
+)
+def test_anything_else_is_refused(text: str) -> None:
+    """With our own error."""
+    with pytest.raises(InvalidArgumentError):
+        decode_request(text.encode("latin-1"))
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_crash_the_readers(data: bytes) -> None:
+    """They are understood, or refused."""
+    for read in (decode_request, BulkAnswer.decode, lambda raw: decode_news(raw, 8)):
+        try:
+            read(data)
+        except InvalidArgumentError:
+            continue
+
+
+def test_sources_that_are_malformed_are_left_out() -> None:
+    """The answer counts all the same."""
+    text = (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nMinga-Chunk: 0\r\nMinga-Sources: x,@,a@b,other@10.0.0.7:1,p@h:1/99999"
+    )
+    assert BulkAnswer.decode(text) == BulkAnswer(0, 1, (OTHER,))

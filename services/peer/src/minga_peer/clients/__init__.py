@@ -1,1 +1,0 @@
-"""Clients of the other parts: registry, locator, peers, and the local daemon."""

@@ -1,0 +1,1 @@
+"""Serving contents to others, and taking their uploads."""

@@ -1,0 +1,202 @@
+"""Taking an upload: manifest, what is lacking, chunks, and the file appears.
+
+::
+
+    begin ─► manifest parts ─► (lacking) ─► chunk, data … ─► every chunk held ─► commit ─► row
+
+A stream that breaks at any point leaves verified chunks in a part file, and no name.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
+from datetime import timedelta
+from typing import Protocol
+
+from minga_core.chunks import ChunkSet
+from minga_core.errors import AlreadyRunningError, InvalidArgumentError, NoSpaceError, StorageError
+from minga_core.ids import ContentId
+from minga_core.manifest import HEADER_BYTES, MAX_MANIFEST_BYTES, Manifest
+from minga_core.names import Name, parse_name
+from minga_core.records import FileRow
+from minga_engine.parts.content_store import ContentStore, PartFile
+from minga_engine.wire.messages import nanos_of
+from minga_engine.wire.payload import MAX_PIECE_BYTES, ChunkBuffer
+from minga_protos.peer.v1 import peer_pb2 as pb
+from minga_runtime.rate_limit import RateLimit
+
+IDLE_LIMIT = timedelta(seconds=30)
+"""An uploader that says nothing for so long is let go; its verified chunks are kept."""
+LET_GO_SECONDS = 5.0
+LET_GO_POLL_SECONDS = 0.02
+PROGRESS_EVERY_BYTES = 8 * 1024 * 1024
+
+Incoming = pb.StoreFileRequest | memoryview
+Memory = Callable[[int], AbstractContextManager[None]]
+"""Bytes of memory for the length of a block. Raises BusyError when there are not so many."""
+
+
+def unlimited(size_bytes: int) -> AbstractContextManager[None]:
+    """As much memory as is asked for."""
+    return nullcontext()
+
+
+class ReceiverMetrics(Protocol):
+    """What the receiver counts."""
+
+    def stored(self, payload_bytes: int) -> None:
+        """A chunk came in and was verified."""
+        ...
+
+    def disk_failed(self, error: StorageError | NoSpaceError) -> None:
+        """The disk ended an upload."""
+        ...
+
+
+class UploadReceiver:
+    """Runs uploads against a content store. down: payload taken per second; the uploader is held back beyond it."""
+
+    def __init__(
+        self,
+        store: ContentStore,
+        metrics: ReceiverMetrics,
+        idle_limit: timedelta = IDLE_LIMIT,
+        down: RateLimit | None = None,
+    ) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._idle_limit = idle_limit
+        self._down = down or RateLimit(None)
+
+    async def receive(
+        self, requests: AsyncIterator[Incoming], memory: Memory = unlimited
+    ) -> AsyncGenerator[ChunkSet | int | FileRow, None]:
+        """Runs one upload. Gives first the chunks lacking, then now and then the bytes held, last the file's row.
+
+        memory: asked for the bytes that the upload keeps, before it does. Raises what that and `PartFile` and
+        `ContentStore.begin_part` raise, and InvalidArgumentError for a stream that is not an upload.
+        """
+        incoming = _Incoming(requests, self._idle_limit, self._down)
+        begin = await incoming.begin()
+        with memory(check_manifest_size(begin.manifest_size_bytes)):
+            # Everything up to the manifest is read before anything of it is refused: grpc.aio's client, when it is cut
+            # off in the middle of a write, tells "internal error" instead of the status that it was sent.
+            encoded = await incoming.manifest(begin.manifest_size_bytes)
+            async with aclosing(self._received(begin, encoded, incoming, memory)) as steps:
+                async for step in steps:
+                    yield step
+
+    async def _received(
+        self, begin: pb.StoreBegin, encoded: bytes, incoming: "_Incoming", memory: Memory
+    ) -> AsyncGenerator[ChunkSet | int | FileRow, None]:
+        name, content_id = parse_name(begin.name), ContentId(begin.content_id)
+        manifest = Manifest.decode(encoded, expected=content_id)
+        present = self._store.find(name)
+        if present is not None and present.key.content_id == content_id:
+            yield ChunkSet(manifest.geometry.chunk_count)
+            yield present
+            return
+        with memory(manifest.geometry.chunk_size_bytes), self._disk_failures_counted():
+            part = await self._begin_part(name, manifest, nanos_of(begin.published_time), overwrite=begin.overwrite)
+            try:
+                yield part.held.missing()
+                async for held_bytes in self._take_chunks(part, incoming, name):
+                    yield held_bytes
+                row = await part.commit()
+            finally:
+                await part.close()
+        yield row
+
+    @contextmanager
+    def _disk_failures_counted(self) -> Iterator[None]:
+        try:
+            yield
+        except (NoSpaceError, StorageError) as error:
+            self._metrics.disk_failed(error)
+            raise
+
+    async def _begin_part(self, name: Name, manifest: Manifest, published_ns: int, *, overwrite: bool) -> PartFile:
+        """Opens the part; an upload that was cut off a moment ago gets that moment to let go of it."""
+        deadline = asyncio.get_running_loop().time() + LET_GO_SECONDS
+        while True:
+            try:
+                return await self._store.begin_part(name, manifest, published_ns=published_ns, overwrite=overwrite)
+            except AlreadyRunningError:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(LET_GO_POLL_SECONDS)
+
+    async def _take_chunks(self, part: PartFile, incoming: "_Incoming", name: Name) -> AsyncGenerator[int, None]:
+        held = part.held
+        geometry = part.manifest.geometry
+        held_bytes = sum(geometry.length(index) for index in held)
+        told_bytes = held_bytes
+        while not held.complete:
+            chunk = await incoming.chunk(part.manifest)
+            await part.write_chunk(chunk.index, chunk.data)
+            if chunk.index not in held:
+                held.add(chunk.index)
+                held_bytes += len(chunk.data)
+                self._metrics.stored(len(chunk.data))
+            if held_bytes - told_bytes >= PROGRESS_EVERY_BYTES:
+                told_bytes = held_bytes
+                yield held_bytes
+
+
+def check_manifest_size(size_bytes: int) -> int:
+    """The same size. Raises InvalidArgumentError when no manifest has it."""
+    if not HEADER_BYTES <= size_bytes <= MAX_MANIFEST_BYTES:
+        raise InvalidArgumentError(f"a manifest has {HEADER_BYTES} to {MAX_MANIFEST_BYTES} bytes, not {size_bytes}")
+    return size_bytes
+
+
+class _Incoming:
+    """The uploader's messages, in the order that the contract wants, each within the idle limit."""
+
+    def __init__(self, requests: AsyncIterator[Incoming], idle_limit: timedelta, down: RateLimit) -> None:
+        self._requests = aiter(requests)
+        self._down = down
+        self._idle_seconds = idle_limit.total_seconds()
+
+    async def begin(self) -> pb.StoreBegin:
+        item = await self._next()
+        if isinstance(item, memoryview) or not item.HasField("begin"):
+            raise InvalidArgumentError("an upload starts with `begin`")
+        return item.begin
+
+    async def manifest(self, size_bytes: int) -> bytes:
+        data = bytearray()
+        while len(data) < size_bytes:
+            item = await self._next()
+            part = b"" if isinstance(item, memoryview) else item.manifest_part
+            if not 0 < len(part) <= MAX_PIECE_BYTES or len(data) + len(part) > size_bytes:
+                raise InvalidArgumentError("parts of the manifest follow `begin`, as long as announced")
+            data += part
+        return bytes(data)
+
+    async def chunk(self, manifest: Manifest) -> ChunkBuffer:
+        item = await self._next()
+        if isinstance(item, memoryview) or not item.HasField("chunk"):
+            raise InvalidArgumentError("a chunk begins with its header")
+        if item.chunk.size_bytes != manifest.geometry.length(item.chunk.index):
+            raise InvalidArgumentError(f"chunk {item.chunk.index} does not have {item.chunk.size_bytes} bytes")
+        buffer = ChunkBuffer(item.chunk.index, item.chunk.size_bytes)
+        while not buffer.add(await self._piece()):
+            pass
+        return buffer
+
+    async def _piece(self) -> memoryview:
+        item = await self._next()
+        piece = item if isinstance(item, memoryview) else memoryview(item.data)
+        # Until its turn has come nothing more is read, which stops the uploader through gRPC's flow control.
+        await self._down.take(len(piece))
+        return piece
+
+    async def _next(self) -> Incoming:
+        try:
+            async with asyncio.timeout(self._idle_seconds):
+                return await anext(self._requests)
+        except TimeoutError:
+            raise InvalidArgumentError(f"the upload said nothing for {self._idle_seconds:.0f} s") from None
+        except StopAsyncIteration:
+            raise InvalidArgumentError("the upload ended before the file was whole") from None

@@ -1,0 +1,127 @@
+"""News of the shared folder from the operating system, as relative paths. A hint only: a scan finds what it misses."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from watchfiles import BaseFilter, Change, watch
+
+from minga_core.names import HIDDEN_ROOT
+from minga_engine.parts.files import PARTS_FOLDER
+from minga_runtime.logs import log_event
+
+log = logging.getLogger(__name__)
+
+STEP_MILLIS = 50
+GROUP_MILLIS = 200
+"""News that come within this time are told together."""
+READY_MILLIS = 250
+"""How long the watcher may stay silent before it says that it is there."""
+MAX_PATHS = 2000
+"""So much news at once may be more than the system could queue: everything is looked at instead."""
+
+MIN_PAUSE_SECONDS = 1.0
+MAX_PAUSE_SECONDS = 300.0
+"""Before a watch that died is set again; doubled each time."""
+
+
+class _OutsideOfState(BaseFilter):
+    """Everything but our own state; `DefaultFilter` would hide editors' and VCS files, which people do share."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self._prefix_length = len(str(root))
+
+    def __call__(self, change: Change, path: str) -> bool:
+        parts = path[self._prefix_length :].split("/")
+        return parts[1:2] != [HIDDEN_ROOT] and PARTS_FOLDER not in parts
+
+
+class _News:
+    """What has changed and was not fetched yet. Only for the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._paths: set[str] = set()
+        self._everything = False
+        self.there = asyncio.Event()
+
+    def tell(self, paths: set[str]) -> None:
+        """Takes news; an empty set, as the watcher gives when it is ready, stands for everything."""
+        self._everything = self._everything or not paths or len(self._paths) + len(paths) > MAX_PATHS
+        self._paths = set() if self._everything else self._paths | paths
+        self.there.set()
+
+    def fetch(self) -> set[str] | None:
+        """All news so far; None stands for everything."""
+        paths = None if self._everything else self._paths
+        self._paths, self._everything = set(), False
+        self.there.clear()
+        return paths
+
+
+async def changed_paths(root: Path) -> AsyncGenerator[set[str] | None, None]:
+    """Sets of paths, relative to `root`, that were made, changed or removed.
+
+    None means: look everywhere; it comes once the watcher is there, and when news may have been missed.
+    """
+    news, stop, loop = _News(), threading.Event(), asyncio.get_running_loop()
+    thread = ThreadPoolExecutor(1, thread_name_prefix="minga-watch")
+    watcher = loop.run_in_executor(thread, _follow, root, stop, news, loop)
+    watcher.add_done_callback(lambda _: news.there.set())
+    try:
+        while True:
+            await news.there.wait()
+            yield news.fetch()
+            if watcher.done():
+                watcher.result()
+                return
+    finally:
+        stop.set()
+        # It looks at `stop` every STEP_MILLIS.
+        await asyncio.gather(watcher, return_exceptions=True)
+        thread.shutdown()
+
+
+def _follow(root: Path, stop: threading.Event, news: _News, loop: asyncio.AbstractEventLoop) -> None:
+    """Runs in its thread until `stop`: already setting a watch on a hundred thousand folders takes a while.
+
+    A watch dies of too many folders, and of a name that is not UTF-8; it is set again after a pause, and what was
+    missed is looked for.
+    """
+    pause = MIN_PAUSE_SECONDS
+    while not stop.is_set():
+        began = time.monotonic()
+        try:
+            _follow_once(root, stop, news, loop)
+        except (OSError, RuntimeError) as error:
+            log_event(log, logging.WARNING, "watch_failed", root=root, error=error, again_in_seconds=pause)
+        if time.monotonic() - began > MAX_PAUSE_SECONDS:
+            pause = MIN_PAUSE_SECONDS
+        stop.wait(pause)
+        pause = min(2 * pause, MAX_PAUSE_SECONDS)
+
+
+def _follow_once(root: Path, stop: threading.Event, news: _News, loop: asyncio.AbstractEventLoop) -> None:
+    """Tells news until `stop`. Raises OSError or RuntimeError when the watch dies."""
+    ready = False
+    for changes in watch(
+        root,
+        watch_filter=_OutsideOfState(root),
+        step=STEP_MILLIS,
+        debounce=GROUP_MILLIS,
+        stop_event=stop,
+        rust_timeout=READY_MILLIS,
+        yield_on_timeout=True,
+        raise_interrupt=False,
+        force_polling=False,
+        recursive=True,
+        ignore_permission_denied=True,
+    ):
+        paths = {str(Path(path).relative_to(root)) for _, path in changes if path != str(root)}
+        if not ready or paths:
+            loop.call_soon_threadsafe(news.tell, paths if ready else set())
+            ready = True

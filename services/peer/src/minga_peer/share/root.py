@@ -1,0 +1,223 @@
+"""The shared folder's paths: nothing that is opened, made or removed here is outside of the root, and no symbolic link
+is ever followed.
+
+Paths are walked part by part with `openat(2)` and O_NOFOLLOW, so that a folder that is swapped for a link between a
+check and a use is refused by the kernel, not by our luck.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from minga_core.errors import InvalidNameError
+from minga_core.names import HIDDEN_ROOT, MAX_NAME_BYTES, Name, parse_name
+from minga_engine.parts.files import PARTS_FOLDER, Stamp, move_without_replacing
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+MAX_PROBLEMS = 1000
+"""Problems remembered; a folder of a million links must not fill the memory with complaints."""
+MAX_SHOWN_PATH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A regular file in the shared folder."""
+
+    name: Name
+    path: str
+    """Relative, as the disk spells it; differs from the name where the disk has another Unicode normal form."""
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a walk found."""
+
+    files: dict[Name, FoundFile]
+    problems: dict[str, str]
+    """Relative path → one line that says why it cannot be shared; at most MAX_PROBLEMS."""
+
+    def refuse(self, path: str, why: str) -> None:
+        """Notes a problem. why: a clause such as `is a symbolic link`."""
+        note_problem(self.problems, path, f"{shown(path)} {why}")
+
+
+def note_problem(problems: dict[str, str], path: str, line: str) -> None:
+    """Keeps a problem, unless there are too many already."""
+    if path in problems or len(problems) < MAX_PROBLEMS:
+        problems[path] = line
+
+
+def shown(path: str) -> str:
+    """A path from the disk, made fit for one line: it may have any bytes but NUL and `/`."""
+    text = path if path.isprintable() else ascii(path)
+    return text if len(text) <= MAX_SHOWN_PATH else f"{text[:MAX_SHOWN_PATH]}…"
+
+
+class Root:
+    """One shared folder. All methods block; paths are relative to the root."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def scan(self, below: str = "") -> Scan:
+        """Every regular file below a folder. What cannot be shared is told as a problem, never raised."""
+        found = Scan({}, {})
+        pending = [below]
+        while pending:
+            self._scan_folder(pending.pop(), pending, found)
+        return found
+
+    def _scan_folder(self, folder: str, pending: list[str], found: Scan) -> None:
+        try:
+            with self.folder(folder) as descriptor, os.scandir(descriptor) as entries:
+                for entry in entries:
+                    self._scan_entry(folder, entry, pending, found)
+        except OSError as error:
+            # A folder that is gone, or something else by now, is not a problem but a change; the root itself is one.
+            if not folder or error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                line = f"{shown(folder or str(self.path))} cannot be read: {(error.strerror or '').lower()}"
+                note_problem(found.problems, folder, line)
+
+    def _scan_entry(self, folder: str, entry: "os.DirEntry[str]", pending: list[str], found: Scan) -> None:
+        path = f"{folder}/{entry.name}" if folder else entry.name
+        if path == HIDDEN_ROOT or entry.name == PARTS_FOLDER:
+            return
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(status.st_mode):
+            if len(os.fsencode(path)) < MAX_NAME_BYTES:
+                pending.append(path)
+            else:
+                found.refuse(path, f"is too deep: names have at most {MAX_NAME_BYTES:,} bytes")
+        elif stat.S_ISREG(status.st_mode):
+            self._take(path, Stamp.of(status), found)
+        else:
+            found.refuse(path, f"is {_kind_of(status.st_mode)}, not a regular file")
+
+    @staticmethod
+    def _take(path: str, stamp: Stamp, found: Scan) -> None:
+        try:
+            name = parse_name(path)
+        except InvalidNameError as error:
+            note_problem(found.problems, path, str(error))
+            return
+        rival = found.files.get(name)
+        if rival is not None:
+            # Two spellings of one name: the normal one is shared, whichever order the disk gives them in.
+            loser = rival.path if path == name else path
+            found.refuse(loser, "is there in another Unicode form too; that one is shared")
+            if loser == path:
+                return
+        found.files[name] = FoundFile(name, path, stamp)
+
+    def look(self, path: str) -> Stamp | None:
+        """The stamp of a regular file; None when there is none (any more)."""
+        try:
+            descriptor = self.open(path)
+        except OSError:
+            return None
+        try:
+            return Stamp.of(os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+
+    def open(self, path: str) -> int:
+        """A descriptor for reading a regular file. Raises OSError; a link anywhere on the way is ELOOP or ENOTDIR."""
+        folder, _, base = path.rpartition("/")
+        with self.folder(folder) as parent:
+            descriptor = os.open(base, _FILE, dir_fd=parent)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "not a regular file")
+        return descriptor
+
+    def place(self, source: Path, path: str, *, overwrite: bool) -> None:
+        """Moves `source` (same file system) to `path`, atomically and durably, making folders on the way.
+
+        Raises NameTakenError when something is there and not overwrite; that is decided by the kernel in one step.
+        """
+        folder, _, base = path.rpartition("/")
+        with self.folder(folder, make=True) as parent:
+            if overwrite:
+                os.replace(source, base, dst_dir_fd=parent)
+            else:
+                move_without_replacing(source, base, parent)
+            os.fsync(parent)
+
+    def remove(self, path: str) -> None:
+        """Deletes a file, and the folders above that it leaves empty. Raises OSError."""
+        folder, _, base = path.rpartition("/")
+        with self.folder(folder) as parent:
+            os.unlink(base, dir_fd=parent)
+        while folder:
+            above, _, last = folder.rpartition("/")
+            try:
+                with self.folder(above) as parent:
+                    os.rmdir(last, dir_fd=parent)
+            except OSError:
+                return
+            folder = above
+
+    def check_place(self, path: str, parts_device: int) -> None:
+        """Raises OSError when a file cannot be put at `path`: a file or link is where a folder would be, or it is on
+        another file system than the parts, from where nothing can be moved in one step."""
+        folder = path.rpartition("/")[0]
+        while True:
+            try:
+                with self.folder(folder) as descriptor:
+                    device = os.fstat(descriptor).st_dev
+            except FileNotFoundError:
+                if not folder:
+                    raise
+                folder = folder.rpartition("/")[0]
+                continue
+            if device != parts_device:
+                raise OSError(errno.EXDEV, "it is on another file system than Minga's state")
+            return
+
+    def exists(self, path: str) -> bool:
+        """Whether anything, of any kind, has that path."""
+        folder, _, base = path.rpartition("/")
+        try:
+            with self.folder(folder) as parent:
+                os.stat(base, dir_fd=parent, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+    @contextmanager
+    def folder(self, path: str, *, make: bool = False) -> Iterator[int]:
+        """A descriptor of a folder below the root, reached without following links. Raises OSError.
+
+        make: makes what is missing on the way, durably.
+        """
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for part in path.split("/") if path else ():
+                if make:
+                    with suppress(FileExistsError):
+                        os.mkdir(part, 0o755, dir_fd=descriptor)
+                        os.fsync(descriptor)
+                deeper = os.open(part, _DIRECTORY, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = deeper
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _kind_of(mode: int) -> str:
+    """What a file that is not regular is, with its article."""
+    if stat.S_ISLNK(mode):
+        return "a symbolic link"
+    if stat.S_ISFIFO(mode):
+        return "a pipe"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"

@@ -1,0 +1,191 @@
+"""A store on a folder of its own, and what its tests ask of it."""
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from minga_core.chunks import Geometry
+from minga_core.clock import Clock, SystemClock
+from minga_core.ids import ContentId, digest
+from minga_core.manifest import Manifest
+from minga_core.names import Name, parse_name
+from minga_core.records import FileRow, HoldingState, RowKey
+from minga_engine.parts.content_store import PartFile, RowsChanged
+from minga_peer.share.store import ChunkStore
+
+LIMIT_SECONDS = 20.0
+QUIET_SECONDS = 0.05
+
+
+async def eventually(holds: Callable[[], object], what: str) -> None:
+    """Returns once `holds` is true; fails the test after a while."""
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while not holds():  # noqa: ASYNC110 - the condition belongs to others
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        pytest.fail(f"not within {LIMIT_SECONDS} s: {what}")
+
+
+def open_files() -> list[str]:
+    """What this process has open."""
+    links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return [os.readlink(link) for link in links if os.path.lexists(link)]
+
+
+def noise(size_bytes: int, seed: int = 1) -> bytes:
+    """Bytes no two chunks of which are alike."""
+    return random.Random(seed).randbytes(size_bytes)
+
+
+def manifest_of(data: bytes) -> Manifest:
+    """The manifest of those bytes, computed without the code under test."""
+    step = Geometry(len(data)).chunk_size_bytes
+    digests = b"".join(digest(data[start : start + step]) for start in range(0, len(data), step))
+    return Manifest.from_digests(len(data), digests)
+
+
+def chunk_of(data: bytes, index: int) -> bytes:
+    """The bytes of one chunk."""
+    geometry = Geometry(len(data))
+    return data[geometry.offset(index) : geometry.offset(index) + geometry.length(index)]
+
+
+@dataclass
+class CountingMetrics:
+    """Implements StoreMetrics."""
+
+    hits: int = 0
+    misses: int = 0
+    bytes_hashed: int = 0
+
+    def hash_cache_hits(self, count: int) -> None:
+        self.hits += count
+
+    def hash_cache_misses(self, count: int) -> None:
+        self.misses += count
+
+    def hashed_bytes(self, count: int) -> None:
+        self.bytes_hashed += count
+
+
+@dataclass
+class Told:
+    """What was told of the table, and the table that a listener has who only heard the changes."""
+
+    changes: list[RowsChanged] = field(default_factory=list)
+    table: dict[RowKey, FileRow] = field(default_factory=dict)
+
+    def __call__(self, change: RowsChanged) -> None:
+        self.changes.append(change)
+        assert not {row.key for row in change.put} & set(change.remove)
+        for key in change.remove:
+            del self.table[key]
+        self.table |= {row.key: row for row in change.put}
+
+    def states(self, name: str) -> set[HoldingState]:
+        """The states of the rows of a name."""
+        return {row.state for key, row in self.table.items() if key.name == name}
+
+
+@dataclass
+class Shared:
+    """A running store."""
+
+    root: Path
+    store: ChunkStore
+    told: Told
+    metrics: CountingMetrics
+
+    def drop(self, name: str, data: bytes) -> Path:
+        """Writes a file into the folder, as a user would."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return path
+
+    async def shares(self, name: str, data: bytes) -> FileRow:
+        """Waits until that file is shared with that content."""
+        content_id = manifest_of(data).content_id
+        await eventually(lambda: self.content(name) == content_id, f"{name} is shared with its content")
+        row = self.store.find(parse_name(name))
+        assert row is not None
+        return row
+
+    def content(self, name: str) -> ContentId | None:
+        """What is shared under a name."""
+        row = self.store.find(parse_name(name))
+        return None if row is None else row.key.content_id
+
+    async def part(self, name: str, data: bytes, *, overwrite: bool = False, published_ns: int = 5) -> PartFile:
+        """Begins a part."""
+        return await self.store.begin_part(
+            Name(name), manifest_of(data), published_ns=published_ns, overwrite=overwrite
+        )
+
+    def problem(self, text: str) -> list[str]:
+        """The problem lines that have that text."""
+        return [line for line in self.store.status().problems if text in line]
+
+
+async def fill(part: PartFile, data: bytes, indexes: list[int] | None = None) -> None:
+    """Writes chunks of `data`: all of them unless told which."""
+    for index in range(part.manifest.geometry.chunk_count) if indexes is None else indexes:
+        await part.write_chunk(index, chunk_of(data, index))
+
+
+class Opener:
+    """Opens stores; those still open at the end of the test are closed."""
+
+    def __init__(self, tmp_path: Path, stack: AsyncExitStack) -> None:
+        self.root = tmp_path / "shared"
+        self._stack = stack
+
+    async def __call__(self, root: Path | None = None, **options: object) -> Shared:
+        return await self._stack.enter_async_context(self.running(root, **options))
+
+    @asynccontextmanager
+    async def running(
+        self,
+        root: Path | None = None,
+        *,
+        clock: Clock | None = None,
+        capacity_bytes: int | None = None,
+        rescan_seconds: float = 300.0,
+        threads: int = 2,
+    ) -> AsyncIterator[Shared]:
+        """A store whose loop runs inside the block."""
+        metrics, told, root = CountingMetrics(), Told(), root or self.root
+        store = await ChunkStore.open(
+            root,
+            clock=clock or SystemClock(),
+            capacity_bytes=capacity_bytes,
+            quiet_seconds=QUIET_SECONDS,
+            rescan_seconds=rescan_seconds,
+            threads=threads,
+            metrics=metrics,
+        )
+        told.table = {row.key: row for row in store.rows()}
+        store.on_rows_changed(told)
+        loop = asyncio.create_task(store.run())
+        try:
+            await store.first_scan_done()
+            yield Shared(root, store, told, metrics)
+            assert told.table == {row.key: row for row in store.rows()}
+        finally:
+            loop.cancel()
+            await asyncio.gather(loop, return_exceptions=True)
+            await store.aclose()
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
+    """Opens running stores, on `tmp_path/shared` unless told where."""
+    async with AsyncExitStack() as stack:
+        yield Opener(tmp_path, stack)

@@ -1,0 +1,354 @@
+"""The shared folder becomes rows: found, hashed, changed, gone."""
+
+import asyncio
+import gc
+import os
+import threading
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from minga_core.clock import ManualClock
+from minga_core.errors import AlreadyRunningError, StorageError
+from minga_core.names import parse_name
+from minga_core.records import HoldingState
+from minga_engine.parts import hashing as hasher
+from minga_peer.share import hash_queue
+from minga_peer.share.store import ChunkStore
+
+from .conftest import Opener, eventually, manifest_of, noise, open_files
+
+KIB, MIB = 1024, 1024 * 1024
+NFC, NFD = unicodedata.normalize("NFC", "é🎉.bin"), unicodedata.normalize("NFD", "é🎉.bin")
+
+
+async def test_files_that_are_there_are_shared(opened: Opener) -> None:
+    """With content, size and time, empty ones too; our own state is not."""
+    opened.root.mkdir()
+    (opened.root / "folder").mkdir()
+    (opened.root / "folder/a").write_bytes(noise(MIB))
+    (opened.root / "empty").write_bytes(b"")
+    shared = await opened()
+    row = await shared.shares("folder/a", noise(MIB))
+    assert (row.size_bytes, row.state) == (MIB, HoldingState.COMPLETE)
+    assert row.modified_ns == (opened.root / "folder/a").stat().st_mtime_ns
+    assert (await shared.shares("empty", b"")).size_bytes == 0
+    assert {row.key.name for row in shared.store.rows()} == {"folder/a", "empty"}
+    status = shared.store.status()
+    assert (status.file_count, status.shared_bytes, status.pending_hash_count) == (2, MIB, 0)
+
+
+async def test_a_file_that_is_dropped_in_is_shared_without_a_scan(opened: Opener) -> None:
+    """Also in a folder that was made for it a moment ago."""
+    shared = await opened()
+    shared.drop("a", b"one")
+    await shared.shares("a", b"one")
+    shared.drop("new/folder/b", b"two")
+    await shared.shares("new/folder/b", b"two")
+
+
+async def test_a_file_that_changes_is_hashed_again(opened: Opener) -> None:
+    """The old content's row goes, and the publishing time is the new one's."""
+    shared = await opened()
+    path = shared.drop("a", b"one")
+    old = await shared.shares("a", b"one")
+    path.write_bytes(b"two!")
+    new = await shared.shares("a", b"two!")
+    assert new.published_ns > old.published_ns
+    assert [row.key for row in shared.store.rows()] == [new.key]
+
+
+async def test_files_that_go_are_unlisted(opened: Opener) -> None:
+    """One by one, by folder, and by moving the folder away; a moved one comes under its new name."""
+    shared = await opened()
+    for name in ("a", "b/c", "b/d/e", "f/g"):
+        shared.drop(name, name.encode())
+        await shared.shares(name, name.encode())
+    (shared.root / "a").unlink()
+    await eventually(lambda: shared.content("a") is None, "a is unlisted")
+    (shared.root / "f").rename(shared.root / "h")
+    await shared.shares("h/g", b"f/g")
+    await eventually(lambda: shared.content("f/g") is None, "f/g is unlisted")
+    (shared.root / "b").rename(shared.root.parent / "away")
+    await eventually(lambda: len(shared.store.rows()) == 1, "everything in b is unlisted")
+
+
+async def test_a_folder_that_becomes_a_file_and_back(opened: Opener) -> None:
+    """What was in it goes."""
+    shared = await opened()
+    shared.drop("a/b", b"in a folder")
+    await shared.shares("a/b", b"in a folder")
+    (shared.root / "a").rename(shared.root.parent / "away")
+    shared.drop("a", b"a file")
+    await shared.shares("a", b"a file")
+    await eventually(lambda: shared.content("a/b") is None, "a/b is unlisted")
+    (shared.root / "a").unlink()
+    shared.drop("a/c", b"again")
+    await shared.shares("a/c", b"again")
+    await eventually(lambda: shared.content("a") is None, "a is unlisted")
+
+
+async def test_a_scan_finds_what_the_watch_missed(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New, changed and gone files, with no watch at all."""
+
+    async def nothing(root: Path):  # type: ignore[no-untyped-def]
+        await asyncio.Event().wait()
+        yield set()
+
+    monkeypatch.setattr("minga_peer.share.sharing.changed_paths", nothing)
+    opened.root.mkdir()
+    (opened.root / "stays").write_bytes(b"1")
+    (opened.root / "changes").write_bytes(b"2")
+    (opened.root / "goes").write_bytes(b"3")
+    shared = await opened()
+    await shared.shares("changes", b"2")
+    await shared.shares("goes", b"3")
+    shared.drop("changes", b"22")
+    (opened.root / "goes").unlink()
+    shared.drop("comes", b"4")
+    shared.store.rescan()
+    await shared.shares("changes", b"22")
+    await shared.shares("comes", b"4")
+    assert {row.key.name for row in shared.store.rows()} == {"stays", "changes", "comes"}
+
+
+async def test_a_file_is_hashed_only_once_it_is_quiet(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1. A clock that stands still. 2. A file that was just written waits. 3. It has been quiet, and is hashed."""
+    clock = ManualClock(wall_seconds=2_000_000_000.0)
+    opened.root.mkdir()
+    path = opened.root / "a"
+    path.write_bytes(b"x")
+    os.utime(path, (2_000_000_000.0, 2_000_000_000.0))
+    monkeypatch.setattr(hash_queue, "IDLE_SECONDS", 0.01)
+    shared = await opened(clock=clock)
+    assert shared.store.status().pending_hash_count == 1
+    assert shared.content("a") is None
+    clock.advance(1.0)
+    await shared.shares("a", b"x")
+
+
+async def test_a_file_that_grows_while_hashed_is_hashed_again(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No content that never was is ever told."""
+    shared = await opened()
+    real, grown = os.preadv, asyncio.Event()
+
+    def read(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        count = real(descriptor, buffers, offset)
+        if not grown.is_set():
+            grown.set()
+            with (shared.root / "a").open("ab") as file:
+                file.write(b"more")
+        return count
+
+    monkeypatch.setattr(os, "preadv", read)
+    shared.drop("a", noise(MIB))
+    await shared.shares("a", noise(MIB) + b"more")
+    told = {row.key.content_id for change in shared.told.changes for row in change.put}
+    assert told == {manifest_of(noise(MIB) + b"more").content_id}
+
+
+async def test_a_restart_hashes_nothing_again(opened: Opener) -> None:
+    """Rows are as they were, publishing times included."""
+    async with opened.running() as first:
+        for name in ("a", "b/c", NFD):
+            first.drop(name, noise(300 * KIB, seed=len(name)))
+            await first.shares(name, noise(300 * KIB, seed=len(name)))
+        rows = {row.key: row for row in first.store.rows()}
+        assert first.metrics.misses == 3
+    second = await opened()
+    assert {row.key: row for row in second.store.rows()} == rows
+    assert (second.metrics.hits, second.metrics.misses, second.metrics.bytes_hashed) == (3, 0, 0)
+    for key in rows:
+        assert (await second.store.manifest(key.content_id)).content_id == key.content_id
+
+
+async def test_a_change_while_stopped_is_noticed_at_the_start(opened: Opener) -> None:
+    """The same content keeps its publishing time, another does not."""
+    async with opened.running() as first:
+        first.drop("touched", b"same")
+        first.drop("changed", b"old")
+        first.drop("gone", b"gone")
+        touched, changed = await first.shares("touched", b"same"), await first.shares("changed", b"old")
+        await first.shares("gone", b"gone")
+    os.utime(opened.root / "touched", ns=(1, 1))
+    (opened.root / "changed").write_bytes(b"new")
+    (opened.root / "gone").unlink()
+    second = await opened()
+    assert (await second.shares("touched", b"same")).published_ns == touched.published_ns
+    assert (await second.shares("changed", b"new")).published_ns > changed.published_ns
+    assert second.content("gone") is None
+
+
+async def test_a_broken_index_costs_hashing_and_nothing_else(opened: Opener) -> None:
+    """Everything is shared again."""
+    async with opened.running() as first:
+        first.drop("a", b"x")
+        await first.shares("a", b"x")
+    for path in (opened.root / ".minga").glob("index.sqlite*"):
+        path.write_bytes(noise(9000))
+    second = await opened()
+    await second.shares("a", b"x")
+    assert second.metrics.misses == 1
+
+
+async def test_one_folder_has_one_store(opened: Opener) -> None:
+    """The second is refused while the first lives, and welcome afterwards."""
+    async with opened.running() as first:
+        with pytest.raises(AlreadyRunningError):
+            await opened()
+        first.drop("a", b"x")
+        await first.shares("a", b"x")
+    await opened()
+
+
+async def test_state_on_another_file_system_is_refused_at_the_start(opened: Opener, tmp_path: Path) -> None:
+    """A part could not be moved into the folder in one step."""
+    if os.stat("/dev/shm").st_dev == os.stat(tmp_path).st_dev:
+        pytest.skip("/dev/shm is on the file system of the tests' folder")
+    state = Path("/dev/shm") / f"minga-test-{os.getpid()}"
+    try:
+        with pytest.raises(StorageError, match="another file system"):
+            await ChunkStore.open(opened.root, state_dir=state, clock=ManualClock())
+    finally:
+        for path in sorted(state.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        state.rmdir()
+
+
+async def test_what_cannot_be_shared_is_told_and_the_rest_is_shared(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Links, pipes, names that are no text, files that cannot be opened. Root may read all, so that is simulated."""
+    opened.root.mkdir()
+    real = os.open
+
+    def refuse(path: str, *arguments: object, **options: object) -> int:
+        if path == "locked":
+            raise PermissionError(13, "Permission denied")
+        return real(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refuse)
+    (opened.root / "locked").write_bytes(b"x")
+    (opened.root / "link").symlink_to("/etc/hostname")
+    os.mkfifo(opened.root / "pipe")
+    (opened.root / os.fsdecode(b"\xff")).write_bytes(b"x")
+    (opened.root / "good").write_bytes(b"x")
+    shared = await opened()
+    await shared.shares("good", b"x")
+    await eventually(lambda: shared.problem("locked cannot be opened: permission denied"), "the locked file is told")
+    assert shared.problem("link is a symbolic link")
+    assert shared.problem("pipe is a pipe")
+    assert shared.problem("not valid UTF-8")
+    assert [row.key.name for row in shared.store.rows()] == ["good"]
+
+
+async def test_a_file_that_becomes_readable_is_shared_after_the_next_scan(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The problem goes with its reason."""
+    shared = await opened()
+    real = hash_queue.hash_descriptor
+
+    def refuse(descriptor: int, what: str) -> object:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(hash_queue, "hash_descriptor", refuse)
+    shared.drop("a", b"x")
+    await eventually(lambda: shared.problem("a cannot be read: input/output error"), "the problem is told")
+    monkeypatch.setattr(hash_queue, "hash_descriptor", real)
+    shared.store.rescan()
+    await shared.shares("a", b"x")
+    assert not shared.store.status().problems
+
+
+async def test_the_normal_spelling_of_a_name_takes_over(opened: Opener) -> None:
+    """1. A decomposed name is shared. 2. The normal one comes and wins. 3. It goes, and the other is shared again."""
+    shared = await opened()
+    shared.drop(NFD, b"decomposed")
+    await shared.shares(NFC, b"decomposed")
+    assert shared.store.path_of(parse_name(NFC)).name == NFD
+    shared.drop(NFC, b"normal")
+    await shared.shares(NFC, b"normal")
+    shared.store.rescan()
+    await eventually(lambda: shared.problem("another Unicode form"), "the loser is told")
+    (shared.root / NFC).unlink()
+    await shared.shares(NFC, b"decomposed")
+
+
+async def test_many_small_files_are_few_changes(opened: Opener) -> None:
+    """They are hashed and told in batches."""
+    opened.root.mkdir()
+    for number in range(1200):
+        (opened.root / f"file{number}").write_bytes(str(number).encode())
+    shared = await opened()
+    await eventually(lambda: shared.store.status().file_count == 1200, "all are shared")
+    assert len(shared.told.changes) < 30
+
+
+async def test_a_flood_of_news_is_answered_by_a_scan(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More paths than are remembered lose none of the files."""
+    monkeypatch.setattr("minga_peer.share.folder_watcher.MAX_PATHS", 10)
+    shared = await opened()
+    shared.drop("first", b"x")
+    await shared.shares("first", b"x")
+    for number in range(300):
+        shared.drop(f"f{number % 7}/{number}", b"x")
+    await eventually(lambda: shared.store.status().file_count == 301, "all are shared")
+
+
+async def test_a_watch_that_died_is_set_again(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1. A name that is no text kills the watcher. 2. A file that came meanwhile is found all the same. 3. And one that
+    comes later."""
+    monkeypatch.setattr("minga_peer.share.folder_watcher.MIN_PAUSE_SECONDS", 0.05)
+    shared = await opened()
+    shared.drop("first", b"x")
+    await shared.shares("first", b"x")
+    (shared.root / os.fsdecode(b"\xff")).write_bytes(b"x")
+    shared.drop("meanwhile", b"x")
+    await shared.shares("meanwhile", b"x")
+    shared.drop("later", b"y")
+    await shared.shares("later", b"y")
+
+
+async def test_large_files_do_not_keep_small_ones_waiting(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1. Large files fill their lanes. 2. A small one comes and is shared first."""
+    monkeypatch.setattr(hash_queue, "RANGE_BYTES", 256 * KIB)
+    monkeypatch.setattr(hasher, "RANGE_BYTES", 256 * KIB)
+    go, real = asyncio.Event(), hash_queue.hash_large
+
+    async def slowly(*arguments: object) -> object:
+        await go.wait()
+        return await real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(hash_queue, "hash_large", slowly)
+    shared = await opened(threads=1)
+    for number in range(3):
+        shared.drop(f"large{number}", noise(MIB, seed=number))
+    await eventually(lambda: shared.store.status().pending_hash_count == 3, "they wait")
+    shared.drop("small", b"x")
+    await shared.shares("small", b"x")
+    assert shared.store.status().file_count == 1
+    go.set()
+    for number in range(3):
+        await shared.shares(f"large{number}", noise(MIB, seed=number))
+
+
+async def test_stopping_leaves_no_task_thread_or_descriptor(opened: Opener) -> None:
+    """As before the store was opened."""
+    async with opened.running(opened.root.parent / "warm"):
+        pass
+    # The watcher's own thread closes its descriptors a moment after it was told to end.
+    await eventually(lambda: not any("inotify" in path for path in open_files()), "the first watcher has ended")
+    # What earlier tests left to the garbage collector must not go in the middle of the count.
+    gc.collect()
+    tasks, descriptors = len(asyncio.all_tasks()), len(open_files())
+    async with opened.running() as shared:
+        shared.drop("a", noise(MIB))
+        row = await shared.shares("a", noise(MIB))
+        await shared.store.read_chunk(row.key.content_id, 0)
+        part = await shared.part("b", b"new")
+        await part.write_chunk(0, b"new")
+    assert len(asyncio.all_tasks()) == tasks
+    await eventually(lambda: len(open_files()) <= descriptors, "every descriptor is closed")
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("minga")]
