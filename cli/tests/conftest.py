@@ -161,7 +161,7 @@ class FakeDaemon(ControlServiceServicer):
             free_bytes=1 << 30,
             sent_bytes=2048,
             received_bytes=1024,
-            active_uploads=1,
+            active_serves=1,
             downloads=self.downloads,
             registry="reg:50051",
             locator="http://loc:50052",

@@ -14,7 +14,7 @@ PEER = {
     "capacity_bytes": 10 << 30,
     "free_bytes": 5 << 30,
     "file_count": 1234,
-    "active_uploads": 2,
+    "active_serves": 2,
     "table_revision": 3,
     "software_version": "0.1.0",
     "lease_remaining_seconds": 12.25,

@@ -344,8 +344,8 @@ def _transfers() -> Row:
                 "Chunks being sent, chunk requests that wait for their turn, and downloads, of all scraped peers.",
                 Unit.COUNT,
                 [
-                    Query(f"sum(minga_peer_active_uploads{{{NET}}})", "chunks being sent"),
-                    Query(f"sum(minga_peer_waiting_uploads{{{NET}}})", "requests waiting"),
+                    Query(f"sum(minga_peer_active_serves{{{NET}}})", "chunks being sent"),
+                    Query(f"sum(minga_peer_waiting_serves{{{NET}}})", "requests waiting"),
                     Query(f"sum(minga_peer_active_downloads{{{NET}}})", "downloads"),
                 ],
             ),

@@ -41,7 +41,7 @@ class Harness:
     async def beat(self, peer_id: str, generation: int = 1, *, revision: int = 1, ttl: timedelta = LONG) -> str:
         """A heartbeat; what it found."""
         (outcome,) = await self.writer.renew(
-            [Renewal(PeerId(peer_id), Generation(generation), ttl, revision, free_bytes=50, active_uploads=2)]
+            [Renewal(PeerId(peer_id), Generation(generation), ttl, revision, free_bytes=50, active_serves=2)]
         )
         if isinstance(outcome, LeaseSupersededError):
             raise outcome

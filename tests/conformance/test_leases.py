@@ -14,7 +14,7 @@ async def test_a_registered_peer_is_listed_with_what_it_said(directory: Harness)
     await directory.register("a", generation=1 << 62, free=77)
     record = await directory.reader.get_peer(PeerId("a"))
     assert record.info == peer("a", 1 << 62, 77)
-    assert (record.table_revision, record.file_count, record.active_uploads) == (0, 0, 0)
+    assert (record.table_revision, record.file_count, record.active_serves) == (0, 0, 0)
     assert timedelta(minutes=4) < record.lease_remaining <= timedelta(minutes=5)
 
 
@@ -43,7 +43,7 @@ async def test_a_heartbeat_renews_for_the_time_it_asks(directory: Harness) -> No
     assert await directory.beat("a") == "ok"
     await directory.let_end("b")
     record = await directory.reader.get_peer(PeerId("a"))
-    assert (record.info.free_bytes, record.active_uploads, record.table_revision) == (50, 2, 1)
+    assert (record.info.free_bytes, record.active_serves, record.table_revision) == (50, 2, 1)
 
 
 async def test_a_heartbeat_without_a_lease_is_told_to_register_again(directory: Harness) -> None:

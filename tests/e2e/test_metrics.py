@@ -179,7 +179,7 @@ async def expect_peers(scrapes: Scrapes) -> None:
     assert giver["minga_peer_shared_bytes"] >= 3_000_000
     assert giver["minga_peer_capacity_bytes"] >= giver["minga_peer_free_bytes"] > 0
     assert giver["minga_peer_pending_hashes"] == 0
-    assert giver["minga_peer_active_uploads"] == giver["minga_peer_waiting_uploads"] == 0
+    assert giver["minga_peer_active_serves"] == giver["minga_peer_waiting_serves"] == 0
     assert giver["minga_peer_registered"] == 1
     assert giver["minga_peer_build_info|version=0.2.0"] == 1
     assert giver["minga_peer_rpc_duration_seconds_count|code=OK|method=GetManifest"] >= 1

@@ -88,7 +88,7 @@ def status_lines(status: "DaemonStatus") -> list[str]:
         f"locator   {status.locator}",
         f"announced {announced}",
         f"traffic   {format_bytes(status.sent_bytes)} sent, {format_bytes(status.received_bytes)} received"
-        f", {counted(status.active_uploads, 'upload')} now",
+        f", {counted(status.active_serves, 'upload')} now",
     ]
     if status.limit_up or status.limit_down:
         lines.append(f"limits    {_limit(status.limit_up)} up, {_limit(status.limit_down)} down")
@@ -102,7 +102,7 @@ def status_json(status: "DaemonStatus") -> dict[str, Any]:
     plain = (
         *("peer_id", "generation", "address", "registered", "registry_problem", "table_revision", "announced_revision"),
         *("file_count", "shared_bytes", "pending_hash_count", "free_bytes", "sent_bytes", "received_bytes"),
-        *("active_uploads", "registry", "locator", "software_version", "pid"),
+        *("active_serves", "registry", "locator", "software_version", "pid"),
     )
     return {name: getattr(status, name) for name in plain} | {
         "share_dir": str(status.share_dir),
@@ -126,7 +126,7 @@ def _peer_row(peer: "ListedPeer") -> list[str]:
         format_bytes(peer.free_bytes),
         format_bytes(peer.capacity_bytes),
         f"{peer.file_count:,}",
-        f"{peer.active_uploads:,}",
+        f"{peer.active_serves:,}",
         format_seconds(peer.lease_remaining.total_seconds()),
     ]
 
@@ -140,7 +140,7 @@ def _peer_json(peer: "ListedPeer") -> dict[str, Any]:
         "capacity_bytes": peer.capacity_bytes,
         "free_bytes": peer.free_bytes,
         "file_count": peer.file_count,
-        "active_uploads": peer.active_uploads,
+        "active_serves": peer.active_serves,
         "table_revision": peer.table_revision,
         "software_version": peer.software_version,
         "lease_remaining_seconds": round(peer.lease_remaining.total_seconds(), 3),

@@ -32,7 +32,7 @@ class Example(Settings):
     registry: AddressText = "127.0.0.1:50051"
     capacity: ByteCount | None = None
     lease_ttl: Seconds = timedelta(seconds=15)
-    upload_slots: Annotated[int, Field(ge=1)] = 4
+    serving_slots: Annotated[int, Field(ge=1)] = 4
 
 
 class NeedsFolder(Settings):
@@ -82,7 +82,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("MINGA_LEASE_TTL", "nan", "is not a number of seconds"),
         ("MINGA_LEASE_TTL", "inf", "is not a number of seconds"),
         ("MINGA_LEASE_TTL", "-1", "0 or more"),
-        ("MINGA_UPLOAD_SLOTS", "0", "greater than or equal to 1"),
+        ("MINGA_SERVING_SLOTS", "0", "greater than or equal to 1"),
         ("MINGA_LOG_LEVEL", "loud", "debug, info, warning, error"),
         ("MINGA_LOG_FORMAT", "xml", "json"),
     ],
@@ -100,8 +100,8 @@ def test_a_wrong_value_is_told_with_variable_and_reason(
 
 def test_a_wrong_flag_is_told_by_its_flag() -> None:
     """Who gave a flag is told about that flag, not about a variable."""
-    with pytest.raises(SettingsError, match=r"^--upload-slots: .*integer"):
-        load_settings(Example, upload_slots="many")
+    with pytest.raises(SettingsError, match=r"^--serving-slots: .*integer"):
+        load_settings(Example, serving_slots="many")
 
 
 def test_every_problem_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ async def test_a_peer_is_shown_as_it_registered(
         "capacity_bytes": 200 * GIB,
         "free_bytes": 5,
         "file_count": 1,
-        "active_uploads": 0,
+        "active_serves": 0,
         "table_revision": 1,
         "software_version": "1.2.3",
         "lease_remaining_seconds": 12.5,

@@ -26,7 +26,7 @@ LIMIT_SECONDS = 5.0
 
 def beat(revision: int = 3) -> pb.HeartbeatRequest:
     """A good heartbeat."""
-    return pb.HeartbeatRequest(peer_id="a", generation=7, table_revision=revision, free_bytes=1, active_uploads=2)
+    return pb.HeartbeatRequest(peer_id="a", generation=7, table_revision=revision, free_bytes=1, active_serves=2)
 
 
 async def test_each_heartbeat_is_answered_in_order(registry: Running, directory: RememberedDirectory) -> None:
@@ -125,7 +125,7 @@ async def test_a_store_that_is_away_is_told_to_each(directory: RememberedDirecto
 
 def renewal(peer_id: str) -> Renewal:
     """Some renewal."""
-    return Renewal(PeerId(peer_id), Generation(7), timedelta(seconds=15), 1, free_bytes=2, active_uploads=3)
+    return Renewal(PeerId(peer_id), Generation(7), timedelta(seconds=15), 1, free_bytes=2, active_serves=3)
 
 
 @asynccontextmanager

@@ -89,7 +89,7 @@ async def test_heartbeats_renew_what_was_granted(registry: Running, directory: R
     await registry.stub.Register(register_request(asked_ttl=Duration(seconds=60)), timeout=LIMIT_SECONDS)
     for generation in (7, 8):
         request = pb.HeartbeatRequest(
-            peer_id="a", generation=generation, table_revision=3, free_bytes=50, active_uploads=2
+            peer_id="a", generation=generation, table_revision=3, free_bytes=50, active_serves=2
         )
         response = await registry.stub.Heartbeat(request, timeout=LIMIT_SECONDS)
         assert response.action == pb.HEARTBEAT_ACTION_OK
@@ -181,7 +181,7 @@ async def test_a_malformed_register_writes_nothing(
         {"generation": 0},
         {"table_revision": -1},
         {"free_bytes": -1},
-        {"active_uploads": -1},
+        {"active_serves": -1},
     ],
 )
 async def test_a_malformed_heartbeat_or_goodbye_writes_nothing(

@@ -77,7 +77,7 @@ class DaemonStatus:
     sent_bytes: int
     received_bytes: int
     downloads: tuple[DaemonTransfer, ...]
-    active_uploads: int
+    active_serves: int
     registry: str
     locator: str
     software_version: str
@@ -235,7 +235,7 @@ def _status(response: pb.GetStatusResponse) -> DaemonStatus:
         sent_bytes=response.sent_bytes,
         received_bytes=response.received_bytes,
         downloads=tuple(_transfer(item) for item in response.downloads),
-        active_uploads=response.active_uploads,
+        active_serves=response.active_serves,
         registry=response.registry,
         locator=response.locator,
         software_version=response.software_version,

@@ -46,7 +46,7 @@ class _Lease:
     expires_at: float
     table: dict[RowKey, FileRow] = field(default_factory=dict)
     revision: int | None = None
-    active_uploads: int = 0
+    active_serves: int = 0
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ class MemoryDirectory:
             return HeartbeatOutcome.REGISTER_AGAIN
         lease.expires_at = self._clock.monotonic() + renewal.ttl.total_seconds()
         lease.info = replace(lease.info, free_bytes=renewal.free_bytes)
-        lease.active_uploads = renewal.active_uploads
+        lease.active_serves = renewal.active_serves
         return HeartbeatOutcome.OK if lease.revision == renewal.table_revision else HeartbeatOutcome.PUSH_TABLE
 
     def push_table(
@@ -257,7 +257,7 @@ class MemoryDirectory:
         if lease is None or not self._alive(lease):
             return None
         remaining = timedelta(seconds=lease.expires_at - self._clock.monotonic())
-        return PeerRecord(lease.info, lease.revision or 0, len(lease.table), lease.active_uploads, remaining)
+        return PeerRecord(lease.info, lease.revision or 0, len(lease.table), lease.active_serves, remaining)
 
     def _owned(self, peer_id: PeerId, generation: Generation) -> _Lease | None:
         """The living lease of that generation; None when there is none. Raises LeaseSupersededError."""

@@ -35,7 +35,7 @@ class Renewal:
     """The lease from now on."""
     table_revision: int
     free_bytes: int
-    active_uploads: int
+    active_serves: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class PeerRecord:
     """As registered, with the free bytes of the last heartbeat."""
     table_revision: int
     file_count: int
-    active_uploads: int
+    active_serves: int
     lease_remaining: timedelta
 
 

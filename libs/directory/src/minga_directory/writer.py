@@ -109,7 +109,7 @@ class RedisDirectoryWriter:
                 for each in renewals:
                     await self._scripts["heartbeat"](
                         [keys.peer(each.peer_id)],
-                        [each.generation, millis(each.ttl), each.table_revision, each.free_bytes, each.active_uploads],
+                        [each.generation, millis(each.ttl), each.table_revision, each.free_bytes, each.active_serves],
                         client=pipe,
                     )
                 # Each for itself: a part of a Cluster that is away keeps no other lease from being renewed.

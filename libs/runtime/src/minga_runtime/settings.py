@@ -57,7 +57,7 @@ KNOWN_VARIABLES: dict[str, str] = {
     "back a second later.",
     "MINGA_REAP_INTERVAL": "Registry: seconds between looks for what dead peers left.",
     "MINGA_STOP_GRACE": "Seconds that calls, and a peer's transfers, get to end well once the process is told to stop.",
-    "MINGA_UPLOAD_SLOTS": "Peer: chunk requests that are served or wait at a time, half of them of one host at most; "
+    "MINGA_SERVING_SLOTS": "Peer: chunk requests that are served or wait at a time, half of them of one host at most; "
     "the next one is told to ask others.",
     "MINGA_BULK": "Peer and command: chunks over HTTP beside gRPC (docs/bulk.md): `auto` (the next port), "
     "`host:port`, or `off`.",

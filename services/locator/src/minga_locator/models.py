@@ -191,7 +191,7 @@ class PeerInfo(_Model):
     capacity_bytes: int = Field(description="What it is willing to hold in all.")
     free_bytes: int = Field(description="What it had room for when it last spoke.")
     file_count: int = Field(description="Rows of its file table.")
-    active_uploads: int = Field(description="Chunk streams that it was serving when it last spoke.")
+    active_serves: int = Field(description="Chunk streams that it was serving when it last spoke.")
     table_revision: int = Field(description="Grows with each change of its file table.")
     software_version: str
     lease_remaining_seconds: float = Field(description="It is listed for so long, unless it speaks again.")
@@ -208,7 +208,7 @@ class PeerInfo(_Model):
             capacity_bytes=info.capacity_bytes,
             free_bytes=info.free_bytes,
             file_count=peer.file_count,
-            active_uploads=peer.active_uploads,
+            active_serves=peer.active_serves,
             table_revision=peer.table_revision,
             software_version=info.software_version,
             lease_remaining_seconds=round(peer.lease_remaining.total_seconds(), 3),

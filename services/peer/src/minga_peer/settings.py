@@ -30,7 +30,7 @@ class PeerSettings(TransferSettings):
     zone: ZoneText = ""
     capacity: ByteCount | None = None
     lease_ttl: Seconds | None = None
-    upload_slots: Annotated[int, Field(ge=1, le=10_000)] = 256
+    serving_slots: Annotated[int, Field(ge=1, le=10_000)] = 256
     """Chunk requests that are served or wait at a time; a few are served, and one too many is told to ask others."""
     quiet: Seconds = timedelta(seconds=0.5)
     rescan: Seconds = timedelta(minutes=5)

@@ -151,7 +151,7 @@ async def network(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Who
             return Peer(daemon, settings.share_dir, settings.control)
 
         giver, taker = await peer("giver"), await peer("taker", capacity="100MB")
-        slow = await peer("slow", limit_up="2MB/s", upload_slots="10")
+        slow = await peer("slow", limit_up="2MB/s", serving_slots="10")
         yield Whole(store, registry, client, giver, slow, taker, AsyncExitStack())
 
 
@@ -247,7 +247,7 @@ class Mover:
 
 MOVERS: dict[str, Mover] = {
     "minga_peer_active_downloads": Mover(fetch_at_length, "taker"),
-    "minga_peer_active_uploads": Mover(fetch_at_length, "slow"),
+    "minga_peer_active_serves": Mover(fetch_at_length, "slow"),
     "minga_peer_busy_answers_total": Mover(fetch_at_length, "slow"),
     "minga_peer_capacity_bytes": Mover(share, "giver"),
     "minga_peer_chunk_verification_failures_total": Mover(fetch_from_liar, "taker"),
@@ -267,7 +267,7 @@ MOVERS: dict[str, Mover] = {
     "minga_peer_shared_bytes": Mover(share, "giver"),
     "minga_peer_shared_files": Mover(share, "giver"),
     "minga_peer_transfer_bound_ratio": Mover(fetch_from_slow, "taker"),
-    "minga_peer_waiting_uploads": Mover(fetch_at_length, "slow"),
+    "minga_peer_waiting_serves": Mover(fetch_at_length, "slow"),
 }
 CONSTANT = {"minga_peer_build_info", "minga_peer_tasks"}
 """And what `describe_process` is tested for."""
@@ -306,7 +306,7 @@ def _is_at_rest(now: Exposition) -> bool:
     """Whether what the tests before have begun is over."""
     return now.value("minga_peer_registered") == 1 and not any(
         now.value(f"minga_peer_{state}")
-        for state in ("pending_hashes", "active_uploads", "waiting_uploads", "active_downloads")
+        for state in ("pending_hashes", "active_serves", "waiting_serves", "active_downloads")
     )
 
 

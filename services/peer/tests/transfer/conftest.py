@@ -146,11 +146,11 @@ class Network:
             stall_seconds=3.0, unknown_rate_deadline_seconds=0.5, find_sources_interval_seconds=0.2
         )
 
-    async def peer(self, peer_id: str, *, upload_slots: int = 64) -> TestPeer:
-        return await self._stack.enter_async_context(self._running(peer_id, upload_slots))
+    async def peer(self, peer_id: str, *, serving_slots: int = 64) -> TestPeer:
+        return await self._stack.enter_async_context(self._running(peer_id, serving_slots))
 
     @asynccontextmanager
-    async def _running(self, peer_id: str, upload_slots: int) -> AsyncIterator[TestPeer]:
+    async def _running(self, peer_id: str, serving_slots: int) -> AsyncIterator[TestPeer]:
         root = self._tmp_path / peer_id
         clock = SystemClock()
         series = CollectorRegistry()
@@ -180,9 +180,9 @@ class Network:
             metrics=metrics,
         )
         downloads = Downloads(downloader, self.directory, clock, metrics, small)  # type: ignore[arg-type]
-        slots = UploadSlots(upload_slots)
+        slots = UploadSlots(serving_slots)
         # A taker that takes nothing holds its turn: tests decide when it ends.
-        uploads = UploadConfig(max_requests=upload_slots, unknown_rate_seconds=60.0)
+        uploads = UploadConfig(max_requests=serving_slots, unknown_rate_seconds=60.0)
         turns = UploadTurns(UploadQueue(uploads), store.held, clock)
         spans = ServeSpans(clock) if tracing.enabled() else None
         serving = ChunkServing(store, turns, RecentTakers(), metrics, limits.up, spans)

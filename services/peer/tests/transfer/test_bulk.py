@@ -245,7 +245,7 @@ async def test_who_waits_is_told_of_others_and_one_too_many_is_turned_away(
     network: Network, held_back: threading.Event
 ) -> None:
     """Hints while waiting; busy, with others, above what one host may ask for, which is half."""
-    seed, content_id, _ = await shared(network, upload_slots=6)
+    seed, content_id, _ = await shared(network, serving_slots=6)
     async with connected(seed) as (_, first), connected(seed) as (_, second), connected(seed) as (third_reader, third):
         await asked(seed, content_id, first, 0, 1)
         await asked(seed, content_id, second, 1, 2)

@@ -235,7 +235,7 @@ async def test_another_content_of_that_name_is_not_overwritten_unless_asked(netw
 
 async def test_a_busy_peer_is_asked_again_and_not_given_up(network: Network) -> None:
     """Being turned away is no loss of the source: the download waits its turn, and ends with a slot."""
-    seed, taker = await network.peer("seed", upload_slots=1), await network.peer("taker")
+    seed, taker = await network.peer("seed", serving_slots=1), await network.peer("taker")
     data = noise(4 * MIB)
     network.directory.holds(await seed.shares("file.bin", data), seed.source)
     assert (await fetch(taker, "file.bin")).phase is DownloadPhase.DONE

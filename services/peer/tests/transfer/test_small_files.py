@@ -94,7 +94,7 @@ async def test_one_content_under_many_names_is_fetched_once(network: Network) ->
 
 async def test_a_busy_peer_is_asked_again(network: Network) -> None:
     """All its slots are taken for a moment; what came in the end came from it."""
-    giver, taker = await network.peer("giver", upload_slots=1), await network.peer("taker")
+    giver, taker = await network.peer("giver", serving_slots=1), await network.peer("taker")
     data = files(10)
     await sharing(network, [giver], data)
     with giver.slots.taken("ipv4:10.0.0.9"):
@@ -106,7 +106,7 @@ async def test_a_busy_peer_is_asked_again(network: Network) -> None:
 async def test_a_peer_that_stays_busy_is_left_to_others(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files are left, so that the ordinary download waits, and says so."""
     monkeypatch.setattr(module, "MAX_BUSY_PAUSE", timedelta(milliseconds=5))
-    giver, taker = await network.peer("giver", upload_slots=1), await network.peer("taker")
+    giver, taker = await network.peer("giver", serving_slots=1), await network.peer("taker")
     await sharing(network, [giver], {"f": b"x"})
     with giver.slots.taken("ipv4:10.0.0.9"):
         assert await get(taker, ["f"]) == {}

@@ -44,7 +44,7 @@ class Beat:
     generation: Generation
     table_revision: int
     free_bytes: int
-    active_uploads: int
+    active_serves: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def beat(request: pb.HeartbeatRequest) -> Beat:
         parse_generation(request.generation),
         _count(request.table_revision, "table_revision"),
         _count(request.free_bytes, "free_bytes"),
-        _count(request.active_uploads, "active_uploads"),
+        _count(request.active_serves, "active_serves"),
     )
 
 

@@ -41,7 +41,7 @@ class Grant:
     generation: Generation
     ttl: timedelta
     free_bytes: int
-    active_uploads: int = 0
+    active_serves: int = 0
 
 
 class Grants:

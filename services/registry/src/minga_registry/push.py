@@ -187,7 +187,7 @@ class TableReceiver:
                 grant.ttl,
                 header.base_revision,
                 free_bytes=grant.free_bytes,
-                active_uploads=grant.active_uploads,
+                active_serves=grant.active_serves,
             )
         )
         if outcome is HeartbeatOutcome.REGISTER_AGAIN:

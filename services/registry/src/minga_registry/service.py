@@ -105,11 +105,11 @@ class RegistryService(RegistryServiceServicer):
                 grant.ttl if grant else self._leases.default_ttl,
                 beat.table_revision,
                 free_bytes=beat.free_bytes,
-                active_uploads=beat.active_uploads,
+                active_serves=beat.active_serves,
             )
         )
         if grant:
-            known = replace(grant, free_bytes=beat.free_bytes, active_uploads=beat.active_uploads)
+            known = replace(grant, free_bytes=beat.free_bytes, active_serves=beat.active_serves)
             self._grants.remember(beat.peer_id, known)
         self._metrics.heartbeat(outcome)
         if outcome is not HeartbeatOutcome.OK:

@@ -134,7 +134,7 @@ class ListedPeer:
     capacity_bytes: int
     free_bytes: int
     file_count: int
-    active_uploads: int
+    active_serves: int
     table_revision: int
     software_version: str
     lease_remaining: timedelta
@@ -513,7 +513,7 @@ def _listed_peer(item: Any) -> ListedPeer:
         _count(item["capacity_bytes"]),
         _count(item["free_bytes"]),
         _count(item["file_count"]),
-        _count(item["active_uploads"]),
+        _count(item["active_serves"]),
         _count(item["table_revision"]),
         _text(item["software_version"]),
         timedelta(seconds=float(item["lease_remaining_seconds"])),

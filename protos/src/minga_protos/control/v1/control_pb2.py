@@ -26,55 +26,55 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%minga_protos/control/v1/control.proto\x12\x10minga.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\xe0\x04\n\x11GetStatusResponse\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x11\n\tshare_dir\x18\x04 \x01(\t\x12\x12\n\nregistered\x18\x05 \x01(\x08\x12\x18\n\x10registry_problem\x18\x06 \x01(\t\x12\x16\n\x0etable_revision\x18\x07 \x01(\x03\x12\x1a\n\x12\x61nnounced_revision\x18\x08 \x01(\x03\x12\x12\n\nfile_count\x18\t \x01(\x03\x12\x14\n\x0cshared_bytes\x18\n \x01(\x03\x12\x1a\n\x12pending_hash_count\x18\x0b \x01(\x03\x12\x12\n\nfree_bytes\x18\x0c \x01(\x03\x12\x12\n\nsent_bytes\x18\r \x01(\x03\x12\x16\n\x0ereceived_bytes\x18\x0e \x01(\x03\x12\x33\n\tdownloads\x18\x0f \x03(\x0b\x32 .minga.control.v1.TransferStatus\x12\x16\n\x0e\x61\x63tive_uploads\x18\x10 \x01(\x03\x12\x10\n\x08registry\x18\x11 \x01(\t\x12\x0f\n\x07locator\x18\x12 \x01(\t\x12\x18\n\x10software_version\x18\x13 \x01(\t\x12)\n\x06uptime\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03pid\x18\x15 \x01(\x03\x12\x10\n\x08problems\x18\x16 \x03(\t\x12!\n\x19limit_up_bytes_per_second\x18\x17 \x01(\x03\x12#\n\x1blimit_down_bytes_per_second\x18\x18 \x01(\x03\"\x96\x01\n\x0eTransferStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x12\n\nheld_bytes\x18\x04 \x01(\x03\x12\x1d\n\x15rate_bytes_per_second\x18\x05 \x01(\x01\x12\x1b\n\x13\x61\x63tive_source_count\x18\x06 \x01(\x05\"v\n\x0f\x44ownloadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x11\n\toverwrite\x18\x03 \x01(\x08\x12.\n\x0bsource_wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9b\x02\n\x10\x44ownloadResponse\x12.\n\x05phase\x18\x01 \x01(\x0e\x32\x1f.minga.control.v1.DownloadPhase\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x12\n\nheld_bytes\x18\x03 \x01(\x03\x12\x15\n\rresumed_bytes\x18\x04 \x01(\x03\x12\x31\n\x07sources\x18\x05 \x03(\x0b\x32 .minga.control.v1.SourceProgress\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x12\n\ncontent_id\x18\x07 \x01(\x0c\x12\x0c\n\x04path\x18\x08 \x01(\t\x12\x32\n\x0b\x65xplanation\x18\t \x01(\x0b\x32\x1d.minga.control.v1.Explanation\"9\n\x0eSourceProgress\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x03\"\xe5\x03\n\x0b\x45xplanation\x12-\n\ntotal_time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x15\n\rresumed_bytes\x18\x03 \x01(\x03\x12\x14\n\x0cwasted_bytes\x18\x04 \x01(\x03\x12\x13\n\x0bhedge_count\x18\x05 \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\x06 \x01(\x03\x12\x32\n\x07sources\x18\x07 \x03(\x0b\x32!.minga.control.v1.ExplainedSource\x12+\n\x06phases\x18\x08 \x03(\x0b\x32\x1b.minga.control.v1.PhaseTime\x12)\n\x05waits\x18\t \x03(\x0b\x32\x1a.minga.control.v1.WaitTime\x12/\n\x0clongest_wait\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x37\n\x12longest_wait_cause\x18\x0b \x01(\x0e\x32\x1b.minga.control.v1.WaitCause\x12\"\n\x1a\x62\x65st_rate_bytes_per_second\x18\x0c \x01(\x01\x12\x1e\n\x16limit_bytes_per_second\x18\r \x01(\x03\"\xed\x02\n\x0f\x45xplainedSource\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x11\n\tsame_zone\x18\x03 \x01(\x08\x12\x16\n\x0ereceived_bytes\x18\x04 \x01(\x03\x12\x13\n\x0b\x63hunk_count\x18\x05 \x01(\x03\x12/\n\x0cworking_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x05paths\x18\x07 \x03(\x0b\x32\x1b.minga.control.v1.PathBytes\x12\x12\n\nbusy_count\x18\x08 \x01(\x03\x12\x12\n\nlost_count\x18\t \x01(\x03\x12\x15\n\rcorrupt_count\x18\n \x01(\x03\x12+\n\x05\x64rops\x18\x0b \x03(\x0b\x32\x1c.minga.control.v1.SourceDrop\x12.\n\x0bqueued_time\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\"Q\n\tPathBytes\x12,\n\x04path\x18\x01 \x01(\x0e\x32\x1e.minga.control.v1.TransferPath\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x03\"(\n\nSourceDrop\x12\x0b\n\x03why\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"e\n\tPhaseTime\x12/\n\x05phase\x18\x01 \x01(\x0e\x32 .minga.control.v1.ExplainedPhase\x12\'\n\x04time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"_\n\x08WaitTime\x12*\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x1b.minga.control.v1.WaitCause\x12\'\n\x04time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"%\n\x14\x44ownloadFilesRequest\x12\r\n\x05names\x18\x01 \x03(\t\"H\n\x15\x44ownloadFilesResponse\x12/\n\x05\x66iles\x18\x01 \x03(\x0b\x32 .minga.control.v1.DownloadedFile\"d\n\x0e\x44ownloadedFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\"!\n\x11RemoveFileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"G\n\x12RemoveFileResponse\x12\x31\n\rmodified_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xe0\x01\n\rDownloadPhase\x12\x1e\n\x1a\x44OWNLOAD_PHASE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44OWNLOAD_PHASE_LOCATING\x10\x01\x12\x1b\n\x17\x44OWNLOAD_PHASE_FETCHING\x10\x02\x12\x1a\n\x16\x44OWNLOAD_PHASE_WAITING\x10\x03\x12\x1c\n\x18\x44OWNLOAD_PHASE_FINISHING\x10\x04\x12\x17\n\x13\x44OWNLOAD_PHASE_DONE\x10\x05\x12\"\n\x1e\x44OWNLOAD_PHASE_ALREADY_PRESENT\x10\x06*{\n\x0cTransferPath\x12\x1d\n\x19TRANSFER_PATH_UNSPECIFIED\x10\x00\x12\x16\n\x12TRANSFER_PATH_GRPC\x10\x01\x12\x16\n\x12TRANSFER_PATH_BULK\x10\x02\x12\x1c\n\x18TRANSFER_PATH_LOCAL_COPY\x10\x03*\xc7\x01\n\x0e\x45xplainedPhase\x12\x1f\n\x1b\x45XPLAINED_PHASE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45XPLAINED_PHASE_LOCATING\x10\x01\x12\x1c\n\x18\x45XPLAINED_PHASE_MANIFEST\x10\x02\x12\x1b\n\x17\x45XPLAINED_PHASE_WAITING\x10\x03\x12\x1c\n\x18\x45XPLAINED_PHASE_FETCHING\x10\x04\x12\x1d\n\x19\x45XPLAINED_PHASE_FINISHING\x10\x05*\xca\x01\n\tWaitCause\x12\x1a\n\x16WAIT_CAUSE_UNSPECIFIED\x10\x00\x12\x13\n\x0fWAIT_CAUSE_TURN\x10\x01\x12\x16\n\x12WAIT_CAUSE_SILENCE\x10\x02\x12\x13\n\x0fWAIT_CAUSE_BUSY\x10\x03\x12\x1a\n\x16WAIT_CAUSE_NOTHING_NEW\x10\x04\x12\x18\n\x14WAIT_CAUSE_NO_SOURCE\x10\x05\x12\x14\n\x10WAIT_CAUSE_LIMIT\x10\x06\x12\x13\n\x0fWAIT_CAUSE_DISK\x10\x07\x32\xf8\x02\n\x0e\x43ontrolService\x12T\n\tGetStatus\x12\".minga.control.v1.GetStatusRequest\x1a#.minga.control.v1.GetStatusResponse\x12S\n\x08\x44ownload\x12!.minga.control.v1.DownloadRequest\x1a\".minga.control.v1.DownloadResponse0\x01\x12\x62\n\rDownloadFiles\x12&.minga.control.v1.DownloadFilesRequest\x1a\'.minga.control.v1.DownloadFilesResponse0\x01\x12W\n\nRemoveFile\x12#.minga.control.v1.RemoveFileRequest\x1a$.minga.control.v1.RemoveFileResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%minga_protos/control/v1/control.proto\x12\x10minga.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\xdf\x04\n\x11GetStatusResponse\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x11\n\tshare_dir\x18\x04 \x01(\t\x12\x12\n\nregistered\x18\x05 \x01(\x08\x12\x18\n\x10registry_problem\x18\x06 \x01(\t\x12\x16\n\x0etable_revision\x18\x07 \x01(\x03\x12\x1a\n\x12\x61nnounced_revision\x18\x08 \x01(\x03\x12\x12\n\nfile_count\x18\t \x01(\x03\x12\x14\n\x0cshared_bytes\x18\n \x01(\x03\x12\x1a\n\x12pending_hash_count\x18\x0b \x01(\x03\x12\x12\n\nfree_bytes\x18\x0c \x01(\x03\x12\x12\n\nsent_bytes\x18\r \x01(\x03\x12\x16\n\x0ereceived_bytes\x18\x0e \x01(\x03\x12\x33\n\tdownloads\x18\x0f \x03(\x0b\x32 .minga.control.v1.TransferStatus\x12\x15\n\ractive_serves\x18\x10 \x01(\x03\x12\x10\n\x08registry\x18\x11 \x01(\t\x12\x0f\n\x07locator\x18\x12 \x01(\t\x12\x18\n\x10software_version\x18\x13 \x01(\t\x12)\n\x06uptime\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03pid\x18\x15 \x01(\x03\x12\x10\n\x08problems\x18\x16 \x03(\t\x12!\n\x19limit_up_bytes_per_second\x18\x17 \x01(\x03\x12#\n\x1blimit_down_bytes_per_second\x18\x18 \x01(\x03\"\x96\x01\n\x0eTransferStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x12\n\nheld_bytes\x18\x04 \x01(\x03\x12\x1d\n\x15rate_bytes_per_second\x18\x05 \x01(\x01\x12\x1b\n\x13\x61\x63tive_source_count\x18\x06 \x01(\x05\"v\n\x0f\x44ownloadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x11\n\toverwrite\x18\x03 \x01(\x08\x12.\n\x0bsource_wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9b\x02\n\x10\x44ownloadResponse\x12.\n\x05phase\x18\x01 \x01(\x0e\x32\x1f.minga.control.v1.DownloadPhase\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x12\n\nheld_bytes\x18\x03 \x01(\x03\x12\x15\n\rresumed_bytes\x18\x04 \x01(\x03\x12\x31\n\x07sources\x18\x05 \x03(\x0b\x32 .minga.control.v1.SourceProgress\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x12\n\ncontent_id\x18\x07 \x01(\x0c\x12\x0c\n\x04path\x18\x08 \x01(\t\x12\x32\n\x0b\x65xplanation\x18\t \x01(\x0b\x32\x1d.minga.control.v1.Explanation\"9\n\x0eSourceProgress\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x03\"\xe5\x03\n\x0b\x45xplanation\x12-\n\ntotal_time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x15\n\rresumed_bytes\x18\x03 \x01(\x03\x12\x14\n\x0cwasted_bytes\x18\x04 \x01(\x03\x12\x13\n\x0bhedge_count\x18\x05 \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\x06 \x01(\x03\x12\x32\n\x07sources\x18\x07 \x03(\x0b\x32!.minga.control.v1.ExplainedSource\x12+\n\x06phases\x18\x08 \x03(\x0b\x32\x1b.minga.control.v1.PhaseTime\x12)\n\x05waits\x18\t \x03(\x0b\x32\x1a.minga.control.v1.WaitTime\x12/\n\x0clongest_wait\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x37\n\x12longest_wait_cause\x18\x0b \x01(\x0e\x32\x1b.minga.control.v1.WaitCause\x12\"\n\x1a\x62\x65st_rate_bytes_per_second\x18\x0c \x01(\x01\x12\x1e\n\x16limit_bytes_per_second\x18\r \x01(\x03\"\xed\x02\n\x0f\x45xplainedSource\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x11\n\tsame_zone\x18\x03 \x01(\x08\x12\x16\n\x0ereceived_bytes\x18\x04 \x01(\x03\x12\x13\n\x0b\x63hunk_count\x18\x05 \x01(\x03\x12/\n\x0cworking_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x05paths\x18\x07 \x03(\x0b\x32\x1b.minga.control.v1.PathBytes\x12\x12\n\nbusy_count\x18\x08 \x01(\x03\x12\x12\n\nlost_count\x18\t \x01(\x03\x12\x15\n\rcorrupt_count\x18\n \x01(\x03\x12+\n\x05\x64rops\x18\x0b \x03(\x0b\x32\x1c.minga.control.v1.SourceDrop\x12.\n\x0bqueued_time\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\"Q\n\tPathBytes\x12,\n\x04path\x18\x01 \x01(\x0e\x32\x1e.minga.control.v1.TransferPath\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x03\"(\n\nSourceDrop\x12\x0b\n\x03why\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"e\n\tPhaseTime\x12/\n\x05phase\x18\x01 \x01(\x0e\x32 .minga.control.v1.ExplainedPhase\x12\'\n\x04time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"_\n\x08WaitTime\x12*\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x1b.minga.control.v1.WaitCause\x12\'\n\x04time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"%\n\x14\x44ownloadFilesRequest\x12\r\n\x05names\x18\x01 \x03(\t\"H\n\x15\x44ownloadFilesResponse\x12/\n\x05\x66iles\x18\x01 \x03(\x0b\x32 .minga.control.v1.DownloadedFile\"d\n\x0e\x44ownloadedFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\"!\n\x11RemoveFileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"G\n\x12RemoveFileResponse\x12\x31\n\rmodified_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xe0\x01\n\rDownloadPhase\x12\x1e\n\x1a\x44OWNLOAD_PHASE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44OWNLOAD_PHASE_LOCATING\x10\x01\x12\x1b\n\x17\x44OWNLOAD_PHASE_FETCHING\x10\x02\x12\x1a\n\x16\x44OWNLOAD_PHASE_WAITING\x10\x03\x12\x1c\n\x18\x44OWNLOAD_PHASE_FINISHING\x10\x04\x12\x17\n\x13\x44OWNLOAD_PHASE_DONE\x10\x05\x12\"\n\x1e\x44OWNLOAD_PHASE_ALREADY_PRESENT\x10\x06*{\n\x0cTransferPath\x12\x1d\n\x19TRANSFER_PATH_UNSPECIFIED\x10\x00\x12\x16\n\x12TRANSFER_PATH_GRPC\x10\x01\x12\x16\n\x12TRANSFER_PATH_BULK\x10\x02\x12\x1c\n\x18TRANSFER_PATH_LOCAL_COPY\x10\x03*\xc7\x01\n\x0e\x45xplainedPhase\x12\x1f\n\x1b\x45XPLAINED_PHASE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45XPLAINED_PHASE_LOCATING\x10\x01\x12\x1c\n\x18\x45XPLAINED_PHASE_MANIFEST\x10\x02\x12\x1b\n\x17\x45XPLAINED_PHASE_WAITING\x10\x03\x12\x1c\n\x18\x45XPLAINED_PHASE_FETCHING\x10\x04\x12\x1d\n\x19\x45XPLAINED_PHASE_FINISHING\x10\x05*\xca\x01\n\tWaitCause\x12\x1a\n\x16WAIT_CAUSE_UNSPECIFIED\x10\x00\x12\x13\n\x0fWAIT_CAUSE_TURN\x10\x01\x12\x16\n\x12WAIT_CAUSE_SILENCE\x10\x02\x12\x13\n\x0fWAIT_CAUSE_BUSY\x10\x03\x12\x1a\n\x16WAIT_CAUSE_NOTHING_NEW\x10\x04\x12\x18\n\x14WAIT_CAUSE_NO_SOURCE\x10\x05\x12\x14\n\x10WAIT_CAUSE_LIMIT\x10\x06\x12\x13\n\x0fWAIT_CAUSE_DISK\x10\x07\x32\xf8\x02\n\x0e\x43ontrolService\x12T\n\tGetStatus\x12\".minga.control.v1.GetStatusRequest\x1a#.minga.control.v1.GetStatusResponse\x12S\n\x08\x44ownload\x12!.minga.control.v1.DownloadRequest\x1a\".minga.control.v1.DownloadResponse0\x01\x12\x62\n\rDownloadFiles\x12&.minga.control.v1.DownloadFilesRequest\x1a\'.minga.control.v1.DownloadFilesResponse0\x01\x12W\n\nRemoveFile\x12#.minga.control.v1.RemoveFileRequest\x1a$.minga.control.v1.RemoveFileResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minga_protos.control.v1.control_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DOWNLOADPHASE']._serialized_start=2878
-  _globals['_DOWNLOADPHASE']._serialized_end=3102
-  _globals['_TRANSFERPATH']._serialized_start=3104
-  _globals['_TRANSFERPATH']._serialized_end=3227
-  _globals['_EXPLAINEDPHASE']._serialized_start=3230
-  _globals['_EXPLAINEDPHASE']._serialized_end=3429
-  _globals['_WAITCAUSE']._serialized_start=3432
-  _globals['_WAITCAUSE']._serialized_end=3634
+  _globals['_DOWNLOADPHASE']._serialized_start=2877
+  _globals['_DOWNLOADPHASE']._serialized_end=3101
+  _globals['_TRANSFERPATH']._serialized_start=3103
+  _globals['_TRANSFERPATH']._serialized_end=3226
+  _globals['_EXPLAINEDPHASE']._serialized_start=3229
+  _globals['_EXPLAINEDPHASE']._serialized_end=3428
+  _globals['_WAITCAUSE']._serialized_start=3431
+  _globals['_WAITCAUSE']._serialized_end=3633
   _globals['_GETSTATUSREQUEST']._serialized_start=124
   _globals['_GETSTATUSREQUEST']._serialized_end=142
   _globals['_GETSTATUSRESPONSE']._serialized_start=145
-  _globals['_GETSTATUSRESPONSE']._serialized_end=753
-  _globals['_TRANSFERSTATUS']._serialized_start=756
-  _globals['_TRANSFERSTATUS']._serialized_end=906
-  _globals['_DOWNLOADREQUEST']._serialized_start=908
-  _globals['_DOWNLOADREQUEST']._serialized_end=1026
-  _globals['_DOWNLOADRESPONSE']._serialized_start=1029
-  _globals['_DOWNLOADRESPONSE']._serialized_end=1312
-  _globals['_SOURCEPROGRESS']._serialized_start=1314
-  _globals['_SOURCEPROGRESS']._serialized_end=1371
-  _globals['_EXPLANATION']._serialized_start=1374
-  _globals['_EXPLANATION']._serialized_end=1859
-  _globals['_EXPLAINEDSOURCE']._serialized_start=1862
-  _globals['_EXPLAINEDSOURCE']._serialized_end=2227
-  _globals['_PATHBYTES']._serialized_start=2229
-  _globals['_PATHBYTES']._serialized_end=2310
-  _globals['_SOURCEDROP']._serialized_start=2312
-  _globals['_SOURCEDROP']._serialized_end=2352
-  _globals['_PHASETIME']._serialized_start=2354
-  _globals['_PHASETIME']._serialized_end=2455
-  _globals['_WAITTIME']._serialized_start=2457
-  _globals['_WAITTIME']._serialized_end=2552
-  _globals['_DOWNLOADFILESREQUEST']._serialized_start=2554
-  _globals['_DOWNLOADFILESREQUEST']._serialized_end=2591
-  _globals['_DOWNLOADFILESRESPONSE']._serialized_start=2593
-  _globals['_DOWNLOADFILESRESPONSE']._serialized_end=2665
-  _globals['_DOWNLOADEDFILE']._serialized_start=2667
-  _globals['_DOWNLOADEDFILE']._serialized_end=2767
-  _globals['_REMOVEFILEREQUEST']._serialized_start=2769
-  _globals['_REMOVEFILEREQUEST']._serialized_end=2802
-  _globals['_REMOVEFILERESPONSE']._serialized_start=2804
-  _globals['_REMOVEFILERESPONSE']._serialized_end=2875
-  _globals['_CONTROLSERVICE']._serialized_start=3637
-  _globals['_CONTROLSERVICE']._serialized_end=4013
+  _globals['_GETSTATUSRESPONSE']._serialized_end=752
+  _globals['_TRANSFERSTATUS']._serialized_start=755
+  _globals['_TRANSFERSTATUS']._serialized_end=905
+  _globals['_DOWNLOADREQUEST']._serialized_start=907
+  _globals['_DOWNLOADREQUEST']._serialized_end=1025
+  _globals['_DOWNLOADRESPONSE']._serialized_start=1028
+  _globals['_DOWNLOADRESPONSE']._serialized_end=1311
+  _globals['_SOURCEPROGRESS']._serialized_start=1313
+  _globals['_SOURCEPROGRESS']._serialized_end=1370
+  _globals['_EXPLANATION']._serialized_start=1373
+  _globals['_EXPLANATION']._serialized_end=1858
+  _globals['_EXPLAINEDSOURCE']._serialized_start=1861
+  _globals['_EXPLAINEDSOURCE']._serialized_end=2226
+  _globals['_PATHBYTES']._serialized_start=2228
+  _globals['_PATHBYTES']._serialized_end=2309
+  _globals['_SOURCEDROP']._serialized_start=2311
+  _globals['_SOURCEDROP']._serialized_end=2351
+  _globals['_PHASETIME']._serialized_start=2353
+  _globals['_PHASETIME']._serialized_end=2454
+  _globals['_WAITTIME']._serialized_start=2456
+  _globals['_WAITTIME']._serialized_end=2551
+  _globals['_DOWNLOADFILESREQUEST']._serialized_start=2553
+  _globals['_DOWNLOADFILESREQUEST']._serialized_end=2590
+  _globals['_DOWNLOADFILESRESPONSE']._serialized_start=2592
+  _globals['_DOWNLOADFILESRESPONSE']._serialized_end=2664
+  _globals['_DOWNLOADEDFILE']._serialized_start=2666
+  _globals['_DOWNLOADEDFILE']._serialized_end=2766
+  _globals['_REMOVEFILEREQUEST']._serialized_start=2768
+  _globals['_REMOVEFILEREQUEST']._serialized_end=2801
+  _globals['_REMOVEFILERESPONSE']._serialized_start=2803
+  _globals['_REMOVEFILERESPONSE']._serialized_end=2874
+  _globals['_CONTROLSERVICE']._serialized_start=3636
+  _globals['_CONTROLSERVICE']._serialized_end=4012
 # @@protoc_insertion_point(module_scope)

@@ -207,7 +207,7 @@ class GetStatusResponse(_message.Message):
     SENT_BYTES_FIELD_NUMBER: _builtins.int
     RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
     DOWNLOADS_FIELD_NUMBER: _builtins.int
-    ACTIVE_UPLOADS_FIELD_NUMBER: _builtins.int
+    ACTIVE_SERVES_FIELD_NUMBER: _builtins.int
     REGISTRY_FIELD_NUMBER: _builtins.int
     LOCATOR_FIELD_NUMBER: _builtins.int
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
@@ -244,7 +244,7 @@ class GetStatusResponse(_message.Message):
     """Payload bytes sent to others since start."""
     received_bytes: _builtins.int
     """Payload bytes received from others since start."""
-    active_uploads: _builtins.int
+    active_serves: _builtins.int
     """Chunk streams being served now."""
     registry: _builtins.str
     """Address of the registry as configured, and the locator's URL."""
@@ -288,7 +288,7 @@ class GetStatusResponse(_message.Message):
         sent_bytes: _builtins.int = ...,
         received_bytes: _builtins.int = ...,
         downloads: _abc.Iterable[Global___TransferStatus] | None = ...,
-        active_uploads: _builtins.int = ...,
+        active_serves: _builtins.int = ...,
         registry: _builtins.str = ...,
         locator: _builtins.str = ...,
         software_version: _builtins.str = ...,
@@ -300,7 +300,7 @@ class GetStatusResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_uploads", b"active_uploads", "address", b"address", "announced_revision", b"announced_revision", "downloads", b"downloads", "file_count", b"file_count", "free_bytes", b"free_bytes", "generation", b"generation", "limit_down_bytes_per_second", b"limit_down_bytes_per_second", "limit_up_bytes_per_second", b"limit_up_bytes_per_second", "locator", b"locator", "peer_id", b"peer_id", "pending_hash_count", b"pending_hash_count", "pid", b"pid", "problems", b"problems", "received_bytes", b"received_bytes", "registered", b"registered", "registry", b"registry", "registry_problem", b"registry_problem", "sent_bytes", b"sent_bytes", "share_dir", b"share_dir", "shared_bytes", b"shared_bytes", "software_version", b"software_version", "table_revision", b"table_revision", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_serves", b"active_serves", "address", b"address", "announced_revision", b"announced_revision", "downloads", b"downloads", "file_count", b"file_count", "free_bytes", b"free_bytes", "generation", b"generation", "limit_down_bytes_per_second", b"limit_down_bytes_per_second", "limit_up_bytes_per_second", b"limit_up_bytes_per_second", "locator", b"locator", "peer_id", b"peer_id", "pending_hash_count", b"pending_hash_count", "pid", b"pid", "problems", b"problems", "received_bytes", b"received_bytes", "registered", b"registered", "registry", b"registry", "registry_problem", b"registry_problem", "sent_bytes", b"sent_bytes", "share_dir", b"share_dir", "shared_bytes", b"shared_bytes", "software_version", b"software_version", "table_revision", b"table_revision", "uptime", b"uptime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

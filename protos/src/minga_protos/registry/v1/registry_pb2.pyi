@@ -395,7 +395,7 @@ class HeartbeatRequest(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     TABLE_REVISION_FIELD_NUMBER: _builtins.int
     FREE_BYTES_FIELD_NUMBER: _builtins.int
-    ACTIVE_UPLOADS_FIELD_NUMBER: _builtins.int
+    ACTIVE_SERVES_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     """As registered."""
     generation: _builtins.int
@@ -404,8 +404,8 @@ class HeartbeatRequest(_message.Message):
     """Revision of the table that the peer believes it has pushed."""
     free_bytes: _builtins.int
     """Bytes free now. >= 0."""
-    active_uploads: _builtins.int
-    """Uploads being served now. >= 0."""
+    active_serves: _builtins.int
+    """Chunks being sent to downloaders now. >= 0."""
     def __init__(
         self,
         *,
@@ -413,11 +413,11 @@ class HeartbeatRequest(_message.Message):
         generation: _builtins.int = ...,
         table_revision: _builtins.int = ...,
         free_bytes: _builtins.int = ...,
-        active_uploads: _builtins.int = ...,
+        active_serves: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_uploads", b"active_uploads", "free_bytes", b"free_bytes", "generation", b"generation", "peer_id", b"peer_id", "table_revision", b"table_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_serves", b"active_serves", "free_bytes", b"free_bytes", "generation", b"generation", "peer_id", b"peer_id", "table_revision", b"table_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

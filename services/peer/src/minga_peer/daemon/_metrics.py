@@ -157,8 +157,8 @@ STATE = {
     "minga_peer_capacity_bytes": "Bytes that it holds at most.",
     "minga_peer_free_bytes": "Bytes that may still be stored.",
     "minga_peer_pending_hashes": "Files found but not hashed yet.",
-    "minga_peer_active_uploads": "Chunks being sent.",
-    "minga_peer_waiting_uploads": "Chunk requests that wait for their turn.",
+    "minga_peer_active_serves": "Chunks being sent.",
+    "minga_peer_waiting_serves": "Chunk requests that wait for their turn.",
     "minga_peer_active_downloads": "Downloads under way.",
     "minga_peer_registered": "1 while the lease lives, else 0.",
 }

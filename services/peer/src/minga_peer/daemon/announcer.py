@@ -53,7 +53,7 @@ class Announcer:
         registry: RegistryClient,
         table: LocalTable,
         peer_info: Callable[[], PeerInfo],
-        active_uploads: Callable[[], int],
+        active_serves: Callable[[], int],
         clock: Clock,
         *,
         asked_ttl: timedelta | None = None,
@@ -62,7 +62,7 @@ class Announcer:
         self._registry = registry
         self._table = table
         self._peer_info = peer_info
-        self._active_uploads = active_uploads
+        self._active_serves = active_serves
         self._clock = clock
         self._asked_ttl = asked_ttl
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
@@ -203,7 +203,7 @@ class Announcer:
             info.generation,
             table_revision=self.announced_revision if self._pushed is not None else 0,
             free_bytes=info.free_bytes,
-            active_uploads=self._active_uploads(),
+            active_serves=self._active_serves(),
         )
         if action is Action.REGISTER_AGAIN:
             raise RegisterAgainError("the registry does not know this peer (any more)")

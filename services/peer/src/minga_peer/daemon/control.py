@@ -59,7 +59,7 @@ class TrafficCounts:
 
     sent_bytes: Callable[[], int]
     received_bytes: Callable[[], int]
-    active_uploads: Callable[[], int]
+    active_serves: Callable[[], int]
 
 
 class ControlService(ControlServiceServicer):
@@ -106,7 +106,7 @@ class ControlService(ControlServiceServicer):
             sent_bytes=self._traffic.sent_bytes(),
             received_bytes=self._traffic.received_bytes(),
             downloads=[_transfer(job) for job in self._downloads.jobs],
-            active_uploads=self._traffic.active_uploads(),
+            active_serves=self._traffic.active_serves(),
             registry=self._facts.registry,
             locator=self._facts.locator,
             software_version=info.software_version,

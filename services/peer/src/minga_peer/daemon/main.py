@@ -122,9 +122,9 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         # From here on no change is missed, whoever makes it first.
         store.on_rows_changed(table.apply)
         identity = Identity(settings, new_generation(clock.wall()), store, VERSION)
-        slots = UploadSlots(settings.upload_slots)
+        slots = UploadSlots(settings.serving_slots)
         limits = Limits.of(settings.limit_up, settings.limit_down, clock)
-        uploads = UploadConfig(max_requests=settings.upload_slots)
+        uploads = UploadConfig(max_requests=settings.serving_slots)
         turns = UploadTurns(UploadQueue(uploads), store.held, clock)
         stack.callback(turns.close)
         serve_spans = ServeSpans(clock) if tracing.enabled() else None
@@ -285,8 +285,8 @@ def _state(store: ChunkStore, announcer: Announcer, downloads: Downloads, turns:
             "minga_peer_capacity_bytes": lambda: store.status().capacity_bytes,
             "minga_peer_free_bytes": lambda: store.status().free_bytes,
             "minga_peer_pending_hashes": lambda: store.status().pending_hash_count,
-            "minga_peer_active_uploads": lambda: turns.active_count,
-            "minga_peer_waiting_uploads": lambda: turns.waiting_count,
+            "minga_peer_active_serves": lambda: turns.active_count,
+            "minga_peer_waiting_serves": lambda: turns.waiting_count,
             "minga_peer_active_downloads": lambda: len(downloads.jobs),
             "minga_peer_registered": lambda: float(announcer.registered),
         }

@@ -76,7 +76,7 @@ class RegistryClient:
         return response.granted_ttl.ToTimedelta(), response.heartbeat_interval.ToTimedelta()
 
     async def heartbeat(
-        self, peer_id: PeerId, generation: Generation, *, table_revision: int, free_bytes: int, active_uploads: int
+        self, peer_id: PeerId, generation: Generation, *, table_revision: int, free_bytes: int, active_serves: int
     ) -> Action:
         """Renews the lease."""
         request = pb.HeartbeatRequest(
@@ -84,7 +84,7 @@ class RegistryClient:
             generation=generation,
             table_revision=table_revision,
             free_bytes=free_bytes,
-            active_uploads=active_uploads,
+            active_serves=active_serves,
         )
         try:
             response = await self._lease.beat(request)
