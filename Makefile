@@ -141,6 +141,9 @@ redis-test: sync  ## the directory on every kind of Redis: Sentinel, Cluster, TL
 redis-check: sync  ## the same, on Valkey alone
 	@$(MAKE) --no-print-directory redis-test ARGS='-k valkey'
 
+house: sync  ## count lines by area, sizes of files and functions, tests to source, import edges
+	@$(BIN)/python -m docs.house
+
 references: sync  ## rewrite docs/ that are generated from the code
 	$(BIN)/python -m docs.generate
 

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from bench.directory.model.page import scale_markdown
+from docs.map import map_markdown
 from minga_cli.reference import cli_markdown
 from minga_directory import OUTCOMES, WRITER_OPERATIONS, MemoryDirectory
 from minga_directory.keys import catalogue_markdown
@@ -149,6 +150,7 @@ REFERENCES = {
     "settings.md": settings_markdown,
     "metrics.md": metrics_markdown,
     "scale.md": scale_markdown,
+    "map.md": map_markdown,
 }
 
 

@@ -31,7 +31,7 @@ async def minga(story: Story, control: Path, *arguments: str, interrupt_at: Path
     """Runs the command; with Ctrl-C as soon as there is something in a folder."""
     command = module_command("minga_cli", "--locator", story.net.locator_url, "--control", str(control), *arguments)
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=story.net.directory
     )
     if interrupt_at is not None:
 
