@@ -1,4 +1,4 @@
-"""Counts of the repository: lines by area, sizes of files and functions, tests to source, import edges. `make house`."""
+"""Counts of the repository: lines by area, sizes of files and functions, import edges. `make house`."""
 
 import ast
 import subprocess
