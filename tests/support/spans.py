@@ -1,73 +1,55 @@
-"""A tracer that keeps its spans in memory, for tests of what is traced; `collector` is for how it gets there."""
+"""Traces that are on and kept in memory, for tests of what is traced. `collector` is for tests of the export."""
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import Token
 from typing import Any
 from unittest.mock import patch
 
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import Span, SpanProcessor, TracerProvider
+from opentelemetry.trace import NonRecordingSpan
+
 from minga_runtime import tracing
-from minga_runtime.tracing import Attributes, Kind, Span, is_sampled
 
 
 class KeptSpan:
-    """Implements Span."""
+    """A span, in the words of the tests; it may still be open."""
 
-    def __init__(self, number: int, name: str, kind: Kind, attributes: Attributes, parent: str) -> None:
-        trace_id = parent[3:35] or f"{number:032x}"
-        self.name, self.kind, self.parent = name, kind, parent
-        self.recording = not parent or is_sampled(parent)
-        self.traceparent = f"00-{trace_id}-{number:016x}-{parent[-2:] or '01'}"
-        self.attributes: dict[str, Any] = {}
-        self.events: list[tuple[str, Attributes]] = []
-        self.error = ""
-        self.ended = False
-        self._token: Token[Span] | None = None
-        self.set(attributes)
+    def __init__(self, span: Span) -> None:
+        self.span = span
+        self.traceparent = tracing.traceparent_of(span)
+        self.parent = tracing.traceparent_of(NonRecordingSpan(span.parent)) if span.parent else ""
+        self.kind = span.kind.name.lower()
 
-    def set(self, attributes: Attributes) -> None:
-        self.attributes |= {name: value for name, value in attributes.items() if value is not None}
+    @property
+    def name(self) -> str:
+        return self.span.name
 
-    def event(self, name: str, attributes: Attributes | None = None) -> None:
-        self.events.append((name, attributes or {}))
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return dict(self.span.attributes or {})
 
-    def fail(self, error_type: str, sentence: str = "") -> None:
-        self.error = error_type
+    @property
+    def events(self) -> list[str]:
+        return [event.name for event in self.span.events]
 
-    def rename(self, name: str) -> None:
-        self.name = name
+    @property
+    def error(self) -> str:
+        return str(self.attributes.get("error.type", ""))
 
-    def end(self, at_ns: int | None = None) -> None:
-        assert not self.ended, f"{self.name} ended twice"
-        self.ended = True
-
-    def __enter__(self) -> Span:
-        self._token = tracing.enter(self)
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is not None:
-            self.error = type(error).__name__
-        assert self._token is not None
-        tracing.leave(self._token)
-        self.end()
+    @property
+    def ended(self) -> bool:
+        return self.span.end_time is not None
 
 
-class KeepingTracer:
-    """Implements Tracer."""
+class KeepingTracer(SpanProcessor):
+    """Keeps the sampled spans, in the order of their start."""
 
     def __init__(self) -> None:
         self.spans: list[KeptSpan] = []
-        self._numbers = itertools.count(1)
 
-    def start(self, name: str, kind: Kind, attributes: Attributes, parent: Span) -> Span:
-        span = KeptSpan(next(self._numbers), name, kind, attributes, parent.traceparent)
-        self.spans.append(span)
-        return span
-
-    def close(self, limit_seconds: float) -> str:
-        return ""
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        self.spans.append(KeptSpan(span))
 
     def one(self, name: str) -> KeptSpan:
         """The span of that name; there is exactly one."""
@@ -77,7 +59,8 @@ class KeepingTracer:
 
 @contextmanager
 def keeping_spans() -> Iterator[KeepingTracer]:
-    """Traces are on inside the block, and go to the tracer."""
-    tracer = KeepingTracer()
-    with patch.object(tracing, "_tracer", tracer):
-        yield tracer
+    """Traces are on inside the block, and kept by what it gets."""
+    kept, provider = KeepingTracer(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(kept)
+    with patch.object(tracing, "_tracer", provider.get_tracer("test")):
+        yield kept

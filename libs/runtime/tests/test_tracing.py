@@ -1,4 +1,4 @@
-"""Traces: what is told where they are on, that nothing happens where they are off, and how they get to a collector."""
+"""Traces: what is recorded where they are on, that the SDK stays out where they are off, and the export."""
 
 import asyncio
 import logging
@@ -12,31 +12,18 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry.trace import INVALID_SPAN
 
 from minga_core.errors import InvalidNameError, SettingsError
 from minga_runtime import tracing
 from minga_runtime.channels import make_balanced_channel, make_channel
 from minga_runtime.server import GrpcServer
-from minga_runtime.tracing import FLUSH_SECONDS, NO_SPAN, export_traces, is_sampled, parse_traceparent
-from tests.support.collector import Collector, SeenSpan, Trace, collecting
+from minga_runtime.tracing import FLUSH_SECONDS, export_traces
+from tests.support.collector import Collector, Trace, collecting
 from tests.support.spans import KeepingTracer, keeping_spans
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SERVICE = "example.v1.ExampleService"
-MALFORMED = [
-    "",
-    "00",
-    CALLER + "-00",
-    CALLER.upper(),
-    CALLER.replace("00-0af", "01-0af"),
-    CALLER.replace("00-0af", "ff-0af"),
-    "00-" + "0" * 32 + CALLER[35:],
-    CALLER[:36] + "0" * 16 + "-01",
-    CALLER[:-1],
-    CALLER + "\n",
-    CALLER.replace("af", "äf"),
-    "x" * 100_000,
-]
 
 
 @pytest.fixture
@@ -54,95 +41,70 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
         yield found
 
 
-@pytest.mark.parametrize("text", MALFORMED)
-def test_what_is_no_traceparent_counts_as_none(text: str, spans: KeepingTracer) -> None:
-    """Only the version that there is, only as it is written, nothing beyond it: a trace is never worth an error."""
-    assert parse_traceparent(text) == ""
-    with tracing.served("work", text):
+@pytest.mark.parametrize("text", ["", "00", CALLER.upper(), CALLER + "-00", CALLER[:-1], "x" * 100_000])
+def test_a_malformed_traceparent_counts_as_none(text: str, spans: KeepingTracer) -> None:
+    """A trace is never a reason for an error."""
+    with tracing.use(tracing.start_server_span("work", text)):
         pass
     assert spans.one("work").parent == ""
 
 
-def test_a_traceparent_is_taken_as_it_is() -> None:
-    """And says whether its trace is kept."""
-    assert parse_traceparent(CALLER) == CALLER
-    assert is_sampled(CALLER)
-    assert not is_sampled(CALLER[:-2] + "00")
-    assert not is_sampled("")
-
-
-def test_where_traces_are_off_there_is_nothing() -> None:
-    """One object that does nothing, for whoever asks; and plain channels."""
-    assert not tracing.enabled()
-    for nothing in (tracing.span("a"), tracing.call("b"), tracing.served("c", CALLER), tracing.current()):
-        assert nothing is NO_SPAN
-    with tracing.span("a") as span:
-        span.set({"a": 1})
-        assert (tracing.traceparent(), span.recording) == ("", False)
-    with export_traces(None, "minga-test", "1"):
-        assert not tracing.enabled()
-
-
-async def test_where_traces_are_off_channels_are_grpcs_own() -> None:
-    """No layer of ours, and no interceptor."""
+async def test_while_traces_are_off_spans_are_noops_and_channels_are_grpcs_own() -> None:
+    """Nothing is passed on either, although a caller sent a traceparent."""
+    for nothing in (
+        tracing.span("a"),
+        tracing.start_client_span("b"),
+        tracing.use(tracing.start_server_span("c", CALLER)),
+    ):
+        with nothing as span:
+            assert (span, tracing.traceparent()) == (INVALID_SPAN, "")
     for make in (make_channel, make_balanced_channel):
         channel = make("127.0.0.1:1")
         assert type(channel).__module__.startswith("grpc.")
         await channel.close()
 
 
-def test_opentelemetry_is_not_imported_where_traces_are_off() -> None:
-    """Neither by the port nor by what uses it."""
+def test_the_sdk_is_not_imported_while_traces_are_off() -> None:
+    """Importing it would double the start-up time of a command."""
     code = (
         "import sys, minga_runtime.channels, minga_runtime.server, minga_runtime.tracing as t\n"
         "with t.export_traces(None, 'a', 'b'), t.span('c'): pass\n"
-        "print([name for name in sys.modules if name.startswith('opentelemetry')])"
+        "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert found.stdout.strip() == "[]"
 
 
-async def test_a_span_is_the_parent_of_what_is_done_in_it(spans: KeepingTracer) -> None:
-    """In this task, and in those that are started in the block; not after it."""
+async def test_a_span_is_the_parent_of_the_spans_made_in_it(spans: KeepingTracer) -> None:
+    """In its task and in those started in the block; not after it, and not for calls outside of any span."""
 
     async def inside() -> None:
         with tracing.span("in a task"):
             pass
 
-    with tracing.span("whole"):
+    with tracing.span("whole") as span:
         await asyncio.create_task(inside())
-        with tracing.call("call"):
-            pass
+        tracing.start_client_span("call").end()
     with tracing.span("after"):
         pass
-    whole = spans.one("whole")
-    assert (whole.parent, spans.one("after").parent) == ("", "")
-    assert spans.one("in a task").parent == spans.one("call").parent == whole.traceparent
-    assert all(span.ended for span in spans.spans)
+    assert tracing.start_client_span("upkeep") is INVALID_SPAN
+    assert (spans.one("whole").parent, spans.one("after").parent) == ("", "")
+    assert spans.one("in a task").parent == spans.one("call").parent == tracing.traceparent_of(span)
+    assert len(spans.spans) == 4
+    assert all(each.ended for each in spans.spans)
 
 
-def test_a_call_of_nobodys_is_no_trace(spans: KeepingTracer) -> None:
-    """A process that looks after itself leaves no traces; one that works for a caller does."""
-    with tracing.call("upkeep") as upkeep:
-        assert upkeep is NO_SPAN
-    with tracing.served("work", CALLER), tracing.call("call"):
-        pass
-    assert [span.name for span in spans.spans] == ["work", "call"]
-    assert spans.one("call").traceparent[3:35] == CALLER[3:35]
-
-
-def test_what_is_apart_is_not_told_here_nor_elsewhere(spans: KeepingTracer) -> None:
-    """Who is asked meanwhile is told that this trace is not kept, so that it begins none."""
-    with tracing.span("whole") as whole, tracing.apart():
-        assert tracing.traceparent()[:-2] == whole.traceparent[:-2]
-        assert not is_sampled(tracing.traceparent())
-        with tracing.call("poll") as poll:
-            assert not poll.recording
-    with tracing.apart():
+def test_unsampled_work_is_recorded_nowhere(spans: KeepingTracer) -> None:
+    """Processes that are called get a traceparent that says so, and therefore begin no trace."""
+    with tracing.span("whole") as whole, tracing.unsampled():
+        assert tracing.traceparent()[:-2] == tracing.traceparent_of(whole)[:-2]
+        assert not tracing.remote_span(tracing.traceparent()).get_span_context().trace_flags.sampled
+        assert not tracing.start_client_span("poll").is_recording()
+    with tracing.unsampled():
         assert tracing.traceparent() == ""
 
 
-# To a collector.
+# The export.
 
 
 def exported(collector: Collector) -> Any:
@@ -150,68 +112,63 @@ def exported(collector: Collector) -> Any:
     return export_traces(f"http://{collector.address}", "minga-test", "1.2.3", "me")
 
 
-def tree(collector: Collector) -> Trace:
-    """All that came, as one trace."""
-    assert len({span.trace_id for span in collector.spans}) == 1
-    return Trace(collector.spans)
-
-
 def test_spans_get_to_the_collector(collector: Collector) -> None:
-    """With whose they are, their attributes, and how they ended."""
-    with exported(collector), tracing.served("whole", CALLER, {"a": 1, "left.out": None}) as whole:
-        whole.event("something", {"why": "x"})
+    """With the part they are of, their attributes, and how they ended."""
+    with (
+        exported(collector),
+        tracing.use(tracing.start_server_span("whole", CALLER, {"a": 1, "left.out": None})) as whole,
+    ):
+        whole.add_event("something", {"why": "x"})
         with pytest.raises(InvalidNameError), tracing.span("bad"):
             raise InvalidNameError("no such name")
         with pytest.raises(ZeroDivisionError), tracing.span("worse"):
             raise ZeroDivisionError("boom")
         with pytest.raises(asyncio.CancelledError), tracing.span("stopped"):
             raise asyncio.CancelledError
-        whole.rename("renamed")
-    trace = tree(collector)
-    found = trace.one("renamed")
-    assert (found.trace_id, found.parent_id, found.kind) == (CALLER[3:35], CALLER[36:52], "server")
-    assert (found.service, found.instance) == ("minga-test", "me")
-    assert (found.attributes, found.events, found.failed) == ({"a": 1}, ("something",), False)
-    assert failure(trace.one("bad")) == (True, "invalid_name")
-    assert failure(trace.one("worse")) == (True, "ZeroDivisionError")
-    assert failure(trace.one("stopped")) == (False, None)
-    assert trace.one("stopped").attributes == {"minga.cancelled": True}
+    trace = Trace(collector.spans)
+    root = trace.one("whole")
+    assert (root.service, root.instance, root.kind, root.trace_id, root.parent_id) == (
+        "minga-test",
+        "me",
+        "server",
+        CALLER[3:35],
+        CALLER[36:52],
+    )
+    assert (root.attributes, root.events, root.failed) == ({"a": 1}, ("something",), False)
+    assert [trace.path(trace.one(name))[-2] for name in ("bad", "worse", "stopped")] == ["minga-test/whole"] * 3
+    assert [(trace.one(name).failed, trace.one(name).attributes) for name in ("bad", "worse", "stopped")] == [
+        (True, {"error.type": "invalid_name"}),
+        (True, {"error.type": "ZeroDivisionError"}),
+        (False, {"minga.cancelled": True}),
+    ]
     assert not tracing.enabled()
 
 
-def failure(span: SeenSpan) -> tuple[bool, Any]:
-    """How a span failed."""
-    return span.failed, span.attributes.get("error.type")
-
-
-@pytest.mark.parametrize(("sampler", "argument"), [("parentbased_traceidratio", "0"), ("always_off", "")])
-def test_opentelemetrys_own_variables_say_what_is_kept(
-    collector: Collector, monkeypatch: pytest.MonkeyPatch, sampler: str, argument: str
-) -> None:
-    """What is not kept is passed on as such, so that a trace is whole or not there."""
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
-    with exported(collector), tracing.span("whole") as whole:
-        assert (whole.recording, is_sampled(whole.traceparent)) == (False, False)
-    assert not collector.spans
-
-
-def test_the_callers_decision_holds(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever this process would keep by itself."""
+def test_the_callers_decision_on_sampling_holds(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever OpenTelemetry's variables say for traces that begin here."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
-    with exported(collector), tracing.served("kept", CALLER):
-        pass
+    with exported(collector):
+        tracing.start_server_span("kept", CALLER).end()
+        with tracing.span("whole"):
+            assert not tracing.current().get_span_context().trace_flags.sampled
     monkeypatch.delenv("OTEL_TRACES_SAMPLER")
-    with exported(collector), tracing.served("not kept", CALLER[:-2] + "00"):
-        pass
+    with exported(collector):
+        tracing.start_server_span("not kept", CALLER[:-2] + "00").end()
     assert [span.name for span in collector.spans] == ["kept"]
 
 
-def test_a_wrong_variable_of_opentelemetrys_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As any other setting."""
+def test_a_wrong_variable_of_opentelemetry_is_a_settings_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As is any other setting."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "nonsense")
     with pytest.raises(SettingsError, match="nonsense"), export_traces("http://127.0.0.1:1", "a", "b"):
+        raise AssertionError("not reached")
+
+
+def test_a_missing_sdk_is_a_settings_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what to install."""
+    monkeypatch.setitem(sys.modules, "minga_runtime.trace_export", None)
+    with pytest.raises(SettingsError, match=r"minga-runtime\[traces\]"), export_traces("http://127.0.0.1:1", "a", "b"):
         raise AssertionError("not reached")
 
 
@@ -219,45 +176,39 @@ def test_a_wrong_variable_of_opentelemetrys_is_told(monkeypatch: pytest.MonkeyPa
 def test_a_collector_that_is_away_costs_one_line(
     retry: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However many batches are lost; the end is not waited for longer than its limit."""
+    """However many batches are lost; the end waits no longer than its limit."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
     with collecting() as gone:
         collector = f"http://{gone.address}"
     caplog.set_level(logging.INFO)
     lost: list[str] = []
+    deadline = time.monotonic() + 30
     with export_traces(collector, "a", "b", retry=retry, on_loss=lost.append):
         for _ in range(3):
             with tracing.span("work"):
                 pass
-            until(lambda: "traces_lost" in caplog.messages, "the loss is told")
-        began = time.monotonic()
-    assert time.monotonic() - began < FLUSH_SECONDS + 0.5
+            while "traces_lost" not in caplog.messages:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        ending = time.monotonic()
+    assert time.monotonic() - ending < FLUSH_SECONDS + 2
     assert caplog.messages == ["traces_lost"]
     assert len(lost) == 1
 
 
-def test_a_collector_that_stalls_holds_up_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither the work, nor the end by more than its limit."""
+def test_a_collector_that_stalls_delays_only_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    """Not the work, and the end by no more than its limit."""
     lost: list[str] = []
     with collecting(stalled=True) as collector:
-        began = time.monotonic()
         with export_traces(f"http://{collector.address}", "a", "b", on_loss=lost.append):
             for _ in range(10_000):
-                tracing.span("work").end()
+                with tracing.span("work"):
+                    pass
             worked = time.monotonic()
-        assert time.monotonic() - worked < FLUSH_SECONDS + 0.5
-    assert worked - began < 10
+        assert time.monotonic() - worked < FLUSH_SECONDS + 2
     assert lost == ["no answer in time"]
     assert not [message for message in caplog.messages if message != "traces_lost"]
-
-
-def until(holds: Any, what: str) -> None:
-    """Returns once it holds; fails the test after a while."""
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 # Over gRPC.
@@ -315,31 +266,31 @@ async def all_ended(spans: KeepingTracer) -> None:
 
 @pytest.mark.parametrize("method", ["Answer", "Stream"])
 async def test_a_call_is_a_span_on_either_side(spans: KeepingTracer, method: str) -> None:
-    """The server's is below the client's, and the handler works for it."""
+    """The server's is below the client's, and is the current one of the handler."""
     server = Server()
     async with serving(server) as channel:
-        with tracing.span("whole") as whole:
+        with tracing.span("whole"):
             if method == "Answer":
                 await channel.unary_unary(f"/{SERVICE}/Answer")(b"x", timeout=5)
             else:
                 assert [item async for item in channel.unary_stream(f"/{SERVICE}/Stream")(b"x")] == [b"x"] * 3
         await all_ended(spans)
-    _, client, served = spans.spans
-    assert (client.name, client.kind, client.parent) == (f"{SERVICE}/{method}", "client", whole.traceparent)
-    assert (served.name, served.kind, served.parent) == (f"{SERVICE}/{method}", "server", client.traceparent)
+    whole, client, served = spans.spans
+    assert (client.kind, client.parent) == ("client", whole.traceparent)
+    assert (served.kind, served.parent) == ("server", client.traceparent)
     assert server.seen == [served.traceparent]
+    about = {"rpc.system.name": "grpc", "rpc.method": f"{SERVICE}/{method}", "rpc.response.status_code": "OK"}
     for span in (client, served):
-        assert span.attributes["rpc.system.name"] == "grpc"
-        assert span.attributes["rpc.response.status_code"] == "OK"
-        assert not span.error
+        assert (span.name, span.error) == (f"{SERVICE}/{method}", "")
+        assert about.items() <= span.attributes.items()
     assert client.attributes["server.address"] == "127.0.0.1"
 
 
 @pytest.mark.parametrize(
     ("request_", "code", "server_error"), [(b"bad", "INVALID_ARGUMENT", ""), (b"bug", "INTERNAL", "INTERNAL")]
 )
-async def test_a_call_that_fails_says_so(spans: KeepingTracer, request_: bytes, code: str, server_error: str) -> None:
-    """What a caller did wrong is no error of the server's."""
+async def test_a_failed_call_has_its_code(spans: KeepingTracer, request_: bytes, code: str, server_error: str) -> None:
+    """A caller's mistake is no error of the server's."""
     async with serving(Server()) as channel:
         with tracing.span("whole"), pytest.raises(grpc.aio.AioRpcError):
             await channel.unary_unary(f"/{SERVICE}/Answer")(request_, timeout=5)
@@ -349,21 +300,20 @@ async def test_a_call_that_fails_says_so(spans: KeepingTracer, request_: bytes, 
     assert (served.attributes["rpc.response.status_code"], served.error) == (code, server_error)
 
 
-async def test_calls_that_beat_or_come_by_the_hundred_are_no_spans(spans: KeepingTracer) -> None:
-    """Of a chunk's request the handler knows whom it is for; a heartbeat is for nobody."""
+async def test_heartbeats_and_chunk_requests_are_no_spans(spans: KeepingTracer) -> None:
+    """A chunk's request carries the caller's span to its handler."""
     server = Server()
     async with serving(server) as channel:
-        with tracing.span("whole") as whole:
+        with tracing.span("whole"):
             await channel.unary_unary(f"/{SERVICE}/Heartbeat")(b"x", timeout=5)
             assert len([item async for item in channel.unary_stream(f"/{SERVICE}/FetchChunks")(b"x")]) == 3
     assert [span.name for span in spans.spans] == ["whole"]
-    assert server.seen == ["", whole.traceparent]
+    assert server.seen == ["", spans.one("whole").traceparent]
 
 
-@pytest.mark.parametrize("text", ["nonsense", "x" * 6000, CALLER + "-00"])
-async def test_a_malformed_traceparent_does_a_call_no_harm(spans: KeepingTracer, text: str) -> None:
+async def test_a_malformed_traceparent_does_a_call_no_harm(spans: KeepingTracer) -> None:
     """It is answered, as a trace of its own."""
     async with serving(Server()) as channel:
         call = channel.unary_unary(f"/{SERVICE}/Answer")
-        assert await call(b"x", timeout=5, metadata=(("traceparent", text), ("baggage", "a=b"))) == b"x"
+        assert await call(b"x", timeout=5, metadata=(("traceparent", "x" * 6000), ("baggage", "a=b"))) == b"x"
     assert spans.one(f"{SERVICE}/Answer").parent == ""

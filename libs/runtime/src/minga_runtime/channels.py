@@ -13,8 +13,8 @@ import grpc.aio
 
 from minga_core.errors import AlreadyRunningError, MingaError, SettingsError
 from minga_runtime.descriptors import max_connections
+from minga_runtime.grpc_tracing import traced_channel
 from minga_runtime.listening import bound_address, split_listen
-from minga_runtime.traced_rpc import traced_channel
 
 __all__ = [
     "CLIENT_OPTIONS",

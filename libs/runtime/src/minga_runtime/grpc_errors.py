@@ -28,7 +28,8 @@ from minga_core.errors import (
     UnavailableError,
     error_from_code,
 )
-from minga_runtime.traced_rpc import rpc_ended, served_rpc
+from minga_runtime import tracing
+from minga_runtime.grpc_tracing import record_rpc_end, start_rpc_span
 
 log = logging.getLogger(__name__)
 
@@ -196,11 +197,12 @@ class _Outcome:
         self._observer = observer
         self._method = path.rpartition("/")[2]
         self._context = context
-        self._span = served_rpc(path, context)
+        self._span = start_rpc_span(path, context)
+        self._current = tracing.use(self._span)
 
     def __enter__(self) -> "_Outcome":
         self._started = time.perf_counter()
-        self._span.__enter__()
+        self._current.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -208,8 +210,8 @@ class _Outcome:
         if kind is not None and (code == "OK" or issubclass(kind, asyncio.CancelledError | GeneratorExit)):
             code = grpc.StatusCode.CANCELLED.name
         self._observer.rpc_ended(self._method, code, time.perf_counter() - self._started)
-        rpc_ended(self._span, code)
-        self._span.__exit__(None, None, None)
+        record_rpc_end(self._span, code)
+        self._current.__exit__(None, None, None)
 
     async def abort(self, error: Exception) -> NoReturn:
         """Ends the call with the error's status."""

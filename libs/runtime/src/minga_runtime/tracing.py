@@ -1,183 +1,140 @@
-"""Traces: one command's way through processes, as spans. Off unless `export_traces` is given a collector.
+"""Traces: the work of one command in every process, as spans of the OpenTelemetry API. Off unless `export_traces` turns
+them on.
 
-Like the log, the tracer is the process's own: `span("download")` goes to it from anywhere. While it is off, every
-function here gives NO_SPAN after one comparison, and nothing of OpenTelemetry is imported; `minga_runtime.telemetry` is
-the one module that does. What crosses processes is W3C's traceparent and nothing else (docs/adr/0012).
+While they are off, every function here returns OpenTelemetry's INVALID_SPAN, whose methods do nothing, after one
+comparison, and the SDK is not imported. Processes exchange W3C's traceparent and nothing else (docs/adr/0022).
 """
 
+import asyncio
 import contextlib
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar, Token
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
+
+from minga_core.errors import MingaError, SettingsError
 
 TRACEPARENT = "traceparent"
 """Name of the header, in HTTP and in gRPC's metadata (https://www.w3.org/TR/trace-context/)."""
 FLUSH_SECONDS = 1.0
-"""What the end of a process may take longer for its last spans."""
+"""Upper limit on how much longer a process runs to send its last spans."""
+MAX_DESCRIPTION = 300
+"""Characters of an error's sentence that a span keeps."""
 
-Kind = Literal["internal", "client", "server"]
-Value = str | bool | int | float | Sequence[str]
-Attributes = Mapping[str, Value | None]
-"""By name; what is None is left out."""
+Attributes = Mapping[str, AttributeValue | None]
+"""Attributes of a span by name; those that are None are left out."""
 
-_PATTERN = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_W3C = TraceContextTextMapPropagator()
+_CANCELLED = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)
 
-
-class Span(Protocol):
-    """A piece of work with a beginning and an end. As a context manager it is the current one of its task, and of tasks
-    started in the block; it ends with the block, with the error that leaves it. Otherwise: `end` it."""
-
-    @property
-    def traceparent(self) -> str:
-        """What to send to whoever works for this span; empty without a trace."""
-        ...
-
-    @property
-    def recording(self) -> bool:
-        """Whether what is told to it goes anywhere; false without a trace, and in one that is not sampled."""
-        ...
-
-    def set(self, attributes: Attributes) -> None:
-        """Adds attributes."""
-        ...
-
-    def event(self, name: str, attributes: Attributes | None = None) -> None:
-        """Something happened now."""
-        ...
-
-    def fail(self, error_type: str, sentence: str = "") -> None:
-        """It did not succeed. error_type: one of few words."""
-        ...
-
-    def rename(self, name: str) -> None:
-        """For what is known only at the end."""
-        ...
-
-    def end(self, at_ns: int | None = None) -> None:
-        """at_ns: wall time in nanoseconds; None: now. Once."""
-        ...
-
-    def __enter__(self) -> "Span": ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None: ...
-
-
-class Tracer(Protocol):
-    """Makes spans and gets them to the collector."""
-
-    def start(self, name: str, kind: Kind, attributes: Attributes, parent: Span) -> Span:
-        """A span that begins now; a new trace when the parent has none."""
-        ...
-
-    def close(self, limit_seconds: float) -> str:
-        """Sends what is left within the limit, and ends. Why that failed, empty when it did not. Blocking."""
-        ...
-
-
-class NoSpan:
-    """No trace here. Stands for a caller's span, too: then it has nothing but a traceparent."""
-
-    __slots__ = ("_token", "traceparent")
-
-    recording = False
-
-    def __init__(self, traceparent: str = "") -> None:
-        self.traceparent = traceparent
-        self._token: Token[Span] | None = None
-
-    def set(self, attributes: Attributes) -> None:
-        """See Span."""
-
-    def event(self, name: str, attributes: Attributes | None = None) -> None:
-        """See Span."""
-
-    def fail(self, error_type: str, sentence: str = "") -> None:
-        """See Span."""
-
-    def rename(self, name: str) -> None:
-        """See Span."""
-
-    def end(self, at_ns: int | None = None) -> None:
-        """See Span."""
-
-    def __enter__(self) -> Span:
-        if self.traceparent:
-            self._token = enter(self)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if self._token is not None:
-            leave(self._token)
-
-
-NO_SPAN: Span = NoSpan()
-
-_current: ContextVar[Span] = ContextVar("minga_span", default=NO_SPAN)
-_tracer: Tracer | None = None
+_tracer: trace.Tracer | None = None
 
 
 def enabled() -> bool:
-    """Whether this process makes traces. Decided once, at its start."""
+    """Whether this process makes spans. Decided once, at its start."""
     return _tracer is not None
 
 
-def span(name: str, attributes: Attributes | None = None, *, parent: Span | None = None) -> Span:
-    """Work of this process, part of the current span or of `parent`; a trace of its own where there is none."""
+def span(
+    name: str, attributes: Attributes | None = None, *, parent: Span | None = None
+) -> AbstractContextManager[Span]:
+    """Run the block as a span below `parent`, or below the current span; a new trace where there is none."""
     if _tracer is None:
-        return NO_SPAN
-    return _tracer.start(name, "internal", attributes or {}, parent or _current.get())
+        return INVALID_SPAN
+    context = None if parent is None else trace.set_span_in_context(parent, Context())
+    return use(_tracer.start_span(name, context, SpanKind.INTERNAL, present(attributes)))
 
 
-def call(name: str, attributes: Attributes | None = None) -> Span:
-    """Work that is asked of another process, for the current span. Without one there is none: calls that a process
-    makes for its own upkeep are no traces."""
-    if _tracer is None or not (parent := _current.get()).traceparent:
-        return NO_SPAN
-    return _tracer.start(name, "client", attributes or {}, parent)
+def start_client_span(name: str, attributes: Attributes | None = None) -> Span:
+    """Start the span of a call to another process. The caller ends it, or hands it to `use`.
+
+    Without a current span it is INVALID_SPAN: calls that a process makes for its own upkeep leave no traces.
+    """
+    if _tracer is None or not trace.get_current_span().get_span_context().is_valid:
+        return INVALID_SPAN
+    return _tracer.start_span(name, None, SpanKind.CLIENT, present(attributes))
 
 
-def served(name: str, traceparent: str, attributes: Attributes | None = None) -> Span:
-    """Work for a caller, whose traceparent is as it came: one that is malformed counts as none."""
+def start_server_span(name: str, traceparent: str, attributes: Attributes | None = None) -> Span:
+    """Start the span of a request that is served. The caller ends it, or hands it to `use`.
+
+    traceparent: the header as it came. A malformed one counts as none: the span begins a trace.
+    """
     if _tracer is None:
-        return NO_SPAN
-    return _tracer.start(name, "server", attributes or {}, NoSpan(parse_traceparent(traceparent)))
+        return INVALID_SPAN
+    context = trace.set_span_in_context(remote_span(traceparent), Context())
+    return _tracer.start_span(name, context, SpanKind.SERVER, present(attributes))
+
+
+def use(span: Span) -> AbstractContextManager[Span]:
+    """Make `span` the current one in the block and in the tasks started there, and end it with the block.
+
+    An error that leaves the block is recorded; cancellation is not an error.
+    """
+    return span if span is INVALID_SPAN else _use(span)
+
+
+@contextlib.contextmanager
+def _use(span: Span) -> Iterator[Span]:
+    with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+        try:
+            yield span
+        except _CANCELLED:
+            span.set_attribute("minga.cancelled", True)
+            raise
+        except MingaError as error:
+            record_error(span, error.code.value, str(error))
+            raise
+        except Exception as error:
+            record_error(span, type(error).__qualname__, str(error))
+            raise
+
+
+def record_error(span: Span, error_type: str, description: str = "") -> None:
+    """Mark a span as failed. error_type: one of a small closed set, such as an error code."""
+    span.set_attribute("error.type", error_type)
+    span.set_status(StatusCode.ERROR, description[:MAX_DESCRIPTION] or None)
+
+
+def present(attributes: Attributes | None) -> dict[str, AttributeValue]:
+    """The attributes that have a value."""
+    return {name: value for name, value in (attributes or {}).items() if value is not None}
 
 
 def current() -> Span:
     """The span that this task works for."""
-    return NO_SPAN if _tracer is None else _current.get()
+    return INVALID_SPAN if _tracer is None else trace.get_current_span()
 
 
 def traceparent() -> str:
-    """The current span's; empty without a trace."""
-    return "" if _tracer is None else _current.get().traceparent
+    """The current span as a header for another process; empty without a trace."""
+    return "" if _tracer is None else traceparent_of(trace.get_current_span())
+
+
+def traceparent_of(span: Span) -> str:
+    """A span as a header for another process; empty for INVALID_SPAN."""
+    headers: dict[str, str] = {}
+    _W3C.inject(headers, trace.set_span_in_context(span, Context()))
+    return headers.get(TRACEPARENT, "")
+
+
+def remote_span(traceparent: str) -> Span:
+    """The caller's span for its header; INVALID_SPAN for a malformed or empty header."""
+    return trace.get_current_span(_W3C.extract({TRACEPARENT: traceparent}))
 
 
 @contextlib.contextmanager
-def apart() -> Iterator[None]:
-    """What is done in the block is not told, here or by those who are asked for it."""
-    traceparent = current().traceparent
-    # As if the trace were not sampled; without any traceparent, others would begin traces of their own.
-    token = _current.set(NoSpan(_not_sampled(traceparent)))
-    try:
+def unsampled() -> Iterator[None]:
+    """Leave the block's work out of the trace, here and in the processes that are called in it."""
+    now = current().get_span_context()
+    # Without a traceparent the processes that are called would begin traces of their own.
+    flags = TraceFlags(now.trace_flags & ~TraceFlags.SAMPLED)
+    with trace.use_span(NonRecordingSpan(SpanContext(now.trace_id, now.span_id, is_remote=False, trace_flags=flags))):
         yield
-    finally:
-        leave(token)
-
-
-def parse_traceparent(text: str) -> str:
-    """`text` when it is a traceparent of the version that there is, else empty: a trace is never worth an error."""
-    return text if _PATTERN.fullmatch(text) else ""
-
-
-def _not_sampled(traceparent: str) -> str:
-    return f"{traceparent[:-2]}{int(traceparent[-2:], 16) & ~1:02x}" if traceparent else ""
-
-
-def is_sampled(traceparent: str) -> bool:
-    """Whether the caller's spans are kept. traceparent: parsed."""
-    return bool(traceparent) and bool(int(traceparent[-2:], 16) & 1)
 
 
 @contextlib.contextmanager
@@ -190,38 +147,26 @@ def export_traces(
     retry: bool = True,
     on_loss: Callable[[str], None] | None = None,
 ) -> Iterator[None]:
-    """Spans made in the block go to the collector, the last of them within FLUSH_SECONDS after its end.
+    """Send the spans made in the block to a collector, the last of them within FLUSH_SECONDS after its end.
 
-    collector: `http://host:port` or `https://…`; None: nothing happens. retry: batches that a collector does not take
-    are sent again for a while. on_loss: hears after the block why the last spans did not arrive, if they did not; the
-    log hears of every loss anyway. Raises SettingsError when a variable of OpenTelemetry is wrong. Blocks at the end.
+    collector: `http://host:port` or `https://…`; None: nothing happens. retry: send batches again that a collector did
+    not accept. on_loss: called after the block with the reason when the last spans did not arrive; the log has every
+    loss in any case. Raises SettingsError when the SDK is missing or an OTEL_ variable is wrong. Blocks at the end.
     """
     global _tracer
     if collector is None:
         yield
         return
-    from minga_runtime.telemetry import make_tracer
-
-    tracer = _tracer = make_tracer(collector, service, version, instance, retry=retry)
+    try:
+        from minga_runtime.trace_export import TraceExport
+    except ImportError as error:
+        raise SettingsError("MINGA_TRACES needs the OpenTelemetry SDK: pip install 'minga-runtime[traces]'") from error
+    export = TraceExport(collector, service, version, instance, retry=retry)
+    _tracer = export.tracer
     try:
         yield
     finally:
         _tracer = None
-        problem = tracer.close(FLUSH_SECONDS)
+        problem = export.close(FLUSH_SECONDS)
         if problem and on_loss is not None:
             on_loss(problem)
-
-
-# For those who implement Span.
-
-
-def enter(span: Span) -> "Token[Span]":
-    """Makes a span the current one."""
-    return _current.set(span)
-
-
-def leave(token: "Token[Span]") -> None:
-    """Makes the span before it the current one again."""
-    # A generator may be closed by another task than the one that began it; that one has its own current span.
-    with contextlib.suppress(ValueError):
-        _current.reset(token)

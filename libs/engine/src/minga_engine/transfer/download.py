@@ -134,12 +134,12 @@ class Downloader:
                 why = error.code if isinstance(error, MingaError) else "cancelled"
                 explanation = record.explanation()
                 log_event(log, logging.INFO, "download_stopped", name=request.name, why=why, **explanation.log_fields())
-                span.set(download_attributes(why, explanation))
+                span.set_attributes(download_attributes(why, explanation))
                 raise
-            if span.recording:
+            if span.is_recording():
                 last = finished.progress
-                span.set({"minga.content.id": str(last.content_id), "file.size": last.size_bytes})
-                span.set(download_attributes(last.phase, last.explanation))
+                span.set_attributes({"minga.content.id": str(last.content_id), "file.size": last.size_bytes})
+                span.set_attributes(download_attributes(last.phase, last.explanation))
             return finished
 
     async def _download(self, request: DownloadRequest, record: TransferRecord, on_progress: OnProgress) -> Finished:

@@ -14,6 +14,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
+from opentelemetry.trace import Span
+
 from minga_core.errors import ChunkCorruptError, MingaError
 from minga_core.ids import ContentId, PeerId
 from minga_core.names import Name
@@ -91,16 +93,17 @@ class SmallDownloads:
                     await self._batch(names, on_done, span)
                 except MingaError as error:
                     log_event(log, logging.DEBUG, "small_files_left", count=len(names), error=error)
-                    span.fail(error.code, str(error))
+                    tracing.record_error(span, error.code.value, str(error))
 
-    async def _batch(self, names: Sequence[Name], on_done: OnDone, span: tracing.Span) -> None:
+    async def _batch(self, names: Sequence[Name], on_done: OnDone, span: Span) -> None:
         located = await self._directory.locate_newest(names)
         small = [one for one in located if one.size_bytes <= MAX_SMALL_BYTES]
         there, wanted = await self._destination.sort(small)
         if there:
             on_done(there)
         left = await self._fetch(wanted, on_done)
-        span.set({"minga.files.already_there": len(there), "minga.files.fetched": len(wanted) - left})
+        span.set_attribute("minga.files.already_there", len(there))
+        span.set_attribute("minga.files.fetched", len(wanted) - left)
 
     async def _fetch(self, wanted: Sequence[Located], on_done: OnDone) -> int:
         """How many files were not to be had."""

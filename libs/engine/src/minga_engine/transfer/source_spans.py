@@ -1,21 +1,23 @@
-"""What a download is in a trace, and what it asks of each source: one span for each source, from the first request to
-the download's end.
+"""A download in a trace: one span for each source, from its first request to the download's end.
 
-Requests carry their source's span along, so that the peer that serves them puts its own span below it.
+Requests carry their source's span, so that the serving peer puts its own span below it.
 """
 
 from collections.abc import Sequence
 from contextvars import Context, copy_context
 
+from opentelemetry.context import attach
+from opentelemetry.trace import Span, set_span_in_context
+from opentelemetry.util.types import AttributeValue
+
 from minga_core.ids import ContentId, PeerId
 from minga_engine.explanation import Explanation, SourceShare
 from minga_engine.wire.messages import SourceAddress
 from minga_runtime import tracing
-from minga_runtime.tracing import Attributes, Span, Value
 
 
 class SourceSpans:
-    """The spans of one download's sources; made in the task of the download, whose span theirs are below."""
+    """The spans of one download's sources. Made in the download's task, whose span is their parent."""
 
     def __init__(self, content_id: ContentId) -> None:
         self._content_id = content_id
@@ -25,49 +27,49 @@ class SourceSpans:
 
     @classmethod
     def if_traced(cls, content_id: ContentId) -> "SourceSpans | None":
-        """None when nobody wants to know."""
-        return cls(content_id) if tracing.current().recording else None
+        """None when the download's span is not recorded."""
+        return cls(content_id) if tracing.current().is_recording() else None
 
     def asking(self, source: SourceAddress) -> Context:
-        """The context for a request to a source. For one task: what that changes stays with it."""
+        """The context for one request to a source, and for one task: what the task changes stays with it."""
         if source.peer_id not in self._spans:
             host, _, port = source.address.rpartition(":")
-            about: Attributes = {
+            about: tracing.Attributes = {
                 "server.address": host.strip("[]"),
                 "server.port": int(port),
                 "minga.peer.id": source.peer_id,
                 "minga.content.id": str(self._content_id),
             }
-            span = self.context.copy().run(tracing.call, "fetch chunks", about)
             context = self.context.copy()
-            context.run(tracing.enter, span)
+            span = context.run(tracing.start_client_span, "fetch chunks", about)
+            context.run(attach, set_span_in_context(span))
             self._spans[source.peer_id] = span, context
         return self._spans[source.peer_id][1].copy()
 
-    def note(self, peer_id: PeerId, event: str, attributes: Attributes | None = None) -> None:
-        """Something happened with a source; nothing is noted of one that was never asked."""
+    def note(self, peer_id: PeerId, event: str, attributes: dict[str, AttributeValue] | None = None) -> None:
+        """Add an event to a source's span; without effect for a source that was never asked."""
         if (found := self._spans.get(peer_id)) is not None:
-            found[0].event(event, attributes)
+            found[0].add_event(event, attributes)
 
     def end(self, shares: Sequence[SourceShare]) -> None:
-        """The download is over. shares: what each source's part was."""
+        """End the spans with the download. shares: what each source contributed."""
         of_source = {share.peer_id: share for share in shares}
         for peer_id, (span, _) in self._spans.items():
             if (share := of_source.get(peer_id)) is not None:
-                span.set(_attributes(share))
+                span.set_attributes(_attributes(share))
             span.end()
         self._spans.clear()
 
 
-def download_attributes(outcome: str, explanation: Explanation | None) -> Attributes:
-    """What a download's span tells of how it went: the fields of its log line, and bytes by what the source was.
+def download_attributes(outcome: str, explanation: Explanation | None) -> dict[str, AttributeValue]:
+    """The attributes of a download's span: the fields of its log line, and bytes by kind of source.
 
     explanation: None when nothing was fetched.
     """
-    about: dict[str, Value | None] = {"minga.download.outcome": outcome}
+    about: dict[str, AttributeValue] = {"minga.download.outcome": outcome}
     if explanation is None:
         return about
-    for name, value in explanation.log_fields().items():
+    for name, value in tracing.present(explanation.log_fields()).items():
         if name == "bytes_by_source":
             continue  # each source has a span of its own
         if isinstance(value, dict):
@@ -80,8 +82,8 @@ def download_attributes(outcome: str, explanation: Explanation | None) -> Attrib
     return about
 
 
-def _attributes(share: SourceShare) -> Attributes:
-    numbers = {
+def _attributes(share: SourceShare) -> dict[str, AttributeValue]:
+    numbers: dict[str, AttributeValue] = {
         "chunks": share.chunk_count,
         "received_bytes": share.received_bytes,
         "working_seconds": round(share.working_seconds, 6),
@@ -90,6 +92,6 @@ def _attributes(share: SourceShare) -> Attributes:
         "losses": share.losses,
         "corrupt_chunks": share.corrupt_chunks,
     }
-    by_path = {f"minga.source.bytes_by_path.{path.name.lower()}": count for path, count in share.bytes_by_path.items()}
-    kind = {"minga.source.kind": "complete" if share.complete else "partial", "minga.source.same_zone": share.same_zone}
-    return {f"minga.source.{name}": value for name, value in numbers.items()} | by_path | kind
+    by_path = {f"bytes_by_path.{path.name.lower()}": count for path, count in share.bytes_by_path.items()}
+    kind = {"kind": "complete" if share.complete else "partial", "same_zone": share.same_zone}
+    return {f"minga.source.{name}": value for name, value in (numbers | by_path | kind).items()}

@@ -112,7 +112,8 @@ class Uploader:
         }
         with tracing.span("upload", about) as span:
             result = await self._put(request)
-            span.set({"minga.upload.peers": list(result.peers), "minga.upload.already_there": result.already_there})
+            span.set_attribute("minga.upload.peers", list(result.peers))
+            span.set_attribute("minga.upload.already_there", result.already_there)
         request.tell(PutPhase.DONE, request.size_bytes)
         return result
 
@@ -127,8 +128,8 @@ class Uploader:
         if not already_there:
             await self._spread(request, _targets_to_replace(request, versions))
         request.tell(PutPhase.ANNOUNCING, request.size_bytes)
-        with tracing.span("wait until found"), tracing.apart():
-            # Its polls are many, and tell nothing.
+        with tracing.span("wait until found"), tracing.unsampled():
+            # Its polls are many, and show nothing that their sum does not.
             await self._wait_until_visible(request)
         return PutResult(
             request.name, request.file.content_id, request.size_bytes, tuple(request.holders), already_there

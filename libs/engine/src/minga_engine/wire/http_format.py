@@ -13,7 +13,7 @@ from minga_core.chunks import ChunkSet
 from minga_core.errors import WIRE_STATUS, BusyError, Code, InvalidArgumentError, MingaError, error_from_code
 from minga_core.ids import ContentId, parse_address, parse_peer_id
 from minga_engine.wire.messages import MAX_RANGES, MAX_SOURCES, SourceAddress, parse_bulk_port
-from minga_runtime.tracing import TRACEPARENT, parse_traceparent
+from minga_runtime.tracing import TRACEPARENT
 
 MAX_HEAD_BYTES = 16 * 1024
 """Of a request or an answer: 1,024 ranges of six digits, or 20 sources of the longest names, and room to spare."""
@@ -45,7 +45,7 @@ class BulkRequest:
     caller: SourceAddress | None = None
     """Who asks, when it serves what it has."""
     traceparent: str = ""
-    """W3C's, of the trace that this is a part of."""
+    """The header as it came, well-formed or not."""
 
     def encode(self, host: str) -> bytes:
         """The request's head, which is all of it."""
@@ -194,8 +194,7 @@ def decode_request(head: bytes) -> BulkRequest | WatchRequest:
         raise InvalidArgumentError("there is nothing here but /v1/contents/{id}/chunks?wanted={ranges} and …/held")
     sources = _sources(headers.get("minga-source", ""))
     caller = sources[0] if sources else None
-    traceparent = parse_traceparent(headers.get(TRACEPARENT, ""))
-    return BulkRequest(ContentId.parse(match[1]), _ranges(match[2], MAX_RANGES), caller, traceparent)
+    return BulkRequest(ContentId.parse(match[1]), _ranges(match[2], MAX_RANGES), caller, headers.get(TRACEPARENT, ""))
 
 
 def ranges_of(chunks: ChunkSet) -> tuple[tuple[int, int], ...]:

@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from opentelemetry.trace import INVALID_SPAN, Span
+
 from minga_core.errors import (
     Code,
     InternalError,
@@ -328,8 +330,9 @@ class LocatorClient:
         """The JSON of a good answer; an error of ours for any other."""
         import httpx
 
-        with self._span(method, path) as span:
-            headers = {tracing.TRACEPARENT: span.traceparent} if span.traceparent else None
+        with tracing.use(self._span(method, path)) as span:
+            traceparent = tracing.traceparent_of(span) if tracing.enabled() else ""
+            headers = {tracing.TRACEPARENT: traceparent} if traceparent else None
             try:
                 async with (
                     asyncio.timeout(ANSWER_SECONDS),
@@ -348,15 +351,15 @@ class LocatorClient:
                 if error.name != "getpeername":
                     raise
                 raise self._away("the connection was reset") from error
-            span.set({"http.response.status_code": status})
+            span.set_attribute("http.response.status_code", status)
             if 200 <= status < 300:
                 with _checked():
                     return json.loads(content)
             raise self._refusal(status, content)
 
-    def _span(self, method: str, path: str) -> tracing.Span:
+    def _span(self, method: str, path: str) -> Span:
         if not tracing.enabled():
-            return tracing.NO_SPAN
+            return INVALID_SPAN
         url = urlsplit(self._base_url + path)
         template = _COLLECTION.sub(r"\1/{}", url.path)
         about = {
@@ -366,7 +369,7 @@ class LocatorClient:
             "server.address": url.hostname,
             "server.port": url.port,
         }
-        return tracing.call(f"{method} {template}", about)
+        return tracing.start_client_span(f"{method} {template}", about)
 
     def _http(self) -> "httpx.AsyncClient":
         import httpx

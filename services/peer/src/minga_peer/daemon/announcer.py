@@ -18,6 +18,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 
+from opentelemetry.trace import INVALID_SPAN, Span
+
 from minga_core.clock import Clock
 from minga_core.errors import (
     LeaseSupersededError,
@@ -32,7 +34,6 @@ from minga_peer.daemon.registry import Action, RegistryClient
 from minga_peer.share.table import LocalTable
 from minga_runtime import tracing
 from minga_runtime.logs import log_event
-from minga_runtime.tracing import NO_SPAN
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +68,8 @@ class Announcer:
         self._asked_ttl = asked_ttl
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
         self._wake = asyncio.Event()
-        self._cause = NO_SPAN
-        """What changed the table since the last push: the push is a part of its trace."""
+        self._cause: Span = INVALID_SPAN
+        """The span that changed the table since the last push, which becomes a part of its trace."""
         self._progress = asyncio.Condition()
         self._ttl = timedelta(0)
         self._interval = timedelta(seconds=1)
@@ -90,7 +91,7 @@ class Announcer:
 
     def table_changed(self) -> None:
         """Wakes the loop to push a change."""
-        if not self._cause.traceparent:
+        if self._cause is INVALID_SPAN:
             self._cause = tracing.current()
         self._wake.set()
 
@@ -167,11 +168,11 @@ class Announcer:
         )
 
     async def _announce(self) -> None:
-        cause, self._cause = self._cause, NO_SPAN
+        cause, self._cause = self._cause, INVALID_SPAN
         # Without a cause: a registry that is away is one failed trace, not one for each try.
-        traced = bool(cause.traceparent) or not self.problem
+        traced = cause is not INVALID_SPAN or not self.problem
         try:
-            with tracing.span("announce", parent=cause) if traced else NO_SPAN:
+            with tracing.span("announce", parent=cause) if traced else INVALID_SPAN:
                 await self._push()
         except MingaError:
             self._cause = cause

@@ -146,7 +146,7 @@ class Downloads:
         if job is None:
             job = self._start(key, request)
         else:
-            tracing.current().event("joined a download", {"minga.download.traceparent": job.traceparent})
+            tracing.current().add_event("joined a download", {"minga.download.traceparent": job.traceparent})
         job.followers += 1
         try:
             async with aclosing(self._changes(job)) as changes:

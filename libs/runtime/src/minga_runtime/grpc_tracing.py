@@ -1,0 +1,117 @@
+"""gRPC calls as spans, and their traceparents in metadata.
+
+Without interceptors: those of grpc.aio cost something for every message of a stream and change how streams are written
+to; here a call is touched at its start and at its end.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import grpc
+import grpc.aio
+from opentelemetry.trace import INVALID_SPAN, Span
+
+from minga_runtime import tracing
+from minga_runtime.tasks import TaskOwner
+from minga_runtime.tracing import TRACEPARENT
+
+UNTRACED = frozenset(
+    {"Check", "Watch", "ServerReflectionInfo", "Register", "Leave", "Heartbeat", "KeepLease", "WatchChunks"}
+)
+"""Calls that check health, keep a lease, or last as long as both sides run: no part of a command's work."""
+FORWARDED = frozenset({"FetchChunks"})
+"""Calls that come by the hundred, one for each chunk: they carry their caller's span and have none of their own."""
+
+_CALL_KINDS = frozenset({"unary_unary", "unary_stream", "stream_unary", "stream_stream"})
+# The codes that count as a server's errors (https://opentelemetry.io/docs/specs/semconv/rpc/grpc).
+_SERVER_ERRORS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+
+
+def traced_channel(channel: grpc.aio.Channel, target: str) -> grpc.aio.Channel:
+    """The channel with its calls traced; `channel` itself while traces are off. target: as for `make_channel`."""
+    return cast(grpc.aio.Channel, _TracedChannel(channel, target)) if tracing.enabled() else channel
+
+
+class _TracedChannel:
+    """A channel whose calls are client spans."""
+
+    def __init__(self, channel: grpc.aio.Channel, target: str) -> None:
+        self._channel = channel
+        self._server = _server_attributes(target)
+        self._watchers = TaskOwner()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._channel, name)
+        return self._traced(found) if name in _CALL_KINDS else found
+
+    def _traced(self, make: Callable[..., Any]) -> Callable[..., Any]:
+        def made(path: str, *arguments: Any, **options: Any) -> Any:
+            call = make(path, *arguments, **options)
+            method = path.rpartition("/")[2]
+            if method in UNTRACED:
+                return call
+            return self._forwarding(call) if method in FORWARDED else self._spanned(call, path.lstrip("/"))
+
+        return made
+
+    def _forwarding(self, make_call: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            return make_call(*arguments, **_with(options, tracing.traceparent()))
+
+        return call
+
+    def _spanned(self, make_call: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            span = tracing.start_client_span(name, {"rpc.system.name": "grpc", "rpc.method": name, **self._server})
+            made = make_call(*arguments, **_with(options, tracing.traceparent_of(span)))
+            if span is not INVALID_SPAN:
+                self._watchers.start(_end_with(made, span), "trace-rpc")
+            return made
+
+        return call
+
+
+def _with(options: dict[str, Any], traceparent: str) -> dict[str, Any]:
+    """The options of a call with a traceparent added to its metadata, unless that is empty."""
+    if not traceparent:
+        return options
+    return options | {"metadata": (*(options.get("metadata") or ()), (TRACEPARENT, traceparent))}
+
+
+async def _end_with(call: Any, span: Span) -> None:
+    """End the span when the call ends, whose messages another task reads."""
+    code = grpc.StatusCode.CANCELLED
+    try:
+        code = await call.code()
+    finally:
+        span.set_attribute("rpc.response.status_code", code.name)
+        # A call that is cancelled here has given its caller all it wanted.
+        if code not in (grpc.StatusCode.OK, grpc.StatusCode.CANCELLED):
+            tracing.record_error(span, code.name)
+        span.end()
+
+
+def _server_attributes(target: str) -> dict[str, str | int]:
+    if target.startswith("unix:"):
+        return {"server.address": target.removeprefix("unix:"), "network.transport": "unix"}
+    host, _, port = target.rpartition(":")
+    return {"server.address": host.strip("[]"), "server.port": int(port)}
+
+
+def start_rpc_span(path: str, context: Any) -> Span:
+    """Start the span of a served call; the caller's own span for FORWARDED calls. path: `/service/Method`."""
+    if not tracing.enabled() or (method := path.rpartition("/")[2]) in UNTRACED:
+        return INVALID_SPAN
+    caller = next((str(value) for key, value in context.invocation_metadata() or () if key == TRACEPARENT), "")
+    if method in FORWARDED:
+        return tracing.remote_span(caller)
+    name = path.lstrip("/")
+    return tracing.start_server_span(name, caller, {"rpc.system.name": "grpc", "rpc.method": name})
+
+
+def record_rpc_end(span: Span, code: str) -> None:
+    """Record how a served call ended. code: name of a `grpc.StatusCode`."""
+    if span.is_recording():
+        span.set_attribute("rpc.response.status_code", code)
+        if code in _SERVER_ERRORS:
+            tracing.record_error(span, code)
