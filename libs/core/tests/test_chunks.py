@@ -83,11 +83,6 @@ def test_set_operations_are_those_of_sets(case: tuple[int, set[int]], data: st.D
     assert set(one - other) == left - right
 
 
-def test_ranges_are_ascending_and_apart() -> None:
-    """Neighbours are one range."""
-    assert list(ChunkSet(10, [0, 1, 2, 5, 9]).ranges()) == [(0, 3), (5, 6), (9, 10)]
-
-
 @pytest.mark.parametrize("ranges", [[(0, 0)], [(3, 2)], [(-1, 2)], [(0, 11)]])
 def test_ranges_that_leave_the_content_are_refused(ranges: list[tuple[int, int]]) -> None:
     """Ranges from outside are checked."""
@@ -100,9 +95,3 @@ def test_a_bitmap_of_another_length_or_with_bits_past_the_end_is_refused(data: b
     """There is exactly one bytes form of a set."""
     with pytest.raises(InvalidArgumentError):
         ChunkSet.from_bytes(10, data)
-
-
-def test_an_empty_content_is_complete() -> None:
-    """No chunks, nothing missing."""
-    assert ChunkSet(0).complete
-    assert ChunkSet.full(0) == ChunkSet(0)

@@ -30,7 +30,7 @@ from minga_core.errors import (
     UnavailableError,
     error_from_code,
 )
-from minga_runtime.channels import MAX_MESSAGE_BYTES, bind, bound_address, make_channel, split_listen, wait_connected
+from minga_runtime.channels import MAX_MESSAGE_BYTES, bind, make_channel, wait_connected
 from minga_runtime.grpc_errors import error_from_rpc
 from minga_runtime.server import LIVENESS, GrpcServer
 
@@ -174,13 +174,6 @@ async def test_a_bug_is_logged_once_and_told_blandly(
         records = [record for record in caplog.records if record.levelno >= logging.ERROR]
         assert [record.getMessage() for record in records] == ["rpc_failed"]
         assert records[0].exc_info is not None
-
-
-async def test_calls_that_end_well_are_counted_as_such(example: Example, channel: grpc.aio.Channel) -> None:
-    """The observer hears of each, with its method."""
-    assert await answer(channel, b"x") == b"x"
-    assert await streamed(channel) == [b"1", b"2"]
-    assert await example.observed.ended(2) == [("Answer", "OK"), ("Stream", "OK")]
 
 
 async def test_a_handler_may_abort_by_itself(example: Example, channel: grpc.aio.Channel) -> None:
@@ -388,10 +381,3 @@ async def test_a_socket_that_is_served_is_not_taken_over_and_a_stale_one_is(tmp_
     with pytest.raises(SettingsError, match="cannot listen on"):
         bind(third.server, f"unix:{tmp_path}/missing/s")
     await third.server.stop(None)
-
-
-def test_addresses_to_listen_on_are_taken_apart() -> None:
-    """Brackets stay where they belong."""
-    assert split_listen("[::]:0") == ("::", 0)
-    assert split_listen("h:65535") == ("h", 65535)
-    assert bound_address("[::1]:0", 7) == "[::1]:7"

@@ -84,12 +84,6 @@ def test_nobody_there_is_a_reason_and_not_a_traceback(scheme: str) -> None:
     assert check(f"{scheme}://127.0.0.1:1/x", {}).startswith("127.0.0.1:1: ")
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1:80", "ftp://127.0.0.1:80", "http://", "grpc://nowhere", "http://:x/"])
-def test_what_is_no_url_is_refused(url: str) -> None:
-    """In one line."""
-    assert check(url, {})
-
-
 def test_the_exit_code_is_for_docker(http_port: int) -> None:
     """0 or 1, and the reason where `docker inspect` shows it."""
 

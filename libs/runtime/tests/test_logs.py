@@ -76,22 +76,6 @@ def test_bound_fields_are_on_every_event_of_the_block() -> None:
     assert "peer_id" not in outside
 
 
-def test_a_traceback_is_a_field_of_its_event() -> None:
-    """It does not tear the line apart."""
-    stream = io.StringIO()
-    configure_logging("info", "json", stream)
-    log.error("failed", exc_info=ValueError("broken"))
-    assert "ValueError: broken" in json.loads(stream.getvalue())["exception"]
-
-
-def test_events_below_the_level_are_dropped() -> None:
-    """Debug lines cost nothing in production."""
-    stream = io.StringIO()
-    configure_logging("warning", "json", stream)
-    log_event(log, logging.INFO, "quiet")
-    assert stream.getvalue() == ""
-
-
 def test_callers_that_go_away_fill_no_log() -> None:
     """What gRPC says of them, and that alone: other errors of its are logged."""
     pipe = io.StringIO()

@@ -44,22 +44,6 @@ async def test_metrics_and_liveness_are_served(endpoint: tuple[CollectorRegistry
     assert await ask(server, "GET /livez HTTP/1.1\r\n\r\n") == ("HTTP/1.1 200 OK", "ok\n")
 
 
-async def test_tasks_that_are_under_way_are_counted(endpoint: tuple[CollectorRegistry, MetricsServer]) -> None:
-    """Of the loop that answers the scrape."""
-
-    async def tasks() -> float:
-        _, body = await ask(endpoint[1], "GET /metrics HTTP/1.1\r\n\r\n")
-        return next(float(line.split()[1]) for line in body.splitlines() if line.startswith("minga_example_tasks "))
-
-    before = await tasks()
-    waiting = [asyncio.create_task(asyncio.Event().wait()) for _ in range(3)]
-    assert await tasks() == before + 3
-    for task in waiting:
-        task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
-    assert await tasks() == before
-
-
 @pytest.mark.parametrize(
     ("request_head", "status"),
     [
@@ -108,17 +92,6 @@ async def test_a_broken_collector_fails_the_scrape_and_not_the_process(
     registry.register(Broken())
     assert (await ask(server, "GET /metrics HTTP/1.1\r\n\r\n"))[0] == "HTTP/1.1 500 Internal Server Error"
     assert (await ask(server, "GET /livez HTTP/1.1\r\n\r\n"))[1] == "ok\n"
-
-
-async def test_a_silent_client_does_not_hold_up_the_end() -> None:
-    """Closing cuts connections off."""
-    server = await start_metrics_server(CollectorRegistry(), "127.0.0.1:0")
-    host, port = server.address.rsplit(":", 1)
-    reader, writer = await asyncio.open_connection(host, int(port))
-    async with asyncio.timeout(2):
-        await server.aclose()
-        assert await reader.read() == b""
-    writer.close()
 
 
 async def test_a_taken_port_is_told(endpoint: tuple[CollectorRegistry, MetricsServer]) -> None:

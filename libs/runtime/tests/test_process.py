@@ -83,16 +83,6 @@ def test_a_known_error_is_one_line_and_an_exit_code(
     assert shown.count("\n") == 1
 
 
-def test_an_unknown_error_keeps_its_traceback() -> None:
-    """It is a bug."""
-
-    async def main(stop: StopSignal) -> None:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        run_process(main)
-
-
 def test_a_process_has_all_the_open_files_that_it_may_have() -> None:
     """Soft limits of 1,024 are for programs of another age: a registry has a connection from each of its peers."""
     program = """

@@ -1,1 +1,1 @@
-"""Words and arithmetic of Minga. Imports nothing of ours, does no I/O."""
+"""Domain types of Minga: ids, names, chunks, manifests, records, errors. Imports nothing of ours, does no I/O."""

@@ -1,6 +1,7 @@
-"""Chunk arithmetic: how a size is cut into chunks, and sets of chunks.
+"""Chunk arithmetic: how a content is divided into chunks, and sets of chunks.
 
-The cut is a function of the size alone, so that every peer computes the same content id for the same bytes.
+The chunk size is a function of the content's size alone, so that every peer computes the same content id for the same
+bytes.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ MAX_CHUNK_BYTES = 16 * 1024 * 1024
 _TARGET_CHUNK_COUNT = 256
 MAX_CHUNK_COUNT = 1 << 20
 MAX_CONTENT_BYTES = MAX_CHUNK_BYTES * MAX_CHUNK_COUNT
-"""16 TiB: keeps a manifest at or below 32 MiB."""
+"""16 TiB, so that a manifest has 32 MiB at most."""
 
 
 def chunk_size_for(size_bytes: int) -> int:
@@ -30,7 +31,7 @@ def chunk_size_for(size_bytes: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """How one content is cut. All of it follows from the size."""
+    """The chunks of one content. All of it follows from the size."""
 
     size_bytes: int
 
@@ -48,18 +49,18 @@ class Geometry:
         return -(-self.size_bytes // self.chunk_size_bytes)
 
     def offset(self, index: int) -> int:
-        """Where chunk `index` begins, in bytes from the start. Raises InvalidArgumentError when there is none."""
+        """First byte of chunk `index`, counted from the content's start. Raises InvalidArgumentError past the end."""
         self._check(index)
         return index * self.chunk_size_bytes
 
     def length(self, index: int) -> int:
-        """Size of chunk `index` in bytes. Raises InvalidArgumentError when there is none."""
+        """Size of chunk `index` in bytes. Raises InvalidArgumentError past the end."""
         self._check(index)
         return min(self.chunk_size_bytes, self.size_bytes - index * self.chunk_size_bytes)
 
     def _check(self, index: int) -> None:
         if not 0 <= index < self.chunk_count:
-            raise InvalidArgumentError(f"chunk {index} is none of 0 to {self.chunk_count - 1}")
+            raise InvalidArgumentError(f"there is no chunk {index}: the content has {self.chunk_count}")
 
 
 class ChunkSet:
@@ -97,7 +98,7 @@ class ChunkSet:
 
     @classmethod
     def from_bytes(cls, count: int, data: bytes) -> "ChunkSet":
-        """The set whose bytes form is `data`. Raises InvalidArgumentError when it is none for that count."""
+        """The set whose bytes form is `data`. Raises InvalidArgumentError when it is not that of `count` chunks."""
         made = cls(count)
         bits = int.from_bytes(data, "little")
         if len(data) != -(-count // 8) or bits >> count:
@@ -124,7 +125,7 @@ class ChunkSet:
         return made
 
     def ranges(self) -> Iterator[tuple[int, int]]:
-        """Half-open ranges (start, end) of the members, ascending and apart."""
+        """Half-open ranges (start, end) of the members, ascending, with a gap between any two."""
         bits, base = self._bits, 0
         while bits:
             skip = (bits & -bits).bit_length() - 1
@@ -135,18 +136,18 @@ class ChunkSet:
             base += skip + run
 
     def add(self, index: int) -> None:
-        """Makes `index` a member. Raises InvalidArgumentError when it is outside."""
+        """Add `index`. Raises InvalidArgumentError when it is outside."""
         if not 0 <= index < self.count:
             raise InvalidArgumentError(f"chunk {index} is outside of {self.count}")
         self._bits |= 1 << index
 
     def discard(self, index: int) -> None:
-        """Makes `index` no member; no error when it was none."""
+        """Remove `index` if it is a member."""
         if 0 <= index < self.count:
             self._bits &= ~(1 << index)
 
     def copy(self) -> "ChunkSet":
-        """Another set with the same members."""
+        """A new set with the same members."""
         return self._made(self._bits)
 
     def _made(self, bits: int) -> "ChunkSet":

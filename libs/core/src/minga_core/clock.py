@@ -1,18 +1,18 @@
-"""Time as an argument: what decides by time takes a Clock, so that tests can turn it."""
+"""Time as an argument: code that decides by time gets a Clock, which tests can advance."""
 
 import time
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """Two readings of now."""
+    """Two readings of the current time."""
 
     def monotonic(self) -> float:
         """Seconds that never go back; for deadlines and rates."""
         ...
 
     def wall(self) -> float:
-        """Unix time in seconds; for what people and files see, never for decisions about expiry."""
+        """Unix time in seconds, for files and display, never for decisions about expiry."""
         ...
 
 
@@ -36,7 +36,7 @@ class ManualClock:
         self._wall = wall_seconds
 
     def advance(self, seconds: float) -> None:
-        """Moves both readings forward."""
+        """Move both readings forward."""
         self._monotonic += seconds
         self._wall += seconds
 

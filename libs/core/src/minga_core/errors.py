@@ -1,37 +1,37 @@
-"""Every error that crosses a boundary of Minga, and the one table that maps it to gRPC and HTTP.
+"""Every error that crosses a boundary of Minga, and the table that maps it to gRPC and HTTP.
 
 ::
 
     MingaError
     ├── InvalidArgumentError          bad input; do not retry
     │   ├── InvalidNameError          a file name breaks the rules of `names`
-    │   ├── InvalidManifestError      bytes that are no manifest, or not the one asked for
+    │   ├── InvalidManifestError      bytes that are not a manifest, or not the requested one
     │   └── SettingsError             a setting is missing, unknown or out of range
     ├── NotFoundError
-    │   ├── FileNotFoundInDirectoryError   nobody alive shares that name or content
+    │   ├── FileNotFoundInDirectoryError   no living peer shares that name or content
     │   ├── PeerNotFoundError         no living peer has that id
-    │   └── ContentNotHeldError       this peer does not have that content (any more)
-    ├── NameTakenError                another content has that name, and overwrite was not asked
+    │   └── ContentNotHeldError       this peer does not have that content, or no longer
+    ├── NameTakenError                another content has that name, and overwriting was not requested
     ├── LeaseSupersededError          a greater generation owns the peer id: stop
     ├── RegisterAgainError            no lease under that peer id and generation: register, then push
-    ├── TableRevisionMismatchError    a change was pushed on another revision: push the whole table
-    ├── TableIncompleteError          a push ended with other row counts than were sent: push again
-    ├── LimitExceededError            more than this service takes (rows, sizes, streams)
+    ├── TableRevisionMismatchError    a change was based on another revision: push the whole table
+    ├── TableIncompleteError          a push ended with row counts that do not match: push again
+    ├── LimitExceededError            more than this service accepts (rows, sizes, streams)
     ├── BusyError                     no slot now; retry after `retry_after`
-    ├── NoSpaceError                  it does not fit on the disk or under the capacity
-    ├── ContentChangedError           the file changed while it was read; what was read is void
+    ├── NoSpaceError                  the file does not fit on the disk or in the peer's capacity
+    ├── ContentChangedError           the file changed while it was read
     ├── ChunkCorruptError             bytes that fail their chunk's digest
-    ├── NoSourcesError                no source was reachable for as long as the caller would wait
-    ├── StorageError                  the disk said no (permission, I/O); the operation failed, nothing else did
-    ├── AlreadyRunningError           another process uses this shared folder or socket
-    ├── UnavailableError              a dependency is away; retry
+    ├── NoSourcesError                no source was reachable within the caller's limit
+    ├── StorageError                  the disk failed or refused (permission, I/O)
+    ├── AlreadyRunningError           another process uses this shared folder, socket or port
+    ├── UnavailableError              a dependency does not answer; retry
     │   ├── StoreUnavailableError     Redis
-    │   │   └── StoreRefusedError     Redis is there, and refuses this user: nothing changes by waiting
+    │   │   └── StoreRefusedError     Redis answers, and refuses this user: retrying does not help
     │   ├── RegistryUnavailableError
     │   ├── LocatorUnavailableError
     │   ├── PeerUnavailableError
     │   └── DaemonUnavailableError    no daemon on this machine
-    └── InternalError                 a bug: anything that is none of the above
+    └── InternalError                 a bug: anything else
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ from typing import ClassVar
 
 
 class Code(StrEnum):
-    """Stable codes of errors; they never change their meaning."""
+    """Stable codes of errors. A code never changes its meaning."""
 
     INVALID_ARGUMENT = "invalid_argument"
     INVALID_NAME = "invalid_name"
@@ -74,18 +74,17 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WireStatus:
-    """How a code looks on the wires."""
+    """The gRPC and HTTP statuses of a code."""
 
     grpc: str
     """Name of a `grpc.StatusCode`."""
     http: int
     """HTTP status."""
     retryable: bool
-    """Whether the same call may succeed later without anybody changing anything."""
+    """Whether the same call may succeed later without any intervention."""
 
 
-# The one table. gRPC names as in google/rpc/code.proto, HTTP as its comments map them, save where the house's style
-# says better (409 for a lost lease, 429 for busy).
+# gRPC names as in google/rpc/code.proto, HTTP as its comments map them, except 409 for a lost lease and 429 for busy.
 WIRE_STATUS: dict[Code, WireStatus] = {
     Code.INVALID_ARGUMENT: WireStatus("INVALID_ARGUMENT", 400, False),
     Code.INVALID_NAME: WireStatus("INVALID_ARGUMENT", 400, False),
@@ -118,7 +117,7 @@ WIRE_STATUS: dict[Code, WireStatus] = {
 
 
 class MingaError(Exception):
-    """Base of all. `str(error)` is one sentence for people; `hint` says what to do, or is empty."""
+    """Base of all. `str(error)` is one sentence to display; `hint` says what to do, or is empty."""
 
     code: ClassVar[Code] = Code.INTERNAL
 
@@ -128,7 +127,7 @@ class MingaError(Exception):
 
     @property
     def retryable(self) -> bool:
-        """Whether the same call may succeed later by itself."""
+        """Whether the same call may succeed later without any intervention."""
         return WIRE_STATUS[self.code].retryable
 
 
@@ -157,13 +156,13 @@ class SettingsError(InvalidArgumentError):
 
 
 class NotFoundError(MingaError):
-    """Base of what is not there."""
+    """Base of errors about something that does not exist."""
 
     code = Code.FILE_NOT_FOUND
 
 
 class FileNotFoundInDirectoryError(NotFoundError):
-    """Nobody alive shares that name or content."""
+    """No living peer shares that name or content."""
 
 
 class PeerNotFoundError(NotFoundError):
@@ -173,19 +172,19 @@ class PeerNotFoundError(NotFoundError):
 
 
 class ContentNotHeldError(NotFoundError):
-    """This peer does not have that content, or no longer. Ask another."""
+    """This peer does not have that content, or no longer. Ask another peer."""
 
     code = Code.CONTENT_NOT_HELD
 
 
 class NameTakenError(MingaError):
-    """Another content has that name, and overwriting was not asked for."""
+    """Another content has that name, and overwriting was not requested."""
 
     code = Code.NAME_TAKEN
 
 
 class LeaseSupersededError(MingaError):
-    """A greater generation owns the peer id. The process that gets this stops."""
+    """A greater generation owns the peer id. The process that gets this error must stop."""
 
     code = Code.LEASE_SUPERSEDED
 
@@ -201,25 +200,25 @@ class RegisterAgainError(MingaError):
 
 
 class TableRevisionMismatchError(MingaError):
-    """A change was pushed on a revision that is not the stored one. Push the whole table."""
+    """A change was based on a revision that is not the stored one. Push the whole table."""
 
     code = Code.TABLE_REVISION_MISMATCH
 
 
 class TableIncompleteError(MingaError):
-    """A push ended with other row counts than had come. Nothing became visible; push again."""
+    """A push ended with counts that do not match the rows received. Nothing became visible; push again."""
 
     code = Code.TABLE_INCOMPLETE
 
 
 class LimitExceededError(MingaError):
-    """More than this service takes."""
+    """More than this service accepts."""
 
     code = Code.LIMIT_EXCEEDED
 
 
 class BusyError(MingaError):
-    """No slot now. Retry after `retry_after`."""
+    """No slot is free. Retry after `retry_after`."""
 
     code = Code.BUSY
 
@@ -229,74 +228,74 @@ class BusyError(MingaError):
 
 
 class NoSpaceError(MingaError):
-    """It does not fit on the disk or under the capacity. What was there is untouched."""
+    """The file does not fit on the disk or in the peer's capacity. Existing files are untouched."""
 
     code = Code.NO_SPACE
 
 
 class ContentChangedError(MingaError):
-    """The file changed while it was read. What was read of the unfinished chunk is void."""
+    """The file changed while it was read. Bytes read of the unfinished chunk are discarded."""
 
     code = Code.CONTENT_CHANGED
 
 
 class ChunkCorruptError(MingaError):
-    """Bytes that fail their chunk's digest. Nothing of them was stored."""
+    """Bytes that fail their chunk's digest. None of them was stored."""
 
     code = Code.CHUNK_CORRUPT
 
 
 class NoSourcesError(MingaError):
-    """No source was reachable for as long as the caller would wait. What was fetched is kept."""
+    """No source was reachable within the caller's limit. Chunks that were fetched are kept."""
 
     code = Code.NO_SOURCES
 
 
 class StorageError(MingaError):
-    """The disk said no. That operation failed, nothing else did."""
+    """The disk failed or refused. Only that operation failed."""
 
     code = Code.STORAGE
 
 
 class AlreadyRunningError(MingaError):
-    """Another process uses this shared folder or socket."""
+    """Another process uses this shared folder, socket or port."""
 
     code = Code.ALREADY_RUNNING
 
 
 class UnavailableError(MingaError):
-    """A dependency is away. Retry with backoff."""
+    """A dependency does not answer. Retry with backoff."""
 
     code = Code.UNAVAILABLE
 
 
 class StoreUnavailableError(UnavailableError):
-    """Redis is away or too slow."""
+    """Redis does not answer in time."""
 
     code = Code.STORE_UNAVAILABLE
 
 
 class StoreRefusedError(StoreUnavailableError):
-    """Redis is there and refuses (password, permission), or is of another kind: somebody has to change something.
+    """Redis answers and refuses (password, permission), or is of an unsupported kind: retrying does not help.
 
-    At start it stops the process. Later its code is that of an outage, since callers can do no more than for one.
+    At start it stops the process. Later it has the code of an outage, since callers can only treat it as one.
     """
 
 
 class RegistryUnavailableError(UnavailableError):
-    """The registry is away or too slow."""
+    """The registry does not answer in time."""
 
     code = Code.REGISTRY_UNAVAILABLE
 
 
 class LocatorUnavailableError(UnavailableError):
-    """The locator is away or too slow."""
+    """The locator does not answer in time."""
 
     code = Code.LOCATOR_UNAVAILABLE
 
 
 class PeerUnavailableError(UnavailableError):
-    """A peer is away or too slow."""
+    """A peer does not answer in time."""
 
     code = Code.PEER_UNAVAILABLE
 
@@ -328,7 +327,7 @@ ERROR_CLASSES: dict[Code, type[MingaError]] = _error_classes()
 def error_from_code(
     code: str, message: str, *, retry_after: timedelta | None = None, owner_address: str = ""
 ) -> MingaError:
-    """The error that a code and a message from the wire stand for; `InternalError` for an unknown code."""
+    """The error for a code and a message from the wire; InternalError for an unknown code."""
     try:
         cls = ERROR_CLASSES[Code(code)]
     except ValueError:

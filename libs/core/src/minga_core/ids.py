@@ -96,5 +96,5 @@ class ContentId:
 
     @property
     def short(self) -> str:
-        """The first digits, for people and logs."""
+        """The first twelve digits, for display and logs."""
         return CONTENT_ID_PREFIX + self.raw.hex()[:12]

@@ -11,7 +11,7 @@ offset  bytes  meaning
 20      32·n   BLAKE3 digest of each of the n = ceil(size/chunk size) chunks
 ======  =====  ==========================================================
 
-The content id is BLAKE3 of these bytes. Nothing may follow; there is exactly one encoding of a content. Test vectors
+The content id is BLAKE3 of these bytes. Nothing follows them: a content has exactly one encoding. Test vectors
 are in `docs/manifest.md`.
 """
 
@@ -30,7 +30,7 @@ MAX_MANIFEST_BYTES = HEADER_BYTES + DIGEST_BYTES * (1 << 20)
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a content is made of. Made by `from_digests` and `decode`, which check."""
+    """The size and chunk digests of a content. Made by `from_digests` and `decode`, which check them."""
 
     geometry: Geometry
     digests: bytes
@@ -66,9 +66,7 @@ class Manifest:
         except MingaError as error:
             raise InvalidManifestError(str(error)) from error
         if manifest.geometry.chunk_size_bytes != chunk_size_bytes:
-            raise InvalidManifestError(
-                f"a content of {size_bytes:,} bytes is not cut into chunks of {chunk_size_bytes:,}"
-            )
+            raise InvalidManifestError(f"a content of {size_bytes:,} bytes has no chunks of {chunk_size_bytes:,} bytes")
         return manifest
 
     def encode(self) -> bytes:
@@ -86,7 +84,7 @@ class Manifest:
         return self.geometry.size_bytes
 
     def chunk_digest(self, index: int) -> bytes:
-        """The digest of chunk `index`. Raises InvalidArgumentError when there is none."""
+        """The digest of chunk `index`, 32 raw bytes. Raises InvalidArgumentError past the end."""
         self.geometry.offset(index)
         return self.digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
 

@@ -1,4 +1,4 @@
-"""The rules of file names, and the only way from a string that came from outside to a name.
+"""The rules of file names, and the only parser that turns a string from outside into a name.
 
 A name is a POSIX relative path in UTF-8 NFC, 1 to 1,024 bytes, with no empty, `.` or `..` part, no NUL and no control
 characters. Two names are the same exactly when their bytes are; case matters. This module does not touch a disk:
@@ -16,20 +16,20 @@ MAX_PART_BYTES = 255
 """NAME_MAX of Linux file systems: a longer part could be listed but never stored."""
 
 HIDDEN_ROOT = ".minga"
-"""First part of the names that a shared folder keeps for its own state; never shared, never stored."""
+"""First part of the paths of a shared folder's own state: never shared, never stored."""
 
 Name = NewType("Name", str)
 """A checked file name. Made by `parse_name` alone."""
 
 _PLAIN_PART = rf"(?!\.\.?(?:/|\Z))[ -.0-~]{{1,{MAX_PART_BYTES}}}+"
 _PLAIN = re.compile(rf"(?!{re.escape(HIDDEN_ROOT)}(?:/|\Z)){_PLAIN_PART}(?:/{_PLAIN_PART})*+")
-"""Names of printable ASCII alone, which most are: every rule but the whole length, in a tenth of the time."""
+"""Matches names of printable ASCII, as most are: every rule but that on the whole length, in a tenth of the time."""
 
 
 def parse_name(text: str) -> Name:
     """The name that `text` spells, normalised to NFC.
 
-    Raises InvalidNameError, saying which rule is broken. Never changes anything but the normal form.
+    Raises InvalidNameError, whose message names the broken rule. Changes nothing but the normal form.
     """
     if len(text) <= MAX_NAME_BYTES and _PLAIN.fullmatch(text):
         return Name(text)
@@ -37,7 +37,7 @@ def parse_name(text: str) -> Name:
 
 
 def _parsed_slowly(text: str) -> Name:
-    """See `parse_name`; rule by rule, of any text."""
+    """`parse_name` for any text, rule by rule."""
     name = unicodedata.normalize("NFC", text)
     problem = _problem_with(name)
     if problem:
@@ -60,7 +60,7 @@ def parse_prefix(text: str) -> str:
 
 
 def _problem_with(name: str, *, complete: bool = True) -> str:
-    """Why `name` is none, or an empty string."""
+    """The rule that `name` breaks, or an empty string."""
     if not name:
         return "it is empty"
     try:
@@ -71,7 +71,7 @@ def _problem_with(name: str, *, complete: bool = True) -> str:
         return f"it has {size:,} bytes, at most {MAX_NAME_BYTES:,} are allowed"
     if name.startswith("/"):
         return "it is absolute"
-    # Cc: C0 and C1 controls, NUL and DEL among them. Zl and Zp break lines on terminals and in logs.
+    # Cc: C0 and C1 controls, including NUL and DEL. Zl and Zp break lines on terminals and in logs.
     if not name.isprintable() and any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in name):
         return "it has control characters"
     parts = name.split("/")
@@ -84,11 +84,11 @@ def _problem_with(name: str, *, complete: bool = True) -> str:
     if any(len(part.encode()) > MAX_PART_BYTES for part in parts):
         return f"a part of it has more than {MAX_PART_BYTES} bytes"
     if parts[0] == HIDDEN_ROOT:
-        return f"names under {HIDDEN_ROOT} are Minga's own"
+        return f"names under {HIDDEN_ROOT} are reserved"
     return ""
 
 
 def _shown(text: str) -> str:
-    """`text` made fit for one line of an error message."""
+    """`text` escaped and cut for one line of an error message."""
     shown = ascii(text) if not text.isprintable() else f"'{text}'"
     return shown if len(shown) <= 100 else f"{shown[:80]}… ({len(text):,} characters)"

@@ -1,4 +1,4 @@
-"""What peers say of themselves, and what the directory answers, as plain values.
+"""What peers register and announce, as plain values.
 
 Instants are integers: nanoseconds since 1970 for files (as file systems give them), milliseconds for leases.
 """
@@ -18,12 +18,12 @@ class HoldingState(StrEnum):
     PARTIAL = "partial"
 
 
-# Rows come by the million: a tuple is made in a third of the time that a frozen dataclass takes.
+# NamedTuples, because rows come by the million and a frozen dataclass takes three times as long to make.
 
 
 class RowKey(NamedTuple):
-    """What identifies a row of one peer's file table. A peer may hold an old content and a part of a new one under
-    the same name; those are two rows."""
+    """Identifies a row of one peer's file table. An old content and a part of a new one under the same name are two
+    rows."""
 
     name: Name
     content_id: ContentId
@@ -37,13 +37,13 @@ class FileRow(NamedTuple):
     modified_ns: int
     """Modification time of the file on that peer."""
     published_ns: int
-    """When this content was first shared under this name anywhere; copies carry their source's value."""
+    """When any peer first shared this content under this name; copies keep their source's value."""
     state: HoldingState = HoldingState.COMPLETE
 
 
 @dataclass(frozen=True, slots=True)
 class PeerInfo:
-    """What a peer says of itself when it registers."""
+    """A peer's own data in its registration."""
 
     peer_id: PeerId
     generation: Generation
@@ -56,7 +56,7 @@ class PeerInfo:
 
 @dataclass(frozen=True, slots=True)
 class TableChange:
-    """What turns a table of one revision into another. A key is in one of the two at most."""
+    """The difference between two revisions of a table. A key is in `put` or in `remove`, not in both."""
 
     base_revision: int
     revision: int

@@ -1,4 +1,4 @@
-"""Sizes, rates and durations as people write them."""
+"""Sizes, rates and durations as text, in both directions."""
 
 import math
 import re
@@ -16,7 +16,7 @@ _PER_SECOND = re.compile(r"\s*/s\s*$", re.IGNORECASE)
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes that `text` says: `512`, `10k`, `1.5 GiB` (powers of 1,024), `50MB` (powers of 1,000).
+    """Parse a size in bytes: `512`, `10k`, `1.5 GiB` (powers of 1,024), `50MB` (powers of 1,000).
 
     Raises InvalidArgumentError.
     """
@@ -28,10 +28,10 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_rate(text: str) -> int:
-    """Bytes per second that `text` says: `50MB/s`, `50MiB/s`, `400Mbit/s`, `64k`; `0` is 0, whatever its unit.
+    """Parse a rate in bytes per second: `50MB/s`, `50MiB/s`, `400Mbit/s`, `64k`; `0` is 0, whatever its unit.
 
-    Units of bytes are those of `parse_bytes`, bits are 8 to the byte; `/s` may be left out. `Mb/s`, which one half of
-    the world reads as bits and the other as bytes, is refused. Raises InvalidArgumentError.
+    Units of bytes are those of `parse_bytes`, bits are 8 to the byte; `/s` may be left out. `Mb/s`, which may mean
+    bits or bytes, is refused. Raises InvalidArgumentError.
     """
     match = _AMOUNT.fullmatch(_PER_SECOND.sub("", text))
     unit = match[2] if match else ""
@@ -40,17 +40,17 @@ def parse_rate(text: str) -> int:
     if match is None or not eighths or ambiguous:
         hint = f" ({unit} may be bits or bytes)" if ambiguous else ""
         raise InvalidArgumentError(f"{text!r} is not a rate: write 50MB/s, 50MiB/s or 400Mbit/s{hint}")
-    # Rounded up: what is more than nothing does not become 0, which stands for no limit.
+    # Rounded up, so that no positive rate becomes 0, which stands for no limit.
     return math.ceil(float(match[1]) * eighths / 8)
 
 
 def format_rate(bytes_per_second: float) -> str:
-    """A rate for people in powers of 1,024: `0 B/s`, `1.5 KiB/s`, `512 MiB/s`."""
+    """Format a rate in powers of 1,024: `0 B/s`, `1.5 KiB/s`, `512 MiB/s`."""
     return f"{format_bytes(bytes_per_second)}/s"
 
 
 def format_bytes(size_bytes: float) -> str:
-    """A size for people in powers of 1,024: `0 B`, `1.5 KiB`, `512 MiB`."""
+    """Format a size in powers of 1,024: `0 B`, `1.5 KiB`, `512 MiB`."""
     value = float(size_bytes)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if value < 1023.5 or unit == "TiB":
@@ -61,7 +61,7 @@ def format_bytes(size_bytes: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration for people: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Format a duration: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

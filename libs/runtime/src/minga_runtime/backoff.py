@@ -1,13 +1,13 @@
-"""How long to wait before trying again."""
+"""Waits between retries."""
 
 import random
 from collections.abc import Iterator
 
 
 def backoff(first_seconds: float, max_seconds: float, rng: random.Random | None = None) -> Iterator[float]:
-    """Endless waits in seconds that double up to `max_seconds`, each shortened by lot to between half and all of it.
+    """Yield waits in seconds, without end: they double up to `max_seconds`, each times a random 0.5 to 1.
 
-    The lot keeps many clients of one server from coming back in step.
+    The jitter keeps the clients of one server from retrying at the same time.
     """
     chosen = rng or random.Random()  # noqa: S311 - jitter, not secrets
     seconds = first_seconds

@@ -1,4 +1,4 @@
-"""The one place where gRPC channels and server ports are made, so that TLS and credentials will have one home."""
+"""gRPC channels and server ports. Every one is made here, so that TLS and credentials need one place."""
 
 import asyncio
 import contextlib
@@ -29,13 +29,13 @@ __all__ = [
 ]
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-"""Largest message taken by anybody: gRPC's own default, above 1 MiB of payload and 1,000 rows of the longest names."""
+"""Largest message that is accepted: gRPC's default, above 1 MiB of payload and 1,000 rows of the longest names."""
 KEEPALIVE_MILLIS = 20_000
 MIN_PING_INTERVAL_MILLIS = 5_000
-"""Below KEEPALIVE_MILLIS: servers of ours never count the pings of clients of ours as abuse."""
+"""Below KEEPALIVE_MILLIS, so that our servers never count the pings of our clients as abuse."""
 CONNECT_TIMEOUT_MILLIS = 2_000
 MAX_RECONNECT_BACKOFF_MILLIS = 2_000
-"""A peer that restarts is reached again soon; gRPC's default of two minutes is made for the internet."""
+"""A peer that restarts is reached again within this; gRPC's default of two minutes is meant for the internet."""
 HANDSHAKE_MILLIS = 10_000
 MAX_IDLE_MILLIS = 600_000
 
@@ -50,7 +50,7 @@ _COMMON: list[tuple[str, int]] = [
 CLIENT_OPTIONS = [
     *_COMMON,
     ("grpc.use_local_subchannel_pool", 1),
-    # Machines of one network are reached directly, whatever proxy variables say about the way out of it.
+    # Machines of one network are reached directly, whatever proxy variables say.
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     # In spite of its name this is gRPC's limit on one attempt to connect.
@@ -62,11 +62,11 @@ CLIENT_OPTIONS = [
 _BALANCED: dict[str, int | str] = {
     "grpc.service_config": json.dumps(
         {
-            # One connection to every address of the name, and calls to all of them in turn. The name is resolved anew
-            # whenever a connection ends, which servers that age their connections see to.
+            # One connection to every address of the name, and calls to all of them in turn. The name is resolved again
+            # whenever a connection ends, so servers limit the age of their connections.
             "loadBalancingConfig": [{"round_robin": {}}],
-            # CANCELLED, where the caller did not cancel, is the word of a server that has just begun to stop: it drops
-            # calls that it has not looked at yet. Other servers have not.
+            # A server that has just begun to stop answers CANCELLED to calls that no handler has seen yet; another
+            # server can take them.
             "methodConfig": [
                 {
                     "name": [{}],
@@ -81,54 +81,52 @@ _BALANCED: dict[str, int | str] = {
             ],
         }
     ),
-    # With it a call that never reached a server, because its connection was just being ended in order, is sent again
-    # over another as well.
+    # A call that never reached a server, because its connection was being closed in order, is sent again over another.
     "grpc.enable_retries": 1,
 }
 
 
 def server_options() -> list[tuple[str, int]]:
-    """Of every server."""
+    """gRPC options of every server."""
     return [
         *_COMMON,
-        # With it two processes would share a port and each get a part of the calls.
+        # Otherwise two processes could share a port and each get a part of the calls.
         ("grpc.so_reuseport", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MILLIS),
         ("grpc.max_concurrent_streams", 1_000),
-        # Whoever connects and says nothing of HTTP/2 is let go; gRPC's own default is two minutes.
+        # Closes connections that do not speak HTTP/2; gRPC's default is two minutes.
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_MILLIS),
-        # So is whoever has made no call for long; clients connect again when they have one.
+        # Closes connections without calls; clients connect again when they have one.
         ("grpc.max_connection_idle_ms", MAX_IDLE_MILLIS),
-        # One too many is closed at once.
+        # Connections beyond this are closed at once.
         ("grpc.max_allowed_incoming_connections", max_connections()),
     ]
 
 
 def make_channel(target: str) -> grpc.aio.Channel:
-    """A channel to `host:port` or `unix:/path`. Connects when first used; the caller closes it.
+    """A channel to `host:port` or `unix:/path`, which connects when it is first used. The caller closes it.
 
-    Each channel has connections of its own: two transfers from different sources never share a TCP window.
+    No two channels share a connection, so transfers from different sources never share a TCP window.
     """
     scheme = "" if target.startswith(_UNIX) else "dns:///"
     return traced_channel(grpc.aio.insecure_channel(scheme + target, options=CLIENT_OPTIONS), target)
 
 
 def make_balanced_channel(target: str, *, name_server: str = "") -> grpc.aio.Channel:
-    """A channel to every server behind `host:port`, which take its calls in turn; an address or a name. For calls that
-    are safe to repeat.
+    """A channel that sends calls to every server behind `host:port` in turn. Only for calls that are safe to repeat.
 
-    Servers that come are found when a connection ends, servers that go are left out. The caller closes it. name_server:
-    `host:port` of whom to ask for the name; the system's unless given.
+    New servers are found when a connection ends; servers that stop get no more calls. The caller closes it.
+    name_server: `host:port` of the DNS server to ask; the system's unless given.
     """
     options = [*(option for option in CLIENT_OPTIONS if option[0] not in _BALANCED), *_BALANCED.items()]
     return traced_channel(grpc.aio.insecure_channel(f"dns://{name_server}/{target}", options=options), target)
 
 
 def bind(server: grpc.aio.Server, listen: str) -> int:
-    """Binds a server to `host:port` (port 0 for any free one) or `unix:/path`; the bound port.
+    """Bind a server to `host:port` (port 0 for any free one) or `unix:/path`. Returns the bound port.
 
-    A Unix socket is made for its owner alone; one that nobody serves any more is replaced. Raises AlreadyRunningError
-    when it is taken, SettingsError when it cannot be bound for any other reason.
+    A Unix socket gets mode 0600; a stale one, which no process serves, is replaced. Raises AlreadyRunningError when
+    another process has the address, SettingsError when it cannot be bound for any other reason.
     """
     if listen.startswith(_UNIX):
         return _bind_unix(server, listen)
@@ -143,14 +141,16 @@ def bind(server: grpc.aio.Server, listen: str) -> int:
 
 def _bind_unix(server: grpc.aio.Server, listen: str) -> int:
     path = listen.removeprefix(_UNIX)
-    # gRPC unlinks whatever socket is in its way, a living daemon's too.
+    # gRPC unlinks any socket at that path, even that of a running daemon.
     if _answers(path):
         raise AlreadyRunningError(f"another process serves {path} already")
     try:
         with _owner_only():
             return server.add_insecure_port(listen)
     except RuntimeError as error:
-        raise SettingsError(f"cannot listen on {path}: no folder of ours, or too long for a socket's path") from error
+        raise SettingsError(
+            f"cannot listen on {path}: the folder is missing or not writable, or the path is too long"
+        ) from error
 
 
 def _answers(path: str) -> bool:
@@ -165,7 +165,7 @@ def _answers(path: str) -> bool:
 
 @contextlib.contextmanager
 def _owner_only() -> Iterator[None]:
-    """Files made inside the block are their owner's alone. For the start of a process: the mask is the process's."""
+    """Create files in the block with mode 0600 at most. Changes the umask of the whole process: for its start only."""
     before = os.umask(0o177)
     try:
         yield
@@ -174,7 +174,7 @@ def _owner_only() -> Iterator[None]:
 
 
 def _refusal(listen: str) -> MingaError:
-    """Why `listen` could not be bound. gRPC does not say; a plain socket does."""
+    """Find out with a plain socket why `listen` could not be bound, since gRPC does not say."""
     try:
         host, port = split_listen(listen)
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -190,7 +190,7 @@ def _refusal(listen: str) -> MingaError:
 
 
 async def wait_connected(channel: grpc.aio.Channel, timeout_seconds: float) -> bool:
-    """Whether the channel connects within the limit."""
+    """Wait until the channel is connected. Returns False when it is not within the limit."""
     try:
         async with asyncio.timeout(timeout_seconds):
             await channel.channel_ready()

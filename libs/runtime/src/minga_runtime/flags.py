@@ -1,4 +1,4 @@
-"""Command-line flags of a process, made from its settings: one `--name` for each, documented in one place."""
+"""Command-line flags of a process, made from its settings: one `--name` for each."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ def parse_flags(
     argv: Sequence[str] | None = None,
     aliases: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str | None]:
-    """The flags given on the command line (`sys.argv` unless `argv`), unchecked, for `load_settings`.
+    """Parse the command line (`sys.argv` unless `argv`) into unchecked values for `load_settings`.
 
     aliases: a second spelling of a flag, by the setting's name.
-    None stands for a flag that was not given. As argparse does, `--help` and unknown flags end the process.
+    None stands for a flag that was not given. `--help` and unknown flags end the process, as argparse does it.
     """
     parser = argparse.ArgumentParser(
         prog=program,

@@ -1,7 +1,7 @@
-"""Between our errors and gRPC's: the server's interceptor, and the client's way back.
+"""Mapping between our errors and gRPC's statuses: the server's interceptor, and the reverse for clients.
 
-An error travels as its status, its sentence as the details, and its code with whatever else it carries in trailing
-metadata (`minga-code`, `minga-hint`, `minga-retry-after-ms`, `minga-owner-address`).
+An error is sent as its status, its sentence as the details, and its code and attributes in trailing metadata
+(`minga-code`, `minga-hint`, `minga-retry-after-ms`, `minga-owner-address`).
 """
 
 import asyncio
@@ -39,24 +39,24 @@ RETRY_AFTER_KEY = "minga-retry-after-ms"
 OWNER_KEY = "minga-owner-address"
 
 MAX_DETAILS = 1_000
-"""Characters of a sentence that travel; gRPC refuses more than 8 KiB of metadata in all."""
+"""Characters of a sentence that are sent; gRPC refuses more than 8 KiB of metadata in all."""
 _MAX_SHOWN = 400
 _BUSY_RETRY = timedelta(seconds=1)
 
-# What gRPC itself reports when the other side is not there or does not answer.
-_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+# Statuses that gRPC itself reports when the server is unreachable or does not answer.
+_UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 _BY_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: Code.INVALID_ARGUMENT,
     grpc.StatusCode.OUT_OF_RANGE: Code.INVALID_ARGUMENT,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Code.LIMIT_EXCEEDED,
 }
-# A context tells its code as a number, or as None when nobody set one.
+# A context has its code as a number, or None when none was set.
 _STATUS_NAMES: dict[Any, str] = {status.value[0]: status.name for status in grpc.StatusCode}
 _STATUS_NAMES |= {status: status.name for status in grpc.StatusCode}
 
 
 class RpcObserver(Protocol):
-    """Hears of each RPC that ended."""
+    """Receives the end of each RPC."""
 
     def rpc_ended(self, method: str, code: str, seconds: float) -> None:
         """method: the RPC's bare name; code: name of a `grpc.StatusCode`."""
@@ -64,10 +64,10 @@ class RpcObserver(Protocol):
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Turns errors of handlers into statuses, and tells an observer how each RPC ended.
+    """Turns errors of handlers into statuses, and reports the end of each RPC to an observer.
 
-    An error that is none of ours is a bug: it is logged here, once, with its traceback, and the caller is told no more
-    than that. Cancellation passes through.
+    An error that is not a MingaError is a bug: it is logged here, once, with its traceback, and the caller gets no
+    details. Cancellation passes through.
     """
 
     def __init__(self, observer: RpcObserver) -> None:
@@ -92,9 +92,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Any) -> Any:
             with _Outcome(self._observer, method, context) as outcome:
                 try:
-                    async with _well_formed(request) as checked:
+                    async with _Checked(request) as checked:
                         return await behaviour(checked, context)
-                except Exception as error:  # noqa: BLE001 - told to the caller and the log by `abort`
+                except Exception as error:  # noqa: BLE001 - `abort` reports it
                     await outcome.abort(error)
 
         return call
@@ -104,44 +104,41 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             with _Outcome(self._observer, method, context) as outcome:
                 try:
                     async with (
-                        _well_formed(request) as checked,
+                        _Checked(request) as checked,
                         contextlib.aclosing(_responses(behaviour(checked, context))) as responses,
                     ):
                         async for response in responses:
                             yield response
-                except Exception as error:  # noqa: BLE001 - told to the caller and the log by `abort`
+                except Exception as error:  # noqa: BLE001 - `abort` reports it
                     await outcome.abort(error)
 
         return call
 
 
-class _Malformed:
-    """In place of a request whose bytes are no message of its type."""
-
-
-_MALFORMED = _Malformed()
+_MALFORMED = object()
+"""In place of a request whose bytes are not a message of its type."""
 
 
 def _lenient(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """The same, but for bytes that are no such message, which are told apart later: what raises here ends the call
-    with UNKNOWN, and is logged with a traceback, as if it were a bug."""
+    """A deserializer that returns _MALFORMED where `deserialize` raises: an exception there would end the call with
+    UNKNOWN and a traceback in the log, as if it were a bug."""
     if deserialize is None:
         return None
 
     def lenient(data: bytes) -> Any:
         try:
             return deserialize(data)
-        except Exception:  # noqa: BLE001 - whatever it is that the bytes are not
+        except Exception:  # noqa: BLE001 - any error means malformed bytes
             return _MALFORMED
 
     return lenient
 
 
-class _well_formed:  # noqa: N801 - used as a function
-    """A request, or a stream of them that is checked as it is read: InvalidArgumentError where it is malformed.
+class _Checked:
+    """A request, or a stream of requests that is checked as it is read. Raises InvalidArgumentError for _MALFORMED.
 
-    The stream is closed at the end of the block; what a handler leaves unread would else go with the garbage, which may
-    be after the loop's end.
+    The stream is closed at the end of the block; otherwise the garbage collector would close an unread one, maybe after
+    the end of the loop.
     """
 
     def __init__(self, request: Any) -> None:
@@ -155,7 +152,7 @@ class _well_formed:  # noqa: N801 - used as a function
 
     async def __aexit__(self, *exc: object) -> None:
         if hasattr(self._request, "aclose"):
-            # Running: somebody else reads it, and is about to be cancelled.
+            # RuntimeError: a task still reads it, and is about to be cancelled.
             with contextlib.suppress(RuntimeError):
                 await self._request.aclose()
 
@@ -175,23 +172,23 @@ class _Requests:
 
 def _checked(request: Any) -> Any:
     if request is _MALFORMED:
-        raise InvalidArgumentError("the bytes of the request are no message of its type")
+        raise InvalidArgumentError("the bytes of the request are not a message of its type")
     return request
 
 
 async def _responses(made: Any) -> AsyncGenerator[Any, None]:
-    """What a streaming handler sends: it is a generator, or writes to its context itself and sends nothing here."""
+    """The responses of a streaming handler, which is a generator, or writes to its context and yields nothing here."""
     if not inspect.isasyncgen(made):
         await made
         return
-    # Without closing, a cancelled call would leave the generator to the garbage collector.
+    # Otherwise a cancelled call would leave the generator to the garbage collector.
     async with contextlib.aclosing(made):
         async for response in made:
             yield response
 
 
 class _Outcome:
-    """How one RPC ended, told to the observer and the RPC's span at the end of the block. path: `/service/Method`."""
+    """Reports how one RPC ended to the observer and to the RPC's span. path: `/service/Method`."""
 
     def __init__(self, observer: RpcObserver, path: str, context: Any) -> None:
         self._observer = observer
@@ -214,8 +211,8 @@ class _Outcome:
         self._current.__exit__(None, None, None)
 
     async def abort(self, error: Exception) -> NoReturn:
-        """Ends the call with the error's status."""
-        # gRPC's own: the handler aborted by itself, or the server was stopped under it.
+        """End the call with the error's status."""
+        # The handler aborted by itself, or the server was stopped meanwhile.
         if isinstance(error, grpc.aio.BaseError):
             raise error
         known = error if isinstance(error, MingaError) else _bug(error, self._method)
@@ -241,14 +238,14 @@ def _metadata_of(error: MingaError) -> tuple[tuple[str, str], ...]:
 
 
 def error_from_rpc(error: grpc.aio.AioRpcError, unavailable: type[UnavailableError] = UnavailableError) -> MingaError:
-    """Our error for a failed call. `unavailable` is raised for a server that is away, slow, or without its store."""
+    """Our error for a failed call; an `unavailable` for a server that is unreachable, slow, or without its store."""
     metadata = {str(key): value for key, value in (error.trailing_metadata() or ())}
     details = _one_line(error.details() or error.code().name)
     code = metadata.get(CODE_KEY)
     if isinstance(code, str):
         return _from_metadata(code, details, metadata, unavailable)
-    if error.code() in _AWAY or (error.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in details):
-        return unavailable(_away(error.code(), details))
+    if error.code() in _UNREACHABLE or (error.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in details):
+        return unavailable(_connection_problem(error.code(), details))
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "oncurrent" in details:
         return BusyError("too many calls at once", retry_after=_BUSY_RETRY)
     known = _BY_STATUS.get(error.code(), Code.INTERNAL)
@@ -262,15 +259,15 @@ def _from_metadata(
     if code in (Code.STORE_UNAVAILABLE, Code.UNAVAILABLE):
         return unavailable(details, hint=hint)
     millis = str(metadata.get(RETRY_AFTER_KEY, ""))
-    # At most nine digits: what a hostile server says must not overflow.
+    # At most nine digits: a hostile server must not cause an overflow.
     retry_after = timedelta(milliseconds=int(millis)) if re.fullmatch("[0-9]{1,9}", millis) else None
     found = error_from_code(code, details, retry_after=retry_after, owner_address=str(metadata.get(OWNER_KEY, "")))
     found.hint = hint
     return found
 
 
-def _away(code: grpc.StatusCode, details: str) -> str:
-    """What people want to know of gRPC's account of a connection that failed."""
+def _connection_problem(code: grpc.StatusCode, details: str) -> str:
+    """The reason in gRPC's long account of a failed connection."""
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return "no answer in time"
     reason = details.rpartition("last error: ")[2]
@@ -281,6 +278,6 @@ def _away(code: grpc.StatusCode, details: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """A remote's words without line breaks and terminal escapes, cut to a length that people read."""
+    """Text of a remote on one readable line: without line breaks and terminal escapes, and cut."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return line if len(line) <= _MAX_SHOWN else line[:_MAX_SHOWN] + "…"

@@ -1,10 +1,10 @@
-"""`python -m minga_runtime.healthcheck URL`: whether a part of ours is healthy; what images use for HEALTHCHECK.
+"""`python -m minga_runtime.healthcheck URL`: check the health of a part; the HEALTHCHECK of the images.
 
-URL: `grpc://host:port[/service]`, answered by the standard health service, or `http://host:port/path`, answered with
-200. Without a host, as in `grpc://:50051`, it is the part in this very container: where MINGA_LISTEN says that it
-listens, else at that port. Exit code 0: healthy; 1: not, with the reason in one line (Docker knows these two alone).
+URL: `grpc://host:port[/service]` for the standard health service, or `http://host:port/path`, which must answer 200.
+Without a host, as in `grpc://:50051`, it is the part in this container: at the address of MINGA_LISTEN, else at that
+port of the loopback. Exit code 0: healthy; 1: not, with the reason in one line (Docker defines only these two).
 
-Runs every few seconds beside the part itself, so it imports little: gRPC only for gRPC.
+It runs every few seconds beside the part, so it imports gRPC only for gRPC.
 """
 
 import os
@@ -16,12 +16,12 @@ from minga_core.errors import InvalidArgumentError
 from minga_runtime.listening import split_listen
 
 LIMIT_SECONDS = 4.0
-"""Below the 5 s that images give the check: the reason is told before Docker kills it."""
+"""Below the 5 s after which Docker kills the check, so that the reason is printed."""
 _ANY_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
 def main() -> int:
-    """Checks the URL on the command line; the exit code."""
+    """Check the URL on the command line. Returns the exit code."""
     if len(sys.argv) != 2:
         sys.stdout.write("usage: python -m minga_runtime.healthcheck URL\n")
         return 1
@@ -31,10 +31,10 @@ def main() -> int:
 
 
 def check(url: str, environment: Mapping[str, str]) -> str:
-    """Why the part at `url` is not healthy; empty when it is. Takes LIMIT_SECONDS at most."""
+    """Check one part. Returns why it is not healthy, or an empty string. Takes LIMIT_SECONDS at most."""
     parts = urlsplit(url)
     if parts.scheme not in _CHECKS or not parts.netloc:
-        return f"{url!r} is no grpc:// or http:// URL"
+        return f"{url!r} is not a grpc:// or http:// URL"
     try:
         host, port = _target(parts, environment)
     except InvalidArgumentError as error:

@@ -1,21 +1,21 @@
-"""Addresses to listen on, as text. Imports no gRPC: settings and the metrics endpoint use it too."""
+"""Addresses to listen on, as text. Imports no gRPC, for settings and the metrics endpoint."""
 
 from minga_core.errors import InvalidArgumentError
 
 
 def split_listen(listen: str) -> tuple[str, int]:
-    """Host (IPv6 without brackets) and port of `host:port`; port 0 is allowed. Raises InvalidArgumentError."""
+    """Split `host:port` into host (IPv6 without brackets) and port; port 0 is allowed. Raises InvalidArgumentError."""
     host, colon, port = listen.rpartition(":")
     good_port = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535
     good_host = host.isprintable() and not any(char in host for char in " /@")
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not host or not good_port or not good_host or (":" in host and not bracketed):
         raise InvalidArgumentError(
-            f"{listen[:80]!r} is not an address to listen on: host:port is wanted, IPv6 hosts in brackets"
+            f"{listen[:80]!r} is not an address to listen on: use host:port, with IPv6 hosts in brackets"
         )
     return host.strip("[]"), int(port)
 
 
 def bound_address(listen: str, port: int) -> str:
-    """`listen` with the port that was bound in place of its own."""
+    """`listen` with its port replaced by the bound one."""
     return f"{listen.rpartition(':')[0]}:{port}"

@@ -1,4 +1,4 @@
-"""Logs: JSON lines where machines read, one readable line where people do.
+"""Logs: JSON lines for machines, text for terminals.
 
 Every event has a stable name and fields: `log_event(log, logging.INFO, "lease_granted", ttl_seconds=15)`. Fields bound
 with `bound` are added to every event of the same task.
@@ -19,11 +19,11 @@ _bound: ContextVar[Mapping[str, Any]] = ContextVar("minga_log_fields", default={
 
 _GRPC = "grpc._cython.cygrpc"
 # Libraries that log each request at INFO.
-_CHATTY = ("httpx", "httpcore", "watchfiles", "uvicorn.access")
+_VERBOSE = ("httpx", "httpcore", "watchfiles", "uvicorn.access")
 
 
 def configure_logging(level: str = "info", log_format: LogFormat = "auto", stream: TextIO | None = None) -> None:
-    """Sends all logs of the process to `stream` (standard output unless given). auto: text on a terminal, else JSON."""
+    """Send all logs of the process to `stream` (standard output unless given). auto: text on a terminal, else JSON."""
     target = stream or sys.stdout
     as_text = log_format == "text" or (log_format == "auto" and target.isatty())
     handler = logging.StreamHandler(target)
@@ -31,26 +31,26 @@ def configure_logging(level: str = "info", log_format: LogFormat = "auto", strea
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for name in _CHATTY:
+    for name in _VERBOSE:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    logging.getLogger(_GRPC).addFilter(_unless_caller_went_away)
+    logging.getLogger(_GRPC).addFilter(_is_not_disconnect)
 
 
-def _unless_caller_went_away(record: logging.LogRecord) -> bool:
-    """Whether to keep what grpc.aio logs. It tells of every caller that goes away just while it is answered as an
-    error with a traceback, which would let anybody fill the log."""
+def _is_not_disconnect(record: logging.LogRecord) -> bool:
+    """Whether to keep a line of grpc.aio. It logs each client that disconnects during its answer as an error with a
+    traceback, with which clients could fill the log."""
     return not str(record.msg).startswith("ExecuteBatchError raised in core")
 
 
 def log_event(logger: logging.Logger, level: int, event: str, /, **fields: Any) -> None:
-    """Logs an event with its fields. Values are shown by `str` unless JSON has them."""
+    """Log an event with its fields. Values that JSON does not have are written with `str`."""
     if logger.isEnabledFor(level):
         logger.log(level, event, extra={"fields": fields})
 
 
 @contextlib.contextmanager
 def bound(**fields: Any) -> Iterator[None]:
-    """Adds fields to every event logged inside the block, in this task and those it starts there."""
+    """Add fields to every event logged in the block, by this task and the tasks that it starts there."""
     token = _bound.set({**_bound.get(), **fields})
     try:
         yield
@@ -63,7 +63,7 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object on one line, in ASCII: whatever the stream's encoding, no text can break a line."""
+    """One JSON object on one line, in ASCII: no text breaks a line, whatever the stream's encoding."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter."""
@@ -92,13 +92,13 @@ class TextFormatter(logging.Formatter):
 
 
 def _shown(value: Any) -> str:
-    """A value that reads as one word: in quotes when it has spaces."""
+    """A value as one word: in quotes when it has spaces."""
     text = _safe(str(value))
     return f'"{text}"' if " " in text or not text else text
 
 
 def _safe(text: str) -> str:
-    """`text` without line breaks and terminal escapes, which may come from a remote."""
+    """Escape line breaks and terminal escapes, which may come from another machine."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -1,4 +1,4 @@
-"""The metrics endpoint, and what every part measures alike."""
+"""The metrics endpoint, and the metrics that every part has."""
 
 import asyncio
 import contextlib
@@ -13,33 +13,33 @@ from minga_runtime.listening import bound_address, split_listen
 
 log = logging.getLogger(__name__)
 
-# A `…_created` series beside each counter and histogram: double the number, and nobody here asks when they began.
+# A `…_created` series beside each counter and histogram would double their number.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _REQUEST_LIMIT_SECONDS = 5.0
 _MAX_REQUEST_BYTES = 16 * 1024
 _MAX_CONNECTIONS = 32
-"""Far more than the scrapers there are; the rest are closed at once."""
+"""More than any number of scrapers; further connections are closed at once."""
 RPC_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 STORE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
 def describe_process(registry: CollectorRegistry, part: str, version: str) -> None:
-    """What every part tells of itself: which version runs, how much it has under way, and the standard `process_*`
-    metrics (processor, memory, open files; on Linux)."""
+    """Register the metrics of the process: its version, its tasks, and the standard `process_*` metrics (processor,
+    memory, open files; on Linux)."""
     ProcessCollector(registry=registry)
     Gauge(
         f"minga_{part}_tasks",
-        "Asyncio tasks that are under way; one that only grows is a leak.",
+        "Asyncio tasks under way; a number that only grows is a leak.",
         registry=registry,
     ).set_function(_task_count)
-    Gauge(f"minga_{part}_build_info", "Always 1; the label tells the version.", ["version"], registry=registry).labels(
+    Gauge(f"minga_{part}_build_info", "Always 1; the label is the version.", ["version"], registry=registry).labels(
         version
     ).set(1)
 
 
 def _task_count() -> float:
-    """Of the loop that scrapes; 0 outside of one."""
+    """Tasks of the event loop that answers the scrape; 0 outside of one."""
     try:
         return len(asyncio.all_tasks())
     except RuntimeError:
@@ -49,18 +49,18 @@ def _task_count() -> float:
 class RpcMetrics:
     """Counts and times RPCs; see `grpc_errors.RpcObserver`.
 
-    methods: those whose successes are there at 0 before the first one, so that it shows in a rate.
+    methods: RPCs whose series exist at 0 from the start, so that their first call shows in a rate.
     """
 
     def __init__(self, registry: CollectorRegistry, part: str, methods: Iterable[str] = ()) -> None:
         self._durations = Histogram(
             f"minga_{part}_rpc_duration_seconds",
-            "Seconds that RPCs took, by method and status code; streams last as long as they stand.",
+            "Seconds that RPCs took, by method and status code; a stream counts once it has ended.",
             ["method", "code"],
             buckets=RPC_BUCKETS,
             registry=registry,
         )
-        # Looked up once: that costs as much as counting. Methods and codes are few.
+        # `labels` costs as much as `observe`, so its results are kept: methods and codes are few.
         self._children = {(method, "OK"): self._durations.labels(method, "OK") for method in methods}
 
     def rpc_ended(self, method: str, code: str, seconds: float) -> None:
@@ -79,14 +79,13 @@ class StoreMetrics:
     ) -> None:
         durations = Histogram(
             f"minga_{part}_redis_duration_seconds",
-            "Seconds that calls to Redis took, by what the directory was asked for and how it ended.",
+            "Seconds that calls to Redis took, by operation of the directory and outcome.",
             ["operation", "outcome"],
             buckets=STORE_BUCKETS,
             registry=registry,
         )
-        closed = list(outcomes)
-        # Made once: looking a child up costs as much as counting.
-        self._children = {(name, end): durations.labels(name, end) for name in operations for end in closed}
+        ends = list(outcomes)
+        self._children = {(name, end): durations.labels(name, end) for name in operations for end in ends}
 
     def store_called(self, operation: str, outcome: str, seconds: float) -> None:
         """See StoreObserver."""
@@ -94,7 +93,7 @@ class StoreMetrics:
 
 
 class MetricsServer:
-    """A running endpoint. `address` is host:port as bound. Made by `start_metrics_server`."""
+    """A running endpoint, made by `start_metrics_server`. `address` is host:port as bound."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.address = ""
@@ -103,7 +102,7 @@ class MetricsServer:
         self._serving: set[asyncio.Task[None]] = set()
 
     async def start(self, listen: str) -> None:
-        """Binds and serves. Raises AlreadyRunningError when that address cannot be had."""
+        """Bind and serve. Raises AlreadyRunningError when the address cannot be bound."""
         host, port = split_listen(listen)
         try:
             self._server = await asyncio.start_server(self._accept, host, port, limit=_MAX_REQUEST_BYTES)
@@ -112,7 +111,7 @@ class MetricsServer:
         self.address = bound_address(listen, self._server.sockets[0].getsockname()[1])
 
     async def aclose(self) -> None:
-        """Stops serving; what is being answered is cut off."""
+        """Stop serving and close every connection."""
         if self._server is not None:
             self._server.close()
         for task in self._serving:
@@ -129,7 +128,7 @@ class MetricsServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            # A client that is slow or talks nonsense costs one connection for a few seconds, never more.
+            # A slow or malformed client costs one connection for a few seconds.
             with contextlib.suppress(
                 TimeoutError, ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
             ):
@@ -155,16 +154,16 @@ class MetricsServer:
         try:
             body = generate_latest(self._registry)
         except Exception:
-            # A collector is code of a part; its bug must show as a failed scrape, and once in the log.
+            # A bug in a part's collector must show as a failed scrape and in the log.
             log.exception("metrics_failed")
             return _response("500 Internal Server Error", b"", "text/plain", method)
         return _response("200 OK", body, CONTENT_TYPE_LATEST, method)
 
 
 async def start_metrics_server(registry: CollectorRegistry, listen: str) -> MetricsServer:
-    """Serves `/metrics` and `/livez` over HTTP/1.1 on host:port (port 0 for any free one); the caller closes it.
+    """Serve `/metrics` and `/livez` over HTTP/1.1 on host:port (port 0 for any free one). The caller closes it.
 
-    Raises AlreadyRunningError when that address cannot be had.
+    Raises AlreadyRunningError when the address cannot be bound.
     """
     server = MetricsServer(registry)
     await server.start(listen)

@@ -1,4 +1,4 @@
-"""A process from start to end: event loop, signals, last words."""
+"""A process from start to end: event loop, signals, exit code."""
 
 import asyncio
 import contextlib
@@ -31,12 +31,12 @@ _EXIT_CODES = {
 
 
 class StopSignal(asyncio.Event):
-    """Set when the process shall end: by a signal, or by a part of it that failed."""
+    """Set when the process has to end: by a signal, or because a part of it failed."""
 
     error: BaseException | None = None
 
     def fail(self, error: BaseException) -> None:
-        """Ends the process because of an error; the first one told is what `run_process` ends with."""
+        """End the process because of an error. `run_process` reports the first of them."""
         self.error = self.error or error
         self.set()
 
@@ -45,11 +45,11 @@ Main = Callable[[StopSignal], Coroutine[Any, Any, None]]
 
 
 def run_process(main: Main) -> int:
-    """Runs `main(stop)` on uvloop, with as many open files as the system allows, and gives the exit code.
+    """Run `main(stop)` on uvloop, with as many open files as the system allows. Returns the exit code.
 
-    SIGTERM and SIGINT set `stop`, a second one of them ends the process at once. A MingaError is one line on standard
-    error and exit code 2 for wrong settings, 5 for a dependency that is away, 6 for what the disk refuses, 8 for a
-    conflict with another process, else 1; anything else is a bug and keeps its traceback.
+    SIGTERM and SIGINT set `stop`; a second signal ends the process at once. A MingaError becomes one line on standard
+    error and exit code 2 for wrong settings, 5 for an unavailable dependency, 6 for a disk error, 8 for a conflict with
+    another process, else 1; anything else is a bug and keeps its traceback.
     """
     raise_limit()
     try:
@@ -69,16 +69,16 @@ def exit_code_for(error: MingaError) -> int:
 
 
 def print_error(error: MingaError) -> None:
-    """One line on standard error: what is wrong, and what to do. Settings have a line for each that is wrong."""
+    """Print to standard error what is wrong and what to do: one line, and for settings a line for each wrong value."""
     hint = f" ({error.hint})" if error.hint else ""
     for line in f"{error}{hint}".splitlines():
         sys.stderr.write(f"minga: {line}\n")
 
 
 def write_port_file(path: Path | None, address: str) -> None:
-    """Tells where the process is bound: `path` holds `host:port` once it is ready, whole or not at all.
+    """Write the bound `host:port` to `path`, atomically. None: do nothing.
 
-    Raises SettingsError when it cannot be written. None: nothing to do.
+    Raises SettingsError when the file cannot be written.
     """
     if path is None:
         return

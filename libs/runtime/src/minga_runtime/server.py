@@ -1,4 +1,4 @@
-"""A gRPC server as all parts run it: error mapping, health, reflection, limits, graceful stop."""
+"""The gRPC server of every part: error mapping, health, reflection, limits, graceful stop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ from minga_runtime.grpc_errors import ErrorInterceptor, RpcObserver
 
 @dataclass(frozen=True, slots=True)
 class ConnectionAge:
-    """How long a client may stay on one connection, so that servers which come later get their share of the clients."""
+    """The lifetime of connections. It lets servers that start later get their share of the clients."""
 
     limit: timedelta
-    """Then the client is asked to make another, which it does without losing a call; gRPC varies it by a tenth."""
+    """After this a client is asked to reconnect, which loses no call; gRPC adds a jitter of a tenth."""
     grace: timedelta
-    """For the calls under way by then, after which they are cut off. Longer than any call may take."""
+    """Calls under way are aborted after this. Longer than any call may take."""
 
 
 LIVENESS = "liveness"
-"""Health service name that is SERVING as long as the process runs, whatever its dependencies do."""
+"""Health service name that is SERVING as long as the process runs, whatever the state of its dependencies."""
 
 _Status = health_pb2.HealthCheckResponse
 
 
 class GrpcServer:
-    """A server with its health. `server` is for registering services before `start`."""
+    """A server with the standard health service. Services are registered with `server` before `start`."""
 
     def __init__(
         self,
@@ -50,35 +50,37 @@ class GrpcServer:
         self._stopping = False
 
     async def start(self, listen: Sequence[str], services: Sequence[str]) -> list[int]:
-        """Binds every address and serves; the bound ports (1 for Unix sockets). services: full names, for health
-        and reflection. Health is NOT_SERVING until `set_serving`. Raises what `bind` raises."""
+        """Bind every address and serve. Returns the bound ports (1 for Unix sockets).
+
+        services: full names, for health and reflection. Health is NOT_SERVING until `set_serving`. Raises what `bind`
+        raises."""
         self._services = tuple(services)
         reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self.server)
         ports = [bind(self.server, address) for address in listen]
-        await self._tell(False)
+        await self._set_health(False)
         await self._health.set(LIVENESS, _Status.SERVING)
         await self.server.start()
         return ports
 
     @property
     def serving(self) -> bool:
-        """What health checks are told."""
+        """The answer to health checks."""
         return self._serving
 
     async def set_serving(self, serving: bool) -> None:
-        """Tells health checks whether the services can do their work. Without effect once `stop` was called."""
+        """Set the answer to health checks. Without effect after `stop`."""
         if not self._stopping:
             self._serving = serving
-            await self._tell(serving)
+            await self._set_health(serving)
 
     async def stop(self, grace: timedelta) -> None:
-        """NOT_SERVING at once; calls under way may end within the grace, new ones are refused."""
+        """Turn health to NOT_SERVING, refuse new calls, and abort those that have not ended within the grace."""
         self._stopping = True
         self._serving = False
-        await self._tell(False)
+        await self._set_health(False)
         await self.server.stop(grace.total_seconds())
 
-    async def _tell(self, serving: bool) -> None:
+    async def _set_health(self, serving: bool) -> None:
         status = _Status.SERVING if serving else _Status.NOT_SERVING
         for name in ("", *self._services):
             await self._health.set(name, status)

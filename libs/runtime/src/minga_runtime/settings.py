@@ -1,7 +1,7 @@
 """Settings: read once from flags, `MINGA_*` variables and `.env`, checked, frozen, passed down.
 
-Flags win over the environment, which wins over `.env`, which wins over defaults. A value that is wrong, or a `MINGA_`
-variable that nobody knows, stops the process with its name and the reason. An empty variable counts as not set.
+Flags win over the environment, which wins over `.env`, which wins over defaults. A wrong value or an unknown `MINGA_`
+variable stops the process with its name and the reason. An empty variable counts as not set.
 """
 
 import difflib
@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ValidationError
@@ -23,11 +23,11 @@ from minga_runtime.logs import LogFormat
 
 PREFIX = "MINGA_"
 DEFAULT_OTLP_PORT = 4317
-# A password may have any character but white space in it; the last @ ends it.
+# A password may have any character but white space; the last @ ends it.
 _SECRET_IN_URL = re.compile(r"(://[^:/@\s]*:)\S*@")
 _SECRET_IN_QUERY = re.compile(r"([?&][a-z_]*password=)[^&\s'\"]*", re.IGNORECASE)
-# What Kubernetes puts into every pod for a Service called `minga-…`
-# (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables): not meant as settings.
+# Variables that Kubernetes puts into every pod for a Service called `minga-…`
+# (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables): not settings.
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
 
 KNOWN_VARIABLES: dict[str, str] = {
@@ -36,29 +36,29 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_REGISTRY": "Peer: the registry's host:port.",
     "MINGA_LOCATOR": "Peer and command: the locator's URL.",
     "MINGA_SHARE_DIR": "Peer: the shared folder.",
-    "MINGA_STATE_DIR": "Peer: where index and parts are kept; `.minga` in the shared folder unless set.",
+    "MINGA_STATE_DIR": "Peer: folder of its index and of part files; `.minga` in the shared folder unless set.",
     "MINGA_PEER_ID": "Peer: its stable name; the host's name unless set.",
     "MINGA_LISTEN": "The host:port to serve on; port 0 for any free one.",
-    "MINGA_ADVERTISE": "Peer: host:port at which other peers reach this one; found out unless set.",
-    "MINGA_ZONE": "Peer: its zone, for preferring near sources.",
-    "MINGA_CAPACITY": "Peer: bytes it is willing to hold in all, as `500GB`; the disk's size unless set.",
+    "MINGA_ADVERTISE": "Peer: host:port at which other peers reach this one; detected unless set.",
+    "MINGA_ZONE": "Peer: its zone; sources of the same zone are preferred.",
+    "MINGA_CAPACITY": "Peer: bytes that it may hold in all, as `500GB`; the disk's size unless set.",
     "MINGA_CONTROL": "Peer and command: path of the Unix socket between them.",
     "MINGA_LEASE_TTL": "Registry: default lease in seconds. Peer: the lease it asks for.",
     "MINGA_LEASE_TTL_MIN": "Registry: shortest lease granted, in seconds.",
     "MINGA_LEASE_TTL_MAX": "Registry: longest lease granted, in seconds.",
     "MINGA_HEARTBEAT_INTERVAL": "Registry: seconds between heartbeats at most; a third of the lease unless set.",
     "MINGA_MAX_TABLE_ROWS": "Registry: rows of one peer's table at most.",
-    "MINGA_MAX_PUSHES": "Registry: table pushes taken at once, half of them from one host at most.",
-    "MINGA_PUSH_IDLE": "Registry: seconds after which a silent table push is given up.",
+    "MINGA_MAX_PUSHES": "Registry: concurrent table pushes, at most half of them from one host.",
+    "MINGA_PUSH_IDLE": "Registry: seconds without a message after which a table push is aborted.",
     "MINGA_PUSH_LIMIT": "Registry: seconds that one table push may take in all.",
-    "MINGA_MAX_CONNECTION_AGE": "Registry: seconds after which a peer is asked for a new connection, so that replicas "
-    "which came later get their share of the peers.",
-    "MINGA_MAX_REQUESTS": "Locator: requests under way at once, half of them of one host; one more is told to come "
-    "back a second later.",
-    "MINGA_REAP_INTERVAL": "Registry: seconds between looks for what dead peers left.",
-    "MINGA_STOP_GRACE": "Seconds that calls, and a peer's transfers, get to end well once the process is told to stop.",
-    "MINGA_SERVING_SLOTS": "Peer: chunk requests that are served or wait at a time, half of them of one host at most; "
-    "the next one is told to ask others.",
+    "MINGA_MAX_CONNECTION_AGE": "Registry: seconds after which a peer is asked to reconnect, so that replicas "
+    "that start later get their share of the peers.",
+    "MINGA_MAX_REQUESTS": "Locator: concurrent requests, at most half of them from one host; further ones get 429 with "
+    "`Retry-After: 1`.",
+    "MINGA_REAP_INTERVAL": "Registry: seconds between removals of what dead peers left.",
+    "MINGA_STOP_GRACE": "Seconds that calls, and a peer's transfers, have to end once the process is stopping.",
+    "MINGA_SERVING_SLOTS": "Peer: chunk requests served or queued at once, at most half of them from one host; "
+    "further ones are refused as busy, and their downloaders ask other sources.",
     "MINGA_BULK": "Peer and command: chunks over HTTP beside gRPC (docs/bulk.md): `auto` (the next port), "
     "`host:port`, or `off`.",
     "MINGA_LIMIT_UP": "Peer and command: payload sent per second at most, as `50MB/s` or `400Mbit/s`; 0: unlimited.",
@@ -68,16 +68,16 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_RESCAN": "Peer: seconds between full scans of the shared folder.",
     "MINGA_HASH_THREADS": "Peer: threads for hashing and disk work.",
     "MINGA_METRICS_LISTEN": "host:port of the metrics endpoint; off unless set.",
-    "MINGA_PORT_FILE": "A file that gets the bound host:port once the process is ready.",
+    "MINGA_PORT_FILE": "A file to which the bound host:port is written once the process is ready.",
     "MINGA_TRACES": "OpenTelemetry collector for traces (docs/tracing.md): host:port or `https://…`; off unless set.",
     "MINGA_LOG_LEVEL": "debug, info, warning or error.",
     "MINGA_LOG_FORMAT": "auto (text on a terminal, else json), text or json.",
 }
-"""Every variable of every part, with what it is. A part's settings class says its default."""
+"""Every variable of every part and its description. The default is in the settings class of the part."""
 
 
 def _checked(parse: Any) -> Any:
-    """A validator that turns our parser's error into pydantic's."""
+    """A validator that turns the error of one of our parsers into pydantic's."""
 
     def validate(value: Any) -> Any:
         try:
@@ -108,7 +108,7 @@ def _bulk(value: str) -> str:
 
 
 def _collector(value: str) -> str:
-    """`http://host:port` or `https://host:port`: a bare host:port is the former, and OTLP's own port is the default."""
+    """`http://host:port` or `https://host:port` for a URL or host:port; the default port is that of OTLP."""
     try:
         url = urlsplit(value if "://" in value else f"http://{value}")
         port = url.port or DEFAULT_OTLP_PORT
@@ -118,7 +118,7 @@ def _collector(value: str) -> str:
             return f"{url.scheme}://{parse_address(f'{host}:{port}')}"
     except (ValueError, InvalidArgumentError):
         pass
-    raise InvalidArgumentError("host:port of a collector is wanted, or http://host:port, or https://host:port")
+    raise InvalidArgumentError("host:port of a collector is needed, or http://host:port, or https://host:port")
 
 
 def _lower(value: Any) -> Any:
@@ -126,31 +126,23 @@ def _lower(value: Any) -> Any:
 
 
 ByteCount = Annotated[int, BeforeValidator(_checked(lambda value: parse_bytes(str(value))))]
-"""Bytes, written as people write sizes."""
+"""Bytes, written as `500GB` or `1.5 GiB`."""
 ByteRate = Annotated[int, BeforeValidator(_checked(lambda value: parse_rate(str(value))))]
-"""Bytes per second, written as people write rates; 0 for no limit."""
+"""Bytes per second, written as `50MB/s` or `400Mbit/s`; 0 for no limit."""
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 """A duration, written as a number of seconds; 0 or more."""
 AddressText = Annotated[str, AfterValidator(_checked(parse_address))]
-"""host:port of somebody else."""
+"""host:port of another process."""
 ListenText = Annotated[str, AfterValidator(_checked(_listen))]
 """host:port to listen on; port 0 allowed."""
 BulkText = Annotated[str, AfterValidator(_checked(_bulk))]
 """`auto`, `off`, or host:port to listen on."""
 CollectorText = Annotated[str, AfterValidator(_checked(_collector))]
-"""Where traces go: host:port or URL, becomes a URL."""
+"""The collector of traces: host:port or URL, becomes a URL."""
 PeerIdText = Annotated[str, AfterValidator(_checked(parse_peer_id))]
 ZoneText = Annotated[str, AfterValidator(_checked(parse_zone))]
-LogLevel = Annotated[str, BeforeValidator(_lower), AfterValidator(lambda value: _one_of(value, _LOG_LEVELS))]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 LogFormatText = Annotated[LogFormat, BeforeValidator(_lower)]
-
-_LOG_LEVELS = ("debug", "info", "warning", "error")
-
-
-def _one_of(value: str, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise ValueError(f"one of {', '.join(choices)} is wanted")
-    return value
 
 
 class Settings(BaseSettings):
@@ -161,7 +153,7 @@ class Settings(BaseSettings):
         env_file=".env",
         env_ignore_empty=True,
         frozen=True,
-        # Variables of other parts; those of no part are refused by `load_settings`.
+        # For variables of other parts; `load_settings` refuses unknown ones.
         extra="ignore",
         validate_default=True,
         hide_input_in_errors=True,
@@ -172,7 +164,7 @@ class Settings(BaseSettings):
     log_format: LogFormatText = "auto"
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """Passwords never show in a repr, whoever prints it."""
+        """Passwords never show in a repr."""
         return effective_settings(self).items()
 
 
@@ -180,13 +172,13 @@ S = TypeVar("S", bound=Settings)
 
 
 def load_settings(cls: type[S], **flags: Any) -> S:
-    """Settings from flags (None: not given), environment, `.env` and defaults, all of them checked.
+    """Read and check the settings from flags (None: not given), environment, `.env` and defaults.
 
-    Raises SettingsError with one line for each value that is wrong or unknown: its name and why.
+    Raises SettingsError with one line for each wrong value and unknown variable: its name and the reason.
     """
     given = {name: value for name, value in flags.items() if value is not None}
-    if strangers := given.keys() - cls.model_fields.keys():
-        raise TypeError(f"{cls.__name__} has no {', '.join(sorted(strangers))}")
+    if unknown := given.keys() - cls.model_fields.keys():
+        raise TypeError(f"{cls.__name__} has no {', '.join(sorted(unknown))}")
     problems = _unknown(_variables(cls), KNOWN_VARIABLES.keys() | _variables_of(cls))
     try:
         settings = cls(**given)
@@ -198,12 +190,12 @@ def load_settings(cls: type[S], **flags: Any) -> S:
 
 
 def undocumented(cls: type[Settings]) -> set[str]:
-    """The variables of a settings class that KNOWN_VARIABLES does not have; for that class's test."""
+    """The variables of a settings class that KNOWN_VARIABLES lacks; for that class's test."""
     return _variables_of(cls) - KNOWN_VARIABLES.keys()
 
 
 def effective_settings(settings: Settings) -> dict[str, str]:
-    """Every setting as text, secrets masked; for the one line at the start."""
+    """Every setting as text, secrets masked; for the log line at the start."""
     return {name: _text(getattr(settings, name)) for name in type(settings).model_fields}
 
 
@@ -231,7 +223,7 @@ def _variables(cls: type[Settings]) -> Mapping[str, str | None]:
 
 
 def _unknown(variables: Mapping[str, str | None], known: set[str]) -> list[str]:
-    """A line for each variable that no part of Minga has."""
+    """A line for each variable of no part of Minga."""
     lines = []
     for name in sorted(variables.keys() - known):
         if not _is_service_link(name, variables[name] or ""):
@@ -245,7 +237,7 @@ def _is_service_link(name: str, value: str) -> bool:
 
 
 def _problem(item: Any, flags: Mapping[str, Any]) -> str:
-    """One line: how the setting was given, and what is wrong with it. Never shows a secret."""
+    """One line: the flag or variable, and what is wrong with its value. Never shows a secret."""
     field = str(item["loc"][0]) if item["loc"] else ""
     flag, variable = f"--{field.replace('_', '-')}", PREFIX + field.upper()
     if not field:

@@ -1,7 +1,7 @@
-"""Back-pressure: what callers may have at once, in all and each, so that one that floods leaves room for the others.
+"""Quotas: what all callers, and each of them, may have under way. A flood from one leaves room for others.
 
-A caller is known by its host: it is the one thing that it cannot choose at will. Peers that share a host, behind a NAT
-or on somebody's laptop, share what one host may have, which is half.
+A caller is its host, the one thing that it cannot choose at will. Peers that share a host, behind a NAT or on one
+machine, share the quota of one caller, which is half.
 """
 
 from collections import Counter
@@ -15,9 +15,9 @@ RETRY_AFTER = timedelta(seconds=1)
 
 
 class Shares:
-    """So many slots (or bytes), of which no caller may hold more than half. For the event loop's thread alone.
+    """A quota of slots (or bytes), of which one caller may hold half at most. For the event loop's thread alone.
 
-    what: for people, in the plural ("table pushes"). each: what one caller may hold, if not half.
+    what: plural noun for messages ("table pushes"). each: the limit of one caller, if not half.
     """
 
     def __init__(self, what: str, total: int, *, each: int | None = None, retry_after: timedelta = RETRY_AFTER) -> None:
@@ -30,9 +30,9 @@ class Shares:
 
     @contextmanager
     def taken(self, caller: str, amount: int = 1) -> Iterator[None]:
-        """Slots for the length of the block. Raises BusyError at once when there are not so many.
+        """Hold slots for the length of the block. Raises BusyError at once when there are too few.
 
-        A caller that holds none gets what it asks for as long as the others leave room, however much it is.
+        A caller that holds none gets any amount, even above its limit, as long as the total allows it.
         """
         self.take(caller, amount)
         try:
@@ -41,17 +41,17 @@ class Shares:
             self.give_back(caller, amount)
 
     def take(self, caller: str, amount: int = 1) -> None:
-        """As `taken`, until `give_back` is called with the same."""
+        """As `taken`, until `give_back` is called with the same arguments."""
         held = self._held[caller]
         if held and held + amount > self.each:
-            raise BusyError(f"{held:,} {self.what} of yours are being taken already", retry_after=self._retry_after)
+            raise BusyError(f"{held:,} {self.what} of yours are under way already", retry_after=self._retry_after)
         if self.taken_count and self.taken_count + amount > self.total:
-            raise BusyError(f"{self.taken_count:,} {self.what} are being taken", retry_after=self._retry_after)
+            raise BusyError(f"{self.taken_count:,} {self.what} are under way", retry_after=self._retry_after)
         self._held[caller] += amount
         self.taken_count += amount
 
     def give_back(self, caller: str, amount: int = 1) -> None:
-        """What the caller took."""
+        """Release the slots of a caller."""
         self.taken_count -= amount
         self._held[caller] -= amount
         if not self._held[caller]:
@@ -59,6 +59,6 @@ class Shares:
 
 
 def caller_of(peer: str) -> str:
-    """The host in what `ServicerContext.peer()` gives (`ipv4:10.0.0.1:4711`, `ipv6:%5B::1%5D:4711`, `unix:`)."""
+    """The host of a gRPC peer string, as in `ipv4:10.0.0.1:4711`, `ipv6:%5B::1%5D:4711` or `unix:`."""
     kind, _, place = peer.partition(":")
     return f"{kind}:{place.rpartition(':')[0]}" if kind in ("ipv4", "ipv6") else kind

@@ -1,5 +1,4 @@
-"""The one place where plain TCP connections are made and ports for them bound; `channels` is the same for gRPC. TLS and
-credentials will live in these two."""
+"""TCP connections and listening ports without gRPC; `channels` has those of gRPC. TLS will need these two places."""
 
 import asyncio
 import errno
@@ -11,7 +10,7 @@ from minga_core.errors import AlreadyRunningError, SettingsError
 from minga_runtime.listening import split_listen
 
 CONNECT_TIMEOUT_SECONDS = 2.0
-"""As for gRPC: machines of one network answer at once or not at all."""
+"""As for gRPC. Machines of one network answer quickly or not at all."""
 BACKLOG = 256
 KEEPALIVE_SECONDS = 20
 KEEPALIVE_PROBES = 3
@@ -20,10 +19,10 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 def listen_tcp(listen: str) -> socket.socket:
-    """A listening socket on `host:port` (port 0 for any free one), non-blocking; the caller closes it.
+    """A non-blocking listening socket on `host:port` (port 0 for any free one). The caller closes it.
 
-    Raises AlreadyRunningError when the port is taken, SettingsError when it cannot be bound for any other reason.
-    Looks the host up: not for the event loop's thread.
+    Raises AlreadyRunningError when the port is in use, SettingsError when it cannot be bound for any other reason.
+    Resolves the host, which blocks: not for the event loop's thread.
     """
     host, port = split_listen(listen)
     try:
@@ -49,7 +48,7 @@ def listen_tcp(listen: str) -> socket.socket:
 
 
 async def connect_tcp(make_protocol: Callable[[], P], address: str) -> tuple[asyncio.Transport, P]:
-    """A connection to `host:port`. Raises OSError (a TimeoutError among them) when there is none within the limit."""
+    """Connect to `host:port`. Raises OSError (TimeoutError included) when that fails or takes too long."""
     host, port = split_listen(address)
     async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
         transport, protocol = await asyncio.get_running_loop().create_connection(make_protocol, host, port)
@@ -58,7 +57,7 @@ async def connect_tcp(make_protocol: Callable[[], P], address: str) -> tuple[asy
 
 
 def keep_alive(connection: socket.socket) -> None:
-    """Has the kernel notice a machine that is gone without a word, and send small messages at once."""
+    """Turn on keepalive probes, which detect a machine that is gone, and turn off Nagle's algorithm."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
@@ -66,6 +65,6 @@ def keep_alive(connection: socket.socket) -> None:
         ("TCP_KEEPINTVL", KEEPALIVE_SECONDS // 4),
         ("TCP_KEEPCNT", KEEPALIVE_PROBES),
     ):
-        # Linux has all three; elsewhere the kernel's own figures hold.
+        # Linux has all three; elsewhere the kernel's defaults hold.
         if hasattr(socket, option):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

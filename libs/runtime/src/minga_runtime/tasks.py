@@ -1,4 +1,4 @@
-"""Background tasks with an owner: none is forgotten, none dies unheard."""
+"""Background tasks with an owner that stops them and reports their failures."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ _MAX_RESTART_SECONDS = 10.0
 class TaskOwner:
     """Owns named background tasks.
 
-    on_failure hears the exception of a task that ended with one, on the event loop; without it the failure is logged.
+    on_failure: called on the event loop with the exception of a task that failed; without it the failure is logged.
     """
 
     def __init__(self, on_failure: Callable[[BaseException], None] | None = None) -> None:
@@ -29,18 +29,18 @@ class TaskOwner:
         return len(self._tasks)
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Runs `work` as a task until it ends or the owner is closed."""
+        """Run `work` as a task until it ends or the owner is closed."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
     def keep(self, make: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[Any]:
-        """Runs `make()` until it returns; each time it fails, that is logged and it is run again after a while."""
+        """Run `make()` until it returns. Each failure is logged and followed by another run, with backoff."""
         return self.start(_kept(make, name), name)
 
     async def aclose(self) -> None:
-        """Cancels every task and returns when all have ended. Idempotent."""
+        """Cancel every task and wait until all have ended. Idempotent."""
         while tasks := list(self._tasks):
             for task in tasks:
                 task.cancel()
