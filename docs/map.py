@@ -60,4 +60,3 @@ def _block(folder: Path, files: list[Path]) -> str:
         return ""
     title = "." if folder == Path() else str(folder)
     return "\n".join([f"## {title}" + (f"\n\n{about}" if about else ""), "", *rows])
-
