@@ -19,7 +19,7 @@ from urllib.parse import quote
 from bench.directory import world
 from bench.directory.stats import summary
 from bench.directory.worker import serve
-from minga_locator.tokens import ListKind, encode_token
+from minga_locator.page_tokens import ListKind, encode_token
 
 _SAMPLE = 200_000
 """Requests that are drawn beforehand; a longer run goes through them again."""

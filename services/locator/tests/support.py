@@ -1,19 +1,21 @@
-"""For the locator's tests: peers that share files, and a client that holds every answer against its declaration."""
+"""Peers that share files, and a client that checks every answer against the OpenAPI document."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import httpx
-from fastapi import FastAPI
+import jsonschema
+from starlette.applications import Starlette
 
 from minga_core.ids import Address, ContentId, Generation, PeerId, digest
 from minga_core.names import Name, parse_name
 from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
 from minga_directory import DirectoryWriter
-from services.locator.tests.schema import check_declared
+from minga_locator.openapi import openapi_document
 
 GIB = 1 << 30
 LEASE = timedelta(seconds=15)
@@ -23,7 +25,7 @@ T = TypeVar("T")
 
 
 def content(seed: str) -> ContentId:
-    """A content id of its own for each seed."""
+    """The content id of a seed."""
     return ContentId(digest(seed.encode()))
 
 
@@ -52,26 +54,48 @@ async def join(
 
 
 @asynccontextmanager
-async def calling(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the app, in its lifespan. Each answer is held against the OpenAPI document."""
+async def calling(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the app, in its lifespan."""
     async with app.router.lifespan_context(app), client_of(app) as client:
         yield client
 
 
-def client_of(app: FastAPI, host: str = "127.0.0.1") -> httpx.AsyncClient:
-    """A client of an app that runs, on that host. Each answer is held against the OpenAPI document."""
-
-    async def check(response: httpx.Response) -> None:
-        await response.aread()
-        if response.request.url.path not in ("/docs", "/openapi.json"):
-            check_declared(app.openapi(), response)
-
+def client_of(app: Starlette, host: str = "127.0.0.1") -> httpx.AsyncClient:
+    """A client on that host, of an app whose lifespan has begun. Fails on an answer that is not declared."""
     transport = httpx.ASGITransport(app, client=(host, 4711))
-    return httpx.AsyncClient(transport=transport, base_url="http://locator", event_hooks={"response": [check]})
+    return httpx.AsyncClient(transport=transport, base_url="http://locator", event_hooks={"response": [check_declared]})
+
+
+async def check_declared(response: httpx.Response) -> None:
+    """Raises AssertionError when the OpenAPI document does not declare that status, media type, header or body."""
+    await response.aread()
+    path = response.request.url.path
+    if path in ("/docs", "/openapi.json"):
+        return
+    media_type = response.headers["content-type"].partition(";")[0]
+    operation = _operation(response.request.method, path)
+    if operation is None:
+        assert response.status_code in (404, 405), f"undeclared path {path}"
+        schema: dict[str, Any] = {"$ref": "#/components/schemas/Problem"}
+    else:
+        declared = operation["responses"][str(response.status_code)]
+        assert ("retry-after" in response.headers) <= ("Retry-After" in declared.get("headers", {}))
+        schema = declared["content"][media_type]["schema"]
+    if media_type.endswith("json"):
+        jsonschema.validate(response.json(), schema | {"components": openapi_document()["components"]})
+
+
+def _operation(method: str, path: str) -> dict[str, Any] | None:
+    for template, operations in openapi_document()["paths"].items():
+        pattern = template.replace("{name}", "(?s:.*)").replace("{content_id}", "[^/]+").replace("{peer_id}", "[^/]+")
+        if re.fullmatch(pattern, path):
+            found: dict[str, Any] | None = operations.get(method.lower())
+            return found
+    return None
 
 
 async def eventually(ask: Callable[[], Awaitable[T]], good: Callable[[T], bool], seconds: float = 10.0) -> T:
-    """Asks until the answer is good. Raises AssertionError with the last answer when it is not in time."""
+    """Poll until the answer is good. Raises AssertionError with the last answer when it is not in time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while not good(answer := await ask()):
@@ -81,7 +105,7 @@ async def eventually(ask: Callable[[], Awaitable[T]], good: Callable[[T], bool],
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Returns once the condition holds. Raises AssertionError when it does not in time."""
+    """Return once the condition holds. Raises AssertionError when it does not in time."""
 
     async def ask() -> bool:
         return condition()

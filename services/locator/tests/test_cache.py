@@ -153,16 +153,3 @@ async def test_look_ups_and_peers_come_from_the_cache(
     clock.advance(0.5)
     assert (await api.get("/v1/files/f")).json()["versions"][0]["complete_count"] == 2
     assert [peer["peer_id"] for peer in (await api.get("/v1/peers")).json()["peers"]] == ["a", "b"]
-
-
-async def test_an_answer_that_is_not_worth_keeping_is_looked_up_again() -> None:
-    """That nobody has a file must not hide it for half a second once somebody shares it."""
-    answers = iter([[], ["now it is there"]])
-
-    async def look_up() -> list[str]:
-        return next(answers)
-
-    cache = ReadCache(ManualClock())
-    assert await cache.get("key", look_up, keep=bool) == []
-    assert await cache.get("key", look_up, keep=bool) == ["now it is there"]
-    await cache.aclose()

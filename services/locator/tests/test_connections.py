@@ -9,8 +9,7 @@ from typing import cast
 import pytest
 
 from minga_directory import MemoryDirectory
-from minga_locator import __main__ as module
-from minga_locator import connections
+from minga_locator import connections, server
 from minga_locator.app import make_app
 from minga_locator.settings import LocatorSettings
 from minga_runtime.process import StopSignal
@@ -66,10 +65,10 @@ class Locator:
 @asynccontextmanager
 async def running(count: int = 20) -> AsyncIterator[Locator]:
     """A locator as it is started, without a store, for so many connections."""
-    with await module.bind("127.0.0.1:0") as listening:
+    with await server.bind("127.0.0.1:0") as listening:
         app = make_app(MemoryDirectory())
-        http = connections.limited(count)
-        async with module.http_server(app, listening, LocatorSettings(), StopSignal(), http):
+        http = connections.connection_class(count)
+        async with server.http_server(app, listening, LocatorSettings(), StopSignal(), http):
             locator = Locator(listening.getsockname()[1])
             yield locator
             locator.close()
@@ -92,7 +91,7 @@ async def test_who_does_not_end_a_head_is_let_go(monkeypatch: pytest.MonkeyPatch
 
 async def test_who_says_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """As long after connecting as others are after their last answer."""
-    monkeypatch.setattr(module, "KEEP_ALIVE_SECONDS", 0.3)
+    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.3)
     async with running() as locator:
         silent, used = await locator.connect(), await locator.connect()
         assert await used.status() == 200
@@ -149,7 +148,7 @@ async def test_an_answer_is_sent_at_once_and_nothing_is_kept_back() -> None:
     sent: list[bytes] = []
     closed: list[list[bytes]] = []
     transport = SimpleNamespace(write=sent.append, close=lambda: closed.append(list(sent)))
-    joined = connections._Joined(cast("asyncio.Transport", transport), asyncio.get_running_loop())
+    joined = connections._CoalescingTransport(cast("asyncio.Transport", transport), asyncio.get_running_loop())
     joined.write(b"head ")
     joined.write(b"body")
     assert sent == [b"head body"]

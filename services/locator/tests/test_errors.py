@@ -13,7 +13,7 @@ from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_directory import MemoryDirectory, Version
 from minga_locator.app import make_app
-from minga_locator.limits import Limits
+from minga_locator.request_limits import RequestLimits
 from services.locator.tests.support import calling, client_of, content, join, problem_of, row, until
 
 PLACE = "/v1/placements"
@@ -76,7 +76,7 @@ async def test_unknown_routes_and_methods_are_problems_too(api: httpx.AsyncClien
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b"5", b"null", b'"x"', b"\xff\xfe", b"[" * 60_000, b'{"n": ' + b"9" * 5000 + b"}"],
+    [b"", b"{", b"[]", b"5", b"null", b'"x"', b"\xff\xfe", b"[" * 60_000, b'{"name":"\\ud800"}'],
 )
 async def test_a_malformed_body_is_422(api: httpx.AsyncClient, body: bytes) -> None:
     """What is no JSON object at all is malformed, whatever way it is broken."""
@@ -89,14 +89,6 @@ async def test_a_body_of_another_type_is_422(api: httpx.AsyncClient) -> None:
     body = json.dumps({"name": "f", "size_bytes": 1}).encode()
     answer = await api.post(PLACE, content=body, headers={"Content-Type": "text/plain"})
     assert problem_of(answer) == (422, "invalid_argument")
-
-
-async def test_many_wrong_values_are_told_briefly(api: httpx.AsyncClient) -> None:
-    """A detail names five of them, however many there are and however long."""
-    answer = await api.post(PLACE, json={"name": "f", "size_bytes": 1} | {f"{'x' * 1000}{n}": 1 for n in range(50)})
-    assert problem_of(answer) == (400, "invalid_argument")
-    assert len(answer.json()["detail"]) < 1000
-    assert answer.json()["detail"].endswith("and 45 more")
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -122,7 +114,7 @@ async def test_a_body_that_does_not_come_is_given_up(directory: MemoryDirectory)
             yield b" "
             await asyncio.sleep(0.01)
 
-    async with calling(make_app(directory, limits=Limits(body_seconds=0.05))) as api:
+    async with calling(make_app(directory, limits=RequestLimits(body_seconds=0.05))) as api:
         answer = await api.post(PLACE, content=trickle(), headers=JSON)
     assert problem_of(answer) == (408, "request_timeout")
     assert answer.headers["connection"] == "close"
@@ -158,7 +150,7 @@ async def test_a_store_that_is_away_is_503(api: httpx.AsyncClient, directory: Me
 
 async def test_a_store_that_hangs_is_503_in_time() -> None:
     """No request waits longer than the limit, and readiness has a shorter one."""
-    limits = Limits(request_seconds=0.05, ready_seconds=0.05)
+    limits = RequestLimits(request_seconds=0.05, ready_seconds=0.05)
     async with asyncio.timeout(2.5), calling(make_app(StuckDirectory(), limits=limits)) as api:
         assert problem_of(await api.get("/v1/files/f")) == (503, "store_unavailable")
         assert problem_of(await api.get("/readyz")) == (503, "store_unavailable")
@@ -169,7 +161,7 @@ async def test_too_many_requests_at_once_are_told_to_come_back() -> None:
     """One host has half of the places, and is answered 429 at once when it wants more; whoever comes when all are taken
     503. Health answers as ever, and it passes."""
     directory = StuckDirectory()
-    app = make_app(directory, limits=Limits(max_requests=4))
+    app = make_app(directory, limits=RequestLimits(max_requests=4))
     async with calling(app) as api, client_of(app, "10.0.0.2") as other:
         async with asyncio.TaskGroup() as tasks:
             stuck = [tasks.create_task(api.get(f"/v1/files/{name}")) for name in ("f", "g")]

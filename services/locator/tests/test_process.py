@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -97,29 +96,6 @@ async def test_requests_under_way_are_answered_before_it_ends(tmp_path: Path, ow
         locator.process.send_signal(signal.SIGTERM)
         assert problem_of(await waiting) == (503, "store_unavailable")
         assert await locator.ended() == 0
-
-
-async def test_a_flood_is_told_to_come_back(tmp_path: Path, own_redis: RedisServer) -> None:
-    """Over as many requests as it takes of one host it says 429 and when to come back, at once; another host is still
-    taken, and health told."""
-    own_redis.start()
-    flags = ("--listen", "127.0.0.1:0", "--redis-url", own_redis.url, "--max-requests", "6")
-    async with started(tmp_path, *flags) as locator, httpx.AsyncClient(base_url=await locator.url()) as client:
-        await eventually(lambda: client.get("/readyz"), lambda answer: answer.status_code == 200)
-        own_redis.pause()
-        flood = [asyncio.create_task(client.get(f"/v1/files/{number}")) for number in range(20)]
-        refused = [await answer for _, answer in zip(range(17), asyncio.as_completed(flood), strict=False)]
-        assert {problem_of(answer) for answer in refused} == {(429, "busy")}
-        assert {answer.headers["retry-after"] for answer in refused} == {"1"}
-        assert (await client.get("/livez")).status_code == 200
-        assert sum(not task.done() for task in flood) == 3
-        elsewhere = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
-        async with httpx.AsyncClient(base_url=await locator.url(), transport=elsewhere) as other:
-            assert problem_of(await other.get("/v1/files/f")) == (503, "store_unavailable")
-        own_redis.resume()
-        answers = Counter(problem_of(answer) for answer in await asyncio.gather(*flood))
-        assert answers == {(429, "busy"): 17, (503, "store_unavailable"): 3}
-        await eventually(lambda: client.get("/v1/peers"), lambda answer: answer.status_code == 200)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

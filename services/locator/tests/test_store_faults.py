@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -68,33 +67,6 @@ async def test_a_killed_store_is_503_at_once_and_passes(api: httpx.AsyncClient, 
     assert problem_of(await api.get("/v1/files/f")) == (404, "file_not_found")
     await share(own_redis)
     await eventually(lambda: api.get("/v1/files/f"), lambda answer: answer.status_code == 200)
-
-
-async def test_a_crowd_that_shares_round_trips_is_told_503(api: httpx.AsyncClient, own_redis: RedisServer) -> None:
-    """1. Many different names and placements wait while the server hangs, and it is killed: each is 503, in time. 2. It
-    comes back: each is answered for itself."""
-
-    async def ask_many() -> list[httpx.Response]:
-        gets = [api.get(f"/v1/files/{name}") for name in ("f", *range(100))]
-        places = [api.post(PLACE, json={"name": f"g{number}", "size_bytes": 1}) for number in range(50)]
-        return list(await asyncio.gather(*gets, *places))
-
-    assert Counter(answer.status_code for answer in await ask_many()) == {200: 51, 404: 100}
-    own_redis.pause()
-    waiting = asyncio.create_task(ask_many())
-    await asyncio.sleep(0)
-    began = time.monotonic()
-    own_redis.kill()
-    for answer in await waiting:
-        # What was remembered a moment ago may still be told.
-        if answer.request.url.path != "/v1/files/f":
-            assert problem_of(answer) == (503, "store_unavailable")
-            assert answer.headers["retry-after"] == "1"
-    assert time.monotonic() - began < LIMIT_SECONDS
-    own_redis.start()
-    await share(own_redis)
-    await eventually(lambda: api.get("/v1/files/f"), lambda answer: answer.status_code == 200)
-    assert Counter(answer.status_code for answer in await ask_many()) == {200: 51, 404: 100}
 
 
 async def test_a_store_that_hangs_is_503_within_the_limit(api: httpx.AsyncClient, own_redis: RedisServer) -> None:

@@ -1,1 +1,1 @@
-"""The locator service."""
+"""The locator: finds files and places for uploads, over REST."""

@@ -1,29 +1,38 @@
-"""The app: routes, errors, limits and measurements put together."""
+"""The ASGI app: endpoints, error handlers, middleware and documentation put together."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 
-from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse
+from starlette.routing import Route
 
 from minga_core.clock import Clock, SystemClock
+from minga_core.errors import MingaError
 from minga_directory import ObservedReader
 from minga_directory.ports import DirectoryReader
-from minga_locator import health, routes
+from minga_locator import tracing
 from minga_locator._metrics import LocatorMetrics
 from minga_locator.cache import ReadCache
-from minga_locator.lane import Lane
-from minga_locator.limits import Limits
-from minga_locator.openapi import tell_the_truth
-from minga_locator.problems import add_handlers
+from minga_locator.endpoint import Endpoint, Operation
+from minga_locator.middleware import RequestMiddleware
+from minga_locator.openapi import openapi_document
+from minga_locator.operations import OPERATIONS
+from minga_locator.problems import on_http_error, on_minga_error
+from minga_locator.request_limits import RequestLimits
 from minga_locator.state import LocatorState
-from minga_locator.tracing import TracedRequests, traced_reader
-from minga_locator.watch import Watch
-from minga_runtime import tracing
+from minga_locator.version import VERSION
 
-VERSION = version("minga-locator")
+_SWAGGER_UI = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/swagger-ui"
+_DOCS_PAGE = f"""<!DOCTYPE html>
+<html><head><title>Minga locator</title><link rel="stylesheet" href="{_SWAGGER_UI}.css"></head>
+<body><div id="swagger-ui"></div><script src="{_SWAGGER_UI}-bundle.js"></script>
+<script>SwaggerUIBundle({{url: "/openapi.json", dom_id: "#swagger-ui"}})</script></body></html>
+"""
 
 
 def make_app(
@@ -31,41 +40,49 @@ def make_app(
     *,
     clock: Clock | None = None,
     registry: CollectorRegistry | None = None,
-    limits: Limits | None = None,
-) -> FastAPI:
+    limits: RequestLimits | None = None,
+) -> Starlette:
     """The REST service over a reader, which the caller owns. What the app itself makes ends with its lifespan."""
-    clock, limits = clock or SystemClock(), limits or Limits()
+    clock, limits = clock or SystemClock(), limits or RequestLimits()
     metrics = LocatorMetrics(registry or CollectorRegistry(), VERSION)
-    cache = ReadCache(clock, on_lookup=metrics.cache_asked)
+    metrics.create_series(operation.path for operation in OPERATIONS)
+    cache = ReadCache(clock, on_lookup=metrics.count_cache_lookup)
+    observed = ObservedReader(tracing.traced_reader(reader), metrics.store)
+    state = LocatorState(observed, cache, metrics, limits)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         await cache.aclose()
 
-    app = FastAPI(
-        title="Minga locator",
-        version=VERSION,
-        summary="Who has which file, and where an upload may go.",
+    app = Starlette(
+        routes=[*(_route(operation, state) for operation in OPERATIONS), *_documentation()],
+        middleware=[
+            *tracing.middleware(),
+            Middleware(RequestMiddleware, metrics=metrics, clock=clock, max_requests=limits.max_requests),
+        ],
+        exception_handlers={MingaError: on_minga_error, HTTPException: on_http_error},
         lifespan=lifespan,
-        redoc_url=None,
-        # A redirect would be an answer that no operation declares.
-        redirect_slashes=False,
-        # Ours is `tracing`; FastAPI's would ask at each request whether somebody wants its own.
-        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    if tracing.enabled():
-        reader = traced_reader(reader)
-    state = app.state.locator = LocatorState(ObservedReader(reader, metrics.store), cache, metrics, limits)
-    app.include_router(routes.router)
-    app.include_router(health.router)
-    ours = [route for route in (*routes.router.routes, *health.router.routes) if isinstance(route, APIRoute)]
-    metrics.expect(route.path for route in ours)
-    add_handlers(app)
-    by_id = {route.operation_id: route for route in ours}
-    app.add_middleware(Lane, state=state, look_up=by_id["getFile"], place=by_id["placeUpload"])
-    app.add_middleware(Watch, metrics=metrics, clock=clock, limits=limits)
-    if tracing.enabled():
-        app.add_middleware(TracedRequests)
-    tell_the_truth(app)
+    # A redirect would be an answer that no operation declares.
+    app.router.redirect_slashes = False
     return app
+
+
+def _route(operation: Operation, state: LocatorState) -> Route:
+    route = Route(operation.path, Endpoint(operation, state))
+    # Given to Route, GET would bring HEAD, which no operation declares.
+    route.methods = {operation.method}
+    return route
+
+
+def _documentation() -> list[Route]:
+    """`/openapi.json`, and `/docs` which shows it in a browser."""
+
+    async def document(request: Request) -> JSONResponse:
+        return JSONResponse(openapi_document())
+
+    async def page(request: Request) -> HTMLResponse:
+        return HTMLResponse(_DOCS_PAGE)
+
+    return [Route("/openapi.json", document), Route("/docs", page)]

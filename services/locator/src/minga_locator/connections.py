@@ -1,8 +1,8 @@
-"""Connections to the locator: uvicorn's, with limits on what comes before a request is one, and whole answers.
+"""Connections to the locator: uvicorn's, with limits on what precedes a request, and each answer in one write.
 
-uvicorn waits for a request's head for ever, and takes one of any size. It writes an answer's head and its body one
-after the other, and uvloop sends each at once: two calls of the system and two packets, an eighth of the processor
-time of a look-up (profile of 40,000 names, 20 holders each).
+uvicorn waits for a request's head for ever, and accepts one of any size. It writes an answer's head and its body one
+after the other, and uvloop sends each at once: two system calls and two packets, an eighth of the processor time of a
+look-up (profile of 40,000 names, 20 holders each).
 """
 
 import asyncio
@@ -11,74 +11,74 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from minga_core.errors import BusyError
-from minga_locator.limits import host_of
+from minga_locator.request_limits import client_host
 from minga_runtime.shares import Shares
 
 HEAD_SECONDS = 10.0
-"""A head is whole so long after its first byte. A new connection may be silent as long as one that was used."""
+"""A request's head must be complete this long after its first byte. Before that byte, the keep-alive limit holds."""
 MAX_HEAD_BYTES = 64 * 1024
-"""Far above the longest name in its longest spelling, and whatever proxies add."""
+"""Far above the longest name in its longest spelling, with the headers that proxies add."""
 
 
 class LimitedConnection(HttpToolsProtocol):
-    """One connection. `limited` makes the class that a server uses."""
+    """One connection. `connection_class` makes the class that a server uses."""
 
-    shares: Shares
+    quota: Shares
 
     _host: str | None = None
-    """Who has taken a place; nobody when there was none."""
-    _due: asyncio.TimerHandle | None = None
-    _head_begun = False
+    """The host whose quota this connection uses; None when it was refused."""
+    _closing: asyncio.TimerHandle | None = None
+    _head_started = False
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """See asyncio."""
-        super().connection_made(cast("asyncio.Transport", _Joined(transport, self.loop)))
-        host = host_of(self.client)
+        """Close it at once when its host has used its quota."""
+        super().connection_made(cast("asyncio.Transport", _CoalescingTransport(transport, self.loop)))
+        host = client_host(self.client)
         try:
-            self.shares.take(host)
+            self.quota.take(host)
             self._host = host
         except BusyError:
             transport.abort()
             return
-        self._expect(self.timeout_keep_alive)
+        self._close_after(self.timeout_keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio."""
-        self._expect(None)
+        """Release its place in the quota."""
+        self._close_after(None)
         if self._host is not None:
-            self.shares.give_back(self._host)
+            self.quota.give_back(self._host)
             self._host = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio."""
+        """Refuse a head that is too large; time one that has started."""
         # Before the first request there is no cycle, whatever uvicorn's types say.
         idle = self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
-        if idle and not self._head_begun:
-            self._head_begun, self._head_bytes = True, 0
-            self._expect(HEAD_SECONDS)
+        if idle and not self._head_started:
+            self._head_started, self._head_bytes = True, 0
+            self._close_after(HEAD_SECONDS)
         super().data_received(data)
-        if self._head_begun:
+        if self._head_started:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.send_400_response("The head of the request is too large.")
 
     def on_headers_complete(self) -> None:
-        """See httptools."""
-        self._head_begun = False
-        self._expect(None)
+        """The head is complete: its limit ends."""
+        self._head_started = False
+        self._close_after(None)
         super().on_headers_complete()
 
-    def _expect(self, seconds: float | None) -> None:
-        """The connection is closed unless something else is expected by then. None: nothing is."""
-        if self._due is not None:
-            self._due.cancel()
-        self._due = None if seconds is None else self.loop.call_later(seconds, self.transport.close)
+    def _close_after(self, seconds: float | None) -> None:
+        """Close the connection after so long, unless this is called again before. None: no limit."""
+        if self._closing is not None:
+            self._closing.cancel()
+        self._closing = None if seconds is None else self.loop.call_later(seconds, self.transport.close)
 
 
-class _Joined:
-    """A transport that sends together what is written in one turn of the loop, in pairs."""
+class _CoalescingTransport:
+    """A transport that joins two writes of one turn of the event loop into one."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
@@ -87,7 +87,7 @@ class _Joined:
         self._flushing: asyncio.Handle | None = None
 
     def write(self, data: bytes) -> None:
-        """See asyncio."""
+        """Keep the first of two writes back until the second one, or until the end of this turn."""
         if self._first:
             data, self._first = self._first + data, b""
             self._transport.write(data)
@@ -97,7 +97,7 @@ class _Joined:
             self._flushing = self._loop.call_soon(self._flush)
 
     def close(self) -> None:
-        """See asyncio."""
+        """Send what is kept back, then close."""
         self._flush()
         self._transport.close()
 
@@ -111,6 +111,6 @@ class _Joined:
         return getattr(self._transport, name)
 
 
-def limited(connections: int) -> type[LimitedConnection]:
-    """The class for a server that takes so many at once, half of them of one host; one too many is closed at once."""
-    return type("Connection", (LimitedConnection,), {"shares": Shares("connections", connections)})
+def connection_class(max_connections: int) -> type[LimitedConnection]:
+    """The class for a server with at most so many connections, half of them for one host; more are closed at once."""
+    return type("Connection", (LimitedConnection,), {"quota": Shares("connections", max_connections)})

@@ -1,69 +1,109 @@
-"""The OpenAPI document, made to tell the truth: every status that is sent, and the shape of every problem."""
+"""The OpenAPI document, made of the operations and of their structs: every status that is sent, every shape."""
 
+import inspect
+from functools import lru_cache
 from typing import Any
 
-from fastapi import FastAPI
+import msgspec
+from starlette.routing import compile_path
 
 from minga_core.errors import WIRE_STATUS, Code
-from minga_locator.models import Problem
+from minga_locator.endpoint import Operation
+from minga_locator.operations import OPERATIONS
 from minga_locator.problems import HTTP_CODES, MEDIA_TYPE, TITLES
+from minga_locator.schemas import Problem
+from minga_locator.version import VERSION
 
-_PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-_RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before trying again.", "schema": {"type": "integer"}}}
+Json = dict[str, Any]
+
+_REF = "#/components/schemas/{name}"
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before a retry.", "schema": {"type": "integer"}}}
+_STORE_CODES = (Code.STORE_UNAVAILABLE, Code.UNAVAILABLE, Code.BUSY)
+"""What any operation of /v1 may answer: the store is down, the locator is full, or the caller has used its quota."""
 _BODY_STATUSES = (408, 413, 422)
-"""What may become of any request with a body."""
-
-Responses = dict[int | str, dict[str, Any]]
+"""What any operation with a body may answer."""
 
 
-def problems(*codes: Code) -> Responses:
-    """Declares that a route answers with these codes."""
-    declared: Responses = {}
-    for code in codes:
+@lru_cache(maxsize=1)
+def openapi_document() -> Json:
+    """The document. Callers must not change it: it is made once."""
+    paths: dict[str, Json] = {}
+    for operation in OPERATIONS:
+        _, path, parameters = compile_path(operation.path)
+        paths.setdefault(path, {})[operation.method.lower()] = _described(operation, list(parameters))
+    shapes = [
+        shape
+        for operation in OPERATIONS
+        for part in ("body", "return")
+        if _is_struct(shape := operation.hints.get(part))
+    ]
+    _, schemas = msgspec.json.schema_components([*shapes, Problem], ref_template=_REF)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Minga locator",
+            "summary": "Which peers have which file, and where an upload may go.",
+            "version": VERSION,
+        },
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+
+
+def _is_struct(shape: Any) -> bool:
+    return isinstance(shape, type) and issubclass(shape, msgspec.Struct)
+
+
+def _described(operation: Operation, path_parameters: list[str]) -> Json:
+    first, *words = operation.handler.__name__.split("_")
+    described: Json = {
+        "operationId": first + "".join(word.capitalize() for word in words),
+        "tags": [operation.tag],
+        "description": inspect.getdoc(operation.handler),
+    }
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path_parameters
+    ]
+    if "query" in operation.hints:
+        parameters += _query_parameters(operation.hints["query"])
+    if parameters:
+        described["parameters"] = parameters
+    if "body" in operation.hints:
+        described["requestBody"] = {"required": True, "content": _content("application/json", operation.hints["body"])}
+    return described | {"responses": _responses(operation)}
+
+
+def _query_parameters(shape: type[msgspec.Struct]) -> list[Json]:
+    _, schemas = msgspec.json.schema_components([shape])
+    return [
+        {"name": name, "in": "query", "required": False, "schema": schema, "description": schema.pop("description")}
+        for name, schema in schemas[shape.__name__]["properties"].items()
+    ]
+
+
+def _responses(operation: Operation) -> Json:
+    answer = operation.hints["return"]
+    content = (
+        _content("application/json", answer) if _is_struct(answer) else {"text/plain": {"schema": {"type": "string"}}}
+    )
+    responses: Json = {"200": {"description": "Success", "content": content}}
+    for code in (*operation.refusals, *(_STORE_CODES if operation.path.startswith("/v1/") else ())):
         wire = WIRE_STATUS[code]
-        entry = declared.setdefault(wire.http, _declaration(wire.http, code.value))
-        if f"`{code}`" not in entry["description"]:
+        known = responses.get(str(wire.http))
+        entry = _problem(wire.http, code.value) if known is None else known
+        if known is not None:
             entry["description"] += f", `{code}`"
         if wire.retryable:
             entry["headers"] = _RETRY_AFTER
-    return declared
+        responses[str(wire.http)] = entry
+    for status in (*(_BODY_STATUSES if "body" in operation.hints else ()), 500):
+        responses[str(status)] = _problem(status, HTTP_CODES.get(status, Code.INTERNAL.value))
+    return dict(sorted(responses.items()))
 
 
-def store_problems(*codes: Code) -> Responses:
-    """As `problems`, for a route that asks the store: it may be away, too many may ask, or this caller too much."""
-    return problems(*codes, Code.STORE_UNAVAILABLE, Code.UNAVAILABLE, Code.BUSY)
+def _problem(status: int, code: str) -> Json:
+    return {"description": f"{TITLES[status]}: `{code}`", "content": _content(MEDIA_TYPE, Problem)}
 
 
-def tell_the_truth(app: FastAPI) -> None:
-    """Corrects the document that FastAPI makes of the app, when it is first asked for."""
-    made = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        return app.openapi_schema or _corrected(made())
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _corrected(document: dict[str, Any]) -> dict[str, Any]:
-    """The same document: with the problem's schema, without the validation errors' shape that is never sent."""
-    schemas = document["components"]["schemas"]
-    for name in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(name, None)
-    schemas["Problem"] = Problem.model_json_schema()
-    for path in document["paths"].values():
-        for operation in path.values():
-            _correct(operation)
-    return document
-
-
-def _correct(operation: dict[str, Any]) -> None:
-    """Declares what any operation may answer."""
-    responses = operation["responses"]
-    responses.pop("422", None)
-    for status in (*(_BODY_STATUSES if "requestBody" in operation else ()), 500):
-        responses[str(status)] = _declaration(status, HTTP_CODES.get(status, Code.INTERNAL.value))
-    operation["responses"] = dict(sorted(responses.items()))
-
-
-def _declaration(status: int, code: str) -> dict[str, Any]:
-    return {"description": f"{TITLES[status]}: `{code}`", "content": _PROBLEM}
+def _content(media_type: str, shape: type[msgspec.Struct]) -> Json:
+    return {media_type: {"schema": {"$ref": _REF.format(name=shape.__name__)}}}

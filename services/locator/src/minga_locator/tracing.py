@@ -1,27 +1,38 @@
-"""Requests as spans, and what they ask of Redis as spans below them. In the app only where traces are on."""
+"""Requests as spans, and their calls to Redis as spans below them. The only module here that knows of traces.
+
+With traces off (the default) nothing here is on a request's way.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minga_directory.ports import DirectoryReader
-from minga_locator.watch import route_of
+from minga_locator.middleware import route_of
 from minga_runtime import tracing
 from minga_runtime.tracing import TRACEPARENT
 
-_TRACED = "/v1/"
+
+def middleware() -> list[Middleware]:
+    """The outermost middleware: a span for each request when traces are on, else none."""
+    return [Middleware(_TracedRequests)] if tracing.enabled() else []
 
 
-class TracedRequests:
-    """ASGI middleware, the outermost. Probes and scrapes are no traces."""
+def traced_reader(reader: DirectoryReader) -> DirectoryReader:
+    """The reader, with a span for each of its calls when traces are on."""
+    return cast(DirectoryReader, _TracedReader(reader)) if tracing.enabled() else reader
+
+
+class _TracedRequests:
+    """ASGI middleware. Probes and scrapes get no span: they would be most of all spans."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See the ASGI specification."""
-        if scope["type"] != "http" or not scope["path"].startswith(_TRACED):
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             await self._app(scope, receive, send)
             return
         status = 0
@@ -33,8 +44,8 @@ class TracedRequests:
             await send(message)
 
         method = scope["method"]
-        about = {"http.request.method": method, "url.path": scope["path"], "url.scheme": scope.get("scheme", "http")}
-        with tracing.served(method, _traceparent_of(scope), about) as span:
+        attributes = {"http.request.method": method, "url.path": scope["path"], "url.scheme": scope["scheme"]}
+        with tracing.served(method, _traceparent_of(scope), attributes) as span:
             await self._app(scope, receive, sending)
             route = route_of(scope)
             span.rename(f"{method} {route}")
@@ -44,30 +55,22 @@ class TracedRequests:
 
 
 def _traceparent_of(scope: Scope) -> str:
-    """As it came; two of them are as good as none."""
+    """The request's traceparent; empty when there are none or several."""
     found = [value for name, value in scope["headers"] if name == TRACEPARENT.encode()]
     return found[0].decode("ascii", "replace") if len(found) == 1 else ""
 
 
-def traced_reader(reader: DirectoryReader) -> DirectoryReader:
-    """The reader, each of its questions a span."""
-    return cast(DirectoryReader, _TracedReader(reader))
-
-
 class _TracedReader:
-    """Passes everything on. What takes time are the port's coroutines."""
+    """Implements DirectoryReader over another one. Every attribute of the port is a coroutine function."""
 
     def __init__(self, reader: DirectoryReader) -> None:
         self._reader = reader
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._reader, name)
-        return _asking(name, found) if callable(found) else found
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        method = getattr(self._reader, name)
 
+        async def traced(*arguments: Any, **options: Any) -> Any:
+            with tracing.call(f"redis {name}", {"db.system.name": "redis", "db.operation.name": name}):
+                return await method(*arguments, **options)
 
-def _asking(name: str, ask: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    async def asked(*arguments: Any, **options: Any) -> Any:
-        with tracing.call(f"redis {name}", {"db.system.name": "redis", "db.operation.name": name}):
-            return await ask(*arguments, **options)
-
-    return asked
+        return traced

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from minga_core.errors import InvalidArgumentError
 from minga_core.ids import parse_peer_id
 from minga_core.names import parse_name
-from minga_locator.models import time_of
-from minga_locator.tokens import ListKind, decode_token, encode_token
+from minga_locator.page_tokens import ListKind, decode_token, encode_token
+from minga_locator.schemas import rfc3339
 from services.locator.tests.support import problem_of
 
 
@@ -56,7 +56,7 @@ def test_a_token_belongs_to_its_list() -> None:
 @given(st.integers(-(1 << 63), (1 << 63) - 1))
 def test_a_time_is_exact(nanos: int) -> None:
     """RFC 3339 in UTC with nine digits; seconds and nanoseconds are those that were meant."""
-    text = time_of(nanos)
+    text = rfc3339(nanos)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", text)
     whole = round(datetime.fromisoformat(text[:19] + "+00:00").timestamp())
     assert whole * 10**9 + int(text[20:29]) == nanos

@@ -18,23 +18,23 @@ T = TypeVar("T", bound=str)
 
 
 class ListKind(StrEnum):
-    """Which list a token pages through. One letter each."""
+    """The list that a token pages through: one letter each."""
 
     FILES = "f"
     PEERS = "p"
 
 
 def encode_token(kind: ListKind, after: str) -> str:
-    """A token for the page after `after`; empty for an empty one."""
+    """The token of the page after `after`; empty for an empty one."""
     if not after:
         return ""
     return base64.urlsafe_b64encode(f"{_VERSION}{kind}{after}".encode()).decode().rstrip("=")
 
 
 def decode_token(kind: ListKind, token: str, parse: Callable[[str], T]) -> T | None:
-    """What `encode_token` was given, through its parser; None for an empty token.
+    """The `after` of a token that `encode_token` made, as `parse` returns it; None for an empty token.
 
-    Raises InvalidArgumentError for what was never given out as a token for that kind of list.
+    Raises InvalidArgumentError for any text that `encode_token` cannot have made for that kind of list.
     """
     if not token:
         return None
@@ -49,4 +49,4 @@ def decode_token(kind: ListKind, token: str, parse: Callable[[str], T]) -> T | N
 
 
 def _refusal() -> InvalidArgumentError:
-    return InvalidArgumentError("page_token is not one that was given out here")
+    return InvalidArgumentError("page_token is not one that this service has issued")

@@ -1,10 +1,9 @@
-"""The REST reference for people, rendered from the OpenAPI document; `docs/rest.md` is kept equal to it by a test."""
+"""The REST reference for people, rendered from the OpenAPI document. A test compares docs/rest.md with it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from minga_directory import MemoryDirectory
-from minga_locator.app import make_app
+from minga_locator.openapi import openapi_document
 
 Json = dict[str, Any]
 
@@ -26,7 +25,7 @@ answer, the same request may succeed later.
 
 def rest_markdown() -> str:
     """The reference as Markdown, ending in a newline."""
-    document = make_app(MemoryDirectory()).openapi()
+    document = openapi_document()
     lines = [_INTRODUCTION, "## Operations", ""]
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -54,7 +53,7 @@ def _parameter(parameter: Json) -> tuple[str, ...]:
 
 
 def _response(status: str, response: Json) -> tuple[str, ...]:
-    return status, _content(response), response["description"].replace("Successful Response", "")
+    return status, _content(response), response["description"].replace("Success", "")
 
 
 def _content(holder: Json) -> str:
@@ -94,8 +93,7 @@ def _type(schema: Json) -> str:
     if schema.get("type") == "array":
         return f"list of {_type(schema['items'])}"
     kind = str(schema.get("format", schema.get("type", "any")))
-    # Documents write integers' limits as floats when they have passed through FastAPI's models.
-    limits = [f"{word} {int(schema[key]):,}" for key, word in _LIMITS.items() if key in schema]
+    limits = [f"{word} {schema[key]:,}" for key, word in _LIMITS.items() if key in schema]
     return ", ".join([kind, *limits])
 
 

@@ -1,0 +1,113 @@
+"""Handlers that find files: by name, by content, and by listing the catalogue."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from typing import TypeVar
+
+from minga_core.errors import FileNotFoundInDirectoryError, StoreUnavailableError
+from minga_core.ids import ContentId
+from minga_core.names import parse_name, parse_prefix
+from minga_locator.page_tokens import ListKind, decode_token, encode_token
+from minga_locator.schemas import (
+    MAX_PAGE_SIZE,
+    ContentInfo,
+    FileInfo,
+    FileList,
+    FileVersion,
+    FoundFile,
+    FoundFileList,
+    ListedFile,
+    ListFilesQuery,
+    LookupRequest,
+    VersionQuery,
+)
+from minga_locator.state import LocatorState
+
+MAX_SOURCES = 20
+MAX_SOURCES_OF_EACH = 8
+"""Sources of each name when many are looked up at once: enough for small files, and an answer stays below 512 KiB."""
+
+T = TypeVar("T")
+
+
+async def get_file(state: LocatorState, name: str, query: VersionQuery) -> FileInfo:
+    """A name's versions, the newest published first, and the peers that have them.
+
+    The name is percent-encoded UTF-8; its `/` may be encoded or not. It is normalised to NFC.
+    """
+    wanted = parse_name(name)
+    pinned = ContentId.parse(query.content_id) if query.content_id is not None else None
+
+    async def find() -> FileInfo:
+        versions = await state.reader.find(wanted, content_id=pinned, max_holders=MAX_SOURCES)
+        return FileInfo(wanted, [FileVersion.of(version) for version in versions])
+
+    file = await _look_up(state, ("name", wanted, pinned), find, found=lambda file: bool(file.versions))
+    if not file.versions:
+        raise FileNotFoundInDirectoryError(f"nobody shares '{wanted}'" + (f" as {pinned.short}" if pinned else ""))
+    for version in file.versions:
+        version.shuffle()
+    return file
+
+
+async def look_up_files(state: LocatorState, body: LookupRequest) -> FoundFileList:
+    """The newest published version of each of many names, with at most 8 sources each.
+
+    For fetching folders of small files: one request instead of one for each of at most 256 names. A name that nobody
+    shares has a null version and is no error. Changes nothing and is safe to retry.
+    """
+    names = tuple(parse_name(name) for name in body.names)
+
+    async def find() -> list[FoundFile]:
+        versions = await state.reader.find_newest(names, max_holders=MAX_SOURCES_OF_EACH)
+        shown = (None if version is None else FileVersion.of(version) for version in versions)
+        return [FoundFile(name, version) for name, version in zip(names, shown, strict=True)]
+
+    files = await _look_up(
+        state, ("names", names), find, found=lambda files: all(file.version is not None for file in files)
+    )
+    for file in files:
+        if file.version is not None:
+            file.version.shuffle()
+    return FoundFileList(files)
+
+
+async def get_content(state: LocatorState, content_id: str) -> ContentInfo:
+    """A content and the peers that have it, under whatever name."""
+    wanted = ContentId.parse(content_id)
+
+    async def find() -> ContentInfo | None:
+        version, names = await state.reader.find_content(wanted, max_holders=MAX_SOURCES)
+        return None if version is None else ContentInfo.named(version, names)
+
+    content = await _look_up(state, ("content", wanted), find, found=lambda content: content is not None)
+    if content is None:
+        raise FileNotFoundInDirectoryError(f"nobody has {wanted.short}")
+    content.shuffle()
+    return content
+
+
+async def list_files(state: LocatorState, query: ListFilesQuery) -> FileList:
+    """The catalogue, paged, in byte order of the names.
+
+    A page may have fewer files than `page_size`, or none, and yet not be the last: follow `next_page_token` until it
+    is empty. Files are listed from an index: one whose last holder ended seconds ago may still be listed.
+    """
+    after = decode_token(ListKind.FILES, query.page_token, parse_name) or ""
+    limit = min(query.page_size, MAX_PAGE_SIZE)
+    prefix = parse_prefix(query.prefix)
+    page = await state.reader.list_names(prefix=prefix, query=query.query, after=after, limit=limit)
+    return FileList([ListedFile.of(entry) for entry in page.entries], encode_token(ListKind.FILES, page.next_after))
+
+
+async def _look_up(
+    state: LocatorState, key: Hashable, find: Callable[[], Awaitable[T]], *, found: Callable[[T], bool]
+) -> T:
+    """A cached look-up, counted by its outcome. A miss is not cached: a peer may share the file a moment later."""
+    try:
+        answer = await state.cache.get(key, find, keep=found)
+    except (StoreUnavailableError, asyncio.CancelledError):
+        state.metrics.count_lookup("unavailable")
+        raise
+    state.metrics.count_lookup("hit" if found(answer) else "miss")
+    return answer

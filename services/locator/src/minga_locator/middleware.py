@@ -1,0 +1,100 @@
+"""What surrounds every request: the quota of its host, its measurements, and a 500 when a handler has a bug."""
+
+import logging
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from minga_core.clock import Clock
+from minga_core.errors import BusyError, Code
+from minga_locator._metrics import LocatorMetrics
+from minga_locator.problems import RETRY_AFTER_SECONDS, error_response, problem_response
+from minga_locator.request_limits import client_host
+from minga_runtime.logs import log_event
+from minga_runtime.shares import Shares
+
+log = logging.getLogger(__name__)
+
+
+class RequestMiddleware:
+    """ASGI middleware. Answers 429 and 503 itself when there is no slot for a request to /v1."""
+
+    def __init__(self, app: ASGIApp, metrics: LocatorMetrics, clock: Clock, max_requests: int) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._clock = clock
+        self._quota = Shares("requests", max_requests)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = self._clock.monotonic()
+        answer = _Answer(send)
+        self._metrics.request_started()
+        try:
+            await self._admit(scope, receive, answer)
+        finally:
+            self._metrics.request_finished()
+            self._observe(scope, answer.status, self._clock.monotonic() - started)
+
+    async def _admit(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        if not scope["path"].startswith("/v1/"):
+            await self._pass_on(scope, receive, answer)
+            return
+        host = client_host(scope.get("client"))
+        if (refusal := self._acquire(scope, host)) is not None:
+            await refusal(scope, receive, answer.send)
+            return
+        try:
+            await self._pass_on(scope, receive, answer)
+        finally:
+            self._quota.give_back(host)
+
+    def _acquire(self, scope: Scope, host: str) -> ASGIApp | None:
+        """Take a slot for the host; the refusal when there is none."""
+        if self._quota.taken_count >= self._quota.total:
+            detail = "the locator is answering as many requests as it can"
+            code = Code.UNAVAILABLE.value
+            return problem_response(scope, 503, code, detail, retry_after_seconds=RETRY_AFTER_SECONDS)
+        try:
+            self._quota.take(host)
+        except BusyError as error:
+            return error_response(scope, error)
+        return None
+
+    async def _pass_on(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        try:
+            await self._app(scope, receive, answer.send)
+        except Exception:
+            log.exception("request_failed", extra={"fields": {"method": scope["method"], "path": scope["path"]}})
+            if answer.status:
+                raise  # half an answer has been sent: only closing the connection shows the client that
+            detail = "internal error; the locator's log has the details"
+            await problem_response(scope, 500, Code.INTERNAL.value, detail)(scope, receive, answer.send)
+
+    def _observe(self, scope: Scope, status: int, seconds: float) -> None:
+        """status: 0 when the request was cancelled before its answer began, which is not counted."""
+        if status:
+            self._metrics.observe_request(route_of(scope), status, seconds)
+        if log.isEnabledFor(logging.DEBUG):
+            fields = {"method": scope["method"], "path": scope["path"], "status": status, "seconds": round(seconds, 4)}
+            log_event(log, logging.DEBUG, "request", **fields)
+
+
+class _Answer:
+    """Passes an answer on and records its status; 0 until it begins."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = int(message["status"])
+        await self._send(message)
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the route that a request matched, or `none`. A closed set, fit for a label."""
+    return str(getattr(scope.get("route"), "path", "none"))

@@ -1,0 +1,43 @@
+"""The handler that chooses peers for an upload."""
+
+from minga_core.errors import NoSpaceError, PeerUnavailableError
+from minga_core.ids import ContentId
+from minga_core.names import parse_name
+from minga_directory.ports import DirectoryReader
+from minga_locator.schemas import MAX_PAGE_SIZE, PlacedPeer, PlacementList, PlacementRequest
+from minga_locator.state import LocatorState
+
+SPACE_MARGIN_BYTES = 64 * 1024 * 1024
+"""Free space that a peer must have beyond the file's size: other clients upload to it at the same moment."""
+
+
+async def place_upload(state: LocatorState, body: PlacementRequest) -> PlacementList:
+    """Peers to upload a file to: round robin over living peers with room, never one that holds it already.
+
+    Fewer than requested when there are not more; none at all only when every peer with room holds it already.
+    `no_space` when no living peer has room for it, `peer_unavailable` when no peer is alive. Room is 64 MiB more than
+    the file. Each call advances the round robin.
+    """
+    content_id = ContentId.parse(body.content_id) if body.content_id is not None else None
+    peers = await state.reader.place(
+        parse_name(body.name), body.size_bytes, body.replicas, content_id=content_id, margin_bytes=SPACE_MARGIN_BYTES
+    )
+    if not peers:
+        await _check_room(state.reader, body.size_bytes)
+    state.metrics.count_placements(len(peers))
+    return PlacementList([PlacedPeer.of(peer) for peer in peers])
+
+
+async def _check_room(reader: DirectoryReader, size_bytes: int) -> None:
+    """Raises NoSpaceError when no living peer has room, PeerUnavailableError when none is alive."""
+    after, alive = "", False
+    while True:
+        peers, after = await reader.list_peers(after=after, limit=MAX_PAGE_SIZE)
+        alive = alive or bool(peers)
+        if any(peer.info.free_bytes >= size_bytes + SPACE_MARGIN_BYTES for peer in peers):
+            return
+        if not after:
+            break
+    if alive:
+        raise NoSpaceError(f"no living peer has room for {size_bytes:,} bytes")
+    raise PeerUnavailableError("no peer is alive to upload to")

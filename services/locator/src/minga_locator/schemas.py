@@ -1,0 +1,276 @@
+"""The shape of every request and answer: the OpenAPI document's schemas and the JSON bytes come from these structs.
+
+Sizes are bytes, times RFC 3339 in UTC.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from random import random
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import asdict
+
+from minga_core.chunks import MAX_CONTENT_BYTES
+from minga_core.names import Name
+from minga_core.records import HoldingState
+from minga_directory.ports import CatalogueEntry, DirectoryStats, PeerRecord, Placement, Version
+
+MAX_REPLICAS = 20
+MAX_LOOKUP_NAMES = 256
+MAX_PAGE_SIZE = 1000
+
+NameText = Annotated[str, Meta(min_length=1, max_length=4096)]
+Address = Annotated[str, Meta(description="host:port of its gRPC service.")]
+Zone = Annotated[str, Meta(description="Empty when it has none.")]
+NextPageToken = Annotated[str, Meta(description="Pass as `page_token` for the next page; empty at the end.")]
+PageSize = Annotated[int, Meta(ge=1, description=f"Maximum number of entries; capped at {MAX_PAGE_SIZE:,}.")]
+PageToken = Annotated[str, Meta(max_length=4096, description="From `next_page_token`; empty for the first page.")]
+TIME = {"format": "date-time"}
+"""RFC 3339 in UTC with nine digits of a second: publication times are nanoseconds, and copies keep them exactly."""
+
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - rfc3339 writes the zone
+
+
+def rfc3339(nanos: int) -> str:
+    """The time that is `nanos` nanoseconds after the epoch, exactly."""
+    seconds, rest = divmod(nanos, 10**9)
+    return f"{(_EPOCH + timedelta(seconds=seconds)).isoformat()}.{rest:09d}Z"
+
+
+class _Shape(Struct, forbid_unknown_fields=True, gc=False):
+    """Base of all shapes. `gc=False`: they hold plain values without cycles, and the cache keeps thousands of them."""
+
+
+class ListFilesQuery(Struct):
+    """Parameters of listFiles."""
+
+    prefix: Annotated[str, Meta(max_length=4096, description="Names that begin with this.")] = ""
+    query: Annotated[
+        str,
+        Meta(
+            max_length=1024,
+            description="A glob that the whole name matches when it has `*`, `?` or `[` (`*` spans `/`), else a part "
+            "of the name; case is ignored.",
+        ),
+    ] = ""
+    page_size: PageSize = 100
+    page_token: PageToken = ""
+
+
+class VersionQuery(Struct):
+    """Parameters of getFile."""
+
+    content_id: Annotated[
+        Annotated[str, Meta(max_length=100)] | None, Meta(description="Return this version only.")
+    ] = None
+
+
+class ListPeersQuery(Struct):
+    """Parameters of listPeers."""
+
+    page_size: PageSize = 100
+    page_token: PageToken = ""
+
+
+class ListedFile(_Shape):
+    """A name in the catalogue with its default version. From the index: its holders are not checked here."""
+
+    name: str
+    content_id: Annotated[str, Meta(description="`b3:` and 64 hex digits.")]
+    size_bytes: int
+    published_time: Annotated[str, Meta(extra_json_schema=TIME)]
+    version_count: Annotated[int, Meta(description="Contents under that name; this is the newest published.")]
+
+    @classmethod
+    def of(cls, entry: CatalogueEntry) -> "ListedFile":
+        """The answer's form of a catalogue entry."""
+        published = rfc3339(entry.published_ns)
+        return cls(entry.name, str(entry.content_id), entry.size_bytes, published, entry.version_count)
+
+
+class FileList(_Shape):
+    """A page of the catalogue, in byte order of the names."""
+
+    files: Annotated[list[ListedFile], Meta(description="May be empty though more pages follow.")]
+    next_page_token: NextPageToken
+
+
+class Source(_Shape):
+    """A living peer that has the content, or is downloading it."""
+
+    peer_id: str
+    address: Address
+    zone: Zone
+    state: Annotated[str, Meta(extra_json_schema={"enum": [state.value for state in HoldingState]})]
+
+
+class FileVersion(_Shape):
+    """One content under a name."""
+
+    content_id: str
+    size_bytes: int
+    published_time: Annotated[
+        str, Meta(extra_json_schema=TIME, description="When it was first shared under that name.")
+    ]
+    complete_count: Annotated[int, Meta(description="Living peers that have all of it.")]
+    partial_count: Annotated[int, Meta(description="Living peers that have some of it.")]
+    sources: Annotated[list[Source], Meta(description="At most 20 of them, in random order.")]
+
+    @classmethod
+    def of(cls, version: Version) -> "FileVersion":
+        """The answer's form of a version."""
+        return cls(
+            str(version.content_id),
+            version.size_bytes,
+            rfc3339(version.published_ns),
+            version.complete_count,
+            version.partial_count,
+            [Source(peer_id, address, zone, state) for peer_id, address, zone, state in version.holders],
+        )
+
+    def shuffle(self) -> None:
+        """Put the sources in a random order. Do it for each answer: one from the cache goes to many clients, and they
+        must not all begin with the same source."""
+        # A third of what `random.shuffle` costs.
+        self.sources.sort(key=lambda _: random())  # noqa: S311 - not for secrets
+
+
+class FileInfo(_Shape):
+    """A name and its versions, the newest published first."""
+
+    name: str
+    versions: list[FileVersion]
+
+
+class LookupRequest(_Shape):
+    """Names to look up in one request."""
+
+    names: Annotated[list[NameText], Meta(min_length=1, max_length=MAX_LOOKUP_NAMES)]
+
+
+class FoundFile(_Shape):
+    """A name and its default version."""
+
+    name: str
+    version: Annotated[
+        FileVersion | None, Meta(description="The newest published; null when no living peer has that name.")
+    ]
+
+
+class FoundFileList(_Shape):
+    """The result for each requested name, in the order of the request."""
+
+    files: list[FoundFile]
+
+
+class ContentInfo(FileVersion):
+    """A content, under whatever name."""
+
+    names: Annotated[list[str], Meta(description="At most 100 of its names.")]
+
+    @classmethod
+    def named(cls, version: Version, names: Sequence[Name]) -> "ContentInfo":
+        """The answer's form of a version and its names."""
+        return cls(**asdict(FileVersion.of(version)), names=list(names))
+
+
+class PlacementRequest(_Shape):
+    """A file to upload."""
+
+    name: NameText
+    size_bytes: Annotated[int, Meta(ge=0, le=MAX_CONTENT_BYTES)]
+    replicas: Annotated[int, Meta(ge=1, le=MAX_REPLICAS)] = 1
+    content_id: Annotated[
+        str | None,
+        Meta(description="Peers that hold this content are left out; without it, those that hold the name."),
+    ] = None
+
+
+class PlacedPeer(_Shape):
+    """A peer to upload to."""
+
+    peer_id: str
+    address: Address
+    zone: Zone
+    free_bytes: Annotated[int, Meta(description="Its free space as of its last heartbeat.")]
+
+    @classmethod
+    def of(cls, peer: Placement) -> "PlacedPeer":
+        """The answer's form of a placement."""
+        return cls(peer.peer_id, peer.address, peer.zone, peer.free_bytes)
+
+
+class PlacementList(_Shape):
+    """Peers to upload to, by round robin over those with room; fewer than requested when there are not more."""
+
+    placements: list[PlacedPeer]
+
+
+class PeerInfo(_Shape):
+    """A living peer."""
+
+    peer_id: str
+    address: Address
+    zone: Zone
+    generation: Annotated[int, Meta(description="Greater with each start of the peer; up to 63 bits.")]
+    capacity_bytes: Annotated[int, Meta(description="The most that it holds in all.")]
+    free_bytes: Annotated[int, Meta(description="Its free space as of its last heartbeat.")]
+    file_count: Annotated[int, Meta(description="Rows of its file table.")]
+    active_serves: Annotated[int, Meta(description="Chunk streams that it was serving at its last heartbeat.")]
+    table_revision: Annotated[int, Meta(description="Grows with each change of its file table.")]
+    software_version: str
+    lease_remaining_seconds: Annotated[float, Meta(description="Listed for this long unless it renews its lease.")]
+
+    @classmethod
+    def of(cls, peer: PeerRecord) -> "PeerInfo":
+        """The answer's form of a peer's record."""
+        info = peer.info
+        return cls(
+            peer_id=info.peer_id,
+            address=info.address,
+            zone=info.zone,
+            generation=info.generation,
+            capacity_bytes=info.capacity_bytes,
+            free_bytes=info.free_bytes,
+            file_count=peer.file_count,
+            active_serves=peer.active_uploads,
+            table_revision=peer.table_revision,
+            software_version=info.software_version,
+            lease_remaining_seconds=round(peer.lease_remaining.total_seconds(), 3),
+        )
+
+
+class PeerList(_Shape):
+    """A page of the living peers, in order of their ids."""
+
+    peers: list[PeerInfo]
+    next_page_token: NextPageToken
+
+
+class Stats(_Shape):
+    """Totals of the directory."""
+
+    live_peers: int
+    names: Annotated[int, Meta(description="Names in the catalogue; may count one that ended seconds ago.")]
+    capacity_bytes: Annotated[int, Meta(description="Of all living peers.")]
+    free_bytes: Annotated[int, Meta(description="Of all living peers.")]
+
+    @classmethod
+    def of(cls, stats: DirectoryStats) -> "Stats":
+        """The answer's form of the directory's totals."""
+        return cls(stats.live_peers, stats.names, stats.capacity_bytes, stats.free_bytes)
+
+
+class Problem(Struct, kw_only=True):
+    """What went wrong (RFC 9457). `code` is stable and meant for programs, `detail` for people."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    retry_after_seconds: Annotated[int | UnsetType, Meta(description="The same request may succeed after so long.")] = (
+        UNSET
+    )
