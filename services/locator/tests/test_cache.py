@@ -58,7 +58,7 @@ async def test_an_answer_is_remembered_for_half_a_second(clock: ManualClock, sou
     assert await cache.get("other", source.look_up) == 3
 
 
-async def test_many_who_ask_at_once_cost_one_look_up(clock: ManualClock, source: Source) -> None:
+async def test_concurrent_clients_cost_one_lookup(clock: ManualClock, source: Source) -> None:
     """Single flight: all of them get the one answer."""
     cache = ReadCache(clock)
     source.go.clear()
@@ -69,8 +69,8 @@ async def test_many_who_ask_at_once_cost_one_look_up(clock: ManualClock, source:
     assert source.calls == 1
 
 
-async def test_a_waiter_that_goes_does_not_end_the_flight_of_others(clock: ManualClock, source: Source) -> None:
-    """Even when it is the one that began it."""
+async def test_a_cancelled_waiter_does_not_end_the_lookup_of_others(clock: ManualClock, source: Source) -> None:
+    """Even when it is the one that started it."""
     cache = ReadCache(clock)
     source.go.clear()
     first = asyncio.create_task(cache.get("k", source.look_up))
@@ -85,8 +85,8 @@ async def test_a_waiter_that_goes_does_not_end_the_flight_of_others(clock: Manua
     assert source.cancelled == 0
 
 
-async def test_an_error_reaches_all_waiters_and_is_forgotten(clock: ManualClock, source: Source) -> None:
-    """The next one who asks is not told an old error."""
+async def test_an_error_reaches_all_waiters_and_is_not_kept(clock: ManualClock, source: Source) -> None:
+    """The next client gets a new look-up."""
     cache = ReadCache(clock)
     source.go.clear()
     source.error = StoreUnavailableError("away")
@@ -99,8 +99,8 @@ async def test_an_error_reaches_all_waiters_and_is_forgotten(clock: ManualClock,
     assert await cache.get("k", source.look_up) == 2
 
 
-async def test_an_error_nobody_waits_for_any_more_makes_no_noise(clock: ManualClock, source: Source) -> None:
-    """The flight ends, the next one who asks begins another. (Warnings are errors here.)"""
+async def test_an_error_without_waiters_is_not_logged(clock: ManualClock, source: Source) -> None:
+    """The next client gets a new look-up. (Warnings are errors here.)"""
     cache = ReadCache(clock)
     source.go.clear()
     source.error = StoreUnavailableError("away")
@@ -127,7 +127,7 @@ async def test_it_is_bounded(clock: ManualClock, source: Source) -> None:
     assert len(cache) == 1
 
 
-async def test_closing_ends_flights(clock: ManualClock, source: Source) -> None:
+async def test_closing_cancels_lookups(clock: ManualClock, source: Source) -> None:
     """Nothing is left running."""
     cache = ReadCache(clock)
     source.go.clear()

@@ -1,4 +1,4 @@
-"""Every error is a problem document, whoever raises it; no request is too large, too slow, or one too many for long."""
+"""Every error is a problem document, and requests that are too large, too slow or too many are refused."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ class BrokenDirectory(MemoryDirectory):
         self, name: Name, *, content_id: ContentId | None = None, max_holders: int = 20
     ) -> Sequence[Version]:
         """See DirectoryReader."""
-        raise ZeroDivisionError("secret of the house")
+        raise ZeroDivisionError("secret detail")
 
 
 async def test_a_problem_says_what_and_where(api: httpx.AsyncClient) -> None:
@@ -57,7 +57,7 @@ async def test_a_problem_says_what_and_where(api: httpx.AsyncClient) -> None:
     answer = await api.get("/v1/files/no%20such")
     assert answer.json() == {
         "type": "about:blank",
-        "title": "Not found",
+        "title": "Not Found",
         "status": 404,
         "detail": "nobody shares 'no such'",
         "instance": "/v1/files/no%20such",
@@ -91,22 +91,22 @@ async def test_a_body_of_another_type_is_422(api: httpx.AsyncClient) -> None:
     assert problem_of(answer) == (422, "invalid_argument")
 
 
-@pytest.mark.parametrize("told", [True, False])
-async def test_a_body_over_64_kib_is_413(api: httpx.AsyncClient, told: bool) -> None:
-    """Whether the length is told beforehand or found out while reading; 64 KiB themselves are read."""
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_body_over_64_kib_is_413(api: httpx.AsyncClient, declared: bool) -> None:
+    """Whether the length is declared beforehand or found while reading; 64 KiB themselves are read."""
 
     async def pieces(count: int) -> Any:
         for _ in range(count):
             yield b" " * 1024
 
     async def send(count: int) -> httpx.Response:
-        return await api.post(PLACE, content=b" " * 1024 * count if told else pieces(count), headers=JSON)
+        return await api.post(PLACE, content=b" " * 1024 * count if declared else pieces(count), headers=JSON)
 
     assert problem_of(await send(65)) == (413, "limit_exceeded")
     assert problem_of(await send(64)) == (422, "invalid_argument")
 
 
-async def test_a_body_that_does_not_come_is_given_up(directory: MemoryDirectory) -> None:
+async def test_a_body_that_trickles_is_408(directory: MemoryDirectory) -> None:
     """408 after the limit, however many bytes trickle in."""
 
     async def trickle() -> Any:
@@ -120,7 +120,7 @@ async def test_a_body_that_does_not_come_is_given_up(directory: MemoryDirectory)
     assert answer.headers["connection"] == "close"
 
 
-async def test_a_bug_is_a_500_that_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bug_is_a_500_without_details(caplog: pytest.LogCaptureFixture) -> None:
     """The client learns that it is our fault, the log has the traceback, once."""
     async with calling(make_app(BrokenDirectory())) as api:
         answer = await api.get("/v1/files/f")
@@ -128,7 +128,7 @@ async def test_a_bug_is_a_500_that_tells_nothing(caplog: pytest.LogCaptureFixtur
     assert "secret" not in answer.text
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert record.exc_info is not None
-    assert "secret of the house" in str(record.exc_info[1])
+    assert "secret detail" in str(record.exc_info[1])
 
 
 async def test_a_store_that_is_away_is_503(api: httpx.AsyncClient, directory: MemoryDirectory) -> None:
@@ -157,9 +157,9 @@ async def test_a_store_that_hangs_is_503_in_time() -> None:
         assert (await api.get("/livez")).text == "ok\n"
 
 
-async def test_too_many_requests_at_once_are_told_to_come_back() -> None:
-    """One host has half of the places, and is answered 429 at once when it wants more; whoever comes when all are taken
-    503. Health answers as ever, and it passes."""
+async def test_requests_over_the_quota_are_refused() -> None:
+    """One host may use half of the slots, and gets 429 at once beyond that; with all slots in use every host gets 503.
+    Probes are answered as ever, and so is everything once there are slots again."""
     directory = StuckDirectory()
     app = make_app(directory, limits=RequestLimits(max_requests=4))
     async with calling(app) as api, client_of(app, "10.0.0.2") as other:

@@ -28,14 +28,14 @@ class Locator:
     async def url(self) -> str:
         """Where it serves, once it does."""
 
-        async def told() -> str:
+        async def address() -> str:
             assert self.process.returncode is None, await self.errors()
             return self._port_file.read_text() if self._port_file.exists() else ""
 
-        return f"http://{await eventually(told, bool)}"
+        return f"http://{await eventually(address, bool)}"
 
     async def errors(self) -> str:
-        """What it said on standard error, once it has ended."""
+        """Its standard error, once it has ended."""
         return (await self.process.communicate())[1].decode()
 
     async def ended(self) -> int:
@@ -80,7 +80,7 @@ async def test_it_starts_without_a_store_and_becomes_ready_by_itself(tmp_path: P
         assert await locator.ended() == 0
 
 
-async def test_requests_under_way_are_answered_before_it_ends(tmp_path: Path, own_redis: RedisServer) -> None:
+async def test_sigterm_drains_requests(tmp_path: Path, own_redis: RedisServer) -> None:
     """SIGTERM drains: a request that waits for a paused store gets its answer, then the process exits 0."""
     own_redis.start()
     flags = ("--listen", "127.0.0.1:0", "--redis-url", own_redis.url)
@@ -99,7 +99,7 @@ async def test_requests_under_way_are_answered_before_it_ends(tmp_path: Path, ow
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-async def test_idle_connections_do_not_hold_it_back(tmp_path: Path, how: signal.Signals) -> None:
+async def test_idle_connections_do_not_delay_the_end(tmp_path: Path, how: signal.Signals) -> None:
     """It ends well within its grace although clients stay connected."""
     flags = ("--listen", "127.0.0.1:0", "--redis-url", "redis://127.0.0.1:1")
     async with started(tmp_path, *flags) as locator, httpx.AsyncClient(base_url=await locator.url()) as client:
@@ -109,11 +109,11 @@ async def test_idle_connections_do_not_hold_it_back(tmp_path: Path, how: signal.
             assert await locator.process.wait() == 0
 
 
-async def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
+async def test_a_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     """Exit code 8 for a conflict with another process, no traceback."""
-    taken = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
-    listen = f"127.0.0.1:{taken.sockets[0].getsockname()[1]}"
-    async with taken, started(tmp_path, "--listen", listen) as locator:
+    other = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    listen = f"127.0.0.1:{other.sockets[0].getsockname()[1]}"
+    async with other, started(tmp_path, "--listen", listen) as locator:
         errors = await locator.errors()
     assert errors == f"minga: cannot listen on {listen}: another process does\n"
     assert locator.process.returncode == 8
@@ -125,7 +125,6 @@ async def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
         (("--redis-url", "http://x"), "--redis-url"),
         (("--listen", "nowhere"), "--listen"),
         (("--listen", "192.0.2.1:0"), "MINGA_LISTEN"),
-        (("--stop-grace", "-1"), "--stop-grace"),
         (("--redis-url", "redis://h:notaport"), "MINGA_REDIS_URL"),
     ],
 )

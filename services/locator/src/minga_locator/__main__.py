@@ -8,12 +8,12 @@ import sys
 
 from minga_core.errors import SettingsError
 from minga_directory import connect_reader
+from minga_locator import VERSION
 from minga_locator.app import make_app
 from minga_locator.connections import connection_class
 from minga_locator.request_limits import RequestLimits
 from minga_locator.server import bind, http_server
 from minga_locator.settings import LocatorSettings
-from minga_locator.version import VERSION
 from minga_runtime.descriptors import max_connections
 from minga_runtime.flags import parse_flags
 from minga_runtime.listening import bound_address

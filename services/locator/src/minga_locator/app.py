@@ -15,7 +15,7 @@ from minga_core.clock import Clock, SystemClock
 from minga_core.errors import MingaError
 from minga_directory import ObservedReader
 from minga_directory.ports import DirectoryReader
-from minga_locator import tracing
+from minga_locator import VERSION, tracing
 from minga_locator._metrics import LocatorMetrics
 from minga_locator.cache import ReadCache
 from minga_locator.endpoint import Endpoint, Operation
@@ -25,7 +25,6 @@ from minga_locator.operations import OPERATIONS
 from minga_locator.problems import on_http_error, on_minga_error
 from minga_locator.request_limits import RequestLimits
 from minga_locator.state import LocatorState
-from minga_locator.version import VERSION
 
 _SWAGGER_UI = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/swagger-ui"
 _DOCS_PAGE = f"""<!DOCTYPE html>

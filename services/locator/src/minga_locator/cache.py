@@ -33,12 +33,10 @@ class ReadCache:
         self,
         clock: Clock,
         *,
-        max_age_seconds: float = MAX_AGE_SECONDS,
         max_entries: int = MAX_ENTRIES,
         on_lookup: Callable[[bool], None] = lambda hit: None,
     ) -> None:
         self._clock = clock
-        self._max_age_seconds = max_age_seconds
         self._max_entries = max_entries
         self._on_lookup = on_lookup
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
@@ -88,6 +86,6 @@ class ReadCache:
 
     def _drop_old(self) -> None:
         """Remove what is too old. The oldest come first, so this is a step or two."""
-        oldest_start = self._clock.monotonic() - self._max_age_seconds
+        oldest_start = self._clock.monotonic() - MAX_AGE_SECONDS
         while self._entries and next(iter(self._entries.values())).started_at <= oldest_start:
             self._entries.popitem(last=False)

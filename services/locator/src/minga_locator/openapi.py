@@ -2,17 +2,18 @@
 
 import inspect
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 from starlette.routing import compile_path
 
 from minga_core.errors import WIRE_STATUS, Code
+from minga_locator import VERSION
 from minga_locator.endpoint import Operation
 from minga_locator.operations import OPERATIONS
-from minga_locator.problems import HTTP_CODES, MEDIA_TYPE, TITLES
+from minga_locator.problems import HTTP_CODES, MEDIA_TYPE
 from minga_locator.schemas import Problem
-from minga_locator.version import VERSION
 
 Json = dict[str, Any]
 
@@ -102,7 +103,7 @@ def _responses(operation: Operation) -> Json:
 
 
 def _problem(status: int, code: str) -> Json:
-    return {"description": f"{TITLES[status]}: `{code}`", "content": _content(MEDIA_TYPE, Problem)}
+    return {"description": f"{HTTPStatus(status).phrase}: `{code}`", "content": _content(MEDIA_TYPE, Problem)}
 
 
 def _content(media_type: str, shape: type[msgspec.Struct]) -> Json:

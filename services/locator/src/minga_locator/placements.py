@@ -25,7 +25,7 @@ async def place_upload(state: LocatorState, body: PlacementRequest) -> Placement
     if not peers:
         await _check_room(state.reader, body.size_bytes)
     state.metrics.count_placements(len(peers))
-    return PlacementList([PlacedPeer.of(peer) for peer in peers])
+    return PlacementList([PlacedPeer(peer.peer_id, peer.address, peer.zone, peer.free_bytes) for peer in peers])
 
 
 async def _check_room(reader: DirectoryReader, size_bytes: int) -> None:

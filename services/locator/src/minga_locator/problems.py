@@ -1,6 +1,7 @@
 """Every error as `application/problem+json` (RFC 9457), in one shape, whichever layer raises it."""
 
 import math
+from http import HTTPStatus
 from typing import cast
 from urllib.parse import quote
 
@@ -16,21 +17,6 @@ from minga_locator.schemas import Problem
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 1
 """The `Retry-After` of retryable errors that name no time themselves. Clients add their own back-off."""
-
-TITLES = {
-    400: "Bad request",
-    404: "Not found",
-    405: "Method not allowed",
-    408: "Request too slow",
-    409: "Conflict",
-    413: "Request too large",
-    422: "Malformed body",
-    429: "Too many",
-    500: "Internal error",
-    503: "Not available now",
-    504: "Too slow",
-    507: "No room",
-}
 
 HTTP_CODES = {
     404: "no_such_route",
@@ -53,7 +39,7 @@ def problem_response(
 ) -> Response:
     """A problem document about the request of that scope."""
     problem = Problem(
-        title=TITLES.get(status, "Error"),
+        title=HTTPStatus(status).phrase,
         status=status,
         detail=detail,
         instance=quote(scope["path"], safe="/:@!$&'()*+,;=~"),

@@ -14,7 +14,7 @@ from msgspec.structs import asdict
 from minga_core.chunks import MAX_CONTENT_BYTES
 from minga_core.names import Name
 from minga_core.records import HoldingState
-from minga_directory.ports import CatalogueEntry, DirectoryStats, PeerRecord, Placement, Version
+from minga_directory.ports import CatalogueEntry, PeerRecord, Version
 
 MAX_REPLICAS = 20
 MAX_LOOKUP_NAMES = 256
@@ -23,6 +23,7 @@ MAX_PAGE_SIZE = 1000
 NameText = Annotated[str, Meta(min_length=1, max_length=4096)]
 Address = Annotated[str, Meta(description="host:port of its gRPC service.")]
 Zone = Annotated[str, Meta(description="Empty when it has none.")]
+FreeBytes = Annotated[int, Meta(description="Its free space as of its last heartbeat.")]
 NextPageToken = Annotated[str, Meta(description="Pass as `page_token` for the next page; empty at the end.")]
 PageSize = Annotated[int, Meta(ge=1, description=f"Maximum number of entries; capped at {MAX_PAGE_SIZE:,}.")]
 PageToken = Annotated[str, Meta(max_length=4096, description="From `next_page_token`; empty for the first page.")]
@@ -193,12 +194,7 @@ class PlacedPeer(_Shape):
     peer_id: str
     address: Address
     zone: Zone
-    free_bytes: Annotated[int, Meta(description="Its free space as of its last heartbeat.")]
-
-    @classmethod
-    def of(cls, peer: Placement) -> "PlacedPeer":
-        """The answer's form of a placement."""
-        return cls(peer.peer_id, peer.address, peer.zone, peer.free_bytes)
+    free_bytes: FreeBytes
 
 
 class PlacementList(_Shape):
@@ -215,7 +211,7 @@ class PeerInfo(_Shape):
     zone: Zone
     generation: Annotated[int, Meta(description="Greater with each start of the peer; up to 63 bits.")]
     capacity_bytes: Annotated[int, Meta(description="The most that it holds in all.")]
-    free_bytes: Annotated[int, Meta(description="Its free space as of its last heartbeat.")]
+    free_bytes: FreeBytes
     file_count: Annotated[int, Meta(description="Rows of its file table.")]
     active_serves: Annotated[int, Meta(description="Chunk streams that it was serving at its last heartbeat.")]
     table_revision: Annotated[int, Meta(description="Grows with each change of its file table.")]
@@ -255,11 +251,6 @@ class Stats(_Shape):
     names: Annotated[int, Meta(description="Names in the catalogue; may count one that ended seconds ago.")]
     capacity_bytes: Annotated[int, Meta(description="Of all living peers.")]
     free_bytes: Annotated[int, Meta(description="Of all living peers.")]
-
-    @classmethod
-    def of(cls, stats: DirectoryStats) -> "Stats":
-        """The answer's form of the directory's totals."""
-        return cls(stats.live_peers, stats.names, stats.capacity_bytes, stats.free_bytes)
 
 
 class Problem(Struct, kw_only=True):
