@@ -7,8 +7,8 @@ from prometheus_client.core import Metric
 
 from bench.directory.model.page import scale_markdown
 from docs.map import map_markdown
-from minga_cli.reference import cli_markdown
 from docs.rest_reference import rest_markdown
+from minga_cli.reference import cli_markdown
 from minga_directory import OUTCOMES, WRITER_OPERATIONS, MemoryDirectory
 from minga_directory.keys import catalogue_markdown
 from minga_engine.wire.messages import PEER_METHODS

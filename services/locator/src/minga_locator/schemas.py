@@ -230,7 +230,7 @@ class PeerInfo(_Shape):
             capacity_bytes=info.capacity_bytes,
             free_bytes=info.free_bytes,
             file_count=peer.file_count,
-            active_serves=peer.active_uploads,
+            active_serves=peer.active_serves,
             table_revision=peer.table_revision,
             software_version=info.software_version,
             lease_remaining_seconds=round(peer.lease_remaining.total_seconds(), 3),

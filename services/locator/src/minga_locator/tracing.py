@@ -45,13 +45,13 @@ class _TracedRequests:
 
         method = scope["method"]
         attributes = {"http.request.method": method, "url.path": scope["path"], "url.scheme": scope["scheme"]}
-        with tracing.served(method, _traceparent_of(scope), attributes) as span:
+        with tracing.use(tracing.start_server_span(method, _traceparent_of(scope), attributes)) as span:
             await self._app(scope, receive, sending)
             route = route_of(scope)
-            span.rename(f"{method} {route}")
-            span.set({"http.route": route, "http.response.status_code": status or None})
+            span.update_name(f"{method} {route}")
+            span.set_attributes(tracing.present({"http.route": route, "http.response.status_code": status or None}))
             if status >= 500:
-                span.fail(str(status))
+                tracing.record_error(span, str(status))
 
 
 def _traceparent_of(scope: Scope) -> str:
@@ -70,7 +70,8 @@ class _TracedReader:
         method = getattr(self._reader, name)
 
         async def traced(*arguments: Any, **options: Any) -> Any:
-            with tracing.call(f"redis {name}", {"db.system.name": "redis", "db.operation.name": name}):
+            attributes = {"db.system.name": "redis", "db.operation.name": name}
+            with tracing.use(tracing.start_client_span(f"redis {name}", attributes)):
                 return await method(*arguments, **options)
 
         return traced

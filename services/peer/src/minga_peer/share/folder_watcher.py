@@ -30,7 +30,7 @@ MAX_PAUSE_SECONDS = 300.0
 
 
 class _OutsideOfState(BaseFilter):
-    """Everything but our own state; `DefaultFilter` would hide editors' and VCS files, which people do share."""
+    """Everything but our own state; the default filter of watchfiles would hide editors' and VCS files, which people do share."""
 
     def __init__(self, root: Path) -> None:
         super().__init__()
