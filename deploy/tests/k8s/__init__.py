@@ -1,1 +1,1 @@
-"""Static checks of the manifests in deploy/k8s: no cluster, no containers."""
+"""The manifests of deploy/k8s: checked as text, and run on a Docker Engine."""

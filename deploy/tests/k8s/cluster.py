@@ -1,0 +1,382 @@
+"""A cluster of one machine: rendered manifests, a container of the Docker Engine for each pod.
+
+Taken from the manifests: image, command, arguments, environment, user, security context, memory, volumes, init
+containers, readiness probes, preStop, grace periods, the order of rolling updates. A headless Service is a name in the
+engine's DNS; any other is a TCP proxy on the network's gateway, which learns up to a second late which pods are ready.
+Left to a real cluster: scheduling, NetworkPolicy, Ingress, autoscaling, restarts by the kubelet (here no container may
+end by itself).
+"""
+
+import io
+import ipaddress
+import random
+import socket
+import socketserver
+import struct
+import tarfile
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+import grpc
+import httpx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from deploy.tests.k8s.manifests import Object, of_kind, pod_labels, pod_spec, port_of, selects, workloads
+from deploy.tests.support.engine import Container, Engine, eventually
+
+NODES = {"node-1": "zone-a", "node-2": "zone-b", "node-3": "zone-a"}
+PEER_IMAGE = "minga/peer:dev"
+READY_SECONDS = 60.0
+ENDPOINT_LAG = 1.0
+"""Seconds between two looks at which pods are ready."""
+_KNOWN = {
+    "name", "image", "imagePullPolicy", "command", "args", "env", "ports", "volumeMounts", "resources", "lifecycle",
+    "securityContext", "startupProbe", "readinessProbe", "livenessProbe",
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Pod:
+    """A pod: one container, as every workload here has it."""
+
+    name: str
+    workload: str
+    node: str
+    spec: Object
+    container: Container
+    ip: str
+    ready: bool = False
+    failures: int = 0
+    """Of its readiness probe, in a row."""
+    terminating: bool = False
+
+    @property
+    def main(self) -> Object:
+        """Its container in the manifest."""
+        found: Object = self.spec["containers"][0]
+        return found
+
+
+class Cluster:
+    """The pods of one rendering on one network. Use as a context manager."""
+
+    def __init__(self, engine: Engine, objects: tuple[Object, ...], secrets: Mapping[str, dict[str, bytes]]) -> None:
+        self.engine = engine
+        self.workloads = workloads(objects)
+        self.pods: list[Pod] = []
+        self._services = of_kind(objects, "Service")
+        self._secrets = secrets
+        self._network = engine.network("cluster")
+        (found,) = engine.docker("network", "inspect", self._network).json
+        self.gateway = str(ipaddress.ip_network(found["IPAM"]["Config"][0]["Subnet"])[1])
+        self._proxies = {
+            (name, port["targetPort"]): ServiceProxy((self.gateway, port["port"]))
+            for name, service in self._services.items()
+            if service["spec"].get("clusterIP") != "None"
+            for port in service["spec"]["ports"]
+        }
+        self._closed = threading.Event()
+        self._watcher = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> "Cluster":
+        for proxy in self._proxies.values():
+            threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        self._watcher.start()
+        wanted = [
+            (name, number, node)
+            for name, workload in self.workloads.items()
+            for number, node in zip(range(workload["spec"].get("replicas", len(NODES))), NODES, strict=False)
+        ]
+        with ThreadPoolExecutor() as pool:
+            for started in [pool.submit(self.start, *each) for each in wanted]:
+                started.result()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._watcher.join()
+        self.engine.docker("rm", "--force", "--volumes", *(pod.container.id for pod in self.pods))
+        for proxy in self._proxies.values():
+            proxy.shutdown()
+            proxy.server_close()
+        self.engine.docker("network", "rm", self._network)
+
+    def of(self, workload: str) -> list[Pod]:
+        """The pods of a workload that are not ending, by name."""
+        return sorted(
+            (pod for pod in self.pods if pod.workload == workload and not pod.terminating), key=lambda pod: pod.name
+        )
+
+    def start(self, workload: str, number: int, node: str) -> Pod:
+        """Create a pod, its volumes and its container; `wait_ready` says when it serves."""
+        manifest = self.workloads[workload]
+        name = f"{workload}-{number}"
+        spec = pod_spec(manifest)
+        shared = self._pod_flags(manifest, name)
+        for one in spec.get("initContainers", []):
+            self.engine.run_once(*shared, *self._container_words(manifest, one, name, node))
+        container = self.engine.run(*shared, *self._container_words(manifest, spec["containers"][0], name, node))
+        pod = Pod(name, workload, node, spec, container, container.ip)
+        self.pods.append(pod)
+        return pod
+
+    def wait_ready(self, *pods: Pod) -> None:
+        """Return once these pods, or else all of them, pass their readiness probes and Services lead to them."""
+
+        def ready() -> bool:
+            for pod in waiting:
+                assert pod.container.state["Running"], f"{pod.name} ended:\n{pod.container.logs()}"
+            return all(pod.ready for pod in waiting)
+
+        waiting = pods or tuple(self.pods)
+        eventually(ready, "all ready", READY_SECONDS, log=lambda: "".join(p.container.logs(20) for p in waiting))
+
+    def delete(self, pod: Pod) -> None:
+        """`kubectl delete pod`: preStop, SIGTERM, grace. It must end by itself, with exit code 0."""
+        pod.terminating = True
+        started = time.monotonic()
+        if hook := pod.main.get("lifecycle"):
+            pod.container.exec(*hook["preStop"]["exec"]["command"])
+        pod.container.stop(pod.spec["terminationGracePeriodSeconds"] - (time.monotonic() - started))
+        assert pod.container.state["ExitCode"] == 0, f"{pod.name}:\n{pod.container.logs()}"
+        pod.container.remove()
+        self.pods.remove(pod)
+
+    def replace(self, pod: Pod) -> Pod:
+        """Delete a pod, and start the one that its controller makes in its place."""
+        self.delete(pod)
+        return self.start(pod.workload, int(pod.name.rpartition("-")[2]), pod.node)
+
+    def roll(self, workload: str) -> None:
+        """`kubectl rollout restart`, and `status`: one pod more than there should be, or else one less, at a time."""
+        old, spec = self.of(workload), self.workloads[workload]["spec"]
+        if self.workloads[workload]["kind"] == "DaemonSet":
+            assert spec["updateStrategy"] == {"rollingUpdate": {"maxUnavailable": 1}}
+            for pod in old:
+                self.wait_ready(self.replace(pod))
+            return
+        assert spec["strategy"] == {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+        with ThreadPoolExecutor() as pool:
+            ending = []
+            for number, pod in enumerate(old, start=len(old)):
+                self.wait_ready(self.start(workload, number, pod.node))
+                ending.append(pool.submit(self.delete, pod))
+            for each in ending:
+                each.result()
+
+    def client(self) -> Container:
+        """A machine without a peer, which knows the locator's Service by its name and nothing else."""
+        confined = ["--read-only", "--cap-drop=ALL", "--tmpfs=/tmp:mode=1777", "--no-healthcheck", "--entrypoint=sleep"]
+        place = [f"--network={self._network}", f"--add-host=locator:{self.gateway}"]
+        return self.engine.run(*confined, *place, "--env=MINGA_LOCATOR=http://locator:50052", PEER_IMAGE, "infinity")
+
+    def holders(self, name: str) -> set[str]:
+        """Peers that hold the newest version of a file whole, as the locator's Service says; none while it does not."""
+        try:
+            answer = httpx.get(f"http://{self.gateway}:50052/v1/files/{name}", timeout=5, trust_env=False)
+        except httpx.HTTPError:
+            return set()
+        versions = answer.json()["versions"] if answer.is_success else []
+        return {one["peer_id"] for version in versions[:1] for one in version["sources"] if one["state"] == "complete"}
+
+    def wait_held(self, name: str, *peers: str) -> float:
+        """Return once these peers hold a file, with the seconds that took."""
+        return eventually(lambda: set(peers) <= self.holders(name), f"{name} is held by {peers}")
+
+    def alive(self) -> bool:
+        """Whether every pod passes its liveness probe."""
+        return all(passes(pod, pod.main["livenessProbe"]) for pod in list(self.pods))
+
+    def _watch(self) -> None:
+        """Keep `ready` of each pod, and the pods that Services lead to."""
+        while not self._closed.wait(ENDPOINT_LAG):
+            pods = list(self.pods)
+            for pod in pods:
+                probe = pod.main["readinessProbe"]
+                pod.failures = 0 if passes(pod, probe) else pod.failures + 1
+                pod.ready = not pod.failures or (pod.ready and pod.failures < probe.get("failureThreshold", 3))
+            for (name, port), proxy in self._proxies.items():
+                selector = {"matchLabels": self._services[name]["spec"]["selector"]}
+                proxy.backends = [
+                    (pod.ip, port_of(pod.main, port))
+                    for pod in pods
+                    if pod.ready and not pod.terminating and selects(selector, pod_labels(self.workloads[pod.workload]))
+                ]
+
+    def _pod_flags(self, manifest: Object, name: str) -> list[str]:
+        """Names and network: what all containers of a pod have in common."""
+        labels = pod_labels(manifest)
+        headless = [
+            service
+            for service, one in self._services.items()
+            if one["spec"].get("clusterIP") == "None" and selects({"matchLabels": one["spec"]["selector"]}, labels)
+        ]
+        if "serviceName" in manifest["spec"]:
+            headless.append(f"{name}.{manifest['spec']['serviceName']}")
+        flags = [f"--network={self._network}", f"--hostname={name}", "--no-healthcheck"]
+        flags += [f"--network-alias={alias}" for alias in headless]
+        return [*flags, *(f"--add-host={service}:{self.gateway}" for service, _ in self._proxies)]
+
+    def _container_words(self, manifest: Object, container: Object, name: str, node: str) -> list[str]:
+        """Flags, image and command of `docker run`."""
+        assert container.keys() <= _KNOWN, container.keys() - _KNOWN
+        spec = pod_spec(manifest)
+        facts = {
+            "spec.nodeName": node,
+            "metadata.name": name,
+            "metadata.labels['topology.kubernetes.io/zone']": NODES[node],
+        }
+        flags = _confinement(spec["securityContext"] | container["securityContext"])
+        flags.append(f"--memory={_docker_size(container['resources']['limits']['memory'])}")
+        for one in container.get("env", []):
+            value = one["value"] if "value" in one else facts[one["valueFrom"]["fieldRef"]["fieldPath"]]
+            flags.append(f"--env={one['name']}={value}")
+        volumes = {one["name"]: one for one in spec.get("volumes", [])}
+        for claim in manifest["spec"].get("volumeClaimTemplates", []):
+            volumes[claim["metadata"]["name"]] = {"claim": f"{claim['metadata']['name']}-{name}"}
+        for mount in container.get("volumeMounts", []):
+            flags.append(self._mount(mount, volumes[mount["name"]], node, spec["securityContext"].get("fsGroup", 0)))
+        command = [*container.get("command", []), *container.get("args", [])]
+        if "command" in container:
+            flags.append(f"--entrypoint={command.pop(0)}")
+        image: str = container["image"]
+        image = "minga-test/redis:7" if image.startswith("redis:") else f"{image.partition(':')[0]}:dev"
+        return [*flags, image, *command]
+
+    def _mount(self, mount: Object, volume: Object, node: str, group: int) -> str:
+        path = mount["mountPath"]
+        match volume:
+            case {"emptyDir": found}:
+                size = f",size={_docker_size(found['sizeLimit'])}" if "sizeLimit" in found else ""
+                return f"--tmpfs={path}:mode=0777{size}"
+            case {"hostPath": found}:
+                # Root's, as the kubelet makes it, whatever the group is.
+                name = self.engine.volume(f"{node}{found['path'].replace('/', '-')}")
+            case {"claim": claim}:
+                name = self.engine.volume(claim)
+                self._fill(name, f"chgrp {group} /v && chmod 2775 /v", b"")
+            case {"secret": {"secretName": secret, **rest}}:
+                data = self._secrets[secret]
+                data = {one["path"]: data[one["key"]] for one in rest["items"]} if "items" in rest else data
+                # The kubelet gives what fsGroup names to that group, readable.
+                mode = rest.get("defaultMode", 0o644)
+                name = self.engine.volume(f"{secret}-{group}")
+                self._fill(name, "tar -x -p -C /v", archive(data, mode=mode, group=group))
+            case _:
+                raise AssertionError(f"a volume of a kind that is not known here: {volume}")
+        return f"--mount=type=volume,source={name},target={path},volume-nocopy" + (
+            ",readonly" if mount.get("readOnly") else ""
+        )
+
+    def _fill(self, volume: str, script: str, data: bytes) -> None:
+        words = ["--user=0:0", f"--volume={volume}:/v:nocopy", "--entrypoint=sh", PEER_IMAGE, "-c", script]
+        self.engine.run_once(*words, stdin=data)
+
+
+class ServiceProxy(socketserver.ThreadingTCPServer):
+    """One port of a Service: each new connection goes to one of `backends` and stays there; without any it is reset."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.backends: list[tuple[str, int]] = []
+        super().__init__(address, _Connection)
+
+
+class _Connection(socketserver.BaseRequestHandler):
+    server: ServiceProxy
+
+    def handle(self) -> None:
+        try:
+            pod = socket.create_connection(random.choice(self.server.backends), timeout=5)
+        except (IndexError, OSError):
+            _reset_on_close(self.request)
+            return
+        with pod:
+            pod.settimeout(None)
+            back = threading.Thread(target=_pump, args=(pod, self.request), daemon=True)
+            back.start()
+            _pump(self.request, pod)
+            back.join()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(1 << 18):
+            target.sendall(data)
+    except OSError:
+        _reset_on_close(source)
+        _reset_on_close(target)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+def _reset_on_close(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def passes(pod: Pod, probe: Object) -> bool:
+    """Ask a probe once, as the kubelet does: from outside the pod, within its time limit."""
+    limit = probe.get("timeoutSeconds", 1)
+    try:
+        match probe:
+            case {"grpc": {"port": port, **rest}}:
+                request = health_pb2.HealthCheckRequest(service=rest.get("service", ""))
+                with grpc.insecure_channel(f"{pod.ip}:{port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                    answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=limit)
+                return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+            case {"httpGet": {"port": port, "path": path}}:
+                url = f"http://{pod.ip}:{port_of(pod.main, port)}{path}"
+                return httpx.get(url, timeout=limit, trust_env=False).is_success
+            case {"exec": {"command": command}}:
+                return pod.container.exec("timeout", str(limit), *command, check=False).code == 0
+            case {"tcpSocket": {"port": port}}:
+                socket.create_connection((pod.ip, port_of(pod.main, port)), timeout=limit).close()
+                return True
+    except (OSError, grpc.RpcError, httpx.HTTPError):
+        return False
+    raise AssertionError(f"a probe of a kind that is not known here: {probe}")
+
+
+def archive(files: Mapping[str, bytes], *, mode: int = 0o644, user: int = 0, group: int = 0) -> bytes:
+    """A tar archive."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode, member.uid, member.gid = len(data), mode, user, group
+            tar.addfile(member, io.BytesIO(data))
+    return made.getvalue()
+
+
+def put(pod: Pod, files: Mapping[str, bytes]) -> None:
+    """Drop files into a peer's shared folder, as its own user."""
+    pod.container.exec("tar", "-x", "-o", "-C", "/srv/minga", stdin=archive(files))
+
+
+def digest(pod: Pod, path: str) -> str:
+    """SHA-256 of a file in a pod."""
+    return pod.container.exec("sha256sum", path).out.split()[0]
+
+
+def _confinement(security: Object) -> list[str]:
+    """Flags for a security context; the engine's own seccomp profile is its default."""
+    assert security["readOnlyRootFilesystem"]
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+    flags = [f"--user={security['runAsUser']}:{security['runAsGroup']}", "--read-only"]
+    if "fsGroup" in security:
+        flags.append(f"--group-add={security['fsGroup']}")
+    flags += [f"--cap-drop={one}" for one in security["capabilities"]["drop"]]
+    flags += [f"--cap-add={one}" for one in security["capabilities"].get("add", [])]
+    return [*flags, *([] if security["allowPrivilegeEscalation"] else ["--security-opt=no-new-privileges"])]
+
+
+def _docker_size(quantity: str) -> str:
+    return quantity.removesuffix("i").lower()
