@@ -144,8 +144,9 @@ redis-check: sync  ## the same, on Valkey alone
 house: sync  ## count lines by area, sizes of files and functions, tests to source, import edges
 	@$(BIN)/python -m docs.house
 
-references: sync  ## rewrite docs/ that are generated from the code
+references: sync  ## rewrite what is generated from the code: docs/, and the rules for Kubernetes
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m deploy.monitoring.generate
 
 check: lint protos-check test  ## what a commit must pass
 

@@ -1,19 +1,16 @@
-"""Writes what is generated here: the rules as a PrometheusRule object, and the dashboard. Tests hold both to it.
+"""Writes the rules of rules/ as one PrometheusRule object: `kubectl apply -k` must find it in the tree.
 
-`python -m deploy.monitoring.generate`
+`make references` runs it, and a test compares. As text, so that the reasons stand beside the rules in a cluster too.
 """
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from deploy.monitoring.dashboard import dashboard_json
-
 HERE = Path(__file__).parent
-RULE_FILES = ("recording.yml", "alerts.yml")
+PATH = HERE / "prometheusrule.yaml"
+RULE_FILES = (HERE / "rules/recording.yml", HERE / "rules/alerts.yml")
 
 _HEAD = """\
-# Generated from rules/ by `python -m deploy.monitoring.generate`, for the Prometheus operator; do not edit.
+# Generated from rules/ by `make references`, for the Prometheus operator; do not edit.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
@@ -27,33 +24,10 @@ spec:
 
 
 def prometheus_rule() -> str:
-    """The groups of all rule files as one object of the Prometheus operator, comments and all.
-
-    Text, not YAML loaded and dumped: whoever reads the object in a cluster finds the reasons beside the rules.
-    """
-    return _HEAD + "".join(_groups(HERE / "rules" / name) for name in RULE_FILES)
-
-
-def _groups(path: Path) -> str:
-    """What stands under `groups:`, two columns further in."""
-    _, mark, groups = path.read_text().partition("\ngroups:\n")
-    if not mark:
-        raise ValueError(f"{path} has no `groups:`")
-    return "".join(f"  {line}" if line.strip() else line for line in groups.splitlines(keepends=True))
-
-
-GENERATED: dict[str, Callable[[], str]] = {
-    "prometheusrule.yaml": prometheus_rule,
-    "dashboards/minga.json": dashboard_json,
-}
-
-
-def main() -> None:
-    """Writes every generated file."""
-    for name, make in GENERATED.items():
-        (HERE / name).write_text(make())
-        sys.stdout.write(f"wrote deploy/monitoring/{name}\n")
+    """The groups of all rule files below one head, two columns further in."""
+    lines = [line for path in RULE_FILES for line in path.read_text().split("\ngroups:\n")[1].splitlines()]
+    return _HEAD + "".join(f"  {line}\n" if line else "\n" for line in lines)
 
 
 if __name__ == "__main__":
-    main()
+    PATH.write_text(prometheus_rule())

@@ -1,1 +1,1 @@
-"""Rules, dashboard and examples, held to the code and to a real Prometheus."""
+"""Rules, dashboard and example configuration, held to a real Prometheus over a real network."""
