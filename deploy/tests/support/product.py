@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from minga_locator.app import make_app
 from minga_locator.settings import LocatorSettings
-from minga_peer.clients.lease_stream import CALL_TIMEOUT
+from minga_peer.daemon.lease_stream import CALL_TIMEOUT
 from minga_peer.daemon.main import CLOSE_GRACE
 from minga_peer.settings import PeerSettings
 from minga_registry.settings import RegistrySettings
