@@ -10,7 +10,7 @@ from docs.map import map_markdown
 from docs.rest_reference import rest_markdown
 from minga_cli.reference import cli_markdown
 from minga_directory import OUTCOMES, WRITER_OPERATIONS, MemoryDirectory
-from minga_directory.keys import catalogue_markdown
+from minga_directory.keys import catalog_markdown
 from minga_engine.wire.messages import PEER_METHODS
 from minga_locator.app import make_app
 from minga_locator.settings import LocatorSettings
@@ -144,7 +144,7 @@ OPEN_LABELS = {
 """Closed sets as well, but not worth a list."""
 
 REFERENCES = {
-    "redis.md": catalogue_markdown,
+    "redis.md": catalog_markdown,
     "rest.md": rest_markdown,
     "cli.md": cli_markdown,
     "settings.md": settings_markdown,

@@ -24,8 +24,10 @@ from bench.directory.world import World
 from minga_core.errors import BusyError
 from minga_core.ids import Address
 from minga_directory import connect_reader, connect_writer, keys
-from minga_directory.ports import Renewal
-from minga_peer.daemon.registry import RegistryClient
+from minga_directory.directory import Renewal
+from minga_directory.index import StepIndex
+from minga_directory.lookup import Lookup
+from minga_peer.clients.registry import RegistryClient
 from minga_protos.registry.v1 import registry_pb2 as pb
 
 TTL = timedelta(minutes=5)
@@ -105,10 +107,9 @@ async def of_the_store(network: Network, costs: Costs) -> None:
         async with costs.of("renewed", len(renewals)):
             for batch in batches:
                 await writer.renew(batch)
-        unlisting = writer._unlisting
         async with costs.of("lease_indexed", len(renewals)):
             for batch in batches:
-                await unlisting.renew([(each.peer_id, 300_000) for each in batch])
+                await writer._leases.update([(each.peer_id, 300_000) for each in batch])
     finally:
         await writer.aclose()
         await reader.aclose()
@@ -121,19 +122,19 @@ async def _lookups(reader: Any, costs: Costs) -> None:
         async with costs.of(f"lookup_{way}", len(names)):
             for name in names:
                 await reader.find(name)
-        reader._holders._find = None
+        reader._lookup = Lookup(reader._store, reader._rng)
 
 
 async def of_the_parts_of_a_row(network: Network, costs: Costs) -> None:
     """A row pushed in steps, as on a Cluster (without its detours): staged alone, with its holder, and all of it."""
     writer = connect_writer(network.store.url)
 
-    async def nothing(keys: Any, arguments: Any, client: Any) -> None:
-        client.execute_command("PING")
-
     try:
-        steps = {"staged": ("list_holders", "list_names"), "staged_and_held": ("list_names",), "in_steps": ()}
+        steps = {"staged": ("_add_holders", "_add_names"), "staged_and_held": ("_add_names",), "in_steps": ()}
         for what, left_out in steps.items():
+            writer._index = StepIndex(writer._store, writer._garbage)
+            for step in left_out:
+                setattr(writer._index, step, _nothing)
             await network.store.empty()
             for number in range(WORLD.peers):
                 await writer.register(world.peer_info(number), TTL)
@@ -141,13 +142,15 @@ async def of_the_parts_of_a_row(network: Network, costs: Costs) -> None:
                 for number in range(WORLD.peers):
                     info, rows = world.peer_info(number), list(WORLD.rows_of(number))
                     push = writer.push_table(info.peer_id, info.generation, whole=True, base_revision=0, revision=1)
-                    push._at_once = False
-                    push._scripts = {**push._scripts, **dict.fromkeys(left_out, nothing)}
                     async with push:
                         await push.put(rows)
                         await push.commit()
     finally:
         await writer.aclose()
+
+
+async def _nothing(*arguments: Any) -> list[int]:
+    return [1]
 
 
 async def of_the_registry(network: Network, found: dict[str, float]) -> None:

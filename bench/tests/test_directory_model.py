@@ -82,7 +82,7 @@ def test_slots_are_those_of_the_directorys_keys() -> None:
     for key in (keys.holders(content), keys.called(content)):
         assert tag.findall(key) == ["c5"]
     assert tag.findall(keys.name(name)) == [f"n{keys.shard_of(name)}"]
-    assert tag.findall(keys.LEASES) == tag.findall(keys.UNLISTING) == tag.findall(keys.SEQUENCE) == ["all"]
+    assert tag.findall(keys.LEASES) == tag.findall(keys.INTENTS) == tag.findall(keys.TOKENS) == ["all"]
     assert tag.findall(keys.peer(PeerId("p"))) == tag.findall(keys.table(PeerId("p"))) == ["p"]
     # By CLUSTER KEYSLOT of a server.
     assert [slot_of("all"), slot_of("c0"), slot_of("n14")] == [3894, 10282, 25]

@@ -162,7 +162,7 @@ async def _leave(world: World, ledger: Ledger) -> None:
 
 def _is_left_over(key: bytes) -> bool:
     """All but the two counters, and that the directory has begun, which are nobody's."""
-    return key.decode() not in (keys.SEQUENCE, keys.CURSOR, keys.BEGUN)
+    return key.decode() not in (keys.TOKENS, keys.CURSOR, keys.EPOCH)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""A Redis client that dies after so many commands, as a process does: the rest of a pipeline is never sent."""
+"""Stores that fail or wait at a chosen command, as a process does that dies or stands still."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from minga_directory.client import StoreClient, StorePipeline
+from minga_directory.store import Command, Store
 
 
 @dataclass(slots=True)
@@ -23,39 +23,45 @@ class Life:
         return granted
 
 
-class CrashingRedis(StoreClient):
-    """Sends what its life allows; everything after fails. Loading scripts is free."""
+class CrashingStore(Store):
+    """Sends as many commands as its life allows, the beginning of a batch too; everything after fails."""
 
-    life: Life
+    def __init__(self, store: Store, life: Life) -> None:
+        self._store = store
+        self.spans_slots = store.spans_slots
+        self.life = life
 
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """See Redis."""
-        if self.life.take(1) == 0:
-            raise RedisConnectionError("the process died")
-        return await super().execute_command(*args, **options)
-
-    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "CrashingPipeline":
-        """See Redis."""
-        made = CrashingPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
-        made.life = self.life
-        return made
-
-
-class CrashingPipeline(StorePipeline):
-    """Sends the beginning of itself that its life allows."""
-
-    life: Life
-
-    async def _execute_pipeline(self, connection: Any, commands: Sequence[Any], raise_on_error: bool = True) -> Any:
+    async def answers(self, commands: Sequence[Command]) -> list[Any]:
+        """See Store."""
         granted = self.life.take(len(commands))
-        answers = await super()._execute_pipeline(connection, commands[:granted], raise_on_error) if granted else []
+        answers = await self._store.answers(commands[:granted])
         if granted < len(commands):
             raise RedisConnectionError("the process died")
         return answers
 
+    async def ping(self) -> None:
+        """See Store."""
+        await self._store.ping()
 
-def crashing(like: StoreClient, commands: int) -> CrashingRedis:
-    """A client to the same server that dies after `commands` commands."""
-    made = CrashingRedis(connection_pool=like.connection_pool)
-    made.life = Life(commands)
-    return made
+    async def aclose(self) -> None:
+        """The store belongs to the test."""
+
+
+def crashing(store: Store, commands: int) -> CrashingStore:
+    """A store over the same connections that dies after `commands` commands."""
+    return CrashingStore(store, Life(commands))
+
+
+def pause(store: Store, count: int, action: Callable[[], Awaitable[None]]) -> None:
+    """Does the action once, before batch number `count` of the store."""
+    send = store.answers
+    calls = 0
+
+    async def answers(commands: Sequence[Command]) -> list[Any]:
+        nonlocal calls
+        calls += 1
+        if calls == count + 1:
+            await action()
+        return await send(commands)
+
+    store.answers = answers  # type: ignore[method-assign]

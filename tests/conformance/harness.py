@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
+
+import redis.asyncio as redis
 
 from minga_core.clock import ManualClock
 from minga_core.errors import LeaseSupersededError
@@ -13,8 +16,8 @@ from minga_core.ids import Address, ContentId, Generation, PeerId, digest
 from minga_core.names import Name, parse_name
 from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
 from minga_directory import RedisDirectoryWriter, connect_reader
-from minga_directory.connection import connect
-from minga_directory.ports import DirectoryReader, DirectoryWriter, Renewal, Version
+from minga_directory.connect import connect
+from minga_directory.directory import DirectoryReader, DirectoryWriter, Renewal, Version
 
 DEADLINE_SECONDS = 10.0
 LATE_AFTER = timedelta(milliseconds=int(os.environ.get("CONFORMANCE_LATE_MILLIS") or 400))
@@ -162,6 +165,11 @@ async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 - the condition is another process' state
             await asyncio.sleep(0.005)
+
+
+def raw(url: str) -> Any:
+    """A plain client, for tests that look at keys; the caller closes it."""
+    return redis.from_url(url)
 
 
 @asynccontextmanager

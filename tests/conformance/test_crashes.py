@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,9 @@ from minga_core.ids import Generation, PeerId
 from minga_core.names import Name
 from minga_core.records import FileRow
 from minga_directory import RedisDirectoryWriter, keys
-from minga_directory.connection import Client, connect
+from minga_directory.store import Store
 from tests.conformance.crashing import crashing
-from tests.conformance.harness import LATE_AFTER, Harness, content, eventually, over, row
+from tests.conformance.harness import LATE_AFTER, Harness, content, eventually, over, raw, row
 
 pytestmark = pytest.mark.redis
 
@@ -45,7 +46,8 @@ async def left(directory: Harness) -> None:
 
 DATABASES = 16
 """Of one server: so many crashes are tried at the same time, since most of the time goes by waiting."""
-Trial = Callable[[Client, Harness, int], Awaitable[None]]
+Trial = Callable[[Any, Harness, int], Awaitable[None]]
+"""Of a plain client, a directory, and the number of commands."""
 
 
 async def every_crash(redis_url: str, count: int, trial: Trial) -> None:
@@ -53,7 +55,7 @@ async def every_crash(redis_url: str, count: int, trial: Trial) -> None:
 
     async def in_database(database: int) -> None:
         url = f"{redis_url}?db={database}"
-        client = connect(url)
+        client = raw(url)
         for commands in range(database, count, DATABASES):
             await client.flushdb()
             async with over(url) as directory:
@@ -89,9 +91,9 @@ async def prepared(directory: Harness) -> None:
     await directory.push("a", OLD)
 
 
-async def crash_at(client: Client, directory: Harness, step: Step, commands: int) -> bool:
+async def crash_at(directory: Harness, step: Step, commands: int) -> bool:
     """Does the step with a registry that dies after so many commands; whether it died."""
-    dying = crashing(client, commands)
+    dying = crashing(store_of(directory), commands)
     try:
         await step(Harness(RedisDirectoryWriter(dying, late_after=LATE_AFTER), directory.reader))
     except StoreUnavailableError:
@@ -99,15 +101,20 @@ async def crash_at(client: Client, directory: Harness, step: Step, commands: int
     return dying.life.spent >= commands
 
 
+def store_of(directory: Harness) -> Store:
+    """The store that its writer runs commands through."""
+    assert isinstance(directory.writer, RedisDirectoryWriter)
+    return directory.writer._store
+
+
 async def commands_of(redis_url: str, step: Step) -> int:
     """How many commands the step takes when nothing goes wrong."""
-    client = connect(redis_url)
-    await client.flushall()
-    counting = crashing(client, 1_000_000)
+    async with raw(redis_url) as client:
+        await client.flushall()
     async with over(redis_url) as directory:
+        counting = crashing(store_of(directory), 1_000_000)
         await prepared(directory)
         await step(Harness(RedisDirectoryWriter(counting, late_after=LATE_AFTER), directory.reader))
-    await client.aclose()
     return counting.life.spent
 
 
@@ -122,8 +129,8 @@ async def test_a_crash_anywhere_leaves_the_old_or_the_new_and_a_retry_heals_it(r
     allowed = [table(OLD), after, set()] if step in (taken_over, left) else [table(OLD), after]
     catalogue = sorted({"shared", *(name.split()[0] for name in after)})
 
-    async def trial(client: Client, directory: Harness, commands: int) -> None:
-        await crash_at(client, directory, step, commands)
+    async def trial(client: Any, directory: Harness, commands: int) -> None:
+        await crash_at(directory, step, commands)
         found, names = await shown(directory)
         assert found in allowed, f"after {commands} commands"
         assert {name.split()[0] for name in found} <= set(names), f"after {commands} commands"
@@ -140,8 +147,8 @@ async def test_a_crash_anywhere_leaves_the_old_or_the_new_and_a_retry_heals_it(r
 async def test_a_crash_and_the_peers_death_leave_nothing(redis_url: str, step: Step) -> None:
     """When the peer dies with its registry, the reaper takes away all that both have written."""
 
-    async def trial(client: Client, directory: Harness, commands: int) -> None:
-        await crash_at(client, directory, step, commands)
+    async def trial(client: Any, directory: Harness, commands: int) -> None:
+        await crash_at(directory, step, commands)
         await die(client)
         await directory.until_names(["shared"])
         await eventually(lambda: nothing_left_of_a(client, directory))
@@ -152,9 +159,9 @@ async def test_a_crash_and_the_peers_death_leave_nothing(redis_url: str, step: S
 async def test_a_reaper_that_dies_is_followed_by_another(redis_url: str) -> None:
     """Reaping may be cut off anywhere; what remains is done by the next one."""
 
-    async def trial(client: Client, directory: Harness, commands: int) -> None:
+    async def trial(client: Any, directory: Harness, commands: int) -> None:
         await die(client)
-        await crash_at(client, directory, reaped, commands)
+        await crash_at(directory, reaped, commands)
         await directory.until_names(["shared"])
         await eventually(lambda: nothing_left_of_a(client, directory))
 
@@ -166,22 +173,22 @@ async def reaped(directory: Harness) -> None:
     await directory.settle()
 
 
-async def die(client: Client, peer_id: str = "a") -> None:
+async def die(client: Any, peer_id: str = "a") -> None:
     """A peer's lease ends."""
     await client.delete(keys.peer(PeerId(peer_id)))
     await client.zadd(keys.LEASES, {peer_id: 1}, xx=True)
 
 
-async def nothing_left_of_a(client: Client, directory: Harness) -> bool:
-    """Whether nothing tells of peer a any more but what runs out by itself (`removes`)."""
+async def nothing_left_of_a(client: Any, directory: Harness) -> bool:
+    """Whether nothing tells of peer a any more but what runs out by itself (`removals`)."""
     await directory.settle()
     left = {key.decode() for key in await client.keys("*")}
     holders = {key for key in left if ":holders:" in key}
     return (
-        not any("{a}" in key and ":removes:" not in key for key in left)
+        not any("{a}" in key and ":removals:" not in key for key in left)
         and holders == {keys.holders(content("v1"))}
         and await client.hlen(keys.holders(content("v1"))) == 1
-        and not {keys.UNLISTING} & left
+        and not {keys.INTENTS} & left
         and await client.zrange(keys.LEASES, 0, -1) == [b"other"]
     )
 
@@ -204,8 +211,8 @@ async def test_a_push_that_only_pauses_is_not_cleaned_up(redis_url: str) -> None
         begun = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
         async with begun as push:
             await push.put([row("x")])
-            client = connect(redis_url)
-            (due,) = [score for _, score in await client.zrange(keys.UNLISTING, 0, -1, withscores=True)]
+            client = raw(redis_url)
+            (due,) = [score for _, score in await client.zrange(keys.INTENTS, 0, -1, withscores=True)]
             # The reaper has met the overdue key, and has put it off.
             await eventually(lambda: put_off(client, directory, due))
             await client.aclose()
@@ -214,7 +221,7 @@ async def test_a_push_that_only_pauses_is_not_cleaned_up(redis_url: str) -> None
         await directory.until_names(["x"])
 
 
-async def put_off(client: Client, directory: Harness, due: float) -> bool:
+async def put_off(client: Any, directory: Harness, due: float) -> bool:
     """Whether reaping has moved the only note behind `due`."""
     await directory.settle()
-    return [score > due for _, score in await client.zrange(keys.UNLISTING, 0, -1, withscores=True)] == [True]
+    return [score > due for _, score in await client.zrange(keys.INTENTS, 0, -1, withscores=True)] == [True]

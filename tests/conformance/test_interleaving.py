@@ -30,10 +30,11 @@ from minga_core.errors import (
 from minga_core.ids import Generation, PeerId
 from minga_core.records import RowKey
 from minga_directory import RedisDirectoryWriter
-from minga_directory.connection import Client, connect
-from minga_directory.ports import TablePush
+from minga_directory.connect import connect
+from minga_directory.directory import TablePush
+from minga_directory.store import Store
 from tests.conformance.crashing import crashing
-from tests.conformance.harness import Harness, eventually, over
+from tests.conformance.harness import Harness, eventually, over, raw
 from tests.conformance.test_crashes import die
 from tests.conformance.test_properties import PEERS, Model, answers, file_rows, row_keys
 from tests.support.redis_server import RedisServer
@@ -89,11 +90,12 @@ class OpenPush:
 class Play:
     """One list of operations being done."""
 
-    def __init__(self, directory: Harness, client: Client, server: RedisServer) -> None:
+    def __init__(self, directory: Harness, store: Store, client: Any, server: RedisServer) -> None:
         self._directory = directory
         self._client = client
+        self._store = store
         self._server = server
-        self._others = [directory.writer, RedisDirectoryWriter(client, late_after=LATE)]
+        self._others = [directory.writer, RedisDirectoryWriter(store, late_after=LATE)]
         self._turn = 0
         self.model = Model()
         self.open: list[OpenPush] = []
@@ -125,7 +127,7 @@ class Play:
     def _writer(self, life: int | None) -> Any:
         """One of the two registries in turn, or one that dies."""
         if life is not None:
-            return RedisDirectoryWriter(crashing(self._client, life), late_after=LATE)
+            return RedisDirectoryWriter(crashing(self._store, life), late_after=LATE)
         self._turn += 1
         return self._others[self._turn % 2]
 
@@ -322,12 +324,13 @@ def _without(model: Model, peer_id: str) -> Model:
 async def playing(server: RedisServer) -> AsyncIterator[Play]:
     """An empty directory to play in."""
     server.flush()
-    client = connect(server.url)
+    client, store = raw(server.url), connect(server.url)
     try:
         async with over(server.url, LATE) as directory:
-            yield Play(directory, client, server)
+            yield Play(directory, store, client, server)
     finally:
         await client.aclose()
+        await store.aclose()
 
 
 Operation = tuple[Any, ...]

@@ -2,10 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -13,11 +11,11 @@ from minga_core.errors import MingaError, RegisterAgainError, StoreUnavailableEr
 from minga_core.ids import Generation, PeerId
 from minga_core.names import Name
 from minga_directory import RedisDirectoryWriter, keys
-from minga_directory.codec import version_value
-from minga_directory.connection import connect
-from minga_directory.ports import TablePush
-from minga_directory.scripts import load
-from tests.conformance.harness import LATE_AFTER, Harness, content, eventually, over, row, rows
+from minga_directory.codec import TAG_BYTES
+from minga_directory.connect import connect
+from minga_directory.directory import TablePush
+from tests.conformance.crashing import pause
+from tests.conformance.harness import LATE_AFTER, Harness, content, eventually, over, raw, row, rows
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
@@ -31,7 +29,7 @@ async def test_a_reaper_that_races_a_registration_spares_the_new_lease(
         async with over(redis_url) as directory:
             await directory.register("a", generation=1)
             await directory.push("a", rows(["x", "y"]))
-            client = connect(redis_url)
+            client, store = raw(redis_url), connect(redis_url)
             await client.delete(keys.peer(PeerId("a")))
             await client.zadd(keys.LEASES, {"a": 1}, xx=True)
 
@@ -42,8 +40,8 @@ async def test_a_reaper_that_races_a_registration_spares_the_new_lease(
                 await of.push("a", rows(["y", "z"]), 2)
                 done.append(2)
 
-            reaper = RedisDirectoryWriter(client, late_after=LATE_AFTER)
-            pause(reaper, stop_before, comes_back)
+            reaper = RedisDirectoryWriter(store, late_after=LATE_AFTER)
+            pause(store, stop_before, comes_back)
             await reaper.reap()
             if not came:
                 # The reaper had less to do than that.
@@ -53,6 +51,7 @@ async def test_a_reaper_that_races_a_registration_spares_the_new_lease(
             await directory.until_names(["y", "z"])
             assert list((await directory.holders("y")).values()) == [["a"]]
             await client.aclose()
+            await store.aclose()
             redis_server.flush()
 
 
@@ -67,16 +66,16 @@ async def test_a_remover_that_races_another_holder_leaves_the_name(redis_url: st
             async def comes(of: Harness = directory) -> None:
                 await of.push("comes", [row("x")])
 
-            client = connect(redis_url)
-            leaver = RedisDirectoryWriter(client, late_after=LATE_AFTER)
-            pause(leaver, stop_before, comes)
+            store = connect(redis_url)
+            leaver = RedisDirectoryWriter(store, late_after=LATE_AFTER)
+            pause(store, stop_before, comes)
             await leaver.leave(PeerId("goes"), Generation(1))
             if await directory.beat("comes") != "ok":
                 await comes()
             await directory.settle()
             assert await directory.names() == ["x"], f"stopped before {stop_before}"
             assert list((await directory.holders("x")).values()) == [["comes"]]
-            await client.aclose()
+            await store.aclose()
             redis_server.flush()
 
 
@@ -94,9 +93,9 @@ async def test_a_comer_that_races_the_removal_of_the_last_holder_lists_the_name(
             async def goes(of: Harness = directory, done: list[bool] = gone) -> None:
                 done.append(await of.writer.leave(PeerId("goes"), Generation(1)))
 
-            client = connect(cluster_server.url)
-            comer = Harness(RedisDirectoryWriter(client, late_after=LATE_AFTER), directory.reader)
-            pause(comer.writer, stop_before, goes)
+            store = connect(cluster_server.url)
+            comer = Harness(RedisDirectoryWriter(store, late_after=LATE_AFTER), directory.reader)
+            pause(store, stop_before, goes)
             await comer.push("comes", [row("x")])
             if not gone:
                 # The comer had less to do than that.
@@ -104,7 +103,7 @@ async def test_a_comer_that_races_the_removal_of_the_last_holder_lists_the_name(
             await directory.settle()
             assert await directory.names() == ["x"], f"stopped before {stop_before}"
             assert list((await directory.holders("x")).values()) == [["comes"]]
-            await client.aclose()
+            await store.aclose()
 
 
 async def test_a_mark_that_stays_behind_says_nothing(redis_url: str) -> None:
@@ -113,20 +112,20 @@ async def test_a_mark_that_stays_behind_says_nothing(redis_url: str) -> None:
         await directory.register("goes")
         await directory.push("goes", [row("x")])
         await directory.register("comes")
-        client = connect(redis_url)
-        leaver = RedisDirectoryWriter(client, late_after=LATE_AFTER)
+        client, store = raw(redis_url), connect(redis_url)
+        leaver = RedisDirectoryWriter(store, late_after=LATE_AFTER)
         entry = keys.name(Name("x"))
 
         async def marked() -> bool:
             value = await client.hget(entry, content("v1").raw)
-            return len(value) > len(version_value(0, 0))
+            return len(value) == 16 + TAG_BYTES
 
         for stop_before in range(12):
             await directory.register("goes", stop_before + 2)
             await directory.push("goes", [row("x")], stop_before + 2)
             await directory.writer.leave(PeerId("comes"), Generation(1))
             await directory.register("comes")
-            pause(leaver, stop_before, lambda: directory.push("comes", [row("x")]))
+            pause(store, stop_before, lambda: directory.push("comes", [row("x")]))
             await leaver.leave(PeerId("goes"), Generation(stop_before + 2))
             if await marked():
                 break
@@ -140,36 +139,7 @@ async def test_a_mark_that_stays_behind_says_nothing(redis_url: str) -> None:
         await directory.writer.leave(PeerId("third"), Generation(1))
         await directory.until_names([])
         await client.aclose()
-
-
-def pause(writer: Any, count: int, action: Callable[[], Awaitable[None]]) -> None:
-    """Does the action once, before command or pipeline number `count` of the writer."""
-    client = writer._client
-    plain, make_pipeline = client.execute_command, client.pipeline
-    calls = 0
-
-    async def tick() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == count + 1:
-            await action()
-
-    async def execute_command(*args: Any, **options: Any) -> Any:
-        await tick()
-        return await plain(*args, **options)
-
-    def pipeline(*args: Any, **options: Any) -> Any:
-        made = make_pipeline(*args, **options)
-        run = made.execute
-
-        async def execute(*args: Any, **options: Any) -> Any:
-            await tick()
-            return await run(*args, **options)
-
-        made.execute = execute
-        return made
-
-    client.execute_command, client.pipeline = execute_command, pipeline
+        await store.aclose()
 
 
 async def test_a_later_push_that_never_ends_does_not_spoil_an_earlier_one(on_redis: Harness) -> None:
@@ -208,15 +178,15 @@ async def test_a_push_that_races_the_removal_of_its_row_keeps_the_row(
         async with over(redis_url) as directory:
             await directory.register("a")
             await directory.push("a", [row("x")])
-            client = connect(redis_url)
-            remover = Harness(RedisDirectoryWriter(client, late_after=LATE_AFTER), directory.reader)
+            store = connect(redis_url)
+            remover = Harness(RedisDirectoryWriter(store, late_after=LATE_AFTER), directory.reader)
             again = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=3)
 
             async def puts(push: TablePush = again) -> None:
                 await push.__aenter__()
                 await push.put([row("x")])
 
-            pause(remover.writer, stop_before, puts)
+            pause(store, stop_before, puts)
             await remover.change("a", remove=[row("x").key])
             if not await directory.names():
                 # The remover had less to do than that.
@@ -224,7 +194,7 @@ async def test_a_push_that_races_the_removal_of_its_row_keeps_the_row(
             await again.commit()
             assert await directory.names() == ["x"], f"stopped before {stop_before}"
             assert list((await directory.holders("x")).values()) == [["a"]]
-            await client.aclose()
+            await store.aclose()
             redis_server.flush()
 
 
@@ -234,15 +204,15 @@ async def test_a_process_that_stood_still_is_refused(redis_url: str) -> None:
     for stop_before in range(9):
         async with over(redis_url, timedelta(milliseconds=100)) as directory:
             await directory.register("a")
-            client = connect(redis_url)
-            slow = RedisDirectoryWriter(client, late_after=timedelta(milliseconds=100))
+            client, store = raw(redis_url), connect(redis_url)
+            slow = RedisDirectoryWriter(store, late_after=timedelta(milliseconds=100))
             begun = slow.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
 
             async def much_later(of: Harness = directory) -> None:
                 await of.writer.leave(PeerId("a"), Generation(1))
                 await eventually(lambda: no_notes(redis_url, of))
 
-            pause(slow, stop_before, much_later)
+            pause(store, stop_before, much_later)
             with suppress(MingaError):
                 async with begun as push:
                     await push.put([row("x")])
@@ -253,13 +223,14 @@ async def test_a_process_that_stood_still_is_refused(redis_url: str) -> None:
             assert await directory.names() == [], f"stopped before {stop_before}"
             assert await client.keys("*holders*") == [], f"stopped before {stop_before}"
             await client.aclose()
+            await store.aclose()
 
 
 async def no_notes(redis_url: str, directory: Harness) -> bool:
     """Whether reaping has forgotten all `unlist` keys."""
     await directory.settle()
-    client = connect(redis_url)
-    count = await client.zcard(keys.UNLISTING)
+    client = raw(redis_url)
+    count = await client.zcard(keys.INTENTS)
     await client.aclose()
     return int(count) == 0
 
@@ -315,8 +286,8 @@ async def test_a_step_that_comes_too_late_is_refused(redis_url: str, leaves: boo
     """Others may have forgotten that it was intended; done again, it is done."""
     async with over(redis_url) as directory:
         await directory.register("a")
-        client = connect(redis_url)
-        slow = Harness(RedisDirectoryWriter(client, late_after=timedelta(milliseconds=50)), directory.reader)
+        store = connect(redis_url)
+        slow = Harness(RedisDirectoryWriter(store, late_after=timedelta(milliseconds=50)), directory.reader)
 
         async def step() -> None:
             if leaves:
@@ -325,18 +296,18 @@ async def test_a_step_that_comes_too_late_is_refused(redis_url: str, leaves: boo
                 await slow.register("a", 2)
 
         # A registration announces itself first; a leave looks at its lease in between.
-        pause(slow.writer, 2 if leaves else 1, lambda: eventually(lambda: overdue(redis_url)))
+        pause(store, 2 if leaves else 1, lambda: eventually(lambda: overdue(redis_url)))
         with pytest.raises(StoreUnavailableError):
             await step()
         assert (await directory.reader.get_peer(PeerId("a"))).info.generation == 1
         await step()
         assert await directory.is_gone("a") is leaves
-        await client.aclose()
+        await store.aclose()
 
 
 async def overdue(redis_url: str) -> bool:
     """Whether the instant of some note has passed."""
-    client = connect(redis_url)
-    passed = await load(client)["overdue"]([keys.UNLISTING], [1])
-    await client.aclose()
+    store = connect(redis_url)
+    passed = await store.script("due", [keys.INTENTS], [1])
+    await store.aclose()
     return bool(passed)

@@ -14,8 +14,8 @@ from minga_core.errors import RegisterAgainError, SettingsError, StoreUnavailabl
 from minga_core.ids import Generation, PeerId
 from minga_core.names import Name
 from minga_directory import connect_reader, connect_writer, keys
-from minga_directory.connection import ANSWER_SECONDS
-from minga_directory.unlisting import MAX_FILL_SECONDS
+from minga_directory.leases import MAX_RECOVERY_SECONDS
+from minga_directory.store import ANSWER_SECONDS
 from tests.conformance.harness import Harness, content, over, row
 from tests.support.redis_server import RedisServer
 
@@ -62,18 +62,18 @@ async def test_a_store_that_has_lost_everything_does_not_say_that_nobody_has_a_f
     store.flush()
     fill = timedelta(milliseconds=500)
     async with (
-        aclosing(connect_writer(store.url, fill=fill)) as writer,
-        aclosing(connect_reader(store.url, doubtful=True)) as reader,
+        aclosing(connect_writer(store.url, warm_up=fill)) as writer,
+        aclosing(connect_reader(store.url, refuse_while_recovering=True)) as reader,
     ):
         directory = Harness(writer, reader)
-        await _doubts(directory, "no peer has told")
+        await _doubts(directory, "no peer has pushed")
         await directory.register("a")
         assert await directory.holders("x") == {}
         store.flush()
-        await _doubts(directory, "no peer has told")
+        await _doubts(directory, "no peer has pushed")
         await say_again(directory)
         assert await directory.holders("x") != {}
-        await _doubts(directory, "not every peer has told")
+        await _doubts(directory, "not every peer has pushed")
         async with asyncio.timeout(10):
             while True:
                 try:
@@ -93,8 +93,8 @@ async def test_a_store_is_doubted_until_every_living_peer_has_pushed(redis_serve
     redis_server.flush()
     fill = timedelta(seconds=5)
     async with (
-        aclosing(connect_writer(redis_server.url, fill=fill)) as writer,
-        aclosing(connect_reader(redis_server.url, doubtful=True)) as reader,
+        aclosing(connect_writer(redis_server.url, warm_up=fill)) as writer,
+        aclosing(connect_reader(redis_server.url, refuse_while_recovering=True)) as reader,
         aclosing(redis.from_url(redis_server.url)) as client,
     ):
         directory = Harness(writer, reader)
@@ -102,14 +102,14 @@ async def test_a_store_is_doubted_until_every_living_peer_has_pushed(redis_serve
         await directory.register("b")
         await say_again(directory)
         for waits, kept_millis in (("a", 1_000), ("b", 5_000)):
-            await client.pexpire(keys.FILLING, 1_000)
+            await client.pexpire(keys.RECOVERING, 1_000)
             await directory.beat(waits)
-            assert kept_millis - 1_000 < await client.pttl(keys.FILLING) <= kept_millis
-        await _doubts(directory, "not every peer has told")
+            assert kept_millis - 1_000 < await client.pttl(keys.RECOVERING) <= kept_millis
+        await _doubts(directory, "not every peer has pushed")
         seconds, _ = await client.time()
-        await client.set(keys.FILLING, seconds - MAX_FILL_SECONDS, px=1_000)
+        await client.set(keys.RECOVERING, seconds - MAX_RECOVERY_SECONDS, px=1_000)
         assert await directory.beat("b") == "push_table"
-        assert await client.pttl(keys.FILLING) <= 1_000
+        assert await client.pttl(keys.RECOVERING) <= 1_000
 
 
 async def _doubts(directory: Harness, words: str) -> None:

@@ -20,7 +20,7 @@ from minga_core.ids import ContentId, parse_address, parse_peer_id, parse_zone
 from minga_core.manifest import Manifest
 from minga_core.names import parse_name
 from minga_directory import connect_reader
-from minga_directory.ports import DirectoryReader
+from minga_directory.directory import DirectoryReader
 from minga_protos.peer.v1 import peer_pb2
 from minga_protos.registry.v1 import registry_pb2
 

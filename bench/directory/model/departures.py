@@ -6,7 +6,7 @@ from bench.directory.model.comeback import next_heartbeat
 from bench.directory.model.costs import MEASURED, MICROS, UnitCosts
 from bench.directory.model.deployment import Deployment
 from bench.directory.model.steady import rows_a_second, steady
-from minga_directory.unlisting import BATCH_ROWS
+from minga_directory.garbage import BATCH_ROWS
 from minga_registry.streams import JITTER
 
 MOST = 0.9

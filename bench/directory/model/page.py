@@ -11,10 +11,11 @@ from bench.directory.model.costs import MEASURED, MICROS, UnitCosts
 from bench.directory.model.limits import COPIES, FILES, limits, registered_in_time, rows_in_time
 from bench.directory.model.steady import lookup_commands, lookup_locator, steady, store_wait
 from bench.directory.model.tables import BILLION, MIDDLE, minutes
-from minga_directory.client import ANSWER_SECONDS
 from minga_directory.keys import CONTENT_SHARDS, NAME_SHARDS
+from minga_directory.leases import MAX_RECOVERY_SECONDS
 from minga_directory.reader import MAX_PEERS_IN_STATS, MAX_SCANNED_NAMES
-from minga_directory.unlisting import MAX_FILL_SECONDS
+from minga_directory.store import ANSWER_SECONDS
+from minga_peer.clients.registry import PUSH_TIMEOUT
 from minga_peer.daemon.announcer import JITTER, MAX_RETRY_SECONDS
 from minga_peer.daemon.registry import PUSH_TIMEOUT
 
@@ -98,7 +99,7 @@ def _of_a_loss(costs: UnitCosts) -> dict[str, str]:
     tries = it.peers / (0.75 * MAX_RETRY_SECONDS)
     return {
         "noticed": f"{(1 + JITTER) * it.interval_seconds:g}",
-        "max_fill": minutes(MAX_FILL_SECONDS),
+        "max_fill": minutes(MAX_RECOVERY_SECONDS),
         "retry_least": f"{MAX_RETRY_SECONDS / 2:g}",
         "retry_most": f"{MAX_RETRY_SECONDS:g}",
         "tries": f"{tables.round_down(tries):,}",

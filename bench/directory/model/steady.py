@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from bench.directory.model.costs import MEASURED, MICROS, UnitCosts
 from bench.directory.model.deployment import DAY, Deployment, Primary
-from minga_directory.client import MAX_CONNECTIONS
-from minga_directory.pushing import PIPELINE_ROWS
+from minga_directory.push import BATCH_ROWS
+from minga_directory.store import MAX_CONNECTIONS
 
 PROBE_COMMANDS = 4
 """Of a look-up in steps, whatever the number of holders; and three for each holder (see `holders`)."""
@@ -119,7 +119,7 @@ def rows_a_second(deployment: Deployment, costs: UnitCosts = MEASURED, row_micro
 
 def store_wait(deployment: Deployment, costs: UnitCosts = MEASURED) -> float:
     """Seconds for which the hottest primary has work when every place for a push has a batch of rows waiting."""
-    rows = deployment.registries * deployment.max_pushes * min(PIPELINE_ROWS, deployment.files)
+    rows = deployment.registries * deployment.max_pushes * min(BATCH_ROWS, deployment.files)
     return rows / rows_a_second(deployment, costs)
 
 

@@ -21,8 +21,8 @@ from minga_core.ids import Generation, PeerId
 from minga_core.names import Name
 from minga_core.records import FileRow
 from minga_directory import RedisDirectoryReader, RedisDirectoryWriter, connect_reader, connect_writer
-from minga_directory.connection import CALL_SECONDS
-from minga_directory.ports import HeartbeatOutcome, Renewal
+from minga_directory.directory import HeartbeatOutcome, Renewal
+from minga_directory.failures import CALL_SECONDS
 from tests.conformance.harness import peer as peer_info
 from tests.conformance.harness import peer_ids, row
 
@@ -228,7 +228,8 @@ class Fleet:
         page = await self.reader.list_names(limit=2000)
         listed = [entry.name for entry in page.entries]
         if listed != sorted(wanted):
-            return f"catalogue: {sorted(set(listed) ^ set(wanted))[:5]}"
+            extra, missing = sorted(set(listed) - set(wanted))[:5], sorted(set(wanted) - set(listed))[:5]
+            return f"catalog: {extra} are too many, {missing} are missing"
         for name, holders in wanted.items():
             versions = await self.reader.find(Name(name), max_holders=100)
             found = [peer_ids(version) for version in versions]

@@ -15,8 +15,8 @@ from minga_core.errors import StoreUnavailableError
 from minga_core.ids import PeerId
 from minga_core.names import Name
 from minga_directory import connect_reader, keys
-from minga_directory.connection import connect
-from minga_directory.ports import HeartbeatOutcome, Renewal
+from minga_directory.connect import connect
+from minga_directory.directory import HeartbeatOutcome, Renewal
 from tests.conformance.harness import LONG, Generation, Harness, content, eventually, over, row
 
 pytestmark = pytest.mark.timeout(180)
@@ -37,7 +37,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[ClusterStore]:
 
 def hint_slots() -> list[int]:
     """Of all shards, and of what belongs to no peer."""
-    return [key_slot(mark.encode()) for mark in keys.marks()]
+    return [key_slot(mark.encode()) for mark in keys.incarnations()]
 
 
 async def test_slots_that_move_under_pushes_and_look_ups_fail_no_call(
@@ -89,7 +89,7 @@ async def test_a_primary_killed_under_pushes_and_look_ups_is_followed_and_all_he
     directory becomes the union of the tables, lost hints included. 5. The dead one comes back: no call fails."""
     async with fleet_over(store.url) as fleet, fleet.running():
         await asyncio.sleep(1.5)
-        dead = store.owner(key_slot(keys.marks()[5].encode()))
+        dead = store.owner(key_slot(keys.incarnations()[5].encode()))
         killed = time.monotonic()
         took = await asyncio.to_thread(store.fail_over, dead)
         await asyncio.sleep(1.0)
@@ -232,9 +232,9 @@ async def test_an_askings_permission_is_not_taken_by_another_call(store: Cluster
     target = next(primary for primary in store.primaries if primary is not store.owner(slot))
     steps = store.migrate([slot], target)
     next(steps)
-    await asyncio.gather(*(client.hset(f"{{a}}{number}", "f", "v") for number in range(200)))
-    assert await asyncio.gather(*(client.hget(f"{{a}}{number}", "f") for number in range(200))) == [b"v"] * 200
+    await asyncio.gather(*(client.one("HSET", f"{{a}}{number}", "f", "v") for number in range(200)))
+    assert await asyncio.gather(*(client.one("HGET", f"{{a}}{number}", "f") for number in range(200))) == [b"v"] * 200
     for _ in steps:
         pass
-    assert await client.hget("{a}7", "f") == b"v"
+    assert await client.one("HGET", "{a}7", "f") == b"v"
     await client.aclose()

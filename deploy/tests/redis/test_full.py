@@ -10,7 +10,7 @@ from deploy.tests.redis.stores import PROGRAMS
 from minga_core.errors import StoreUnavailableError
 from minga_core.ids import Generation, PeerId
 from minga_directory import RedisDirectoryWriter
-from minga_directory.ports import DirectoryWriter
+from minga_directory.directory import DirectoryWriter
 from tests.conformance.harness import SHORT, Harness, eventually, over, row, rows
 from tests.support.redis_server import RedisServer
 

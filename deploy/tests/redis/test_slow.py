@@ -13,7 +13,8 @@ from deploy.tests.redis.reporting import report
 from minga_core.errors import StoreRefusedError, StoreUnavailableError
 from minga_core.names import Name
 from minga_directory import connect_reader, connect_writer
-from minga_directory.connection import ANSWER_SECONDS, CALL_SECONDS, CONNECT_SECONDS
+from minga_directory.failures import CALL_SECONDS
+from minga_directory.store import ANSWER_SECONDS, CONNECT_SECONDS
 from tests.conformance.harness import Harness, over, row, rows
 from tests.conformance.test_recovery import calls
 from tests.support.redis_server import RedisServer

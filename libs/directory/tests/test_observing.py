@@ -20,10 +20,10 @@ from minga_directory import (
     DirectoryWriter,
     HeartbeatOutcome,
     MemoryDirectory,
-    ObservedReader,
-    ObservedWriter,
+    observed_reader,
+    observed_writer,
 )
-from minga_directory.ports import Renewal
+from minga_directory.directory import Renewal
 
 A, SEVEN, TTL = PeerId("a"), Generation(7), timedelta(seconds=15)
 INFO = PeerInfo(A, SEVEN, Address("a:50053"), "", 100, 60, "0.1.0")
@@ -98,7 +98,7 @@ async def directory() -> MemoryDirectory:
 async def test_every_write_is_told_once_for_each_step(directory: MemoryDirectory, name: str) -> None:
     """With the operation's name, as ok; the answer is the directory's own."""
     heard, (write, steps) = Heard(), WRITING[name]
-    await write(ObservedWriter(directory, heard))
+    await write(observed_writer(directory, heard))
     assert heard.calls == [(step, "ok") for step in steps]
     assert min(heard.seconds) >= 0
 
@@ -108,7 +108,7 @@ async def test_every_read_is_told_once_and_answered_alike(directory: MemoryDirec
     """What the observer hears changes nothing of what the reader says."""
     await push(directory)
     heard, read = Heard(), READING[name]
-    observed = await read(ObservedReader(directory, heard))
+    observed = await read(observed_reader(directory, heard))
     assert heard.calls == [(name, "ok")]
     if name not in (
         "get_peer",
@@ -138,9 +138,9 @@ async def test_a_store_that_is_away_is_told_as_unavailable(directory: MemoryDire
     heard = Heard()
     directory.available = False
     with pytest.raises(StoreUnavailableError):
-        await ObservedReader(directory, heard).find(NAME)
+        await observed_reader(directory, heard).find(NAME)
     with pytest.raises(StoreUnavailableError):
-        await ObservedWriter(directory, heard).reap()
+        await observed_writer(directory, heard).reap()
     assert heard.calls == [("find", "unavailable"), ("reap", "unavailable")]
 
 
@@ -148,11 +148,11 @@ async def test_a_refusal_is_no_failure_of_the_store(directory: MemoryDirectory) 
     """A lease that another owns, a peer that nobody knows: the store has answered."""
     heard = Heard()
     with pytest.raises(LeaseSupersededError):
-        await ObservedWriter(directory, heard).register(
+        await observed_writer(directory, heard).register(
             PeerInfo(A, Generation(6), Address("b:1"), "", 100, 60, "0.1.0"), TTL
         )
     with pytest.raises(PeerNotFoundError):
-        await ObservedReader(directory, heard).get_peer(PeerId("nobody"))
+        await observed_reader(directory, heard).get_peer(PeerId("nobody"))
     assert heard.calls == [("register", "ok"), ("get_peer", "ok")]
 
 
@@ -177,7 +177,7 @@ async def test_a_call_that_its_caller_gave_up_is_told_as_unavailable() -> None:
     heard = Heard()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.001):
-            await ObservedWriter(Odd(), heard).ping()
+            await observed_writer(Odd(), heard).ping()
     assert heard.calls == [("ping", "unavailable")]
 
 
@@ -185,12 +185,12 @@ async def test_a_bug_is_told_as_an_error() -> None:
     """It is nobody's outage."""
     heard = Heard()
     with pytest.raises(RuntimeError, match="bug"):
-        await ObservedWriter(Odd(), heard).lease_counts()
+        await observed_writer(Odd(), heard).lease_counts()
     assert heard.calls == [("lease_counts", "error")]
 
 
 async def test_renewals_that_fail_in_part_are_told_as_unavailable() -> None:
     """They come back as answers, not as an error: a part of a Cluster is away."""
     heard = Heard()
-    assert len(await ObservedWriter(Odd(), heard).renew([BEAT, BEAT])) == 2
+    assert len(await observed_writer(Odd(), heard).renew([BEAT, BEAT])) == 2
     assert heard.calls == [("renew", "unavailable")]

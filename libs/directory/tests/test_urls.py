@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from minga_core.errors import SettingsError
-from minga_directory.connection import connect
+from minga_directory.connect import connect
 from minga_directory.urls import StoreUrl, Topology, parse_store_url
 
 SECRET = "s3cr3t"
@@ -13,15 +13,16 @@ SECRET = "s3cr3t"
 
 def plain(url: StoreUrl) -> dict[str, Any]:
     """The options, save how the connection is made."""
-    return {name: value for name, value in url.options.items() if name != "connection_class"}
+    options = {name: value for name, value in url.options.items() if name != "connection_class"}
+    return options | ({"node": url.nodes[0]} if url.topology is Topology.SINGLE and url.nodes else {})
 
 
 def test_a_single_server() -> None:
     """Host, port, user, password and database, wherever they stand."""
     url = parse_store_url(f"redis://joe:{SECRET}%2F@redis.example:7000/3")
     assert url.topology is Topology.SINGLE
-    assert plain(url) == {"host": "redis.example", "port": 7000, "username": "joe", "password": SECRET + "/", "db": 3}
-    assert plain(parse_store_url("redis://[::1]")) == {"host": "::1", "port": 6379}
+    assert plain(url) == {"node": ("redis.example", 7000), "username": "joe", "password": SECRET + "/", "db": 3}
+    assert plain(parse_store_url("redis://[::1]")) == {"node": ("::1", 6379)}
     assert plain(parse_store_url(f"redis://h?password={SECRET}&db=2"))["password"] == SECRET
     assert plain(parse_store_url(f"unix://:{SECRET}@/run/redis.sock?db=1")) == {
         "path": "/run/redis.sock",

@@ -12,7 +12,7 @@ from minga_core.clock import ManualClock, SystemClock
 from minga_core.errors import LeaseSupersededError, MingaError
 from minga_core.ids import Generation, PeerId
 from minga_core.records import FileRow, PeerInfo, RowKey
-from minga_directory.ports import DirectoryWriter, HeartbeatOutcome, Renewal
+from minga_directory.directory import DirectoryWriter, HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub, add_RegistryServiceServicer_to_server
 from minga_registry._metrics import RegistryMetrics

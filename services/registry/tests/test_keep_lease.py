@@ -11,7 +11,7 @@ import pytest
 
 from minga_core.errors import LeaseSupersededError, StoreUnavailableError
 from minga_core.ids import Generation, PeerId
-from minga_directory.ports import HeartbeatOutcome, Renewal
+from minga_directory.directory import HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.admission import BEAT_BURST, paced
 from minga_registry.renewing import Renewals

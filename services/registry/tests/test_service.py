@@ -21,7 +21,7 @@ from minga_core.errors import (
 )
 from minga_core.ids import Generation, PeerId
 from minga_core.records import HoldingState
-from minga_directory.ports import HeartbeatOutcome, Renewal
+from minga_directory.directory import HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.leases import MAX_REMEMBERED, Grant, Grants, LeasePolicy
 from minga_registry.push import PushLimits

@@ -24,7 +24,7 @@ from minga_core.errors import (
 from minga_core.ids import parse_peer_id
 from minga_core.names import parse_name
 from minga_directory import MemoryDirectory, connect_reader, connect_writer
-from minga_directory.ports import DirectoryReader, DirectoryWriter
+from minga_directory.directory import DirectoryReader, DirectoryWriter
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.leases import LeasePolicy
 from minga_runtime.grpc_errors import error_from_rpc

@@ -1,24 +1,13 @@
-"""All knowledge of Redis: keys, records, scripts, and the ports that the services use.
+"""All knowledge of Redis: keys, records, scripts, and the protocols that the services use.
 
 Services take a `DirectoryWriter` or `DirectoryReader`; `connect_writer` and `connect_reader` give one over a Redis URL,
 `MemoryDirectory` is both in memory.
 """
 
-from datetime import timedelta
-
-from minga_directory.connection import connect
-from minga_directory.memory import MemoryDirectory
-from minga_directory.observing import (
-    OUTCOMES,
-    READER_OPERATIONS,
-    WRITER_OPERATIONS,
-    ObservedReader,
-    ObservedWriter,
-    StoreObserver,
-)
-from minga_directory.ports import (
-    CatalogueEntry,
-    CataloguePage,
+from minga_directory.connect import connect_reader, connect_writer
+from minga_directory.directory import (
+    CatalogEntry,
+    CatalogPage,
     DirectoryReader,
     DirectoryStats,
     DirectoryWriter,
@@ -29,6 +18,15 @@ from minga_directory.ports import (
     TablePush,
     Version,
 )
+from minga_directory.memory import MemoryDirectory
+from minga_directory.observing import (
+    OUTCOMES,
+    READER_OPERATIONS,
+    WRITER_OPERATIONS,
+    StoreObserver,
+    observed_reader,
+    observed_writer,
+)
 from minga_directory.reader import RedisDirectoryReader
 from minga_directory.writer import RedisDirectoryWriter
 
@@ -36,16 +34,14 @@ __all__ = [
     "OUTCOMES",
     "READER_OPERATIONS",
     "WRITER_OPERATIONS",
-    "CatalogueEntry",
-    "CataloguePage",
+    "CatalogEntry",
+    "CatalogPage",
     "DirectoryReader",
     "DirectoryStats",
     "DirectoryWriter",
     "HeartbeatOutcome",
     "Holder",
     "MemoryDirectory",
-    "ObservedReader",
-    "ObservedWriter",
     "PeerRecord",
     "Placement",
     "RedisDirectoryReader",
@@ -55,20 +51,6 @@ __all__ = [
     "Version",
     "connect_reader",
     "connect_writer",
+    "observed_reader",
+    "observed_writer",
 ]
-
-
-def connect_writer(url: str, *, fill: timedelta = timedelta(0)) -> RedisDirectoryWriter:
-    """A writer over a Redis URL; the caller closes it. Does not wait for Redis. Raises SettingsError for a bad URL.
-
-    fill: see RedisDirectoryWriter.
-    """
-    return RedisDirectoryWriter(connect(url), fill=fill)
-
-
-def connect_reader(url: str, *, doubtful: bool = False) -> RedisDirectoryReader:
-    """A reader over a Redis URL; the caller closes it. Does not wait for Redis. Raises SettingsError for a bad URL.
-
-    doubtful: see RedisDirectoryReader.
-    """
-    return RedisDirectoryReader(connect(url), doubtful=doubtful)

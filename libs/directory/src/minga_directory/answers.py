@@ -1,4 +1,4 @@
-"""How answers are put together from what was found. Pure; shared by both implementations of the reader."""
+"""Assemble answers from the holders that were found. Pure."""
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from minga_core.ids import ContentId, PeerId
 from minga_core.records import HoldingState
-from minga_directory.ports import Holder, PeerRecord, Placement, Version
+from minga_directory.directory import Holder, PeerRecord, Placement, Version
 
 
 class Found(NamedTuple):
-    """A living peer whose table has the content, with what its row says."""
+    """A living peer whose table has the content, with the values of its row."""
 
     holder: Holder
     size_bytes: int
@@ -38,9 +38,9 @@ def version_of(
 
 def chosen_holders(holders: Sequence[Holder], max_holders: int, rng: random.Random) -> tuple[Holder, ...]:
     """A random sample in random order; complete ones first when there are more than `max_holders`."""
-    draw = rng.random
-    # By lot: a third of what `rng.sample` costs, and this is on the way of every look-up.
-    shuffled = sorted(holders, key=lambda _: draw())
+    random_key = rng.random
+    # A third of what `rng.sample` costs, and this is on the way of every look-up.
+    shuffled = sorted(holders, key=lambda _: random_key())
     if len(shuffled) > max_holders:
         shuffled.sort(key=lambda holder: holder.state is not HoldingState.COMPLETE)
     return tuple(shuffled[:max_holders])

@@ -17,17 +17,17 @@ _COMPLETE = HoldingState.COMPLETE
 _STATE_OF = {0: HoldingState.COMPLETE, 1: HoldingState.PARTIAL}
 _STATE_OF_DIGIT = {b"%d" % code: state for code, state in _STATE_OF.items()}
 ROW_BYTES = _ROW.size
-"""Of a value of `table`, before the name."""
+"""Bytes of a value of `table` before the name."""
 NAME_HASH_BYTES = 8
 ROW_FIELD_BYTES = DIGEST_BYTES + NAME_HASH_BYTES
-MARK_BYTES = 8
+TAG_BYTES = 8
 RECORD_BYTES = _RECORD.size
 _BIAS = 1 << 63
-"""Added to instants, which may lie before 1970, so that their bytes compare as the instants do."""
+"""Added to times, which may lie before 1970, so that their bytes compare as the times do."""
 
 
 @dataclass(frozen=True, slots=True)
-class HolderHint:
+class HolderEntry:
     """One field of a `holders` key."""
 
     peer_id: PeerId
@@ -36,7 +36,7 @@ class HolderHint:
 
 
 @dataclass(frozen=True, slots=True)
-class VersionHint:
+class NameEntry:
     """One field of a `name` key."""
 
     content_id: ContentId
@@ -49,7 +49,7 @@ def _code(state: HoldingState) -> int:
 
 
 def name_hash(name: Name) -> bytes:
-    """What stands for a name in fields, so that the name itself is kept once a row: the first bytes of its BLAKE3."""
+    """The first bytes of a name's BLAKE3, which stand for it in fields, so that the name is stored once a row."""
     return blake3(name.encode()).digest(NAME_HASH_BYTES)
 
 
@@ -65,14 +65,14 @@ def row_value(row: FileRow) -> bytes:
 
 
 def key_of_row(field: bytes, value: bytes) -> RowKey:
-    """The row that a field of `table` and its value stand for."""
+    """The row of a field and a value of `table`."""
     return RowKey(Name(value[ROW_BYTES:].decode()), ContentId(field[:DIGEST_BYTES]))
 
 
-def put_record(row: FileRow, hashed: bytes, names_at: int) -> bytes:
-    """Of a row all that has a fixed size, as scripts that write hints take it: RECORD_BYTES.
+def index_record(row: FileRow, hashed: bytes, names_at: int) -> bytes:
+    """All of a row that has a fixed size, as scripts that write index entries take it: RECORD_BYTES.
 
-    One byte of the caller's (scripts `put` and `list_names`: which of the `names` keys), field of `table`, value of
+    One byte of the caller's (script `put`: which of the `names` keys), field of `table`, value of
     `table` up to the name, value of `name`. hashed: the name's `name_hash`.
     """
     key, size_bytes, modified_ns, published_ns, state = row
@@ -83,55 +83,40 @@ def put_record(row: FileRow, hashed: bytes, names_at: int) -> bytes:
     )  # fmt: skip
 
 
-def fence(number: int) -> bytes:
-    """A push's number in digits. Scripts compare it as a number: texts they would compare by the server's locale."""
-    return b"%d" % number
-
-
-def holder_beginning(peer_id: PeerId) -> bytes:
-    """How fields of `holders` begin that are the peer's; the name's hash follows."""
+def holder_prefix(peer_id: PeerId) -> bytes:
+    """The beginning of the peer's fields in `holders`; the name's hash follows."""
     return peer_id.encode() + b"\0"
 
 
 def holder_field(peer_id: PeerId, name: Name) -> bytes:
     """Field of `holders`."""
-    return holder_beginning(peer_id) + name_hash(name)
+    return holder_prefix(peer_id) + name_hash(name)
 
 
-def holder_value(state: HoldingState, of: bytes) -> bytes:
-    """Value of `holders` as script `put` writes it: digits, which Redis keeps as a number of 8 bytes. of: a fence."""
-    return b"%b%d" % (of, _code(state))
-
-
-def holder_hint(field: bytes, value: bytes) -> HolderHint | None:
-    """What a field of `holders` says; None when it is damaged."""
+def holder_entry(field: bytes, value: bytes) -> HolderEntry | None:
+    """A decoded field of `holders`; None when it is damaged."""
     try:
         # A hash may have NULs, a peer id has none.
         peer_id, _, hashed = field.partition(b"\0")
         if len(hashed) != NAME_HASH_BYTES:
             return None
-        return HolderHint(PeerId(peer_id.decode()), hashed, _STATE_OF_DIGIT[value[-1:]])
+        return HolderEntry(PeerId(peer_id.decode()), hashed, _STATE_OF_DIGIT[value[-1:]])
     except (UnicodeDecodeError, KeyError):
         return None
 
 
-def version_value(size_bytes: int, published_ns: int) -> bytes:
-    """Value of `name`, as scripts cut it out of a record; a mark of MARK_BYTES may follow."""
-    return _VERSION.pack(size_bytes, published_ns + _BIAS)
-
-
-def version_hint(field: bytes, value: bytes) -> VersionHint | None:
-    """What a field of `name` says; None when it is damaged."""
+def name_entry(field: bytes, value: bytes) -> NameEntry | None:
+    """A decoded field of `name`; None when it is damaged."""
     try:
         size_bytes, published_ns = _VERSION.unpack_from(value)
-        return VersionHint(ContentId(field), size_bytes, published_ns - _BIAS)
+        return NameEntry(ContentId(field), size_bytes, published_ns - _BIAS)
     except (struct.error, MingaError):
         return None
 
 
 @dataclass(frozen=True, slots=True)
-class RowFacts:
-    """What a value of `table` says."""
+class Row:
+    """A decoded value of `table`."""
 
     size_bytes: int
     modified_ns: int
@@ -140,20 +125,20 @@ class RowFacts:
     name: Name
 
 
-def row_facts(value: bytes) -> RowFacts:
-    """What a value of `table` says. Raises ValueError when it is damaged."""
+def decode_row(value: bytes) -> Row:
+    """A decoded value of `table`. Raises ValueError when it is damaged."""
     try:
         size_bytes, modified_ns, published_ns, state = _ROW.unpack_from(value)
         name = Name(value[ROW_BYTES:].decode())
-        return RowFacts(size_bytes, modified_ns - _BIAS, published_ns - _BIAS, _STATE_OF[state], name)
+        return Row(size_bytes, modified_ns - _BIAS, published_ns - _BIAS, _STATE_OF[state], name)
     except (struct.error, KeyError, UnicodeDecodeError) as error:
         raise ValueError("damaged row") from error
 
 
 def row_summary(value: bytes) -> tuple[HoldingState, int, int]:
-    """Of the first ROW_BYTES of a value of `table`, state, size and instant of publishing.
+    """State, size and time of publishing of the first ROW_BYTES of a value of `table`.
 
-    Raises ValueError when they are damaged. Without the rest of `row_facts`: look-ups read thousands a second.
+    Raises ValueError when they are damaged. Without the rest of `decode_row`: look-ups read thousands a second.
     """
     try:
         size_bytes, _, published_ns, state = _ROW.unpack_from(value)

@@ -1,10 +1,10 @@
-"""Every Redis key. Nobody else spells one.
+"""Every Redis key; no other module spells one.
 
 Prefix ``minga:v1:``. ``{…}`` marks the slot tag: all keys of one script share it, so that Cluster works unchanged.
 P: a peer id, N: a file name, C: a content id's 64 hex digits, S: a shard, which the content id or the name decides.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from minga_core.ids import ContentId, PeerId
 from minga_core.names import Name
@@ -18,17 +18,21 @@ CONTENT_SHARDS = 16
 
 PEERS = f"{PREFIX}peers:{{all}}"
 LEASES = f"{PREFIX}leases:{{all}}"
-UNLISTING = f"{PREFIX}unlisting:{{all}}"
-SEQUENCE = f"{PREFIX}sequence:{{all}}"
-LOSSES = f"{PREFIX}losses:{{all}}"
-BEGUN = f"{PREFIX}begun:{{all}}"
-YOUNG = f"{PREFIX}young:{{all}}"
-FILLING = f"{PREFIX}filling:{{all}}"
+INTENTS = f"{PREFIX}intents:{{all}}"
+TOKENS = f"{PREFIX}tokens:{{all}}"
+DATA_LOSS = f"{PREFIX}data_loss:{{all}}"
+EPOCH = f"{PREFIX}epoch:{{all}}"
+WARM_UP = f"{PREFIX}warm_up:{{all}}"
+RECOVERING = f"{PREFIX}recovering:{{all}}"
 CURSOR = f"{PREFIX}placement-cursor"
 
+PEER_PREFIX = f"{PREFIX}peer:{{"
+TABLE_PREFIX = f"{PREFIX}table:{{"
+HOLDERS_PREFIX = f"{PREFIX}holders:{{"
+"""For scripts `find` and `place`, which meet peers and contents only while they run."""
 
-@dataclass(frozen=True, slots=True)
-class KeyPattern:
+
+class KeyPattern(NamedTuple):
     """One kind of key, for the reference."""
 
     pattern: str
@@ -39,13 +43,13 @@ class KeyPattern:
     readers: str
 
 
-CATALOGUE: tuple[KeyPattern, ...] = (
+CATALOG: tuple[KeyPattern, ...] = (
     KeyPattern(
         "peer:{P}",
         "hash",
-        "address, generation, zone, capacity, free, uploads, revision, files, software; granted (number of the "
-        "registration that made the lease), floor (pushes up to that number are late), losses (the last one before "
-        "the table was pushed whole)",
+        "address, generation, zone, capacity, free, serves, revision, files, software; lease_token (of the "
+        "registration that made the lease), committed (pushes up to that token are "
+        "refused), data_loss (the last one before the table was pushed whole)",
         "the lease's time to live; **its existence is the liveness fact**",
         "registry: register, heartbeat, push, leave",
         "registry, locator",
@@ -54,21 +58,21 @@ CATALOGUE: tuple[KeyPattern, ...] = (
         "table:{P}",
         "hash",
         "content id (32 bytes), hash of the name (8) → size, modified, published, state (packed, 25 bytes), name",
-        "until reaped; means nothing without `peer`",
+        "until collected; means nothing without `peer`",
         "registry: commit of a push",
         "registry, locator (to check a holder)",
     ),
     KeyPattern(
-        "unlist:{P}:number",
+        "tombstones:{P}:token",
         "hash",
-        "before a push is committed its rows, as in `table`; afterwards, and of other numbers always, rows whose hints "
-        "are still to be taken away",
-        "until they are",
-        "registry: push, register, leave, reaping",
-        "registry: commit, reaping",
+        "before a push is committed its rows, as in `table`; afterwards, and of other tokens always, rows whose index "
+        "entries are still to be removed",
+        "until collected",
+        "registry: push, register, leave, garbage collection",
+        "registry: commit, garbage collection",
     ),
     KeyPattern(
-        "removes:{P}:number",
+        "removals:{P}:token",
         "hash",
         "rows that a push will remove, as fields of `table`",
         "until the commit, 10 minutes at most",
@@ -76,9 +80,9 @@ CATALOGUE: tuple[KeyPattern, ...] = (
         "registry: commit",
     ),
     KeyPattern(
-        "swap:{P}:number",
+        "swap:{P}:token",
         "hash",
-        "a table that is changing places with another",
+        "a table that changes places with another",
         "inside one script",
         "registry: commit",
         "registry: commit",
@@ -86,109 +90,110 @@ CATALOGUE: tuple[KeyPattern, ...] = (
     KeyPattern(
         "holders:{cS}:C",
         "hash",
-        "peer id, NUL, hash of the name (8 bytes) → number of the push that wrote it, state (digits, the last one)",
-        "while listed",
-        "registry: push, reaping",
+        "peer id, NUL, hash of the name (8 bytes) → token of the push that wrote it, state (digits, the last one)",
+        "until its last holder is collected",
+        "registry: push, garbage collection",
         "locator",
     ),
     KeyPattern(
-        "called:{cS}:C",
+        "content_names:{cS}:C",
         "hash",
         "name → how many fields of `holders` have it",
-        "while listed",
-        "registry: push, reaping, together with `holders`",
-        "registry: reaping; locator",
+        "as `holders`",
+        "registry: push, garbage collection, together with `holders`",
+        "registry: garbage collection; locator",
     ),
     KeyPattern(
         "name:{nS}:N",
         "hash",
-        "content id (32 bytes) → size, published (the earliest told), where somebody looks whether it has to go a mark "
-        "of theirs (packed, 16 or 24 bytes)",
-        "while listed",
-        "registry: push, reaping",
+        "content id (32 bytes) → size, published (the earliest pushed), while its removal is decided a tag of the "
+        "remover (packed, 16 or 24 bytes)",
+        "until its last content is collected",
+        "registry: push, garbage collection",
         "locator",
     ),
     KeyPattern(
         "names:{nS}",
         "sorted set, all scores 0",
         "the names of the shard, for pages and prefixes",
-        "while listed",
-        "registry: push, reaping, together with `name`",
+        "as `name`",
+        "registry: push, garbage collection, together with `name`",
         "locator",
     ),
     KeyPattern(
         "peers:{all}",
         "sorted set, all scores 0",
         "peer ids, for pages and for round robin",
-        "until reaped; a member without its `peer` key is dead",
-        "registry: register, heartbeat, leave, reaping",
+        "until collected; a member without its `peer` key is dead",
+        "registry: register, heartbeat, leave, garbage collection",
         "locator",
     ),
     KeyPattern(
         "leases:{all}",
         "sorted set",
         "peer id → end of its lease, milliseconds by Redis' clock; together with `peers`",
-        "until reaped",
-        "registry: register, heartbeat, leave, reaping",
-        "registry: reaping, metrics",
+        "until collected",
+        "registry: register, heartbeat, leave, garbage collection",
+        "registry: garbage collection, metrics",
     ),
     KeyPattern(
-        "unlisting:{all}",
+        "intents:{all}",
         "sorted set",
-        "`unlist` keys that may exist → milliseconds by Redis' clock from which nothing is added to them any more",
-        "until worked off",
-        "registry: before each step that may fill one",
-        "registry: reaping",
+        "write-ahead intents: `tombstones` keys that may exist → milliseconds by Redis' clock from which nothing is "
+        "added to them any more",
+        "until they are collected",
+        "registry: before each step that may make tombstones",
+        "registry: garbage collection",
     ),
     KeyPattern(
-        "sequence:{all}",
+        "tokens:{all}",
         "integer",
-        "the last number given: microseconds of Redis' clock, made unique",
+        "the last fencing token: microseconds of Redis' clock, made unique",
         "for ever",
-        "registry: push, register, leave, reaping",
+        "registry: push, register, leave, garbage collection",
         "registry",
     ),
     KeyPattern(
-        "losses:{all}",
+        "data_loss:{all}",
         "integer",
-        "number of the last time that Redis was found to have lost hints; tables that were pushed before are to be "
-        "pushed again",
+        "number of the last time that Redis was found to have lost index entries; tables that were pushed before are "
+        "to be pushed again",
         "for ever",
-        "registry: reaping, on a Cluster",
+        "registry: garbage collection, on a Cluster",
         "registry: heartbeat, push",
     ),
     KeyPattern(
-        "begun:{all}",
+        "epoch:{all}",
         "string",
-        "some peer has registered: what is known here began with it",
+        "a peer has registered: all that is known began with it",
         "for ever; gone when Redis has lost everything",
         "registry: register, heartbeat",
         "locator, where it knows of no holder",
     ),
     KeyPattern(
-        "young:{all}",
+        "warm_up:{all}",
         "string",
-        "it began a short time ago",
+        "the epoch began a short time ago",
         "two heartbeats from the beginning",
-        "registry: register, heartbeat, together with `begun`",
+        "registry: register, heartbeat, together with `epoch`",
         "registry: heartbeat of a peer that has no lease",
     ),
     KeyPattern(
-        "filling:{all}",
+        "recovering:{all}",
         "string",
-        "it did not begin with a new network, but after a loss: peers have yet to tell again what they share",
+        "the epoch did not begin with a new network, but after a loss: peers have yet to push their tables again",
         "two heartbeats from the last one that came from a peer without a lease, before or soon after the beginning, "
         "or from a peer that has yet to push its table; for the latter 30 minutes at most",
         "registry: heartbeats of peers that have no lease, or no table",
         "locator, where it knows of no holder",
     ),
     KeyPattern(
-        "mark:{S}",
+        "incarnation:{S}",
         "string",
         "of each shard of contents and of names, and of `{all}`: run id of the server process that has it",
         "for ever",
-        "registry: reaping, on a Cluster",
-        "registry: reaping, on a Cluster",
+        "registry: garbage collection, on a Cluster",
+        "registry: garbage collection, on a Cluster",
     ),
     KeyPattern(
         "placement-cursor",
@@ -202,40 +207,34 @@ CATALOGUE: tuple[KeyPattern, ...] = (
 
 
 def peer(peer_id: PeerId) -> str:
-    """The lease and what the peer says of itself."""
-    return f"{PREFIX}peer:{{{peer_id}}}"
+    """The lease and what the peer reports of itself."""
+    return f"{PEER_PREFIX}{peer_id}}}"
 
 
 def table(peer_id: PeerId) -> str:
     """The peer's file table."""
-    return f"{PREFIX}table:{{{peer_id}}}"
+    return f"{TABLE_PREFIX}{peer_id}}}"
 
 
-PEER_BEGINNING = f"{PREFIX}peer:{{"
-TABLE_BEGINNING = f"{PREFIX}table:{{"
-HOLDERS_BEGINNING = f"{PREFIX}holders:{{"
-"""For script `find`, which meets peers and contents only while it runs."""
+def tombstones(peer_id: PeerId, token: int | None) -> str:
+    """Rows whose index entries are to be removed, by fencing token; None: the key's beginning, up to the token."""
+    return f"{PREFIX}tombstones:{{{peer_id}}}:{'' if token is None else token}"
 
 
-def unlist(peer_id: PeerId, number: int | None) -> str:
-    """Rows whose hints are to be taken away, on account of a number; None: the key's beginning, up to the number."""
-    return f"{PREFIX}unlist:{{{peer_id}}}:{'' if number is None else number}"
+def parts_of_tombstones(key: str) -> tuple[PeerId, int]:
+    """Peer id and token of a `tombstones` key."""
+    head, _, token = key.rpartition(":")
+    return PeerId(head[head.index("{") + 1 : head.rindex("}")]), int(token)
 
 
-def parts_of_unlist(key: str) -> tuple[PeerId, int]:
-    """Peer id and number of an `unlist` key."""
-    head, _, number = key.rpartition(":")
-    return PeerId(head[head.index("{") + 1 : head.rindex("}")]), int(number)
-
-
-def removes(peer_id: PeerId, number: int) -> str:
+def removals(peer_id: PeerId, token: int) -> str:
     """Rows that a push will remove."""
-    return f"{PREFIX}removes:{{{peer_id}}}:{number}"
+    return f"{PREFIX}removals:{{{peer_id}}}:{token}"
 
 
-def swap(peer_id: PeerId, number: int) -> str:
+def swap(peer_id: PeerId, token: int) -> str:
     """Where a table waits while two change places; exists only inside `commit`."""
-    return f"{PREFIX}swap:{{{peer_id}}}:{number}"
+    return f"{PREFIX}swap:{{{peer_id}}}:{token}"
 
 
 def shard_of_content(content_id: ContentId) -> int:
@@ -244,19 +243,19 @@ def shard_of_content(content_id: ContentId) -> int:
 
 
 # By the first byte, which decides the shard.
-_HOLDERS = tuple(f"{HOLDERS_BEGINNING}c{byte % CONTENT_SHARDS}}}:" for byte in range(256))
-_CALLED = tuple(f"{PREFIX}called:{{c{byte % CONTENT_SHARDS}}}:" for byte in range(256))
+_HOLDERS = tuple(f"{HOLDERS_PREFIX}c{byte % CONTENT_SHARDS}}}:" for byte in range(256))
+_CONTENT_NAMES = tuple(f"{PREFIX}content_names:{{c{byte % CONTENT_SHARDS}}}:" for byte in range(256))
 _NAME = tuple(f"{PREFIX}name:{{n{byte % NAME_SHARDS}}}:" for byte in range(256))
 
 
 def holders(content_id: ContentId) -> str:
-    """Who says to have a content."""
+    """The holders of a content."""
     return _HOLDERS[content_id.raw[0]] + content_id.raw.hex()
 
 
-def called(content_id: ContentId) -> str:
-    """What a content is called."""
-    return _CALLED[content_id.raw[0]] + content_id.raw.hex()
+def content_names(content_id: ContentId) -> str:
+    """The names of a content."""
+    return _CONTENT_NAMES[content_id.raw[0]] + content_id.raw.hex()
 
 
 def shard_of(name: Name, hashed: bytes | None = None) -> int:
@@ -265,14 +264,14 @@ def shard_of(name: Name, hashed: bytes | None = None) -> int:
 
 
 def name(of: Name, hashed: bytes | None = None) -> str:
-    """The versions of a name. hashed: its `name_hash`, when it is known already."""
+    """The versions of a name. hashed: its `name_hash`, if known."""
     return _NAME[(name_hash(of) if hashed is None else hashed)[0]] + of
 
 
-def hints(content: bytes, hashed: bytes, of: Name) -> tuple[str, str, str]:
-    """`holders`, `called` and `name` of a row, as the functions of these names have them. content: its id's bytes."""
+def entries(content: bytes, hashed: bytes, of: Name) -> tuple[str, str, str]:
+    """`holders`, `content_names` and `name` of a row. content: the id's bytes; hashed: the name's `name_hash`."""
     digits, byte = content.hex(), content[0]
-    return _HOLDERS[byte] + digits, _CALLED[byte] + digits, _NAME[hashed[0]] + of
+    return _HOLDERS[byte] + digits, _CONTENT_NAMES[byte] + digits, _NAME[hashed[0]] + of
 
 
 def names(shard: int) -> str:
@@ -280,18 +279,18 @@ def names(shard: int) -> str:
     return f"{PREFIX}names:{{n{shard}}}"
 
 
-def marks() -> list[str]:
-    """Of every shard; each is in the slot of what it stands for."""
+def incarnations() -> list[str]:
+    """The incarnation marker of every shard; each is in the slot of that shard."""
     contents = (f"c{shard}" for shard in range(CONTENT_SHARDS))
     names_ = (f"n{shard}" for shard in range(NAME_SHARDS))
-    return [f"{PREFIX}mark:{{{tag}}}" for tag in ("all", *contents, *names_)]
+    return [f"{PREFIX}incarnation:{{{tag}}}" for tag in ("all", *contents, *names_)]
 
 
-def catalogue_markdown() -> str:
+def catalog_markdown() -> str:
     """The reference of all keys, as `docs/redis.md` has it."""
     rows = "\n".join(
         f"| `{key.pattern}` | {key.kind} | {key.holds} | {key.life} | {key.writers} | {key.readers} |"
-        for key in CATALOGUE
+        for key in CATALOG
     )
     return f"""# Redis keys
 
@@ -304,7 +303,8 @@ two writes is harmless: [adr/0002](adr/0002-tables-are-the-truth.md).
 | --- | --- | --- | --- | --- | --- |
 {rows}
 
-The table under a lease is the truth. `holders`, `called`, `name` and `names` are hints: an answer names only peers
-whose `peer` key exists and whose `table` has the row. Redis ≥ 6.2 or Valkey; nothing uses KEYS or SCAN. HSCAN walks one
-key for a bounded number of pages: while reaping, and to find the holders under a rare name of a common content.
+The table under a lease is the truth. `holders`, `content_names`, `name` and `names` are index entries: an answer names
+only peers whose `peer` key exists and whose `table` has the row. Redis ≥ 6.2 or Valkey; nothing uses KEYS or SCAN.
+HSCAN walks one key for a bounded number of pages: during garbage collection, and to find the holders under a rare name
+of a common content.
 """

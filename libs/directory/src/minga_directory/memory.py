@@ -22,9 +22,9 @@ from minga_core.ids import ContentId, Generation, PeerId
 from minga_core.names import Name
 from minga_core.records import FileRow, PeerInfo, RowKey
 from minga_directory.answers import Found, merge_found, newest_first, placement_of, placement_order, version_of
-from minga_directory.ports import (
-    CatalogueEntry,
-    CataloguePage,
+from minga_directory.directory import (
+    CatalogEntry,
+    CatalogPage,
     DirectoryStats,
     HeartbeatOutcome,
     Holder,
@@ -179,21 +179,19 @@ class MemoryDirectory:
             return None, ()
         return version_of(content_id, list(best.values()), max_holders, self._rng), names
 
-    async def list_names(
-        self, *, prefix: str = "", query: str = "", after: str = "", limit: int = 100
-    ) -> CataloguePage:
+    async def list_names(self, *, prefix: str = "", query: str = "", after: str = "", limit: int = 100) -> CatalogPage:
         """See DirectoryReader."""
         self._check()
         matches = name_matcher(query)
         names = sorted(self._hints)
-        entries: list[CatalogueEntry] = []
+        entries: list[CatalogEntry] = []
         for name in names[bisect_right(names, after) :]:
             if not name.startswith(prefix) or not matches(name):
                 continue
             if len(entries) == limit:
-                return CataloguePage(entries, entries[-1].name)
+                return CatalogPage(entries, entries[-1].name)
             entries.append(self._entry(name))
-        return CataloguePage(entries, "")
+        return CatalogPage(entries, "")
 
     async def list_peers(self, *, after: str = "", limit: int = 100) -> tuple[Sequence[PeerRecord], str]:
         """See DirectoryReader."""
@@ -285,10 +283,10 @@ class MemoryDirectory:
             for key in self._leases[peer_id].table
         )
 
-    def _entry(self, name: Name) -> CatalogueEntry:
+    def _entry(self, name: Name) -> CatalogEntry:
         hints = self._hints[name]
         content_id, hint = min(hints.items(), key=lambda item: (-item[1].published_ns, item[0]))
-        return CatalogueEntry(name, content_id, hint.size_bytes, hint.published_ns, len(hints))
+        return CatalogEntry(name, content_id, hint.size_bytes, hint.published_ns, len(hints))
 
     def _begin(self, peer_id: PeerId, generation: Generation, base_revision: int | None) -> int:
         self._check()

@@ -47,7 +47,7 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
 
     Raises MingaError when it cannot start. At the end, requests under way get `stop_grace`.
     """
-    async with contextlib.aclosing(connect_reader(settings.redis_url, doubtful=True)) as reader:
+    async with contextlib.aclosing(connect_reader(settings.redis_url, refuse_while_recovering=True)) as reader:
         await reader.check_access()
         with await bind(settings.listen) as listening:
             address = bound_address(settings.listen, listening.getsockname()[1])

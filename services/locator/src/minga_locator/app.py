@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from minga_core.clock import Clock, SystemClock
 from minga_core.errors import MingaError
-from minga_directory import ObservedReader
-from minga_directory.ports import DirectoryReader
+from minga_directory import observed_reader
+from minga_directory.directory import DirectoryReader
 from minga_locator import VERSION, tracing
 from minga_locator._metrics import LocatorMetrics
 from minga_locator.cache import ReadCache
@@ -46,7 +46,7 @@ def make_app(
     metrics = LocatorMetrics(registry or CollectorRegistry(), VERSION)
     metrics.create_series(operation.path for operation in OPERATIONS)
     cache = ReadCache(clock, on_lookup=metrics.count_cache_lookup)
-    observed = ObservedReader(tracing.traced_reader(reader), metrics.store)
+    observed = observed_reader(tracing.traced_reader(reader), metrics.store)
     state = LocatorState(observed, cache, metrics, limits)
 
     @asynccontextmanager

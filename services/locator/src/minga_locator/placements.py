@@ -3,7 +3,7 @@
 from minga_core.errors import NoSpaceError, PeerUnavailableError
 from minga_core.ids import ContentId
 from minga_core.names import parse_name
-from minga_directory.ports import DirectoryReader
+from minga_directory.directory import DirectoryReader
 from minga_locator.schemas import MAX_PAGE_SIZE, PlacedPeer, PlacementList, PlacementRequest
 from minga_locator.state import LocatorState
 

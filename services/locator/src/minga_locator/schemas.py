@@ -14,7 +14,7 @@ from msgspec.structs import asdict
 from minga_core.chunks import MAX_CONTENT_BYTES
 from minga_core.names import Name
 from minga_core.records import HoldingState
-from minga_directory.ports import CatalogueEntry, PeerRecord, Version
+from minga_directory.directory import CatalogueEntry, PeerRecord, Version
 
 MAX_REPLICAS = 20
 MAX_LOOKUP_NAMES = 256

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from minga_directory.ports import DirectoryReader
+from minga_directory.directory import DirectoryReader
 from minga_locator._metrics import LocatorMetrics
 from minga_locator.cache import ReadCache
 from minga_locator.request_limits import RequestLimits

@@ -9,7 +9,7 @@ from typing import Any, cast
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from minga_directory.ports import DirectoryReader
+from minga_directory.directory import DirectoryReader
 from minga_locator.middleware import route_of
 from minga_runtime import tracing
 from minga_runtime.tracing import TRACEPARENT

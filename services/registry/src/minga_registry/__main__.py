@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from minga_core.clock import SystemClock
 from minga_core.errors import SettingsError
-from minga_directory import OUTCOMES, WRITER_OPERATIONS, ObservedWriter, connect_writer
+from minga_directory import OUTCOMES, WRITER_OPERATIONS, connect_writer, observed_writer
 from minga_protos.registry.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
 from minga_registry._metrics import RegistryMetrics
 from minga_registry.health import StoreWatch
@@ -61,10 +61,10 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
     async with AsyncExitStack() as stack:
         leases = _leases(settings)
         # By then every peer has beaten, also one whose beat was lost, and has told what it shares.
-        store = connect_writer(settings.redis_url, fill=2 * leases.interval(settings.lease_ttl))
+        store = connect_writer(settings.redis_url, warm_up=2 * leases.interval(settings.lease_ttl))
         stack.push_async_callback(store.aclose)
         await store.check_access()
-        directory = ObservedWriter(store, store_metrics)
+        directory = observed_writer(store, store_metrics)
 
         tasks = TaskOwner(stop.fail)
         stack.push_async_callback(tasks.aclose)

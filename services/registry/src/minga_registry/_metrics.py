@@ -7,7 +7,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from minga_core.errors import Code
-from minga_directory.ports import HeartbeatOutcome
+from minga_directory.directory import HeartbeatOutcome
 
 COMMITTED = "committed"
 CANCELLED = "cancelled"

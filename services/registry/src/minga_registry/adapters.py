@@ -14,7 +14,7 @@ from minga_core.errors import InvalidArgumentError, InvalidNameError
 from minga_core.ids import ContentId, Generation, PeerId, parse_address, parse_generation, parse_peer_id, parse_zone
 from minga_core.names import parse_name
 from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
-from minga_directory.ports import HeartbeatOutcome
+from minga_directory.directory import HeartbeatOutcome
 from minga_protos.registry.v1 import registry_pb2 as pb
 
 MAX_BATCH_ROWS = 1_000

@@ -21,7 +21,7 @@ from minga_core.errors import (
     RegisterAgainError,
     TableIncompleteError,
 )
-from minga_directory.ports import DirectoryWriter, HeartbeatOutcome, Renewal, TablePush
+from minga_directory.directory import DirectoryWriter, HeartbeatOutcome, Renewal, TablePush
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.adapters import PushEnd, PushHeader, RowBatch, push_step
 from minga_registry.leases import Grants

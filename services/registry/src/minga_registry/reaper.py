@@ -6,7 +6,7 @@ import random
 from datetime import timedelta
 
 from minga_core.errors import UnavailableError
-from minga_directory.ports import DirectoryWriter
+from minga_directory.directory import DirectoryWriter
 from minga_registry._metrics import RegistryMetrics
 from minga_runtime.logs import log_event
 

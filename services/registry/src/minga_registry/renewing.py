@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Sequence
 
 from minga_core.errors import LeaseSupersededError, StoreUnavailableError
-from minga_directory.ports import DirectoryWriter, HeartbeatOutcome, Renewal
+from minga_directory.directory import DirectoryWriter, HeartbeatOutcome, Renewal
 
 MAX_BATCH = 500
 """Renewals that travel together: a few milliseconds of the store's time."""

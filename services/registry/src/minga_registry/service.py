@@ -14,7 +14,7 @@ from typing import Any
 
 from minga_core.clock import Clock
 from minga_core.errors import BusyError, MingaError
-from minga_directory.ports import DirectoryWriter, HeartbeatOutcome, Renewal
+from minga_directory.directory import DirectoryWriter, HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceServicer
 from minga_registry import adapters

@@ -2,71 +2,52 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 NAMES = (
-    "announce",
-    "begin",
+    "abandon",
+    "add_holders",
+    "add_names",
+    "begin_push",
     "commit",
-    "extend",
+    "drop_lease",
+    "due",
+    "expedite",
+    "extend_intent",
     "find",
-    "forgotten",
-    "give_up",
-    "gone_rows",
     "heartbeat",
-    "hurry",
+    "index_leases",
     "lease_counts",
-    "lease_over",
+    "lease_missing",
     "leave",
-    "list_holders",
-    "list_names",
-    "lost",
-    "mark",
-    "mark_names",
-    "overdue",
+    "log_intent",
     "place",
     "put",
+    "record_loss",
     "register",
-    "renew",
+    "remove_holders",
+    "remove_names",
+    "set_incarnation",
     "stage",
-    "stage_removes",
-    "unlist_holders",
-    "unlist_names",
+    "stage_removals",
+    "tag_names",
+    "tombstones",
 )
-
-SHARED = "hints"
-"""No script of its own: what those that write hints begin with."""
-_WRITE_HINTS = ("put", "list_holders", "list_names")
+_WRITE_ENTRIES = ("put", "add_holders", "add_names")
 
 
-def _text(name: str) -> str:
-    return (_read(SHARED) if name in _WRITE_HINTS else "") + _read(name)
+def _source(name: str) -> str:
+    parts = ("prelude", "index", name) if name in _WRITE_ENTRIES else ("prelude", name)
+    return "".join((files(__name__) / f"{part}.lua").read_text() for part in parts)
 
 
-def _read(name: str) -> str:
-    return (files(__name__) / f"{name}.lua").read_text()
-
-
-_SOURCES = {name: _text(name) for name in NAMES}
+_SOURCES = {name: _source(name) for name in NAMES}
 _DIGESTS = {name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in _SOURCES.items()}
 TEXTS = {_DIGESTS[name]: text for name, text in _SOURCES.items()}
-"""By the digest that EVALSHA names: clients send the text to a server that does not know it (any more)."""
+"""By the digest that EVALSHA names: stores send the text to a server that does not know it (any more)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
-    """One script, ready to be called."""
-
-    client: Any
-    digest: str
-
-    async def __call__(self, keys: Sequence[str], args: Iterable[Any], client: Any = None) -> Any:
-        """What it answers. client: a pipeline that the call goes into, instead of being made at once."""
-        return await (client or self.client).evalsha(self.digest, len(keys), *keys, *args)
-
-
-def load(client: Any) -> dict[str, Script]:
-    """Every script, over a client of `connection.connect`."""
-    return {name: Script(client, digest) for name, digest in _DIGESTS.items()}
+def evalsha(name: str, keys: Sequence[str], arguments: Iterable[Any]) -> tuple[Any, ...]:
+    """The command that calls a script."""
+    return "EVALSHA", _DIGESTS[name], len(keys), *keys, *arguments

@@ -1,29 +1,23 @@
 -- Makes a push visible, whole or not at all.
--- KEYS: peer, table, unlist (of this push; has its rows), removes (of this push), swap (of this push)
--- ARGV: generation, grant, number, '1' when the rows are the whole table else '0',
---       base revision, revision, '1' when it has rows to remove else '0', number of the last loss of hints before the push
--- Afterwards `unlist` has the rows that the table no longer has. A whole table changes hands by renaming, however many
--- rows it has; a change is copied row by row, which is why it may have some thousand at most (`pushing`).
--- Returns {1, 1 when `unlist` has rows else 0}, {2} when there is no such lease, {3} when the base revision is not the
--- stored one, a later push is visible, or the change has run out, or {0, owner's address} when a greater
+-- KEYS: peer, table, tombstones (of this push; has its rows), removals (of this push), swap (of this push)
+-- ARGV: generation, lease token, token, '1' when the rows are the whole table else '0',
+--       base revision, revision, '1' when it has rows to remove else '0', number of the last data loss before it
+-- Afterwards the tombstones are the rows that the table no longer has. A whole table is swapped by renaming, however
+-- many rows it has; a change is copied row by row, which is why it may have some thousand at most (`push`).
+-- Returns {1, 1 when there are tombstones else 0}, {2} when there is no such lease, {3} when the base revision is not the
+-- stored one, a later push is committed, or the removals have expired, or {0, owner's address} when a greater
 -- generation owns it.
-local stored = redis.call('HGET', KEYS[1], 'generation')
-local generation = ARGV[1]
-if stored ~= generation then
-  if stored and (#generation < #stored or (#generation == #stored and generation < stored)) then
-    return {0, redis.call('HGET', KEYS[1], 'address')}
-  end
-  return {2}
-end
-if redis.call('HGET', KEYS[1], 'granted') ~= ARGV[2] then return {2} end
-if tonumber(redis.call('HGET', KEYS[1], 'floor')) >= tonumber(ARGV[3]) then return {3} end
+local refused = refusal(KEYS[1], ARGV[1])
+if refused then return refused end
+if redis.call('HGET', KEYS[1], 'lease_token') ~= ARGV[2] then return {2} end
+if tonumber(redis.call('HGET', KEYS[1], 'committed')) >= tonumber(ARGV[3]) then return {3} end
 if ARGV[4] == '1' then
   if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RENAME', KEYS[2], KEYS[5]) end
   if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('RENAME', KEYS[3], KEYS[2]) end
   if redis.call('EXISTS', KEYS[5]) == 1 then redis.call('RENAME', KEYS[5], KEYS[3]) end
-  -- A change does not write the hints of the other rows, so it says nothing of them.
+  -- Only here: a change does not write the index entries of the other rows.
   redis.call('PERSIST', KEYS[2])
-  redis.call('HSET', KEYS[1], 'losses', ARGV[8])
+  redis.call('HSET', KEYS[1], 'data_loss', ARGV[8])
 else
   if redis.call('HGET', KEYS[1], 'revision') ~= ARGV[5] then return {3} end
   if redis.call('EXISTS', KEYS[4]) ~= tonumber(ARGV[7]) then return {3} end
@@ -45,5 +39,5 @@ else
   end
 end
 redis.call('DEL', KEYS[4])
-redis.call('HSET', KEYS[1], 'revision', ARGV[6], 'files', redis.call('HLEN', KEYS[2]), 'floor', ARGV[3])
+redis.call('HSET', KEYS[1], 'revision', ARGV[6], 'files', redis.call('HLEN', KEYS[2]), 'committed', ARGV[3])
 return {1, redis.call('EXISTS', KEYS[3])}

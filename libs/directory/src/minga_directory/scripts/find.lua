@@ -1,7 +1,7 @@
--- Who has a name: hints and truth in one round trip. For one server alone: a Cluster has these keys in different slots,
--- so they are spelled here, of the beginnings that `keys` gives.
+-- Who has a name: index entries and tables in one round trip. For one server alone: a Cluster has these keys in
+-- different slots. They are made here of the prefixes that `keys` gives.
 -- KEYS: name
--- ARGV: the name, beginnings of `peer`, `table`, `holders`; shards of contents, holders that are looked at in all,
+-- ARGV: the name, prefixes of `peer`, `table`, `holders`; shards of contents, holders that are looked at in all,
 --       one content id, or '' for every version; bytes of a row's value that are wanted (its
 --       name follows them), hash of the name
 -- Returns for each version {content id, for each living holder one text …}, the text being the row of its table, cut to

@@ -1,9 +1,9 @@
 -- Peers for an upload, by round robin, in one round trip. For one server alone, as `find`.
--- KEYS: peers, cursor, and `name` of the name, or `called` of the content
+-- KEYS: peers, cursor, and `name` of the name, or `content_names` of the content
 -- ARGV: replicas, bytes that must be free, hash of the name or fields of `table` of 40 bytes each under which the content
---       is held, the content id or '', beginnings of `peer` and `table`, fields of KEYS[3] that are looked at, peers
+--       is held, the content id or '', prefixes of `peer` and `table`, fields of KEYS[3] that are looked at, peers
 --       that are asked
--- With a content id, who holds it under any of its names is left out; else who holds any version of the name.
+-- With a content id, holders of it under any of its names are left out; else holders of any version of the name.
 -- Returns for each peer one text: its id, address, zone and free bytes with a NUL between. Or false when that cannot be
 -- told within the bounds: then the caller goes in steps. The cursor may have moved then, which is harmless.
 local call = redis.call
@@ -37,6 +37,6 @@ while #chosen < replicas and asked < limit do
   end
 end
 if #chosen < replicas and asked < count then return false end
--- Past those that were skipped too: else whoever comes after them would be chosen twice as often.
+-- Past those that were skipped too: else the peer after them would be chosen twice as often.
 if #chosen == replicas and asked > replicas then call('INCRBY', KEYS[2], asked - replicas) end
 return chosen

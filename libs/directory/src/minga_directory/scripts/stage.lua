@@ -1,8 +1,9 @@
--- Notes rows of a push before their hints are written, so that whoever cleans up after it knows of them.
--- KEYS: peer, unlist (of this push)
--- ARGV: grant, number, then field, value, field, value, …
--- Returns {1}, {2} when that grant is over, {3} when the push is late (a later one is visible).
-if redis.call('HGET', KEYS[1], 'granted') ~= ARGV[1] then return {2} end
-if tonumber(redis.call('HGET', KEYS[1], 'floor')) >= tonumber(ARGV[2]) then return {3} end
+-- Stages rows of a push as tombstones, before their index entries are written.
+-- KEYS: peer, tombstones (of this push)
+-- ARGV: lease token, token, then field, value, field, value, …
+-- Returns {1}, {2} when that lease is over, {3} when a later push is committed.
+local peer = redis.call('HMGET', KEYS[1], 'lease_token', 'committed')
+if peer[1] ~= ARGV[1] then return {2} end
+if tonumber(peer[2]) >= tonumber(ARGV[2]) then return {3} end
 redis.call('HSET', KEYS[2], unpack(ARGV, 3))
 return {1}

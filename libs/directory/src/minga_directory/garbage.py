@@ -1,0 +1,235 @@
+"""Write-ahead intents, and the collection of the index entries that tombstones name. The races are argued in `writer`.
+
+A tombstone is a row that some table no longer has, kept with its fencing token until its index entries are removed.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from minga_core.ids import PeerId
+from minga_core.records import RowKey
+from minga_directory import keys
+from minga_directory.codec import TAG_BYTES, holder_field, key_of_row
+from minga_directory.leases import LeaseIndex, millis
+from minga_directory.replies import LATE, OK, check_reply
+from minga_directory.scripts import evalsha
+from minga_directory.store import Command, Store
+
+T = TypeVar("T")
+
+BATCH_ROWS = 500
+"""Rows whose index entries are removed together."""
+PAGE = 100
+MAX_PAGES = 100
+"""Of ended leases and of due intents that one collection looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A fencing token, and the tombstones that may come to be under it."""
+
+    peer_id: PeerId
+    token: int
+    deadline_millis: int
+    """By Redis' clock: from here on scripts of this token refuse, and others may collect its tombstones."""
+    data_loss: int = 0
+    """Number of the last data loss before."""
+
+    @property
+    def tombstones(self) -> str:
+        """The key of the tombstones."""
+        return keys.tombstones(self.peer_id, self.token)
+
+
+class GarbageCollector:
+    """Logs intents and collects tombstones. Idempotent; any number of registries may collect at once."""
+
+    def __init__(self, store: Store, leases: LeaseIndex, late_after: timedelta) -> None:
+        self._store = store
+        self._leases = leases
+        self._late_after_millis = millis(late_after)
+
+    # Intents
+
+    def log_command(self, peer_id: PeerId, lease: timedelta | None = None) -> Command:
+        """The command that logs an intent, and with `lease` that the peer may get one; see `logged`."""
+        return evalsha(
+            "log_intent",
+            [keys.TOKENS, keys.INTENTS, keys.LEASES, keys.PEERS, keys.DATA_LOSS],
+            [keys.tombstones(peer_id, None), self._late_after_millis, peer_id, "" if lease is None else millis(lease)],
+        )
+
+    async def log(self, peer_id: PeerId, lease: timedelta | None = None) -> Intent:
+        """Logs an intent before anything is done under its token."""
+        return logged(peer_id, (await self._store.run([self.log_command(peer_id, lease)]))[0])
+
+    async def extend(self, intent: Intent) -> int:
+        """Puts the deadline of an intent off; the new one."""
+        arguments = [intent.tombstones, self._late_after_millis]
+        return int(await self._store.script("extend_intent", [keys.INTENTS], arguments))
+
+    async def finish(self, intent: Intent, *, limit: int, empty: bool = False) -> int:
+        """Collects at most `limit` of the intent's own tombstones (none when they are known to be empty); how many.
+
+        No script of that token runs after this is called. So an intent without tombstones is removed, and the rest is
+        due for the next collection at once.
+        """
+        done, empty = (0, True) if empty else await self._collect(intent, limit)
+        if empty:
+            await self._store.one("ZREM", keys.INTENTS, intent.tombstones)
+        else:
+            await self._store.script("expedite", [keys.INTENTS], [intent.tombstones])
+        return done
+
+    # Collection
+
+    async def end_lease(self, peer_id: PeerId, generation: str, *, limit: int) -> tuple[bool, int]:
+        """Ends a lease of that generation, or (empty) turns the table of an expired one into tombstones.
+
+        Returns whether there was any, and how many rows (at most `limit`) were collected.
+        """
+        intent = await self.log(peer_id)
+        end = await self._store.one("ZSCORE", keys.LEASES, peer_id)
+        answer = await self._store.script(
+            "leave",
+            [keys.peer(peer_id), keys.table(peer_id), intent.tombstones],
+            [generation, intent.deadline_millis],
+        )
+        if answer[0] == LATE:
+            check_reply(peer_id, answer)
+        ended = answer[0] == OK
+        if ended and end is not None:
+            # A registration since `end` was read has changed it; one before has been undone by `leave`.
+            await self._leases.drop(peer_id, str(int(end)))
+        return ended, await self.finish(intent, limit=limit)
+
+    async def collect(self, limit: int) -> int:
+        """Collects what is due, at most `limit` rows; how many."""
+        done = 0
+        async for member, deadline in self._due(keys.INTENTS):
+            if done >= limit:
+                return done
+            intent = Intent(*keys.parts_of_tombstones(member), int(float(deadline)))
+            rows, empty = await self._collect(intent, limit - done)
+            done += rows
+            if empty:
+                # Due, and its push (if it is one) superseded or without its lease: nothing is added any more.
+                await self._store.one("ZREM", keys.INTENTS, member)
+        async for member, end in self._due(keys.LEASES):
+            if done >= limit:
+                return done
+            done += await self._reap_peer(PeerId(member), end, limit - done)
+        return done
+
+    async def _due(self, index: str) -> AsyncIterator[tuple[str, str]]:
+        """Members of a sorted set of deadlines that have passed, with their scores."""
+        for _ in range(MAX_PAGES):
+            flat = [bytes(part).decode() for part in await self._store.script("due", [index], [PAGE])]
+            for pair in zip(flat[::2], flat[1::2], strict=True):
+                yield pair
+            if len(flat) < 2 * PAGE:
+                return
+
+    async def _reap_peer(self, peer_id: PeerId, end: str, limit: int) -> int:
+        left = await self._store.one("PTTL", keys.peer(peer_id))
+        if left >= 0:
+            # It lives; only the end of its lease was not written.
+            await self._leases.update([(peer_id, left)])
+            return 0
+        if await self._store.one("EXISTS", keys.table(peer_id)):
+            return (await self.end_lease(peer_id, "", limit=limit))[1]
+        await self._leases.drop(peer_id, end)
+        return 0
+
+    async def _collect(self, intent: Intent, limit: int) -> tuple[int, bool]:
+        """How many rows were collected, and whether no tombstone is left."""
+        peer_id, done = intent.peer_id, 0
+        while done < limit:
+            left, *pairs = await self._store.script(
+                "tombstones",
+                [keys.peer(peer_id), keys.table(peer_id), intent.tombstones],
+                [intent.token, min(BATCH_ROWS, limit - done)],
+            )
+            if left < 0:
+                # The push goes on; or its registry died, and the peer's next push or the end of its lease will tell.
+                await self.extend(intent)
+                return done, False
+            if left == 0:
+                return done, True
+            fields = pairs[::2]
+            if fields:
+                rows = [key_of_row(field, value) for field, value in zip(fields, pairs[1::2], strict=True)]
+                await self._remove_entries(intent, rows)
+                await self._store.one("HDEL", intent.tombstones, *fields)
+            done += len(fields)
+        return done, False
+
+    async def _remove_entries(self, intent: Intent, rows: list[RowKey]) -> None:
+        """Holders are removed, then name entries without holders are tagged, then holders are looked for again, then
+        entries that still have the tag and no holder are removed: see `writer`, case 4."""
+        unheld = await self._by_shard(rows, _content_shard, lambda shard: _remove_holders(intent, shard))
+        if not unheld:
+            return
+        tag = os.urandom(TAG_BYTES)
+        tagged = await self._by_shard(unheld, _name_shard, lambda shard: _tag_names(tag, shard))
+        held = await self._store.run([("HEXISTS", keys.content_names(row.content_id), row.name) for row in tagged])
+        gone = [row for row, is_held in zip(tagged, held, strict=True) if not is_held]
+        await self._store.run(
+            [_remove_names(tag, number, shard) for number, shard in by_shard(gone, _name_shard).items()]
+        )
+
+    async def _by_shard(
+        self,
+        rows: Iterable[RowKey],
+        shard_of: Callable[[RowKey], int],
+        command: Callable[[Sequence[RowKey]], Command],
+    ) -> list[RowKey]:
+        """Runs a script for each shard of the rows; the rows for which the scripts answered 1."""
+        shards = list(by_shard(rows, shard_of).values())
+        answers = await self._store.run([command(shard) for shard in shards])
+        return [
+            row
+            for shard, answer in zip(shards, answers, strict=True)
+            for row, yes in zip(shard, answer, strict=True)
+            if yes
+        ]
+
+
+def _remove_holders(intent: Intent, rows: Sequence[RowKey]) -> Command:
+    index = [key for row in rows for key in (keys.holders(row.content_id), keys.content_names(row.content_id))]
+    pairs = [part for row in rows for part in (holder_field(intent.peer_id, row.name), row.name)]
+    return evalsha("remove_holders", index, [intent.token, *pairs])
+
+
+def _tag_names(tag: bytes, rows: Sequence[RowKey]) -> Command:
+    return evalsha("tag_names", [keys.name(row.name) for row in rows], [tag, *(row.content_id.raw for row in rows)])
+
+
+def _remove_names(tag: bytes, shard: int, rows: Sequence[RowKey]) -> Command:
+    pairs = [part for row in rows for part in (row.content_id.raw, row.name)]
+    return evalsha("remove_names", [keys.names(shard), *(keys.name(row.name) for row in rows)], [tag, *pairs])
+
+
+def logged(peer_id: PeerId, answer: Any) -> Intent:
+    """The intent that script `log_intent` answered."""
+    token, deadline, data_loss = answer
+    return Intent(peer_id, int(token), int(deadline), int(data_loss))
+
+
+def by_shard(rows: Iterable[T], shard_of: Callable[[T], int]) -> dict[int, list[T]]:
+    """Rows of each shard; those of one shard may travel in one script."""
+    shards: dict[int, list[T]] = {}
+    for row in rows:
+        shards.setdefault(shard_of(row), []).append(row)
+    return shards
+
+
+def _content_shard(row: RowKey) -> int:
+    return keys.shard_of_content(row.content_id)
+
+
+def _name_shard(row: RowKey) -> int:
+    return keys.shard_of(row.name)

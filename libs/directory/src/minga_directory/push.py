@@ -1,0 +1,131 @@
+"""One push of a table. Why its steps come in this order is argued in `writer`."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from minga_core.errors import StoreUnavailableError, TableRevisionMismatchError
+from minga_core.ids import Generation, PeerId
+from minga_core.records import FileRow, RowKey
+from minga_directory import keys
+from minga_directory.codec import row_field
+from minga_directory.failures import store_errors
+from minga_directory.garbage import GarbageCollector, Intent, logged
+from minga_directory.index import RowIndex
+from minga_directory.replies import check_reply
+from minga_directory.scripts import evalsha
+from minga_directory.store import Store
+
+BATCH_ROWS = 1_000
+"""Rows that travel together."""
+MAX_CHANGE_ROWS = 3_000
+"""A larger change is answered with "push the whole table": its commit would block Redis for more than some
+milliseconds, that of a whole table does not."""
+COLLECT_ROWS = 2_000
+"""Rows that a commit collects before it returns; the reaper does the rest."""
+REMOVALS_TTL_SECONDS = 600
+
+
+class RedisTablePush:
+    """Implements TablePush. base_revision: None when the rows are the whole table."""
+
+    def __init__(
+        self,
+        store: Store,
+        garbage: GarbageCollector,
+        index: RowIndex,
+        peer_id: PeerId,
+        generation: Generation,
+        *,
+        base_revision: int | None,
+        revision: int,
+    ) -> None:
+        self._store = store
+        self._garbage = garbage
+        self._index = index
+        self._peer_id = peer_id
+        self._generation = generation
+        self._base_revision = base_revision
+        self._revision = revision
+        self._intent = Intent(peer_id, 0, 0)
+        self._lease_token = b""
+        self._row_count = 0
+        self._removing = False
+        self._committed = False
+
+    async def __aenter__(self) -> "RedisTablePush":
+        """Raises RegisterAgainError or LeaseSupersededError when there is no lease to push under."""
+        async with store_errors():
+            begin = evalsha("begin_push", [keys.peer(self._peer_id)], [self._generation])
+            answer, intent = await self._store.run([begin, self._garbage.log_command(self._peer_id)])
+            check_reply(self._peer_id, answer)
+            self._lease_token = answer[1]
+            self._intent = logged(self._peer_id, intent)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._committed:
+            return
+        # When this fails too, the peer's next push or the end of its lease has the same effect.
+        with suppress(StoreUnavailableError):
+            async with store_errors():
+                abandoned = [keys.peer(self._peer_id), self._removals]
+                await self._store.script("abandon", abandoned, [self._lease_token, self._intent.token])
+
+    async def put(self, rows: Sequence[FileRow]) -> None:
+        """See TablePush. Raises what `commit` does when the push can no longer succeed."""
+        self._count(rows)
+        async with store_errors():
+            for start in range(0, len(rows), BATCH_ROWS):
+                await self._index.add(self._intent, self._lease_token, rows[start : start + BATCH_ROWS])
+
+    async def remove(self, keys_: Sequence[RowKey]) -> None:
+        """See TablePush."""
+        if not keys_:
+            return
+        self._count(keys_)
+        self._removing = True
+        async with store_errors():
+            for start in range(0, len(keys_), BATCH_ROWS):
+                fields = [part for key in keys_[start : start + BATCH_ROWS] for part in (row_field(key), b"")]
+                await self._store.script("stage_removals", [self._removals], [REMOVALS_TTL_SECONDS, *fields])
+
+    async def commit(self) -> int:
+        """See TablePush. What it does not collect itself is left to the reaper."""
+        peer_id, intent = self._peer_id, self._intent
+        async with store_errors():
+            answer = await self._store.script(
+                "commit",
+                [
+                    keys.peer(peer_id),
+                    keys.table(peer_id),
+                    intent.tombstones,
+                    self._removals,
+                    keys.swap(peer_id, intent.token),
+                ],
+                [
+                    self._generation,
+                    self._lease_token,
+                    intent.token,
+                    int(self._base_revision is None),
+                    self._base_revision or 0,
+                    self._revision,
+                    int(self._removing),
+                    intent.data_loss,
+                ],
+            )
+            check_reply(peer_id, answer)
+            self._committed = True
+        # It is visible: what goes wrong from here on is no failure of the push.
+        with suppress(StoreUnavailableError):
+            async with store_errors():
+                await self._garbage.finish(intent, limit=COLLECT_ROWS, empty=not answer[1])
+        return self._revision
+
+    @property
+    def _removals(self) -> str:
+        return keys.removals(self._peer_id, self._intent.token)
+
+    def _count(self, rows: Sequence[object]) -> None:
+        self._row_count += len(rows)
+        if self._base_revision is not None and self._row_count > MAX_CHANGE_ROWS:
+            raise TableRevisionMismatchError(f"a change of {self._peer_id} has more than {MAX_CHANGE_ROWS:,} rows")

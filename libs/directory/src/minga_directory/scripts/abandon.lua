@@ -1,0 +1,10 @@
+-- Abandons a push: it and all pushes before it are refused from now on.
+-- KEYS: peer, removals (of this push)
+-- ARGV: lease token, token
+-- Returns 1.
+redis.call('DEL', KEYS[2])
+if redis.call('HGET', KEYS[1], 'lease_token') == ARGV[1] and
+  tonumber(redis.call('HGET', KEYS[1], 'committed')) < tonumber(ARGV[2]) then
+  redis.call('HSET', KEYS[1], 'committed', ARGV[2])
+end
+return 1
