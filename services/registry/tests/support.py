@@ -16,9 +16,9 @@ from minga_directory.directory import DirectoryWriter, HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub, add_RegistryServiceServicer_to_server
 from minga_registry._metrics import RegistryMetrics
+from minga_registry.heartbeats import HeartbeatBatcher
 from minga_registry.leases import LeasePolicy
 from minga_registry.push import PushLimits
-from minga_registry.renewing import Renewals
 from minga_registry.service import SERVICE, RegistryService
 from minga_runtime.channels import make_channel
 from minga_runtime.metrics import RpcMetrics
@@ -31,7 +31,7 @@ LIMITS = PushLimits(max_rows=5_000, max_pushes=4, idle=timedelta(seconds=30), to
 
 @dataclass
 class Push:
-    """A push as the directory heard it. A TablePush."""
+    """A recorded push. A TablePush."""
 
     whole: bool
     base_revision: int
@@ -49,15 +49,12 @@ class Push:
         self.ended = True
 
     async def put(self, rows: Sequence[FileRow]) -> None:
-        """See TablePush."""
         self.rows.extend(rows)
 
     async def remove(self, keys: Sequence[RowKey]) -> None:
-        """See TablePush."""
         self.removed.extend(keys)
 
     async def commit(self) -> int:
-        """See TablePush."""
         if self.fail_with is not None:
             raise self.fail_with
         self.committed = True
@@ -72,7 +69,7 @@ class RememberedDirectory:
     fail_with: MingaError | None = None
     outcome: HeartbeatOutcome = HeartbeatOutcome.OK
     registered: list[tuple[PeerInfo, timedelta]] = field(default_factory=list)
-    beats: list[Renewal] = field(default_factory=list)
+    renewals: list[Renewal] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     pushes: list[Push] = field(default_factory=list)
     left: list[tuple[PeerId, Generation]] = field(default_factory=list)
@@ -84,7 +81,7 @@ class RememberedDirectory:
     @property
     def calls(self) -> int:
         """How often anything was to be written."""
-        return len(self.registered) + len(self.beats) + len(self.pushes) + len(self.left)
+        return len(self.registered) + len(self.renewals) + len(self.pushes) + len(self.left)
 
     @property
     def committed(self) -> list[Push]:
@@ -97,46 +94,39 @@ class RememberedDirectory:
             raise self.fail_with
 
     async def register(self, info: PeerInfo, ttl: timedelta) -> None:
-        """See DirectoryWriter."""
         self._check()
         self.registered.append((info, ttl))
 
     async def renew(self, renewals: Sequence[Renewal]) -> list[HeartbeatOutcome | LeaseSupersededError]:
-        """See DirectoryWriter."""
         if isinstance(self.fail_with, LeaseSupersededError):
             return [self.fail_with for _ in renewals]
         self._check()
         self.batches.append(len(renewals))
-        self.beats.extend(renewals)
+        self.renewals.extend(renewals)
         return [self.outcome for _ in renewals]
 
     def push_table(
         self, peer_id: PeerId, generation: Generation, *, whole: bool, base_revision: int, revision: int
     ) -> Push:
-        """See DirectoryWriter."""
         push = Push(whole, base_revision, revision, fail_with=self.fail_with)
         self.pushes.append(push)
         return push
 
     async def leave(self, peer_id: PeerId, generation: Generation) -> bool:
-        """See DirectoryWriter."""
         self._check()
         self.left.append((peer_id, generation))
         return True
 
     async def reap(self, *, limit: int = 10_000) -> int:
-        """See DirectoryWriter."""
         self._check()
         self.reap_calls += 1
         return self.to_reap.pop(0) if self.to_reap else 0
 
     async def lease_counts(self) -> tuple[int, int]:
-        """See DirectoryWriter."""
         self._check()
         return 3, 1
 
     async def ping(self) -> None:
-        """See DirectoryWriter."""
         self.pings += 1
         self._check()
 
@@ -169,10 +159,10 @@ async def serving(
     metrics = CollectorRegistry()
     clock = ManualClock()
     server = GrpcServer(RpcMetrics(metrics, "registry"))
-    renewals = Renewals(directory)
+    heartbeats = HeartbeatBatcher(directory)
     tasks = TaskOwner()
-    tasks.keep(renewals.run, "renewals")
-    service = RegistryService(directory, renewals, leases, limits, RegistryMetrics(metrics), system_clock or clock)
+    tasks.keep(heartbeats.run, "heartbeats")
+    service = RegistryService(directory, heartbeats, leases, limits, RegistryMetrics(metrics), system_clock or clock)
     add_RegistryServiceServicer_to_server(service, server.server)
     (port,) = await server.start(["127.0.0.1:0"], [SERVICE])
     try:

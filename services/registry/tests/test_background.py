@@ -1,4 +1,4 @@
-"""What runs beside the calls: the reaper, the watch on the store; and the settings."""
+"""What runs beside the calls: the reaper, the health check; and the settings."""
 
 import logging
 import random
@@ -9,8 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from minga_core.errors import SettingsError, StoreUnavailableError
 from minga_registry._metrics import RegistryMetrics
-from minga_registry.health import StoreWatch
-from minga_registry.reaper import Reaper
+from minga_registry.background import Reaper, StoreHealth
 from minga_registry.settings import RegistrySettings
 from minga_runtime.settings import load_settings, undocumented
 from minga_runtime.tasks import TaskOwner
@@ -20,14 +19,14 @@ TINY = timedelta(milliseconds=1)
 
 
 class Health:
-    """What health checks would be told."""
+    """Records what is published."""
 
     def __init__(self) -> None:
-        self.told: list[bool] = []
+        self.published: list[bool] = []
 
     async def set_serving(self, serving: bool) -> None:
         """See HealthSwitch."""
-        self.told.append(serving)
+        self.published.append(serving)
 
 
 @pytest.fixture
@@ -72,12 +71,12 @@ async def test_health_follows_the_store_and_says_so_once(
     caplog.set_level(logging.INFO)
     health, tasks = Health(), TaskOwner()
     directory.fail_with = StoreUnavailableError("cannot connect")
-    tasks.start(StoreWatch(directory, health, metrics[1], TINY).run(), "watch")
+    tasks.start(StoreHealth(directory, health, metrics[1], TINY).run(), "watch")
     await until(lambda: directory.pings > 5)
-    assert health.told == [False]
+    assert health.published == [False]
     assert metrics[0].get_sample_value("minga_registry_store_up") == 0
     directory.fail_with = None
-    await until(lambda: health.told == [False, True])
+    await until(lambda: health.published == [False, True])
     assert metrics[0].get_sample_value("minga_registry_store_up") == 1
     await tasks.aclose()
     assert [record.getMessage() for record in caplog.records] == ["store_away", "store_answers"]

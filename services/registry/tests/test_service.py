@@ -93,27 +93,16 @@ async def test_heartbeats_renew_what_was_granted(registry: Running, directory: R
         )
         response = await registry.stub.Heartbeat(request, timeout=LIMIT_SECONDS)
         assert response.action == pb.HEARTBEAT_ACTION_OK
-    assert directory.beats == [
+    assert directory.renewals == [
         Renewal(PeerId("a"), Generation(7), timedelta(seconds=60), 3, 50, 2),
         Renewal(PeerId("a"), Generation(8), timedelta(seconds=15), 3, 50, 2),
     ]
 
 
-@pytest.mark.parametrize("outcome", list(HeartbeatOutcome))
-async def test_a_heartbeat_is_answered_with_what_the_directory_found(
-    registry: Running, directory: RememberedDirectory, outcome: HeartbeatOutcome
-) -> None:
-    """Every outcome has its action, and is counted."""
-    directory.outcome = outcome
-    response = await registry.stub.Heartbeat(pb.HeartbeatRequest(peer_id="a", generation=7), timeout=LIMIT_SECONDS)
-    assert pb.HeartbeatAction.Name(response.action) == f"HEARTBEAT_ACTION_{outcome.name}"
-    assert registry.metric("minga_registry_heartbeats_total", action=outcome.value) == 1
-
-
 async def test_a_push_passes_rows_on_as_they_are(registry: Running, directory: RememberedDirectory) -> None:
-    """Names with slashes and any script, instants to the nanosecond, both states."""
-    stamp = Timestamp(seconds=1_700_000_000, nanos=123_456_789)
-    first = row("dir/größe 漢.bin", size_bytes=0, modified_time=stamp, published_time=Timestamp(seconds=-1, nanos=5))
+    """Names with slashes and any script, times to the nanosecond, both states."""
+    modified = Timestamp(seconds=1_700_000_000, nanos=123_456_789)
+    first = row("dir/größe 漢.bin", size_bytes=0, modified_time=modified, published_time=Timestamp(seconds=-1, nanos=5))
     second = row("b", content_id=b"\x01" * 32, state=pb.HOLDING_STATE_PARTIAL)
     response = await push(registry, begin(revision=4), rows(first), rows(second), rows(), end(2))
     assert response.revision == 4
@@ -136,12 +125,6 @@ async def test_a_change_puts_and_removes(registry: Running, directory: Remembere
     assert [key.name for key in made.removed] == ["old"]
 
 
-async def test_leaving_is_passed_on(registry: Running, directory: RememberedDirectory) -> None:
-    """With the generation, which fences it."""
-    await registry.stub.Leave(pb.LeaveRequest(peer_id="a", generation=7), timeout=LIMIT_SECONDS)
-    assert directory.left == [("a", 7)]
-
-
 BAD_REGISTERS = {
     "no peer id": register_request(peer_id=""),
     "peer id with a slash": register_request(peer_id="a/b"),
@@ -160,7 +143,7 @@ BAD_REGISTERS = {
     "long version": register_request(software_version="v" * 65),
     "version with an escape": register_request(software_version="\x1b[2J"),
     "negative lease": register_request(asked_ttl=Duration(seconds=-1)),
-    "crooked lease": register_request(asked_ttl=Duration(seconds=1, nanos=-1)),
+    "lease with negative nanos": register_request(asked_ttl=Duration(seconds=1, nanos=-1)),
     "endless lease": register_request(asked_ttl=Duration(seconds=1 << 60)),
 }
 
@@ -184,12 +167,12 @@ async def test_a_malformed_register_writes_nothing(
         {"active_serves": -1},
     ],
 )
-async def test_a_malformed_heartbeat_or_goodbye_writes_nothing(
+async def test_a_malformed_heartbeat_or_leave_writes_nothing(
     registry: Running, directory: RememberedDirectory, changed: dict[str, Any]
 ) -> None:
     """Refused at the edge."""
-    beat = pb.HeartbeatRequest(**({"peer_id": "a", "generation": 7} | changed))
-    assert isinstance(await refused(registry.stub.Heartbeat(beat, timeout=LIMIT_SECONDS)), InvalidArgumentError)
+    heartbeat = pb.HeartbeatRequest(**({"peer_id": "a", "generation": 7} | changed))
+    assert isinstance(await refused(registry.stub.Heartbeat(heartbeat, timeout=LIMIT_SECONDS)), InvalidArgumentError)
     if changed.keys() <= {"peer_id", "generation"}:
         leave = pb.LeaveRequest(**({"peer_id": "a", "generation": 7} | changed))
         assert isinstance(await refused(registry.stub.Leave(leave, timeout=LIMIT_SECONDS)), InvalidArgumentError)
@@ -213,8 +196,8 @@ BAD_ROWS = {
     "absurd size": row(size_bytes=(16 << 40) + 1),
     "no state": row(state=pb.HOLDING_STATE_UNSPECIFIED),
     "unknown state": row(state=77),
-    "crooked instant": row(modified_time=Timestamp(seconds=1, nanos=-1)),
-    "instant past the end": row(published_time=Timestamp(seconds=1 << 40)),
+    "time with negative nanos": row(modified_time=Timestamp(seconds=1, nanos=-1)),
+    "time past the end": row(published_time=Timestamp(seconds=1 << 40)),
 }
 
 
@@ -301,7 +284,7 @@ async def test_a_message_over_the_limit_is_refused(registry: Running, directory:
 async def test_errors_of_the_directory_reach_the_peer_as_they_are(
     registry: Running, directory: RememberedDirectory
 ) -> None:
-    """Superseded tells by whom; a store that is away is UNAVAILABLE and not a bug."""
+    """Superseded names the owner; a store that is away is UNAVAILABLE and not a bug."""
     calls: list[Any] = [
         lambda: registry.stub.Register(register_request(), timeout=LIMIT_SECONDS),
         lambda: registry.stub.Heartbeat(pb.HeartbeatRequest(peer_id="a", generation=7), timeout=LIMIT_SECONDS),
@@ -332,7 +315,7 @@ async def test_a_silent_push_is_given_up(directory: RememberedDirectory) -> None
 
 
 async def test_a_push_that_trickles_is_given_up(directory: RememberedDirectory) -> None:
-    """Its time is limited in all, however often it says something."""
+    """Its time is limited in all, however often a message comes."""
     limits = PushLimits(10, 1, idle=timedelta(minutes=1), total=timedelta(milliseconds=50))
     async with serving(directory, limits) as registry:
         call = registry.stub.PushTable(timeout=LIMIT_SECONDS)
@@ -362,25 +345,25 @@ async def test_pushes_at_once_are_limited_and_a_cancelled_one_frees_its_slot(
 
 
 async def test_a_long_push_keeps_its_lease(registry: Running, directory: RememberedDirectory) -> None:
-    """Rows that come are a sign of life; what the peer last said of itself is kept. When its lease ended all the same,
+    """Rows that come are a sign of life; what the peer last reported is kept. When its lease ended all the same,
     the push ends at once."""
     await registry.stub.Register(register_request(), timeout=LIMIT_SECONDS)
     call = registry.stub.PushTable(timeout=LIMIT_SECONDS)
     await call.write(begin())
     await call.write(rows(row("1")))
-    await until(lambda: len(directory.beats) == 1)
+    await until(lambda: len(directory.renewals) == 1)
     await call.write(rows(row("2")))
     await until(lambda: len(directory.pushes[0].rows) == 2)
-    assert len(directory.beats) == 1
+    assert len(directory.renewals) == 1
     registry.clock.advance(5.1)
     directory.outcome = HeartbeatOutcome.REGISTER_AGAIN
     await call.write(rows(row("3")))
     assert isinstance(await refused(call), RegisterAgainError)
-    assert directory.beats == [Renewal(PeerId("a"), Generation(7), timedelta(seconds=15), 0, 60, 0)] * 2
+    assert directory.renewals == [Renewal(PeerId("a"), Generation(7), timedelta(seconds=15), 0, 60, 0)] * 2
 
 
-def test_a_lease_memory_is_bounded_and_forgets_the_silent_first() -> None:
-    """Whoever was heard of last is kept."""
+def test_the_memory_of_grants_is_bounded_and_drops_the_silent_first() -> None:
+    """The most recently renewed are kept."""
     grants = Grants(limit=2)
     grant = Grant(Generation(1), timedelta(seconds=1), 0)
     for name in ("a", "b", "a", "c"):

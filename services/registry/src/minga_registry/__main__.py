@@ -14,11 +14,10 @@ from minga_core.errors import SettingsError
 from minga_directory import OUTCOMES, WRITER_OPERATIONS, connect_writer, observed_writer
 from minga_protos.registry.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
 from minga_registry._metrics import RegistryMetrics
-from minga_registry.health import StoreWatch
+from minga_registry.background import Reaper, StoreHealth
+from minga_registry.heartbeats import HeartbeatBatcher
 from minga_registry.leases import LeasePolicy
 from minga_registry.push import PushLimits
-from minga_registry.reaper import Reaper
-from minga_registry.renewing import Renewals
 from minga_registry.service import METHODS, SERVICE, RegistryService
 from minga_registry.settings import RegistrySettings
 from minga_runtime.flags import parse_flags
@@ -60,7 +59,7 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
     store_metrics = StoreMetrics(metrics_registry, "registry", WRITER_OPERATIONS, OUTCOMES)
     async with AsyncExitStack() as stack:
         leases = _leases(settings)
-        # By then every peer has beaten, also one whose beat was lost, and has told what it shares.
+        # By then every peer has sent a heartbeat, also one that lost one, and has pushed its table.
         store = connect_writer(settings.redis_url, warm_up=2 * leases.interval(settings.lease_ttl))
         stack.push_async_callback(store.aclose)
         await store.check_access()
@@ -71,11 +70,11 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
 
         rpcs = RpcMetrics(metrics_registry, "registry", METHODS)
         server = GrpcServer(rpcs, connection_age=_connection_age(settings))
-        renewals = Renewals(directory)
-        tasks.keep(renewals.run, "renewals")
+        heartbeats = HeartbeatBatcher(directory)
+        tasks.keep(heartbeats.run, "heartbeats")
         service = RegistryService(
             directory,
-            renewals,
+            heartbeats,
             leases,
             _limits(settings),
             metrics,
@@ -94,23 +93,23 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
             stack.push_async_callback(endpoint.aclose)
             metrics_address = endpoint.address
 
-        watch = StoreWatch(directory, server, metrics)
-        await watch.check()
-        tasks.keep(watch.run, "store_watch")
+        health = StoreHealth(directory, server, metrics)
+        await health.check()
+        tasks.keep(health.run, "store_health")
         tasks.keep(Reaper(directory, metrics, settings.reap_interval).run, "reaper")
 
-        _spare_the_collector()
+        _relax_gc()
         write_port_file(settings.port_file, address)
-        facts = effective_settings(settings) | {"address": address, "metrics_address": metrics_address}
-        facts |= {"pid": str(os.getpid()), "version": VERSION}
-        log_event(log, logging.INFO, "registry_started", **facts)
+        config = effective_settings(settings) | {"address": address, "metrics_address": metrics_address}
+        config |= {"pid": str(os.getpid()), "version": VERSION}
+        log_event(log, logging.INFO, "registry_started", **config)
         await stop.wait()
         log_event(log, logging.INFO, "registry_stopping")
 
 
-def _spare_the_collector() -> None:
-    """Rows, beats and their answers come and go by the thousand, none of them in cycles: looking for cycles among them
-    (and among all modules again and again) holds everything else up. What has cycles still goes, a little later."""
+def _relax_gc() -> None:
+    """Collects cycles less often: rows and heartbeats come and go by the thousand, none of them in cycles, and looking
+    for cycles among them (and among all modules again and again) blocks the event loop."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

@@ -48,7 +48,7 @@ class RegistryMetrics:
             "minga_registry_pushed_rows", "Rows of committed pushes, by what they did.", ["kind"], registry=registry
         )
         self._reaped = Counter(
-            "minga_registry_reaped_rows", "Rows unlisted because their peer was gone.", registry=registry
+            "minga_registry_reaped_rows", "Rows collected because their peer was gone.", registry=registry
         )
         heartbeats = Counter(
             "minga_registry_heartbeats", "Heartbeats answered, by action.", ["action"], registry=registry
@@ -85,7 +85,7 @@ class RegistryMetrics:
         self._rows.labels("remove").inc(remove_count)
 
     def rows_reaped(self, count: int) -> None:
-        """Rows unlisted by the reaper."""
+        """Rows collected by the reaper."""
         self._reaped.inc(count)
 
     def heartbeat(self, outcome: HeartbeatOutcome) -> None:

@@ -1,4 +1,4 @@
-"""Messages of the contract to checked values and back. pb2 stops here.
+"""Convert messages of the contract to checked values and back. Generated code stops here.
 
 Every function that reads a message checks each field with the parsers of `minga_core` and raises InvalidArgumentError
 (InvalidNameError for names) before anything is done with any of it.
@@ -14,7 +14,7 @@ from minga_core.errors import InvalidArgumentError, InvalidNameError
 from minga_core.ids import ContentId, Generation, PeerId, parse_address, parse_generation, parse_peer_id, parse_zone
 from minga_core.names import parse_name
 from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
-from minga_directory.directory import HeartbeatOutcome
+from minga_directory.directory import HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
 
 MAX_BATCH_ROWS = 1_000
@@ -37,19 +37,8 @@ _ACTIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
-    """A heartbeat."""
-
-    peer_id: PeerId
-    generation: Generation
-    table_revision: int
-    free_bytes: int
-    active_serves: int
-
-
-@dataclass(frozen=True, slots=True)
 class PushHeader:
-    """Whose table a push is for, and how its rows are meant."""
+    """The peer whose table is pushed, and how its rows are meant."""
 
     peer_id: PeerId
     generation: Generation
@@ -60,7 +49,7 @@ class PushHeader:
 
 @dataclass(frozen=True, slots=True)
 class PushEnd:
-    """The counts that a push says it sent."""
+    """The row counts that the sender reports."""
 
     put_count: int
     remove_count: int
@@ -75,7 +64,7 @@ class RowBatch:
 
 
 def peer_info(request: pb.RegisterRequest) -> PeerInfo:
-    """What a peer says of itself."""
+    """A peer's registration."""
     version = request.software_version
     if len(version.encode()) > MAX_VERSION_BYTES or not version.isprintable():
         raise InvalidArgumentError(f"software_version has at most {MAX_VERSION_BYTES} bytes, all of them printable")
@@ -91,7 +80,7 @@ def peer_info(request: pb.RegisterRequest) -> PeerInfo:
 
 
 def asked_ttl(request: pb.RegisterRequest) -> timedelta | None:
-    """The lease that the peer would like; None when it did not say."""
+    """The lease that the peer asks for; None when it asks for none."""
     if not request.HasField("asked_ttl"):
         return None
     asked = request.asked_ttl
@@ -105,11 +94,12 @@ def registered(granted: timedelta, interval: timedelta) -> pb.RegisterResponse:
     return pb.RegisterResponse(granted_ttl=_duration(granted), heartbeat_interval=_duration(interval))
 
 
-def beat(request: pb.HeartbeatRequest) -> Beat:
-    """A heartbeat."""
-    return Beat(
+def renewal(request: pb.HeartbeatRequest, ttl: timedelta) -> Renewal:
+    """A heartbeat, which renews for `ttl`."""
+    return Renewal(
         parse_peer_id(request.peer_id),
         parse_generation(request.generation),
+        ttl,
         _count(request.table_revision, "table_revision"),
         _count(request.free_bytes, "free_bytes"),
         _count(request.active_serves, "active_serves"),
@@ -122,7 +112,7 @@ def heartbeat_answer(outcome: HeartbeatOutcome) -> pb.HeartbeatResponse:
 
 
 def leaver(request: pb.LeaveRequest) -> tuple[PeerId, Generation]:
-    """Who leaves."""
+    """The peer that leaves, and its generation."""
     return parse_peer_id(request.peer_id), parse_generation(request.generation)
 
 
@@ -170,23 +160,23 @@ def _file_row(row: pb.FileRow) -> FileRow:
     modified_ns = modified.seconds * _NANOS + modified_part
     published_ns = published.seconds * _NANOS + published_part
     if not (0 <= modified_part < _NANOS and -_MAX_INT64 <= modified_ns <= _MAX_INT64):
-        raise _bad_instant("modified_time")
+        raise _bad_time("modified_time")
     if not (0 <= published_part < _NANOS and -_MAX_INT64 <= published_ns <= _MAX_INT64):
-        raise _bad_instant("published_time")
+        raise _bad_time("published_time")
     return FileRow(_key(row.name, row.content_id), size_bytes, modified_ns, published_ns, state)
 
 
 def _key(text: str, content_id: bytes) -> RowKey:
-    """The name as sent. One that is not NFC is refused, not mended: the peer would know it by other bytes."""
+    """The name as sent. One that is not NFC is refused, not normalized: the peer would know it by other bytes."""
     name = parse_name(text)
     if name is not text and name != text:
         raise InvalidNameError(f"{text[:80]!r} is not a file name: it is not in the normal form NFC")
     return RowKey(name, ContentId(content_id))
 
 
-def _bad_instant(field: str) -> InvalidArgumentError:
-    """An instant is nanoseconds since 1970, within an int64; unset is 1970."""
-    return InvalidArgumentError(f"{field} is not an instant between 1678 and 2262")
+def _bad_time(field: str) -> InvalidArgumentError:
+    """Times are nanoseconds since 1970, within an int64; unset is 1970."""
+    return InvalidArgumentError(f"{field} is not a time between 1678 and 2262")
 
 
 def _count(value: int, field: str) -> int:

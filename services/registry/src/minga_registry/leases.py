@@ -1,4 +1,4 @@
-"""How long leases are, and what this replica remembers of those it granted.
+"""The length of leases, and this replica's memory of those it granted.
 
 The memory is a convenience that may be lost or lie on another replica at any time. That is harmless because the
 heartbeat interval never exceeds a third of the *default* lease: a replica that does not know what was granted renews
@@ -17,7 +17,7 @@ MAX_REMEMBERED = 100_000
 
 @dataclass(frozen=True, slots=True)
 class LeasePolicy:
-    """What is granted. Relations are checked by `RegistrySettings`."""
+    """The rules by which leases are granted. `RegistrySettings` checks their relations."""
 
     default_ttl: timedelta
     min_ttl: timedelta
@@ -29,14 +29,14 @@ class LeasePolicy:
         return self.default_ttl if asked is None else max(self.min_ttl, min(asked, self.max_ttl))
 
     def interval(self, granted: timedelta) -> timedelta:
-        """How far apart that peer's heartbeats shall be."""
+        """The interval of that peer's heartbeats."""
         third = min(granted, self.default_ttl) / 3
         return third if self.interval_limit is None else min(third, self.interval_limit)
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A lease granted here, with what its peer last said of itself."""
+    """A lease granted here, with what its peer last reported."""
 
     generation: Generation
     ttl: timedelta
@@ -45,7 +45,7 @@ class Grant:
 
 
 class Grants:
-    """The last grants, those of peers that were silent longest forgotten first."""
+    """The last grants; of too many, the least recently renewed are dropped."""
 
     def __init__(self, limit: int = MAX_REMEMBERED) -> None:
         self._limit = limit

@@ -1,4 +1,4 @@
-"""Receiving one table push: order, counts and limits of its messages, and the lease of a peer that is busy pushing.
+"""Receive one table push: order, counts and limits of its messages, and the lease of a peer that is pushing.
 
 ::
 
@@ -24,13 +24,13 @@ from minga_core.errors import (
 from minga_directory.directory import DirectoryWriter, HeartbeatOutcome, Renewal, TablePush
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.adapters import PushEnd, PushHeader, RowBatch, push_step
+from minga_registry.heartbeats import HeartbeatBatcher
 from minga_registry.leases import Grants
-from minga_registry.renewing import Renewals
 
 
 @dataclass(frozen=True, slots=True)
 class PushLimits:
-    """What a push may cost."""
+    """Limits of a push."""
 
     max_rows: int
     """Rows put, and rows removed, in one push."""
@@ -52,14 +52,14 @@ class PushResult:
     revision: int
 
 
-class Ahead:
+class Pipeline:
     """Lets one step go on while the next message is received and checked: the store works on one batch and this process
-    on another. What a step raises comes out of the call after it, `ended` at the latest; leaving the block ends it."""
+    on another. What a step raises comes out of the call after it, `drain` at the latest; leaving the block ends it."""
 
     def __init__(self) -> None:
         self._step: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> "Ahead":
+    async def __aenter__(self) -> "Pipeline":
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -70,13 +70,13 @@ class Ahead:
     async def start(self, step: Coroutine[Any, Any, None]) -> None:
         """Starts a step when the one before has ended."""
         try:
-            await self.ended()
+            await self.drain()
         except BaseException:
             step.close()
             raise
         self._step = asyncio.create_task(step)
 
-    async def ended(self) -> None:
+    async def drain(self) -> None:
         """Returns when nothing is under way."""
         if self._step is not None:
             await self._step
@@ -87,10 +87,10 @@ class TableReceiver:
     """Receives one push. Used once."""
 
     def __init__(
-        self, directory: DirectoryWriter, renewals: Renewals, limits: PushLimits, grants: Grants, clock: Clock
+        self, directory: DirectoryWriter, heartbeats: HeartbeatBatcher, limits: PushLimits, grants: Grants, clock: Clock
     ) -> None:
         self._directory = directory
-        self._renewals = renewals
+        self._heartbeats = heartbeats
         self._limits = limits
         self._grants = grants
         self._clock = clock
@@ -122,13 +122,13 @@ class TableReceiver:
             base_revision=header.base_revision,
             revision=header.revision,
         )
-        async with push, Ahead() as ahead:
-            await self._receive_rows(messages, header, push, ahead)
+        async with push, Pipeline() as pipeline:
+            await self._receive_rows(messages, header, push, pipeline)
             revision = await push.commit()
         return PushResult(header, self._put_count, self._remove_count, revision)
 
     async def _receive_rows(
-        self, messages: AsyncIterator[pb.PushTableRequest], header: PushHeader, push: TablePush, ahead: "Ahead"
+        self, messages: AsyncIterator[pb.PushTableRequest], header: PushHeader, push: TablePush, pipeline: Pipeline
     ) -> None:
         while True:
             step = await self._next(messages)
@@ -136,10 +136,10 @@ class TableReceiver:
                 raise InvalidArgumentError("a push has one begin")
             if isinstance(step, PushEnd):
                 self._check_counts(step)
-                await ahead.ended()
+                await pipeline.drain()
                 return
             self._count(step, header)
-            await ahead.start(_staged(push, step))
+            await pipeline.start(_staged(push, step))
             await self._renew(header)
 
     async def _next(self, messages: AsyncIterator[pb.PushTableRequest]) -> PushHeader | RowBatch | PushEnd:
@@ -180,7 +180,7 @@ class TableReceiver:
         if grant is None or now < self._renew_at:
             return
         self._renew_at = now + grant.ttl.total_seconds() / 3
-        outcome = await self._renewals.renewed(
+        outcome = await self._heartbeats.renew(
             Renewal(
                 header.peer_id,
                 header.generation,

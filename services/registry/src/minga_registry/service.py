@@ -1,6 +1,6 @@
 """The registry's gRPC service: the contract in, the directory's writer port out.
 
-Everything that comes in is checked by `adapters` before the directory hears of it. Errors are MingaErrors; the server's
+Everything that comes in is checked by `adapters` before it reaches the directory. Errors are MingaErrors; the server's
 interceptor gives them their status.
 """
 
@@ -14,23 +14,26 @@ from typing import Any
 
 from minga_core.clock import Clock
 from minga_core.errors import BusyError, MingaError
-from minga_directory.directory import DirectoryWriter, HeartbeatOutcome, Renewal
+from minga_directory.directory import DirectoryWriter, HeartbeatOutcome
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceServicer
 from minga_registry import adapters
 from minga_registry._metrics import CANCELLED, COMMITTED, RegistryMetrics
-from minga_registry.admission import Admission, paced
+from minga_registry.heartbeats import HeartbeatBatcher
 from minga_registry.leases import Grant, Grants, LeasePolicy
 from minga_registry.push import PushLimits, TableReceiver
-from minga_registry.renewing import Renewals
-from minga_registry.streams import StandingStreams
+from minga_registry.streams import StandingStreams, paced
 from minga_runtime.logs import log_event
-from minga_runtime.shares import caller_of
+from minga_runtime.shares import Shares, caller_of
 
 log = logging.getLogger(__name__)
 
 SERVICE = "minga.registry.v1.RegistryService"
 METHODS = tuple(pb.DESCRIPTOR.services_by_name["RegistryService"].methods_by_name)
+MAX_CALLS = 4_000
+"""Registrations, heartbeats and deregistrations under way: some seconds of the store's work when it is slow."""
+MAX_STREAMS = 20_000
+"""Heartbeat streams: twice the fleet that one replica is measured with, at about 30 KiB each."""
 STREAM_LIFE = timedelta(minutes=5)
 """How long a peer stays with one replica: then it opens its stream anew, and a new replica gets its share."""
 
@@ -41,7 +44,7 @@ class RegistryService(RegistryServiceServicer):
     def __init__(
         self,
         directory: DirectoryWriter,
-        renewals: Renewals,
+        heartbeats: HeartbeatBatcher,
         leases: LeasePolicy,
         limits: PushLimits,
         metrics: RegistryMetrics,
@@ -50,13 +53,16 @@ class RegistryService(RegistryServiceServicer):
         stream_life: timedelta = STREAM_LIFE,
     ) -> None:
         self._directory = directory
-        self._renewals = renewals
+        self._heartbeats = heartbeats
         self._leases = leases
         self._limits = limits
         self._metrics = metrics
         self._clock = clock
         self._grants = Grants()
-        self._admission = Admission(limits.max_pushes)
+        # For each host at most half of them, so that one that floods the registry leaves room for the others.
+        self._call_slots = Shares("calls", MAX_CALLS)
+        self._push_slots = Shares("table pushes", limits.max_pushes)
+        self._stream_slots = Shares("heartbeat streams", MAX_STREAMS)
         self._streams = StandingStreams(stream_life)
 
     def end_streams(self) -> None:
@@ -67,7 +73,7 @@ class RegistryService(RegistryServiceServicer):
         """See the contract."""
         info = adapters.peer_info(request)
         granted = self._leases.grant(adapters.asked_ttl(request))
-        with self._admission.calls.taken(caller_of(context.peer())):
+        with self._call_slots.taken(caller_of(context.peer())):
             await self._directory.register(info, granted)
         self._grants.remember(info.peer_id, Grant(info.generation, granted, info.free_bytes))
         log_event(
@@ -83,37 +89,28 @@ class RegistryService(RegistryServiceServicer):
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:  # noqa: N802 - contract
         """See the contract."""
-        with self._admission.calls.taken(caller_of(context.peer())):
-            return await self._renewed(request)
+        with self._call_slots.taken(caller_of(context.peer())):
+            return await self._renew(request)
 
     async def KeepLease(  # noqa: N802 - contract
         self, request_iterator: AsyncIterator[pb.HeartbeatRequest], context: Any
     ) -> AsyncIterator[pb.HeartbeatResponse]:
         """See the contract."""
-        with self._admission.streams.taken(caller_of(context.peer())):
+        with self._stream_slots.taken(caller_of(context.peer())):
             async with self._streams.standing():
                 async for request in paced(request_iterator):
-                    yield await self._renewed(request)
+                    yield await self._renew(request)
 
-    async def _renewed(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
-        beat = adapters.beat(request)
-        grant = self._grants.get(beat.peer_id, beat.generation)
-        outcome = await self._renewals.renewed(
-            Renewal(
-                beat.peer_id,
-                beat.generation,
-                grant.ttl if grant else self._leases.default_ttl,
-                beat.table_revision,
-                free_bytes=beat.free_bytes,
-                active_serves=beat.active_serves,
-            )
-        )
+    async def _renew(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
+        renewal = adapters.renewal(request, self._leases.default_ttl)
+        grant = self._grants.get(renewal.peer_id, renewal.generation)
+        outcome = await self._heartbeats.renew(replace(renewal, ttl=grant.ttl) if grant else renewal)
         if grant:
-            known = replace(grant, free_bytes=beat.free_bytes, active_serves=beat.active_serves)
-            self._grants.remember(beat.peer_id, known)
+            known = replace(grant, free_bytes=renewal.free_bytes, active_serves=renewal.active_serves)
+            self._grants.remember(renewal.peer_id, known)
         self._metrics.heartbeat(outcome)
         if outcome is not HeartbeatOutcome.OK:
-            log_event(log, logging.INFO, "peer_asked_again", peer_id=beat.peer_id, action=outcome.value)
+            log_event(log, logging.INFO, "peer_asked_again", peer_id=renewal.peer_id, action=outcome.value)
         return adapters.heartbeat_answer(outcome)
 
     async def PushTable(  # noqa: N802 - contract
@@ -121,7 +118,7 @@ class RegistryService(RegistryServiceServicer):
     ) -> pb.PushTableResponse:
         """See the contract."""
         with self._push_counted(caller_of(context.peer())):
-            receiver = TableReceiver(self._directory, self._renewals, self._limits, self._grants, self._clock)
+            receiver = TableReceiver(self._directory, self._heartbeats, self._limits, self._grants, self._clock)
             result = await receiver.receive(request_iterator)
         self._metrics.rows_pushed(result.put_count, result.remove_count)
         log_event(
@@ -139,7 +136,7 @@ class RegistryService(RegistryServiceServicer):
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveResponse:  # noqa: N802 - contract
         """See the contract."""
         peer_id, generation = adapters.leaver(request)
-        with self._admission.calls.taken(caller_of(context.peer())):
+        with self._call_slots.taken(caller_of(context.peer())):
             left = await self._directory.leave(peer_id, generation)
         self._grants.forget(peer_id, generation)
         if left:
@@ -148,10 +145,10 @@ class RegistryService(RegistryServiceServicer):
 
     @contextmanager
     def _push_counted(self, caller: str) -> Iterator[None]:
-        """A slot for one push, and how it ended told to the metrics. Raises BusyError when there is no slot."""
+        """Takes a slot for one push, and counts its outcome. Raises BusyError when there is no slot."""
         with ExitStack() as slot:
             try:
-                slot.enter_context(self._admission.pushes.taken(caller))
+                slot.enter_context(self._push_slots.taken(caller))
             except BusyError as error:
                 self._metrics.push_refused(error.code.value)
                 raise

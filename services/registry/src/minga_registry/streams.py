@@ -1,4 +1,4 @@
-"""Standing streams: those that live until they are old, or until the registry stops."""
+"""Heartbeat streams: paced, and ended in order when they are old or the registry stops."""
 
 import asyncio
 import random
@@ -6,12 +6,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+from minga_protos.registry.v1 import registry_pb2 as pb
+
 JITTER = 0.2
-"""Lives differ by this share, so that a fleet that came at once does not come again at once."""
+"""Lifetimes differ by this share, so that a fleet that came at once does not come again at once."""
+PACE_SECONDS = 0.2
+"""Between two heartbeats that are read from one stream in the long run. The shortest lease is a second, which is
+renewed three times: only a flood waits for this."""
+BURST = 10
+"""Heartbeats that are read at once after a pause."""
 
 
 class StandingStreams:
-    """Ends streams in order: their handlers return, which tells the caller to open another, elsewhere if need be."""
+    """Ends streams in order: their handlers return, so that the caller opens another one, elsewhere if need be."""
 
     def __init__(self, life: timedelta, rng: random.Random | None = None) -> None:
         self._life = life
@@ -19,14 +26,9 @@ class StandingStreams:
         self._open: set[asyncio.Timeout] = set()
         self._ending = False
 
-    @property
-    def count(self) -> int:
-        """Streams that stand now."""
-        return len(self._open)
-
     @asynccontextmanager
     async def standing(self) -> AsyncIterator[None]:
-        """The block is left when the stream's life is over, wherever it is just then."""
+        """The block is left when the stream's life is over, at whatever await it is."""
         life = 0.0 if self._ending else self._life.total_seconds() * self._rng.uniform(1 - JITTER, 1 + JITTER)
         limit = asyncio.timeout(life)
         try:
@@ -40,8 +42,22 @@ class StandingStreams:
             self._open.discard(limit)
 
     def end(self) -> None:
-        """Ends those that stand, and those that come from now on."""
+        """Ends all streams, and those that come from now on."""
         self._ending = True
         now = asyncio.get_running_loop().time()
         for limit in self._open:
             limit.reschedule(now)
+
+
+async def paced(
+    requests: AsyncIterator[pb.HeartbeatRequest], pace_seconds: float = PACE_SECONDS
+) -> AsyncIterator[pb.HeartbeatRequest]:
+    """The same heartbeats, at that pace in the long run. Those that are not read yet wait at the caller."""
+    loop = asyncio.get_running_loop()
+    due = 0.0
+    async for request in requests:
+        now = loop.time()
+        if (early := due - now - BURST * pace_seconds) > 0:
+            await asyncio.sleep(early)
+        due = max(due, now) + pace_seconds
+        yield request
