@@ -73,7 +73,7 @@ format: sync  ## rewrite the code in the house's format
 test: sync  ## every test
 	$(BIN)/python -m pytest $(ARGS)
 
-demo: sync  ## the whole main job on real files, told as it goes
+demo: sync  ## the whole main job on real files, step by step
 	$(BIN)/python -m demo.run $(ARGS)
 
 up: sync  ## a local network in the foreground until Ctrl-C
@@ -100,6 +100,7 @@ bench-check: sync  ## a small swarm on shaped links: fails when it does not swar
 	$(BIN)/python -m bench.run check
 
 bench-directory: sync  ## the directory's figures: look-ups, heartbeats, tables, recovery (ARGS='all --scale everyday')
+	@$(DEBIAN) wrk util-linux
 	$(BIN)/python -m bench.directory.run $(or $(ARGS),all --scale everyday)
 
 images:  ## minga/registry, minga/locator and minga/peer for Docker; finds an engine, or installs Debian's as root
@@ -128,8 +129,9 @@ chaos-check: sync  ## a minute of it
 	@$(DEBIAN) $(LAB_PACKAGES)
 	$(BIN)/python -m tests.chaos.run --minutes 1 --peers 12 --seed 5
 
-fuzz: sync  ## hostile input at every port of a network, seed after seed (ARGS='--minutes 30 --seed 7 --only peer')
+fuzz: sync  ## hostile input at every port of a network, seed after seed, and property tests with random examples (ARGS='--minutes 30 --seed 7 --only peer')
 	$(BIN)/python -m tests.fuzz.run $(ARGS)
+	HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest -m hypothesis
 
 redis-test: sync  ## the directory on every kind of Redis: Sentinel, Cluster, TLS, ACL, full, slow, silent
 	@$(DEBIAN) redis-tools openssl

@@ -16,8 +16,8 @@ def bytes_per_second(rate_mbit: float) -> float:
 def swarm_bound(size_bytes: int, seed_up_mbit: float, up_mbit: Sequence[float], down_mbit: Sequence[float]) -> float:
     """Seconds until the last of the downloaders can have the file: `max(F/u_s, F/d, N·F/(u_s + N·u))`.
 
-    The seed must send every byte once; the slowest downloader must take all; all that is taken must be sent by
-    somebody (Kumar and Ross 2006). up_mbit, down_mbit: one item a downloader.
+    The seed must send every byte once; the slowest downloader must take all; all that is received must be sent
+    by some host (Kumar and Ross 2006). up_mbit, down_mbit: one item a downloader.
     """
     supply = bytes_per_second(seed_up_mbit + sum(up_mbit))
     return max(

@@ -1,6 +1,6 @@
 """TCP congestion control in namespaces.
 
-A namespace may only be given an algorithm that the machine allows to everybody (tcp_allowed_congestion_control). Where
+A namespace may only be given an algorithm that the machine allows (tcp_allowed_congestion_control). Where
 the wanted one is not on that list it is put there for the moment of the setting, and the list is restored: what a
 namespace was given it keeps.
 """

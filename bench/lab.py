@@ -30,7 +30,6 @@ that a big one stands for, so the rate is that of real Ethernet frames; but it w
 bucket, which is why the bucket holds two of them beside what one timer tick lets through."""
 TICKS_PER_SECOND = 100
 """The coarsest timer of a usual kernel: a bucket smaller than rate / HZ would never let the full rate through."""
-KERNEL_TSO_SEGMENTS = 2
 TSO_SEGMENTS = 16
 """The least number of packets that TCP hands down at a time (tcp_min_tso_segs). The kernel's default is 2, which is
 what many slow flows get: a millisecond's worth each. All hosts share this machine's processors, and handling packets by
@@ -38,6 +37,8 @@ twos costs a system that wakes up for each most of them, which hosts with proces
 4 ms of a 50 Mbit/s link. It is no neutral choice. 16 hosts on 2 cores, 50 Mbit/s, 128 MiB, when it was made: Minga
 (0 to 19 % idle) needed 1.17 bounds with 16 and 1.22 with 2; aria2 (over 60 % idle, and it varies) 1.53 and 1.62;
 libtorrent (over 50 % idle) 1.68 and 1.65. `--tso-segments 2` measures with the kernel's default."""
+CONGESTION_CONTROL = "cubic"
+"""Linux's own default, whatever this machine's is."""
 TCP_SETTINGS = (
     "net.ipv4.tcp_no_metrics_save=1",
     # The kernel's own defaults, whatever this machine's administrator prefers.
@@ -50,7 +51,7 @@ TCP_SETTINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a host can send and take, in Mbit/s (10^6 bit/s, Ethernet frames counted whole); None: unshaped."""
+    """What a host can send and receive, in Mbit/s (10^6 bit/s, Ethernet frames counted whole); None: unshaped."""
 
     up_mbit: float | None = None
     down_mbit: float | None = None
@@ -85,16 +86,13 @@ class Traffic:
 class Lab:
     """A context manager: inside the block the hosts exist, afterwards neither they nor anything that ran on them.
 
-    hosts: name → link, in the order of their addresses. congestion_control: of all TCP in the lab; cubic is Linux's own
-    default. tso_segments: see TSO_SEGMENTS. Raises LabError when it cannot be built.
+    hosts: name → link, in the order of their addresses. tso_segments: see TSO_SEGMENTS. Raises LabError when it cannot
+    be built.
     """
 
-    def __init__(
-        self, hosts: Mapping[str, Link], *, congestion_control: str = "cubic", tso_segments: int = TSO_SEGMENTS
-    ) -> None:
+    def __init__(self, hosts: Mapping[str, Link], *, tso_segments: int = TSO_SEGMENTS) -> None:
         self._id = netns.new_lab_id()
         self._switch = f"{self._id}.switch"
-        self._congestion_control = congestion_control
         self._tso_segments = tso_segments
         self._anchor: Popen[bytes] | None = None
         self.hosts = {
@@ -135,15 +133,15 @@ class Lab:
         return netns.connect(found.namespace, (found.address, port), timeout_seconds)
 
     def cut(self, host: str) -> None:
-        """Pulls a host's cable: nothing more leaves or reaches it, and nobody is told."""
+        """Pulls a host's cable: nothing leaves or reaches it any more, and no host is notified."""
         netns.command("ip", "-n", self._switch, "link", "set", self.hosts[host].port, "nomaster")
 
-    def mend(self, host: str) -> None:
+    def reconnect(self, host: str) -> None:
         """Plugs a cable in again that was pulled."""
         netns.command("ip", "-n", self._switch, "link", "set", self.hosts[host].port, "master", "bridge")
 
     def isolate(self, host: str, apart: bool) -> None:
-        """Hosts that are set apart reach one another no more, and everybody else as before. Nobody is told."""
+        """Isolated hosts do not reach one another, and reach all other hosts as before; no host is notified."""
         words = ("bridge", "link", "set", "dev", self.hosts[host].port, "isolated", "on" if apart else "off")
         netns.command("ip", "netns", "exec", self._switch, *words)
 
@@ -185,9 +183,9 @@ class Lab:
         values = [
             *TCP_SETTINGS,
             f"net.ipv4.tcp_min_tso_segs={self._tso_segments}",
-            f"net.ipv4.tcp_congestion_control={self._congestion_control}",
+            f"net.ipv4.tcp_congestion_control={CONGESTION_CONTROL}",
         ]
-        with congestion.allowed(self._congestion_control):
+        with congestion.allowed(CONGESTION_CONTROL):
             for namespace in namespaces:
                 netns.command("nsenter", f"--net={netns.NETNS_DIR / namespace}", "sysctl", "-qw", *values)
 

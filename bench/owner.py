@@ -1,18 +1,18 @@
-"""Names that tell which process something belongs to, so that a later run sees what a dead one has left."""
+"""Names that contain the id of their owner process, so that a later run finds what a dead one has left."""
 
 import os
 from pathlib import Path
 
 
 def owned_name(prefix: str) -> str:
-    """`prefix.PID.START`: the start tells two processes apart that had the same id one after the other."""
+    """`prefix.PID.START`: the start time distinguishes two processes that had the same id one after the other."""
     return f"{prefix}.{os.getpid()}.{_start_ticks(os.getpid())}"
 
 
 def owner_is_dead(name: str) -> bool:
-    """Whether the process that a name from `owned_name` (and whatever follows after a dot) tells of is gone."""
+    """Whether the owner of a name from `owned_name`, with or without a suffix after a dot, has ended."""
     _, pid, ticks, *_ = [*name.split("."), "", ""]
-    # What has another kind of name is nobody's, and left alone.
+    # Other names have no owner, and are left alone.
     return pid.isdigit() and ticks.isdigit() and _start_ticks(int(pid)) != int(ticks)
 
 

@@ -1,10 +1,11 @@
-"""Processes on the lab's hosts: started, awaited, counted, ended."""
+"""Processes on the lab's hosts or on this machine: start, wait, measure, end."""
 
 import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from bench.netns import LabError
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _TAIL_LINES = 5
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +36,34 @@ class Usage:
 
 
 class HostProcess:
-    """A running process (with its children) on a host; its output goes to a log, unless stdout is a pipe."""
+    """A running process (with its children); its output goes to a log, unless stdout is a pipe.
+
+    It dies with the thread that started it, and does not see our MINGA_ variables: settings are given as flags.
+    lab: on that lab's host of this name; on this machine otherwise.
+    """
 
     def __init__(
         self,
-        lab: Lab,
-        host: str,
         words: Sequence[str],
         log: Path,
         *,
-        environment: Mapping[str, str] | None = None,
+        lab: Lab | None = None,
+        host: str = "localhost",
         pipes: bool = False,
         folder: Path | None = None,
     ) -> None:
         self.host = host
         self.log = log
+        enter = ["setpriv", "--pdeathsig", "KILL"] if lab is None else lab.enter_command(host)
         with log.open("ab") as out:
-            # Started from the main thread: the kernel kills it when that ends. No preexec_fn, so that a big parent is
-            # not copied.
+            # No preexec_fn, so that a big parent is not copied.
             self._process = subprocess.Popen(
-                [*lab.enter_command(host), *words],
+                [*enter, *words],
                 stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if pipes else out,
                 stderr=out,
                 cwd=folder or log.parent,
-                env=environment,
+                env={name: value for name, value in os.environ.items() if not name.startswith("MINGA_")},
                 start_new_session=True,
             )
         self.pid = self._process.pid
@@ -88,6 +93,10 @@ class HostProcess:
         """Raises LabError with the end of its log when it has ended."""
         if not self.running:
             raise LabError(f"a process on {self.host} ended with code {self._ended.result()}: {self.tail()}")
+
+    async def ready(self, sign: Path, limit_seconds: float) -> None:
+        """Returns once it has made its port file or socket. Raises LabError when it ends before, or after the limit."""
+        await until(sign.exists, limit_seconds, f"{self.log.stem} is ready", self)
 
     async def wait(self) -> int:
         """Its exit code (negative: the signal), once it has ended."""
@@ -140,15 +149,24 @@ class HostProcess:
         self._ended.set_result(self._process.returncode)
 
     def _session(self) -> list[int]:
-        """It, and its children: whoever is in the session that it leads."""
+        """It and its children: the processes of the session that it leads."""
         return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _session_of(pid) == self.pid]
 
 
-def processor_ticks() -> tuple[int, int]:
-    """Idle time and all time of the machine's processors since boot, in ticks."""
-    ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    # Waiting for the disk is idle time too.
-    return ticks[3] + ticks[4], sum(ticks)
+async def until(
+    holds: Callable[[], bool | Awaitable[bool]], limit_seconds: float, what: str, process: HostProcess | None = None
+) -> None:
+    """Returns once `holds`. Raises LabError after the limit, or when the process ends before."""
+    deadline = time.monotonic() + limit_seconds
+    while True:
+        answer = holds()
+        if answer if isinstance(answer, bool) else await answer:
+            return
+        if process is not None:
+            process.check()
+        if time.monotonic() > deadline:
+            raise LabError(f"not within {limit_seconds:g} s: {what}")
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 def _session_of(pid: int) -> int:

@@ -2,25 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from bench.lab import Traffic
+from bench.content import require_same, warm_memory
+from bench.lab import Link
 from bench.netns import LabError
-from bench.process import Usage, processor_ticks
+from bench.process import Usage
+from bench.session import Session, peer_links
+from bench.systems.catalog import SYSTEMS
 from bench.systems.port import System
-
-SAMPLE_SECONDS = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Bytes over each link since the start."""
-
-    seconds: float
-    sent_bytes: Mapping[str, int]
-    received_bytes: Mapping[str, int]
+from bench.usage import machine_seconds
 
 
 @dataclass(slots=True)
@@ -33,7 +26,6 @@ class Race:
     received_bytes: dict[str, int] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     peak_bytes: dict[str, int] = field(default_factory=dict)
-    samples: list[Sample] = field(default_factory=list)
     idle_share: float = 0.0
     """Of the machine's processor time: near 0, the processor and not the links may be what was measured."""
 
@@ -44,7 +36,7 @@ class Race:
 
 
 class RaceTrack:
-    """Runs races of one system and keeps the books. Also for scenarios that do something on the way."""
+    """Runs and records a race of one system; scenarios that interfere with a race use it while it runs."""
 
     def __init__(self, system: System) -> None:
         self.system = system
@@ -54,88 +46,117 @@ class RaceTrack:
         """The clock starts."""
         self._usage = self.system.usage()
         self._traffic = self.system.lab.traffic()
-        self._processor = processor_ticks()
+        self._processor = machine_seconds()
         self._started = time.monotonic()
-        self._sampling = asyncio.create_task(self._sample(), name="samples")
 
     @property
     def seconds(self) -> float:
         """Since the start."""
         return time.monotonic() - self._started
 
-    async def fetch(self, host: str) -> None:
-        """One host fetches; the moment it has the content is noted."""
+    async def fetch(self, host: str, delay_seconds: float) -> None:
+        """One host fetches after a delay; the moment it has the content is recorded."""
+        await asyncio.sleep(delay_seconds)
         await self.system.fetch(host)
         self.race.finished[host] = self.seconds
 
     async def end(self) -> Race:
         """The clock stops; what was seen."""
-        self._sampling.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._sampling
         for host, used in self.system.usage().items():
             delta = used.since(self._usage.get(host, Usage()))
             self.race.cpu_seconds[host], self.race.peak_bytes[host] = delta.cpu_seconds, delta.peak_bytes
-        idle, total = (now - before for now, before in zip(processor_ticks(), self._processor, strict=True))
+        idle, total = (now - before for now, before in zip(machine_seconds(), self._processor, strict=True))
         self.race.idle_share = idle / total if total else 1.0
-        last = self._look()
-        self.race.sent_bytes, self.race.received_bytes = dict(last.sent_bytes), dict(last.received_bytes)
+        for host, seen in self.system.lab.traffic().items():
+            self.race.sent_bytes[host] = seen.sent_bytes - self._traffic[host].sent_bytes
+            self.race.received_bytes[host] = seen.received_bytes - self._traffic[host].received_bytes
         return self.race
 
     def sent_by(self, host: str) -> int:
         """Bytes that have left a host since the start."""
         return self.system.lab.traffic()[host].sent_bytes - self._traffic[host].sent_bytes
 
-    def received(self) -> Mapping[str, int]:
-        """Bytes that have reached each host since the start."""
-        return self._look().received_bytes
-
-    async def _sample(self) -> None:
-        while True:
-            self.race.samples.append(self._look())
-            await asyncio.sleep(SAMPLE_SECONDS)
-
-    def _look(self) -> Sample:
-        now: dict[str, Traffic] = self.system.lab.traffic()
-        before = self._traffic
-        return Sample(
-            self.seconds,
-            {host: seen.sent_bytes - before[host].sent_bytes for host, seen in now.items()},
-            {host: seen.received_bytes - before[host].received_bytes for host, seen in now.items()},
-        )
+    def received_by(self, hosts: Sequence[str]) -> int:
+        """Bytes that have reached these hosts since the start."""
+        now = self.system.lab.traffic()
+        return sum(now[host].received_bytes - self._traffic[host].received_bytes for host in hosts)
 
 
-async def run_race(system: System, hosts: Sequence[str], limit_seconds: float) -> Race:
-    """All hosts fetch from the same instant. Raises LabError when not all have it within the limit."""
-    track = RaceTrack(system)
-    track.begin()
-    late = await take_part(track, hosts, hosts, limit_seconds)
-    race = await track.end()
-    if late:
-        raise LabError(f"{system.name}: {len(late)} of {len(hosts)} not within {limit_seconds:.0f} s: {sorted(late)}")
+async def race_on(
+    session: Session,
+    system: str,
+    seeds: Mapping[str, Link],
+    peers: Mapping[str, Link],
+    size_bytes: int,
+    limit_seconds: float,
+    *,
+    awaited: Sequence[str] = (),
+    delays: Mapping[str, float] | None = None,
+    during: Callable[[RaceTrack], Awaitable[None]] | None = None,
+) -> tuple[Race, set[str]]:
+    """A race in a lab of its own, and which of the awaited hosts (default: all) did not finish in time.
+
+    Only awaited hosts count, and every copy of theirs is compared with the content. delays: seconds after the start
+    until a host begins. during: runs beside the race, and is cancelled at its end.
+    """
+    content = await session.content(size_bytes)
+    with session.arena(seeds, peers, content) as arena:
+        async with SYSTEMS[system](arena) as running:
+            if not any(link.up_mbit for link in seeds.values()):
+                await asyncio.to_thread(warm_memory, content.parent, 3 * size_bytes // 2)
+            track = RaceTrack(running)
+            race, late = await _run(track, awaited or arena.peers, limit_seconds, delays or {}, during)
+            for host in race.finished:
+                require_same(content, running.result(host), host)
+    return race, late
+
+
+async def even_race(
+    session: Session, system: str, peers: int, rate: float | None, size_bytes: int, limit_seconds: float
+) -> Race:
+    """A race on even links, from one seed. Raises LabError when a host is late."""
+    links = peer_links(peers, rate)
+    race, late = await race_on(session, system, {"seed": Link.even(rate)}, links, size_bytes, limit_seconds)
+    require_all(race, late, limit_seconds)
     return race
 
 
-async def take_part(track: RaceTrack, hosts: Sequence[str], awaited: Sequence[str], limit_seconds: float) -> set[str]:
-    """All hosts fetch; returns when the awaited ones have it, or after the limit: those that then have not.
-
-    Raises the first error of an awaited host. The others' downloads are given up then, and their errors are ignored:
-    they may be meant to fail.
-    """
-    tasks = {host: asyncio.create_task(track.fetch(host), name=host) for host in hosts}
-    try:
-        async with asyncio.timeout(limit_seconds):
-            await all_of(tasks[host] for host in awaited)
-    except TimeoutError:
-        return {host for host in awaited if host not in track.race.finished}
-    finally:
-        for task in tasks.values():
-            task.cancel()
-        await asyncio.gather(*tasks.values(), return_exceptions=True)
-    return set()
+def require_all(race: Race, late: set[str], limit_seconds: float) -> None:
+    """Raises LabError when a host is late."""
+    if late:
+        raise LabError(f"{race.system}: {len(late)} not within {limit_seconds:.0f} s: {', '.join(sorted(late))}")
 
 
-async def all_of(works: Iterable[Awaitable[None]]) -> None:
-    """Waits for all; the first error ends the waiting and is raised."""
-    for work in asyncio.as_completed(list(works)):
-        await work
+async def run_race(system: System, limit_seconds: float) -> Race:
+    """All peers fetch from the same instant. Raises LabError when not all have it within the limit."""
+    race, late = await _run(RaceTrack(system), system.arena.peers, limit_seconds, {}, None)
+    require_all(race, late, limit_seconds)
+    return race
+
+
+async def _run(
+    track: RaceTrack,
+    awaited: Sequence[str],
+    limit_seconds: float,
+    delays: Mapping[str, float],
+    during: Callable[[RaceTrack], Awaitable[None]] | None,
+) -> tuple[Race, set[str]]:
+    """Ends when the awaited hosts have it, or after the limit; raises the first error of an awaited host. The others'
+    downloads are given up then and their errors ignored: they may be meant to fail."""
+    track.begin()
+    fetches = {host: asyncio.create_task(track.fetch(host, delays.get(host, 0.0))) for host in track.system.arena.peers}
+    beside = asyncio.ensure_future(during(track) if during is not None else asyncio.sleep(0))
+    with suppress(TimeoutError):
+        try:
+            async with asyncio.timeout(limit_seconds):
+                for work in asyncio.as_completed([fetches[host] for host in awaited]):
+                    await work
+        finally:
+            for task in (*fetches.values(), beside):
+                task.cancel()
+            await asyncio.gather(*fetches.values(), beside, return_exceptions=True)
+    if beside.done() and not beside.cancelled():
+        beside.result()
+    race = await track.end()
+    race.finished = {host: seconds for host, seconds in race.finished.items() if host in awaited}
+    return race, set(awaited) - race.finished.keys()

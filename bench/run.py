@@ -3,113 +3,118 @@
 import argparse
 import asyncio
 import dataclasses
-import json
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
+
+from redis.exceptions import RedisError
 
 from bench import machine
 from bench.lab import TSO_SEGMENTS, why_no_lab
 from bench.netns import LabError
-from bench.report import Results, document, wanted_figures
-from bench.results import Figure, Outcome
+from bench.report import SWARM_METHOD, SWARM_TITLE, document
+from bench.results import Outcome, keep, load, misses
 from bench.scenarios.catalog import SCENARIOS, TABLE
-from bench.scenarios.port import Scenario
+from bench.scenarios.scenario import Scenario
 from bench.session import Session, session_folder
 from bench.systems.catalog import SYSTEMS
-from minga_core.errors import InvalidArgumentError
+from minga_core.errors import InvalidArgumentError, MingaError
 from minga_core.units import parse_bytes
 
 DOCS = Path(__file__).parent.parent / "docs"
-RESULTS = DOCS / "benchmarks" / "results.json"
+RESULTS = DOCS / "benchmarks" / "swarm.jsonl"
 CHANGEABLE = ("peers", "rate", "size")
+ORDER = [scenario.name for scenario in TABLE]
+
+
+class Runnable(Protocol):
+    """A scenario of this benchmark or of the directory's."""
+
+    @property
+    def name(self) -> str:
+        """For the results file."""
+        ...
+
+    async def run(self, session: Any) -> Outcome:
+        """Measures. Raises LabError, MingaError, RedisError or OSError when something did not come about."""
+        ...
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what the command line asks for; the exit code."""
     options = _parser().parse_args(arguments)
-    # As Ctrl-C: everything is taken down.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if problem := why_no_lab():
         return _no_lab(problem, options.scenario)
     try:
         with session_folder(options.dir) as directory:
-            session = Session(
-                directory,
-                options.system,
-                options.repeat,
-                options.logs,
-                options.congestion_control,
-                options.tso_segments,
-            )
-            return asyncio.run(_run(session, options))
+            session = Session(directory, options.system, options.repeat, options.logs, options.tso_segments)
+            return run_until_signal(_run(session, options))
     except (LabError, InvalidArgumentError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
+
+
+def run_until_signal(work: Any) -> int:
+    """What the coroutine returns. SIGTERM is treated as Ctrl-C: everything is taken down."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return int(asyncio.run(work))
     except KeyboardInterrupt:
         print("bench: interrupted; everything was taken down", file=sys.stderr)
         return 130
 
 
+async def measure(scenario: Runnable, session: Any, more: str = "") -> Outcome:
+    """Runs a scenario and prints what it found. One that fails is a result, and no reason to lose the others."""
+    print(scenario.name, flush=True)
+    started = time.monotonic()
+    try:
+        outcome = await scenario.run(session)
+    except (LabError, MingaError, RedisError, OSError) as error:
+        outcome = Outcome(scenario.name, "failed")
+        outcome.judge(scenario.name, "a result", f"{error}", met=False)
+    outcome.measured, outcome.machine = f"{machine.measured()}{more}", machine.machine()
+    outcome.versions = machine.versions()
+    for use in outcome.uses:
+        print(use.line())
+    for figure in outcome.figures:
+        print(f"  {figure.line()}")
+    print(f"  took {time.monotonic() - started:.0f} s", flush=True)
+    return outcome
+
+
 async def _run(session: Session, options: argparse.Namespace) -> int:
     if options.scenario == "all":
-        names = options.only or [scenario.name for scenario in TABLE]
+        names = options.only or ORDER
         require_systems(session, [SCENARIOS[name] for name in names])
-        return await _all(session, names)
+        for name in names:
+            keep(RESULTS, await measure(SCENARIOS[name], session, f", TCP: {session.tcp()}"), ORDER)
+        write_documents()
+        return 0
     scenario = changed(SCENARIOS[options.scenario], {name: getattr(options, name) for name in CHANGEABLE})
     require_systems(session, [scenario])
-    outcome = await _measure(session, scenario)
-    for figure in outcome.figures:
-        print(told(figure))
+    outcome = await measure(scenario, session)
     if options.json:
-        options.json.write_text(json.dumps(outcome.to_json(), indent=1, ensure_ascii=False) + "\n")
-    failed = [figure for figure in outcome.figures if figure.met is False]
-    if options.scenario != "check" or not failed:
-        return 0
+        options.json.write_text(f"{outcome.to_line()}\n")
+    failed = misses([outcome]) if options.scenario == "check" else []
     for figure in failed:
-        print(
-            f"bench: the swarm does not swarm: {figure.work} {figure.measured}, wanted {figure.wanted}", file=sys.stderr
-        )
-    return 1
+        print(f"bench: the check failed: {figure.work} {figure.measured}, wanted {figure.wanted}", file=sys.stderr)
+    return int(bool(failed))
 
 
-async def _all(session: Session, names: Sequence[str]) -> int:
-    """Measures, keeps what other runs have found of other scenarios, writes the documents, prints the table."""
-    results = Results.load(RESULTS)
-    for name in names:
-        started = time.monotonic()
-        try:
-            outcome = await _measure(session, SCENARIOS[name])
-        except LabError as error:
-            # A system that fails is a result, and no reason to lose the others.
-            outcome = Outcome(name, "failed", [Figure(name, "a result", f"{error}", met=False)])
-        print(f"  took {time.monotonic() - started:.0f} s", flush=True)
-        results.outcomes[name] = outcome
-        results.measured[name] = f"{machine.today()} at {machine.commit()}, TCP: {session.tcp()}"
-        results.machine, results.versions = machine.machine(), machine.versions()
-        results.save(RESULTS)
-    write_documents(results)
-    for figure in wanted_figures([results.outcomes[item.name] for item in TABLE if item.name in results.outcomes]):
-        print(told(figure))
-    return 0
-
-
-def write_documents(results: Results) -> None:
+def write_documents() -> None:
     """docs/benchmarks.md and its plots, from the results."""
     from bench.plots import plot_race, plottable
 
-    order = [scenario.name for scenario in TABLE]
-    plotted = plottable([results.outcomes[name] for name in order if name in results.outcomes])
+    outcomes = load(RESULTS)
+    plotted = plottable(outcomes)
     for outcome in plotted:
         plot_race(outcome, RESULTS.parent / f"{outcome.scenario}.svg")
-    (DOCS / "benchmarks.md").write_text(document(results, order, [outcome.scenario for outcome in plotted]))
-
-
-async def _measure(session: Session, scenario: Scenario) -> Outcome:
-    print(scenario.name, flush=True)
-    return await scenario.run(session)
+    plots = [outcome.scenario for outcome in plotted]
+    (DOCS / "benchmarks.md").write_text(document(SWARM_TITLE, SWARM_METHOD, outcomes, plots))
 
 
 def changed(scenario: Scenario, given: dict[str, object]) -> Scenario:
@@ -129,37 +134,25 @@ def require_systems(session: Session, scenarios: Sequence[Scenario]) -> None:
         raise LabError(f"not installed: {', '.join(missing)} (bench/README.md says from where)")
 
 
-def told(figure: Figure) -> str:
-    """A line of the table for a terminal."""
-    word = {True: "met   ", False: "MISSED", None: "      "}[figure.met]
-    return f"{word}  {figure.work}: {figure.measured}" + (f"  (wanted: {figure.wanted})" if figure.wanted else "")
-
-
 def _no_lab(problem: str, scenario: str) -> int:
     """A check that cannot run here is skipped, loudly; anything else has failed."""
-    if scenario != "check":
-        print(f"bench: no lab here: {problem}", file=sys.stderr)
-        return 1
-    print(f"bench: SKIPPED, nothing was checked: no lab here: {problem}", file=sys.stderr)
-    return 0
+    skipped = "SKIPPED, nothing was checked: " if scenario == "check" else ""
+    print(f"bench: {skipped}no lab here: {problem}", file=sys.stderr)
+    return 0 if skipped else 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.run", description="Measures Minga and others in a lab.")
-    parser.add_argument(
-        "scenario", choices=["all", *SCENARIOS], metavar="SCENARIO", help=", ".join(["all", *SCENARIOS])
-    )
-    parser.add_argument(
-        "--only", type=_names, metavar="NAME,…", help="with all: these scenarios; other results are kept"
-    )
-    parser.add_argument("--system", type=_systems, default=(), metavar="NAME,…", help=f"of {', '.join(SYSTEMS)}")
+    names = ["all", *SCENARIOS]
+    parser.add_argument("scenario", choices=names, metavar="SCENARIO", help=", ".join(names))
+    parser.add_argument("--only", type=_names(ORDER), metavar="NAME,…", help="with all: these; other results are kept")
+    parser.add_argument("--system", type=_names(SYSTEMS), default=(), metavar="NAME,…", help=f"of {', '.join(SYSTEMS)}")
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes the outcome there")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keeps the logs there")
     parser.add_argument("--dir", type=Path, help="disk to work on; default: the system's temporary folder")
-    parser.add_argument("--congestion-control", default="cubic", metavar="NAME", help="of all TCP (cubic)")
     parser.add_argument(
-        "--tso-segments", type=int, default=TSO_SEGMENTS, metavar="N", help="packets that TCP sends at a time, at least"
+        "--tso-segments", type=int, default=TSO_SEGMENTS, metavar="N", help="packets that TCP sends at once, at least"
     )
     parser.add_argument("--peers", type=int, metavar="N", help="downloaders")
     parser.add_argument("--rate", type=float, metavar="MBIT/S", help="of every link, both ways")
@@ -167,18 +160,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _names(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := sorted(set(names) - {scenario.name for scenario in TABLE}):
-        raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(scenario.name for scenario in TABLE)}")
-    return names
+def _names(known: Any) -> Any:
+    """A parser of names with commas between them."""
 
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(text.split(","))
+        if unknown := sorted(set(names) - set(known)):
+            raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(known)}")
+        return names
 
-def _systems(text: str) -> tuple[str, ...]:
-    names = tuple(text.split(","))
-    if unknown := sorted(set(names) - set(SYSTEMS)):
-        raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(SYSTEMS)}")
-    return names
+    return parse
 
 
 if __name__ == "__main__":

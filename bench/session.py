@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from bench.content import make_file, make_folder
-from bench.lab import KERNEL_TSO_SEGMENTS, TSO_SEGMENTS, Lab, Link
+from bench.lab import CONGESTION_CONTROL, TSO_SEGMENTS, Lab, Link
 from bench.owner import owned_name, owner_is_dead
 from bench.systems.port import CONTROL, Arena
 
@@ -23,14 +23,13 @@ class Session:
     """What scenarios have in hand."""
 
     directory: Path
-    """On the disk; whoever made it removes it."""
+    """On the disk; its owner removes it."""
     systems: Sequence[str] = ()
     """Systems to measure; empty: the scenario's own choice."""
     rounds: int | None = None
     """How often to measure each; None: the scenario's own choice."""
     logs: Path | None = None
     """Where logs are kept; None: nowhere."""
-    congestion_control: str = "cubic"
     tso_segments: int = TSO_SEGMENTS
     _labs: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -49,12 +48,8 @@ class Session:
         return path
 
     def tcp(self) -> str:
-        """What TCP was set to, where it is not the kernel's default, for the results."""
-        changed = self.tso_segments != KERNEL_TSO_SEGMENTS
-        more = (
-            f", tcp_min_tso_segs {self.tso_segments} (the kernel's default is {KERNEL_TSO_SEGMENTS})" if changed else ""
-        )
-        return f"{self.congestion_control}{more}"
+        """How TCP was set, for the results."""
+        return f"{CONGESTION_CONTROL}, tcp_min_tso_segs {self.tso_segments}"
 
     def chosen(self, *own: str) -> Sequence[str]:
         """The systems to measure."""
@@ -72,7 +67,6 @@ class Session:
         try:
             with Lab(
                 {CONTROL: Link(), **seeds, **peers},
-                congestion_control=self.congestion_control,
                 tso_segments=self.tso_segments,
             ) as lab:
                 yield Arena(lab, list(seeds), list(peers), content, home / "hosts", logs)

@@ -5,7 +5,6 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
-from bench.directory.model.page import scale_markdown
 from docs.map import map_markdown
 from docs.rest_reference import rest_markdown
 from minga_cli.reference import cli_markdown
@@ -149,7 +148,6 @@ REFERENCES = {
     "cli.md": cli_markdown,
     "settings.md": settings_markdown,
     "metrics.md": metrics_markdown,
-    "scale.md": scale_markdown,
     "map.md": map_markdown,
 }
 

@@ -1,35 +1,34 @@
-"""Fills a store through the directory's own writer, as fast as can be. Leases last for hours, so nobody must renew."""
+"""Runs in a worker: fills a store through the directory's own writer. Leases last for hours, so nothing renews them."""
 
 import asyncio
-import time
 from datetime import timedelta
-from typing import Any
 
-from bench.directory import world
-from bench.directory.worker import serve
-from bench.directory.world import World
+from bench.directory import fixture
+from bench.directory.fixture import Layout
 from minga_directory import connect_writer
-from minga_directory.writer import RedisDirectoryWriter
 
 LEASE = timedelta(hours=12)
 AT_ONCE = 4
 BATCH_ROWS = 1_000
 
 
-async def fill(
-    url: str, names: int, copies: int, peers: int, part: int, parts: int, first_name: int = 0, first_peer: int = 0
-) -> dict[str, Any]:
-    """Pushes the tables of each `parts`-th peer of that world. The rows pushed, and the seconds it took."""
-    made = World(names, copies, peers)
-    waiting = list(range(part, peers, parts))
-    pushed = 0
-    started = time.monotonic()
+async def fill(url: str, layout: Layout, mine: list[int], first_name: int = 0, first_peer: int = 0) -> None:
+    """Pushes the tables of those peers. first_name, first_peer: added to all numbers of the layout."""
+    waiting = list(mine)
     writer = connect_writer(url)
 
     async def work() -> None:
-        nonlocal pushed
         while waiting:
-            pushed += await _push(writer, made, waiting.pop(), first_name, first_peer)
+            peer = waiting.pop()
+            info = fixture.peer_info(first_peer + peer)
+            await writer.register(info, LEASE)
+            numbers = [first_name + number for block in layout.blocks_of(peer) for number in layout.numbers_in(block)]
+            async with writer.push_table(
+                info.peer_id, info.generation, whole=True, base_revision=0, revision=1
+            ) as push:
+                for start in range(0, len(numbers), BATCH_ROWS):
+                    await push.put([fixture.row(number) for number in numbers[start : start + BATCH_ROWS]])
+                await push.commit()
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -37,19 +36,3 @@ async def fill(
                 group.create_task(work())
     finally:
         await writer.aclose()
-    return {"rows": pushed, "seconds": time.monotonic() - started}
-
-
-async def _push(writer: RedisDirectoryWriter, made: World, peer: int, first_name: int, first_peer: int) -> int:
-    info = world.peer_info(first_peer + peer)
-    await writer.register(info, LEASE)
-    numbers = [first_name + number for block in made.blocks_of(peer) for number in made.numbers_in(block)]
-    async with writer.push_table(info.peer_id, info.generation, whole=True, base_revision=0, revision=1) as push:
-        for start in range(0, len(numbers), BATCH_ROWS):
-            await push.put([world.row(number) for number in numbers[start : start + BATCH_ROWS]])
-        await push.commit()
-    return len(numbers)
-
-
-if __name__ == "__main__":
-    serve({"fill": fill})

@@ -3,81 +3,93 @@
 import asyncio
 import json
 import shutil
+import sys
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 
+from bench.directory.fixture import Layout
+from bench.directory.fleet import start
 from bench.directory.store import Store
-from bench.directory.usage import Meter
-from bench.directory.worker import ROOT, Worker
-from minga_cli.localprocess import LocalProcess, module_command
+from bench.directory.worker import Worker
+from bench.process import HostProcess, until
+from bench.product import module_command, peer_command
+from bench.usage import Meter
 
-POLL_SECONDS = 0.02
-READY = timedelta(seconds=30)
-GRACE = timedelta(seconds=2)
+ROOT = Path(__file__).parent.parent.parent
+READY_SECONDS = 30.0
+SPREAD_SECONDS = 5.0
+"""A fleet's peers start within this."""
 
 
 class Network:
-    """What rows measure. Everything that is started here ends with it."""
+    """What scenarios measure. Everything that is started here ends with it."""
 
     def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
-        self._folder = folder
+        self.folder = folder
         self._stack = stack
-        self.store = Store(folder / "store")
+        self.store = Store(folder)
         self.registries: list[str] = []
         """host:port."""
         self.locators: list[str] = []
         """host:port."""
+        self.rival = ""
+        """host:port of the empty FastAPI app."""
         self.pids: dict[str, int] = {}
         """Name → process id, of everything that was started."""
         self._metrics: list[str] = []
 
-    async def start_store(self, snapshot: Path | None = None) -> None:
-        """The store, from nothing or from a snapshot."""
-        await self.store.start(snapshot)
+    async def start_store(self) -> None:
+        """An empty store."""
+        await self.store.start()
         self._stack.push_async_callback(self.store.stop)
         self.pids["store"] = self.store.pid
 
-    async def start_registry(self, *flags: str) -> str:
-        """One more registry; its host:port."""
+    async def start_registry(self) -> None:
+        """One more registry."""
         name = f"registry-{len(self.registries) + 1}"
-        words = ["--redis-url", self.store.url, "--metrics-listen", "127.0.0.1:0", "--log-format", "json", *flags]
-        address = await self._start(name, lambda file: module_command("minga_registry", *words, *_listening(file)))
-        self.registries.append(address)
-        self._metrics.append(await self._told(name, "registry_started", "metrics_address"))
-        return address
+        words = ["--redis-url", self.store.url, "--metrics-listen", "127.0.0.1:0", "--log-format", "json"]
+        self.registries.append(
+            await self._start(name, module_command("minga_registry", *words, *self._listening(name)))
+        )
+        log = self.folder / f"{name}.log"
+        await until(lambda: "metrics_address" in log.read_text(), READY_SECONDS, f"{name} serves metrics")
+        events = [json.loads(line) for line in log.read_text().split("\n") if "metrics_address" in line]
+        self._metrics.append(events[0]["metrics_address"])
 
-    async def start_locator(self, *flags: str) -> str:
-        """One more locator; its host:port."""
+    async def start_locator(self) -> None:
+        """One more locator."""
         name = f"locator-{len(self.locators) + 1}"
-        words = ["--redis-url", self.store.url, *flags]
-        address = await self._start(name, lambda file: module_command("minga_locator", *words, *_listening(file)))
-        self.locators.append(address)
-        return address
+        words = ["--redis-url", self.store.url, *self._listening(name)]
+        self.locators.append(await self._start(name, module_command("minga_locator", *words)))
 
-    async def start_rival(self) -> str:
-        """The empty FastAPI app; its host:port."""
-        command = module_command("bench.directory.empty_app")
-        # It is ours and no installed package, so it is run from where it lies.
-        command.remove("-P")
-        return await self._start("rival", lambda file: [*command, str(file)], ROOT)
+    async def start_rival(self) -> None:
+        """The empty FastAPI app."""
+        words = [sys.executable, "-m", "bench.directory.empty_app", str(self.folder / "rival.port")]
+        self.rival = await self._start("rival", words, ROOT)
 
     async def start_peer(self, number: int, share: Path) -> None:
         """A real peer over a folder."""
-        name = f"peer-{number}"
-        registry = self.registries[number % len(self.registries)]
-        words = ["--locator", f"http://{self.locators[0]}", "--control", str(self._folder / f"{name}.sock"), "peer"]
-        words += ["--share", str(share), "--registry", registry, "--peer-id", name]
-        await self._start(name, lambda file: module_command("minga_cli", *words, *_listening(file)))
+        name, registry = f"peer-{number}", self.registries[number % len(self.registries)]
+        control, locator_url = self.folder / f"{name}.sock", f"http://{self.locators[0]}"
+        await self._start(name, peer_command(locator_url, control, share, registry, name, *self._listening(name)))
 
-    async def worker(self, name: str, module: str) -> Worker:
-        """A load generator of ours: the module `bench.directory.<module>`."""
-        worker = Worker(name, f"bench.directory.{module}", self._folder / f"{name}.log")
-        await self._stack.enter_async_context(worker)
+    def start_worker(self, name: str) -> Worker:
+        """A process for load generators."""
+        worker = self._stack.enter_context(Worker())
         self.pids[name] = worker.pid
         return worker
+
+    async def start_fleets(self, layout: Layout, parts: Sequence[Sequence[int]]) -> list[Worker]:
+        """A process with announcing peers for each part of the peers; returns once all are announced."""
+        fleets = [self.start_worker(f"fleet-{number + 1}") for number in range(len(parts))]
+        starts = [
+            fleet.run(start, self.registries, layout, list(mine), SPREAD_SECONDS)
+            for fleet, mine in zip(fleets, parts, strict=True)
+        ]
+        await asyncio.gather(*starts)
+        return fleets
 
     def meter(self) -> Meter:
         """Of all processes, from now on."""
@@ -87,43 +99,27 @@ class Network:
         """The sum of a metric's samples over all registries."""
         return sum([await asyncio.to_thread(_sum_of, address, name) for address in self._metrics])
 
-    def log_of(self, name: str) -> Path:
-        """The log of a process."""
-        return self._folder / f"{name}.log"
-
-    async def _start(self, name: str, command: Callable[[Path], Sequence[str]], folder: Path | None = None) -> str:
-        port_file = self._folder / f"{name}.port"
-        process = LocalProcess(name, lambda: command(port_file), self.log_of(name), folder=folder)
-        await process.start()
-        self._stack.push_async_callback(process.stop, GRACE)
-        address = await process.ready(port_file, READY)
+    async def _start(self, name: str, words: Sequence[str], folder: Path | None = None) -> str:
+        process = HostProcess(words, self.folder / f"{name}.log", folder=folder)
+        self._stack.push_async_callback(process.stop)
+        sign = self.folder / f"{name}.port"
+        await process.ready(sign, READY_SECONDS)
         self.pids[name] = process.pid
-        return address
+        return sign.read_text().strip()
 
-    async def _told(self, process: str, event: str, field: str) -> str:
-        """A field of an event in a process's JSON log; it may come a moment after the process is ready."""
-        async with asyncio.timeout(READY.total_seconds()):
-            while True:
-                # The last line may be half written.
-                for line in self.log_of(process).read_text().split("\n")[:-1]:
-                    if line.startswith("{") and (entry := json.loads(line)).get("event") == event:
-                        return str(entry[field])
-                await asyncio.sleep(POLL_SECONDS)
+    def _listening(self, name: str) -> list[str]:
+        return ["--listen", "127.0.0.1:0", "--port-file", str(self.folder / f"{name}.port")]
 
 
 @asynccontextmanager
 async def running_network(folder: Path) -> AsyncIterator[Network]:
-    """An empty network in a folder, which is removed afterwards; rows start what they need."""
+    """An empty network in a folder, which is removed afterwards; scenarios start what they need."""
     await asyncio.to_thread(folder.mkdir, parents=True)
     try:
         async with AsyncExitStack() as stack:
             yield Network(folder, stack)
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
-
-def _listening(port_file: Path) -> list[str]:
-    return ["--listen", "127.0.0.1:0", "--port-file", str(port_file)]
 
 
 def _sum_of(address: str, name: str) -> float:

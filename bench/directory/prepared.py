@@ -1,59 +1,47 @@
-"""Table pushes made beforehand: on real networks each peer makes its own, here one process would make all of them."""
+"""Table pushes encoded beforehand: on real networks each peer encodes its own, here one process would encode all."""
 
-from bench.directory import world
-from bench.directory.world import World
-from minga_peer.daemon.registry import BATCH_ROWS, _row
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from bench.directory import fixture
+from bench.directory.fixture import Layout
 from minga_protos.registry.v1 import registry_pb2 as pb
 
 PUSH_TABLE = "/minga.registry.v1.RegistryService/PushTable"
-_ROWS_STEP = b"\x12"
-"""Key of `PushTableRequest.rows`: field 2, a message."""
+BATCH_ROWS = 1_000
+"""Rows in a message (contract: registry.proto)."""
 
 
 class PreparedTables:
     """The rows of each peer as messages of at most BATCH_ROWS rows. Blocks are encoded once and shared by holders:
     an encoded `TableRows` after another is one with the rows of both."""
 
-    def __init__(self, made: World) -> None:
-        self._world = made
-        self._blocks: dict[int, bytes] = {}
-
-    def prepare(self, peers: list[int]) -> None:
-        """Encodes what those peers hold."""
-        for peer in peers:
-            for block in self._world.blocks_of(peer):
-                self._block(block)
+    def __init__(self, layout: Layout, peers: list[int]) -> None:
+        self._layout = layout
+        self._blocks = {block: _encoded(layout, block) for peer in peers for block in layout.blocks_of(peer)}
 
     def messages(self, peer: int, revision: int = 1) -> list[bytes]:
         """All messages of a push of the whole table."""
-        info = world.peer_info(peer)
+        info = fixture.peer_info(peer)
         begin = pb.TableBegin(peer_id=info.peer_id, generation=info.generation, whole=True, revision=revision)
-        end = pb.TableEnd(put_count=self._world.files_a_peer)
+        end = pb.TableEnd(put_count=self._layout.files_a_peer)
+        blocks = [self._blocks[block] for block in self._layout.blocks_of(peer)]
+        together = max(1, BATCH_ROWS // len(self._layout.numbers_in(0)))
+        batches = [b"".join(blocks[start : start + together]) for start in range(0, len(blocks), together)]
         return [
             pb.PushTableRequest(begin=begin).SerializeToString(),
-            *(_ROWS_STEP + _varint(len(rows)) + rows for rows in self._batches(peer)),
+            *(pb.PushTableRequest(rows=pb.TableRows.FromString(batch)).SerializeToString() for batch in batches),
             pb.PushTableRequest(end=end).SerializeToString(),
         ]
 
-    def _batches(self, peer: int) -> list[bytes]:
-        blocks = [self._block(block) for block in self._world.blocks_of(peer)]
-        each = len(self._world.numbers_in(0))
-        if each > BATCH_ROWS:
-            raise ValueError(f"a block of {each} rows does not fit into a message")
-        together = BATCH_ROWS // each
-        return [b"".join(blocks[start : start + together]) for start in range(0, len(blocks), together)]
 
-    def _block(self, block: int) -> bytes:
-        if block not in self._blocks:
-            rows = [_row(world.row(number)) for number in self._world.numbers_in(block)]
-            self._blocks[block] = pb.TableRows(put=rows).SerializeToString()
-        return self._blocks[block]
+def _encoded(layout: Layout, block: int) -> bytes:
+    return pb.TableRows(put=[_row(number) for number in layout.numbers_in(block)]).SerializeToString()
 
 
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+def _row(number: int) -> pb.FileRow:
+    row = fixture.row(number)
+    time = Timestamp(seconds=row.published_ns // 10**9, nanos=row.published_ns % 10**9)
+    return pb.FileRow(
+        name=row.key.name, content_id=row.key.content_id.raw, size_bytes=row.size_bytes, modified_time=time,
+        published_time=time, state=pb.HOLDING_STATE_COMPLETE,
+    )  # fmt: skip

@@ -1,92 +1,70 @@
-"""One run: its folder, its scale, and stores that are filled once for all rows that want the same."""
+"""One run: its folder, its scale, its networks, and one filled store for all scenarios that only read."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
 
+from bench.directory.fill import fill
+from bench.directory.fixture import Layout
 from bench.directory.network import Network, running_network
 from bench.directory.scale import Scale
-from bench.directory.store import Store
 from bench.directory.worker import Worker
-from bench.directory.world import World
 
 FILLERS = 2
-FILL_SECONDS = 3_600.0
 
 
 @dataclass(slots=True)
 class Session:
-    """What rows have in hand."""
+    """What scenarios have in hand."""
 
     directory: Path
-    """On the disk; whoever made it removes it."""
+    """On the disk; its owner removes it."""
     scale: Scale
-    snapshots: Path
-    """Where filled stores are kept. May outlive the run."""
-    _networks: Any = field(default_factory=lambda: count(1))
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _filled: Network | None = None
+    _numbers: "count[int]" = field(default_factory=lambda: count(1))
+
+    async def __aenter__(self) -> "Session":
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
 
     @asynccontextmanager
     async def network(self) -> AsyncIterator[Network]:
         """A new, empty network."""
-        async with running_network(self.directory / f"n{next(self._networks)}") as network:
+        async with running_network(self.directory / f"n{next(self._numbers)}") as network:
             yield network
 
-    async def filled(self) -> Path:
-        """A snapshot of a store for look-ups and the catalogue, whose leases last for hours."""
-        scale = self.scale
-        world = World(scale.lookup_names, scale.lookup_holders, scale.lookup_peers)
-        rest = scale.catalogue_names - scale.lookup_names
-        name = f"{scale.lookup_names}x{scale.lookup_holders}-{scale.lookup_peers}+{rest}-{_layout()}.rdb"
-        path = self.snapshots / name
-        if path.exists():
-            return path
-        self.snapshots.mkdir(parents=True, exist_ok=True)
-        home = self.directory / "filling"
-        store = Store(home / "store")
-        await store.start()
-        try:
-            took = await self._fill(store.url, home, names=world.names, copies=world.copies, peers=world.peers)
-            print(f"  filled a store with {world.entries:,} entries in {took:.0f} s", flush=True)
-            if rest:
-                more = {"first_name": scale.lookup_names, "first_peer": scale.lookup_peers}
-                await self._fill(store.url, home, names=rest, copies=1, peers=_divisor(rest), **more)
-            await store.snapshot(path)
-        finally:
-            await store.stop()
-        return path
+    async def filled(self) -> Network:
+        """A locator and its rival over a filled store whose leases last for hours; the same one each time."""
+        if self._filled is None:
+            network = await self._stack.enter_async_context(self.network())
+            await network.start_store()
+            scale = self.scale
+            layout = Layout(scale.lookup_names, scale.lookup_holders, scale.lookup_peers)
+            rest = scale.catalogue_names - scale.lookup_names
+            await _fill(network.store.url, layout)
+            await _fill(network.store.url, Layout(rest, 1, _divisor(rest)), scale.lookup_names, scale.lookup_peers)
+            await network.start_locator()
+            await network.start_rival()
+            self._filled = network
+        return self._filled
 
-    async def _fill(self, url: str, home: Path, **world: int) -> float:
-        """Fills with several processes; the seconds it took."""
-        async with AsyncExitStack() as stack:
-            workers = [
-                await stack.enter_async_context(
-                    Worker(f"fill-{part}", "bench.directory.fill", home / f"fill-{part}.log")
-                )
-                for part in range(FILLERS)
-            ]
-            asked = [
-                worker.ask("fill", limit_seconds=FILL_SECONDS, url=url, part=part, parts=FILLERS, **world)
-                for part, worker in enumerate(workers)
-            ]
-            return max(answer["seconds"] for answer in await asyncio.gather(*asked))
+
+async def _fill(url: str, layout: Layout, first_name: int = 0, first_peer: int = 0) -> None:
+    with Worker() as one, Worker() as other:
+        parts = [list(range(part, layout.peers, FILLERS)) for part in range(FILLERS)]
+        works = [
+            worker.run(fill, url, layout, part, first_name, first_peer)
+            for worker, part in zip((one, other), parts, strict=True)
+        ]
+        await asyncio.gather(*works)
 
 
 def _divisor(names: int) -> int:
-    """Peers among whom that many names are shared evenly, about a thousand or more names each."""
+    """Peers among whom that many names are divided evenly, about a thousand or more names each."""
     return next(peers for peers in range(max(1, names // 1_000), 0, -1) if names % peers == 0)
-
-
-def _layout() -> str:
-    """Of what the directory writes: a snapshot of another version is none of ours."""
-    import minga_directory
-
-    digest = hashlib.sha256()
-    for path in sorted(Path(minga_directory.__file__).parent.rglob("*")):
-        if path.suffix in (".py", ".lua"):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]

@@ -1,10 +1,10 @@
-"""Percentiles, and durations as people read them."""
+"""Percentiles."""
 
 from collections.abc import Sequence
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that `share` of all are not above (nearest rank); NaN of none."""
+    """The value that `share` of all do not exceed (nearest rank); NaN of none."""
     if not values:
         return float("nan")
     ordered = sorted(values)
@@ -12,14 +12,5 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """Count, p50, p99, p99.9 and the greatest; empty of none."""
-    if not values:
-        return {"count": 0}
-    shares = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
-    found = {name: round(percentile(values, share), 6) for name, share in shares.items()}
-    return {"count": len(values), **found, "max": round(max(values), 6)}
-
-
-def millis(seconds: float) -> str:
-    """As `12.3 ms`."""
-    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds * 1000:,.0f} ms"
+    """p50, p99 and the greatest; NaN of none."""
+    return {"p50": percentile(values, 0.5), "p99": percentile(values, 0.99), "max": max(values, default=float("nan"))}

@@ -1,119 +1,77 @@
-"""Load generators as processes of their own, told what to do by one line of JSON after another.
-
-A worker's module ends with `serve(handlers)`; its parent makes a `Worker` of the module's name. A worker ends when its
-parent closes the pipe or dies.
-"""
+"""Load generators as processes of their own, whose event loops go on between calls."""
 
 import asyncio
+import ctypes
 import gc
-import json
+import logging
+import os
 import signal
-import sys
-import traceback
-from collections.abc import Awaitable, Callable, Mapping
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from pathlib import Path
+from multiprocessing import get_context
 from typing import Any
 
 from bench.netns import LabError
 
-ROOT = Path(__file__).parent.parent.parent
-LINE_BYTES = 64 << 20
-ANSWER_SECONDS = 300.0
-
-Handler = Callable[..., Awaitable[Any]]
+CALL_SECONDS = 3_600.0
+_PR_SET_PDEATHSIG = 1
 
 
 class Worker:
-    """The parent's end. `ask` one thing at a time."""
+    """A context manager: inside the block the process runs; its state is that of the modules whose functions it ran."""
 
-    def __init__(self, name: str, module: str, log: Path) -> None:
-        self.name = name
-        self._module = module
-        self._log = log
-        self._process: asyncio.subprocess.Process | None = None
+    def __init__(self) -> None:
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"), _prepare_process)
+        self.pid = self._pool.submit(os.getpid).result()
 
-    @property
-    def pid(self) -> int:
-        """Of the process, which `__aenter__` started."""
-        assert self._process is not None
-        return self._process.pid
-
-    async def __aenter__(self) -> "Worker":
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", self._module),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                cwd=ROOT,
-                limit=LINE_BYTES,
-                start_new_session=True,
-            )
+    def __enter__(self) -> "Worker":
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            async with asyncio.timeout(5.0):
-                await self._process.wait()
-        except TimeoutError:
-            self.kill()
-            await self._process.wait()
+    def __exit__(self, *exc: object) -> None:
+        self.kill()
+        self._pool.shutdown(wait=True)
 
     def kill(self) -> None:
-        """As a power cut would."""
-        assert self._process is not None
+        """Ends it as a power cut would."""
         with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)
 
-    async def ask(self, what: str, *, limit_seconds: float = ANSWER_SECONDS, **arguments: Any) -> Any:
-        """What the worker's handler of that name answers. Raises LabError when it fails, ends, or takes too long."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([what, arguments]).encode() + b"\n")
+    async def run(self, function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+        """What the coroutine function of a module returns there. Raises LabError when it fails, or the process ends."""
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(limit_seconds):
-                line = await self._process.stdout.readline()
-        except TimeoutError:
-            raise LabError(f"{self.name} did not {what} within {limit_seconds:g} s") from None
-        answer = json.loads(line) if line else {"error": f"it has ended: {self._tail()}"}
-        if "error" in answer:
-            raise LabError(f"{self.name} could not {what}: {answer['error']}")
-        return answer["answer"]
-
-    def _tail(self) -> str:
-        return " | ".join(self._log.read_text(errors="replace").splitlines()[-5:])
+            answer, error = await loop.run_in_executor(self._pool, _call, function, arguments)
+        except BrokenProcessPool as broken:
+            raise LabError(f"the process of {function.__name__} has ended") from broken
+        if error:
+            raise LabError(f"{function.__module__}.{function.__name__}: {error}")
+        return answer
 
 
-def serve(handlers: Mapping[str, Handler]) -> None:
-    """The worker's end: runs until the pipe is closed."""
+_LOOPS: list[asyncio.AbstractEventLoop] = []
+
+
+def _prepare_process() -> None:
+    import uvloop
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Thousands of peers that log to one terminal would be part of what is measured.
+    logging.disable()
     # A full collection looks at all that thousands of simulated peers have, and stops them for a second.
     gc.disable()
+    _LOOPS.append(uvloop.new_event_loop())
+    threading.Thread(target=_LOOPS[0].run_forever, daemon=True).start()
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, str]:
+    """The result and no error, or the error as text: not every exception can be sent to another process."""
     try:
-        import uvloop
-    except ImportError:
-        factory = asyncio.new_event_loop
-    else:
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_serve(handlers))
-
-
-async def _serve(handlers: Mapping[str, Handler]) -> None:
-    reader = asyncio.StreamReader(limit=LINE_BYTES)
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while line := await reader.readline():
-        what, arguments = json.loads(line)
-        try:
-            answer = {"answer": await handlers[what](**arguments)}
-        except Exception as error:  # noqa: BLE001 - the parent is told, whatever it is
-            traceback.print_exc()
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        # A blocking write: the parent reads whatever is sent, and nothing else is done meanwhile.
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+        return asyncio.run_coroutine_threadsafe(function(*arguments), _LOOPS[0]).result(CALL_SECONDS), ""
+    except Exception as error:  # noqa: BLE001 - the caller raises it
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        return None, f"{type(error).__name__}: {error}"

@@ -4,8 +4,8 @@ from bench.scenarios.check import Check
 from bench.scenarios.departures import SeedLeaves, ThirdKilled
 from bench.scenarios.latecomers import Latecomers
 from bench.scenarios.one_to_one import OneToOne
-from bench.scenarios.port import Scenario
 from bench.scenarios.scale import Scale
+from bench.scenarios.scenario import Scenario
 from bench.scenarios.small_files import SmallFiles, TinyFile
 from bench.scenarios.source_dies import SourceDies
 from bench.scenarios.swarm import MIB, Swarm

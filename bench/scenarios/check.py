@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.bounds import swarm_bound
-from bench.results import Figure, Outcome, RaceRecord
-from bench.scenarios.swarm import MIB, SLACK_SECONDS, even_race
+from bench.race import even_race
+from bench.results import Outcome, RaceRecord
+from bench.scenarios.swarm import MIB, SLACK_SECONDS, even_links
 from bench.session import Session
-from minga_core.units import format_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,28 +25,14 @@ class Check:
     async def run(self, session: Session) -> Outcome:
         rates = [self.rate] * self.peers
         bound = swarm_bound(self.size, self.rate, rates, rates)
-        outcome = Outcome(
-            self.name,
-            f"{self.peers} downloaders, every link {self.rate:g} Mbit/s each way, {format_bytes(self.size)}; a server "
-            f"alone would need {self.peers} × the bound and send {self.peers} copies",
-        )
+        setting = even_links(self.peers, self.rate, self.size)
+        outcome = Outcome(self.name, f"{setting}; a server alone would need {self.peers} × the bound")
         race = await even_race(session, "minga", self.peers, self.rate, self.size, SLACK_SECONDS)
         record = RaceRecord.of(race, self.size, bound)
         outcome.races.append(record)
-        print(f"  {record.told()}", flush=True)
         ratio, copies = record.ratio, record.seed_copies
-        outcome.figures = [
-            Figure(
-                "the last one finished",
-                f"≤ {self.allowed_ratio} × the bound",
-                f"{ratio:.2f} ×",
-                ratio <= self.allowed_ratio,
-            ),
-            Figure(
-                "the seed sent",
-                f"≤ {self.allowed_copies} copies",
-                f"{copies:.2f} copies",
-                copies <= self.allowed_copies,
-            ),
-        ]
+        limit = f"≤ {self.allowed_ratio} × the bound"
+        outcome.judge("the last one finished", limit, f"{ratio:.2f} ×", ratio <= self.allowed_ratio)
+        limit = f"≤ {self.allowed_copies} copies"
+        outcome.judge("the seed sent", limit, f"{copies:.2f} copies", copies <= self.allowed_copies)
         return outcome

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.bounds import swarm_bound
-from bench.results import Figure, Outcome, RaceRecord
-from bench.scenarios.swarm import MIB, SLACK_SECONDS, even_race
+from bench.race import even_race
+from bench.results import Outcome, RaceRecord
+from bench.scenarios.swarm import MIB, SLACK_SECONDS, even_links
 from bench.session import Session
 from minga_core.units import format_bytes
 
@@ -23,28 +24,18 @@ class Scale:
     systems: Sequence[str] = ("minga",)
 
     async def run(self, session: Session) -> Outcome:
-        outcome = Outcome(
-            self.name,
-            f"1 and {self.peers} downloaders, every link {self.rate:g} Mbit/s each way, {format_bytes(self.size)}",
-        )
+        outcome = Outcome(self.name, f"1 and {even_links(self.peers, self.rate, self.size)}")
+        work = f"{self.peers} downloaders against 1, {self.rate:g} Mbit/s each, {format_bytes(self.size)}"
         for system in session.chosen(*self.systems):
-            times: dict[int, list[float]] = {1: [], self.peers: []}
+            seconds: dict[int, list[float]] = {1: [], self.peers: []}
             for _ in range(session.rounds or 1):
-                for peers, taken in times.items():
-                    record = await self._race(session, system, peers)
-                    outcome.races.append(record)
-                    taken.append(record.last)
-                    print(f"  {peers} downloaders: {record.told()}", flush=True)
-            ratio = median(times[self.peers]) / median(times[1])
-            outcome.figures.append(
-                Figure(
-                    f"{self.peers} downloaders against 1, {self.rate:g} Mbit/s each, {format_bytes(self.size)}"
-                    + (f": {system}" if system != "minga" else ""),
-                    f"time({self.peers}) ≤ {self.wanted_ratio} × time(1)" if system == "minga" else "",
-                    f"{ratio:.2f} × ({median(times[self.peers]):.1f} s against {median(times[1]):.1f} s)",
-                    ratio <= self.wanted_ratio if system == "minga" else None,
-                )
-            )
+                for peers, measured in seconds.items():
+                    outcome.races.append(await self._race(session, system, peers))
+                    measured.append(outcome.races[-1].last)
+            many, one = median(seconds[self.peers]), median(seconds[1])
+            wanted = f"time({self.peers}) ≤ {self.wanted_ratio} × time(1)"
+            found = f"{many / one:.2f} × ({many:.1f} s against {one:.1f} s)"
+            outcome.judge(work, wanted, found, many / one <= self.wanted_ratio, system)
         return outcome
 
     async def _race(self, session: Session, system: str, peers: int) -> RaceRecord:

@@ -1,4 +1,4 @@
-"""Many small files, and single tiny ones: what a file costs when its bytes cost nothing. Minga alone."""
+"""Many small files, and single tiny ones: what a file costs when its bytes cost nothing."""
 
 import time
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from bench.content import require_same
 from bench.lab import Link
 from bench.netns import LabError
 from bench.race import run_race
-from bench.results import Figure, Outcome, RaceRecord
+from bench.results import Outcome, RaceRecord
 from bench.session import Session
 from bench.systems.catalog import SYSTEMS
 from bench.systems.minga import Minga
@@ -35,18 +35,16 @@ class SmallFiles:
         outcome = Outcome(self.name, f"{what}, one host to another, not shaped, the whole command")
         content = await session.content_folder(self.files, self.size)
         for system in session.chosen(*self.systems):
-            taken: list[float] = []
+            seconds: list[float] = []
             for _ in range(session.rounds or self.rounds):
                 with session.arena({"seed": Link()}, {"p01": Link()}, content) as arena:
                     async with SYSTEMS[system](arena) as running:
-                        race = await run_race(running, arena.peers, LIMIT_SECONDS)
+                        race = await run_race(running, LIMIT_SECONDS)
                         require_same(content, running.result("p01"), "p01")
                 outcome.races.append(RaceRecord.of(race, self.files * self.size, 0.0))
-                print(f"  {outcome.races[-1].told()}", flush=True)
-                taken.append(race.last)
-            wanted = f"≤ {self.wanted_seconds:g} s" if system == "minga" else ""
-            good = median(taken) <= self.wanted_seconds if wanted else None
-            outcome.figures.append(Figure(f"{what}: {system}", wanted, f"{median(taken):.2f} s", good))
+                seconds.append(race.last)
+            met = median(seconds) <= self.wanted_seconds
+            outcome.judge(what, f"≤ {self.wanted_seconds:g} s", f"{median(seconds):.2f} s", met, system)
         return outcome
 
 
@@ -78,16 +76,10 @@ class TinyFile:
                 single = [await self._timed(running, name) for name in names[: self.fetches]]
                 whole = [await self._timed(running, name, command=True) for name in names[self.fetches :]]
                 require_same(content, running.result("p01"), "p01")
-        percentiles = quantiles(single, n=100)
-        p50, p99, cold = median(single), percentiles[98], median(whole)
         what = f"one {format_bytes(self.size)} file"
-        outcome.figures = [
-            _milliseconds(f"{what} through a running daemon, p50", p50, self.wanted_p50),
-            _milliseconds(f"{what} through a running daemon, p99", p99, self.wanted_p99),
-            _milliseconds(
-                f"{what}, the whole cold command", cold, self.wanted_command, f" (worst {max(whole) * 1e3:.0f})"
-            ),
-        ]
+        _judge(outcome, f"{what} through a running daemon, p50", median(single), self.wanted_p50)
+        _judge(outcome, f"{what} through a running daemon, p99", quantiles(single, n=100)[98], self.wanted_p99)
+        _judge(outcome, f"{what}, the whole cold command", median(whole), self.wanted_command)
         return outcome
 
     async def _timed(self, running: Minga, name: str, *, command: bool = False) -> float:
@@ -99,5 +91,5 @@ class TinyFile:
         return time.monotonic() - started
 
 
-def _milliseconds(work: str, seconds: float, wanted: float, more: str = "") -> Figure:
-    return Figure(work, f"≤ {wanted * 1e3:.0f} ms", f"{seconds * 1e3:.0f} ms{more}", seconds <= wanted)
+def _judge(outcome: Outcome, work: str, seconds: float, wanted: float) -> None:
+    outcome.judge(work, f"≤ {wanted * 1e3:.0f} ms", f"{seconds * 1e3:.0f} ms", seconds <= wanted)

@@ -3,7 +3,7 @@
 The downloader's link is faster than all sources' together, so its rate is the sum of theirs. The source dies when
 half of the file has arrived; all sources are sending then, so each is in the middle of a chunk. The rate is back once
 no half second that begins later has a mean below 80 % of what the remaining sources' links carry; a lull that begins
-more than three seconds after the kill is none of its doing.
+more than three seconds after the kill has another cause.
 """
 
 import asyncio
@@ -11,14 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.bounds import bytes_per_second
-from bench.content import require_same
-from bench.lab import Lab, Link
-from bench.race import RaceTrack, take_part
-from bench.results import Figure, Outcome, RaceRecord
+from bench.lab import Link
+from bench.race import RaceTrack, race_on
+from bench.results import Outcome, RaceRecord
 from bench.scenarios.swarm import MIB, SLACK_SECONDS
 from bench.session import Session
-from bench.systems.catalog import SYSTEMS
-from bench.waiting import until
 from minga_core.units import format_bytes
 
 SAMPLE_SECONDS = 0.02
@@ -32,7 +29,7 @@ MANNERS = (KILL, CUT)
 @dataclass(frozen=True, slots=True)
 class SourceDies:
     """SIGKILL to one of three complete sources, so that its kernel still ends the connections; then, in another round,
-    its cable is pulled before, so that nobody hears of it.
+    its cable is pulled before, so that no host is notified.
     """
 
     name: str = "source-dies"
@@ -52,63 +49,37 @@ class SourceDies:
         for system in session.chosen(*self.systems):
             for manner in MANNERS:
                 waits = [await self._round(session, system, outcome, manner) for _ in range(session.rounds or 1)]
-                outcome.figures.append(self._figure(system, manner, waits))
+                work, wanted = f"a source dies mid-chunk, by {manner}", f"rate back within {self.wanted_seconds:g} s"
+                met = max(waits) <= self.wanted_seconds
+                outcome.judge(work, wanted, f"{max(waits):.2f} s", met, system)
         return outcome
 
-    def _figure(self, system: str, manner: str, waits: Sequence[float]) -> Figure:
-        wanted = f"rate back within {self.wanted_seconds:g} s" if system == "minga" else ""
-        return Figure(
-            f"a source dies mid-chunk, by {manner}{f': {system}' if system != 'minga' else ''}",
-            wanted,
-            f"{max(waits):.2f} s",
-            max(waits) <= self.wanted_seconds if wanted else None,
-        )
-
     async def _round(self, session: Session, system: str, outcome: Outcome, manner: str) -> float:
-        content = await session.content(self.size)
         seeds = {"seed": Link.even(self.rate)} | {f"seed{i}": Link.even(self.rate) for i in range(2, self.sources + 1)}
-        taker = {"p01": Link.even(self.rate * self.sources * 4 / 3)}
+        downloader = {"p01": Link.even(self.rate * self.sources * 4 / 3)}
         # One half at the rate of all, the other at the rate of all but one.
-        halves = [bytes_per_second(self.rate * count) for count in (self.sources, self.sources - 1)]
-        bound = sum(self.size / 2 / rate for rate in halves)
+        rates = [bytes_per_second(self.rate * count) for count in (self.sources, self.sources - 1)]
+        bound = sum(self.size / 2 / rate for rate in rates)
+        samples: list[tuple[float, int]] = []
+        died_at: list[float] = []
+
+        async def watch_and_kill(track: RaceTrack) -> None:
+            while True:
+                received = track.received_by(["p01"])
+                samples.append((track.seconds, received))
+                if received >= self.size / 2 and not died_at:
+                    died_at.append(track.seconds)
+                    if manner == CUT:
+                        track.system.lab.cut("seed2")
+                    track.system.kill("seed2")
+                await asyncio.sleep(SAMPLE_SECONDS)
+
         limit = SLACK_SECONDS + 4 * bound
-        with session.arena(seeds, taker, content) as arena:
-            async with SYSTEMS[system](arena) as running:
-                track = RaceTrack(running)
-                track.begin()
-                samples: list[tuple[float, int]] = []
-                watching = asyncio.create_task(_watch(track, arena.lab, samples))
-                killing = asyncio.create_task(self._kill(track, manner, limit))
-                late = await take_part(track, ["p01"], ["p01"], limit)
-                killed_at = await killing
-                watching.cancel()
-                race = await track.end()
-                if late:
-                    return float("inf")
-                require_same(content, running.result("p01"), "p01")
+        race, late = await race_on(session, system, seeds, downloader, self.size, limit, during=watch_and_kill)
+        if late:
+            return float("inf")
         outcome.races.append(RaceRecord.of(race, self.size, bound))
-        wait = seconds_until_back(samples, killed_at, ENOUGH * bytes_per_second(self.rate * (self.sources - 1)))
-        print(f"  {outcome.races[-1].told()}; rate back {wait:.2f} s after {manner}", flush=True)
-        return wait
-
-    async def _kill(self, track: RaceTrack, manner: str, limit: float) -> float:
-        """When the source died."""
-
-        async def half_way() -> bool:
-            return track.received()["p01"] >= self.size / 2
-
-        await until(half_way, limit, "half of the file has arrived")
-        died_at = track.seconds
-        if manner == CUT:
-            track.system.lab.cut("seed2")
-        track.system.kill("seed2")
-        return died_at
-
-
-async def _watch(track: RaceTrack, lab: Lab, samples: list[tuple[float, int]]) -> None:
-    while True:
-        samples.append((track.seconds, lab.traffic()["p01"].received_bytes))
-        await asyncio.sleep(SAMPLE_SECONDS)
+        return seconds_until_back(samples, died_at[0], ENOUGH * rates[1])
 
 
 def seconds_until_back(samples: Sequence[tuple[float, int]], killed_at: float, wanted_rate: float) -> float:

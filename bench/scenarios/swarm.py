@@ -1,20 +1,17 @@
 """One seed, N downloaders that start together, even links: time until the last has the file, in lower bounds."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.bounds import one_server_bound, swarm_bound
-from bench.content import require_same, warm_memory
-from bench.lab import Link
-from bench.race import Race, run_race
-from bench.results import Figure, Outcome, RaceRecord
-from bench.session import Session, peer_links
-from bench.systems.catalog import SYSTEMS
+from bench.race import even_race
+from bench.results import Outcome, RaceRecord
+from bench.session import Session
 from minga_core.units import format_bytes
 
 MIB = 1 << 20
 SLACK_SECONDS = 30.0
+ONE_SERVER = ("nginx", "rsync")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +28,14 @@ class Swarm:
     rounds: int = 1
 
     async def run(self, session: Session) -> Outcome:
-        outcome = Outcome(
-            self.name,
-            f"1 seed and {self.peers} downloaders, every link {self.rate:g} Mbit/s each way, {format_bytes(self.size)}",
-        )
+        outcome = Outcome(self.name, f"1 seed and {even_links(self.peers, self.rate, self.size)}")
         systems = session.chosen(*self.systems)
         for number in range(session.rounds or self.rounds):
             # A lone server is no different in the next round, and by far the slowest.
             for system in [name for name in systems if number == 0 or name not in ONE_SERVER]:
                 outcome.races.append(await self._race(session, system))
-                print(f"  {outcome.races[-1].told()}", flush=True)
-        outcome.figures = [self._figure(outcome, system) for system in systems]
+        for system in systems:
+            self._judge(outcome, system)
         return outcome
 
     async def _race(self, session: Session, system: str) -> RaceRecord:
@@ -50,41 +44,25 @@ class Swarm:
         limit = SLACK_SECONDS + 4 * bound
         if system in ONE_SERVER:
             limit += one_server_bound(size, self.rate, rates)
-        race = await even_race(session, system, self.peers, self.rate, size, limit)
-        return RaceRecord.of(race, size, bound)
+        return RaceRecord.of(await even_race(session, system, self.peers, self.rate, size, limit), size, bound)
 
     def size_for(self, system: str) -> int:
         """A lone server needs N times as long, which its ratio shows as well with a file that is N/2 times smaller."""
         return max(MIB, self.size * 2 // self.peers // MIB * MIB) if system in ONE_SERVER else self.size
 
-    def _figure(self, outcome: Outcome, system: str) -> Figure:
+    def _judge(self, outcome: Outcome, system: str) -> None:
         ratio = outcome.ratio(system)
         assert ratio is not None
         rounds = [f"{race.ratio:.2f}" for race in outcome.races if race.system == system]
         measured = f"{ratio:.2f} ×" + (f" (median of {', '.join(rounds)})" if len(rounds) > 1 else "")
-        work = f"{self.peers} downloaders, {self.rate:g} Mbit/s links, {format_bytes(self.size)}"
-        if system == "minga" and self.wanted_ratio is not None:
-            return Figure(
-                work, f"last finished ≤ {self.wanted_ratio} × the bound", measured, ratio <= self.wanted_ratio
-            )
-        size = self.size_for(system)
-        smaller = f" ({format_bytes(size)})" if size != self.size else ""
-        return Figure(f"{work}: {system}{smaller}", "", measured)
+        work = f"{self.peers} downloaders, {self.rate:g} Mbit/s links, {format_bytes(self.size_for(system))}"
+        wanted = self.wanted_ratio
+        if wanted is None:
+            outcome.inform(f"{work}: {system}", measured)
+        else:
+            outcome.judge(work, f"last finished ≤ {wanted} × the bound", measured, ratio <= wanted, system)
 
 
-ONE_SERVER = ("nginx", "rsync")
-
-
-async def even_race(
-    session: Session, system: str, peers: int, rate: float | None, size_bytes: int, limit_seconds: float
-) -> Race:
-    """A race on even links, from one seed; every copy is compared afterwards. Raises LabError."""
-    content = await session.content(size_bytes)
-    with session.arena({"seed": Link.even(rate)}, peer_links(peers, rate), content) as arena:
-        async with SYSTEMS[system](arena) as running:
-            if rate is None:
-                await asyncio.to_thread(warm_memory, content.parent, 3 * size_bytes // 2)
-            race = await run_race(running, arena.peers, limit_seconds)
-            for host in arena.peers:
-                require_same(content, running.result(host), host)
-    return race
+def even_links(peers: int, rate: float, size_bytes: int) -> str:
+    """The setting of a race on even links, for people."""
+    return f"{peers} downloaders, every link {rate:g} Mbit/s each way, {format_bytes(size_bytes)}"

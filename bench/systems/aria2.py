@@ -11,11 +11,10 @@ from typing import Any
 
 from bench.content import place
 from bench.netns import LabError
-from bench.process import HostProcess
+from bench.process import HostProcess, until
 from bench.systems.port import Arena, System
 from bench.systems.torrent import make_torrent
 from bench.systems.tracker import Tracker
-from bench.waiting import until
 
 RPC_PORT = 6800
 READY_SECONDS = 60.0
@@ -25,7 +24,7 @@ HOOK = """#!/bin/sh
 echo {host} > {fifo}
 """
 FLAGS = {
-    # The tracker alone, which tells every peer of all others at its first announce.
+    # The tracker alone, which sends every peer all others at its first announce.
     "enable-dht": "false",
     "enable-dht6": "false",
     "bt-enable-lpd": "false",
@@ -79,7 +78,7 @@ class Aria2(System):
             await until(lambda host=host: self._answers(host), READY_SECONDS, f"{host}'s aria2 answers", process)  # type: ignore[misc]
         for host in self.arena.seeds:
             place(self.arena.content, self.arena.folder(host))
-            # It is complete, and need not be told so by reading all of it.
+            # It is complete: no need to read all of it.
             await self._call(host, "addTorrent", self._torrent, [], {"bt-seed-unverified": "true"})
         await tracker.knows_seed(info_hash)
 
@@ -100,9 +99,9 @@ class Aria2(System):
         os.mkfifo(self._fifo)
         # For reading and writing, so that it never ends.
         self._reader = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK)
-        asyncio.get_running_loop().add_reader(self._reader, self._heard)
+        asyncio.get_running_loop().add_reader(self._reader, self._on_finished)
 
-    def _heard(self) -> None:
+    def _on_finished(self) -> None:
         for host in os.read(self._reader, 4096).decode().split():
             if host in self._finished and not self._finished[host].done():
                 self._finished[host].set_result(None)

@@ -1,4 +1,4 @@
-"""libtorrent (rasterbar) through its Python binding: one session a host, every peer told of every other."""
+"""libtorrent (rasterbar) through its Python binding: one session a host, which is given all other addresses."""
 
 import asyncio
 import json

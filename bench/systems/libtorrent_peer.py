@@ -38,7 +38,7 @@ def main() -> None:
     if configuration["seeding"]:
         if configuration["super_seeding"]:
             wanted.flags |= lt.torrent_flags.super_seeding
-        wanted.flags |= lt.torrent_flags.seed_mode  # it is complete, and need not be told so by reading all of it
+        wanted.flags |= lt.torrent_flags.seed_mode  # complete: no need to read all of it
         add(session, wanted, configuration)
         say("ready")
     else:
@@ -64,7 +64,7 @@ def add(session: Any, wanted: Any, configuration: dict[str, Any]) -> Any:
 
 
 def until(session: Any, awaited: type) -> None:
-    """Returns when the session tells this. Errors go to the log."""
+    """Returns when the session reports this. Errors go to the log."""
     while True:
         session.wait_for_alert(STEP_MILLISECONDS)
         for alert in session.pop_alerts():

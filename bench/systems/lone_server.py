@@ -1,4 +1,4 @@
-"""What the systems have in common in which the seed serves everybody, and nobody passes anything on."""
+"""What systems have in common whose seed serves all downloaders, and whose downloaders serve none."""
 
 import asyncio
 from pathlib import Path

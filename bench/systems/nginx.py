@@ -2,8 +2,8 @@
 
 from bench.content import place
 from bench.netns import LabError
+from bench.process import until
 from bench.systems.lone_server import LoneServer
-from bench.waiting import until
 
 PORT = 8080
 READY_SECONDS = 20.0

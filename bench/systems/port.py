@@ -1,8 +1,8 @@
-"""What the benchmark asks of a system: be ready, fetch, tell what it cost, end."""
+"""What the benchmark asks of a system: be ready, fetch, report what it cost, end."""
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -119,14 +119,11 @@ class System(ABC):
         words: Sequence[str],
         *,
         log: str = "",
-        environment: Mapping[str, str] | None = None,
         pipes: bool = False,
     ) -> HostProcess:
         """A process on a host, with a log of its own."""
         path = self.arena.logs / f"{self.name}-{log or host}.log"
-        process = HostProcess(
-            self.lab, host, words, path, environment=environment, pipes=pipes, folder=self.arena.folder(host)
-        )
+        process = HostProcess(words, path, lab=self.lab, host=host, pipes=pipes, folder=self.arena.folder(host))
         self.processes.setdefault(host, []).append(process)
         return process
 

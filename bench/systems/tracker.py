@@ -4,8 +4,8 @@ import asyncio
 from http.client import HTTPConnection
 from urllib.parse import quote_from_bytes
 
+from bench.process import until
 from bench.systems.port import CONTROL, System
-from bench.waiting import until
 
 PORT = 6969
 READY_SECONDS = 20.0

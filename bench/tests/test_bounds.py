@@ -41,7 +41,7 @@ def test_in_an_uneven_swarm_a_host_is_bound_by_its_own_link_when_there_is_supply
 
 
 def test_in_an_uneven_swarm_a_lack_of_supply_binds_all_that_are_as_fast() -> None:
-    """Ten fast takers, nobody else to send than they and a slow seed."""
+    """Ten fast downloaders, and only they and a slow seed to send."""
     rates = {f"f{i}": 8.0 for i in range(10)}
     assert group_bound(10**6, 8.0, rates, "f0") == pytest.approx(1.0)
     assert group_bound(10**6, 8.0, rates | {"down": 800.0}, "f0") == pytest.approx(1.0)

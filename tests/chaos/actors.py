@@ -1,8 +1,7 @@
-"""Who works on the network all the time: fetches, uploads, commands, and changes of folders. Each ends every operation
-within its limit, in success or in an error that it knows."""
+"""Clients that work on the network all the time: downloads, uploads, commands, and changes of folders. Every operation
+ends within its limit, in success or in a known error."""
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -11,14 +10,13 @@ from pathlib import Path
 from random import Random
 from time import monotonic
 
-from minga_cli.exit_codes import ExitCode
+from bench.product import DownloadPhase, ExitCode, minga_command
 from minga_core.errors import MingaError
 from minga_core.names import parse_name
-from minga_engine.progress import DownloadPhase
 from tests.chaos.content import Content, digest_of, make_content, some_size
 from tests.chaos.ledger import Ledger
+from tests.chaos.network import Network
 from tests.chaos.parts import AWAY, PeerPart
-from tests.chaos.world import World
 
 SOURCE_WAIT = timedelta(seconds=8)
 LIMIT_SECONDS = 75.0
@@ -30,9 +28,9 @@ _KNOWN_CODES = {code.value for code in ExitCode} - {ExitCode.BUG.value, ExitCode
 
 @dataclass
 class Actor:
-    """What all of them share. `number` tells them apart, in their random choices and in the names they make."""
+    """One client. `number` distinguishes its random choices, and the names that it makes, from those of others."""
 
-    world: World
+    network: Network
     ledger: Ledger
     seed: str
     number: int
@@ -49,12 +47,11 @@ class Actor:
         return await asyncio.to_thread(make_content, label, some_size(self.rng))
 
     def some_peer(self) -> PeerPart:
-        """A peer that has a process; it may be in any other trouble."""
-        return self.rng.choice([peer for peer in self.world.peers if not peer.troubles & AWAY] or self.world.peers)
+        """A peer that has a process, whatever other faults it is under."""
+        return self.rng.choice([peer for peer in self.network.peers if not peer.faults & AWAY] or self.network.peers)
 
     def some_name(self) -> str | None:
-        """A name that somebody has, as far as is known, or now and then one that nobody may have; None before the
-        first."""
+        """A name that is held as far as is known, or now and then one that may not be; None before the first."""
         held = sorted({name for files in self.ledger.on_disk.values() for name in files})
         names = held if held and self.rng.random() < 0.9 else list(self.ledger.contents)
         return self.rng.choice(names) if names else None
@@ -123,7 +120,7 @@ class Actor:
                 self.ledger.ended("change_folder", "deleted")
                 return
             content = await self.new_content()
-            # Whoever looks while it is written in place may find neither.
+            # While it is written in place, a reader may find neither.
             self.ledger.removed(peer.name, name)
             self.ledger.published(name, content)
             try:
@@ -162,8 +159,7 @@ class Actor:
 
     async def _command(self, operation: str, *words: str) -> int:
         """A command's exit code. One that is killed for its time is a violation; so is a traceback."""
-        command = [sys.executable, "-P", "-m", "minga_cli", "--locator", self.world.locator_url]
-        command += ["--control", str(self.folder / "nobody.sock"), *words]
+        command = minga_command(self.network.locator_url, self.folder / "no-daemon.sock", *words)
         process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )

@@ -1,4 +1,4 @@
-"""Faults: what they do, and which comes when. The order is drawn from the run's seed alone."""
+"""Faults: what they do, and which comes when. The order is a function of the run's seed alone."""
 
 import asyncio
 import os
@@ -11,9 +11,9 @@ from time import monotonic
 import redis.asyncio as redis
 
 from tests.chaos.ledger import Ledger
+from tests.chaos.network import STOP_SECONDS, Network
 from tests.chaos.parts import AWAY, Part, PeerPart
 from tests.chaos.watching import check_exit
-from tests.chaos.world import STOP_SECONDS, World
 
 MEAN_GAP_SECONDS = 2.0
 MAX_AT_ONCE = 4
@@ -45,11 +45,11 @@ def plan(seed: str, peers: list[str], lease_seconds: float) -> "Plan":
 
 
 class Plan:
-    """Draws faults. Peers get most of them, as there are most of them."""
+    """Random faults. Peers get most of them, as there are most of them."""
 
     _KINDS = (
         ("killed", 5, "peer"), ("paused", 3, "peer"), ("cut", 3, "peer"), ("full", 2, "peer"),
-        ("restarted", 2, "peer"), ("parted", 2, "peer"),
+        ("restarted", 2, "peer"), ("partitioned", 2, "peer"),
         ("killed", 2, "registry"), ("paused", 1, "registry"), ("cut", 1, "registry"), ("restarted", 1, "registry"),
         ("killed", 2, "locator"), ("paused", 1, "locator"), ("cut", 1, "locator"), ("restarted", 1, "locator"),
         ("killed", 1, "store"), ("emptied", 2, "store"), ("paused", 1, "store"), ("cut", 1, "store"),
@@ -72,25 +72,27 @@ class Plan:
         if kind == "emptied":
             seconds = 0.0
         gap_seconds = min(10.0, self._rng.expovariate(1 / MEAN_GAP_SECONDS))
-        others = frozenset(self._rng.sample(self._peers, len(self._peers) // 2)) if kind == "parted" else frozenset()
+        others = (
+            frozenset(self._rng.sample(self._peers, len(self._peers) // 2)) if kind == "partitioned" else frozenset()
+        )
         return Fault(self._number, kind, target, gap_seconds, seconds, others)
 
 
-class Breaker:
-    """Carries faults out, and puts everything right again."""
+class Injector:
+    """Injects faults, and reverts them."""
 
-    def __init__(self, world: World, ledger: Ledger, tell: Callable[[str], None]) -> None:
-        self._world = world
+    def __init__(self, network: Network, ledger: Ledger, log: Callable[[str], None]) -> None:
+        self._network = network
         self._ledger = ledger
-        self._tell = tell
-        self._parts = {part.name: part for part in world.parts}
+        self._log = log
+        self._parts = {part.name: part for part in network.parts}
 
-    async def break_and_mend(self, fault: Fault) -> None:
-        """One fault, from its beginning to its end. One on a target that has trouble already is left out."""
+    async def inject(self, fault: Fault) -> None:
+        """One fault, from its beginning to its end; none when the target is under another fault already."""
         part = self._parts[fault.target]
-        if part.troubles:
+        if part.faults:
             return
-        self._tell(str(fault))
+        self._log(str(fault))
         self._ledger.faults[f"{part.kind} {fault.kind}"] += 1
         async with self._under(part, fault):
             await asyncio.sleep(fault.seconds)
@@ -98,17 +100,17 @@ class Breaker:
     @asynccontextmanager
     async def _under(self, part: Part, fault: Fault) -> AsyncIterator[None]:
         kind = fault.kind
-        part.troubles.add(kind)
+        part.faults.add(kind)
         if part.kind == "peer" and kind in AWAY | {"paused", "cut"}:
             self._ledger.silenced(part.name, monotonic())
         try:
             await self._begin(part, fault)
             yield
         finally:
-            # Before it is mended: from here on it may be heard.
-            self._ledger.heard_again(part.name)
+            # Before the fault is reverted: from here on the peer may renew its lease.
+            self._ledger.reachable_again(part.name)
             await asyncio.shield(asyncio.ensure_future(self._end(part, fault)))
-            part.troubles.discard(kind)
+            part.faults.discard(kind)
 
     async def _begin(self, part: Part, fault: Fault) -> None:
         match fault.kind:
@@ -116,12 +118,12 @@ class Breaker:
                 await part.kill()
             case "restarted":
                 check_exit(part, await part.stop(STOP_SECONDS), self._ledger)
-            case "parted":
-                await asyncio.to_thread(self._world.part, fault.others | {part.name})
+            case "partitioned":
+                await asyncio.to_thread(self._network.partition, fault.others | {part.name})
             case "paused":
                 part.pause()
             case "cut":
-                await asyncio.to_thread(self._world.cut, part)
+                await asyncio.to_thread(self._network.cut, part)
             case "full":
                 assert isinstance(part, PeerPart)
                 await asyncio.to_thread(_fill, part)
@@ -132,20 +134,20 @@ class Breaker:
         match fault.kind:
             case "killed" | "restarted":
                 await part.start()
-            case "parted":
-                await asyncio.to_thread(self._world.unite, fault.others | {part.name})
+            case "partitioned":
+                await asyncio.to_thread(self._network.heal, fault.others | {part.name})
             case "paused":
-                part.go_on()
+                part.resume()
             case "cut":
-                await asyncio.to_thread(self._world.mend, part)
+                await asyncio.to_thread(self._network.reconnect, part)
             case "full":
                 assert isinstance(part, PeerPart)
                 part.filler.unlink(missing_ok=True)
 
     async def _empty_store(self) -> None:
-        host, port = self._world.store_address
+        host, port = self._network.store_address
         client = redis.Redis(host=host, port=port, socket_timeout=CALL_SECONDS, socket_connect_timeout=CALL_SECONDS)
-        # It may be away just now; then it is not emptied.
+        # The store may be away at the moment; then it is not emptied.
         with suppress(redis.RedisError):
             await client.flushall()
         await client.aclose()

@@ -1,4 +1,4 @@
-"""What processes have open and under way, and what lies in their folders, once everything has been left alone."""
+"""What processes hold, and what is in their folders, once all work and all faults have stopped."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ from tests.support.exposition import scraped
 
 REST_LIMIT_SECONDS = 20.0
 END_LIMIT_SECONDS = 90.0
-"""Connections that nobody uses, and the tasks that have them, are given up after a minute."""
+"""Unused connections, and the tasks that have them, are given up after a minute."""
 POLL_SECONDS = 0.5
 STORE_FILES = 8
 """The index and its companions, which come and go."""
@@ -30,9 +30,9 @@ class Held:
 
     sockets: int
     open_files: int
-    """Without parts that were broken off, which are kept open for whoever asks for them."""
+    """Without partial downloads that were interrupted, which are kept open to be served."""
     deleted_files: int
-    """Open ones in the shared folder that nobody can find any more: their room on the disk is lost."""
+    """Open ones in the shared folder that have no name any more: they take space on the disk."""
     threads: int
     tasks: int
     memory_mib: int
@@ -74,7 +74,7 @@ class LeakWatch:
             self._first[part.kind] = held.most(self._first.get(part.kind, held))
 
     async def check(self, parts: Sequence[Part], *, at_the_end: bool = False) -> None:
-        """When everything has been left alone: nobody has more than it needs, or gives it up in time."""
+        """At rest: every process releases what exceeds its limits in time."""
         excess: list[tuple[Part, str]] = []
         most = allowed(self._peer_count, at_the_end=at_the_end)
         try:
@@ -88,11 +88,11 @@ class LeakWatch:
             self._ledger.violated(sentence)
 
     def _excess(self, found: Iterable[tuple[Part, Held]], most: Held) -> list[tuple[Part, str]]:
-        told = []
+        listed = []
         for part, held in found:
             self.most = self.most.most(held)
-            told += [(part, sentence) for sentence in excess_of(part.name, held, self._first[part.kind], most)]
-        return told
+            listed += [(part, sentence) for sentence in excess_of(part.name, held, self._first[part.kind], most)]
+        return listed
 
 
 def excess_of(name: str, held: Held, first: Held, most: Held) -> Iterator[str]:
@@ -104,7 +104,7 @@ def excess_of(name: str, held: Held, first: Held, most: Held) -> Iterator[str]:
 
 
 def debris(shares: Iterable[Path]) -> Iterator[str]:
-    """Sentences about files that belong to nothing. A part that was broken off stays for whoever resumes it."""
+    """Sentences about files that belong to nothing. A partial download that was interrupted stays, to be resumed."""
     for share in shares:
         state = share / ".minga"
         parts = list((state / "parts").glob("*"))
@@ -116,7 +116,7 @@ def debris(shares: Iterable[Path]) -> Iterator[str]:
                 yield f"{path} belongs to no part"
         for path in state.iterdir() if state.exists() else ():
             if path.name not in ("parts", "lock") and not path.name.startswith("index.sqlite"):
-                yield f"nobody knows {path}"
+                yield f"{path} is no known file"
 
 
 async def _held_by(parts: Sequence[Part]) -> list[tuple[Part, Held]]:
@@ -151,7 +151,7 @@ def _open_links(pid: int) -> list[str]:
 
 
 def _connections(part: Part) -> str:
-    """How many of each kind, for whoever looks for the reason."""
+    """How many of each kind, to find the reason."""
     known = psutil.Process(part.pid).net_connections()
     kinds = Counter(
         f"{one.status} {'to' if one.raddr and one.raddr.port < one.laddr.port else 'at'} port "

@@ -1,4 +1,4 @@
-"""What must hold, kept as plain facts: what was ever shared, who is silent since when, what is where, what went wrong.
+"""What must hold, as plain data: what was ever shared, which peers are silent since when, where files are, violations.
 
 No processes, sockets or disks in here. Times are seconds of one clock.
 """
@@ -52,8 +52,8 @@ class Ledger:
         """A peer was killed, paused or cut off."""
         self.silent_since.setdefault(peer, now)
 
-    def heard_again(self, peer: str) -> None:
-        """Nothing keeps it from renewing its lease any more."""
+    def reachable_again(self, peer: str) -> None:
+        """Nothing keeps a peer from renewing its lease any more."""
         self.silent_since.pop(peer, None)
 
     def check_answer(self, what: str, peers: Iterable[str], asked_at: float) -> None:
@@ -68,10 +68,10 @@ class Ledger:
         if digest is None:
             self.violated(f"{what}: {name} is not there")
         elif not self.is_right(name, digest):
-            self.violated(f"{what}: {name} has bytes that nobody ever shared under that name")
+            self.violated(f"{what}: {name} has bytes that were never shared under that name")
 
     def check_disk(self, peer: str, found: Mapping[str, bytes]) -> None:
-        """No file lost, none changed, none that nobody shared."""
+        """No file lost, none changed, none that was never shared."""
         for name, digest in self.on_disk[peer].items():
             if name not in found:
                 self.violated(f"{peer} has lost {name}")
@@ -98,10 +98,10 @@ class Ledger:
         self.violations.append(sentence)
 
 
-def difference(wanted: set[Holding], told: set[Holding], limit: int = 5) -> str:
+def difference(wanted: set[Holding], listed: set[Holding], limit: int = 5) -> str:
     """The first few things in which a directory differs from the truth; empty when it does not."""
-    missing, extra = sorted(wanted - told), sorted(told - wanted)
+    missing, extra = sorted(wanted - listed), sorted(listed - wanted)
     words = [f"missing {name} on {peer}" for name, _, peer in missing[:limit]]
-    words += [f"told but untrue: {name} on {peer}" for name, _, peer in extra[:limit]]
+    words += [f"listed but not held: {name} on {peer}" for name, _, peer in extra[:limit]]
     more = max(0, len(missing) - limit) + max(0, len(extra) - limit)
     return "; ".join(words) + (f"; and {more} more" if more else "")

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from bench.lab import Lab
 from bench.process import HostProcess
-from bench.waiting import until
-from minga.control import ControlClient
+from bench.product import ControlClient
 
 READY_SECONDS = 60.0
 AWAY = frozenset({"killed", "restarted"})
-"""Troubles in which there is no process."""
+"""Faults under which there is no process."""
 
 
 class Part:
@@ -34,7 +33,7 @@ class Part:
         self.kind = kind
         self.metrics_address = metrics_address
         """host:port; None when it has none of ours."""
-        self.troubles: set[str] = set()
+        self.faults: set[str] = set()
         """Names of the faults that it is under."""
         self._lab = lab
         self._words = words
@@ -50,7 +49,7 @@ class Part:
     @property
     def healthy(self) -> bool:
         """Runs, and no fault is on it."""
-        return self.running and not self.troubles
+        return self.running and not self.faults
 
     @property
     def pid(self) -> int:
@@ -62,9 +61,8 @@ class Part:
         """Returns when it is ready. Raises LabError when it ends or does not get ready."""
         with suppress(FileNotFoundError):
             self._ready.unlink()
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MINGA_")}
-        self._process = HostProcess(self._lab, self.name, self._words(), self._log, environment=environment)
-        await until(self._is_ready, READY_SECONDS, f"{self.name} is ready", self._process)
+        self._process = HostProcess(self._words(), self._log, lab=self._lab, host=self.name)
+        await self._process.ready(self._ready, READY_SECONDS)
 
     async def kill(self) -> None:
         """As a power cut would."""
@@ -80,23 +78,20 @@ class Part:
 
     def check(self) -> None:
         """Raises LabError when it has ended by itself."""
-        if self._process is not None and not self.troubles & AWAY:
+        if self._process is not None and not self.faults & AWAY:
             self._process.check()
 
     def pause(self) -> None:
-        """It stands still, as a machine that swaps or a virtual one that is moved."""
+        """Stops it (SIGSTOP), like a machine that swaps or a virtual one that is moved."""
         self._signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """The end of a pause."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
-
-    async def _is_ready(self) -> bool:
-        return await asyncio.to_thread(self._ready.exists)
 
 
 class PeerPart(Part):
@@ -121,7 +116,7 @@ class PeerPart(Part):
         """Where the shared folder is; a file that is moved into that is written beside it."""
         self.control = ControlClient(control)
         self.locks: dict[str, asyncio.Lock] = {}
-        """One for each name: nobody changes a file here while it is being fetched here."""
+        """One for each name: no actor changes a file here while it is being fetched here."""
 
     def lock(self, name: str) -> asyncio.Lock:
         """The lock of a name."""

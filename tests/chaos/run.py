@@ -3,7 +3,7 @@
     python -m tests.chaos.run --seed 7 --minutes 30
 
 Registry, locator, store and tens of peers, each on a host of its own, are killed, restarted, paused past their leases,
-cut off, parted from each other, emptied, and their disks filled, while files are fetched, uploaded, changed and
+cut off, partitioned from each other, emptied, and their disks filled, while files are fetched, uploaded, changed and
 deleted. All the way:
 
 - not one wrong byte, in any file fetched or found;
@@ -11,12 +11,12 @@ deleted. All the way:
 - no answer names a peer that has been silent for longer than a lease;
 - every operation ends, in success or in an error that has a name;
 
-and, each time that everything has been left alone for a moment:
+and, each time that all work and all faults have stopped:
 
 - the directory equals the union of what living peers have on their disks;
 - no descriptor, thread, task, memory or temporary file has been left, and in the end no key in the store.
 
-What is broken when is drawn from the seed; what meets it when is up to the machine. Exit code 1 when a promise was
+Which fault comes when is a function of the seed; what the machine does meanwhile is not. Exit code 1 when a promise was
 broken. Needs root on Linux; without, it says so and ends with 0.
 """
 
@@ -35,11 +35,11 @@ from bench.lab import Lab, why_no_lab
 from bench.netns import LabError
 from minga_directory import keys
 from tests.chaos.actors import Actor
-from tests.chaos.faults import MAX_AT_ONCE, Breaker, plan
+from tests.chaos.faults import MAX_AT_ONCE, Injector, plan
 from tests.chaos.ledger import Ledger
+from tests.chaos.network import DRIVER, STOP_SECONDS, Network, host_links, peer_names, remove_folder, running_on
 from tests.chaos.report import summary
 from tests.chaos.watching import Settling, check_exit, watch_answers
-from tests.chaos.world import DRIVER, STOP_SECONDS, World, host_links, living_on, peer_names, remove_folder
 
 LEASE_SECONDS = 5.0
 SLACK_SECONDS = 1.5
@@ -56,7 +56,7 @@ def main() -> int:
         return 0
     folder = Path(tempfile.mkdtemp(prefix="minga-chaos-"))
     try:
-        with Lab(host_links(options.peers)) as lab, living_on(lab, DRIVER):
+        with Lab(host_links(options.peers)) as lab, running_on(lab, DRIVER):
             broken = asyncio.run(_run(lab, folder, options))
     finally:
         if not options.keep:
@@ -66,7 +66,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.run", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seed", default="1", help="what is drawn from it is the same each time")
+    parser.add_argument("--seed", default="1", help="the same seed gives the same faults")
     parser.add_argument("--minutes", type=float, default=2.0, help="of faults; default 2")
     parser.add_argument("--peers", type=int, default=20, help="how many peers; default 20")
     parser.add_argument("--keep", action="store_true", help="keep logs and disks")
@@ -76,48 +76,48 @@ def _options() -> argparse.Namespace:
 async def _run(lab: Lab, folder: Path, options: argparse.Namespace) -> bool:
     began = monotonic()
 
-    def tell(line: str) -> None:
+    def log(line: str) -> None:
         print(f"{monotonic() - began:7.1f} s  {line}", flush=True)
 
     ledger = Ledger(LEASE_SECONDS, SLACK_SECONDS)
-    async with World(lab, folder, options.peers, LEASE_SECONDS) as world:
-        tell(f"{options.peers} peers run; seed {options.seed}; logs in {folder / 'logs'}")
-        settling = Settling(world, ledger, tell)
+    async with Network(lab, folder, options.peers, LEASE_SECONDS) as network:
+        log(f"{options.peers} peers run; seed {options.seed}; logs in {folder / 'logs'}")
+        settling = Settling(network, ledger, log)
         await settling.begin()
         rounds = max(1, round(options.minutes * 60 / ROUND_SECONDS))
-        chaos = Chaos(world, ledger, options.seed, folder, tell)
+        chaos = Chaos(network, ledger, options.seed, folder, log)
         for _ in range(rounds):
             await chaos.round(min(ROUND_SECONDS, options.minutes * 60))
             await settling.check()
-            world.check()
+            network.check()
             for line in ledger.violations:
-                tell(f"!!! {line}")
+                log(f"!!! {line}")
             if ledger.violations:
                 break
-        await settling.leaks.check(world.parts, at_the_end=True)
-        await _leave(world, ledger)
+        await settling.leaks.check(network.parts, at_the_end=True)
+        await _leave(network, ledger)
         print(summary(ledger, settling, options, monotonic() - began))
     return bool(ledger.violations)
 
 
 class Chaos:
-    """Work and faults, in rounds that end with everything mended and every operation ended."""
+    """Work and faults, in rounds that end with every fault reverted and every operation ended."""
 
-    def __init__(self, world: World, ledger: Ledger, seed: str, folder: Path, tell: Any) -> None:
-        self._world = world
+    def __init__(self, network: Network, ledger: Ledger, seed: str, folder: Path, log: Any) -> None:
+        self._network = network
         self._ledger = ledger
         self._seed = seed
-        self._plan = plan(seed, peer_names(len(world.peers)), world.lease_seconds)
-        self._breaker = Breaker(world, ledger, tell)
+        self._plan = plan(seed, peer_names(len(network.peers)), network.lease_seconds)
+        self._injector = Injector(network, ledger, log)
         scratch = folder / "scratch"
         scratch.mkdir()
-        self._actors = [Actor(world, ledger, seed, number, scratch) for number in range(10)]
+        self._actors = [Actor(network, ledger, seed, number, scratch) for number in range(10)]
 
     async def round(self, seconds: float) -> None:
         """That long."""
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            watch = group.create_task(watch_answers(self._world, self._ledger, self._seed))
+            watch = group.create_task(watch_answers(self._network, self._ledger, self._seed))
             async with asyncio.TaskGroup() as workers:
                 for work in self._works(stop):
                     workers.create_task(work)
@@ -139,15 +139,15 @@ class Chaos:
                 fault = self._plan.draw()
                 await asyncio.sleep(fault.gap_seconds)
                 await free.acquire()
-                group.create_task(self._breaker.break_and_mend(fault)).add_done_callback(lambda _: free.release())
+                group.create_task(self._injector.inject(fault)).add_done_callback(lambda _: free.release())
 
 
-async def _leave(world: World, ledger: Ledger) -> None:
+async def _leave(network: Network, ledger: Ledger) -> None:
     """All peers leave in order, and what they listed goes with them."""
-    codes = await asyncio.gather(*(peer.stop(STOP_SECONDS) for peer in world.peers))
-    for peer, code in zip(world.peers, codes, strict=True):
+    codes = await asyncio.gather(*(peer.stop(STOP_SECONDS) for peer in network.peers))
+    for peer, code in zip(network.peers, codes, strict=True):
         check_exit(peer, code, ledger)
-    host, port = world.store_address
+    host, port = network.store_address
     client = redis.Redis(host=host, port=port)
     try:
         async with asyncio.timeout(END_LIMIT_SECONDS):
@@ -156,13 +156,13 @@ async def _leave(world: World, ledger: Ledger) -> None:
     except TimeoutError:
         ledger.violated(f"{len(left)} keys are left in the store when all peers have left, such as {left[0]!r}")
     await client.aclose()
-    for part in (world.locator, world.registry):
+    for part in (network.locator, network.registry):
         check_exit(part, await part.stop(STOP_SECONDS), ledger)
 
 
 def _is_left_over(key: bytes) -> bool:
-    """All but the two counters, and that the directory has begun, which are nobody's."""
-    return key.decode() not in (keys.TOKENS, keys.CURSOR, keys.EPOCH)
+    """All keys but the counters and the mark that the directory has begun, which belong to no peer."""
+    return key.decode() not in (keys.SEQUENCE, keys.CURSOR, keys.BEGUN)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from minga_protos.peer.v1 import peer_pb2
 from minga_protos.registry.v1 import registry_pb2
-from tests.fuzz import openapi, peer_steps, raw, registry_steps
+from tests.fuzz import openapi, raw
 from tests.fuzz.calls import Caller, scrambled
 from tests.fuzz.messages import damaged, hostile
+from tests.fuzz.steps import Steps, of_peer, of_registry
 from tests.fuzz.target import Target
 
 Attack = Callable[[Target, int, int], None]
@@ -25,7 +26,7 @@ OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", -1),
 ]
 OVERSIZE = 5 * 1024 * 1024
-"""Above the largest message that is taken."""
+"""Above the largest message that is accepted."""
 
 
 def registry_caller(target: Target) -> Caller:
@@ -65,7 +66,7 @@ def declared_requests(target: Target, seed: int, amount: int) -> None:
     openapi.attack(target.locator, seed, 6 * amount)
 
 
-def bytes_as_messages(made: Callable[[Target], Caller], good: Callable[[Target], "Steps"]) -> Attack:
+def bytes_as_messages(made: Callable[[Target], Caller], good: Callable[[Target], Steps]) -> Attack:
     """Random bytes, damaged good messages, and messages that are too large, for every method."""
 
     def attack(target: Target, seed: int, amount: int) -> None:
@@ -87,7 +88,7 @@ def bytes_as_messages(made: Callable[[Target], Caller], good: Callable[[Target],
     return attack
 
 
-def hostile_messages(made: Callable[[Target], Caller], good: Callable[[Target], "Steps"]) -> Attack:
+def hostile_messages(made: Callable[[Target], Caller], good: Callable[[Target], Steps]) -> Attack:
     """Messages of the right type with hostile values, for every method; failing ones are made small by hypothesis."""
 
     def attack(target: Target, seed: int, amount: int) -> None:
@@ -99,7 +100,7 @@ def hostile_messages(made: Callable[[Target], Caller], good: Callable[[Target], 
     return attack
 
 
-def _attacked(caller: Caller, method: MethodDescriptor, steps: "Steps", seed: int, count: int) -> None:
+def _attacked(caller: Caller, method: MethodDescriptor, steps: Steps, seed: int, count: int) -> None:
     one = hostile(method.input_type, lambda: random.Random(seed).choice(steps(method)))
     if method.client_streaming:
         # Good steps with a hostile one among them get further than hostile ones alone.
@@ -120,12 +121,12 @@ def _attacked(caller: Caller, method: MethodDescriptor, steps: "Steps", seed: in
     tried()
 
 
-def _put(steps: list[Message], at: int, message: Message) -> list[Message]:
+def _put(steps: Sequence[Message], at: int, message: Message) -> list[Message]:
     at = min(at, len(steps))
     return [*steps[:at], message, *steps[at + 1 :]]
 
 
-def streams_out_of_order(made: Callable[[Target], Caller], good: Callable[[Target], "Steps"]) -> Attack:
+def streams_out_of_order(made: Callable[[Target], Caller], good: Callable[[Target], Steps]) -> Attack:
     """Good steps in any order, left out, repeated, and cut off."""
 
     def attack(target: Target, seed: int, amount: int) -> None:
@@ -139,20 +140,17 @@ def streams_out_of_order(made: Callable[[Target], Caller], good: Callable[[Targe
     return attack
 
 
-Steps = Callable[[MethodDescriptor], list[Message]]
-"""Good messages of a call."""
-
 ATTACKS: dict[str, Attack] = {
     **{f"{service}-raw": raw_bytes(service) for service in ("registry", "peer", "bulk", "locator")},
     "locator-http": bad_http("locator"),
     "locator-openapi": declared_requests,
     "bulk-http": bad_http("bulk"),
-    "registry-bytes": bytes_as_messages(registry_caller, registry_steps.of),
-    "registry-hostile": hostile_messages(registry_caller, registry_steps.of),
-    "registry-order": streams_out_of_order(registry_caller, registry_steps.of),
-    "peer-bytes": bytes_as_messages(peer_caller, peer_steps.of),
-    "peer-hostile": hostile_messages(peer_caller, peer_steps.of),
-    "peer-order": streams_out_of_order(peer_caller, peer_steps.of),
+    "registry-bytes": bytes_as_messages(registry_caller, of_registry),
+    "registry-hostile": hostile_messages(registry_caller, of_registry),
+    "registry-order": streams_out_of_order(registry_caller, of_registry),
+    "peer-bytes": bytes_as_messages(peer_caller, of_peer),
+    "peer-hostile": hostile_messages(peer_caller, of_peer),
+    "peer-order": streams_out_of_order(peer_caller, of_peer),
 }
 
 

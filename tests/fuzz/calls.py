@@ -23,7 +23,7 @@ BAD_INPUT = frozenset(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
 )
-"""How a call may end, whatever was sent. UNAVAILABLE is for a store that is away, which it is not."""
+"""How a call may end, whatever was sent. UNAVAILABLE is for a store that is away, which this one is not."""
 MAX_ANSWERS = 200
 ENDLESS_SECONDS = 0.1
 
@@ -37,7 +37,7 @@ class Caller:
     endless: frozenset[str] = frozenset()
     """Methods whose answers may go on until the caller goes away."""
     seen: dict[str, set[str]] = field(default_factory=dict)
-    """For each method the statuses that it ended with."""
+    """For each method the statuses with which it ended."""
 
     @property
     def methods(self) -> list[MethodDescriptor]:
@@ -63,14 +63,14 @@ class Caller:
             code = grpc.StatusCode.CANCELLED
         seconds = time.monotonic() - started
         self.seen.setdefault(method.name, set()).add(code.name)
-        told = (
+        report = (
             f"{method.name} {[item[:300] for item in sent[:5]]} ended with {code.name} {details!r} in {seconds:.1f} s"
         )
         if code is grpc.StatusCode.CANCELLED and cut_after is not None:
             return code.name
         if code is grpc.StatusCode.DEADLINE_EXCEEDED and endless:
             return code.name
-        assert code in BAD_INPUT, told
+        assert code in BAD_INPUT, report
         return code.name
 
     def _ended(self, method: MethodDescriptor, sent: list[bytes], limit: float) -> tuple[grpc.StatusCode, str]:

@@ -1,4 +1,4 @@
-"""Another host, on this machine: connections that come from an address of their own."""
+"""A proxy whose connections come from another address of this machine, as from another host."""
 
 import asyncio
 from collections.abc import AsyncIterator

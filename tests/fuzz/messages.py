@@ -26,7 +26,7 @@ _ints = st.one_of(st.sampled_from(HOSTILE_INTS), st.integers(-(2**63), 2**63 - 1
 
 
 def hostile(descriptor: Descriptor, good: Callable[[], Message] | None = None) -> st.SearchStrategy[Message]:
-    """Messages of that type. good: makes one that is taken; then often only some fields of it are replaced."""
+    """Messages of that type. good: makes one that is accepted; then often only some of its fields are replaced."""
     fields = {field.name: _field(field) for field in descriptor.fields}
     made = st.fixed_dictionaries({}, optional=fields).map(lambda values: _made(descriptor, values))
     if good is None:
@@ -66,7 +66,7 @@ def _value(field: FieldDescriptor) -> st.SearchStrategy[Any]:
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
-    """Bytes of a message after what a bad cable, or a bad person, does to them."""
+    """A message with bytes changed, removed, inserted or repeated at random."""
     changed = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(changed) + 1)

@@ -25,7 +25,7 @@ CHECKS = [
 ]
 MIN_OPERATIONS = 10
 NOT_HTTP = b"Invalid HTTP request received."
-"""What the HTTP server itself says to a URL of more than 64 KiB, before the locator hears of it."""
+"""What the HTTP server itself says to a URL of more than 64 KiB, before the locator sees it."""
 
 
 def attack(address: str, seed: int, count: int) -> None:
@@ -35,7 +35,7 @@ def attack(address: str, seed: int, count: int) -> None:
     assert len(operations) >= MIN_OPERATIONS
     for operation in operations:
         for mode in GenerationMode:
-            with suppress(hypothesis.errors.Unsatisfiable):  # nothing about it can be wrong
+            with suppress(hypothesis.errors.Unsatisfiable):  # every request is valid
                 _attacked(address, operation, mode, seed, count)
 
 

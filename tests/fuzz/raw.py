@@ -76,7 +76,7 @@ def _frame(rng: random.Random) -> bytes:
 
 
 def attack(address: str, rng: random.Random, count: int) -> None:
-    """Sends that many pieces of garbage, each on a connection of its own, and holds silent ones open meanwhile."""
+    """Sends that much garbage, each on a connection of its own, and keeps silent connections open meanwhile."""
     silent = [connect(address) for _ in range(20)]
     try:
         for connection in silent[10:]:
@@ -90,7 +90,7 @@ def attack(address: str, rng: random.Random, count: int) -> None:
 
 
 def _slow_writer(connection: socket.socket, rng: random.Random) -> None:
-    """One byte more of something that never gets whole."""
+    """One more byte of a request that is never complete."""
     with suppress(OSError):
         connection.sendall(rng.randbytes(1))
 

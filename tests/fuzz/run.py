@@ -29,7 +29,7 @@ def _held(name: str, target: Target, seed: int, amount: int) -> bool:
     started = time.monotonic()
     try:
         attacks.run(name, target, seed, amount)
-    except Exception:  # noqa: BLE001 - told, and the next one is tried
+    except Exception:  # noqa: BLE001 - printed, and the next one is tried
         traceback.print_exc()
         print(f"!!! {name} broke something: python -m tests.fuzz.run --only {name} --seed {seed} --amount {amount}")
         return False

@@ -1,10 +1,10 @@
-"""What is attacked, and what it is held to meanwhile."""
+"""The network under attack, and what it is held to meanwhile."""
 
 import asyncio
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from minga_core.manifest import Manifest
 from minga_core.names import parse_name
 from minga_directory import connect_reader
 from minga_directory.directory import DirectoryReader
+from minga_peer.serve.http_server import MAX_CONNECTIONS_EACH as MAX_CONNECTIONS_EACH
 from minga_protos.peer.v1 import peer_pb2
 from minga_protos.registry.v1 import registry_pb2
 
@@ -90,18 +91,18 @@ class Target:
         eventually(well, lambda: f"{name} had {before} descriptors and bytes of memory, and has {now}")
 
     def check_logs(self) -> None:
-        """Fails when a process has told of a bug since the last time."""
+        """Fails when a process has logged a bug since the last time."""
         for path in sorted(self.logs.glob("*.log")):
             text = path.read_bytes()
             new = text[self._logged.get(path.name, 0) :].decode(errors="replace")
             self._logged[path.name] = len(text)
             found = _BUG.search(new)
             assert found is None, (
-                f"{path.name} tells of a bug:\n{new[max(0, found.start() - 300) if found else 0 :][:6000]}"
+                f"{path.name} logged a bug:\n{new[max(0, found.start() - 300) if found else 0 :][:6000]}"
             )
 
     def check_folder(self) -> None:
-        """Fails when something lies where the peer has no business, or what is shared is not what was put there."""
+        """Fails when a file lies outside of the shared folder, or what is shared is not what was put there."""
         for name, data in SHARED.items():
             assert (self.share / name).read_bytes() == data, f"{name} is not what it was"
         outside = {path.name for path in self.share.parent.iterdir()}
@@ -152,7 +153,7 @@ def _vitals(pid: int) -> tuple[int, int]:
 
 
 class Bystander:
-    """A well-behaved client of every service, all the while."""
+    """A well-behaved client of every service during an attack."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -160,7 +161,6 @@ class Bystander:
         self._thread = threading.Thread(target=self._run, name="bystander", daemon=True)
         self.failures: list[str] = []
         self.answered = 0
-        self.slowest: dict[str, float] = {}
 
     def start(self) -> None:
         """Begins."""
@@ -192,7 +192,6 @@ class Bystander:
             self.answered += 1
         except (grpc.RpcError, OSError, httpx.HTTPError, AssertionError) as error:
             self.failures.append(f"{what}: {error!r} after {time.monotonic() - started:.2f} s")
-        self.slowest[what] = max(self.slowest.get(what, 0.0), time.monotonic() - started)
 
     def _fetches(self, channel: grpc.Channel) -> None:
         manifest = self._target.contents["hello.txt"]
@@ -221,7 +220,7 @@ class Bystander:
 
 
 def _lives(channel: grpc.Channel, revision: int) -> None:
-    """Registers anew, pushes a table of one row, and beats."""
+    """Registers anew, pushes a table of one row, and sends a heartbeat."""
     me = {"peer_id": "bystander", "generation": revision}
     register = registry_pb2.RegisterRequest(**me, address="127.0.0.1:1", capacity_bytes=1, free_bytes=1)
     _call(channel, f"{REGISTRY}Register", register, registry_pb2.RegisterResponse)
@@ -235,8 +234,8 @@ def _lives(channel: grpc.Channel, revision: int) -> None:
         iter(steps), timeout=ANSWER_SECONDS
     )
     assert pushed.revision == revision
-    beat = registry_pb2.HeartbeatRequest(**me, table_revision=revision)
-    (answer,) = _call(channel, f"{REGISTRY}Heartbeat", beat, registry_pb2.HeartbeatResponse)
+    heartbeat = registry_pb2.HeartbeatRequest(**me, table_revision=revision)
+    (answer,) = _call(channel, f"{REGISTRY}Heartbeat", heartbeat, registry_pb2.HeartbeatResponse)
     assert answer.action == registry_pb2.HEARTBEAT_ACTION_OK
 
 
@@ -251,14 +250,12 @@ def _call(channel: grpc.Channel, path: str, request: Any, answer: Any) -> list[A
 
 
 @contextmanager
-def running(folder: Path, *, registry_flags: Sequence[str] = (), peer_flags: Sequence[str] = ()) -> Iterator[Target]:
+def running(folder: Path) -> Iterator[Target]:
     """A network with one peer that shares `SHARED`, in an event loop of its own."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="network")
     thread.start()
-    config = LocalNetworkConfig(
-        peer_count=1, directory=folder, registry_flags=registry_flags, peer_flags=("--quiet", "0.05", *peer_flags)
-    )
+    config = LocalNetworkConfig(peer_count=1, directory=folder, peer_flags=("--quiet", "0.05"))
 
     def run(work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, loop).result(60)

@@ -19,7 +19,7 @@ def reference(name: str) -> str:
     return text
 
 
-@pytest.mark.parametrize("name", ["redis.md", "rest.md", "cli.md", "settings.md", "metrics.md", "scale.md", "map.md"])
+@pytest.mark.parametrize("name", ["redis.md", "rest.md", "cli.md", "settings.md", "metrics.md", "map.md"])
 def test_a_reference_is_what_the_code_says(name: str) -> None:
     """After a change of keys, routes, commands, settings or measured costs: `make references`."""
     assert (DOCS / name).read_text() == reference(name)

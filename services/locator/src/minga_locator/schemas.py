@@ -14,7 +14,7 @@ from msgspec.structs import asdict
 from minga_core.chunks import MAX_CONTENT_BYTES
 from minga_core.names import Name
 from minga_core.records import HoldingState
-from minga_directory.directory import CatalogueEntry, PeerRecord, Version
+from minga_directory.directory import CatalogEntry, PeerRecord, Version
 
 MAX_REPLICAS = 20
 MAX_LOOKUP_NAMES = 256
@@ -84,7 +84,7 @@ class ListedFile(_Shape):
     version_count: Annotated[int, Meta(description="Contents under that name; this is the newest published.")]
 
     @classmethod
-    def of(cls, entry: CatalogueEntry) -> "ListedFile":
+    def of(cls, entry: CatalogEntry) -> "ListedFile":
         """The answer's form of a catalogue entry."""
         published = rfc3339(entry.published_ns)
         return cls(entry.name, str(entry.content_id), entry.size_bytes, published, entry.version_count)

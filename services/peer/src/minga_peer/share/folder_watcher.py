@@ -30,7 +30,7 @@ MAX_PAUSE_SECONDS = 300.0
 
 
 class _OutsideOfState(BaseFilter):
-    """Everything but our own state. The library's default filter would hide files of editors and VCS, which are shared."""
+    """All but our own state. The library's default filter would hide files of editors and VCS, which are shared."""
 
     def __init__(self, root: Path) -> None:
         super().__init__()

@@ -1,0 +1,56 @@
+"""The simulated directory: which peer holds what, and tables encoded beforehand."""
+
+from collections import Counter
+
+import pytest
+
+from bench.directory import fixture
+from bench.directory.fixture import Layout
+from bench.directory.prepared import PreparedTables
+from bench.directory.scale import SCALES
+from bench.directory.scenarios.emptied import COPIES
+from minga_core.names import parse_name
+from minga_protos.registry.v1 import registry_pb2 as pb
+from minga_registry.adapters import PushEnd, PushHeader, RowBatch, push_step
+
+
+def test_layout_gives_every_content_its_number_of_holders() -> None:
+    """And every peer as many files as every other."""
+    layout = Layout(names=400, copies=5, peers=40)
+    held = Counter(row.key for peer in range(layout.peers) for row in layout.rows_of(peer))
+    assert set(held.values()) == {5}
+    assert len(held) == 400
+    assert {len(list(layout.rows_of(peer))) for peer in range(layout.peers)} == {layout.files_a_peer}
+
+
+def test_layout_that_does_not_come_out_even_is_refused() -> None:
+    """Rather than rounded."""
+    with pytest.raises(ValueError, match="blocks"):
+        Layout(names=401, copies=5, peers=40)
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=lambda scale: scale.name)
+def test_layouts_of_every_scale_come_out_even(scale) -> None:  # type: ignore[no-untyped-def]
+    """So that no run fails half way."""
+    Layout(scale.lookup_names, scale.lookup_holders, scale.lookup_peers)
+    Layout(scale.table_peers * scale.table_files // scale.table_copies, scale.table_copies, scale.table_peers)
+    for peers, files in ((scale.emptied_peers, scale.emptied_files), (scale.dying_peers, scale.dying_files)):
+        Layout(peers * files // COPIES, COPIES, peers)
+
+
+def test_fixture_names_are_valid_names() -> None:
+    """The registry accepts them as they are."""
+    for number in (0, 999, 1_000_000):
+        assert parse_name(fixture.name(number)) == fixture.name(number)
+
+
+def test_prepared_tables_are_what_the_peer_holds() -> None:
+    """Blocks joined by their bytes are read as one message with the rows of all."""
+    layout = Layout(names=400, copies=5, peers=40)
+    tables = PreparedTables(layout, [3])
+    steps = [push_step(pb.PushTableRequest.FromString(message)) for message in tables.messages(3, revision=7)]
+    assert isinstance(steps[0], PushHeader)
+    assert (steps[0].peer_id, steps[0].whole, steps[0].revision) == (fixture.peer_id(3), True, 7)
+    rows = [row for step in steps if isinstance(step, RowBatch) for row in step.put]
+    assert rows == list(layout.rows_of(3))
+    assert steps[-1] == PushEnd(len(rows), 0)
