@@ -6,6 +6,7 @@ peer sends in its life is below the 64 KiB that every connection and stream begi
 """
 
 import asyncio
+from contextlib import suppress
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0, 1, 3, 4, 6, 7
@@ -77,8 +78,9 @@ class Connection:
                     raise StreamEndedError
 
     def cancel(self) -> None:
-        """Ends the call under way from this side."""
-        self._send(_RST_STREAM, 0, self._stream, _CANCEL)
+        """Ends the call under way from this side; no error when the connection is lost."""
+        with suppress(ConnectionResetError):
+            self._send(_RST_STREAM, 0, self._stream, _CANCEL)
 
     def close(self) -> None:
         """Ends the connection."""
@@ -92,6 +94,9 @@ class Connection:
         return head[3], head[4], int.from_bytes(head[5:], "big") & 0x7FFFFFFF, payload
 
     def _send(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if self._writer.is_closing():
+            self.usable = False
+            raise ConnectionResetError
         head = len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big")
         self._writer.write(head + payload)
 
