@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # As root on Debian: installs those of the given packages that are missing, and starts none of their services. Elsewhere
-# it does nothing: whoever needs a program says what is lacking.
+# it does nothing: programs that need a package say what is missing.
 set -euo pipefail
 
 POLICY=/usr/sbin/policy-rc.d

@@ -38,7 +38,7 @@ available() {
 # can_debootstrap: root on Debian.
 can_debootstrap() { [[ $(id -u) == 0 && -e /etc/debian_version ]]; }
 
-# Sets base_image. Debian's packages are the way out where no registry answers; whoever names a base gets that one.
+# Sets base_image. Debian's packages are the way out where no registry answers; a base that is named is used.
 choose_base() {
   local default
   default=$(sed -n 's/^ARG BASE_IMAGE=//p' deploy/docker/base.Dockerfile)

@@ -70,7 +70,7 @@ start_one() {
     say "starting dockerd; its log is $LOG"
     # Of processes that were killed: dockerd takes their numbers for living ones as long as nobody has waited for them.
     rm -f "$PID_FILE" "$ENGINE_DIR/exec/containerd/containerd.pid"
-    # Detached from this shell's session, streams and lock: whoever reads our output must not wait for it. 198.18.0.0/15 is
+    # Detached from this shell's session, streams and lock: a reader of our output must not wait. 198.18.0.0/15 is
     # reserved for tests (RFC 2544), so that no container hides a machine which this one has to reach.
     setsid dockerd --host "unix://$SOCKET" --pidfile "$PID_FILE" --data-root "$ENGINE_DIR/data" \
       --exec-root "$ENGINE_DIR/exec" --bip 198.18.0.1/24 \

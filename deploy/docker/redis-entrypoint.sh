@@ -6,7 +6,7 @@ case ${1:-} in
 esac
 if [ "${1:-}" = redis-server ]; then
   shift
-  # A configuration file must stay the first argument; whoever names one decides.
+  # A configuration file must stay the first argument; it then decides.
   case ${1:-} in
     *.conf) exec redis-server "$@" ;;
   esac

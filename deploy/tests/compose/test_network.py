@@ -37,7 +37,11 @@ class Machine:
         """Put a file into a peer's shared folder, as `docker cp` does, and wait until it is found."""
         container = self.compose.container(service)
         container.engine.docker("cp", str(path), f"{container.id}:/srv/minga/{path.name}")
-        eventually(lambda: self.minga("info", path.name, check=False).code == 0, f"{path.name} is found")
+        self.wait_found(path.name)
+
+    def wait_found(self, name: str) -> None:
+        """Return once somebody is known to hold a file."""
+        eventually(lambda: self.minga("info", name, check=False).code == 0, f"{name} is found")
 
     def fetch(self, service: str, name: str) -> str:
         """`exec SERVICE minga get NAME`; the digest of the file in its shared folder."""
@@ -117,5 +121,5 @@ def test_what_a_peer_shares_outlives_its_container(machine: Machine, tmp_path: P
     old = machine.compose.container("peer-3").id
     machine.compose.run("up", "-d", "--force-recreate", "--no-deps", "peer-3")
     assert machine.compose.container("peer-3").id != old
-    machine.compose.container("peer-3").wait_healthy()
+    machine.wait_found("kept.bin")
     assert machine.fetch("peer-1", "kept.bin") == digest

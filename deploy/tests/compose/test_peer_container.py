@@ -21,14 +21,14 @@ def place(engine: Engine) -> Iterator[list[str]]:
     for part in ("registry", "locator"):
         words = [network, f"--network-alias={part}", "--env=MINGA_REDIS_URL=redis://redis:6379/0", f"minga/{part}:dev"]
         parts.append(engine.run(*words))
-    for each in parts[1:]:
-        each.wait_healthy()
+    for part, each in zip(("registry", "locator"), parts[1:], strict=True):
+        each.wait_log(f"{part}_started")
     yield [network, *PLACES, "--read-only"]
     for each in parts:
         each.remove()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def peers(engine: Engine, place: list[str]) -> Iterator[list[Container]]:
     """Two, started with nothing but the network's addresses."""
     made = [engine.run(*place, IMAGE) for _ in range(2)]
@@ -87,25 +87,6 @@ def test_the_shell_lists_what_others_share(engine: Engine, place: list[str], pee
         assert terminal.ended() == 0
 
 
-def test_without_a_terminal_there_is_the_daemon_and_exec_talks_to_it(peers: list[Container]) -> None:
-    """`docker exec … minga get` needs no flag; the file lands in the volume, and whoever fetched it holds it. `docker
-    stop` takes a peer out of the directory at once, not when its lease runs out."""
-    first, second = peers
-    share(first, "fetched.txt", second)
-    second.exec("minga", "get", "fetched.txt")
-    assert second.exec("cat", "/srv/minga/fetched.txt").out == "hello"
-    status = second.exec("minga", "status", "--json").json
-    assert (status["registered"], status["pid"], status["share_dir"]) == (True, 1, "/srv/minga")
-
-    def count() -> int:
-        return int(second.exec("minga", "info", "fetched.txt", "--json").json["versions"][0]["complete_count"])
-
-    eventually(lambda: count() == 2, "both hold it")
-    assert first.stop() < 5
-    listed = {peer["peer_id"] for peer in second.exec("minga", "peers", "--json").json["peers"]}
-    assert (first.id[:12] in listed, second.id[:12] in listed) == (False, True)
-
-
 def test_a_command_alone_needs_no_daemon(engine: Engine, place: list[str], peers: list[Container]) -> None:
     """`docker run --rm minga/peer get` and `put`, with a read-only root."""
     share(peers[0], "alone.txt", peers[1])
@@ -123,3 +104,22 @@ def test_another_user_may_run_it(engine: Engine, place: list[str]) -> None:
     peer.wait_log("lease_granted")
     assert peer.exec("minga", "status", "--json").json["registered"]
     peer.remove()
+
+
+def test_without_a_terminal_there_is_the_daemon_and_exec_talks_to_it(peers: list[Container]) -> None:
+    """`docker exec … minga get` needs no flag; the file lands in the volume, and the peer that fetched it holds it.
+    `docker stop` takes a peer out of the directory at once, not when its lease runs out."""
+    first, second = peers
+    share(first, "fetched.txt", second)
+    second.exec("minga", "get", "fetched.txt")
+    assert second.exec("cat", "/srv/minga/fetched.txt").out == "hello"
+    status = second.exec("minga", "status", "--json").json
+    assert (status["registered"], status["pid"], status["share_dir"]) == (True, 1, "/srv/minga")
+
+    def count() -> int:
+        return int(second.exec("minga", "info", "fetched.txt", "--json").json["versions"][0]["complete_count"])
+
+    eventually(lambda: count() == 2, "both hold it")
+    assert first.stop() < 5
+    listed = {peer["peer_id"] for peer in second.exec("minga", "peers", "--json").json["peers"]}
+    assert (first.id[:12] in listed, second.id[:12] in listed) == (False, True)

@@ -1,9 +1,10 @@
 """Every part is rolled and Redis emptied while clients download, on the base with peers on their nodes' disks.
 
 Files are held by `node-1` and `node-2`; `node-3` has a peer that fetches; a machine without a peer fetches as well. Not
-one download may fail, and a look-up is answered or, while Redis is away, told to come again.
+one download may fail, and a look-up is answered or, while Redis is away, gets 503 with Retry-After.
 """
 
+import copy
 import os
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import httpx
 import pytest
 
 from deploy.tests.k8s.cluster import Cluster, put
-from deploy.tests.k8s.manifests import rendered
+from deploy.tests.k8s.manifests import pod_spec, rendered, workloads
 from deploy.tests.k8s.streams import Call, Stream, get_alone, get_through_peer, look_up
 from deploy.tests.support.engine import Container, Engine, eventually
 
@@ -52,7 +53,10 @@ class Scene:
 @pytest.fixture(scope="module")
 def scene(engine: Engine) -> Iterator[Scene]:
     """All of it, ready."""
-    objects = rendered("base", "node-disk")
+    objects = copy.deepcopy(rendered("base", "node-disk"))
+    # So that calls meet connections that the registry is about to close, which it does after minutes otherwise.
+    registry = pod_spec(workloads(objects)["registry"])["containers"][0]
+    registry["env"].append({"name": "MINGA_MAX_CONNECTION_AGE", "value": "5"})
     with Cluster(engine, objects, {}) as cluster:
         cluster.wait_ready()
         files = {name: os.urandom(8192) for name in [*SMALL, *ONCE]} | {LARGE: os.urandom(LARGE_BYTES)}

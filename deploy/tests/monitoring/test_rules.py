@@ -62,7 +62,7 @@ def test_every_alert_has_a_page_and_two_unit_tests() -> None:
         expected = [check["exp_alerts"] for check in checks if check["alertname"] == name]
         assert any(labels <= found["exp_labels"].items() for alerts in expected for found in alerts), name
         assert [] in expected, name
-    # A name that is misspelt in Alertmanager's example silences nothing, for ever.
+    # A name that is misspelt in Alertmanager's example silences nothing.
     named = set(re.findall(r"\bMinga[A-Z]\w+", (HERE / "alertmanager.yml").read_text()))
     assert named <= {alert["alert"] for alert in ALERTS}
 
