@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import httpx
 import jsonschema
-from starlette.applications import Starlette
+from starlette.routing import Router
 
 from minga_core.ids import Address, ContentId, Generation, PeerId, digest
 from minga_core.names import Name, parse_name
@@ -54,13 +54,13 @@ async def join(
 
 
 @asynccontextmanager
-async def calling(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
+async def calling(app: Router) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the app, in its lifespan."""
-    async with app.router.lifespan_context(app), client_of(app) as client:
+    async with app.lifespan_context(app), client_of(app) as client:
         yield client
 
 
-def client_of(app: Starlette, host: str = "127.0.0.1") -> httpx.AsyncClient:
+def client_of(app: Router, host: str = "127.0.0.1") -> httpx.AsyncClient:
     """A client on that host, of an app whose lifespan has begun. Fails on an answer that is not declared."""
     transport = httpx.ASGITransport(app, client=(host, 4711))
     return httpx.AsyncClient(transport=transport, base_url="http://locator", event_hooks={"response": [check_declared]})

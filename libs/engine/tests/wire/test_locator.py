@@ -97,7 +97,7 @@ async def serving(
     """A client of the real app."""
     app = make_app(directory)
     transport = CountingTransport(app, instead)
-    async with app.router.lifespan_context(app), LocatorClient(URL, transport=transport, patience=patience) as client:
+    async with app.lifespan_context(app), LocatorClient(URL, transport=transport, patience=patience) as client:
         yield client
 
 

@@ -1,18 +1,15 @@
-"""The ASGI app: endpoints, error handlers, middleware and documentation put together."""
+"""The ASGI app: endpoints, middleware and documentation put together."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
 from minga_core.clock import Clock, SystemClock
-from minga_core.errors import MingaError
 from minga_directory import observed_reader
 from minga_directory.directory import DirectoryReader
 from minga_locator import VERSION, tracing
@@ -22,7 +19,6 @@ from minga_locator.endpoint import Endpoint, Operation
 from minga_locator.middleware import RequestMiddleware
 from minga_locator.openapi import openapi_document
 from minga_locator.operations import OPERATIONS
-from minga_locator.problems import on_http_error, on_minga_error
 from minga_locator.request_limits import RequestLimits
 from minga_locator.state import LocatorState
 
@@ -40,7 +36,7 @@ def make_app(
     clock: Clock | None = None,
     registry: CollectorRegistry | None = None,
     limits: RequestLimits | None = None,
-) -> Starlette:
+) -> Router:
     """The REST service over a reader, which the caller owns. What the app itself makes ends with its lifespan."""
     clock, limits = clock or SystemClock(), limits or RequestLimits()
     metrics = LocatorMetrics(registry or CollectorRegistry(), VERSION)
@@ -50,22 +46,20 @@ def make_app(
     state = LocatorState(observed, cache, metrics, limits)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Router) -> AsyncIterator[None]:
         yield
         await cache.aclose()
 
-    app = Starlette(
+    return Router(
         routes=[*(_route(operation, state) for operation in OPERATIONS), *_documentation()],
         middleware=[
             *tracing.middleware(),
             Middleware(RequestMiddleware, metrics=metrics, clock=clock, max_requests=limits.max_requests),
         ],
-        exception_handlers={MingaError: on_minga_error, HTTPException: on_http_error},
         lifespan=lifespan,
+        # A redirect would be an answer that no operation declares.
+        redirect_slashes=False,
     )
-    # A redirect would be an answer that no operation declares.
-    app.router.redirect_slashes = False
-    return app
 
 
 def _route(operation: Operation, state: LocatorState) -> Route:

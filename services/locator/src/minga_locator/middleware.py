@@ -1,13 +1,14 @@
-"""What surrounds every request: the quota of its host, its measurements, and a 500 when a handler has a bug."""
+"""What surrounds every request: the quota of its host, its measurements, and the answer when it fails."""
 
 import logging
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minga_core.clock import Clock
-from minga_core.errors import BusyError, Code
+from minga_core.errors import BusyError, Code, MingaError
 from minga_locator._metrics import LocatorMetrics
-from minga_locator.problems import RETRY_AFTER_SECONDS, error_response, problem_response
+from minga_locator.problems import RETRY_AFTER_SECONDS, error_response, http_error_response, problem_response
 from minga_locator.request_limits import client_host
 from minga_runtime.logs import log_event
 from minga_runtime.shares import Shares
@@ -64,14 +65,23 @@ class RequestMiddleware:
         return None
 
     async def _pass_on(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        # With an app in the scope, Starlette's Router raises HTTPException for paths and methods that it does not have.
+        scope["app"] = self._app
         try:
             await self._app(scope, receive, answer.send)
+            return
+        except MingaError as error:
+            response = error_response(scope, error)
+        except HTTPException as error:
+            response = http_error_response(scope, error)
         except Exception:
             log.exception("request_failed", extra={"fields": {"method": scope["method"], "path": scope["path"]}})
             if answer.status:
                 raise  # half an answer has been sent: only closing the connection shows the client that
-            detail = "internal error; the locator's log has the details"
-            await problem_response(scope, 500, Code.INTERNAL.value, detail)(scope, receive, answer.send)
+            response = problem_response(
+                scope, 500, Code.INTERNAL.value, "internal error; the locator's log has the details"
+            )
+        await response(scope, receive, answer.send)
 
     def _observe(self, scope: Scope, status: int, seconds: float) -> None:
         """status: 0 when the request was cancelled before its answer began, which is not counted."""

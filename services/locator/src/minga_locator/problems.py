@@ -2,12 +2,10 @@
 
 import math
 from http import HTTPStatus
-from typing import cast
 from urllib.parse import quote
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
@@ -59,16 +57,10 @@ def error_response(scope: Scope, error: MingaError) -> Response:
     return problem_response(scope, wire.http, error.code.value, str(error), retry_after_seconds=retry_after_seconds)
 
 
-async def on_minga_error(request: Request, error: Exception) -> Response:
-    """Starlette's handler of MingaError."""
-    return error_response(request.scope, cast(MingaError, error))
-
-
-async def on_http_error(request: Request, error: Exception) -> Response:
-    """Starlette's handler of its HTTPException: unknown paths and methods, and refused bodies."""
-    refusal = cast(HTTPException, error)
-    status = refusal.status_code
-    detail = _HTTP_DETAILS.get(status, refusal.detail).replace("{method}", request.method)
-    response = problem_response(request.scope, status, HTTP_CODES.get(status, "http_error"), detail)
-    response.headers.update(refusal.headers or {})
+def http_error_response(scope: Scope, error: HTTPException) -> Response:
+    """The problem document of an unknown path or method, or of a refused body."""
+    status = error.status_code
+    detail = _HTTP_DETAILS.get(status, error.detail).replace("{method}", scope["method"])
+    response = problem_response(scope, status, HTTP_CODES.get(status, "http_error"), detail)
+    response.headers.update(error.headers or {})
     return response
