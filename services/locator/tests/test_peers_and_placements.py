@@ -52,7 +52,7 @@ async def test_a_peer_that_is_not_alive_is_not_found(api: httpx.AsyncClient) -> 
     assert problem_of(await api.get("/v1/peers/-bad-")) == (400, "invalid_argument")
 
 
-async def test_figures_add_up_over_living_peers(api: httpx.AsyncClient, directory: MemoryDirectory) -> None:
+async def test_stats_add_up_over_living_peers(api: httpx.AsyncClient, directory: MemoryDirectory) -> None:
     """Stats count living peers, names and bytes."""
     await join(directory, "a", row("f"), row("g"), free_bytes=5)
     await join(directory, "b", row("f"), free_bytes=7)
@@ -60,7 +60,7 @@ async def test_figures_add_up_over_living_peers(api: httpx.AsyncClient, director
     assert answer == {"live_peers": 2, "names": 2, "capacity_bytes": 400 * GIB, "free_bytes": 12}
 
 
-async def test_placements_go_round_over_peers_with_room(api: httpx.AsyncClient, directory: MemoryDirectory) -> None:
+async def test_placements_rotate_over_peers_with_room(api: httpx.AsyncClient, directory: MemoryDirectory) -> None:
     """Each call names the next peer; none is left out, and no answer comes from the cache."""
     for name in ("a", "b", "c"):
         await join(directory, name)
@@ -83,28 +83,18 @@ async def test_a_holder_is_never_placed(api: httpx.AsyncClient, directory: Memor
     assert [peer["peer_id"] for peer in by_content.json()["placements"]] == ["a"]
 
 
-async def test_no_placement_when_every_peer_with_room_holds_it(
-    api: httpx.AsyncClient, directory: MemoryDirectory
-) -> None:
-    """An empty list is an answer, not an error: there is nothing left to do."""
-    await join(directory, "a", row("f"))
-    await join(directory, "small", free_bytes=1)
-    answer = await api.post(PLACE, json={"name": "f", "size_bytes": 1000})
-    assert (answer.status_code, answer.json()) == (200, {"placements": []})
-
-
-async def test_no_room_is_an_error(api: httpx.AsyncClient, directory: MemoryDirectory) -> None:
-    """507 no_space when no living peer has the file's size and the margin free; exactly that much is enough."""
-    await join(directory, "a", free_bytes=1000 + SPACE_MARGIN_BYTES)
-    assert (await api.post(PLACE, json={"name": "f", "size_bytes": 1000})).status_code == 200
-    assert problem_of(await api.post(PLACE, json={"name": "f", "size_bytes": 1001})) == (507, "no_space")
-
-
-async def test_no_living_peer_is_an_error_that_may_pass(api: httpx.AsyncClient) -> None:
-    """503 peer_unavailable with Retry-After when nobody is alive."""
+async def test_a_placement_without_peers_says_why(api: httpx.AsyncClient, directory: MemoryDirectory) -> None:
+    """503 peer_unavailable, with Retry-After, when none is alive; 507 no_space when none has the file's size and the
+    margin free (exactly that much is enough); an empty list, which is no error, when all with room hold the file."""
     answer = await api.post(PLACE, json={"name": "f", "size_bytes": 1})
     assert problem_of(answer) == (503, "peer_unavailable")
     assert answer.headers["retry-after"] == "1"
+    await join(directory, "a", free_bytes=1000 + SPACE_MARGIN_BYTES)
+    assert (await api.post(PLACE, json={"name": "f", "size_bytes": 1000})).status_code == 200
+    assert problem_of(await api.post(PLACE, json={"name": "f", "size_bytes": 1001})) == (507, "no_space")
+    await join(directory, "b", row("f"))
+    answer = await api.post(PLACE, json={"name": "f", "size_bytes": 1001})
+    assert (answer.status_code, answer.json()) == (200, {"placements": []})
 
 
 @pytest.mark.parametrize(

@@ -58,10 +58,3 @@ async def test_only_a_5xx_fails_its_span(
     missing, failed = [span for span in spans.spans if span.kind == "server"]
     assert (missing.error, missing.attributes["http.response.status_code"]) == ("", 404)
     assert (failed.error, failed.attributes["http.response.status_code"]) == ("503", 503)
-
-
-async def test_probes_and_scrapes_are_no_traces(traced: httpx.AsyncClient, spans: KeepingTracer) -> None:
-    """They would be most of all spans."""
-    for path in ("/livez", "/readyz", "/metrics"):
-        await traced.get(path)
-    assert not [span for span in spans.spans if span.kind == "server"]
