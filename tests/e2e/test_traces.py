@@ -1,4 +1,4 @@
-"""Traces through real processes: one command, one trace, whoever worked for it; and nothing where they are off."""
+"""Traces through real processes: one command is one trace across all parts; and nothing where traces are off."""
 
 import asyncio
 import os
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from minga_runtime.sockets import listen_tcp
 from tests.support.collector import Collector, Trace, collecting, trace_with
 
 from .conftest import Story, noise, running
@@ -89,7 +88,7 @@ async def seen(collector: Collector, *names: str) -> Trace:
 
 
 async def test_a_get_is_one_trace_from_the_command_to_the_peer_that_serves(tmp_path: Path) -> None:
-    """Command, daemon, locator, registry, and the other peer, each below who asked."""
+    """Command, daemon, locator, registry, and the other peer, each span below that of its caller."""
     with collecting() as collector:
         async with traced(tmp_path, 2, collector.address) as story:
             data = noise(20 * MIB)
@@ -121,7 +120,7 @@ async def test_a_get_is_one_trace_from_the_command_to_the_peer_that_serves(tmp_p
 
 
 async def test_a_put_is_one_trace_with_its_placement_its_copies_and_their_announcements(tmp_path: Path) -> None:
-    """Upload to one peer, replication to the other, and what both told the registry."""
+    """Upload to one peer, replication to the other, and the announcements of both to the registry."""
     with collecting() as collector:
         async with traced(tmp_path, 2, collector.address) as story:
             (tmp_path / "up.bin").write_bytes(noise(3 * MIB))
@@ -142,7 +141,7 @@ async def test_a_put_is_one_trace_with_its_placement_its_copies_and_their_announ
         ):
             assert " > ".join(expected) in paths, trace.outline()
         assert {span.service for span in trace.all(PUSH)} == {"minga-peer", "minga-registry"}
-        # The polls for its being found are not told, here or by the locator.
+        # The polls of the waiting command have no spans, here or at the locator.
         look_ups = collector.named("GET /v1/files/{name:any}")
         assert {span.trace_id for span in look_ups} == {trace.spans[0].trace_id}
 
@@ -167,8 +166,8 @@ async def test_a_command_without_a_daemon_is_a_whole_trace_too(tmp_path: Path) -
         assert failed.attributes["process.exit.code"] == missing.code
 
 
-async def test_a_command_that_is_interrupted_tells_what_it_did(tmp_path: Path) -> None:
-    """Those are the ones that people want to know more of."""
+async def test_an_interrupted_command_sends_its_trace(tmp_path: Path) -> None:
+    """Marked as cancelled, not as failed."""
     with collecting() as collector:
         async with traced(tmp_path, 1, collector.address) as story:
             await story.share(story.peers[0], "a.bin", noise(30 * MIB))
@@ -193,13 +192,10 @@ async def test_where_traces_are_off_nothing_of_them_is_there(tmp_path: Path) -> 
         assert not collector.spans
 
 
-@pytest.mark.parametrize("stalled", [True, False])
-async def test_a_collector_that_stalls_or_is_away_costs_one_line_and_a_second(tmp_path: Path, stalled: bool) -> None:
-    """Downloads go on as ever; a command ends within a second of its own time."""
-    with collecting(stalled=True) as collector, listen_tcp("127.0.0.1:0") as nobody:
-        away = f"127.0.0.1:{nobody.getsockname()[1]}"
-        nobody.close()
-        address = collector.address if stalled else away
+async def test_a_collector_that_stalls_costs_one_line_and_a_second(tmp_path: Path) -> None:
+    """Downloads are not delayed; a command ends within a second of its own time."""
+    with collecting(stalled=True) as collector:
+        address = collector.address
         async with traced(tmp_path, 2, address) as story:
             await story.share(story.peers[0], "a.bin", noise(3 * MIB))
             plain = await command(story, 1, "get", "a.bin", "-o", "one", traces=None)

@@ -16,9 +16,9 @@ import pytest
 from minga_runtime.channels import make_balanced_channel
 from minga_runtime.server import ConnectionAge, GrpcServer
 
-SERVICE = "example.v1.WhoService"
+from .support import LIMIT_SECONDS, SERVICE, answer, server_of
+
 NAME = "who.test"
-LIMIT_SECONDS = 20.0
 SOON = ConnectionAge(timedelta(seconds=0.3), grace=timedelta(seconds=LIMIT_SECONDS))
 _A, _IN = 1, 1
 
@@ -45,13 +45,6 @@ class NameServer(asyncio.DatagramProtocol):
         self._transport.sendto(header + data[12:question_end] + b"".join(records), caller)
 
 
-class Nobody:
-    """An observer that does not listen."""
-
-    def rpc_ended(self, method: str, code: str, seconds: float) -> None:
-        """See RpcObserver."""
-
-
 class Fleet:
     """Servers on addresses of the loopback, all on one port, and the name that stands for them."""
 
@@ -65,7 +58,6 @@ class Fleet:
 
     async def start(self, address: str, age: ConnectionAge | None = None) -> None:
         """A server on `address`; the first one chooses the port. It is found by the name from now on."""
-        server = GrpcServer(Nobody(), connection_age=age)
 
         async def who(request: bytes, context: Any) -> bytes:
             return address.encode()
@@ -75,11 +67,7 @@ class Fleet:
             await self.held.wait()
             yield b"end"
 
-        handlers = {
-            "Who": grpc.unary_unary_rpc_method_handler(who),
-            "Stream": grpc.unary_stream_rpc_method_handler(stream),
-        }
-        server.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        server = server_of({"Who": who, "Stream": stream}, connection_age=age)
         (self.port,) = await server.start([f"{address}:{self.port}"], [SERVICE])
         self._servers[address] = server
         self._names.addresses.append(address)
@@ -113,9 +101,8 @@ async def fleet() -> AsyncIterator[Fleet]:
 
 
 async def who(channel: grpc.aio.Channel) -> str:
-    """Whoever answers a call."""
-    answer: bytes = await channel.unary_unary(f"/{SERVICE}/Who")(b"", timeout=LIMIT_SECONDS, wait_for_ready=False)
-    return answer.decode()
+    """The address of the server that answers a call."""
+    return (await answer(channel, method="Who")).decode()
 
 
 async def called_until(channel: grpc.aio.Channel, done: Callable[[Counter[str]], bool]) -> Counter[str]:

@@ -5,23 +5,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from minga_runtime import healthcheck
 from minga_runtime.healthcheck import check
-from minga_runtime.server import LIVENESS, GrpcServer
+from minga_runtime.server import LIVENESS
 
-SERVICE = "example.v1.ExampleService"
-
-
-class Quiet:
-    """An observer that does not listen."""
-
-    def rpc_ended(self, method: str, code: str, seconds: float) -> None:
-        """See RpcObserver."""
+from .support import SERVICE, server_of, serving
 
 
 @pytest.fixture
@@ -48,18 +40,15 @@ def http_port() -> Iterator[int]:
 
 async def test_grpc_health_decides() -> None:
     """Each service by its name, all of them without one, and what nobody knows is not healthy."""
-    server = GrpcServer(Quiet())
-    (port,) = await server.start(["127.0.0.1:0"], [SERVICE])
-    url = f"grpc://127.0.0.1:{port}"
-    try:
+    server = server_of({})
+    async with serving(server) as port:
+        url = f"grpc://127.0.0.1:{port}"
         assert await asyncio.to_thread(check, url, {}) == f"127.0.0.1:{port} answered NOT_SERVING"
         assert await asyncio.to_thread(check, f"{url}/{LIVENESS}", {}) == ""
         await server.set_serving(True)
         assert await asyncio.to_thread(check, url, {}) == ""
         assert await asyncio.to_thread(check, f"{url}/{SERVICE}", {}) == ""
         assert (await asyncio.to_thread(check, f"{url}/other", {})).startswith(f"127.0.0.1:{port}: NOT_FOUND")
-    finally:
-        await server.stop(timedelta(0))
 
 
 def test_http_health_is_the_status(http_port: int) -> None:

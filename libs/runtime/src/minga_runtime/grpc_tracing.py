@@ -5,7 +5,7 @@ to; here a call is touched at its start and at its end.
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -22,29 +22,29 @@ UNTRACED = frozenset(
 FORWARDED = frozenset({"FetchChunks"})
 """Calls that come by the hundred, one for each chunk: they carry their caller's span and have none of their own."""
 
-_CALL_KINDS = frozenset({"unary_unary", "unary_stream", "stream_unary", "stream_stream"})
 # The codes that count as a server's errors (https://opentelemetry.io/docs/specs/semconv/rpc/grpc).
 _SERVER_ERRORS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 
 
 def traced_channel(channel: grpc.aio.Channel, target: str) -> grpc.aio.Channel:
-    """The channel with its calls traced; `channel` itself while traces are off. target: as for `make_channel`."""
-    return cast(grpc.aio.Channel, _TracedChannel(channel, target)) if tracing.enabled() else channel
+    """The same channel; where traces are on, its calls become client spans. target: as for `make_channel`."""
+    if tracing.enabled():
+        calls = _TracedCalls(target)
+        for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
+            setattr(channel, kind, calls.traced(getattr(channel, kind)))
+    return channel
 
 
-class _TracedChannel:
-    """A channel whose calls are client spans."""
+class _TracedCalls:
+    """Wraps the methods of one channel, and ends the spans of its calls."""
 
-    def __init__(self, channel: grpc.aio.Channel, target: str) -> None:
-        self._channel = channel
+    def __init__(self, target: str) -> None:
         self._server = _server_attributes(target)
         self._watchers = TaskOwner()
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._channel, name)
-        return self._traced(found) if name in _CALL_KINDS else found
+    def traced(self, make: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a method such as `Channel.unary_unary`, which makes a callable for one RPC."""
 
-    def _traced(self, make: Callable[..., Any]) -> Callable[..., Any]:
         def made(path: str, *arguments: Any, **options: Any) -> Any:
             call = make(path, *arguments, **options)
             method = path.rpartition("/")[2]
