@@ -1,4 +1,4 @@
-"""Peer ids, addresses, generations, error codes, and sizes as people write them."""
+"""Peer ids, addresses, generations, error codes, and units."""
 
 import random
 
@@ -39,7 +39,7 @@ def test_addresses_that_keep_the_rules(text: str) -> None:
     "text", ["", "host", ":80", "host:", "host:0", "host:65536", "host:8a", "::1:80", "unix:/x:1", "a b:80", "h:١"]
 )
 def test_addresses_that_break_them_are_refused(text: str) -> None:
-    """Above all, nothing that a gRPC channel would take for another scheme."""
+    """Above all, nothing that a gRPC channel would read as another scheme."""
     with pytest.raises(InvalidArgumentError):
         parse_address(text)
 
@@ -78,7 +78,7 @@ def test_every_error_has_its_own_code_or_its_parents() -> None:
     ("text", "size_bytes"),
     [("0", 0), ("512", 512), ("10k", 10240), ("1.5 GiB", 1610612736), ("50MB", 50_000_000), ("2 tib", 2 << 40)],
 )
-def test_sizes_as_people_write_them(text: str, size_bytes: int) -> None:
+def test_sizes_are_parsed(text: str, size_bytes: int) -> None:
     """A bare letter and iB are powers of 1,024, B alone powers of 1,000."""
     assert parse_bytes(text) == size_bytes
 
@@ -107,7 +107,7 @@ def test_sizes_that_are_none_are_refused(text: str) -> None:
         ("0.01B/s", 1),
     ],
 )
-def test_rates_as_people_write_them(text: str, bytes_per_second: int) -> None:
+def test_rates_are_parsed(text: str, bytes_per_second: int) -> None:
     """Bytes or bits per second; decimal and binary units as the standards have them."""
     assert parse_rate(text) == bytes_per_second
 
@@ -142,7 +142,7 @@ def test_rates_that_are_none_are_refused_with_an_example(text: str) -> None:
     ("size_bytes", "text"),
     [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (512 << 20, "512 MiB"), (1 << 40, "1 TiB")],
 )
-def test_sizes_for_people(size_bytes: int, text: str) -> None:
+def test_sizes_are_formatted(size_bytes: int, text: str) -> None:
     """Powers of 1,024 with at most one digit after the point."""
     assert format_bytes(size_bytes) == text
 
@@ -150,6 +150,6 @@ def test_sizes_for_people(size_bytes: int, text: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.42, "0.4 s"), (12.3, "12 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
 )
-def test_durations_for_people(seconds: float, text: str) -> None:
+def test_durations_are_formatted(seconds: float, text: str) -> None:
     """Two units at most."""
     assert format_seconds(seconds) == text

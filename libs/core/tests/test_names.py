@@ -54,7 +54,7 @@ def test_ordinary_and_surprising_names_are_names(text: str) -> None:
         (".minga/index", "reserved"),
     ],
 )
-def test_names_that_break_a_rule_are_refused_and_the_rule_is_told(text: str, rule: str) -> None:
+def test_names_that_break_a_rule_are_refused_with_that_rule(text: str, rule: str) -> None:
     """Each rule has its own message, on one line."""
     with pytest.raises(InvalidNameError) as caught:
         parse_name(text)
@@ -109,7 +109,7 @@ pieces = st.one_of(
 @example(f"{HIDDEN_ROOT}x")
 @example("a\n")
 @example("..\n")
-def test_the_fast_way_takes_what_the_rules_take(text: str) -> None:
+def test_the_fast_expression_accepts_what_the_rules_accept(text: str) -> None:
     """Whatever the expression for plain names lets pass, and whatever it does not."""
 
     def outcome(parse: Callable[[str], str]) -> tuple[str, str]:

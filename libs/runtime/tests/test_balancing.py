@@ -1,4 +1,4 @@
-"""Several servers behind one name: who gets the calls, who comes, who goes, and what connections that age cost."""
+"""Several servers behind one name: calls while servers start and stop, and while connections reach their age limit."""
 
 import asyncio
 import socket
@@ -82,7 +82,7 @@ class Fleet:
         return make_balanced_channel(f"{NAME}:{self.port}", name_server=self._name_server)
 
     async def aclose(self) -> None:
-        """Stops whoever is left."""
+        """Stop the remaining servers."""
         for server in self._servers.values():
             await server.stop(timedelta(0))
 

@@ -69,7 +69,7 @@ class Example:
 
 @pytest.fixture
 async def example() -> AsyncIterator[Example]:
-    """A server that runs; `port` tells where."""
+    """A running server, on its `port`."""
     made = Example()
     async with serving(made.server) as made.port:
         yield made
@@ -119,7 +119,7 @@ async def test_every_error_arrives_as_the_class_it_was(example: Example, channel
     assert await example.observed.ended(2) == [("Answer", WIRE_STATUS[code].grpc), ("Stream", WIRE_STATUS[code].grpc)]
 
 
-async def test_a_bug_is_logged_once_and_told_blandly(
+async def test_a_bug_is_logged_once_and_its_details_are_not_sent(
     example: Example, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The traceback is for the log, never for the caller."""
@@ -134,20 +134,6 @@ async def test_a_bug_is_logged_once_and_told_blandly(
         records = [record for record in caplog.records if record.levelno >= logging.ERROR]
         assert [record.getMessage() for record in records] == ["rpc_failed"]
         assert records[0].exc_info is not None
-
-
-async def test_a_handler_may_abort_by_itself(example: Example, channel: grpc.aio.Channel) -> None:
-    """Its own status goes out and is counted."""
-
-    async def abort(request: bytes, context: Any) -> bytes:
-        await context.abort(grpc.StatusCode.NOT_FOUND, "gone")
-        return b""
-
-    example.answer = abort
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await answer(channel)
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    assert await example.observed.ended(1) == [("Answer", "NOT_FOUND")]
 
 
 async def test_a_cancelled_stream_closes_its_generator_at_once(example: Example, channel: grpc.aio.Channel) -> None:
@@ -176,14 +162,14 @@ async def test_a_long_sentence_does_not_break_the_answer(example: Example, chann
 
 
 async def test_messages_over_the_limit_are_refused_as_such(example: Example, channel: grpc.aio.Channel) -> None:
-    """Neither side takes more than MAX_MESSAGE_BYTES."""
+    """Neither side accepts more than MAX_MESSAGE_BYTES."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await answer(channel, bytes(MAX_MESSAGE_BYTES + 1))
     assert isinstance(error_from_rpc(caught.value), LimitExceededError)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_bytes_that_are_no_message_are_bad_input_and_no_bug(
+async def test_malformed_requests_are_bad_input_and_no_bug(
     caplog: pytest.LogCaptureFixture, *, streaming: bool
 ) -> None:
     """Whether they come alone or in a stream: INVALID_ARGUMENT, and no traceback in the log."""
@@ -243,13 +229,13 @@ def rpc_error(status: grpc.StatusCode, details: str, *metadata: tuple[str, str])
         (rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!"), BusyError),
     ],
 )
-def test_what_others_answer_has_a_class_too(error: grpc.aio.AioRpcError, expected: type[MingaError]) -> None:
-    """gRPC's own words, those of newer versions, and those of proxies."""
+def test_statuses_without_our_code_have_a_class_too(error: grpc.aio.AioRpcError, expected: type[MingaError]) -> None:
+    """The statuses of gRPC itself, of newer versions, and of proxies."""
     assert type(error_from_rpc(error, RegistryUnavailableError)) is expected
 
 
-def test_a_hostile_answer_harms_nobody() -> None:
-    """Figures are bounded, and words are stripped of what a terminal would obey."""
+def test_a_hostile_answer_is_bounded_and_escaped() -> None:
+    """Numbers are bounded, and text loses its terminal escapes."""
     error = rpc_error(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "wait\n\x1b[2J" + "x" * 10_000,
@@ -263,10 +249,8 @@ def test_a_hostile_answer_harms_nobody() -> None:
     assert len(str(got)) < 500
 
 
-async def test_health_says_what_it_is_told_and_liveness_never_changes(
-    example: Example, channel: grpc.aio.Channel
-) -> None:
-    """NOT_SERVING until told; then as told; liveness is about the process alone."""
+async def test_health_is_as_set_and_liveness_never_changes(example: Example, channel: grpc.aio.Channel) -> None:
+    """NOT_SERVING at first, then as set; liveness is about the process alone."""
     health = health_pb2_grpc.HealthStub(channel)
 
     async def statuses() -> list[int]:
@@ -307,8 +291,8 @@ async def test_stopping_lets_calls_end_and_takes_no_new_ones(example: Example, c
         await stopping
 
 
-async def test_a_taken_port_is_told_apart_from_one_that_cannot_be(example: Example) -> None:
-    """No two processes share a port, and people learn why."""
+async def test_a_port_in_use_and_one_that_cannot_be_bound_are_different_errors(example: Example) -> None:
+    """No two processes share a port, and the error says why."""
     other = GrpcServer(Observed())
     with pytest.raises(AlreadyRunningError, match="another process does"):
         bind(other.server, f"127.0.0.1:{example.port}")
@@ -317,7 +301,7 @@ async def test_a_taken_port_is_told_apart_from_one_that_cannot_be(example: Examp
     await other.server.stop(None)
 
 
-async def test_a_socket_that_is_served_is_not_taken_over_and_a_stale_one_is(tmp_path: Path) -> None:
+async def test_a_stale_socket_is_replaced_and_a_served_one_is_not(tmp_path: Path) -> None:
     """gRPC itself would unlink a living daemon's socket. A new one is its owner's alone."""
     path = tmp_path / "s"
     first, second = GrpcServer(Observed()), GrpcServer(Observed())

@@ -39,7 +39,7 @@ def http_port() -> Iterator[int]:
 
 
 async def test_grpc_health_decides() -> None:
-    """Each service by its name, all of them without one, and what nobody knows is not healthy."""
+    """Each service by its name, all of them without one; an unknown one is not healthy."""
     server = server_of({})
     async with serving(server) as port:
         url = f"grpc://127.0.0.1:{port}"
@@ -52,7 +52,7 @@ async def test_grpc_health_decides() -> None:
 
 
 def test_http_health_is_the_status(http_port: int) -> None:
-    """200 is healthy, anything else is told."""
+    """200 is healthy, anything else is reported."""
     url = f"http://127.0.0.1:{http_port}"
     assert check(f"{url}/livez", {}) == ""
     assert check(f"{url}/readyz", {}) == f"127.0.0.1:{http_port}/readyz answered 503"
@@ -68,8 +68,8 @@ def test_without_a_host_it_is_the_part_that_listens_here(http_port: int) -> None
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
-def test_nobody_there_is_a_reason_and_not_a_traceback(scheme: str) -> None:
-    """Port 1 of the loopback address is nobody's."""
+def test_a_refused_connection_is_a_reason_and_not_a_traceback(scheme: str) -> None:
+    """On port 1 of the loopback nothing listens."""
     assert check(f"{scheme}://127.0.0.1:1/x", {}).startswith("127.0.0.1:1: ")
 
 

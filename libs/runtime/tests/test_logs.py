@@ -1,4 +1,4 @@
-"""Logs: stable events with fields, for machines and for people."""
+"""Logs: stable events with fields, as JSON and as text."""
 
 import io
 import json
@@ -44,7 +44,7 @@ def test_machines_get_json_lines_and_terminals_get_text() -> None:
 
 
 def test_no_value_breaks_a_line_or_reaches_the_terminal_as_a_command() -> None:
-    """Words of a remote are shown, not obeyed."""
+    """Text of another machine is escaped."""
     evil: dict[str, Any] = {"why": "a\nb\x1b[2J", "surrogate": "\udc80"}
     for log_format in ("text", "json"):
         stream = io.StringIO()

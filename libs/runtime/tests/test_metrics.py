@@ -94,7 +94,7 @@ async def test_a_broken_collector_fails_the_scrape_and_not_the_process(
     assert (await ask(server, "GET /livez HTTP/1.1\r\n\r\n"))[1] == "ok\n"
 
 
-async def test_a_taken_port_is_told(endpoint: tuple[CollectorRegistry, MetricsServer]) -> None:
+async def test_a_port_in_use_is_an_error(endpoint: tuple[CollectorRegistry, MetricsServer]) -> None:
     """The process does not start without the metrics it was asked for."""
     with pytest.raises(AlreadyRunningError, match="cannot serve metrics on"):
         await start_metrics_server(CollectorRegistry(), endpoint[1].address)

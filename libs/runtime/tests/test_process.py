@@ -1,4 +1,4 @@
-"""Processes, tasks and waits."""
+"""Processes, tasks and retries."""
 
 import asyncio
 import itertools
@@ -51,7 +51,7 @@ def test_a_signal_stops_the_process_in_order(number: signal.Signals) -> None:
 
 
 def test_a_second_signal_ends_the_process_at_once() -> None:
-    """Whoever presses Ctrl-C twice means it."""
+    """Without waiting for its grace."""
     with started(3600) as process:
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
@@ -72,7 +72,7 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
 def test_a_known_error_is_one_line_and_an_exit_code(
     error: Exception, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No traceback for what people can mend."""
+    """No traceback for errors that a user can fix."""
 
     async def main(stop: StopSignal) -> None:
         raise error
@@ -84,7 +84,7 @@ def test_a_known_error_is_one_line_and_an_exit_code(
 
 
 def test_a_process_has_all_the_open_files_that_it_may_have() -> None:
-    """Soft limits of 1,024 are for programs of another age: a registry has a connection from each of its peers."""
+    """A registry has a connection from each of its peers."""
     program = """
 import resource
 from minga_runtime.descriptors import max_connections
@@ -100,7 +100,7 @@ run_process(main)
 
 
 def test_a_part_that_fails_ends_the_process_with_its_error() -> None:
-    """The first error told counts; main still gets to close what it opened."""
+    """The first error counts; main still closes what it opened."""
     closed = []
 
     async def main(stop: StopSignal) -> None:
@@ -120,7 +120,7 @@ async def _raise(error: Exception) -> None:
 
 
 def test_a_port_file_is_whole_and_its_failure_is_a_setting(tmp_path: Path) -> None:
-    """Who waits for it never reads a half; nothing is left beside it."""
+    """A reader never sees a part of it; nothing is left beside it."""
     path = tmp_path / "port"
     path.write_text("old")
     write_port_file(path, "127.0.0.1:1234")
@@ -163,14 +163,14 @@ async def test_an_owner_ends_all_its_tasks_and_those_they_start_meanwhile() -> N
     assert owner.count == 0
 
 
-async def test_a_task_that_fails_is_heard_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failed_task_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     """By the callback when there is one, else by the log."""
-    heard: list[BaseException] = []
-    for owner in (TaskOwner(heard.append), TaskOwner()):
+    reported: list[BaseException] = []
+    for owner in (TaskOwner(reported.append), TaskOwner()):
         task = owner.start(_raise(ValueError("x")), "part")
         await asyncio.wait({task})
         await asyncio.sleep(0)
-    assert [type(error) for error in heard] == [ValueError]
+    assert [type(error) for error in reported] == [ValueError]
     assert [record.getMessage() for record in caplog.records] == ["task_failed"]
 
 
@@ -189,9 +189,17 @@ async def test_a_kept_task_is_run_again_after_it_failed(caplog: pytest.LogCaptur
     assert len(caplog.records) == 2
 
 
-def test_waits_grow_to_a_limit_and_differ_by_lot() -> None:
-    """Between half and all of a doubling wait."""
+def test_backoff_doubles_to_a_limit_with_jitter() -> None:
+    """Each wait is a half to all of the doubled one."""
     waits = list(itertools.islice(backoff(1, 8, random.Random(1)), 50))
     for wait, whole in zip(waits, [1, 2, 4, *[8] * 47], strict=True):
         assert whole / 2 <= wait <= whole
     assert len(set(waits)) > 40
+
+
+def test_grpcs_fork_handlers_are_off_unless_they_were_set() -> None:
+    """They abort one in a hundred of the children that are forked to run a command."""
+    program = "import os, minga_runtime; print(os.environ['GRPC_ENABLE_FORK_SUPPORT'])"
+    plain = {name: value for name, value in os.environ.items() if name != "GRPC_ENABLE_FORK_SUPPORT"}
+    for environment, found in ((plain, "0"), (plain | {"GRPC_ENABLE_FORK_SUPPORT": "1"}, "1")):
+        assert subprocess.check_output([sys.executable, "-c", program], env=environment, text=True).strip() == found

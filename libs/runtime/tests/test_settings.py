@@ -1,4 +1,4 @@
-"""Settings: precedence, and every wrong value told with its name and the reason."""
+"""Settings: precedence, and an error with name and reason for every wrong value."""
 
 import subprocess
 import sys
@@ -74,7 +74,7 @@ def test_flags_win_over_environment_over_dotenv_over_defaults(
         ("MINGA_LOG_FORMAT", "xml", "json"),
     ],
 )
-def test_a_wrong_value_is_told_with_variable_and_reason(
+def test_a_wrong_value_is_reported_with_variable_and_reason(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str
 ) -> None:
     """The line starts with the variable and has the reason; nothing is replaced silently."""
@@ -86,7 +86,7 @@ def test_a_wrong_value_is_told_with_variable_and_reason(
 
 
 def test_every_problem_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """People mend all of them in one go."""
+    """So that all can be fixed at once."""
     monkeypatch.setenv("MINGA_LISTEN", "x")
     monkeypatch.setenv("MINGA_CAPACITY", "y")
     monkeypatch.setenv("MINGA_CAPACTY", "z")
@@ -118,7 +118,7 @@ def test_an_unknown_variable_stops_and_the_nearest_is_suggested(
         load_settings(Example)
 
 
-def test_what_kubernetes_says_of_its_services_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kubernetes_service_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Service called minga-registry puts its own variables with our prefix into every pod."""
     monkeypatch.setenv("MINGA_REGISTRY_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("MINGA_REGISTRY_SERVICE_PORT", "50051")
@@ -131,7 +131,7 @@ def test_what_kubernetes_says_of_its_services_is_no_setting(monkeypatch: pytest.
         load_settings(Example)
 
 
-def test_a_dotenv_that_is_no_text_is_told(clean_environment: Path) -> None:
+def test_an_unreadable_dotenv_is_reported(clean_environment: Path) -> None:
     """Settings never come from half a file."""
     (clean_environment / ".env").write_bytes(b"MINGA_LISTEN=\xff\xfe\n")
     with pytest.raises(SettingsError, match=r"^\.env cannot be read"):
@@ -168,7 +168,7 @@ def test_a_collector_is_an_address_or_a_url(given: str, url: str) -> None:
 
 
 def test_every_field_has_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    """Flags come from the settings; the help tells the variable of each."""
+    """Flags come from the settings; the help names the variable of each."""
     flags = parse_flags(Example, "example", "An example.", ["--lease-ttl", "3", "--listen=h:1"])
     assert load_settings(Example, **flags).lease_ttl == timedelta(seconds=3)
     assert flags["registry"] is None
