@@ -8,7 +8,7 @@ from prometheus_client.core import Metric
 from docs.map import map_markdown
 from docs.rest_reference import rest_markdown
 from minga_cli.reference import cli_markdown
-from minga_directory import OUTCOMES, WRITER_OPERATIONS, MemoryDirectory
+from minga_directory import OUTCOMES, WRITER_OPERATIONS, connect_reader
 from minga_directory.keys import catalog_markdown
 from minga_engine.wire.messages import PEER_METHODS
 from minga_locator.app import make_app
@@ -119,7 +119,7 @@ def _registry_metrics() -> CollectorRegistry:
 
 def _locator_metrics() -> CollectorRegistry:
     registry = CollectorRegistry()
-    make_app(MemoryDirectory(), registry=registry)
+    make_app(connect_reader("redis://127.0.0.1"), registry=registry)
     return registry
 
 

@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from minga_core.clock import ManualClock
-from minga_directory import MemoryDirectory
 from tests.conformance.harness import Harness, over
+from tests.support.memory_directory import MemoryDirectory
 from tests.support.redis_server import RedisServer
 
 GIVEN = os.environ.get("CONFORMANCE_URL", "")

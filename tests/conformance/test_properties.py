@@ -13,8 +13,8 @@ from minga_core.errors import LeaseSupersededError, RegisterAgainError, TableRev
 from minga_core.ids import Generation, PeerId
 from minga_core.names import Name
 from minga_core.records import FileRow, HoldingState, RowKey
-from minga_directory import MemoryDirectory
 from tests.conformance.harness import Harness, content, over, row
+from tests.support.memory_directory import MemoryDirectory
 from tests.support.redis_server import RedisServer
 
 PEERS = ("a", "b", "c")

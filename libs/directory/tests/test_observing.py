@@ -19,11 +19,11 @@ from minga_directory import (
     DirectoryReader,
     DirectoryWriter,
     HeartbeatOutcome,
-    MemoryDirectory,
     observed_reader,
     observed_writer,
 )
 from minga_directory.directory import Renewal
+from tests.support.memory_directory import MemoryDirectory
 
 A, SEVEN, TTL = PeerId("a"), Generation(7), timedelta(seconds=15)
 INFO = PeerInfo(A, SEVEN, Address("a:50053"), "", 100, 60, "0.1.0")

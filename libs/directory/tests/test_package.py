@@ -3,7 +3,6 @@
 from importlib.resources import files
 
 import minga_directory
-from minga_directory.directory import DirectoryReader, DirectoryWriter
 from minga_directory.scripts import NAMES
 
 
@@ -17,7 +16,6 @@ def test_public_names_are_pinned() -> None:
         "DirectoryWriter",
         "HeartbeatOutcome",
         "Holder",
-        "MemoryDirectory",
         "OUTCOMES",
         "PeerRecord",
         "Placement",
@@ -43,12 +41,3 @@ def test_every_script_is_loaded_and_says_what_it_takes() -> None:
     for name, entry in ((name, scripts[name]) for name in NAMES):
         head = entry.read_text().split("\nlocal ")[0].split("\nif ")[0].split("\nfor ")[0].split("\nredis.")[0]
         assert all(word in head for word in ("-- KEYS: ", "-- ARGV: ", "Returns ")), name
-
-
-async def test_both_ports_are_implemented_in_memory() -> None:
-    """One object for both, as the type checker says too."""
-    memory = minga_directory.MemoryDirectory()
-    writer: DirectoryWriter = memory
-    reader: DirectoryReader = memory
-    await writer.ping()
-    await reader.ping()

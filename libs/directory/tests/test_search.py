@@ -1,13 +1,22 @@
 """Queries over names."""
 
-import time
+import fnmatch
+import re
+import unicodedata
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from minga_core.names import Name
-from minga_directory.search import name_matcher, page_matcher
+from minga_directory.search import page_matcher
+
+
+def matches(query: str, name: str) -> bool:
+    """Whether one name matches, said in the obvious way."""
+    folded = unicodedata.normalize("NFC", query).casefold()
+    if not set(folded) & set("*?["):
+        return folded in name.casefold()
+    return re.match(fnmatch.translate(folded), name.casefold()) is not None
 
 
 @pytest.mark.parametrize(
@@ -26,17 +35,15 @@ from minga_directory.search import name_matcher, page_matcher
         ("[", "x[y", False),
     ],
 )
-def test_a_query_means_names(query: str, name: str, meant: bool) -> None:
+def test_a_query_matches_names(query: str, name: str, meant: bool) -> None:
     """Substring without glob characters, a glob of the whole name with them; case and normal form are ignored."""
-    assert name_matcher(query)(name) is meant
+    assert page_matcher(query)([name.encode()], 1) == [name.encode()] * meant
 
 
+@pytest.mark.timeout(10)
 def test_a_hostile_glob_is_harmless() -> None:
-    """No query makes a matcher that takes longer than names are worth."""
-    matches = name_matcher("*a" * 40 + "*b")
-    started = time.perf_counter()
-    assert not matches("a" * 1024)
-    assert time.perf_counter() - started < 0.5
+    """No query makes a matcher that backtracks for ever."""
+    assert page_matcher("*a" * 40 + "*b")([b"a" * 1024], 1) == []
 
 
 LETTERS = "aAbBß/.-[]!*?éÉİ日"
@@ -54,6 +61,6 @@ QUERIES = st.text(LETTERS + "\n", max_size=6)
 @example(["a]", "b"], "[]a]]", 20)
 def test_a_page_of_names_is_searched_as_each_of_them_is(names: list[str], query: str, limit: int) -> None:
     """The same names in the same order, cut at the limit."""
-    meant = [name for name in names if name_matcher(query)(Name(name))]
+    meant = [name for name in names if matches(query, name)]
     found = page_matcher(query)([name.encode() for name in names], limit)
     assert [name.decode() for name in found] == meant[:limit]

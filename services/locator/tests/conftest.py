@@ -7,9 +7,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from minga_core.clock import ManualClock
-from minga_directory import MemoryDirectory
 from minga_locator.app import make_app
 from services.locator.tests.support import calling
+from tests.support.memory_directory import MemoryDirectory
 from tests.support.redis_server import RedisServer
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from minga_core.clock import ManualClock
 from minga_core.errors import StoreUnavailableError
-from minga_directory import MemoryDirectory
 from minga_locator.cache import ReadCache
 from services.locator.tests.support import join, problem_of, row, until
+from tests.support.memory_directory import MemoryDirectory
 
 
 class Source:

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from minga_directory import MemoryDirectory
+from tests.support.memory_directory import MemoryDirectory
 from minga_locator import connections, server
 from minga_locator.app import make_app
 from minga_locator.settings import LocatorSettings

@@ -11,10 +11,11 @@ import pytest
 
 from minga_core.ids import ContentId
 from minga_core.names import Name
-from minga_directory import MemoryDirectory, Version
+from minga_directory import Version
 from minga_locator.app import make_app
 from minga_locator.request_limits import RequestLimits
 from services.locator.tests.support import calling, client_of, content, join, problem_of, row, until
+from tests.support.memory_directory import MemoryDirectory
 
 PLACE = "/v1/placements"
 JSON = {"Content-Type": "application/json"}

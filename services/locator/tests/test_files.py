@@ -9,8 +9,8 @@ import pytest
 
 from minga_core.clock import ManualClock
 from minga_core.records import HoldingState
-from minga_directory import MemoryDirectory
 from services.locator.tests.support import PUBLISHED_NS, content, join, names_of, problem_of, row
+from tests.support.memory_directory import MemoryDirectory
 
 
 async def test_a_lookup_has_versions_and_sources(api: httpx.AsyncClient, directory: MemoryDirectory) -> None:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from minga_directory import MemoryDirectory
+from tests.support.memory_directory import MemoryDirectory
 from services.locator.tests.support import join, row
 from tests.support.exposition import Exposition, documented
 

@@ -6,9 +6,10 @@ import httpx
 import pytest
 
 from minga_core.clock import ManualClock
-from minga_directory import MemoryDirectory
+from tests.support.memory_directory import MemoryDirectory
 from minga_locator.placements import SPACE_MARGIN_BYTES
 from services.locator.tests.support import GIB, content, join, problem_of, row
+from tests.support.memory_directory import MemoryDirectory
 
 PLACE = "/v1/placements"
 

@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 from minga_core.clock import ManualClock
-from minga_directory import MemoryDirectory
 from minga_locator.app import make_app
 from services.locator.tests.support import calling, join, row
+from tests.support.memory_directory import MemoryDirectory
 from tests.support.spans import KeepingTracer, keeping_spans
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -1,7 +1,6 @@
 """All knowledge of Redis: keys, records, scripts, and the protocols that the services use.
 
-Services take a `DirectoryWriter` or `DirectoryReader`; `connect_writer` and `connect_reader` give one over a Redis URL,
-`MemoryDirectory` is both in memory.
+Services take a `DirectoryWriter` or `DirectoryReader`; `connect_writer` and `connect_reader` give one over a Redis URL.
 """
 
 from minga_directory.connect import connect_reader, connect_writer
@@ -18,7 +17,6 @@ from minga_directory.directory import (
     TablePush,
     Version,
 )
-from minga_directory.memory import MemoryDirectory
 from minga_directory.observing import (
     OUTCOMES,
     READER_OPERATIONS,
@@ -41,7 +39,6 @@ __all__ = [
     "DirectoryWriter",
     "HeartbeatOutcome",
     "Holder",
-    "MemoryDirectory",
     "PeerRecord",
     "Placement",
     "RedisDirectoryReader",

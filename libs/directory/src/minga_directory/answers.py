@@ -1,12 +1,12 @@
 """Assemble answers from the holders that were found. Pure."""
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from minga_core.ids import ContentId, PeerId
 from minga_core.records import HoldingState
-from minga_directory.directory import Holder, PeerRecord, Placement, Version
+from minga_directory.directory import Holder, Version
 
 
 class Found(NamedTuple):
@@ -49,18 +49,6 @@ def chosen_holders(holders: Sequence[Holder], max_holders: int, rng: random.Rand
 def newest_first(versions: Iterable[Version]) -> list[Version]:
     """Versions with the newest published one first, which is the default; content ids decide between equals."""
     return sorted(versions, key=lambda version: (-version.published_ns, version.content_id))
-
-
-def placement_order(living: Sequence[PeerRecord], start: int) -> Iterator[PeerRecord]:
-    """Peers (in order of their ids) as round robin asks them when the cursor stands at `start`."""
-    turn = start % len(living) if living else 0
-    yield from living[turn:]
-    yield from living[:turn]
-
-
-def placement_of(peer: PeerRecord) -> Placement:
-    """The peer as one that an upload may go to."""
-    return Placement(peer.info.peer_id, peer.info.address, peer.info.zone, peer.info.free_bytes)
 
 
 def merge_found(best: dict[PeerId, Found], found: Iterable[Found]) -> None:

@@ -1,4 +1,4 @@
-"""Which names a query means. Pure; shared by both implementations of the reader."""
+"""Match names against a query. Pure."""
 
 import fnmatch
 import re
@@ -10,33 +10,19 @@ _WILDCARDS = re.compile(r"[*?]+")
 _MAX_RUNS = 4
 
 
-def name_matcher(query: str) -> Callable[[str], bool]:
-    """Says of a name whether the query means it.
+def page_matcher(query: str) -> Callable[[Sequence[bytes], int], list[bytes]]:
+    """A function that finds among many names (in UTF-8) those that match, in their order, and at most so many.
 
     A query with `*`, `?` or `[` is a glob that the whole name must match, `*` spanning `/`; any other is a substring.
-    Case is ignored in both. An empty query means every name.
-    """
-    folded = _folded(query)
-    if not folded:
-        return lambda name: True
-    if _GLOB_CHARACTERS.isdisjoint(folded):
-        return lambda name: folded in name.casefold()
-    # fnmatch makes each `*` an atomic group, so that no glob backtracks exponentially.
-    pattern = re.compile(fnmatch.translate(folded))
-    return lambda name: pattern.match(name.casefold()) is not None
-
-
-def page_matcher(query: str) -> Callable[[Sequence[bytes], int], list[bytes]]:
-    """Finds among many names (in UTF-8) those that the query means, in their order, and at most so many.
-
-    The same names as `name_matcher`, without decoding each: names have no control characters, so they are searched as
-    lines of one text, for what every match must have; only lines that have it are looked at.
+    Case is ignored in both. An empty query matches every name. Names are not decoded one by one: they have no control
+    characters, so they are searched as lines of one text, for what every match must have.
     """
     folded = _folded(query)
     if not folded:
         return lambda names, limit: list(names[:limit])
     if _GLOB_CHARACTERS.isdisjoint(folded):
         return lambda names, limit: _matching(names, limit, [folded], None)
+    # fnmatch makes each `*` an atomic group, so that no glob backtracks exponentially.
     runs, pattern = _runs(folded), re.compile(fnmatch.translate(folded))
     return lambda names, limit: _matching(names, limit, runs, pattern)
 

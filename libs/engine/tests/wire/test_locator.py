@@ -24,7 +24,7 @@ from minga_core.errors import (
 from minga_core.ids import Address, ContentId, Generation, PeerId, digest
 from minga_core.names import parse_name
 from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
-from minga_directory import MemoryDirectory
+from tests.support.memory_directory import MemoryDirectory
 from minga_engine.wire import locator as module
 from minga_engine.wire.locator import (
     DirectoryFigures,
