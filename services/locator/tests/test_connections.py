@@ -8,12 +8,12 @@ from typing import cast
 
 import pytest
 
-from tests.support.memory_directory import MemoryDirectory
 from minga_locator import connections, server
 from minga_locator.app import make_app
 from minga_locator.settings import LocatorSettings
 from minga_runtime.process import StopSignal
 from services.locator.tests.support import eventually
+from tests.support.memory_directory import MemoryDirectory
 
 LIMIT_SECONDS = 10.0
 REQUEST = b"GET /v1/stats HTTP/1.1\r\nHost: l\r\n\r\n"

@@ -7,9 +7,9 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from tests.support.memory_directory import MemoryDirectory
 from services.locator.tests.support import join, row
 from tests.support.exposition import Exposition, documented
+from tests.support.memory_directory import MemoryDirectory
 
 Scrape = Callable[[], Exposition]
 

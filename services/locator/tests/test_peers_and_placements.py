@@ -6,7 +6,6 @@ import httpx
 import pytest
 
 from minga_core.clock import ManualClock
-from tests.support.memory_directory import MemoryDirectory
 from minga_locator.placements import SPACE_MARGIN_BYTES
 from services.locator.tests.support import GIB, content, join, problem_of, row
 from tests.support.memory_directory import MemoryDirectory

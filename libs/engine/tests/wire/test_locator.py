@@ -24,7 +24,6 @@ from minga_core.errors import (
 from minga_core.ids import Address, ContentId, Generation, PeerId, digest
 from minga_core.names import parse_name
 from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
-from tests.support.memory_directory import MemoryDirectory
 from minga_engine.wire import locator as module
 from minga_engine.wire.locator import (
     DirectoryFigures,
@@ -36,6 +35,7 @@ from minga_engine.wire.locator import (
     PlacedPeer,
 )
 from minga_locator.app import make_app
+from tests.support.memory_directory import MemoryDirectory
 
 GIB = 1 << 30
 PUBLISHED_NS = 1_763_871_526_123_456_789
