@@ -95,7 +95,7 @@ async def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> No
 
 @pytest.mark.e2e
 async def test_no_peer_takes_the_port_of_another(short_dir: Path) -> None:
-    """Each has its own two above the base port: bulk paths took the next peer's, and that one could not start."""
+    """Each has its own two above the base port: HTTP servers took the next peer's, and that one could not start."""
     base = free_ports(2 + 2 * 3)
     async with LocalNetwork(LocalNetworkConfig(peer_count=3, base_port=base, directory=short_dir / "net")) as network:
         await network.wait_ready()

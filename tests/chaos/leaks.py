@@ -45,7 +45,7 @@ class Held:
 def allowed(peer_count: int, *, at_the_end: bool) -> Held:
     """More than the most that a process of its kind had before the first fault.
 
-    A call's connection to every peer and from each, and eight of the bulk path, which are gone in the end; files that
+    A call's connection to every peer and from each, and eight of HTTP, which are gone in the end; files that
     are kept open to be served again; pools of threads that are filled when they are needed; buffers of transfers.
     """
     connections = (4 if at_the_end else 10) * peer_count

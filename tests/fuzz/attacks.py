@@ -40,7 +40,7 @@ def peer_caller(target: Target) -> Caller:
     channel = grpc.insecure_channel(target.peer, options=OPTIONS)
     service = peer_pb2.DESCRIPTOR.services_by_name["PeerService"]
     # A download waits for its sources as long as its caller does.
-    return Caller(channel, service, frozenset({"WatchChunks", "ReplicateFile"}))
+    return Caller(channel, service, frozenset({"ReplicateFile"}))
 
 
 def raw_bytes(service: str) -> Attack:
@@ -141,10 +141,10 @@ def streams_out_of_order(made: Callable[[Target], Caller], good: Callable[[Targe
 
 
 ATTACKS: dict[str, Attack] = {
-    **{f"{service}-raw": raw_bytes(service) for service in ("registry", "peer", "bulk", "locator")},
+    **{f"{service}-raw": raw_bytes(service) for service in ("registry", "peer", "chunks", "locator")},
     "locator-http": bad_http("locator"),
     "locator-openapi": declared_requests,
-    "bulk-http": bad_http("bulk"),
+    "chunks-http": bad_http("chunks"),
     "registry-bytes": bytes_as_messages(registry_caller, of_registry),
     "registry-hostile": hostile_messages(registry_caller, of_registry),
     "registry-order": streams_out_of_order(registry_caller, of_registry),

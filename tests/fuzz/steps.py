@@ -56,14 +56,7 @@ def of_peer(target: Target) -> Steps:
     return _copies_of(
         {
             "GetManifest": [peer_pb2.GetManifestRequest(content_id=raw) for raw in held],
-            "FetchChunks": [
-                peer_pb2.FetchChunksRequest(
-                    content_id=held[0], wanted=wanted, max_chunks=2, peer_id="fuzz", address=ABSENT
-                ),
-                peer_pb2.FetchChunksRequest(content_id=held[1], wanted=wanted, accepts_bulk=True),
-            ],
             "FetchFiles": [peer_pb2.FetchFilesRequest(content_ids=held, peer_id="fuzz")],
-            "WatchChunks": [peer_pb2.WatchChunksRequest(content_id=raw) for raw in held],
             "StoreFile": _upload(),
             "ReplicateFile": [
                 peer_pb2.ReplicateFileRequest(name="hello.txt", content_id=held[1], sources=[source]),

@@ -53,7 +53,7 @@ class Target:
 
     registry: str
     peer: str
-    bulk: str
+    chunks: str
     locator: str
     """host:port of each."""
     redis_url: str
@@ -181,7 +181,7 @@ class Bystander:
             while not self._over.is_set():
                 self._tried("registry", lambda: _lives(registry, time.time_ns()))
                 self._tried("peer", lambda: self._fetches(peer))
-                self._tried("bulk", self._fetches_in_bulk)
+                self._tried("chunks", self._fetches_chunk)
                 self._tried("locator", self._asks)
                 self._over.wait(0.05)
 
@@ -194,21 +194,19 @@ class Bystander:
             self.failures.append(f"{what}: {error!r} after {time.monotonic() - started:.2f} s")
 
     def _fetches(self, channel: grpc.Channel) -> None:
-        manifest = self._target.contents["hello.txt"]
-        wanted = peer_pb2.FetchChunksRequest(
-            content_id=manifest.content_id.raw, wanted=[peer_pb2.ChunkRange(start_index=0, end_index=1)]
-        )
+        content_id = self._target.contents["hello.txt"].content_id
+        request = peer_pb2.FetchFilesRequest(content_ids=[content_id.raw])
         deadline = time.monotonic() + ANSWER_SECONDS
         while True:
-            answers = _call(channel, f"{PEER}FetchChunks", wanted, peer_pb2.FetchChunksResponse)
+            answers = _call(channel, f"{PEER}FetchFiles", request, peer_pb2.FetchFilesResponse)
             if not answers[0].HasField("busy"):
                 break
             assert time.monotonic() < deadline, "busy all the time"
-        assert b"".join(answer.data for answer in answers) == SHARED["hello.txt"]
+        assert [file.data for answer in answers for file in answer.files] == [SHARED["hello.txt"]]
 
-    def _fetches_in_bulk(self) -> None:
+    def _fetches_chunk(self) -> None:
         content_id = self._target.contents["hello.txt"].content_id
-        url = f"http://{self._target.bulk}/v1/contents/{content_id}/chunks?wanted=0"
+        url = f"http://{self._target.chunks}/v1/contents/{content_id}/chunks?wanted=0"
         deadline = time.monotonic() + ANSWER_SECONDS
         while (answer := httpx.get(url, timeout=ANSWER_SECONDS)).status_code == 429:
             assert time.monotonic() < deadline, "busy all the time"
@@ -293,13 +291,13 @@ def _target(network: LocalNetwork) -> Target:
         pids,
     )
     for name in SHARED:
-        target.contents[name], bulk_port = _shared(target, name)
-    target.bulk = f"127.0.0.1:{bulk_port}"
+        target.contents[name], http_port = _shared(target, name)
+    target.chunks = f"127.0.0.1:{http_port}"
     return target
 
 
 def _shared(target: Target, name: str) -> tuple[Manifest, int]:
-    """The manifest of a file, once it can be found and fetched; and the peer's bulk port."""
+    """The manifest of a file, once it can be found and fetched; and the peer's HTTP port."""
     found: list[str] = []
 
     def listed() -> bool:
@@ -313,4 +311,4 @@ def _shared(target: Target, name: str) -> tuple[Manifest, int]:
     with grpc.insecure_channel(target.peer) as channel:
         request = peer_pb2.GetManifestRequest(content_id=content_id.raw)
         parts = _call(channel, f"{PEER}GetManifest", request, peer_pb2.GetManifestResponse)
-    return Manifest.decode(b"".join(part.part for part in parts), expected=content_id), parts[0].bulk_port
+    return Manifest.decode(b"".join(part.part for part in parts), expected=content_id), parts[0].http_port

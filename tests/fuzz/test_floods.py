@@ -11,6 +11,7 @@ import grpc.aio
 import pytest
 
 from minga_core.manifest import MAX_MANIFEST_BYTES
+from minga_engine.wire.http_format import ChunkRequest
 from minga_protos.peer.v1 import peer_pb2
 from minga_protos.registry.v1 import registry_pb2
 from minga_runtime.channels import make_channel
@@ -63,9 +64,9 @@ class Calls:
         self._tasks: list[asyncio.Task[None]] = []
         self._over = asyncio.Event()
 
-    def begin(self, call: Any, *messages: Any, read: bool = True) -> None:
-        """Sends the messages, and waits for the end. read: read the answers."""
-        self._tasks.append(asyncio.create_task(self._follow(call, messages, read)))
+    def begin(self, call: Any, *messages: Any) -> None:
+        """Sends the messages, and reads the answers until the end."""
+        self._tasks.append(asyncio.create_task(self._follow(call, messages)))
 
     async def begun(self, count: int) -> None:
         """Returns when so many are open or have ended."""
@@ -78,13 +79,13 @@ class Calls:
         self._over.set()
         await asyncio.gather(*self._tasks)
 
-    async def _follow(self, call: Any, messages: tuple[Any, ...], read: bool) -> None:
+    async def _follow(self, call: Any, messages: tuple[Any, ...]) -> None:
         for message in messages:
             # A call that was refused fails here, and its status, below, says why.
             with suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
                 await call.write(message)
         ended, over = asyncio.create_task(call.code()), asyncio.create_task(self._over.wait())
-        tasks = [ended, over, *([asyncio.create_task(_read(call))] if read else [])]
+        tasks = [ended, over, asyncio.create_task(_read(call))]
         done, _ = await asyncio.wait((ended, over), timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
         if not done:
             self.open += 1
@@ -131,16 +132,6 @@ async def manifests_of_nothing(channel: grpc.aio.Channel, calls: Calls, target: 
     return 100
 
 
-async def chunks_unread(channel: grpc.aio.Channel, calls: Calls, target: Target) -> int:
-    """Fetches of all there is whose answers are not read."""
-    manifest = target.contents["big.bin"]
-    ranges = [peer_pb2.ChunkRange(start_index=0, end_index=manifest.geometry.chunk_count)]
-    request = peer_pb2.FetchChunksRequest(content_id=manifest.content_id.raw, wanted=ranges, max_chunks=64)
-    for _ in range(300):
-        calls.begin(channel.unary_stream(f"{PEER}FetchChunks", _bytes)(request), read=False)
-    return 300
-
-
 async def replicas_of_nothing(channel: grpc.aio.Channel, calls: Calls, target: Target) -> int:
     """Replicas that never come, since no peer has them."""
     source = peer_pb2.Source(peer_id="absent", address="127.0.0.1:9")
@@ -169,15 +160,18 @@ def test_flood_of_calls_is_refused_and_others_are_served(target: Target, flood: 
 
 
 def test_chunks_that_are_not_read_delay_no_other_client(target: Target) -> None:
-    """Answers that are not read hold serving slots, but not those of others."""
+    """300 requests for a large file, whose responses are not read."""
+    manifest = target.contents["big.bin"]
+    request = ChunkRequest(manifest.content_id, ((0, manifest.geometry.chunk_count),)).encode(target.chunks)
 
     async def flooded(bystander: Bystander) -> None:
-        async with flooding(target.peer) as channel:
-            calls = Calls()
-            await chunks_unread(channel, calls, target)
+        async with seen_from(target.chunks) as way:
+            connections = await asyncio.gather(*(_connected(way) for _ in range(300)))
+            for _, writer in connections:
+                writer.write(request)
             await others_are_served(bystander)
-            await others_are_served(bystander)
-            await calls.end()
+            for _, writer in connections:
+                writer.close()
 
     under(target, flooded)
 
@@ -221,10 +215,10 @@ def test_endless_calls_delay_no_other_client(target: Target, work: Endless, clie
 
 
 def test_silent_connections_keep_no_other_client_out(target: Target) -> None:
-    """Bulk connections above a host's quota get 429; gRPC and the locator accept them, and others are not delayed."""
+    """HTTP connections above a host's quota get 429; gRPC and the locator accept them, and others are not delayed."""
 
     async def flooded(bystander: Bystander) -> None:
-        async with seen_from(target.bulk) as way:
+        async with seen_from(target.chunks) as way:
             connections = await asyncio.gather(*(_connected(way) for _ in range(MAX_CONNECTIONS_EACH + 20)))
             refused: list[bytes] = []
 

@@ -44,7 +44,7 @@ class LocalNetworkConfig:
     peer_count: int = 3
     """1 to 64; 0 for none."""
     base_port: int = 0
-    """Registry there, locator one above, then two for each peer: its own, and its bulk path's; 0: free ports, read
+    """Registry there, locator one above, then two for each peer: for gRPC, and for HTTP; 0: free ports, read
     back."""
     directory: Path | None = None
     """Shared folders and logs; kept. None: a temporary one that is removed at the end."""
@@ -342,7 +342,7 @@ class LocalNetwork:
             "minga_peer",
             *("--locator", self.locator_url, "--control", str(peer.control)),
             *("--share", str(peer.share_dir), "--registry", self.registry_address, "--peer-id", peer.peer_id),
-            # The next port is its bulk path's: a neighbour there would find it taken, or take it.
+            # The next port is its HTTP server's: a neighbour there would find it taken, or take it.
             *self._bound(peer, 2 + 2 * index, peer.peer_id),
             *self.config.peer_flags,
         )

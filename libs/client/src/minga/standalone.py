@@ -22,10 +22,12 @@ from minga_engine.parts.placing import SmallFile, place_all, write_all
 from minga_engine.progress import Progress, PutPhase, PutProgress, PutResult, SmallDone
 from minga_engine.transfer.download import Downloader, DownloadRequest
 from minga_engine.transfer.locating import Directory, Located
+from minga_engine.transfer.options import TransferOptions
 from minga_engine.transfer.small_downloads import OnDone, SmallDownloads
 from minga_engine.transfer.upload import HashedFile, PutRequest, Uploader
+from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.locator import LocatorClient
-from minga_engine.wire.peers import PeerConnections
+from minga_engine.wire.transport import PeerTransport
 from minga_runtime import tracing
 from minga_runtime.rate_limit import Limits
 
@@ -42,7 +44,9 @@ class TransferClient:
         self._clock = clock or SystemClock()
         self._pool = DiskPool(CLIENT_THREADS)
         self._limits = Limits.of(settings.limit_up, settings.limit_down, self._clock)
-        self._connections = PeerConnections(down=self._limits.down, bulk=settings.uses_bulk)
+        self._connections = PeerConnections(self._limits.down)
+        self._transport = PeerTransport(self._connections)
+        self._options = TransferOptions(down=self._limits.down)
         self._directory = Directory(locator)
         self._uploader = Uploader(locator, self._connections, self._clock, self._limits.up)
 
@@ -70,7 +74,7 @@ class TransferClient:
         A target that already has that content is left alone. Raises what `Downloader.download` raises.
         """
         destination = _OnePath(target, self._pool)
-        downloader = Downloader(destination, self._directory, self._connections, self._clock, down=self._limits.down)
+        downloader = Downloader(destination, self._directory, self._transport, self._clock, self._options)
         request = DownloadRequest(name, content_id, overwrite=overwrite, source_wait=source_wait)
         return (await downloader.download(request, on_progress)).progress
 
@@ -78,7 +82,7 @@ class TransferClient:
         """Downloads small files, each to its target, as far as they go without trouble; `on_done` hears of those that
         are in place. The folders of the targets exist. What is not told of is left to `get`. Replaces nothing."""
         destination = _ManyPaths(targets, self._pool)
-        small = SmallDownloads(destination, self._directory, self._connections, down=self._limits.down)
+        small = SmallDownloads(destination, self._directory, self._transport, self._options)
         await small.download(list(targets), on_done)
 
     async def put(

@@ -11,7 +11,6 @@ from pydantic import Field, field_validator
 from minga_core.units import format_rate
 from minga_runtime.rate_limit import MIN_BYTES_PER_SECOND
 from minga_runtime.settings import (
-    BulkText,
     ByteRate,
     Seconds,
     Settings,
@@ -33,7 +32,6 @@ class TransferSettings(Settings):
     locator: Annotated[str, Field(pattern="^https?://")] = DEFAULT_LOCATOR
     control: Path = Field(default_factory=default_control_socket)
     source_wait: Seconds = timedelta(minutes=5)
-    bulk: BulkText = "auto"
     limit_up: ByteRate = 0
     limit_down: ByteRate = 0
 
@@ -43,11 +41,6 @@ class TransferSettings(Settings):
         if 0 < value < MIN_BYTES_PER_SECOND:
             raise ValueError(f"at least {format_rate(MIN_BYTES_PER_SECOND)} is wanted, or 0 for no limit")
         return value
-
-    @property
-    def uses_bulk(self) -> bool:
-        """Whether the bulk path is offered and used."""
-        return self.bulk != "off"
 
     @property
     def source_wait_or_forever(self) -> timedelta | None:

@@ -1,4 +1,4 @@
-"""The bulk path's heads: what is written is read, and nothing else is."""
+"""Heads of chunk requests and responses: what is encoded is decoded, and nothing else is."""
 
 from datetime import timedelta
 
@@ -11,20 +11,20 @@ from minga_core.errors import BusyError, ContentChangedError, InvalidArgumentErr
 from minga_core.ids import Address, ContentId, PeerId
 from minga_engine.wire.http_format import (
     END_OF_HEAD,
-    BulkAnswer,
-    BulkHint,
-    BulkRefusal,
-    BulkRequest,
-    WatchRequest,
-    decode_news,
+    AvailabilityRequest,
+    ChunkRequest,
+    ChunkResponse,
+    EarlyHints,
+    ErrorResponse,
+    decode_availability,
     decode_request,
-    encode_news,
-    encode_watch,
+    decode_response,
+    encode_availability,
 )
 from minga_engine.wire.messages import SourceAddress
 
 CONTENT = ContentId(bytes(range(32)))
-CALLER = SourceAddress(PeerId("a.b-c_d"), Address("[::1]:50053"), complete=False, bulk_port=50054)
+CALLER = SourceAddress(PeerId("a.b-c_d"), Address("[::1]:50053"), complete=False, http_port=50054)
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OTHER = SourceAddress(PeerId("other"), Address("10.0.0.7:1"), complete=False)
 
@@ -38,32 +38,37 @@ def head(encoded: bytes) -> bytes:
 @given(st.sets(st.integers(0, 2000), min_size=1), st.sampled_from([None, CALLER, OTHER]))
 def test_requests_come_back(chunks: set[int], caller: SourceAddress | None) -> None:
     """Any chunks, any caller."""
-    request = BulkRequest(CONTENT, tuple(ChunkSet(2001, chunks).ranges()), caller)
+    request = ChunkRequest(CONTENT, tuple(ChunkSet(2001, chunks).ranges()), caller)
     assert decode_request(head(request.encode("host:1"))) == request
 
 
 def test_a_traceparent_comes_back() -> None:
     """The header as it was sent."""
-    traced = BulkRequest(CONTENT, ((0, 1),), CALLER, TRACEPARENT)
+    traced = ChunkRequest(CONTENT, ((0, 1),), CALLER, TRACEPARENT)
     assert decode_request(head(traced.encode("host:1"))) == traced
 
 
 def test_two_traceparents_are_refused() -> None:
     """As any header that is there twice."""
-    encoded = head(BulkRequest(CONTENT, ((0, 1),), CALLER, TRACEPARENT).encode("host:1"))
+    encoded = head(ChunkRequest(CONTENT, ((0, 1),), CALLER, TRACEPARENT).encode("host:1"))
     with pytest.raises(InvalidArgumentError, match="twice"):
         decode_request(encoded.rstrip() + b"\r\ntraceparent: " + TRACEPARENT.encode() + b"\r\n")
 
 
-def test_a_watch_comes_back() -> None:
+def test_an_availability_request_comes_back() -> None:
     """The other thing that can be asked for."""
-    assert decode_request(head(encode_watch(CONTENT, "host:1"))) == WatchRequest(CONTENT)
+    assert decode_request(head(AvailabilityRequest(CONTENT).encode("host:1"))) == AvailabilityRequest(CONTENT)
 
 
 def test_answers_come_back() -> None:
     """Each kind."""
-    for answer in (BulkAnswer(None), BulkAnswer(7, 262144), BulkAnswer(0, 1, (CALLER, OTHER)), BulkHint((OTHER,))):
-        assert BulkAnswer.decode(head(answer.encode())) == answer
+    for answer in (
+        ChunkResponse(None),
+        ChunkResponse(7, 262144),
+        ChunkResponse(0, 1, (CALLER, OTHER)),
+        EarlyHints((OTHER,)),
+    ):
+        assert decode_response(head(answer.encode())) == answer
 
 
 @pytest.mark.parametrize(
@@ -72,8 +77,8 @@ def test_answers_come_back() -> None:
 )
 def test_errors_come_back_as_the_class_they_were(error: MingaError) -> None:
     """With the others to ask; and nothing in a sentence can become a header."""
-    refusal = BulkAnswer.decode(head(BulkRefusal(error, (OTHER,)).encode()))
-    assert isinstance(refusal, BulkRefusal)
+    refusal = decode_response(head(ErrorResponse(error, (OTHER,)).encode()))
+    assert isinstance(refusal, ErrorResponse)
     assert type(refusal.error) is type(error)
     assert refusal.sources == (OTHER,)
     if isinstance(error, BusyError):
@@ -82,10 +87,10 @@ def test_errors_come_back_as_the_class_they_were(error: MingaError) -> None:
 
 
 @given(st.sets(st.integers(0, 99)))
-def test_news_come_back(chunks: set[int]) -> None:
+def test_availability_comes_back(chunks: set[int]) -> None:
     """Nothing, some, and all."""
     held = ChunkSet(100, chunks)
-    assert decode_news(encode_news(held, complete=held.complete), 100) == (held, held.complete)
+    assert decode_availability(encode_availability(held, complete=held.complete), 100) == (held, held.complete)
 
 
 GOOD = f"/v1/contents/{CONTENT}/chunks?wanted=0"
@@ -123,7 +128,7 @@ def test_anything_else_is_refused(text: str) -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_crash_the_readers(data: bytes) -> None:
     """They are understood, or refused."""
-    for read in (decode_request, BulkAnswer.decode, lambda raw: decode_news(raw, 8)):
+    for read in (decode_request, decode_response, lambda raw: decode_availability(raw, 8)):
         try:
             read(data)
         except InvalidArgumentError:
@@ -135,4 +140,4 @@ def test_sources_that_are_malformed_are_left_out() -> None:
     text = (
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nMinga-Chunk: 0\r\nMinga-Sources: x,@,a@b,other@10.0.0.7:1,p@h:1/99999"
     )
-    assert BulkAnswer.decode(text) == BulkAnswer(0, 1, (OTHER,))
+    assert decode_response(text) == ChunkResponse(0, 1, (OTHER,))

@@ -59,8 +59,8 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_STOP_GRACE": "Seconds that calls, and a peer's transfers, have to end once the process is stopping.",
     "MINGA_SERVING_SLOTS": "Peer: chunk requests served or queued at once, at most half of them from one host; "
     "further ones are refused as busy, and their downloaders ask other sources.",
-    "MINGA_BULK": "Peer and command: chunks over HTTP beside gRPC (docs/bulk.md): `auto` (the next port), "
-    "`host:port`, or `off`.",
+    "MINGA_HTTP_LISTEN": "Peer: where chunks are served over HTTP (docs/http.md): `auto` (the next port above "
+    "MINGA_LISTEN, or any free one when that is taken) or `host:port`.",
     "MINGA_LIMIT_UP": "Peer and command: payload sent per second at most, as `50MB/s` or `400Mbit/s`; 0: unlimited.",
     "MINGA_LIMIT_DOWN": "Peer and command: payload received per second at most, written the same; 0: unlimited.",
     "MINGA_SOURCE_WAIT": "Peer and command: seconds to wait for a source before giving up; 0 for ever.",
@@ -103,8 +103,8 @@ def _listen(value: str) -> str:
     return value
 
 
-def _bulk(value: str) -> str:
-    return value.lower() if value.lower() in ("auto", "off") else _listen(value)
+def _http_listen(value: str) -> str:
+    return "auto" if value.lower() == "auto" else _listen(value)
 
 
 def _collector(value: str) -> str:
@@ -135,8 +135,8 @@ AddressText = Annotated[str, AfterValidator(_checked(parse_address))]
 """host:port of another process."""
 ListenText = Annotated[str, AfterValidator(_checked(_listen))]
 """host:port to listen on; port 0 allowed."""
-BulkText = Annotated[str, AfterValidator(_checked(_bulk))]
-"""`auto`, `off`, or host:port to listen on."""
+HttpListenText = Annotated[str, AfterValidator(_checked(_http_listen))]
+"""`auto`, or host:port to listen on."""
 CollectorText = Annotated[str, AfterValidator(_checked(_collector))]
 """The collector of traces: host:port or URL, becomes a URL."""
 PeerIdText = Annotated[str, AfterValidator(_checked(parse_peer_id))]

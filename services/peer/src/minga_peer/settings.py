@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from minga_engine.settings import TransferSettings
-from minga_runtime.settings import AddressText, ByteCount, ListenText, PeerIdText, Seconds, ZoneText
+from minga_runtime.settings import AddressText, ByteCount, HttpListenText, ListenText, PeerIdText, Seconds, ZoneText
 
 
 def default_peer_id() -> str:
@@ -26,12 +26,13 @@ class PeerSettings(TransferSettings):
     registry: AddressText = "127.0.0.1:50051"
     peer_id: PeerIdText = Field(default_factory=default_peer_id)
     listen: ListenText = "0.0.0.0:50053"
+    http_listen: HttpListenText = "auto"
     advertise: AddressText | None = None
     zone: ZoneText = ""
     capacity: ByteCount | None = None
     lease_ttl: Seconds | None = None
     serving_slots: Annotated[int, Field(ge=1, le=10_000)] = 256
-    """Chunk requests that are served or wait at a time; a few are served, and one too many is told to ask others."""
+    """Chunk requests that are served or wait at a time; a few are served, and one more is refused."""
     quiet: Seconds = timedelta(seconds=0.5)
     rescan: Seconds = timedelta(minutes=5)
     hash_threads: Annotated[int, Field(ge=1, le=64)] = 4

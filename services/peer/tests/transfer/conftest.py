@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -20,22 +21,22 @@ from minga_engine.swarm.config import SwarmConfig
 from minga_engine.swarm.serving_queue import UploadConfig, UploadQueue
 from minga_engine.transfer.download import Downloader
 from minga_engine.transfer.locating import Located
+from minga_engine.transfer.options import TransferOptions
 from minga_engine.transfer.small_downloads import SmallDownloads
+from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.messages import PEER_SERVICE, SourceAddress
-from minga_engine.wire.peers import PeerConnections
+from minga_engine.wire.transport import PeerTransport
 from minga_peer.daemon._metrics import PeerMetrics
 from minga_peer.daemon.downloads import Downloads, SmallStoreDestination, StoreDestination
-from minga_peer.serve.chunks import ChunkServing
-from minga_peer.serve.http_server import BulkServer
+from minga_peer.serve.http_server import HttpServer
+from minga_peer.serve.quotas import Quotas
 from minga_peer.serve.receiving import UploadReceiver
-from minga_peer.serve.service import PeerService, add_peer_service
-from minga_peer.serve.slots import RecentTakers, UploadSlots, UploadTurns
-from minga_peer.serve.small_contents import SmallFileService, add_small_file_service
-from minga_peer.serve.spans import ServeSpans
+from minga_peer.serve.service import PeerService, SmallFileServing, Storing
+from minga_peer.serve.serving import ChunkServing
 from minga_peer.share.store import ChunkStore
-from minga_runtime import tracing
+from minga_protos.peer.v1.peer_pb2_grpc import add_PeerServiceServicer_to_server
 from minga_runtime.metrics import RpcMetrics
-from minga_runtime.rate_limit import Limits, RateLimit
+from minga_runtime.rate_limit import Limits
 from minga_runtime.server import GrpcServer
 from minga_runtime.sockets import listen_tcp
 
@@ -80,8 +81,8 @@ class FakeDirectory:
         self.peers.setdefault(content_id, []).append(source)
 
 
-class DeafAnnouncer:
-    """A registry that hears everything at once."""
+class FakeAnnouncer:
+    """Announces every row at once."""
 
     async def announced(self, row: FileRow, timeout: timedelta) -> int:
         return 1
@@ -100,11 +101,8 @@ class TestPeer:
     source: SourceAddress
     downloads: Downloads
     metrics: PeerMetrics
-    slots: UploadSlots
     service: PeerService
-    turns: UploadTurns
-    bulk_port: int
-    """0 when it serves over gRPC alone."""
+    serving: ChunkServing
     series: CollectorRegistry
     """What `metrics` shows."""
 
@@ -138,8 +136,6 @@ class Network:
         self._tmp_path = tmp_path
         self._stack = stack
         self.directory = FakeDirectory()
-        self.bulk = True
-        """Whether peers made from now on offer the bulk path."""
         self.limits = Limits.none()
         """Those of peers made from now on."""
         self.config = SwarmConfig(
@@ -159,71 +155,37 @@ class Network:
         loop = asyncio.create_task(store.run())
         await store.first_scan_done()
         limits = self.limits
-        connections = PeerConnections(down=limits.down)
+        connections = PeerConnections(limits.down)
+        transport = PeerTransport(connections)
         server = GrpcServer(RpcMetrics(CollectorRegistry(), "peer"))
         source: list[SourceAddress] = []
-        downloader = Downloader(
-            StoreDestination(store),
-            self.directory,  # type: ignore[arg-type]
-            connections,
-            clock,
-            caller=lambda: source[0],
-            config=self.config,
-            metrics=metrics,
-            down=limits.down,
-        )
-        small = SmallDownloads(
-            SmallStoreDestination(store),
-            self.directory,  # type: ignore[arg-type]
-            connections,
-            down=RateLimit(None),
-            metrics=metrics,
-        )
-        downloads = Downloads(downloader, self.directory, clock, metrics, small)  # type: ignore[arg-type]
-        slots = UploadSlots(serving_slots)
-        # A taker that takes nothing holds its turn: tests decide when it ends.
+        directory: Any = self.directory
+        options = TransferOptions(lambda: source[0], self.config, metrics, limits.down)
+        downloader = Downloader(StoreDestination(store), directory, transport, clock, options)
+        small = SmallDownloads(SmallStoreDestination(store), directory, transport, TransferOptions(metrics=metrics))
+        downloads = Downloads(downloader, directory, clock, metrics, small)
+        # A downloader that reads nothing keeps its slot: tests decide when it ends.
         uploads = UploadConfig(max_requests=serving_slots, unknown_rate_seconds=60.0)
-        turns = UploadTurns(UploadQueue(uploads), store.held, clock)
-        spans = ServeSpans(clock) if tracing.enabled() else None
-        serving = ChunkServing(store, turns, RecentTakers(), metrics, limits.up, spans)
-        bulk = BulkServer(serving, uploads.max_turns)
-        bulk_port = bulk.start(listen_tcp("127.0.0.1:0")) if self.bulk else 0
+        serving = ChunkServing(store, UploadQueue(uploads), clock, metrics, limits.up)
+        http = HttpServer(serving, uploads.max_turns)
         service = PeerService(
             store,
-            announcer=DeafAnnouncer(),
-            replicator=downloads,
-            receiver=UploadReceiver(store, metrics),
-            serving=serving,
-            bulk_port=bulk_port,
+            SmallFileServing(store.small, metrics, limits.up),
+            Storing(UploadReceiver(store, metrics), downloads, FakeAnnouncer()),
+            http.start(listen_tcp("127.0.0.1:0")),
+            Quotas(file_calls=serving_slots),
         )
-        add_peer_service(service, server.server)
-        add_small_file_service(
-            SmallFileService(store.small, slots=slots, metrics=metrics, up=RateLimit(None)), server.server
-        )
+        add_PeerServiceServicer_to_server(service, server.server)
         (port,) = await server.start(["127.0.0.1:0"], [PEER_SERVICE])
-        source.append(SourceAddress(parse_peer_id(peer_id), parse_address(f"127.0.0.1:{port}")))
+        name = parse_peer_id(peer_id)
+        source.append(SourceAddress(name, parse_address(f"127.0.0.1:{port}")))
         try:
-            yield TestPeer(
-                parse_peer_id(peer_id),
-                root,
-                store,
-                server,
-                source[0],
-                downloads,
-                metrics,
-                slots,
-                service,
-                turns,
-                bulk_port,
-                series,
-            )
+            yield TestPeer(name, root, store, server, source[0], downloads, metrics, service, serving, series)
         finally:
             await downloads.aclose()
             await server.stop(timedelta(0))
-            await bulk.aclose()
-            turns.close()
-            if spans is not None:
-                spans.close()
+            await http.aclose()
+            serving.close()
             await connections.aclose()
             loop.cancel()
             await asyncio.gather(loop, return_exceptions=True)

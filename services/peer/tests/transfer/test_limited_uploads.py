@@ -14,10 +14,10 @@ from minga_core.records import FileRow, HoldingState
 from minga_engine.parts.hashing import hash_file
 from minga_engine.progress import PutPhase, PutProgress
 from minga_engine.transfer.upload import HashedFile, PutRequest, Uploader
+from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.locator import FileAnswer, FileSource, FileVersion
-from minga_engine.wire.payload import pieces
-from minga_engine.wire.peers import PeerConnections
-from minga_peer.serve.receiving import Incoming, UploadReceiver
+from minga_engine.wire.uploads import pieces
+from minga_peer.serve.receiving import UploadReceiver
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_runtime.rate_limit import RateLimit
 
@@ -95,7 +95,7 @@ async def test_an_upload_coming_in_takes_every_payload_byte(network: Network, tm
     limit = CountedLimit(MIB)
     read_before_taken: list[int] = []
 
-    async def incoming() -> AsyncIterator[Incoming]:
+    async def incoming() -> AsyncIterator[pb.StoreFileRequest]:
         encoded = manifest.encode()
         begin = pb.StoreBegin(
             name="in.bin", content_id=manifest.content_id.raw, manifest_size_bytes=len(encoded), overwrite=False
@@ -109,7 +109,7 @@ async def test_an_upload_coming_in_takes_every_payload_byte(network: Network, tm
             for piece in pieces(data[start : start + length]):
                 read_before_taken.append(sent - sum(limit.taken))
                 sent += len(piece)
-                yield piece
+                yield pb.StoreFileRequest(data=bytes(piece))
 
     receiver = UploadReceiver(peer.store, peer.metrics, down=limit)
     last = [step async for step in receiver.receive(incoming())][-1]

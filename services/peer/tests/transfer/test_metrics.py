@@ -10,7 +10,6 @@ import pytest
 from minga_core.clock import SystemClock
 from minga_core.errors import NoSourcesError, StorageError
 from minga_engine.swarm.events import DropReason
-from minga_engine.wire.peers import PeerConnections
 from minga_runtime.rate_limit import Limits
 
 from .conftest import Network, TestPeer, eventually, noise
@@ -30,31 +29,23 @@ def by_source(peer: TestPeer, name: str) -> dict[str, float]:
     return {kind: found for kind in kinds if (found := peer.metric(name, source=kind))}
 
 
-@pytest.mark.parametrize("bulk", [True, False])
-async def test_bytes_from_complete_holders_are_told_apart_by_both_ends(network: Network, bulk: bool) -> None:
-    """Over HTTP and over gRPC alike."""
-    network.bulk = bulk
-    seed, taker = await network.peer("seed"), await network.peer("taker")
+async def test_bytes_from_complete_holders_are_told_apart_by_both_ends(network: Network) -> None:
+    """The sender's and the receiver's count."""
+    seed, downloader = await network.peer("seed"), await network.peer("downloader")
     network.directory.holds(await seed.shares("file.bin", noise(3 * MIB)), seed.source)
-    await fetch(taker, "file.bin")
+    await fetch(downloader, "file.bin")
     await eventually(lambda: by_source(seed, SENT) == {"complete": 3 * MIB}, "the sender has counted")
-    assert by_source(taker, RECEIVED) == {"complete": 3 * MIB}
+    assert by_source(downloader, RECEIVED) == {"complete": 3 * MIB}
 
 
-@pytest.mark.parametrize("bulk", [True, False])
-async def test_bytes_from_partial_holders_too(network: Network, bulk: bool) -> None:
+async def test_bytes_from_partial_holders_too(network: Network) -> None:
     """The only source has an upload of which three chunks have come."""
-    network.bulk = bulk
     data = noise(2 * MIB)
     manifest = manifest_of(data)
-    seed, half, taker = await network.peer("seed"), await network.peer("half"), await network.peer("taker")
+    seed, half, downloader = await network.peer("seed"), await network.peer("half"), await network.peer("downloader")
     row = await seed.shares("file.bin", data)
     network.directory.holds(row, replace(half.source, complete=False))
-    async with (
-        PeerConnections() as connections,
-        connections.to(half.source.address) as client,
-        raw_store(client) as call,
-    ):
+    async with raw_store(half) as call:
         await begin(call, "file.bin", manifest)
         await lacking(call, manifest)
         for index in range(3):
@@ -62,22 +53,24 @@ async def test_bytes_from_partial_holders_too(network: Network, bulk: bool) -> N
         await eventually(lambda: len(half.store.held(row.key.content_id) or ()) == 3, "three chunks are held")
         size_bytes = 3 * manifest.geometry.chunk_size_bytes
         assert by_source(half, RECEIVED) == {"upload": size_bytes}
-        following = asyncio.create_task(fetch(taker, "file.bin"))
-        await eventually(lambda: by_source(taker, RECEIVED) == {"partial": size_bytes}, "the taker has them")
+        following = asyncio.create_task(fetch(downloader, "file.bin"))
+        await eventually(lambda: by_source(downloader, RECEIVED) == {"partial": size_bytes}, "the downloader has them")
         await eventually(lambda: by_source(half, SENT) == {"partial": size_bytes}, "the sender has counted")
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
-    await eventually(lambda: taker.metric("minga_peer_downloads_total", outcome="cancelled") == 1, "it was cancelled")
+    await eventually(
+        lambda: downloader.metric("minga_peer_downloads_total", outcome="cancelled") == 1, "it was cancelled"
+    )
 
 
 async def test_small_files_count_as_well(network: Network) -> None:
     """Many at once, and each of them as a download."""
-    seed, taker = await network.peer("seed"), await network.peer("taker")
+    seed, downloader = await network.peer("seed"), await network.peer("downloader")
     data = files(20)
     await sharing(network, [seed], data)
-    await get(taker, list(data))
-    assert by_source(seed, SENT) == by_source(taker, RECEIVED) == {"complete": 20_000}
-    assert taker.metric("minga_peer_downloads_total", outcome="done") == 20
+    await get(downloader, list(data))
+    assert by_source(seed, SENT) == by_source(downloader, RECEIVED) == {"complete": 20_000}
+    assert downloader.metric("minga_peer_downloads_total", outcome="done") == 20
 
 
 async def test_uploads_are_told_apart(network: Network) -> None:
@@ -99,15 +92,15 @@ async def test_uploads_are_told_apart(network: Network) -> None:
 async def test_sources_are_dropped_by_reason(network: Network, behaviour: str, reason: DropReason) -> None:
     """The label is the reason's name, in the way of metrics."""
     network.config = replace(network.config, stall_seconds=0.5)
-    seed, taker = await network.peer("seed"), await network.peer("taker")
+    seed, downloader = await network.peer("seed"), await network.peer("downloader")
     data = noise(MIB)
     row = await seed.shares("file.bin", data)
     async with evil_peer(data, await seed.store.manifest(row.key.content_id), behaviour) as (evil, _):
         network.directory.holds(row, evil)
         with pytest.raises(NoSourcesError):
-            await fetch(taker, "file.bin", source_wait=timedelta(seconds=0.6))
-    assert taker.metric(DROPPED, reason=reason.name.lower()) >= 1
-    assert taker.metric("minga_peer_downloads_total", outcome="failed") == 1
+            await fetch(downloader, "file.bin", source_wait=timedelta(seconds=0.6))
+    assert downloader.metric(DROPPED, reason=reason.name.lower()) >= 1
+    assert downloader.metric("minga_peer_downloads_total", outcome="failed") == 1
 
 
 async def test_every_reason_has_its_series_from_the_start(network: Network) -> None:
@@ -118,15 +111,15 @@ async def test_every_reason_has_its_series_from_the_start(network: Network) -> N
 
 async def test_a_disk_that_fails_is_told_from_one_that_is_full(network: Network) -> None:
     """The folder of parts has been taken away, and something else stands in its place."""
-    seed, taker = await network.peer("seed"), await network.peer("taker")
+    seed, downloader = await network.peer("seed"), await network.peer("downloader")
     network.directory.holds(await seed.shares("file.bin", noise(MIB)), seed.source)
-    parts = taker.root / ".minga/parts"
+    parts = downloader.root / ".minga/parts"
     shutil.rmtree(parts)
     parts.write_bytes(b"")
     with pytest.raises(StorageError):
-        await fetch(taker, "file.bin")
-    assert taker.metric("minga_peer_disk_errors_total", reason="other") == 1
-    assert taker.metric("minga_peer_disk_errors_total", reason="no_space") == 0
+        await fetch(downloader, "file.bin")
+    assert downloader.metric("minga_peer_disk_errors_total", reason="other") == 1
+    assert downloader.metric("minga_peer_disk_errors_total", reason="no_space") == 0
 
 
 async def test_only_downloads_that_last_are_compared_with_their_best_second(network: Network) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,10 +16,11 @@ from minga_core.names import Name
 from minga_core.records import FileRow, RowKey
 from minga_engine.progress import SmallDone
 from minga_engine.transfer import small_downloads as module
+from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.messages import PEER_SERVICE, SourceAddress
-from minga_engine.wire.peers import PeerConnections
-from minga_peer.serve.small_contents import SmallFileService, add_small_file_service
+from minga_engine.wire.transport import PeerTransport
 from minga_protos.peer.v1 import peer_pb2 as pb
+from minga_protos.peer.v1.peer_pb2_grpc import PeerServiceServicer, add_PeerServiceServicer_to_server
 from minga_runtime.metrics import RpcMetrics
 from minga_runtime.rate_limit import RateLimit
 from minga_runtime.server import GrpcServer
@@ -54,85 +56,85 @@ def files(count: int, size_bytes: int = 1000) -> dict[str, bytes]:
 
 async def test_a_folder_comes_whole_and_is_shared_on(network: Network) -> None:
     """More files than one batch has, from two holders evenly; the second time they are there already."""
-    one, two, taker = await network.peer("one"), await network.peer("two"), await network.peer("taker")
+    one, two, downloader = await network.peer("one"), await network.peer("two"), await network.peer("downloader")
     data = files(600) | {"d/empty": b""}
     await sharing(network, [one, two], data)
-    done = await get(taker, list(data))
-    assert {name: (taker.root / name).read_bytes() for name in done} == data
-    assert all(taker.store.find(Name(name)) for name in data)
+    done = await get(downloader, list(data))
+    assert {name: (downloader.root / name).read_bytes() for name in done} == data
+    assert all(downloader.store.find(Name(name)) for name in data)
     shares = [sum(each.source == peer.peer_id for each in done.values()) for peer in (one, two)]
     assert sum(shares) == len(data)
     assert min(shares) > 250
-    assert taker.metrics.received_payload_bytes == 600_000
+    assert downloader.metrics.received_payload_bytes == 600_000
     assert one.metrics.sent_payload_bytes + two.metrics.sent_payload_bytes == 600_000
-    again = await get(taker, list(data))
+    again = await get(downloader, list(data))
     assert {each.source for each in again.values()} == {None}
     assert len(again) == len(data)
 
 
 async def test_what_is_not_plain_is_left(network: Network) -> None:
     """Unknown names, larger files, and names that are taken here are in no answer; nothing of them is written."""
-    giver, taker = await network.peer("giver"), await network.peer("taker")
+    seed, downloader = await network.peer("seed"), await network.peer("downloader")
     await sharing(
-        network, [giver], {"plain": b"x", "large": noise(256 * 1024 + 1), "taken": b"theirs", "full": noise(256 * 1024)}
+        network, [seed], {"plain": b"x", "large": noise(256 * 1024 + 1), "taken": b"theirs", "full": noise(256 * 1024)}
     )
-    await taker.shares("taken", b"ours")
-    done = await get(taker, ["plain", "unknown", "large", "taken", "full"])
+    await downloader.shares("taken", b"ours")
+    done = await get(downloader, ["plain", "unknown", "large", "taken", "full"])
     assert sorted(done) == ["full", "plain"]
-    assert (taker.root / "taken").read_bytes() == b"ours"
-    assert not (taker.root / "large").exists()
+    assert (downloader.root / "taken").read_bytes() == b"ours"
+    assert not (downloader.root / "large").exists()
 
 
 async def test_one_content_under_many_names_is_fetched_once(network: Network) -> None:
     """Its bytes cross the network once, and it gets all its names."""
-    giver, taker = await network.peer("giver"), await network.peer("taker")
-    await sharing(network, [giver], {f"copies/{number}": b"the same" for number in range(50)})
-    done = await get(taker, [f"copies/{number}" for number in range(50)])
+    seed, downloader = await network.peer("seed"), await network.peer("downloader")
+    await sharing(network, [seed], {f"copies/{number}": b"the same" for number in range(50)})
+    done = await get(downloader, [f"copies/{number}" for number in range(50)])
     assert len(done) == 50
-    assert giver.metrics.sent_payload_bytes == len(b"the same")
+    assert seed.metrics.sent_payload_bytes == len(b"the same")
 
 
 async def test_a_busy_peer_is_asked_again(network: Network) -> None:
     """All its slots are taken for a moment; what came in the end came from it."""
-    giver, taker = await network.peer("giver", serving_slots=1), await network.peer("taker")
+    seed, downloader = await network.peer("seed", serving_slots=1), await network.peer("downloader")
     data = files(10)
-    await sharing(network, [giver], data)
-    with giver.slots.taken("ipv4:10.0.0.9"):
-        work = asyncio.create_task(get(taker, list(data)))
-        await eventually(lambda: busy_answers(giver) > 0, "it was turned away")
+    await sharing(network, [seed], data)
+    with seed.service.quotas.file_calls.taken("ipv4:10.0.0.9"):
+        work = asyncio.create_task(get(downloader, list(data)))
+        await eventually(lambda: busy_answers(seed) > 0, "it was turned away")
     assert len(await work) == 10
 
 
 async def test_a_peer_that_stays_busy_is_left_to_others(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files are left, so that the ordinary download waits, and says so."""
     monkeypatch.setattr(module, "MAX_BUSY_PAUSE", timedelta(milliseconds=5))
-    giver, taker = await network.peer("giver", serving_slots=1), await network.peer("taker")
-    await sharing(network, [giver], {"f": b"x"})
-    with giver.slots.taken("ipv4:10.0.0.9"):
-        assert await get(taker, ["f"]) == {}
+    seed, downloader = await network.peer("seed", serving_slots=1), await network.peer("downloader")
+    await sharing(network, [seed], {"f": b"x"})
+    with seed.service.quotas.file_calls.taken("ipv4:10.0.0.9"):
+        assert await get(downloader, ["f"]) == {}
 
 
 async def test_a_dead_holder_costs_nothing_but_its_turn(network: Network) -> None:
     """Who is listed and gone is not asked twice; the others give what it would have given."""
-    giver, taker = await network.peer("giver"), await network.peer("taker")
+    seed, downloader = await network.peer("seed"), await network.peer("downloader")
     data = files(20)
-    await sharing(network, [giver], data)
+    await sharing(network, [seed], data)
     dead = SourceAddress(parse_peer_id("dead"), parse_address("127.0.0.1:1"))
-    for row in giver.store.rows():
+    for row in seed.store.rows():
         network.directory.holds(row, dead)
-    done = await get(taker, list(data))
-    assert {each.source for each in done.values()} == {giver.peer_id}
+    done = await get(downloader, list(data))
+    assert {each.source for each in done.values()} == {seed.peer_id}
     assert len(done) == 20
 
 
-class Liar:
+class Liar(PeerServiceServicer):
     """Serves what the test says for any contents."""
 
     def __init__(self, behaviour: str) -> None:
         self.behaviour = behaviour
         self.asked = 0
 
-    async def fetch_files(self, request: pb.FetchFilesRequest, context: Any) -> AsyncIterator[pb.FetchFilesResponse]:
+    async def FetchFiles(self, request: pb.FetchFilesRequest, context: Any) -> AsyncIterator[pb.FetchFilesResponse]:
         self.asked += 1
         match self.behaviour:
             case "wrong bytes":
@@ -159,7 +161,7 @@ def answer(*parts: tuple[int, bytes]) -> pb.FetchFilesResponse:
 async def lying(behaviour: str) -> AsyncIterator[tuple[Liar, SourceAddress]]:
     """A peer that is none."""
     liar, server = Liar(behaviour), GrpcServer(RpcMetrics(CollectorRegistry(), "peer"))
-    add_small_file_service(liar, server.server)  # type: ignore[arg-type]
+    add_PeerServiceServicer_to_server(liar, server.server)
     (port,) = await server.start(["127.0.0.1:0"], [PEER_SERVICE])
     try:
         yield liar, SourceAddress(parse_peer_id("liar"), parse_address(f"127.0.0.1:{port}"))
@@ -176,44 +178,44 @@ async def test_not_one_wrong_byte_gets_a_name(
     """Whatever a peer says, nothing of it is stored; it is asked once, and an honest one gives everything."""
     if behaviour == "silent":
         # The honest one answers sooner than that, however busy the machine.
-        monkeypatch.setattr(module, "SILENCE_LIMIT", timedelta(seconds=1.5))
-    giver, taker = await network.peer("giver"), await network.peer("taker")
+        monkeypatch.setattr(module, "IDLE_LIMIT", timedelta(seconds=1.5))
+    seed, downloader = await network.peer("seed"), await network.peer("downloader")
     data = files(8)
-    await sharing(network, [giver], data)
+    await sharing(network, [seed], data)
     async with lying(behaviour) as (liar, source):
-        for row in giver.store.rows():
+        for row in seed.store.rows():
             network.directory.holds(row, source)
-        done = await get(taker, list(data))
-        assert {name: (taker.root / name).read_bytes() for name in done} == data
-        assert {each.source for each in done.values()} == {giver.peer_id}
+        done = await get(downloader, list(data))
+        assert {name: (downloader.root / name).read_bytes() for name in done} == data
+        assert {each.source for each in done.values()} == {seed.peer_id}
         assert liar.asked == 1
         lone = FileRow(RowKey(Name("lone"), ContentId(bytes(32))), 5, 1, 1)
         network.directory.holds(lone, source)
-        assert await get(taker, ["lone"]) == {}
-    assert not (taker.root / "lone").exists()
-    assert corrupt_chunks(taker) == (2 if behaviour in ("wrong bytes", "too many bytes") else 0)
+        assert await get(downloader, ["lone"]) == {}
+    assert not (downloader.root / "lone").exists()
+    assert corrupt_chunks(downloader) == (2 if behaviour in ("wrong bytes", "too many bytes") else 0)
 
 
 async def test_going_away_stops_it_and_keeps_what_is_there(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asked is gone: the calls end; the files that were placed are shared."""
-    giver, taker = await network.peer("giver"), await network.peer("taker")
+    seed, downloader = await network.peer("seed"), await network.peer("downloader")
     data = files(300)
-    await sharing(network, [giver], data)
+    await sharing(network, [seed], data)
     async with lying("silent") as (_, source):
         network.directory.holds(FileRow(RowKey(Name("silent"), ContentId(bytes(32))), 5, 1, 1), source)
-        async with aclosing(taker.downloads.follow_small([*map(Name, data), Name("silent")])) as steps:
+        async with aclosing(downloader.downloads.follow_small([*map(Name, data), Name("silent")])) as steps:
             came = {one.name for one in await anext(steps)}
         assert came
-    assert {row.key.name for row in taker.store.rows()} >= came
+    assert {row.key.name for row in downloader.store.rows()} >= came
 
 
 async def test_a_request_from_outside_is_checked(network: Network) -> None:
     """One to 256 contents, each of 32 bytes."""
-    giver = await network.peer("giver")
-    async with PeerConnections() as connections, connections.to(giver.source.address) as peer:
+    seed = await network.peer("seed")
+    async with PeerConnections() as connections:
         for asked in ([], [ContentId(bytes(32))] * 257):
             with pytest.raises(InvalidArgumentError):
-                await anext(peer.fetch_files(asked, caller=None))
+                await anext(PeerTransport(connections).fetch_files(seed.source, asked, None))
 
 
 class Caller:
@@ -225,21 +227,22 @@ class Caller:
 
 async def test_what_is_sent_keeps_to_the_limit(network: Network) -> None:
     """Every byte passes the limit before it goes out."""
-    giver = await network.peer("giver")
-    await sharing(network, [giver], files(5))
+    seed = await network.peer("seed")
+    await sharing(network, [seed], files(5))
     taken: list[int] = []
 
     class Counting(RateLimit):
         async def take(self, count: int) -> None:
             taken.append(count)
 
-    service = SmallFileService(giver.store.small, slots=giver.slots, metrics=giver.metrics, up=Counting(None))
-    request = pb.FetchFilesRequest(content_ids=[row.key.content_id.raw for row in giver.store.rows()])
-    async with aclosing(service.fetch_files(request, Caller())) as messages:
+    service = seed.service
+    service.small = replace(service.small, up=Counting(None))
+    request = pb.FetchFilesRequest(content_ids=[row.key.content_id.raw for row in seed.store.rows()])
+    async with aclosing(service.FetchFiles(request, Caller())) as messages:
         sent = [len(file.data) for file in (await anext(messages)).files]
-        assert giver.slots.active_count == 1
+        assert service.quotas.file_calls.taken_count == 1
     assert sum(taken) == sum(sent) == 5000
-    assert giver.slots.active_count == 0
+    assert service.quotas.file_calls.taken_count == 0
 
 
 def busy_answers(peer: TestPeer) -> float:

@@ -14,7 +14,7 @@ from minga_runtime import tracing
 from tests.support.spans import KeepingTracer, KeptSpan, keeping_spans
 
 from .conftest import Network, eventually, noise
-from .test_bulk import answer, connected, shared, taker_source, wanted
+from .test_http_server import answer, connected, downloader_source, shared, wanted
 from .test_faulty_sources import evil_peer
 from .test_swarm_download import fetch
 
@@ -41,20 +41,18 @@ async def served(spans: KeepingTracer, count: int = 1) -> list[KeptSpan]:
     return found()
 
 
-@pytest.mark.parametrize("bulk", [True, False])
 async def test_a_download_is_a_span_with_one_for_each_source_and_one_for_each_that_serves(
-    spans: KeepingTracer, network: Network, bulk: bool
+    spans: KeepingTracer, network: Network
 ) -> None:
     """By either path: the serving peer's is below the downloader's own for that source, and has the sums."""
-    network.bulk = bulk
     data = noise(16 * MIB)
     seeds = [await network.peer(f"seed{number}") for number in range(2)]
     for seed in seeds:
         network.directory.holds(await seed.shares("file.bin", data), seed.source)
-    taker = await network.peer("taker")
+    downloader = await network.peer("downloader")
     spans.spans.clear()
     with tracing.span("command") as command:
-        await fetch(taker, "file.bin")
+        await fetch(downloader, "file.bin")
     download = spans.one("download")
     assert download.parent == tracing.traceparent_of(command)
     assert download.attributes["minga.file.name"] == "file.bin"
@@ -69,12 +67,12 @@ async def test_a_download_is_a_span_with_one_for_each_source_and_one_for_each_th
         assert (source.kind, source.parent, source.ended) == ("client", download.traceparent, True)
         # Several when there were pauses; more than came when a second request was broken off at the end.
         below = [span for span in serving if span.parent == source.traceparent]
-        assert {(span.kind, span.attributes["minga.peer.id"]) for span in below} == {("server", "taker")}
+        assert {(span.kind, span.attributes["minga.peer.id"]) for span in below} == {("server", "downloader")}
         chunks = sum(span.attributes["minga.serve.chunks"] for span in below)
         assert chunks >= source.attributes["minga.source.chunks"]
         sent_bytes = sum(span.attributes["minga.serve.sent_bytes"] for span in below)
         assert sent_bytes >= source.attributes["minga.source.received_bytes"]
-        assert source.attributes[f"minga.source.bytes_by_path.{'bulk' if bulk else 'grpc'}"] > 0
+        assert source.attributes[f"minga.source.bytes_by_path.bulk"] > 0
     assert sum(span.attributes["minga.source.received_bytes"] for span in sources) == len(data)
     assert spans.one("put in place").parent == download.traceparent
     # Nothing for each chunk: of those there are 64.
@@ -88,7 +86,7 @@ async def test_what_goes_wrong_with_a_source_is_an_event_of_its_span(
     spans: KeepingTracer, network: Network, behaviour: str, event: str
 ) -> None:
     """A chunk that is refused, a source that is dropped, a second request because the first is late."""
-    seed, taker = await network.peer("seed"), await network.peer("taker")
+    seed, downloader = await network.peer("seed"), await network.peer("downloader")
     data = noise(3 * MIB)
     row = await seed.shares("file.bin", data)
     manifest = await seed.store.manifest(row.key.content_id)
@@ -96,7 +94,7 @@ async def test_what_goes_wrong_with_a_source_is_an_event_of_its_span(
         network.directory.holds(row, evil)
         network.directory.holds(row, seed.source)
         with tracing.span("command"):
-            await fetch(taker, "file.bin")
+            await fetch(downloader, "file.bin")
     assert spans.one("download").attributes["minga.download.outcome"] == "done"
     events = {name for span in spans.spans if span.name == "fetch chunks" for name in span.events}
     assert event in events
@@ -106,11 +104,11 @@ async def test_what_goes_wrong_with_a_source_is_an_event_of_its_span(
 
 async def test_a_download_that_fails_says_why(spans: KeepingTracer, network: Network) -> None:
     """And ends its span."""
-    seed, taker = await network.peer("seed"), await network.peer("taker")
+    seed, downloader = await network.peer("seed"), await network.peer("downloader")
     row = await seed.shares("file.bin", noise(MIB))
-    network.directory.holds(row, taker_source(1))
+    network.directory.holds(row, downloader_source(1))
     with pytest.raises(NoSourcesError):
-        await fetch(taker, "file.bin", source_wait=timedelta(seconds=0.1))
+        await fetch(downloader, "file.bin", source_wait=timedelta(seconds=0.1))
     download = spans.one("download")
     assert download.error == download.attributes["minga.download.outcome"] == "no_sources"
     assert all(span.ended for span in spans.spans if span.name != "minga.peer.v1.PeerService/GetManifest")
@@ -138,7 +136,7 @@ async def test_requests_of_one_caller_are_one_span(spans: KeepingTracer) -> None
     """Until none came for a while; what is asked after that is another."""
     serving = ServeSpans(SystemClock())
     for chunk in range(3):
-        request = serving.request(CALLER, CONTENT, taker_source(1))
+        request = serving.request(CALLER, CONTENT, downloader_source(1))
         assert request is not None
         request.granted()
         request.ended(100 * chunk)

@@ -22,9 +22,9 @@ from minga_core.errors import (
 from minga_core.ids import digest
 from minga_core.manifest import Manifest
 from minga_core.names import parse_name
+from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.messages import ranges_from_pb
-from minga_engine.wire.payload import pieces
-from minga_engine.wire.peers import PeerClient, PeerConnections, StoreCall
+from minga_engine.wire.uploads import StoreCall, pieces, store_file
 from minga_protos.peer.v1 import peer_pb2 as pb
 
 from .conftest import Network, TestPeer, eventually, noise
@@ -39,7 +39,7 @@ class RawCall:
         self._call: Any = call._call
         self.done_sending = call.done_sending
 
-    async def send(self, item: pb.StoreFileRequest | memoryview) -> None:
+    async def send(self, item: pb.StoreFileRequest) -> None:
         await self._call.write(item)
 
     async def receive(self) -> pb.StoreFileResponse | None:
@@ -48,8 +48,8 @@ class RawCall:
 
 
 @asynccontextmanager
-async def raw_store(client: PeerClient) -> AsyncIterator[RawCall]:
-    async with client.store_file() as call:
+async def raw_store(peer: TestPeer) -> AsyncIterator[RawCall]:
+    async with PeerConnections() as connections, store_file(connections, peer.source.address) as call:
         yield RawCall(call)
 
 
@@ -85,17 +85,13 @@ async def send_chunk(call: RawCall, manifest: Manifest, data: bytes, index: int)
     offset, length = manifest.geometry.offset(index), manifest.geometry.length(index)
     await call.send(pb.StoreFileRequest(chunk=pb.ChunkHeader(index=index, size_bytes=length)))
     for piece in pieces(data[offset : offset + length]):
-        await call.send(piece)
+        await call.send(pb.StoreFileRequest(data=bytes(piece)))
 
 
 async def upload(peer: TestPeer, name: str, data: bytes, *, overwrite: bool = False) -> ChunkSet:
     """A whole upload; the chunks that were lacking."""
     manifest = manifest_of(data)
-    async with (
-        PeerConnections() as connections,
-        connections.to(peer.source.address) as client,
-        raw_store(client) as call,
-    ):
+    async with raw_store(peer) as call:
         await begin(call, name, manifest, overwrite=overwrite)
         wanted = await lacking(call, manifest)
         for index in wanted:
@@ -109,17 +105,16 @@ async def upload(peer: TestPeer, name: str, data: bytes, *, overwrite: bool = Fa
 
 async def refused(peer: TestPeer, steps: Callable[[StoreCall], AsyncIterator[None]]) -> MingaError:
     """The error with which the peer ends an upload that does the given steps."""
-    async with PeerConnections() as connections, connections.to(peer.source.address) as client:
-        try:
-            async with asyncio.timeout(10), raw_store(client) as call:
-                # The peer may end the call under a write; its answer tells why.
-                with suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
-                    async for _ in steps(call):
-                        pass
-                while await call.receive() is not None:
+    try:
+        async with asyncio.timeout(10), raw_store(peer) as call:
+            # The peer may end the call during a write; its answer has the reason.
+            with suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+                async for _ in steps(call):
                     pass
-        except MingaError as error:
-            return error
+            while await call.receive() is not None:
+                pass
+    except MingaError as error:
+        return error
     raise AssertionError("the upload was not refused")
 
 
@@ -144,11 +139,7 @@ async def test_a_broken_upload_is_resumed_where_it_stopped(network: Network) -> 
     peer = await network.peer("peer")
     data = noise(2 * MIB)
     manifest = manifest_of(data)
-    async with (
-        PeerConnections() as connections,
-        connections.to(peer.source.address) as client,
-        raw_store(client) as call,
-    ):
+    async with raw_store(peer) as call:
         await begin(call, "file.bin", manifest)
         await lacking(call, manifest)
         for index in range(5):
@@ -284,7 +275,7 @@ async def test_a_stream_that_is_no_upload_is_refused(network: Network) -> None:
     manifest = manifest_of(noise(MIB))
 
     async def data_first(call: RawCall) -> AsyncIterator[None]:
-        await call.send(memoryview(b"data"))
+        await call.send(pb.StoreFileRequest(data=b"data"))
         yield
 
     async def no_such_chunk(call: RawCall) -> AsyncIterator[None]:

@@ -30,11 +30,11 @@ from minga_engine.progress import DownloadPhase, Progress
 from minga_engine.swarm.config import SwarmConfig
 from minga_engine.transfer.explaining import TransferRecord
 from minga_engine.transfer.locating import Directory, Located, ManifestFetcher
-from minga_engine.transfer.metrics import NoTransferMetrics, TransferMetrics
+from minga_engine.transfer.options import TransferOptions
 from minga_engine.transfer.source_spans import download_attributes
 from minga_engine.transfer.swarming import SwarmDownload
 from minga_engine.wire.messages import SourceAddress
-from minga_engine.wire.peers import PeerConnections
+from minga_engine.wire.transport import Transport
 from minga_runtime import tracing
 from minga_runtime.logs import log_event
 from minga_runtime.rate_limit import RateLimit
@@ -56,7 +56,7 @@ OnProgress = Callable[[Progress], None]
 
 
 class Destination(Protocol):
-    """Where downloaded files go."""
+    """The place of downloaded files."""
 
     async def present(self, name: Name, content_id: ContentId) -> Path | None:
         """Where the file is, when it is there already and whole."""
@@ -73,7 +73,7 @@ class Destination(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DownloadRequest:
-    """What to download, and how patient to be."""
+    """What to download, and how long to wait for sources."""
 
     name: Name
     content_id: ContentId | None = None
@@ -102,23 +102,17 @@ class Downloader:
         self,
         destination: Destination,
         directory: Directory,
-        connections: PeerConnections,
+        transport: Transport,
         clock: Clock,
-        *,
-        caller: Callable[[], SourceAddress] | None = None,
-        config: SwarmConfig | None = None,
-        metrics: TransferMetrics | None = None,
-        down: RateLimit | None = None,
+        options: TransferOptions | None = None,
     ) -> None:
+        options = options or TransferOptions()
         self._destination = destination
         self._directory = directory
-        self._connections = connections
+        self._transport = transport
         self._clock = clock
-        self._caller = caller
-        self._config = _within(config or SwarmConfig(), down)
-        self._metrics = metrics or NoTransferMetrics()
-        self._down = down or RateLimit(None)
-        self._manifests = ManifestFetcher(connections)
+        self._options = replace(options, config=_within(options.config, options.down))
+        self._manifests = ManifestFetcher(transport)
 
     async def download(self, request: DownloadRequest, on_progress: OnProgress) -> Finished:
         """Downloads one file and returns once it is whole and in place. Safe to retry: it resumes.
@@ -126,7 +120,7 @@ class Downloader:
         Raises FileNotFoundInDirectoryError, NameTakenError, NoSpaceError, StorageError, NoSourcesError,
         LocatorUnavailableError, AlreadyRunningError. However it ends, verified chunks are kept.
         """
-        record = TransferRecord(self._clock, self._down)
+        record = TransferRecord(self._clock, self._options.down)
         with tracing.span("download", {"minga.file.name": request.name}) as span:
             try:
                 finished = await self._download(request, record, on_progress)
@@ -167,14 +161,14 @@ class Downloader:
     async def _manifest(
         self, request: DownloadRequest, located: Located, record: TransferRecord, on_progress: OnProgress
     ) -> Manifest:
-        """The manifest, from the located sources or, as long as the caller is patient, from those that turn up."""
-        patience = _Patience(self._clock, request)
+        """The manifest, from the located sources or, within the caller's `source_wait`, from those found later."""
+        since = self._clock.monotonic()
         sources = located.sources
         while True:
             manifest = await self._manifests.fetch(located.content_id, sources)
             if manifest is not None:
                 return manifest
-            patience.check()
+            _check_wait(request, self._clock.monotonic() - since)
             message = "no source is reachable; waiting for one to come back"
             on_progress(
                 Progress(DownloadPhase.WAITING, located.size_bytes, message=message, content_id=located.content_id)
@@ -203,7 +197,7 @@ class Downloader:
         record.begin(Phase.FINISHING)
         finishing = replace(meter.progress(), phase=DownloadPhase.FINISHING)
         with tracing.span("put in place"):
-            row = await _told_meanwhile(part.commit(), lambda: on_progress(finishing))
+            row = await _reporting(part.commit(), lambda: on_progress(finishing))
         last = meter.progress()
         done = replace(
             last,
@@ -214,7 +208,7 @@ class Downloader:
         )
         _log_done(request, done)
         if done.explanation is not None and (ratio := done.explanation.lasting_ratio) is not None:
-            self._metrics.transferred(ratio)
+            self._options.metrics.transferred(ratio)
         on_progress(done)
         return Finished(done, row)
 
@@ -224,21 +218,12 @@ class Downloader:
         async def find_sources() -> list[SourceAddress]:
             return await self._directory.sources(content_id)
 
-        return SwarmDownload(
-            part,
-            connections=self._connections,
-            find_sources=find_sources,
-            clock=self._clock,
-            caller=self._caller() if self._caller is not None else None,
-            config=self._config,
-            metrics=self._metrics,
-            record=record,
-        )
+        return SwarmDownload(part, self._transport, find_sources, self._clock, self._options, record)
 
     async def _run_swarm(
         self, request: DownloadRequest, located: Located, swarm: SwarmDownload, meter: "_Meter", on_progress: OnProgress
     ) -> None:
-        """Runs the swarm to its end, telling progress and watching the caller's patience meanwhile."""
+        """Runs the swarm to its end; reports progress, and checks the caller's `source_wait`, meanwhile."""
         running = asyncio.create_task(swarm.run(located.sources), name=f"swarm-{located.content_id.short}")
         try:
             while not (await asyncio.wait({running}, timeout=PROGRESS_SECONDS))[0]:
@@ -250,9 +235,9 @@ class Downloader:
             await asyncio.gather(running, return_exceptions=True)
 
 
-def _within(config: SwarmConfig, down: RateLimit | None) -> SwarmConfig:
-    """The config for a download limit: less in flight, and more patience with sources that have to wait for it."""
-    if down is None or down.bytes_per_second is None:
+def _within(config: SwarmConfig, down: RateLimit) -> SwarmConfig:
+    """The config for a download limit: fewer bytes in flight, and a later stall of sources that have to wait for it."""
+    if down.bytes_per_second is None:
         return config
     ahead_bytes = int(down.bytes_per_second * LIMITED_AHEAD_SECONDS)
     return replace(
@@ -263,18 +248,18 @@ def _within(config: SwarmConfig, down: RateLimit | None) -> SwarmConfig:
 
 
 def _log_done(request: DownloadRequest, done: Progress) -> None:
-    """The one line that tells all of a download."""
+    """Logs a download's canonical line."""
     fields = done.explanation.log_fields() if done.explanation else {}
     log_event(log, logging.INFO, "download_finished", name=request.name, content_id=done.content_id, **fields)
 
 
-async def _told_meanwhile(work: Coroutine[Any, Any, T], tell: Callable[[], None]) -> T:
-    """`work`'s result; tells at once and every second until then, since syncing a large file may take minutes."""
+async def _reporting(work: Coroutine[Any, Any, T], report: Callable[[], None]) -> T:
+    """`work`'s result; reports at once and every second until then, since syncing a large file may take minutes."""
     task = asyncio.create_task(work, name="commit")
     try:
-        tell()
+        report()
         while not (await asyncio.wait({task}, timeout=1.0))[0]:
-            tell()
+            report()
         return await task
     finally:
         task.cancel()
@@ -282,7 +267,7 @@ async def _told_meanwhile(work: Coroutine[Any, Any, T], tell: Callable[[], None]
 
 
 class _Meter:
-    """What a running download has, as progress."""
+    """The progress of a running download."""
 
     def __init__(self, part: PartFile, swarm: SwarmDownload, content_id: ContentId) -> None:
         self._swarm = swarm
@@ -308,20 +293,8 @@ class _Meter:
         )
 
 
-class _Patience:
-    """How long the caller still waits for any source."""
-
-    def __init__(self, clock: Clock, request: DownloadRequest) -> None:
-        self._clock = clock
-        self._request = request
-        self._since = clock.monotonic()
-
-    def check(self) -> None:
-        """Raises NoSourcesError once it is used up."""
-        _check_wait(self._request, self._clock.monotonic() - self._since)
-
-
 def _check_wait(request: DownloadRequest, waited_seconds: float) -> None:
+    """Raises NoSourcesError once the caller has waited for a source for longer than it wants to."""
     limit = request.source_wait
     if limit is not None and waited_seconds > limit.total_seconds():
         raise NoSourcesError(

@@ -5,7 +5,6 @@ import logging
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from minga_core.errors import (
     FileNotFoundInDirectoryError,
@@ -19,12 +18,11 @@ from minga_core.names import Name
 from minga_core.records import HoldingState
 from minga_engine.wire.locator import FileAnswer, FileVersion, LocatorClient
 from minga_engine.wire.messages import SourceAddress
-from minga_engine.wire.peers import PeerConnections
+from minga_engine.wire.transport import Transport
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
 
-MANIFEST_TIMEOUT = timedelta(seconds=10)
 MANIFEST_HEDGE_SECONDS = 0.5
 """A source that has not given the manifest after this long is joined by the next one."""
 
@@ -41,7 +39,7 @@ class Located:
 
 
 class Directory:
-    """What downloads ask the locator."""
+    """Look-ups of downloads at the locator."""
 
     def __init__(self, locator: LocatorClient, *, own_id: PeerId | None = None, zone: str = "") -> None:
         self._locator = locator
@@ -92,10 +90,10 @@ class Directory:
 
 
 class ManifestFetcher:
-    """Gets manifests from whoever has them."""
+    """Fetches manifests from the sources of a content."""
 
-    def __init__(self, connections: PeerConnections, rng: random.Random | None = None) -> None:
-        self._connections = connections
+    def __init__(self, transport: Transport, rng: random.Random | None = None) -> None:
+        self._transport = transport
         self._rng = rng or random.Random()  # noqa: S311 - order, not secrets
 
     async def fetch(self, content_id: ContentId, sources: Iterable[SourceAddress]) -> Manifest | None:
@@ -127,8 +125,7 @@ class ManifestFetcher:
 
     async def _ask(self, content_id: ContentId, source: SourceAddress) -> Manifest | None:
         try:
-            async with self._connections.to(source.address) as peer:
-                return await peer.get_manifest(content_id, MANIFEST_TIMEOUT)
+            return await self._transport.manifest(source, content_id)
         except InvalidManifestError as error:
             log_event(log, logging.WARNING, "manifest_refused", source=source.peer_id, error=error)
         except MingaError as error:

@@ -1,4 +1,4 @@
-"""What downloads count, as a port: whoever has metrics implements it."""
+"""The metrics of downloads, as a port."""
 
 from typing import Protocol
 
@@ -22,11 +22,11 @@ class TransferMetrics(Protocol):
         ...
 
     def dropped(self, reason: DropReason) -> None:
-        """A source was let go."""
+        """A source was dropped."""
         ...
 
     def transferred(self, ratio_to_bound: float) -> None:
-        """A download is done that lasted long enough to be compared with its best second."""
+        """A download is done that took long enough to be compared with its best second."""
         ...
 
 

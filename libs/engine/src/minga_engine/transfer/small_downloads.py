@@ -1,9 +1,8 @@
 """Many small files at once: one look-up for all their names, one call to each source, one step to put them in place.
 
-What makes a folder of small files slow is not their bytes but a dozen round trips for each of them. This is the quick
-way for those that go without trouble: what is larger than a chunk, is there with another content, cannot be had from
-anybody just now, or is refused by the disk, is left out, and `download.Downloader` does it, waits for it, or says why
-it does not go.
+A folder of small files is slow for its dozen round trips per file, not for its bytes. This is best effort, for the
+common case: a file that is larger than a chunk, is there with another content, is held by no peer that answers, or is
+refused by the disk, is left out; `download.Downloader` then fetches it, waits for it, or reports why it cannot.
 """
 
 import asyncio
@@ -22,12 +21,11 @@ from minga_core.names import Name
 from minga_engine.parts.placing import MAX_SMALL_BYTES, SmallContent, SmallFile
 from minga_engine.progress import SmallDone
 from minga_engine.transfer.locating import Directory, Located
-from minga_engine.transfer.metrics import NoTransferMetrics, TransferMetrics
+from minga_engine.transfer.options import TransferOptions
 from minga_engine.wire.messages import MAX_SMALL_FILES, SourceAddress
-from minga_engine.wire.peers import PeerBusyError, PeerConnections
+from minga_engine.wire.transport import PeerBusyError, Transport
 from minga_runtime import tracing
 from minga_runtime.logs import log_event
-from minga_runtime.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +34,7 @@ BATCHES_AT_ONCE = 2
 ROUNDS = 3
 """How often sources are chosen for what is still lacking; the rest is left."""
 MAX_BUSY_PAUSE = timedelta(seconds=1)
-SILENCE_LIMIT = timedelta(seconds=10)
+IDLE_LIMIT = timedelta(seconds=10)
 """A source that sends nothing for so long is given up."""
 
 
@@ -51,7 +49,7 @@ class SmallDestination(Protocol):
         ...
 
     async def store(self, files: Sequence[SmallFile]) -> list[Path | None]:
-        """Puts files in place, as far as they go without trouble: where each is, or None. Replaces nothing."""
+        """Puts files in place, as far as they can be: where each is, or None. Replaces nothing."""
         ...
 
 
@@ -62,24 +60,20 @@ class SmallDownloads:
         self,
         destination: SmallDestination,
         directory: Directory,
-        connections: PeerConnections,
-        *,
-        down: RateLimit,
-        caller: Callable[[], SourceAddress] | None = None,
-        metrics: TransferMetrics | None = None,
+        transport: Transport,
+        options: TransferOptions,
     ) -> None:
         self._destination = destination
         self._directory = directory
-        self._connections = connections
-        self._down = down
-        self._caller = caller
-        self._metrics = metrics or NoTransferMetrics()
+        self._transport = transport
+        self._options = options
+        self._metrics = options.metrics
 
     async def download(self, names: Sequence[Name], on_done: OnDone) -> None:
-        """Downloads the newest versions of those names; `on_done` hears of those that are in place, as they come.
+        """Downloads the newest versions of those names; `on_done` gets those that are in place, as they arrive.
 
-        Returns when nothing more comes this way. Raises nothing of ours: what is not told is left to others. Cancelled,
-        it leaves whole files or none; calling again finds them there.
+        Returns when nothing more comes this way. Raises no MingaError: files that are not reported are left to others.
+        Cancelled, it leaves whole files or none; calling again finds them there.
         """
         batches = iter([names[start : start + MAX_SMALL_FILES] for start in range(0, len(names), MAX_SMALL_FILES)])
         async with asyncio.TaskGroup() as group:
@@ -123,15 +117,11 @@ class SmallDownloads:
         self, batch: "_Batch", source: SourceAddress, contents: Sequence[ContentId], on_done: OnDone
     ) -> None:
         """Fetches contents from one source and puts them in place as they come."""
-        caller = self._caller() if self._caller is not None else None
         try:
-            async with (
-                self._connections.to(source.address) as peer,
-                aclosing(peer.fetch_files(contents, caller=caller)) as groups,
-            ):
+            async with aclosing(self._transport.fetch_files(source, contents, self._options.own_address)) as groups:
                 while (group := await _next(groups)) is not None:
-                    await self._down.take(sum(len(data) for _, data in group))
-                    await self._take(batch, source, [(contents[place], data) for place, data in group], on_done)
+                    await self._options.down.take(sum(len(data) for _, data in group))
+                    await self._store(batch, source, [(contents[place], data) for place, data in group], on_done)
             batch.refuse(source, contents)
         except PeerBusyError as error:
             batch.pause = max(batch.pause, error.retry_after)
@@ -139,7 +129,7 @@ class SmallDownloads:
             batch.refuse(source, contents)
             log_event(log, logging.DEBUG, "small_files_not_given", source=source.peer_id, error=error)
 
-    async def _take(
+    async def _store(
         self, batch: "_Batch", source: SourceAddress, group: list[tuple[ContentId, bytes]], on_done: OnDone
     ) -> None:
         """Verifies what came, and puts it in place. Raises ChunkCorruptError for what is not what it should be."""
@@ -217,7 +207,7 @@ def _verified(group: list[tuple[ContentId, bytes]]) -> tuple[list[SmallContent],
 async def _next(groups: AsyncIterator[list[tuple[int, bytes]]]) -> list[tuple[int, bytes]] | None:
     """The next group; None at the end, and when nothing comes for too long."""
     try:
-        async with asyncio.timeout(SILENCE_LIMIT.total_seconds()):
+        async with asyncio.timeout(IDLE_LIMIT.total_seconds()):
             return await anext(groups, None)
     except TimeoutError:
         return None

@@ -1,6 +1,6 @@
-"""One content out of many peers: carries out the scheduler's instructions and tells it what happened.
+"""Downloads one content from many peers: carries out the scheduler's instructions and feeds it with events.
 
-All decisions are the scheduler's (`minga_engine.swarm`). This shell owns the sockets, the tasks and the clock: each
+All decisions are the scheduler's (`minga_engine.swarm`). This shell owns the requests, the tasks and the clock: each
 instruction becomes a task or the end of one, each outcome an event. Everything runs on one event loop, so that `handle`
 is never entered twice.
 """
@@ -28,50 +28,46 @@ from minga_core.ids import PeerId
 from minga_engine.explanation import TransferPath
 from minga_engine.parts.content_store import PartFile
 from minga_engine.swarm import events as ev
-from minga_engine.swarm.config import SwarmConfig
 from minga_engine.swarm.scheduler import Scheduler
 from minga_engine.transfer.explaining import TransferRecord
-from minga_engine.transfer.metrics import NoTransferMetrics, TransferMetrics
+from minga_engine.transfer.options import TransferOptions
 from minga_engine.transfer.source_spans import SourceSpans
+from minga_engine.wire.buffers import BufferPool
 from minga_engine.wire.messages import SourceAddress
-from minga_engine.wire.payload import BufferPool
-from minga_engine.wire.peers import FetchedChunk, PeerBusyError, PeerClient, PeerConnections
+from minga_engine.wire.transport import FetchedChunk, PeerBusyError, Transport, WantedChunks
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
 
 FindSources = Callable[[], Awaitable[list[SourceAddress]]]
-"""Asks the directory who has the content. May raise MingaError; the download goes on with the sources it has."""
+"""Looks up the holders of the content. May raise MingaError; the download goes on with the sources it has."""
 
 
 class SwarmDownload:
     """Fills one part file from peers.
 
-    part: an open part; the caller commits or closes it. caller: this peer, when it serves what it has.
+    part: an open part; the caller commits or closes it.
     """
 
     def __init__(
         self,
         part: PartFile,
-        *,
-        connections: PeerConnections,
+        transport: Transport,
         find_sources: FindSources,
         clock: Clock,
-        caller: SourceAddress | None = None,
-        config: SwarmConfig | None = None,
-        metrics: TransferMetrics | None = None,
+        options: TransferOptions,
         record: TransferRecord | None = None,
     ) -> None:
         self._part = part
         self._content_id = part.manifest.content_id
         self._geometry = part.manifest.geometry
-        self._connections = connections
+        self._transport = transport
         self._find_sources = find_sources
         self._clock = clock
-        self._caller = caller
-        self._metrics = metrics or NoTransferMetrics()
+        self._requester = options.own_address
+        self._metrics = options.metrics
         self._record = record or TransferRecord(clock)
-        self._scheduler = Scheduler(self._geometry, part.held, config or SwarmConfig())
+        self._scheduler = Scheduler(self._geometry, part.held, options.config)
         self._addresses: dict[PeerId, SourceAddress] = {}
         self._spans = SourceSpans.if_traced(self._content_id)
         self._buffers = BufferPool()
@@ -84,11 +80,11 @@ class SwarmDownload:
         self._done: asyncio.Future[None] | None = None
         self.received_by_source: dict[PeerId, int] = {}
         self.directory_problem = ""
-        """Why the directory did not answer last; empty when it did."""
+        """Why the last look-up of sources failed; empty when it did not."""
 
     @property
     def scheduler(self) -> Scheduler:
-        """The decider, for progress and explanations."""
+        """The scheduler, for progress and explanations."""
         return self._scheduler
 
     @property
@@ -100,13 +96,13 @@ class SwarmDownload:
     async def run(self, sources: list[SourceAddress]) -> None:
         """Returns when every chunk is verified and written. Does not give up by itself; cancel it to stop.
 
-        Raises NoSpaceError or StorageError when the disk says no. Leaves no task behind, however it ends.
+        Raises NoSpaceError or StorageError for an error of the disk. Leaves no task behind, however it ends.
         """
         if self._scheduler.finished:
             return
         self._done = asyncio.get_running_loop().create_future()
         try:
-            # Sources first: with enough of them the directory need not be asked again at once.
+            # Sources first: with enough of them no look-up is due at once.
             self.add_sources(sources)
             self.feed(ev.Tick())
             await self._done
@@ -116,21 +112,21 @@ class SwarmDownload:
                 self._spans.end(self._record.explanation().sources)
 
     def add_sources(self, sources: list[SourceAddress]) -> None:
-        """Tells the scheduler of peers that have, or are getting, the content."""
+        """Adds peers that have, or are fetching, the content."""
         for source in sources:
-            if self._caller is not None and source.peer_id == self._caller.peer_id:
+            if self._requester is not None and source.peer_id == self._requester.peer_id:
                 continue
             self._addresses[source.peer_id] = source
             self.feed(ev.SourceFound(source.peer_id, complete=source.complete, same_zone=source.same_zone))
 
     def add_new_sources(self, sources: Iterable[SourceAddress]) -> None:
-        """As `add_sources`, of those not known yet."""
+        """As `add_sources`, for those not known yet."""
         self.add_sources([source for source in sources if source.peer_id not in self._addresses])
 
     # Events in, instructions out.
 
     def feed(self, event: ev.Event) -> None:
-        """Tells the scheduler of an event and carries out what follows."""
+        """Hands an event to the scheduler and carries out its instructions."""
         if self._done is None or self._done.done():
             return
         self._record.event(event)
@@ -155,7 +151,7 @@ class SwarmDownload:
                 self._cancel(self._requests.pop(request_id, None))
             case ev.ConnectSource(source):
                 self._cancel(self._watches.pop(source, None))
-                # A complete source has no news to tell, and its loss shows in its requests.
+                # A complete source has no updates, and its loss shows in its requests.
                 if not self._addresses[source].complete:
                     self._watches[source] = self._spawn(self._watch(source), "watch")
             case ev.DropSource(source, why):
@@ -185,8 +181,8 @@ class SwarmDownload:
         return None if self._spans is None else self._spans.context.copy()
 
     def _set_timer(self) -> None:
-        """Wakes the scheduler when it asked for it. A timer that fires too early asks again, which costs less than
-        setting it anew with every event."""
+        """Wakes the scheduler at the time that it asked for. A timer that fires too early is set again, which costs
+        less than setting it with every event."""
         wakeup_at = self._scheduler.wakeup_at
         if wakeup_at is None or self._done is None or self._done.done():
             return
@@ -206,7 +202,7 @@ class SwarmDownload:
         else:
             self._set_timer()
 
-    # Deeds.
+    # Actions.
 
     async def _request(self, wanted: ev.RequestChunk) -> None:
         request_id, source = wanted.request_id, wanted.source
@@ -218,30 +214,24 @@ class SwarmDownload:
         self.feed(outcome)
 
     async def _fetch(self, wanted: ev.RequestChunk) -> ev.Event:
-        async with self._to(wanted.source) as peer:
-            chunks = peer.fetch_chunk(
-                self._content_id,
-                ChunkSet(self._geometry.chunk_count, wanted.candidates),
-                caller=self._caller,
-                hears=_RequestListener(self, wanted.request_id),
-                length_of=self._geometry.length,
-                buffers=self._buffers,
-            )
-            async with contextlib.aclosing(chunks):
-                async for chunk in chunks:
-                    return await self._keep(wanted, chunk)
+        candidates = ChunkSet(self._geometry.chunk_count, wanted.candidates)
+        chunks = WantedChunks(self._content_id, self._geometry, candidates, self._requester, self._buffers)
+        listener = _RequestListener(self, wanted.request_id)
+        async with self._transport.fetch(self._addresses[wanted.source], chunks, listener) as chunk:
+            if chunk is not None:
+                return await self._keep(wanted, chunk)
         return ev.RequestFailed(wanted.request_id, ev.FailureReason.NOTHING_WANTED)
 
     async def _keep(self, wanted: ev.RequestChunk, chunk: FetchedChunk) -> ev.Event:
         """Verifies and writes a chunk. Raises ChunkCorruptError; an error of the disk ends the download."""
         try:
-            # Not to be broken off: the buffer is used again as soon as this returns.
-            await _unbroken(self._part.write_chunk(chunk.index, chunk.data), self._own_context())
+            # Not to be interrupted: the buffer is used again as soon as this returns.
+            await _uninterrupted(self._part.write_chunk(chunk.index, chunk.data), self._own_context())
         except (NoSpaceError, StorageError) as error:
             self._fail(error)
             return ev.Tick()
         count = len(chunk.data)
-        self._record.came_by(wanted.request_id, TransferPath(chunk.path))
+        self._record.came_by(wanted.request_id, TransferPath.BULK)
         self.received_by_source[wanted.source] = self.received_by_source.get(wanted.source, 0) + count
         self._metrics.received(wanted.source, count, complete=self._addresses[wanted.source].complete)
         return ev.ChunkArrived(wanted.request_id, chunk.index, count)
@@ -270,22 +260,17 @@ class SwarmDownload:
         """Follows what a source holds until it is complete or lost."""
         snapshot = True
         complete = False
+        updates = self._transport.watch(self._addresses[source], self._content_id, self._geometry.chunk_count)
         try:
-            async with self._to(source) as peer:
-                news = peer.watch_chunks(self._content_id, self._geometry.chunk_count)
-                async with contextlib.aclosing(news):
-                    async for chunks, is_complete in news:
-                        complete = is_complete
-                        self.feed(ev.SourceHolds(source, chunks, snapshot=snapshot))
-                        snapshot = False
+            async with contextlib.aclosing(updates):
+                async for chunks, is_complete in updates:
+                    complete = is_complete
+                    self.feed(ev.SourceHolds(source, chunks, snapshot=snapshot))
+                    snapshot = False
         except MingaError as error:
             log_event(log, logging.DEBUG, "watch_lost", source=source, content=self._content_id.short, error=error)
         if not complete:
             self.feed(ev.SourceLost(source))
-
-    def _to(self, source: PeerId) -> contextlib.AbstractAsyncContextManager[PeerClient]:
-        known = self._addresses[source]
-        return self._connections.to(known.address, bulk_port=known.bulk_port)
 
     async def _find(self) -> None:
         try:
@@ -333,13 +318,13 @@ class SwarmDownload:
 
 
 class _RequestListener:
-    """Turns what is heard of one request into events. Implements ChunkListener."""
+    """Turns the progress of one request into events. Implements ChunkListener."""
 
     def __init__(self, swarm: SwarmDownload, request_id: int) -> None:
         self._swarm = swarm
         self._request_id = request_id
 
-    def named(self, sources: tuple[SourceAddress, ...]) -> None:
+    def found_sources(self, sources: tuple[SourceAddress, ...]) -> None:
         """See ChunkListener."""
         self._swarm.add_new_sources(sources)
 
@@ -352,7 +337,7 @@ class _RequestListener:
         self._swarm.feed(ev.BytesReceived(self._request_id, count))
 
 
-async def _unbroken(work: Coroutine[Any, Any, None], context: Context | None) -> None:
+async def _uninterrupted(work: Coroutine[Any, Any, None], context: Context | None) -> None:
     """Runs short work to its end even when the caller is cancelled meanwhile; the cancellation comes after it."""
     task = asyncio.create_task(work, context=context)
     try:

@@ -35,10 +35,10 @@ from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import HoldingState
 from minga_engine.progress import PutPhase, PutProgress, PutResult
+from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.locator import FileVersion, LocatorClient
 from minga_engine.wire.messages import SourceAddress
-from minga_engine.wire.payload import PIECE_BYTES, pieces
-from minga_engine.wire.peers import PeerClient, PeerConnections, StoreCall
+from minga_engine.wire.uploads import PIECE_BYTES, StoreCall, StoredFile, pieces, replicate_file, store_file
 from minga_runtime import tracing
 from minga_runtime.rate_limit import RateLimit
 
@@ -47,7 +47,7 @@ T = TypeVar("T")
 OnPut = Callable[[PutProgress], None]
 
 IDLE_LIMIT = timedelta(seconds=30)
-"""A peer that takes nothing and says nothing for so long counts as away."""
+"""A peer that neither reads nor sends anything for so long counts as unavailable."""
 VISIBLE_LIMIT = timedelta(seconds=30)
 """How long an upload waits until the locator names every holder."""
 VISIBLE_POLL_SECONDS = 0.05
@@ -81,13 +81,18 @@ class PutRequest:
         """Size of the content."""
         return self.file.manifest.size_bytes
 
-    def tell(self, phase: PutPhase, done_bytes: int = 0, message: str = "") -> None:
+    @property
+    def stored_file(self) -> StoredFile:
+        """The file as peers are asked to store it."""
+        return StoredFile(self.name, self.file.content_id, self.published_ns, self.overwrite)
+
+    def report(self, phase: PutPhase, done_bytes: int = 0, message: str = "") -> None:
         """Reports progress."""
         self.on_progress(PutProgress(phase, self.size_bytes, done_bytes, len(self.holders), self.replicas, message))
 
 
 class Uploader:
-    """Puts files. One for a process. up: what it may send per second."""
+    """Puts files onto the network. One for a process. up: the limit of sent payload."""
 
     def __init__(
         self, locator: LocatorClient, connections: PeerConnections, clock: Clock, up: RateLimit | None = None
@@ -114,11 +119,11 @@ class Uploader:
             result = await self._put(request)
             span.set_attribute("minga.upload.peers", list(result.peers))
             span.set_attribute("minga.upload.already_there", result.already_there)
-        request.tell(PutPhase.DONE, request.size_bytes)
+        request.report(PutPhase.DONE, request.size_bytes)
         return result
 
     async def _put(self, request: PutRequest) -> PutResult:
-        request.tell(PutPhase.PLACING)
+        request.report(PutPhase.PLACING)
         versions = await self._versions(request.name)
         same = next((version for version in versions if version.content_id == request.file.content_id), None)
         if same is not None:
@@ -127,7 +132,7 @@ class Uploader:
         already_there = len(request.holders) >= request.replicas
         if not already_there:
             await self._spread(request, _targets_to_replace(request, versions))
-        request.tell(PutPhase.ANNOUNCING, request.size_bytes)
+        request.report(PutPhase.ANNOUNCING, request.size_bytes)
         with tracing.span("wait until found"), tracing.unsampled():
             # Its polls are many, and show nothing that their sum does not.
             await self._wait_until_visible(request)
@@ -194,7 +199,7 @@ class Uploader:
                 await self._upload(request, first, begin_copies)
             else:
                 begin_copies()
-            request.tell(PutPhase.REPLICATING, request.size_bytes)
+            request.report(PutPhase.REPLICATING, request.size_bytes)
             _raise_first(await asyncio.gather(*copying, return_exceptions=True))
         finally:
             for task in copying:
@@ -202,23 +207,15 @@ class Uploader:
             await asyncio.gather(*copying, return_exceptions=True)
 
     async def _upload(self, request: PutRequest, target: SourceAddress, on_accepted: Callable[[], None]) -> None:
-        async with self._connections.to(target.address) as peer, peer.store_file() as call:
-            await _StoreExchange(request, peer, call, on_accepted, self._up).run()
+        async with store_file(self._connections, target.address) as call:
+            await _StoreExchange(request, call, on_accepted, self._up).run()
         request.holders[target.peer_id] = target
 
     async def _replicate(self, request: PutRequest, target: SourceAddress, sources: list[SourceAddress]) -> None:
-        async with self._connections.to(target.address) as peer:
-            steps = peer.replicate(
-                request.name,
-                request.file.content_id,
-                sources,
-                overwrite=request.overwrite,
-                published_ns=request.published_ns,
-            )
-            async for held_bytes, _, stored in steps:
-                if stored:
-                    request.holders[target.peer_id] = target
-                request.tell(PutPhase.REPLICATING, held_bytes)
+        async for held_bytes, stored in replicate_file(self._connections, target.address, request.stored_file, sources):
+            if stored:
+                request.holders[target.peer_id] = target
+            request.report(PutPhase.REPLICATING, held_bytes)
         if target.peer_id not in request.holders:
             raise PeerUnavailableError(f"{target.peer_id} stopped before it held {request.name}")
 
@@ -242,18 +239,15 @@ class Uploader:
 class _StoreExchange:
     """One StoreFile call: begin, manifest, chunks lacking, stored."""
 
-    def __init__(
-        self, request: PutRequest, peer: PeerClient, call: StoreCall, on_accepted: Callable[[], None], up: RateLimit
-    ) -> None:
+    def __init__(self, request: PutRequest, call: StoreCall, on_accepted: Callable[[], None], up: RateLimit) -> None:
         self._request = request
-        self._peer = peer
         self._call = call
         self._on_accepted = on_accepted
         self._up = up
 
     async def run(self) -> None:
         """Returns when the peer has stored and announced the file."""
-        await self._within(self._begin())
+        await self._within(self._call.begin(self._request.stored_file, self._request.file.manifest.encode()))
         lacking = await self._lacking()
         self._on_accepted()
         sending = asyncio.create_task(self._send(lacking), name="store-send")
@@ -263,20 +257,10 @@ class _StoreExchange:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
 
-    async def _begin(self) -> None:
-        request, file = self._request, self._request.file
-        await self._call.begin(
-            request.name,
-            file.content_id,
-            file.manifest.encode(),
-            overwrite=request.overwrite,
-            published_ns=request.published_ns,
-        )
-
     async def _lacking(self) -> ChunkSet:
         lacking = await self._within(self._call.lacking(self._request.file.manifest.geometry.chunk_count))
         if lacking is None:
-            raise PeerUnavailableError(f"{self._peer.address} does not take the upload")
+            raise PeerUnavailableError(f"{self._call.address} does not accept the upload")
         return lacking
 
     async def _send(self, lacking: ChunkSet) -> None:
@@ -289,7 +273,7 @@ class _StoreExchange:
                 await self._up.take(len(piece))
                 await self._within(self._call.send_piece(piece))
             done_bytes += len(data)
-            request.tell(PutPhase.UPLOADING, done_bytes)
+            request.report(PutPhase.UPLOADING, done_bytes)
         await self._call.done_sending()
 
     async def _until_stored(self, sending: asyncio.Task[None]) -> None:
@@ -304,7 +288,7 @@ class _StoreExchange:
             finally:
                 receiving.cancel()
             if stored is None:
-                raise PeerUnavailableError(f"{self._peer.address} ended the upload before it was stored")
+                raise PeerUnavailableError(f"{self._call.address} ended the upload before it was stored")
             if stored:
                 return
 
@@ -315,12 +299,12 @@ class _StoreExchange:
                 return await work
         except TimeoutError:
             raise PeerUnavailableError(
-                f"{self._peer.address} neither took nor said anything for {IDLE_LIMIT.seconds} s"
+                f"{self._call.address} neither read nor sent anything for {IDLE_LIMIT.seconds} s"
             ) from None
 
 
 def _raise_unless_cut(sending: asyncio.Task[None]) -> None:
-    """Raises the sender's own error. Writing to a call that the peer has ended is none: its answer tells why."""
+    """Raises the sender's own error. Writing to a call that the peer has ended is none: its answer has the reason."""
     error = sending.exception()
     if isinstance(error, MingaError):
         raise error
@@ -331,7 +315,7 @@ def _raise_unless_cut(sending: asyncio.Task[None]) -> None:
 
 
 def _raise_first(outcomes: list[BaseException | None]) -> None:
-    """Raises the weightiest of several copies' errors: one that another peer would not mend goes first."""
+    """Raises the most important of several copies' errors: one that another peer would not avoid goes first."""
     errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     errors.sort(key=lambda error: isinstance(error, PeerUnavailableError | RegistryUnavailableError))
     if errors:

@@ -1,27 +1,28 @@
-"""Chunks over the bulk path: HTTP/1.1, one request at a time on each connection. See docs/bulk.md.
+"""Fetches chunks and availability from one peer's HTTP server (docs/http.md).
 
-Bytes go from the socket straight into the chunk's buffer. Whoever asks verifies them.
+One request at a time on each connection. Bytes go from the socket straight into the chunk's buffer; the caller verifies
+them.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 from minga_core.chunks import ChunkSet
 from minga_core.errors import InvalidArgumentError, MingaError, PeerUnavailableError
 from minga_core.ids import Address, ContentId
 from minga_engine.wire.http_format import (
     END_OF_HEAD,
+    MAX_AVAILABILITY_BYTES,
     MAX_HEAD_BYTES,
-    MAX_NEWS_BYTES,
-    BulkAnswer,
-    BulkHint,
-    BulkRefusal,
-    BulkRequest,
-    decode_news,
-    decode_watch_answer,
-    encode_watch,
+    AvailabilityRequest,
+    ChunkRequest,
+    ChunkResponse,
+    EarlyHints,
+    ErrorResponse,
+    decode_availability,
+    decode_availability_head,
+    decode_response,
 )
 from minga_engine.wire.messages import SourceAddress
 from minga_runtime.rate_limit import RateLimit
@@ -30,27 +31,34 @@ from minga_runtime.sockets import connect_tcp
 MAX_IDLE_CONNECTIONS = 4
 IDLE_SECONDS = 20.0
 """How long a connection is kept for the next chunk; less than the server's own limit."""
-MIN_TOLD_BYTES = 64 * 1024
-"""Bytes are told of in steps of a quarter of a chunk, and no smaller ones."""
+MIN_REPORTED_BYTES = 64 * 1024
+"""Received bytes are reported in steps of a quarter of a chunk, and no smaller ones."""
+
+Response = ChunkResponse | ErrorResponse
 
 
-class BulkUnreachableError(PeerUnavailableError):
-    """Nobody answers on the port that was offered: the other path may still work."""
+class HttpUnreachableError(PeerUnavailableError):
+    """No connection could be made: the port may be an old one."""
 
 
-@dataclass(slots=True)
-class Expected:
-    """What an exchange may bring, and who hears of it."""
+class ResponseHandler(Protocol):
+    """Receives one response while it arrives."""
 
-    accepts: Callable[[BulkAnswer], memoryview]
-    """The buffer for the chunk that the peer chose. Raises InvalidArgumentError when it was not asked for."""
-    on_bytes: Callable[[int], None]
-    on_hint: Callable[[tuple[SourceAddress, ...]], None]
-    """Others are named before the answer comes."""
+    def accept(self, response: ChunkResponse) -> memoryview:
+        """The buffer for the announced chunk, of its size. Raises InvalidArgumentError when it was not asked for."""
+        ...
+
+    def received(self, count: int) -> None:
+        """So many bytes of the chunk have arrived since the last call."""
+        ...
+
+    def found_sources(self, sources: tuple[SourceAddress, ...]) -> None:
+        """The peer named others ahead of its response."""
+        ...
 
 
-class BulkConnection(asyncio.BufferedProtocol):
-    """One connection. `exchange` one after the other; broken for good by the first error or cancellation."""
+class HttpConnection(asyncio.BufferedProtocol):
+    """One connection, for one exchange after the other; broken for good by the first error or cancellation."""
 
     def __init__(self, down: RateLimit) -> None:
         self._down = down
@@ -58,13 +66,13 @@ class BulkConnection(asyncio.BufferedProtocol):
         self._head = bytearray(MAX_HEAD_BYTES)
         self._head_filled = 0
         self._body: memoryview | None = None
-        self._body_filled = self._told = 0
-        self._answer: BulkAnswer | BulkRefusal | None = None
-        self._expected: Expected | None = None
-        self._done: asyncio.Future[BulkAnswer | BulkRefusal] | None = None
+        self._body_filled = self._reported = 0
+        self._response: Response | None = None
+        self._handler: ResponseHandler | None = None
+        self._done: asyncio.Future[Response] | None = None
         self._resume: asyncio.TimerHandle | None = None
         self.answered = False
-        """Whether anything came since the last request."""
+        """Whether anything has arrived since the last request."""
         self.idle_since = 0.0
 
     @property
@@ -72,112 +80,109 @@ class BulkConnection(asyncio.BufferedProtocol):
         """Whether it can be used."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def exchange(self, request: bytes, expected: Expected) -> BulkAnswer | BulkRefusal:
-        """Sends a request; the answer, once the chunk is in its buffer. Whoever is not given one aborts the connection.
+    async def exchange(self, request: bytes, handler: ResponseHandler) -> Response:
+        """Sends a request and returns the response once the chunk is in its buffer. After an error or a cancellation
+        the caller aborts the connection.
 
         Raises PeerUnavailableError when the connection breaks, InvalidArgumentError when the peer sends what was not
         asked for.
         """
         if self._transport is None or not self.open:
             raise PeerUnavailableError("the connection is closed")
-        self._expected, self._answer, self._body, self.answered = expected, None, None, False
-        self._head_filled = self._body_filled = self._told = 0
+        self._handler, self._response, self._body, self.answered = handler, None, None, False
+        self._head_filled = self._body_filled = self._reported = 0
         self._done = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         try:
             return await self._done
         finally:
-            # Nobody writes into the caller's buffer from here on.
-            self._done = self._expected = self._body = None
+            # Nothing is written into the caller's buffer from here on.
+            self._done = self._handler = self._body = None
 
     def abort(self) -> None:
-        """Closes the connection at once, and with it the peer's work for it."""
+        """Closes the connection at once, which ends the peer's work for it."""
         if self._resume is not None:
             self._resume.cancel()
         if self._transport is not None:
             self._transport.abort()
 
-    # asyncio's side.
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio."""
-        # Not checked by its class: uvloop's transports have none of asyncio's.
+        """See asyncio.BaseProtocol."""
+        # Not checked by its class: uvloop's transports are not asyncio's.
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio."""
+        """See asyncio.BaseProtocol."""
         self._transport = None
         self._fail(PeerUnavailableError("the peer closed the connection"))
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """See asyncio."""
+        """See asyncio.BufferedProtocol."""
         if self._body is None:
             return memoryview(self._head)[self._head_filled :]
         rest = len(self._body) - self._body_filled
         return self._body[self._body_filled : self._body_filled + self._down.piece_bytes(rest)]
 
     def buffer_updated(self, count: int) -> None:
-        """See asyncio."""
+        """See asyncio.BufferedProtocol."""
         self.answered = True
         try:
-            if self._done is None or self._done.done():
-                raise InvalidArgumentError("the peer sends what nobody asked for")
+            if self._done is None or self._done.done() or self._handler is None:
+                raise InvalidArgumentError("the peer sends what was not asked for")
             if self._body is None:
-                self._head_came(count)
+                self._head_arrived(count, self._handler)
             else:
-                self._body_came(count)
+                self._body_arrived(count, self._handler)
         except MingaError as error:
             self.abort()
             self._fail(error)
 
-    def _head_came(self, count: int) -> None:
+    def _head_arrived(self, count: int, handler: ResponseHandler) -> None:
         searched = max(0, self._head_filled - len(END_OF_HEAD))
         self._head_filled += count
         while True:
             end = self._head.find(END_OF_HEAD, searched, self._head_filled)
             if end < 0:
                 if self._head_filled == len(self._head):
-                    raise InvalidArgumentError("the peer's answer has no end")
+                    raise InvalidArgumentError("the peer's response has no end")
                 return
-            answer = BulkAnswer.decode(bytes(self._head[:end]))
-            if not isinstance(answer, BulkHint):
+            response = decode_response(bytes(self._head[:end]))
+            if not isinstance(response, EarlyHints):
                 break
-            if self._expected is not None and answer.sources:
-                self._expected.on_hint(answer.sources)
+            if response.sources:
+                handler.found_sources(response.sources)
             left = bytes(self._head[end + len(END_OF_HEAD) : self._head_filled])
             self._head[: len(left)] = left
             self._head_filled, searched = len(left), 0
+        self._response = response
         rest = memoryview(self._head)[end + len(END_OF_HEAD) : self._head_filled]
-        if isinstance(answer, BulkRefusal) or answer.index is None:
-            if rest:
-                raise InvalidArgumentError("the peer sends more than it said")
-            self._answer = answer
+        body = None
+        if isinstance(response, ChunkResponse) and response.index is not None:
+            body = handler.accept(response)
+        if len(rest) > (0 if body is None else len(body)):
+            raise InvalidArgumentError("the peer sends more than it announced")
+        if body is None:
             self._succeed()
             return
-        if self._expected is None:
-            return
-        self._answer = answer
-        self._body = self._expected.accepts(answer)
-        if len(rest) > len(self._body):
-            raise InvalidArgumentError("the peer sends more than it said")
-        self._body[: len(rest)] = rest
-        self._body_came(len(rest))
+        self._body = body
+        body[: len(rest)] = rest
+        self._body_arrived(len(rest), handler)
 
-    def _body_came(self, count: int) -> None:
-        if self._body is None or self._expected is None:
+    def _body_arrived(self, count: int, handler: ResponseHandler) -> None:
+        if self._body is None:
             return
         self._body_filled += count
         size = len(self._body)
-        if self._body_filled == size or self._body_filled - self._told >= max(size // 4, MIN_TOLD_BYTES):
-            news, self._told = self._body_filled - self._told, self._body_filled
-            self._expected.on_bytes(news)
+        if self._body_filled == size or self._body_filled - self._reported >= max(size // 4, MIN_REPORTED_BYTES):
+            fresh, self._reported = self._body_filled - self._reported, self._body_filled
+            handler.received(fresh)
         if self._body_filled == size:
             self._succeed()
         if self._down.limited:
             self._hold_back(count)
 
     def _hold_back(self, count: int) -> None:
-        """Reads no further before the limit allows what has come; the sender notices by its window."""
+        """Pauses reading until the limit allows what has arrived; TCP's window then stops the sender."""
         loop = asyncio.get_running_loop()
         wait = self._down.reserve(count, loop.time())
         if wait > 0 and self._transport is not None and self._resume is None:
@@ -190,39 +195,73 @@ class BulkConnection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def _succeed(self) -> None:
-        # From here on nothing may come: the next read must not find a full buffer, which uvloop takes for an error.
+        # From here on nothing may arrive: the next read must not find a full buffer, which uvloop takes for an error.
         self._body, self._head_filled = None, 0
-        if self._done is not None and not self._done.done() and self._answer is not None:
-            self._done.set_result(self._answer)
+        if self._done is not None and not self._done.done() and self._response is not None:
+            self._done.set_result(self._response)
 
     def _fail(self, error: MingaError) -> None:
         if self._done is not None and not self._done.done():
             self._done.set_exception(error)
 
 
-class BulkPeer:
-    """The bulk port of one peer: connections, made as they are needed and used again."""
+class HttpPeer:
+    """The HTTP server of one peer: connections, made as they are needed and used again."""
 
     def __init__(self, address: Address, down: RateLimit) -> None:
         self.address = address
         self._down = down
-        self._idle: list[BulkConnection] = []
+        self._idle: list[HttpConnection] = []
 
-    async def fetch(self, request: BulkRequest, expected: Expected) -> BulkAnswer | BulkRefusal:
-        """See BulkConnection.exchange; BulkUnreachableError when no connection can be made."""
+    async def fetch(self, request: ChunkRequest, handler: ResponseHandler) -> Response:
+        """One exchange (see HttpConnection). Raises HttpUnreachableError when no connection can be made."""
         head = request.encode(self.address)
-        while (connection := self._take_idle()) is not None:
+        while (connection := self._reusable()) is not None:
             try:
-                return await self._use(connection, head, expected)
+                return await self._use(connection, head, handler)
             except PeerUnavailableError:
                 # The peer may have closed it while it was idle; once it has answered, the loss is a real one.
                 if connection.answered:
                     raise
-        return await self._use(await self._connect(), head, expected)
+        connection = HttpConnection(self._down)
+        await self._connect(lambda: connection)
+        return await self._use(connection, head, handler)
 
-    async def _use(self, connection: BulkConnection, head: bytes, expected: Expected) -> BulkAnswer | BulkRefusal:
+    async def watch(self, content_id: ContentId, count: int) -> AsyncGenerator[tuple[ChunkSet, bool], None]:
+        """Availability of a content of `count` chunks: first all chunks held, then each update, each with whether the
+        peer has the whole content; ends when it has.
+
+        Raises HttpUnreachableError when no connection can be made, PeerUnavailableError when it breaks, the peer's own
+        error, InvalidArgumentError for malformed updates.
+        """
+        reader = asyncio.StreamReader(limit=MAX_AVAILABILITY_BYTES)
+        transport = await self._connect(lambda: asyncio.StreamReaderProtocol(reader))
         try:
-            answer = await connection.exchange(head, expected)
+            transport.write(AvailabilityRequest(content_id).encode(self.address))
+            error = decode_availability_head(await reader.readuntil(END_OF_HEAD))
+            if error is not None:
+                raise error
+            while line := await reader.readline():
+                held, complete = decode_availability(line, count)
+                yield held, complete
+                if complete:
+                    return
+            raise PeerUnavailableError("the peer ended its availability updates")
+        except (OSError, EOFError) as error:
+            raise PeerUnavailableError(f"{self.address} closed the connection") from error
+        except (asyncio.LimitOverrunError, ValueError) as error:
+            raise InvalidArgumentError(f"{self.address} sends an availability update without an end") from error
+        finally:
+            transport.abort()
+
+    def close(self) -> None:
+        """Closes idle connections; those in use close when their exchange ends or is cancelled."""
+        while self._idle:
+            self._idle.pop().abort()
+
+    async def _use(self, connection: HttpConnection, head: bytes, handler: ResponseHandler) -> Response:
+        try:
+            response = await connection.exchange(head, handler)
         except BaseException:
             connection.abort()
             raise
@@ -231,45 +270,18 @@ class BulkPeer:
             self._idle.append(connection)
         else:
             connection.abort()
-        return answer
+        return response
 
-    async def _connect(self) -> BulkConnection:
-        connection = BulkConnection(self._down)
-        await self._connected(lambda: connection)
-        return connection
-
-    async def _connected(self, protocol: Callable[[], asyncio.BaseProtocol]) -> asyncio.Transport:
+    async def _connect(self, protocol: Callable[[], asyncio.BaseProtocol]) -> asyncio.Transport:
         try:
             transport, _ = await connect_tcp(protocol, self.address)
         except OSError as error:
             reason = "no answer" if isinstance(error, TimeoutError) else (error.strerror or str(error)).lower()
-            raise BulkUnreachableError(f"cannot connect to {self.address}: {reason}") from error
+            raise HttpUnreachableError(f"cannot connect to {self.address}: {reason}") from error
         return transport
 
-    async def watch(self, content_id: ContentId, count: int) -> AsyncGenerator[tuple[ChunkSet, bool], None]:
-        """As PeerClient.watch_chunks, over this path. Raises BulkUnreachableError before anything came."""
-        reader = asyncio.StreamReader(limit=MAX_NEWS_BYTES)
-        transport = await self._connected(lambda: asyncio.StreamReaderProtocol(reader))
-        try:
-            transport.write(encode_watch(content_id, self.address))
-            head = await reader.readuntil(END_OF_HEAD)
-            refusal = decode_watch_answer(head)
-            if refusal is not None:
-                raise refusal.error
-            while line := await reader.readline():
-                held, complete = decode_news(line, count)
-                yield held, complete
-                if complete:
-                    return
-            raise PeerUnavailableError("the peer ended its news")
-        except (OSError, EOFError) as error:
-            raise PeerUnavailableError(f"{self.address} closed the connection") from error
-        except (asyncio.LimitOverrunError, ValueError) as error:
-            raise InvalidArgumentError(f"{self.address} sends news that do not end") from error
-        finally:
-            transport.abort()
-
-    def _take_idle(self) -> BulkConnection | None:
+    def _reusable(self) -> HttpConnection | None:
+        """An idle connection that is still good; the others are closed."""
         now = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
@@ -277,8 +289,3 @@ class BulkPeer:
                 return connection
             connection.abort()
         return None
-
-    def close(self) -> None:
-        """Closes idle connections; those in use close when their exchange is over or cancelled."""
-        while self._idle:
-            self._idle.pop().abort()

@@ -44,20 +44,10 @@ class PeerServiceStub:
                 request_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.GetManifestRequest.SerializeToString,
                 response_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.GetManifestResponse.FromString,
                 _registered_method=True)
-        self.FetchChunks = channel.unary_stream(
-                '/minga.peer.v1.PeerService/FetchChunks',
-                request_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchChunksRequest.SerializeToString,
-                response_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchChunksResponse.FromString,
-                _registered_method=True)
         self.FetchFiles = channel.unary_stream(
                 '/minga.peer.v1.PeerService/FetchFiles',
                 request_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesRequest.SerializeToString,
                 response_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesResponse.FromString,
-                _registered_method=True)
-        self.WatchChunks = channel.unary_stream(
-                '/minga.peer.v1.PeerService/WatchChunks',
-                request_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.WatchChunksRequest.SerializeToString,
-                response_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.WatchChunksResponse.FromString,
                 _registered_method=True)
         self.StoreFile = channel.stream_stream(
                 '/minga.peer.v1.PeerService/StoreFile',
@@ -87,32 +77,12 @@ class PeerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def FetchChunks(self, request, context):
-        """Some of the chunks that the caller wants, chosen by this peer (the one it has served least goes first). Each is a
-        `chunk` header followed by `data` pieces of at most 1 MiB that add up to its size; chunks come one after the other.
-        Alone in the stream, `busy` says that no slot is free. Ends OK after max_chunks, or earlier when this peer holds no
-        more of those wanted. FAILED_PRECONDITION `content_changed`: the file changed while it was served; what came of the
-        unfinished chunk is void. To a caller that accepts it, `bulk` alone in the stream says that chunks are to be had
-        faster over HTTP (docs/bulk.md). Safe to retry; cancelling it frees the slot at once.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def FetchFiles(self, request, context):
         """Many small contents in one call: those of one chunk, at most 256 KiB, that this peer holds whole, in any order. What
         is not held here, is larger, or has just changed is left out; the end of the stream with OK says that no more comes.
         Manifests are not sent: that of a content of one chunk follows from its bytes, and its BLAKE3 must equal the content
         id: whoever receives it checks. Alone in the stream, `busy` says that no slot is free; one slot serves the whole
         call. Safe to retry; cancelling it frees the slot at once.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def WatchChunks(self, request, context):
-        """The chunks of a content that this peer has now, then each new one as soon as it is verified. Ends OK once it has all
-        of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,20 +115,10 @@ def add_PeerServiceServicer_to_server(servicer, server):
                     request_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.GetManifestRequest.FromString,
                     response_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.GetManifestResponse.SerializeToString,
             ),
-            'FetchChunks': grpc.unary_stream_rpc_method_handler(
-                    servicer.FetchChunks,
-                    request_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchChunksRequest.FromString,
-                    response_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchChunksResponse.SerializeToString,
-            ),
             'FetchFiles': grpc.unary_stream_rpc_method_handler(
                     servicer.FetchFiles,
                     request_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesRequest.FromString,
                     response_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesResponse.SerializeToString,
-            ),
-            'WatchChunks': grpc.unary_stream_rpc_method_handler(
-                    servicer.WatchChunks,
-                    request_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.WatchChunksRequest.FromString,
-                    response_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.WatchChunksResponse.SerializeToString,
             ),
             'StoreFile': grpc.stream_stream_rpc_method_handler(
                     servicer.StoreFile,
@@ -214,33 +174,6 @@ class PeerService:
             _registered_method=True)
 
     @staticmethod
-    def FetchChunks(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/minga.peer.v1.PeerService/FetchChunks',
-            minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchChunksRequest.SerializeToString,
-            minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchChunksResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
     def FetchFiles(request,
             target,
             options=(),
@@ -257,33 +190,6 @@ class PeerService:
             '/minga.peer.v1.PeerService/FetchFiles',
             minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesRequest.SerializeToString,
             minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def WatchChunks(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/minga.peer.v1.PeerService/WatchChunks',
-            minga__protos_dot_peer_dot_v1_dot_peer__pb2.WatchChunksRequest.SerializeToString,
-            minga__protos_dot_peer_dot_v1_dot_peer__pb2.WatchChunksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,8 +27,8 @@ class Identity:
         self._store = store
         self._version = version
         self._address: Address | None = None
-        self.bulk_port = 0
-        """Where chunks are served over HTTP; 0: nowhere."""
+        self.http_port = 0
+        """Where chunks are served; 0 before the port is bound."""
 
     def reachable_at(self, address: Address) -> None:
         """From now on this is where others reach the peer."""
@@ -56,7 +56,7 @@ class Identity:
 
     def source(self) -> SourceAddress:
         """This peer as a source for others."""
-        return SourceAddress(self.peer_id, self.address, bulk_port=self.bulk_port)
+        return SourceAddress(self.peer_id, self.address, http_port=self.http_port)
 
 
 async def address_for_others(settings: PeerSettings, port: int) -> Address:

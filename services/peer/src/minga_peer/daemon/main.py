@@ -18,10 +18,12 @@ from minga_core.ids import new_generation, parse_address
 from minga_engine.swarm.serving_queue import UploadConfig, UploadQueue
 from minga_engine.transfer.download import Downloader
 from minga_engine.transfer.locating import Directory
+from minga_engine.transfer.options import TransferOptions
 from minga_engine.transfer.small_downloads import SmallDownloads
+from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.locator import LocatorClient
 from minga_engine.wire.messages import PEER_METHODS, PEER_SERVICE
-from minga_engine.wire.peers import PeerConnections
+from minga_engine.wire.transport import PeerTransport
 from minga_peer.daemon._metrics import PeerMetrics, StateCollector
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.control import ControlService, DaemonFacts, TrafficCounts
@@ -30,19 +32,17 @@ from minga_peer.daemon.draining import until_quiet
 from minga_peer.daemon.identity import Identity, address_for_others
 from minga_peer.daemon.registry import RegistryClient
 from minga_peer.daemon.socket_file import claim_socket, restrict
-from minga_peer.serve.chunks import ChunkServing
-from minga_peer.serve.http_server import BulkServer
+from minga_peer.serve.http_server import HttpServer
+from minga_peer.serve.quotas import Quotas
 from minga_peer.serve.receiving import UploadReceiver
-from minga_peer.serve.service import PeerService, add_peer_service
-from minga_peer.serve.slots import RecentTakers, UploadSlots, UploadTurns
-from minga_peer.serve.small_contents import SmallFileService, add_small_file_service
-from minga_peer.serve.spans import ServeSpans
+from minga_peer.serve.service import PeerService, SmallFileServing, Storing
+from minga_peer.serve.serving import ChunkServing
 from minga_peer.settings import PeerSettings
 from minga_peer.share.store import ChunkStore
 from minga_peer.share.table import LocalTable
 from minga_peer.version import VERSION
 from minga_protos.control.v1.control_pb2_grpc import add_ControlServiceServicer_to_server
-from minga_runtime import tracing
+from minga_protos.peer.v1.peer_pb2_grpc import add_PeerServiceServicer_to_server
 from minga_runtime.logs import configure_logging, log_event
 from minga_runtime.metrics import RpcMetrics, describe_process, start_metrics_server
 from minga_runtime.process import run_process, write_port_file
@@ -122,61 +122,43 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         # From here on no change is missed, whoever makes it first.
         store.on_rows_changed(table.apply)
         identity = Identity(settings, new_generation(clock.wall()), store, VERSION)
-        slots = UploadSlots(settings.serving_slots)
         limits = Limits.of(settings.limit_up, settings.limit_down, clock)
         uploads = UploadConfig(max_requests=settings.serving_slots)
-        turns = UploadTurns(UploadQueue(uploads), store.held, clock)
-        stack.callback(turns.close)
-        serve_spans = ServeSpans(clock) if tracing.enabled() else None
-        if serve_spans is not None:
-            stack.callback(serve_spans.close)
-        serving = ChunkServing(store, turns, RecentTakers(), metrics, limits.up, serve_spans)
+        serving = ChunkServing(store, UploadQueue(uploads), clock, metrics, limits.up)
+        stack.callback(serving.close)
 
-        connections = await stack.enter_async_context(PeerConnections(down=limits.down, bulk=settings.uses_bulk))
+        transport = PeerTransport(await stack.enter_async_context(PeerConnections(limits.down)))
         locator = await stack.enter_async_context(LocatorClient(settings.locator, patience=LOCATOR_PATIENCE))
         registry = RegistryClient(parse_address(settings.registry))
         stack.push_async_callback(registry.aclose)
         announcer = Announcer(
-            registry, table, identity.info, lambda: turns.active_count, clock, asked_ttl=settings.lease_ttl
+            registry, table, identity.info, lambda: serving.active_count, clock, asked_ttl=settings.lease_ttl
         )
         daemon = Daemon(identity, store, announcer, asyncio.get_running_loop().create_future())
 
         directory = Directory(locator, own_id=identity.peer_id, zone=settings.zone)
-        downloader = Downloader(
-            StoreDestination(store),
-            directory,
-            connections,
-            clock,
-            caller=identity.source,
-            metrics=metrics,
-            down=limits.down,
-        )
-        small = SmallDownloads(
-            SmallStoreDestination(store),
-            directory,
-            connections,
-            down=limits.down,
-            caller=identity.source,
-            metrics=metrics,
-        )
+        options = TransferOptions(identity.source, metrics=metrics, down=limits.down)
+        downloader = Downloader(StoreDestination(store), directory, transport, clock, options)
+        small = SmallDownloads(SmallStoreDestination(store), directory, transport, options)
         downloads = Downloads(downloader, directory, clock, metrics, small)
         stack.push_async_callback(downloads.aclose)
 
-        identity.bulk_port = await _serve_bulk(stack, settings, serving, uploads.max_turns)
+        http = HttpServer(serving, threads=uploads.max_turns)
+        stack.push_async_callback(http.aclose)
+        identity.http_port = http.start(await asyncio.to_thread(_http_listener, settings))
         server = GrpcServer(RpcMetrics(metrics_registry, "peer", PEER_METHODS))
+        quotas = Quotas(file_calls=settings.serving_slots)
         service = PeerService(
             store,
-            announcer=announcer,
-            replicator=downloads,
-            receiver=UploadReceiver(store, metrics, down=limits.down),
-            serving=serving,
-            bulk_port=identity.bulk_port,
+            SmallFileServing(store.small, metrics, limits.up),
+            Storing(UploadReceiver(store, metrics, down=limits.down), downloads, announcer),
+            identity.http_port,
+            quotas,
         )
-        add_peer_service(service, server.server)
-        add_small_file_service(SmallFileService(store.small, slots=slots, metrics=metrics, up=limits.up), server.server)
+        add_PeerServiceServicer_to_server(service, server.server)
         control = GrpcServer(RpcMetrics(CollectorRegistry(), "peer"))
         traffic = TrafficCounts(
-            lambda: metrics.sent_payload_bytes, lambda: metrics.received_payload_bytes, lambda: turns.active_count
+            lambda: metrics.sent_payload_bytes, lambda: metrics.received_payload_bytes, lambda: serving.active_count
         )
         facts = DaemonFacts(
             settings.registry,
@@ -189,7 +171,7 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         add_ControlServiceServicer_to_server(
             ControlService(store, table, announcer, downloads, identity.info, traffic, facts, clock), control.server
         )
-        metrics_registry.register(_state(store, announcer, downloads, turns))
+        metrics_registry.register(_state(store, announcer, downloads, serving))
 
         await _serve(stack, settings, identity, server, control)
         if settings.metrics_listen is not None:
@@ -198,7 +180,7 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
             daemon.metrics_address = endpoint.address
 
         def under_way() -> int:
-            return turns.active_count + turns.waiting_count + slots.active_count
+            return serving.active_count + serving.waiting_count + quotas.file_calls.taken_count
 
         stack.push_async_callback(until_quiet, under_way, settings.stop_grace)
         # After the announcer's loop has ended, which would take the lease again.
@@ -243,25 +225,16 @@ async def _open_store(settings: PeerSettings, clock: Clock, metrics: PeerMetrics
     )
 
 
-async def _serve_bulk(stack: AsyncExitStack, settings: PeerSettings, serving: ChunkServing, threads: int) -> int:
-    """Starts the bulk port; 0 when it is off."""
-    if not settings.uses_bulk:
-        return 0
-    bulk = BulkServer(serving, threads)
-    stack.push_async_callback(bulk.aclose)
-    return bulk.start(await asyncio.to_thread(_bulk_listener, settings))
-
-
-def _bulk_listener(settings: PeerSettings) -> socket.socket:
-    """The socket of the bulk port: as set, or one above the peer's own, or any free one when that is taken."""
-    if settings.bulk != "auto":
-        return listen_tcp(settings.bulk)
+def _http_listener(settings: PeerSettings) -> socket.socket:
+    """The socket of the HTTP server: as set, or one above the gRPC port, or any free one when that is taken."""
+    if settings.http_listen != "auto":
+        return listen_tcp(settings.http_listen)
     host, colon, port = settings.listen.rpartition(":")
     if 0 < int(port) < 65535:
         try:
             return listen_tcp(f"{host}{colon}{int(port) + 1}")
         except AlreadyRunningError as error:
-            log_event(log, logging.WARNING, "bulk_port_taken", error=error)
+            log_event(log, logging.WARNING, "http_port_taken", error=error)
     return listen_tcp(f"{host}{colon}0")
 
 
@@ -277,7 +250,7 @@ async def _serve(
     await asyncio.to_thread(restrict, settings.control)
 
 
-def _state(store: ChunkStore, announcer: Announcer, downloads: Downloads, turns: UploadTurns) -> StateCollector:
+def _state(store: ChunkStore, announcer: Announcer, downloads: Downloads, serving: ChunkServing) -> StateCollector:
     return StateCollector(
         {
             "minga_peer_shared_files": lambda: store.status().file_count,
@@ -285,8 +258,8 @@ def _state(store: ChunkStore, announcer: Announcer, downloads: Downloads, turns:
             "minga_peer_capacity_bytes": lambda: store.status().capacity_bytes,
             "minga_peer_free_bytes": lambda: store.status().free_bytes,
             "minga_peer_pending_hashes": lambda: store.status().pending_hash_count,
-            "minga_peer_active_serves": lambda: turns.active_count,
-            "minga_peer_waiting_serves": lambda: turns.waiting_count,
+            "minga_peer_active_serves": lambda: serving.active_count,
+            "minga_peer_waiting_serves": lambda: serving.waiting_count,
             "minga_peer_active_downloads": lambda: len(downloads.jobs),
             "minga_peer_registered": lambda: float(announcer.registered),
         }

@@ -1,8 +1,8 @@
-"""Serving chunks over HTTP/1.1, from the page cache to the socket by the kernel. See docs/bulk.md.
+"""Serves chunks and availability over HTTP/1.1 (docs/http.md); the kernel copies from the page cache to the socket.
 
 One task a connection, one request after the other on it. The sending itself blocks a thread of its own for the length
-of a chunk: at most as many as `UploadQueue` serves at a time. A caller that goes away frees its place in the queue at
-once.
+of a chunk: at most as many as `UploadQueue` serves at a time. A requester that closes its connection frees its place in
+the queue at once.
 """
 
 import asyncio
@@ -16,23 +16,23 @@ from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 from minga_core.errors import BusyError, ContentChangedError, InvalidArgumentError, MingaError
+from minga_core.ids import ContentId
 from minga_engine.parts.content_store import OpenChunk
 from minga_engine.parts.disk import run_to_end
 from minga_engine.wire.http_format import (
     END_OF_HEAD,
     MAX_HEAD_BYTES,
-    BulkAnswer,
-    BulkHint,
-    BulkRefusal,
-    BulkRequest,
-    WatchRequest,
+    AvailabilityRequest,
+    ChunkRequest,
+    ChunkResponse,
+    EarlyHints,
+    ErrorResponse,
+    availability_head,
     decode_request,
-    encode_news,
-    watch_answer,
+    encode_availability,
 )
 from minga_engine.wire.messages import SourceAddress
-from minga_peer.serve.chunks import ChunkServing, Sending
-from minga_peer.serve.slots import RETRY_AFTER
+from minga_peer.serve.serving import RETRY_AFTER, ChunkServing, ServedChunk
 from minga_runtime.logs import log_event
 from minga_runtime.shares import Shares
 from minga_runtime.sockets import keep_alive
@@ -45,26 +45,26 @@ MAX_CONNECTIONS_EACH = MAX_CONNECTIONS // 2
 HEAD_SECONDS = 10.0
 """A request that has begun is whole by then, or never."""
 IDLE_SECONDS = 60.0
-"""A connection without a request for so long is closed; callers let go of theirs before."""
-HINT_SECONDS = 0.03
-"""Whoever waits longer for its turn is told at once who else has, or is getting, the content."""
+"""A connection without a request for so long is closed; clients close theirs before."""
+HINTS_SECONDS = 0.03
+"""A request that waits longer for its slot gets early hints: other peers that have, or are fetching, the content."""
 STALL_SECONDS = 20.0
-"""A caller that takes no byte of its chunk for so long is cut off. Above its own limit, after which it gives up."""
+"""A requester that reads no byte of its chunk for so long is cut off. Above its own limit, after which it gives up."""
 UNSENT_BYTES = 256 * 1024
-"""What the kernel may hold that has not been sent yet. Small, so that a turn ends about when its bytes are out, and the
-next chunk is chosen late; large enough to fill a link between two wake-ups."""
+"""What the kernel may hold that has not been sent yet. Small, so that a slot ends about when its bytes are sent, and
+the next chunk is chosen late; large enough to fill a link between two wake-ups."""
 MAX_SENDFILE_BYTES = 1 << 30
 READ_BYTES = 4096
 
 T = TypeVar("T")
 
 
-class BulkServer:
-    """A running bulk port. `start` once, then `aclose`."""
+class HttpServer:
+    """The HTTP server of a peer. `start` once, then `aclose`."""
 
     def __init__(self, serving: ChunkServing, threads: int) -> None:
         self._serving = serving
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="minga-bulk")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="minga-http")
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._connections: dict[asyncio.Task[None], socket.socket] = {}
@@ -73,7 +73,7 @@ class BulkServer:
     def start(self, listener: socket.socket) -> int:
         """Serves a listening socket, which is closed with the server; its port."""
         self._listener = listener
-        self._accepting = asyncio.create_task(self._accept(listener), name="bulk-accept")
+        self._accepting = asyncio.create_task(self._accept(listener), name="http-accept")
         port: int = listener.getsockname()[1]
         return port
 
@@ -98,28 +98,28 @@ class BulkServer:
             try:
                 connection, _ = await loop.sock_accept(listener)
             except OSError as error:
-                # No descriptors left, or a caller that went away while it waited: neither ends the service.
-                log_event(log, logging.WARNING, "bulk_accept_failed", error=error)
+                # No descriptors left, or a client that closed while it waited: neither ends the service.
+                log_event(log, logging.WARNING, "http_accept_failed", error=error)
                 await asyncio.sleep(0.1)
                 continue
-            task = asyncio.create_task(self._serve(connection), name="bulk-connection")
+            task = asyncio.create_task(self._serve(connection), name="http-connection")
             self._connections[task] = connection
             task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._connections.pop(task).close()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log_event(log, logging.ERROR, "bulk_connection_failed", error=repr(error))
+            log_event(log, logging.ERROR, "http_connection_failed", error=repr(error))
 
     async def _serve(self, connection: socket.socket) -> None:
         with suppress(OSError):
             connection.setblocking(False)
             try:
-                with self._shares.taken(_name_of(connection)):
+                with self._shares.taken(_host_of(connection)):
                     await self._serve_taken(connection)
             except BusyError as error:
-                # The buffer of a new connection has room for it; nobody waits for one that has not.
-                connection.send(BulkRefusal(error).encode())
+                # The buffer of a new connection has room for it.
+                connection.send(ErrorResponse(error).encode())
 
     async def _serve_taken(self, connection: socket.socket) -> None:
         keep_alive(connection)
@@ -129,47 +129,47 @@ class BulkServer:
 
 
 class _CutOffError(Exception):
-    """An answer was begun that cannot be ended: the connection is of no more use."""
+    """A response was begun that cannot be completed: the connection is of no more use."""
 
 
 class _Connection:
-    """One caller's connection."""
+    """One client's connection."""
 
     def __init__(self, connection: socket.socket, serving: ChunkServing, pool: ThreadPoolExecutor) -> None:
         self._socket = connection
         self._serving = serving
         self._pool = pool
         self._loop = asyncio.get_running_loop()
-        self._peer = _name_of(connection)
+        self._host = _host_of(connection)
         self._unread = b""
 
     async def serve(self) -> None:
-        """Answers requests until the caller is done, or breaks the rules. Raises OSError when the connection breaks."""
+        """Answers requests until the client is done, or breaks the rules. Raises OSError when the connection breaks."""
         while (head := await self._next_head()) is not None:
             others: tuple[SourceAddress, ...] = ()
             try:
                 request = decode_request(head)
-                if isinstance(request, WatchRequest):
-                    await self._unless_gone(self._tell_news(request))
+                if isinstance(request, AvailabilityRequest):
+                    await self._unless_closed(self._send_availability(request.content_id))
                     return
-                others = self._serving.others(request.content_id, request.caller)
-                await self._answer(request, others)
+                others = self._serving.other_downloaders(request)
+                await self._serve_chunk(request, others)
             except _CutOffError as error:
-                log_event(log, logging.DEBUG, "bulk_answer_cut_off", peer=self._peer, error=error)
+                log_event(log, logging.DEBUG, "http_response_cut_off", peer=self._host, error=error)
                 return
             except MingaError as error:
-                await self._refuse(BulkRefusal(error, others))
+                await self._send_head(ErrorResponse(error, others))
                 if isinstance(error, InvalidArgumentError):
                     return
 
     async def _next_head(self) -> bytes | None:
-        """The next request's head; None at the end, and after too long a silence."""
+        """The next request's head; None at the end, and after too long without one."""
         head = bytearray(self._unread)
         self._unread = b""
         until = self._loop.time() + (HEAD_SECONDS if head else IDLE_SECONDS)
         while END_OF_HEAD not in head:
             if len(head) > MAX_HEAD_BYTES:
-                await self._refuse(BulkRefusal(InvalidArgumentError("the request has no end")))
+                await self._send_head(ErrorResponse(InvalidArgumentError("the request has no end")))
                 return None
             try:
                 async with asyncio.timeout_at(until):
@@ -184,61 +184,49 @@ class _Connection:
         self._unread = bytes(head[end + len(END_OF_HEAD) :])
         return bytes(head[:end])
 
-    async def _answer(self, request: BulkRequest, others: tuple[SourceAddress, ...]) -> None:
-        wanted = self._serving.wanted(request.content_id, request.ranges)
-        manifest = await self._serving.store.manifest(request.content_id)
-        taker = str(request.caller.peer_id) if request.caller is not None else self._peer
-        turn = self._serving.sending(
-            request.content_id,
-            wanted,
-            request.caller,
-            taker,
-            manifest.geometry,
-            # As `minga_runtime.shares.caller_of` names it, so that both ways of serving count together.
-            host=_caller_of(self._peer),
-            traceparent=request.traceparent,
-        )
-        sending = await self._unless_gone(turn.__aenter__(), others)
+    async def _serve_chunk(self, request: ChunkRequest, others: tuple[SourceAddress, ...]) -> None:
+        slot = self._serving.slot(request, self._host)
+        chunk = await self._unless_closed(slot.__aenter__(), others)
         try:
-            await self._send(request, sending)
+            await self._send_chunk(request, chunk)
         finally:
-            await turn.__aexit__(None, None, None)
+            await slot.__aexit__(None, None, None)
 
-    async def _tell_news(self, request: WatchRequest) -> None:
-        """What is held now, then each new chunk, until it is all; then the connection is closed."""
-        content_id, store = request.content_id, self._serving.store
+    async def _send_availability(self, content_id: ContentId) -> None:
+        """Sends the chunks held now, then each new one, until the content is whole; then the connection is closed."""
+        store = self._serving.store
         begun = False
         try:
-            async with aclosing(store.watch(content_id)) as news:
-                async for chunks in news:
+            async with aclosing(store.watch(content_id)) as updates:
+                async for chunks in updates:
                     held = store.held(content_id)
-                    line = encode_news(chunks, complete=held is not None and held.complete)
-                    await self._loop.sock_sendall(self._socket, line if begun else watch_answer() + line)
+                    line = encode_availability(chunks, complete=held is not None and held.complete)
+                    await self._loop.sock_sendall(self._socket, line if begun else availability_head() + line)
                     begun = True
         except MingaError as error:
             if begun:
                 raise _CutOffError(str(error)) from error
             raise
 
-    async def _unless_gone(self, work: Coroutine[Any, Any, T], others: tuple[SourceAddress, ...] = ()) -> T:
-        """The result of work for the caller; when it takes long, others to ask are named first.
+    async def _unless_closed(self, work: Coroutine[Any, Any, T], others: tuple[SourceAddress, ...] = ()) -> T:
+        """The result of `work`; when that takes long, `others` are sent as early hints first.
 
-        Raises _CutOffError when the caller goes away meanwhile.
+        Raises _CutOffError when the client closes the connection meanwhile.
         """
-        waiting = asyncio.create_task(work, name="bulk-work")
-        listening = asyncio.create_task(self._loop.sock_recv(self._socket, READ_BYTES), name="bulk-listen")
+        waiting = asyncio.create_task(work, name="http-work")
+        listening = asyncio.create_task(self._loop.sock_recv(self._socket, READ_BYTES), name="http-listen")
         try:
             done, _ = await asyncio.wait(
-                (waiting, listening), timeout=HINT_SECONDS if others else None, return_when=asyncio.FIRST_COMPLETED
+                (waiting, listening), timeout=HINTS_SECONDS if others else None, return_when=asyncio.FIRST_COMPLETED
             )
             if not done:
-                await self._loop.sock_sendall(self._socket, BulkHint(others).encode())
+                await self._send_head(EarlyHints(others))
                 await asyncio.wait((waiting, listening), return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
-                # A second request before the first is answered waits; anything else is the end of the caller.
+                # A second request before the first is answered waits; no bytes mean that the client has closed.
                 self._unread = listening.result()
                 if not self._unread:
-                    raise _CutOffError("the caller went away")
+                    raise _CutOffError("the client closed the connection")
             return await waiting
         finally:
             listening.cancel()
@@ -248,23 +236,23 @@ class _Connection:
             if not self._unread and not listening.cancelled() and listening.exception() is None:
                 self._unread = listening.result()
 
-    async def _send(self, request: BulkRequest, sending: Sending) -> None:
-        if sending.index is None:
-            await self._loop.sock_sendall(self._socket, BulkAnswer(None).encode())
+    async def _send_chunk(self, request: ChunkRequest, served: ServedChunk) -> None:
+        if served.index is None:
+            await self._send_head(ChunkResponse(None))
             return
         begun = False
         try:
-            async with self._serving.store.open_chunk(request.content_id, sending.index) as chunk:
+            async with self._serving.store.open_chunk(request.content_id, served.index) as chunk:
                 await self._in_thread(chunk.check)
                 begun = True
-                await self._push(BulkAnswer(sending.index, chunk.size_bytes, sending.others).encode(), chunk)
-                # The caller's digest finds a file that changed meanwhile; this has it looked at again here.
+                await self._push(ChunkResponse(served.index, chunk.size_bytes, served.sources).encode(), chunk)
+                # The receiver's digest finds a file that changed meanwhile; this has it hashed again here.
                 await self._in_thread(chunk.check)
         except MingaError as error:
             if begun:
                 raise _CutOffError(str(error)) from error
             raise
-        self._serving.sent(sending, chunk.size_bytes)
+        self._serving.sent(served, chunk.size_bytes)
 
     async def _push(self, head: bytes, chunk: OpenChunk) -> None:
         done, up = 0, self._serving.up
@@ -277,8 +265,8 @@ class _Connection:
     async def _in_thread(self, work: Callable[..., None], *arguments: object) -> None:
         await run_to_end(self._pool, work, *arguments)
 
-    async def _refuse(self, refusal: BulkRefusal) -> None:
-        await self._loop.sock_sendall(self._socket, refusal.encode())
+    async def _send_head(self, response: ChunkResponse | EarlyHints | ErrorResponse) -> None:
+        await self._loop.sock_sendall(self._socket, response.encode())
 
 
 def send_range(connection: socket.socket, head: bytes, descriptor: int, offset: int, count: int) -> None:
@@ -307,22 +295,17 @@ def send_range(connection: socket.socket, head: bytes, descriptor: int, offset: 
 
 def _wait(writable: select.poll) -> None:
     if not writable.poll(int(STALL_SECONDS * 1000)):
-        raise TimeoutError("the caller takes nothing")
+        raise TimeoutError("the requester reads nothing")
 
 
 def _shut(connection: socket.socket) -> None:
-    """Ends a connection under the thread that sends on it."""
+    """Ends a connection while a thread sends on it."""
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def _name_of(connection: socket.socket) -> str:
-    """What a caller is called that does not say its name: its host."""
+def _host_of(connection: socket.socket) -> str:
+    """The client's host, which identifies a client that is no peer."""
     with suppress(OSError):
         return str(connection.getpeername()[0])
     return "unknown"
-
-
-def _caller_of(host: str) -> str:
-    """The caller behind a host, as `caller_of` has it for gRPC."""
-    return f"ipv6:%5B{host}%5D" if ":" in host else f"ipv4:{host}"

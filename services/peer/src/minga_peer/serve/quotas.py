@@ -1,30 +1,30 @@
-"""What a peer lets callers have at once, beside chunks, whose turns are given by `swarm.uploads`.
+"""How many gRPC calls of each kind a peer serves at once; chunks have serving slots of their own (`serving`).
 
-Not here: calls whose answers nobody takes. gRPC cannot end one before what was written is taken, and keeps that in
-memory; so they keep their slots, and the shares keep them few.
+A call whose responses are not read keeps its slot: gRPC cannot end it before they are, and keeps them in memory.
 """
 
+from minga_peer.serve.serving import RETRY_AFTER
 from minga_runtime.shares import Shares
 
 MIB = 1024 * 1024
 
 
-class Capacity:
-    """Shares of all that callers may do here at the same time."""
+class Quotas:
+    """Quotas of calls in flight, in all and of each host."""
 
     def __init__(
         self,
         *,
         manifests: int = 256,
-        watches: int = 4096,
+        file_calls: int = 256,
         uploads: int = 512,
         upload_bytes: int = 512 * MIB,
         replicas: int = 512,
     ) -> None:
         self.manifests = Shares("manifests", manifests)
         """Each up to 32 MiB of memory."""
-        self.watches = Shares("watches", watches)
-        """A download has one at each of its sources."""
+        self.file_calls = Shares("calls for small files", file_calls, retry_after=RETRY_AFTER)
+        """Each reads up to 512 KiB ahead."""
         self.uploads = Shares("uploads", uploads)
         """`minga put` makes 32 of small files at a time."""
         self.upload_bytes = Shares("bytes of uploads", upload_bytes)

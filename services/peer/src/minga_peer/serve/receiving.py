@@ -1,4 +1,4 @@
-"""Taking an upload: manifest, what is lacking, chunks, and the file appears.
+"""Receives an upload: manifest, missing chunks, chunks, and the file appears.
 
 ::
 
@@ -20,18 +20,18 @@ from minga_core.manifest import HEADER_BYTES, MAX_MANIFEST_BYTES, Manifest
 from minga_core.names import Name, parse_name
 from minga_core.records import FileRow
 from minga_engine.parts.content_store import ContentStore, PartFile
-from minga_engine.wire.messages import nanos_of
-from minga_engine.wire.payload import MAX_PIECE_BYTES, ChunkBuffer
+from minga_engine.wire.buffers import ChunkBuffer
+from minga_engine.wire.messages import MAX_PIECE_BYTES, nanos_of
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_runtime.rate_limit import RateLimit
 
 IDLE_LIMIT = timedelta(seconds=30)
-"""An uploader that says nothing for so long is let go; its verified chunks are kept."""
-LET_GO_SECONDS = 5.0
-LET_GO_POLL_SECONDS = 0.02
+"""An uploader that sends nothing for so long is given up; its verified chunks are kept."""
+RELEASE_SECONDS = 5.0
+"""How long a new upload waits until one that was cut off a moment ago has released the part."""
+RELEASE_POLL_SECONDS = 0.02
 PROGRESS_EVERY_BYTES = 8 * 1024 * 1024
 
-Incoming = pb.StoreFileRequest | memoryview
 Memory = Callable[[int], AbstractContextManager[None]]
 """Bytes of memory for the length of a block. Raises BusyError when there are not so many."""
 
@@ -42,10 +42,10 @@ def unlimited(size_bytes: int) -> AbstractContextManager[None]:
 
 
 class ReceiverMetrics(Protocol):
-    """What the receiver counts."""
+    """The metrics of uploads."""
 
     def stored(self, payload_bytes: int) -> None:
-        """A chunk came in and was verified."""
+        """A chunk was received and verified."""
         ...
 
     def disk_failed(self, error: StorageError | NoSpaceError) -> None:
@@ -54,7 +54,8 @@ class ReceiverMetrics(Protocol):
 
 
 class UploadReceiver:
-    """Runs uploads against a content store. down: payload taken per second; the uploader is held back beyond it."""
+    """Receives uploads into a content store. down: the limit of received payload, beyond which the uploader has to
+    wait."""
 
     def __init__(
         self,
@@ -69,18 +70,18 @@ class UploadReceiver:
         self._down = down or RateLimit(None)
 
     async def receive(
-        self, requests: AsyncIterator[Incoming], memory: Memory = unlimited
+        self, requests: AsyncIterator[pb.StoreFileRequest], memory: Memory = unlimited
     ) -> AsyncGenerator[ChunkSet | int | FileRow, None]:
-        """Runs one upload. Gives first the chunks lacking, then now and then the bytes held, last the file's row.
+        """Receives one upload. Gives first the missing chunks, then now and then the bytes held, last the file's row.
 
-        memory: asked for the bytes that the upload keeps, before it does. Raises what that and `PartFile` and
-        `ContentStore.begin_part` raise, and InvalidArgumentError for a stream that is not an upload.
+        memory: reserves the bytes that the upload keeps. Raises what that, `PartFile` and `ContentStore.begin_part`
+        raise, and InvalidArgumentError for a stream that is not an upload.
         """
         incoming = _Incoming(requests, self._idle_limit, self._down)
         begin = await incoming.begin()
         with memory(check_manifest_size(begin.manifest_size_bytes)):
             # Everything up to the manifest is read before anything of it is refused: grpc.aio's client, when it is cut
-            # off in the middle of a write, tells "internal error" instead of the status that it was sent.
+            # off in the middle of a write, reports "internal error" instead of the status that it was sent.
             encoded = await incoming.manifest(begin.manifest_size_bytes)
             async with aclosing(self._received(begin, encoded, incoming, memory)) as steps:
                 async for step in steps:
@@ -100,7 +101,7 @@ class UploadReceiver:
             part = await self._begin_part(name, manifest, nanos_of(begin.published_time), overwrite=begin.overwrite)
             try:
                 yield part.held.missing()
-                async for held_bytes in self._take_chunks(part, incoming, name):
+                async for held_bytes in self._receive_chunks(part, incoming, name):
                     yield held_bytes
                 row = await part.commit()
             finally:
@@ -116,21 +117,21 @@ class UploadReceiver:
             raise
 
     async def _begin_part(self, name: Name, manifest: Manifest, published_ns: int, *, overwrite: bool) -> PartFile:
-        """Opens the part; an upload that was cut off a moment ago gets that moment to let go of it."""
-        deadline = asyncio.get_running_loop().time() + LET_GO_SECONDS
+        """Opens the part, once an upload that was cut off a moment ago has released it."""
+        deadline = asyncio.get_running_loop().time() + RELEASE_SECONDS
         while True:
             try:
                 return await self._store.begin_part(name, manifest, published_ns=published_ns, overwrite=overwrite)
             except AlreadyRunningError:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
-                await asyncio.sleep(LET_GO_POLL_SECONDS)
+                await asyncio.sleep(RELEASE_POLL_SECONDS)
 
-    async def _take_chunks(self, part: PartFile, incoming: "_Incoming", name: Name) -> AsyncGenerator[int, None]:
+    async def _receive_chunks(self, part: PartFile, incoming: "_Incoming", name: Name) -> AsyncGenerator[int, None]:
         held = part.held
         geometry = part.manifest.geometry
         held_bytes = sum(geometry.length(index) for index in held)
-        told_bytes = held_bytes
+        reported_bytes = held_bytes
         while not held.complete:
             chunk = await incoming.chunk(part.manifest)
             await part.write_chunk(chunk.index, chunk.data)
@@ -138,8 +139,8 @@ class UploadReceiver:
                 held.add(chunk.index)
                 held_bytes += len(chunk.data)
                 self._metrics.stored(len(chunk.data))
-            if held_bytes - told_bytes >= PROGRESS_EVERY_BYTES:
-                told_bytes = held_bytes
+            if held_bytes - reported_bytes >= PROGRESS_EVERY_BYTES:
+                reported_bytes = held_bytes
                 yield held_bytes
 
 
@@ -151,24 +152,23 @@ def check_manifest_size(size_bytes: int) -> int:
 
 
 class _Incoming:
-    """The uploader's messages, in the order that the contract wants, each within the idle limit."""
+    """The uploader's messages, in the contract's order, each within the idle limit."""
 
-    def __init__(self, requests: AsyncIterator[Incoming], idle_limit: timedelta, down: RateLimit) -> None:
+    def __init__(self, requests: AsyncIterator[pb.StoreFileRequest], idle_limit: timedelta, down: RateLimit) -> None:
         self._requests = aiter(requests)
         self._down = down
         self._idle_seconds = idle_limit.total_seconds()
 
     async def begin(self) -> pb.StoreBegin:
         item = await self._next()
-        if isinstance(item, memoryview) or not item.HasField("begin"):
+        if not item.HasField("begin"):
             raise InvalidArgumentError("an upload starts with `begin`")
         return item.begin
 
     async def manifest(self, size_bytes: int) -> bytes:
         data = bytearray()
         while len(data) < size_bytes:
-            item = await self._next()
-            part = b"" if isinstance(item, memoryview) else item.manifest_part
+            part = (await self._next()).manifest_part
             if not 0 < len(part) <= MAX_PIECE_BYTES or len(data) + len(part) > size_bytes:
                 raise InvalidArgumentError("parts of the manifest follow `begin`, as long as announced")
             data += part
@@ -176,7 +176,7 @@ class _Incoming:
 
     async def chunk(self, manifest: Manifest) -> ChunkBuffer:
         item = await self._next()
-        if isinstance(item, memoryview) or not item.HasField("chunk"):
+        if not item.HasField("chunk"):
             raise InvalidArgumentError("a chunk begins with its header")
         if item.chunk.size_bytes != manifest.geometry.length(item.chunk.index):
             raise InvalidArgumentError(f"chunk {item.chunk.index} does not have {item.chunk.size_bytes} bytes")
@@ -185,18 +185,17 @@ class _Incoming:
             pass
         return buffer
 
-    async def _piece(self) -> memoryview:
-        item = await self._next()
-        piece = item if isinstance(item, memoryview) else memoryview(item.data)
-        # Until its turn has come nothing more is read, which stops the uploader through gRPC's flow control.
+    async def _piece(self) -> bytes:
+        piece = (await self._next()).data
+        # Until the limit allows it nothing more is read, which stops the uploader through gRPC's flow control.
         await self._down.take(len(piece))
         return piece
 
-    async def _next(self) -> Incoming:
+    async def _next(self) -> pb.StoreFileRequest:
         try:
             async with asyncio.timeout(self._idle_seconds):
                 return await anext(self._requests)
         except TimeoutError:
-            raise InvalidArgumentError(f"the upload said nothing for {self._idle_seconds:.0f} s") from None
+            raise InvalidArgumentError(f"the upload sent nothing for {self._idle_seconds:.0f} s") from None
         except StopAsyncIteration:
             raise InvalidArgumentError("the upload ended before the file was whole") from None

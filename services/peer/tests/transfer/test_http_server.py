@@ -1,4 +1,4 @@
-"""The bulk path between real servers: used where it is offered, done without where it is not, and never trusted."""
+"""Chunks over HTTP between real servers: what the server serves, refuses and bounds."""
 
 import asyncio
 import contextlib
@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,9 +14,16 @@ import pytest
 from minga_core.chunks import ChunkSet
 from minga_core.ids import Address, ContentId, PeerId
 from minga_engine.progress import DownloadPhase
-from minga_engine.wire.http_format import END_OF_HEAD, BulkAnswer, BulkHint, BulkRefusal, BulkRequest
+from minga_engine.wire.http_format import (
+    END_OF_HEAD,
+    ChunkRequest,
+    ChunkResponse,
+    EarlyHints,
+    ErrorResponse,
+    decode_response,
+)
 from minga_engine.wire.messages import SourceAddress
-from minga_peer.serve import http_server as bulk_server
+from minga_peer.serve import http_server as module
 
 from .conftest import Network, TestPeer, eventually, noise
 from .test_swarm_download import fetch
@@ -25,9 +33,9 @@ MIB = 1024 * 1024
 
 @asynccontextmanager
 async def connected(peer: TestPeer) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A bare connection to a peer's bulk port."""
+    """A bare connection to a peer's HTTP port."""
     async with asyncio.timeout(20):
-        reader, writer = await asyncio.open_connection("127.0.0.1", peer.bulk_port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", peer.service.http_port)
         try:
             yield reader, writer
         finally:
@@ -36,19 +44,19 @@ async def connected(peer: TestPeer) -> AsyncIterator[tuple[asyncio.StreamReader,
                 await writer.wait_closed()
 
 
-async def answer(reader: asyncio.StreamReader) -> BulkAnswer | BulkHint | BulkRefusal:
+async def answer(reader: asyncio.StreamReader) -> ChunkResponse | EarlyHints | ErrorResponse:
     """The next head."""
-    return BulkAnswer.decode((await reader.readuntil(END_OF_HEAD)).removesuffix(END_OF_HEAD))
+    return decode_response((await reader.readuntil(END_OF_HEAD)).removesuffix(END_OF_HEAD))
 
 
 def wanted(content_id: ContentId, *ranges: tuple[int, int]) -> bytes:
-    """A request of nobody in particular."""
-    return BulkRequest(content_id, ranges).encode("test")
+    """A request of a client that is no peer."""
+    return ChunkRequest(content_id, ranges).encode("test")
 
 
-def taker_source(number: int) -> SourceAddress:
-    """Somebody who serves what it takes."""
-    return SourceAddress(PeerId(f"taker{number}"), Address(f"127.0.0.1:{40000 + number}"), complete=False)
+def downloader_source(number: int) -> SourceAddress:
+    """A downloader that serves what it has."""
+    return SourceAddress(PeerId(f"downloader{number}"), Address(f"127.0.0.1:{40000 + number}"), complete=False)
 
 
 async def shared(network: Network, size_bytes: int = 4 * MIB, **options: int) -> tuple[TestPeer, ContentId, bytes]:
@@ -69,85 +77,54 @@ async def test_chunks_come_one_after_the_other_on_one_connection(network: Networ
         for _ in range(16):
             writer.write(wanted(content_id, *missing.ranges()))
             said = await answer(reader)
-            assert isinstance(said, BulkAnswer)
+            assert isinstance(said, ChunkResponse)
             assert said.index is not None
             came[said.index] = await reader.readexactly(said.size_bytes)
             missing.discard(said.index)
     assert b"".join(came[index] for index in range(16)) == data
 
 
-async def test_without_an_offer_everything_goes_over_grpc(network: Network) -> None:
-    """The contract alone is enough."""
-    network.bulk = False
-    _, _, data = await shared(network)
-    taker = await network.peer("taker")
-    assert (await fetch(taker, "file.bin")).phase is DownloadPhase.DONE
-    assert (taker.root / "file.bin").read_bytes() == data
-
-
-async def test_a_port_that_nobody_can_reach_is_done_without(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A firewall lets gRPC through and nothing else: the download succeeds."""
+async def test_a_peer_that_serves_on_another_port_now_is_asked_for_it(network: Network) -> None:
+    """It was started again: others name the port that it had before."""
     seed, _, data = await shared(network)
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(seed.service, "_bulk_port", nobody.getsockname()[1])
-        taker = await network.peer("taker")
-        assert (await fetch(taker, "file.bin")).phase is DownloadPhase.DONE
-    assert (taker.root / "file.bin").read_bytes() == data
+        for sources in network.directory.peers.values():
+            sources[:] = [replace(seed.source, http_port=nobody.getsockname()[1])]
+        downloader = await network.peer("downloader")
+        assert (await fetch(downloader, "file.bin")).phase is DownloadPhase.DONE
+    assert (downloader.root / "file.bin").read_bytes() == data
 
 
-async def test_a_port_that_closes_every_connection_is_done_without(
-    network: Network, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After a few losses gRPC takes over."""
+async def test_a_source_without_a_reachable_http_port_is_no_source(network: Network) -> None:
+    """A firewall lets gRPC through and nothing else: the file comes from the other holder, and nothing waits long."""
     seed, _, data = await shared(network)
-
-    def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
-
-    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
-        monkeypatch.setattr(seed.service, "_bulk_port", server.sockets[0].getsockname()[1])
-        taker = await network.peer("taker")
-        assert (await fetch(taker, "file.bin")).phase is DownloadPhase.DONE
-    assert (taker.root / "file.bin").read_bytes() == data
-
-
-async def test_a_wrong_byte_over_http_is_not_taken(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The liar is barred; an honest source gives the whole file."""
-    liar, _, data = await shared(network)
-
-    async def lie(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(END_OF_HEAD)
-        first = int(head.split(b"wanted=")[1].split(b" ")[0].split(b"-")[0].split(b",")[0])
-        writer.write(BulkAnswer(first, 262144).encode() + bytes(262144))
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(lie, "127.0.0.1", 0) as server:
-        monkeypatch.setattr(liar.service, "_bulk_port", server.sockets[0].getsockname()[1])
-        honest = await network.peer("honest")
-        network.directory.holds(await honest.shares("file.bin", data), honest.source)
-        taker = await network.peer("taker")
-        done = await fetch(taker, "file.bin")
-    assert (taker.root / "file.bin").read_bytes() == data
-    assert done.received_by_source == {honest.peer_id: len(data)}
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        seed.service.http_port = nobody.getsockname()[1]
+        other = await network.peer("other")
+        network.directory.holds(await other.shares("file.bin", data), other.source)
+        downloader = await network.peer("downloader")
+        async with asyncio.timeout(10):
+            done = await fetch(downloader, "file.bin")
+    assert done.received_by_source == {other.peer_id: len(data)}
 
 
 @pytest.mark.parametrize(
     "request_bytes", [b"GET / HTTP/1.1\r\n\r\n", b"\r\n\r\n", b"\x16\x03\x01" + bytes(40) + b"\r\n\r\n"]
 )
-async def test_nonsense_is_refused_and_the_next_caller_served(network: Network, request_bytes: bytes) -> None:
+async def test_nonsense_is_refused_and_the_next_client_served(network: Network, request_bytes: bytes) -> None:
     """400, and the connection is closed."""
     seed, content_id, _ = await shared(network)
     async with connected(seed) as (reader, writer):
         writer.write(request_bytes)
         refusal = await answer(reader)
-        assert isinstance(refusal, BulkRefusal)
+        assert isinstance(refusal, ErrorResponse)
         assert refusal.error.code == "invalid_argument"
         assert await reader.read() == b""
     async with connected(seed) as (reader, writer):
         writer.write(wanted(content_id, (0, 1)))
-        assert await answer(reader) == BulkAnswer(0, 262144)
+        assert await answer(reader) == ChunkResponse(0, 262144)
 
 
 async def test_a_head_without_end_is_cut_off(network: Network) -> None:
@@ -155,42 +132,44 @@ async def test_a_head_without_end_is_cut_off(network: Network) -> None:
     seed, _, _ = await shared(network)
     async with connected(seed) as (reader, writer):
         writer.write(b"x" * 40_000)
-        assert isinstance(await answer(reader), BulkRefusal)
+        assert isinstance(await answer(reader), ErrorResponse)
 
 
-async def test_a_content_that_is_not_there_is_said_and_the_connection_goes_on(network: Network) -> None:
+async def test_an_unknown_content_is_refused_and_the_connection_goes_on(network: Network) -> None:
     """An error is an answer like any other."""
     seed, content_id, _ = await shared(network)
     async with connected(seed) as (reader, writer):
         writer.write(wanted(ContentId(bytes(32)), (0, 1)))
         refusal = await answer(reader)
-        assert isinstance(refusal, BulkRefusal)
+        assert isinstance(refusal, ErrorResponse)
         assert refusal.error.code == "content_not_held"
         writer.write(wanted(content_id, (3, 4)))
-        assert await answer(reader) == BulkAnswer(3, 262144)
+        assert await answer(reader) == ChunkResponse(3, 262144)
 
 
 @pytest.fixture
 def held_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Nothing is sent before it is set."""
-    released, real = threading.Event(), bulk_server.send_range
+    released, real = threading.Event(), module.send_range
 
     def send_range(*arguments: Any) -> None:
         assert released.wait(20)
         real(*arguments)
 
-    monkeypatch.setattr(bulk_server, "send_range", send_range)
+    monkeypatch.setattr(module, "send_range", send_range)
     yield released
     released.set()
 
 
 async def asked(seed: TestPeer, content_id: ContentId, writer: asyncio.StreamWriter, number: int, count: int) -> None:
-    """A taker of its own asks; returns when so many are there."""
-    writer.write(BulkRequest(content_id, ((0, 16),), taker_source(number)).encode("test"))
-    await eventually(lambda: seed.turns.active_count + seed.turns.waiting_count == count, f"{count} requests are there")
+    """Another downloader asks; returns when so many requests are there."""
+    writer.write(ChunkRequest(content_id, ((0, 16),), downloader_source(number)).encode("test"))
+    await eventually(
+        lambda: seed.serving.active_count + seed.serving.waiting_count == count, f"{count} requests are there"
+    )
 
 
-async def test_a_caller_that_goes_away_frees_its_place(network: Network, held_back: threading.Event) -> None:
+async def test_a_requester_that_closes_frees_its_slot(network: Network, held_back: threading.Event) -> None:
     """At once while it waits; at the first byte that cannot be sent when it is served."""
     seed, content_id, _ = await shared(network)
     async with connected(seed) as (_, first), connected(seed) as (_, second):
@@ -198,16 +177,16 @@ async def test_a_caller_that_goes_away_frees_its_place(network: Network, held_ba
         await asked(seed, content_id, second, 1, 2)
         async with connected(seed) as (_, third):
             await asked(seed, content_id, third, 2, 3)
-            assert seed.turns.waiting_count == 1
-        await eventually(lambda: seed.turns.waiting_count == 0, "nobody waits any more")
-        assert seed.turns.active_count == 2
+            assert seed.serving.waiting_count == 1
+        await eventually(lambda: seed.serving.waiting_count == 0, "no request waits")
+        assert seed.serving.active_count == 2
     held_back.set()
-    await eventually(lambda: seed.turns.active_count == 0, "nobody is served any more")
+    await eventually(lambda: seed.serving.active_count == 0, "no request is served")
 
 
-async def test_a_request_that_drips_is_let_go(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_that_drips_is_closed(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     """A head is whole soon after its first byte, or never: a byte now and then keeps no connection."""
-    monkeypatch.setattr(bulk_server, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(module, "HEAD_SECONDS", 0.3)
     seed, _, _ = await shared(network)
     async with connected(seed) as (reader, writer):
         said = None
@@ -219,29 +198,29 @@ async def test_a_request_that_drips_is_let_go(network: Network, monkeypatch: pyt
 
 
 async def test_one_host_leaves_room_for_others(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connections above its share are told so with 429, and closed; when one of its others ends it has room again."""
-    monkeypatch.setattr(bulk_server, "MAX_CONNECTIONS_EACH", 2)
+    """Connections above its share get 429, and are closed; when one of its others ends it has room again."""
+    monkeypatch.setattr(module, "MAX_CONNECTIONS_EACH", 2)
     seed, content_id, _ = await shared(network)
     async with connected(seed), connected(seed) as (_, second):
         async with connected(seed) as (reader, _):
             refusal = await answer(reader)
-            assert isinstance(refusal, BulkRefusal)
+            assert isinstance(refusal, ErrorResponse)
             assert refusal.error.code == "busy"
             assert await reader.read() == b""
         second.close()
         answers = [await asked_apart(seed, content_id)]
-        while not isinstance(answers[-1], BulkAnswer):
+        while not isinstance(answers[-1], ChunkResponse):
             answers.append(await asked_apart(seed, content_id))
 
 
-async def asked_apart(seed: TestPeer, content_id: ContentId) -> BulkAnswer | BulkHint | BulkRefusal:
+async def asked_apart(seed: TestPeer, content_id: ContentId) -> ChunkResponse | EarlyHints | ErrorResponse:
     """What one request on a connection of its own gets."""
     async with connected(seed) as (reader, writer):
         writer.write(wanted(content_id, (0, 16)))
         return await answer(reader)
 
 
-async def test_who_waits_is_told_of_others_and_one_too_many_is_turned_away(
+async def test_a_waiting_request_gets_early_hints_and_one_too_many_is_refused(
     network: Network, held_back: threading.Event
 ) -> None:
     """Hints while waiting; busy, with others, above what one host may ask for, which is half."""
@@ -251,13 +230,13 @@ async def test_who_waits_is_told_of_others_and_one_too_many_is_turned_away(
         await asked(seed, content_id, second, 1, 2)
         await asked(seed, content_id, third, 2, 3)
         hint = await answer(third_reader)
-        assert isinstance(hint, BulkHint)
-        assert {source.peer_id for source in hint.sources} == {"taker0", "taker1"}
+        assert isinstance(hint, EarlyHints)
+        assert {source.peer_id for source in hint.sources} == {"downloader0", "downloader1"}
         async with connected(seed) as (reader, writer):
             writer.write(wanted(content_id, (0, 16)))
             refusal = await answer(reader)
-            assert isinstance(refusal, BulkRefusal)
+            assert isinstance(refusal, ErrorResponse)
             assert refusal.error.code == "busy"
-            assert {source.peer_id for source in refusal.sources} == {"taker0", "taker1", "taker2"}
+            assert {source.peer_id for source in refusal.sources} == {"downloader0", "downloader1", "downloader2"}
         held_back.set()
-        assert isinstance(await answer(third_reader), BulkAnswer)
+        assert isinstance(await answer(third_reader), ChunkResponse)

@@ -1,0 +1,259 @@
+"""Fetching from peers: the port that transfers use, and its implementation.
+
+Manifests and small files come over gRPC, chunks and availability over HTTP. Nothing is verified here but manifests;
+what arrives is never more than, and nothing but, what was asked for.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from minga_core.chunks import ChunkSet, Geometry
+from minga_core.errors import BusyError, InvalidArgumentError, InvalidManifestError
+from minga_core.ids import Address, ContentId
+from minga_core.manifest import MAX_MANIFEST_BYTES, Manifest
+from minga_engine.wire.buffers import BufferPool
+from minga_engine.wire.connections import PeerConnection, PeerConnections, rpc_errors
+from minga_engine.wire.http_client import HttpPeer, HttpUnreachableError, Response
+from minga_engine.wire.http_format import MAX_RANGES, ChunkRequest, ChunkResponse, ErrorResponse
+from minga_engine.wire.messages import SourceAddress
+from minga_protos.peer.v1 import peer_pb2 as pb
+from minga_runtime import tracing
+
+MANIFEST_SECONDS = 10.0
+"""A manifest that takes longer is given up."""
+
+
+class PeerBusyError(BusyError):
+    """The peer has no serving slot; `sources` are others that it has served."""
+
+    def __init__(self, message: str, *, retry_after: timedelta, sources: tuple[SourceAddress, ...] = ()) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.sources = sources
+
+
+class ChunkListener(Protocol):
+    """Follows one chunk while it arrives."""
+
+    def found_sources(self, sources: tuple[SourceAddress, ...]) -> None:
+        """The peer named others that fetch the same content (peer exchange)."""
+        ...
+
+    def chosen(self, index: int) -> None:
+        """The peer has announced which chunk follows."""
+        ...
+
+    def received(self, count: int) -> None:
+        """So many more bytes have arrived."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WantedChunks:
+    """What one request asks for: any one of `chunks`, which are not empty."""
+
+    content_id: ContentId
+    geometry: Geometry
+    chunks: ChunkSet
+    requester: SourceAddress | None
+    """This peer, when it serves what it has."""
+    buffers: BufferPool
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedChunk:
+    """A chunk that arrived whole, not verified yet."""
+
+    index: int
+    data: memoryview
+
+
+class Transport(Protocol):
+    """Fetches from peers. Every method raises PeerUnavailableError when the peer cannot be reached, the peer's own
+    error when it answers with one, and InvalidArgumentError when it sends what was not asked for. All are safe to
+    retry; cancelling one ends the peer's work for it."""
+
+    async def manifest(self, source: SourceAddress, content_id: ContentId) -> Manifest:
+        """The manifest of a content, checked against its id. Raises InvalidManifestError when it does not match."""
+        ...
+
+    def fetch(
+        self, source: SourceAddress, wanted: WantedChunks, listener: ChunkListener
+    ) -> AbstractAsyncContextManager[FetchedChunk | None]:
+        """One of the wanted chunks, chosen by the peer; None when it has none of them. The bytes are good until the end
+        of the block. Raises PeerBusyError."""
+        ...
+
+    def watch(
+        self, source: SourceAddress, content_id: ContentId, count: int
+    ) -> AsyncGenerator[tuple[ChunkSet, bool], None]:
+        """Availability of a content of `count` chunks: first all chunks held, then each update, each with whether the
+        peer has the whole content; ends when it has."""
+        ...
+
+    def fetch_files(
+        self, source: SourceAddress, content_ids: Sequence[ContentId], requester: SourceAddress | None
+    ) -> AsyncGenerator[list[tuple[int, bytes]], None]:
+        """The small contents among those (1 to 256) that the peer has whole, as they arrive: index in `content_ids`
+        and bytes, not verified yet. What has not arrived at the end is not held there. Raises PeerBusyError."""
+        ...
+
+
+class PeerTransport:
+    """Implements Transport."""
+
+    def __init__(self, connections: PeerConnections) -> None:
+        self._connections = connections
+
+    async def manifest(self, source: SourceAddress, content_id: ContentId) -> Manifest:
+        """See Transport."""
+        parts: list[bytes] = []
+        async with (
+            self._connections.to(source.address) as peer,
+            aclosing(_manifest_parts(peer, content_id)) as messages,
+        ):
+            async for message in messages:
+                parts.append(message.part)
+                if sum(map(len, parts)) > MAX_MANIFEST_BYTES:
+                    raise InvalidManifestError(f"{peer.address} sends a manifest that does not end")
+        return Manifest.decode(b"".join(parts), expected=content_id)
+
+    @asynccontextmanager
+    async def fetch(
+        self, source: SourceAddress, wanted: WantedChunks, listener: ChunkListener
+    ) -> AsyncGenerator[FetchedChunk | None, None]:
+        """See Transport."""
+        ranges = tuple(wanted.chunks.ranges())[:MAX_RANGES]
+        request = ChunkRequest(wanted.content_id, ranges, wanted.requester, tracing.traceparent())
+        memory = wanted.buffers.acquire(wanted.geometry.length(ranges[0][0]))
+        try:
+            receiver = _ChunkReceiver(wanted, listener, memory)
+            async with self._connections.to(source.address) as peer:
+                response = await _exchange(peer, source.http_port, request, receiver)
+            if isinstance(response, ErrorResponse):
+                if isinstance(response.error, BusyError):
+                    raise _busy(source.address, response.error.retry_after, response.sources)
+                raise response.error
+            yield None if response.index is None else FetchedChunk(response.index, receiver.data)
+        finally:
+            wanted.buffers.release(memory)
+
+    async def watch(
+        self, source: SourceAddress, content_id: ContentId, count: int
+    ) -> AsyncGenerator[tuple[ChunkSet, bool], None]:
+        """See Transport."""
+        async with self._connections.to(source.address) as peer:
+            if (http := peer.http(source.http_port)) is not None:
+                try:
+                    async with aclosing(http.watch(content_id, count)) as updates:
+                        async for update in updates:
+                            yield update
+                    return
+                except HttpUnreachableError:
+                    peer.forget_http()
+            http = await _ask_for_http(peer, content_id)
+            async with aclosing(http.watch(content_id, count)) as updates:
+                async for update in updates:
+                    yield update
+
+    async def fetch_files(
+        self, source: SourceAddress, content_ids: Sequence[ContentId], requester: SourceAddress | None
+    ) -> AsyncGenerator[list[tuple[int, bytes]], None]:
+        """See Transport."""
+        request = pb.FetchFilesRequest(
+            content_ids=[each.raw for each in content_ids], peer_id=requester.peer_id if requester else ""
+        )
+        missing = set(range(len(content_ids)))
+        async with self._connections.to(source.address) as peer:
+            call = peer.stub.FetchFiles(request)
+            try:
+                async with rpc_errors(peer.address):
+                    async for message in call:
+                        if message.HasField("busy"):
+                            raise _busy(peer.address, timedelta(milliseconds=message.busy.retry_after_millis))
+                        yield _wanted_files(message, missing)
+            finally:
+                call.cancel()
+
+
+async def _exchange(
+    peer: PeerConnection, known_port: int, request: ChunkRequest, receiver: "_ChunkReceiver"
+) -> Response:
+    """The response from the known port; when there is none, or it cannot be reached, from the one that the peer gives:
+    a peer that was started again may have another."""
+    if (http := peer.http(known_port)) is not None:
+        try:
+            return await http.fetch(request, receiver)
+        except HttpUnreachableError:
+            peer.forget_http()
+    return await (await _ask_for_http(peer, request.content_id)).fetch(request, receiver)
+
+
+async def _ask_for_http(peer: PeerConnection, content_id: ContentId) -> HttpPeer:
+    """The HTTP client of the port that the peer gives with the first part of a manifest."""
+    async with aclosing(_manifest_parts(peer, content_id)) as messages:
+        async for message in messages:
+            return peer.http_on(message.http_port)
+    raise InvalidArgumentError(f"{peer.address} sends an empty manifest")
+
+
+async def _manifest_parts(peer: PeerConnection, content_id: ContentId) -> AsyncGenerator[pb.GetManifestResponse, None]:
+    call = peer.stub.GetManifest(pb.GetManifestRequest(content_id=content_id.raw), timeout=MANIFEST_SECONDS)
+    first = True
+    try:
+        async with rpc_errors(peer.address):
+            async for message in call:
+                if first:
+                    peer.http_on(message.http_port)
+                    first = False
+                yield message
+    finally:
+        call.cancel()
+
+
+class _ChunkReceiver:
+    """Gives the buffer for a chunk that was asked for, and passes on what happens. Implements ResponseHandler."""
+
+    def __init__(self, wanted: WantedChunks, listener: ChunkListener, memory: bytearray) -> None:
+        self._wanted = wanted
+        self._listener = listener
+        self._memory = memory
+        self.data = memoryview(b"")
+
+    def accept(self, response: ChunkResponse) -> memoryview:
+        """See ResponseHandler."""
+        index, size_bytes = response.index, response.size_bytes
+        wanted = self._wanted
+        if index is None or index not in wanted.chunks or size_bytes != wanted.geometry.length(index):
+            raise InvalidArgumentError(f"chunk {index} of {size_bytes} bytes was not asked for")
+        # The candidates may differ in size: the last chunk is shorter.
+        memory = self._memory if len(self._memory) >= size_bytes else bytearray(size_bytes)
+        self.data = memoryview(memory)[:size_bytes]
+        if response.sources:
+            self._listener.found_sources(response.sources)
+        self._listener.chosen(index)
+        return self.data
+
+    def received(self, count: int) -> None:
+        """See ResponseHandler."""
+        self._listener.received(count)
+
+    def found_sources(self, sources: tuple[SourceAddress, ...]) -> None:
+        """See ResponseHandler."""
+        self._listener.found_sources(sources)
+
+
+def _wanted_files(message: pb.FetchFilesResponse, missing: set[int]) -> list[tuple[int, bytes]]:
+    """The files of a message, each of which was asked for and is `missing` so far. Raises InvalidArgumentError."""
+    for file in message.files:
+        if file.index not in missing:
+            raise InvalidArgumentError(f"content {file.index} was not asked for")
+        missing.discard(file.index)
+    return [(file.index, file.data) for file in message.files]
+
+
+def _busy(address: Address, retry_after: timedelta, sources: tuple[SourceAddress, ...] = ()) -> PeerBusyError:
+    bounded = min(max(retry_after, timedelta(milliseconds=10)), timedelta(minutes=1))
+    return PeerBusyError(f"{address} is busy", retry_after=bounded, sources=sources)
