@@ -51,7 +51,6 @@ def of_registry(target: Target) -> Steps:
 def of_peer(target: Target) -> Steps:
     """Good calls about contents that the peer has, and an upload of one chunk."""
     held = [target.contents[name].content_id.raw for name in ("big.bin", "hello.txt", "empty")]
-    wanted = [peer_pb2.ChunkRange(start_index=0, end_index=1)]
     source = peer_pb2.Source(peer_id="fuzz-source", address=ABSENT)
     return _copies_of(
         {

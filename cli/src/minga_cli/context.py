@@ -58,11 +58,11 @@ def client_settings(
     )
 
 
-def make_locator(settings: "ClientSettings", patience: timedelta = timedelta(0)) -> "LocatorClient":
+def make_locator(settings: "ClientSettings", retry_budget: timedelta = timedelta(0)) -> "LocatorClient":
     """A client of the locator that the settings name."""
     from minga_engine.wire.locator import LocatorClient
 
-    return LocatorClient(settings.locator, patience=patience)
+    return LocatorClient(settings.locator, retry_budget=retry_budget)
 
 
 def quiet_logs(*, debug: bool) -> None:

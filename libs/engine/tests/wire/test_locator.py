@@ -17,7 +17,6 @@ from minga_core.errors import (
     InvalidArgumentError,
     LocatorUnavailableError,
     NoSpaceError,
-    PeerNotFoundError,
     PeerUnavailableError,
     SettingsError,
 )
@@ -25,6 +24,7 @@ from minga_core.ids import Address, ContentId, Generation, PeerId, digest
 from minga_core.names import parse_name
 from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
 from minga_engine.wire import locator as module
+from minga_engine.wire import locator_http
 from minga_engine.wire.locator import (
     DirectoryFigures,
     FileSource,
@@ -92,12 +92,15 @@ async def client(directory: MemoryDirectory) -> AsyncIterator[LocatorClient]:
 async def serving(
     directory: MemoryDirectory,
     instead: Callable[[int], httpx.Response | None] = lambda number: None,
-    patience: timedelta = timedelta(0),
+    retry_budget: timedelta = timedelta(0),
 ) -> AsyncIterator[LocatorClient]:
     """A client of the real app."""
     app = make_app(directory)
     transport = CountingTransport(app, instead)
-    async with app.lifespan_context(app), LocatorClient(URL, transport=transport, patience=patience) as client:
+    async with (
+        app.lifespan_context(app),
+        LocatorClient(URL, transport=transport, retry_budget=retry_budget) as client,
+    ):
         yield client
 
 
@@ -197,20 +200,18 @@ async def test_every_file_is_listed_page_by_page(
 async def test_every_peer_is_listed_page_by_page(
     client: LocatorClient, directory: MemoryDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """iter_peers follows the pages; get_peer gives one, or PeerNotFoundError."""
+    """iter_peers follows the pages."""
     monkeypatch.setattr(module, "ITER_PAGE_SIZE", 2)
     for number in range(5):
         await join(directory, f"p{number}", row())
-    assert [peer.peer_id async for peer in client.iter_peers()] == ["p0", "p1", "p2", "p3", "p4"]
-    assert [peer.peer_id for peer in (await client.list_peers(page_size=3)).peers] == ["p0", "p1", "p2"]
-    peer = await client.get_peer(PeerId("p1"))
+    peers = [peer async for peer in client.iter_peers()]
+    assert [peer.peer_id for peer in peers] == ["p0", "p1", "p2", "p3", "p4"]
+    peer = peers[1]
     assert timedelta(0) < peer.lease_remaining <= timedelta(seconds=15)
     assert peer == ListedPeer(
         PeerId("p1"), Address("p1:50053"), "lab", Generation(7), 200 * GIB, 100 * GIB, 1, 0, 1, "1.2.3",
         peer.lease_remaining,
     )  # fmt: skip
-    with pytest.raises(PeerNotFoundError):
-        await client.get_peer(PeerId("nobody"))
 
 
 async def test_figures(client: LocatorClient, directory: MemoryDirectory) -> None:
@@ -254,7 +255,7 @@ async def test_a_locator_that_is_away_is_told_with_a_hint(directory: MemoryDirec
 
 async def test_an_answer_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit is on the whole answer, however steadily bytes trickle in; and on its size."""
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(locator_http, "ANSWER_SECONDS", 0.05)
 
     async def endless(piece: bytes) -> AsyncIterator[bytes]:
         while True:
@@ -262,10 +263,10 @@ async def test_an_answer_that_does_not_end_is_given_up(monkeypatch: pytest.Monke
             await asyncio.sleep(0.001)
 
     async with stranger(lambda request: httpx.Response(200, content=endless(b" "))) as client:
-        with pytest.raises(LocatorUnavailableError, match="nothing whole within"):
+        with pytest.raises(LocatorUnavailableError, match="no whole answer within"):
             await client.stats()
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 5.0)
-    monkeypatch.setattr(module, "MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(locator_http, "ANSWER_SECONDS", 5.0)
+    monkeypatch.setattr(locator_http, "MAX_ANSWER_BYTES", 1000)
     async with stranger(lambda request: httpx.Response(200, content=endless(b" " * 600))) as client:
         with pytest.raises(LocatorUnavailableError, match="more than 1,000 bytes"):
             await client.stats()
@@ -291,7 +292,7 @@ async def test_a_patient_client_rides_out_a_restart(directory: MemoryDirectory) 
         directory.available = problem != "not ready"
         return problem if isinstance(problem, httpx.Response) else None
 
-    async with serving(directory, instead, patience=timedelta(seconds=20)) as client:
+    async with serving(directory, instead, retry_budget=timedelta(seconds=20)) as client:
         assert (await client.find_file(FILE)).name == FILE
 
 
@@ -305,7 +306,7 @@ async def test_a_connection_that_is_reset_as_it_is_made_is_a_locator_that_is_awa
             raw_socket.getpeername()
         return None
 
-    async with serving(directory, instead, patience=timedelta(seconds=20)) as client:
+    async with serving(directory, instead, retry_budget=timedelta(seconds=20)) as client:
         assert (await client.find_file(FILE)).name == FILE
 
     def broken(request: httpx.Request) -> httpx.Response:
@@ -327,10 +328,10 @@ async def test_a_locator_that_says_that_it_is_not_ready_is_given_more_time(
         directory.available = number >= tries
         return None
 
-    async with serving(directory, instead, patience=timedelta(seconds=0.01)) as client, asyncio.timeout(20):
+    async with serving(directory, instead, retry_budget=timedelta(seconds=0.01)) as client, asyncio.timeout(20):
         assert (await client.find_file(FILE)).name == FILE
-    monkeypatch.setattr(module, "READY_PATIENCE", timedelta(seconds=0.01))
-    async with serving(directory, instead, patience=timedelta(seconds=0.01)) as client:
+    monkeypatch.setattr(locator_http, "RECOVERY_RETRY_BUDGET", timedelta(seconds=0.01))
+    async with serving(directory, instead, retry_budget=timedelta(seconds=0.01)) as client:
         with pytest.raises(LocatorUnavailableError, match="not ready"):
             await client.find_file(FILE)
     directory.available = False
@@ -348,7 +349,7 @@ async def test_patience_ends() -> None:
         tries += 1
         return refuse(request)
 
-    async with stranger(count, patience=timedelta(seconds=0.3)) as client:
+    async with stranger(count, retry_budget=timedelta(seconds=0.3)) as client:
         async with asyncio.timeout(3):
             with pytest.raises(LocatorUnavailableError):
                 await client.stats()
@@ -367,7 +368,7 @@ async def test_what_would_not_pass_is_not_tried_again() -> None:
             return httpx.Response(200, json={})
         return refuse(request) if request.method == "POST" else httpx.Response(404, json=problem)
 
-    async with stranger(handler, patience=timedelta(hours=1)) as client, asyncio.timeout(5):
+    async with stranger(handler, retry_budget=timedelta(hours=1)) as client, asyncio.timeout(5):
         with pytest.raises(FileNotFoundInDirectoryError):
             await client.find_file(FILE)
         with pytest.raises(LocatorUnavailableError):

@@ -58,8 +58,8 @@ log = logging.getLogger(__name__)
 CONTROL_SERVICE = "minga.control.v1.ControlService"
 CLOSE_GRACE = timedelta(seconds=1)
 """How long other calls may still take once MINGA_STOP_GRACE is over; whoever makes them hedges, or comes again."""
-LOCATOR_PATIENCE = timedelta(seconds=3)
-"""How long a daemon's look-ups ride out a locator that restarts."""
+LOCATOR_RETRY_BUDGET = timedelta(seconds=3)
+"""How long a daemon's look-ups are retried while a locator restarts."""
 
 
 def run_daemon(settings: PeerSettings) -> int:
@@ -128,7 +128,7 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         stack.callback(serving.close)
 
         transport = PeerTransport(await stack.enter_async_context(PeerConnections(limits.down)))
-        locator = await stack.enter_async_context(LocatorClient(settings.locator, patience=LOCATOR_PATIENCE))
+        locator = await stack.enter_async_context(LocatorClient(settings.locator, retry_budget=LOCATOR_RETRY_BUDGET))
         registry = RegistryClient(parse_address(settings.registry))
         stack.push_async_callback(registry.aclose)
         announcer = Announcer(

@@ -1,0 +1,201 @@
+"""Requests to the locator: one HTTP client, retries while it is away, and errors as ours."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from opentelemetry.trace import INVALID_SPAN, Span
+
+from minga_core.errors import (
+    Code,
+    InternalError,
+    InvalidArgumentError,
+    LocatorUnavailableError,
+    MingaError,
+    SettingsError,
+    error_from_code,
+)
+from minga_engine.wire.json_fields import line, text
+from minga_runtime import tracing
+from minga_runtime.backoff import backoff
+
+if TYPE_CHECKING:
+    import httpx
+
+CONNECT_SECONDS = 2.0
+ANSWER_SECONDS = 5.0
+"""One request, from connecting to the answer's last byte. Above the locator's own limit of 3 s."""
+RECOVERY_RETRY_BUDGET = timedelta(seconds=30)
+"""Retry budget for a locator that answers, but reports that its store is unavailable or recovering: what a Redis takes
+to start elsewhere, and two heartbeats until the directory is complete again."""
+FIRST_PAUSE_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 1.0
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+"""Above 1,000 files of the longest names in their longest spelling."""
+
+# Statuses of a locator, or of a proxy before it, after which the same request may succeed later.
+_AWAY_STATUSES = frozenset({429, 502, 503, 504})
+# What a look-up's path has after the collection is the name or the id.
+_COLLECTION = re.compile("(/v1/[a-z]+)/.+")
+
+
+class LocatorHttp:
+    """Sends requests to one locator; see LocatorClient for its arguments."""
+
+    def __init__(self, base_url: str, retry_budget: timedelta, transport: "httpx.AsyncBaseTransport | None") -> None:
+        self._base_url = _checked_url(base_url)
+        self._retry_seconds = retry_budget.total_seconds()
+        self._transport = transport
+        self._client: httpx.AsyncClient | None = None
+
+    async def aclose(self) -> None:
+        """Closes its connections."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    async def look_up(self, method: str, path: str, query: dict[str, str], body: Any) -> Any:
+        """The JSON of a look-up, which is retried within the retry budget."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        for pause_seconds in backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS):
+            try:
+                return await self.send(method, path, query, body)
+            except _LocatorAwayError as error:
+                if loop.time() + pause_seconds >= started + self._retry_budget(error):
+                    raise
+            await asyncio.sleep(pause_seconds)
+        raise AssertionError("backoff does not end")
+
+    def _retry_budget(self, error: "_LocatorAwayError") -> float:
+        """Seconds from the first attempt."""
+        if not self._retry_seconds or not isinstance(error, _LocatorNotReadyError):
+            return self._retry_seconds
+        return max(self._retry_seconds, RECOVERY_RETRY_BUDGET.total_seconds())
+
+    async def send(self, method: str, path: str, query: dict[str, str], body: Any) -> Any:
+        """The JSON of a good answer; an error of ours for any other."""
+        import httpx
+
+        with tracing.use(self._span(method, path)) as span:
+            traceparent = tracing.traceparent_of(span) if tracing.enabled() else ""
+            headers = {tracing.TRACEPARENT: traceparent} if traceparent else None
+            try:
+                async with (
+                    asyncio.timeout(ANSWER_SECONDS),
+                    self._http().stream(
+                        method, self._base_url + path, params=query, json=body, headers=headers
+                    ) as response,
+                ):
+                    status, content = response.status_code, await _content(response)
+            except TimeoutError as error:
+                raise self._away(f"no whole answer within {ANSWER_SECONDS:g} s") from error
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                raise self._away(str(error) or type(error).__name__) from error
+            except AttributeError as error:
+                # A connection that is reset at once, as a proxy without anything behind it does: uvloop has let go of
+                # the socket already when anyio asks it for its name.
+                if error.name != "getpeername":
+                    raise
+                raise self._away("the connection was reset") from error
+            span.set_attribute("http.response.status_code", status)
+            if 200 <= status < 300:
+                with checked():
+                    return json.loads(content)
+            raise self._refusal(status, content)
+
+    def _span(self, method: str, path: str) -> Span:
+        if not tracing.enabled():
+            return INVALID_SPAN
+        url = urlsplit(self._base_url + path)
+        template = _COLLECTION.sub(r"\1/{}", url.path)
+        about = {
+            "http.request.method": method,
+            "url.full": url.geturl(),
+            "url.template": template,
+            "server.address": url.hostname,
+            "server.port": url.port,
+        }
+        return tracing.start_client_span(f"{method} {template}", about)
+
+    def _http(self) -> "httpx.AsyncClient":
+        import httpx
+
+        if self._client is None:
+            timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+            # Machines of one network are reached directly, whatever proxy variables say about the way out of it.
+            # Loading the system's certificates takes longer than a look-up; without TLS there is nothing to verify.
+            verify = self._base_url.startswith("https:")
+            self._client = httpx.AsyncClient(timeout=timeout, transport=self._transport, trust_env=False, verify=verify)
+        return self._client
+
+    def _away(self, reason: str) -> "_LocatorAwayError":
+        return _LocatorAwayError(
+            f"the locator at {self._base_url} does not answer: {reason}",
+            hint="start one with `minga up`, or set MINGA_LOCATOR to the URL of one that runs",
+        )
+
+    def _refusal(self, status: int, content: bytes) -> MingaError:
+        """The error of an answer that is not a good one."""
+        try:
+            problem = json.loads(content)
+            code, detail = text(problem["code"]), line(problem["detail"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            if status in _AWAY_STATUSES:
+                return self._away(f"HTTP {status}")
+            return not_a_locator(f"HTTP {status} without a problem document")
+        if code in (Code.STORE_UNAVAILABLE, Code.UNAVAILABLE, Code.BUSY):
+            return _LocatorNotReadyError(f"the locator at {self._base_url} is not ready: {detail}")
+        error = error_from_code(code, detail)
+        return LocatorUnavailableError(f"the locator failed: {detail}") if isinstance(error, InternalError) else error
+
+
+class _LocatorAwayError(LocatorUnavailableError):
+    """No answer, or not yet: worth a retry."""
+
+
+class _LocatorNotReadyError(_LocatorAwayError):
+    """It answers, and reports that its store is unavailable or recovering."""
+
+
+@contextmanager
+def checked() -> Iterator[None]:
+    """Turns anything that is wrong with an answer into LocatorUnavailableError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError, InvalidArgumentError) as error:
+        raise not_a_locator(f"{type(error).__name__}: {str(error)[:200]}") from error
+
+
+def not_a_locator(reason: str) -> LocatorUnavailableError:
+    """The error for an answer that no locator gives."""
+    return LocatorUnavailableError(
+        f"what answers is not a Minga locator: {reason}", hint="check MINGA_LOCATOR; it is the URL of a locator"
+    )
+
+
+def _checked_url(text: str) -> str:
+    """The URL without a slash at its end. Raises SettingsError."""
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "@" not in text
+    except ValueError:
+        good = False
+    if not good or not text.isprintable() or parts.query or parts.fragment or " " in text:
+        raise SettingsError(f"MINGA_LOCATOR: {text[:80]!r} is not the URL of a locator: http://host:port is wanted")
+    return text.rstrip("/")
+
+
+async def _content(response: "httpx.Response") -> bytes:
+    """The body. Raises LocatorUnavailableError when it is larger than any answer of ours."""
+    content = bytearray()
+    async for part in response.aiter_bytes():
+        content += part
+        if len(content) > MAX_ANSWER_BYTES:
+            raise not_a_locator(f"an answer has more than {MAX_ANSWER_BYTES:,} bytes")
+    return bytes(content)
