@@ -48,13 +48,6 @@ def test_a_traceparent_comes_back() -> None:
     assert decode_request(head(traced.encode("host:1"))) == traced
 
 
-def test_two_traceparents_are_refused() -> None:
-    """As any header that is there twice."""
-    encoded = head(ChunkRequest(CONTENT, ((0, 1),), CALLER, TRACEPARENT).encode("host:1"))
-    with pytest.raises(InvalidArgumentError, match="twice"):
-        decode_request(encoded.rstrip() + b"\r\ntraceparent: " + TRACEPARENT.encode() + b"\r\n")
-
-
 def test_an_availability_request_comes_back() -> None:
     """The other thing that can be asked for."""
     assert decode_request(head(AvailabilityRequest(CONTENT).encode("host:1"))) == AvailabilityRequest(CONTENT)

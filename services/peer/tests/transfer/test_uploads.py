@@ -185,23 +185,6 @@ async def test_names_that_climb_out_or_break_the_rules_leave_nothing(network: Ne
     assert not (peer.root.parent / "x").exists()
 
 
-async def test_a_name_of_1024_bytes_is_stored(network: Network) -> None:
-    """The longest name there is."""
-    peer = await network.peer("peer")
-    name = "/".join(["y" * 204] * 5)
-    assert len(name) == 1024
-    await upload(peer, name, b"x")
-    assert (peer.root / name).read_bytes() == b"x"
-
-
-async def test_names_of_windows_devices_are_files_like_any_other(network: Network) -> None:
-    """`CON` means nothing here."""
-    peer = await network.peer("peer")
-    for name in ("CON", "aux.txt", "nul"):
-        await upload(peer, name, name.encode())
-        assert (peer.root / name).read_bytes() == name.encode()
-
-
 async def test_a_chunk_with_one_flipped_bit_is_refused_and_not_stored(network: Network) -> None:
     """The digest fails, the upload ends, no file appears."""
     peer = await network.peer("peer")

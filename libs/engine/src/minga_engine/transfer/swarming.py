@@ -32,9 +32,8 @@ from minga_engine.swarm.scheduler import Scheduler
 from minga_engine.transfer.explaining import TransferRecord
 from minga_engine.transfer.options import TransferOptions
 from minga_engine.transfer.source_spans import SourceSpans
-from minga_engine.wire.buffers import BufferPool
 from minga_engine.wire.messages import SourceAddress
-from minga_engine.wire.transport import FetchedChunk, PeerBusyError, Transport, WantedChunks
+from minga_engine.wire.transport import BufferPool, FetchedChunk, PeerBusyError, Transport, WantedChunks
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,6 @@ from minga_core.manifest import HEADER_BYTES, MAX_MANIFEST_BYTES, Manifest
 from minga_core.names import Name, parse_name
 from minga_core.records import FileRow
 from minga_engine.parts.content_store import ContentStore, PartFile
-from minga_engine.wire.buffers import ChunkBuffer
 from minga_engine.wire.messages import MAX_PIECE_BYTES, nanos_of
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_runtime.rate_limit import RateLimit
@@ -174,13 +173,13 @@ class _Incoming:
             data += part
         return bytes(data)
 
-    async def chunk(self, manifest: Manifest) -> ChunkBuffer:
+    async def chunk(self, manifest: Manifest) -> "_ChunkBuffer":
         item = await self._next()
         if not item.HasField("chunk"):
             raise InvalidArgumentError("a chunk begins with its header")
         if item.chunk.size_bytes != manifest.geometry.length(item.chunk.index):
             raise InvalidArgumentError(f"chunk {item.chunk.index} does not have {item.chunk.size_bytes} bytes")
-        buffer = ChunkBuffer(item.chunk.index, item.chunk.size_bytes)
+        buffer = _ChunkBuffer(item.chunk.index, item.chunk.size_bytes)
         while not buffer.add(await self._piece()):
             pass
         return buffer
@@ -199,3 +198,29 @@ class _Incoming:
             raise InvalidArgumentError(f"the upload sent nothing for {self._idle_seconds:.0f} s") from None
         except StopAsyncIteration:
             raise InvalidArgumentError("the upload ended before the file was whole") from None
+
+
+class _ChunkBuffer:
+    """One chunk that is put together from the pieces of an upload, never longer than announced."""
+
+    def __init__(self, index: int, size_bytes: int) -> None:
+        self.index = index
+        self._data = memoryview(bytearray(size_bytes))
+        self._filled = 0
+
+    def add(self, piece: bytes) -> bool:
+        """Appends a piece and returns whether the chunk is full.
+
+        Raises InvalidArgumentError for a piece that is empty, over MAX_PIECE_BYTES or past the chunk's end.
+        """
+        end = self._filled + len(piece)
+        if not 0 < len(piece) <= MAX_PIECE_BYTES or end > len(self._data):
+            raise InvalidArgumentError(f"a piece of {len(piece)} bytes does not belong to chunk {self.index}")
+        self._data[self._filled : end] = piece
+        self._filled = end
+        return end == len(self._data)
+
+    @property
+    def data(self) -> memoryview:
+        """The chunk's bytes; meaningful once `add` returned true."""
+        return self._data
