@@ -14,7 +14,7 @@ from minga_cli.main import run
 from .conftest import FakeDaemon, FakeLocator, Minga
 
 COMMAND = [sys.executable, "-m", "minga_cli"]
-HEAVY = ("httpx", "grpc", "questionary", "pydantic_settings", "rich.progress", "minga.standalone")
+HEAVY = ("asyncio", "httpx", "grpc", "questionary", "pydantic_settings", "rich.progress", "minga.standalone")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_bug_is_1_with_a_traceback(minga: Minga, monkeypatch: pytest.MonkeyPat
     def explode(*_: object) -> None:
         raise ZeroDivisionError("boom")
 
-    monkeypatch.setattr("minga_cli.listing.client_settings", explode)
+    monkeypatch.setattr("minga_cli.listing.run_look_up", explode)
     ended = minga("ls")
     assert ended.code == 1
     assert "ZeroDivisionError: boom" in ended.err

@@ -1,64 +1,60 @@
-"""`minga get`: through the daemon, and on its own."""
+"""`minga get`: through the daemon, alone, and of many files."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from minga_core.errors import NameTakenError, NoSourcesError, NoSpaceError, StorageError
-from minga_core.ids import ContentId, parse_peer_id
-from minga_core.names import Name
-from minga_engine.progress import DownloadPhase, Progress, SmallDone
+from minga import DownloadPhase, FetchItem, Progress, parse_peer_id
+from minga.errors import NameTakenError, NoSourcesError, NoSpaceError, StorageError
 
 from .conftest import FakeDaemon, FakeLocator, Minga, content_id
 
 
-class FakeTransfers:
-    """Stands for TransferClient: writes the name into the target. Remembers how it was asked."""
+class FakeTransport:
+    """Stands for StandaloneTransport: writes the name into the target. Remembers what was asked of it."""
 
-    asked: list[dict[str, Any]]
+    alone: list[str]
     together: list[list[str]]
+    waits: list[timedelta | None]
 
-    def __init__(self, locator: Any, settings: Any) -> None:
-        """Takes what the real one takes."""
+    def __init__(self, engine: Any, options: Any) -> None:
+        self.waits.append(options.wait)
 
-    async def __aenter__(self) -> "FakeTransfers":
-        return self
+    async def fetch_small(self, items: Sequence[FetchItem], on_done: Callable[[FetchItem, Progress], None]) -> None:
+        """Every other file can be fetched together."""
+        self.together.append([item.name for item in items])
+        for item in items[::2]:
+            if not item.name.endswith("bad"):
+                on_done(item, await self._write(item, Progress(DownloadPhase.DONE, 100, 100)))
 
-    async def __aexit__(self, *_: object) -> None:
-        """Nothing to close."""
-
-    async def get_small(self, targets: Mapping[Name, Path], on_done: Callable[[list[SmallDone]], None]) -> None:
-        """Half of what may go together does; the rest is asked for one by one."""
-        self.together.append(list(targets))
-        for name, target in list(targets.items())[::2]:
-            if not name.endswith("bad"):
-                await asyncio.to_thread(target.write_text, name)
-                on_done([SmallDone(name, ContentId(bytes(32)), 100, target, parse_peer_id("peer-2"))])
-
-    async def get(
-        self, name: str, target: Path, *, on_progress: Callable[[Progress], None], **options: Any
-    ) -> Progress:
-        self.asked.append({"name": name, **options})
-        if name.endswith("bad"):
-            raise NoSourcesError(f"no source of {name} was reachable")
+    async def fetch(self, item: FetchItem, on_progress: Callable[[Progress], None]) -> Progress:
+        self.alone.append(item.name)
+        if item.name.endswith("bad"):
+            raise NoSourcesError(f"no source of {item.name} was reachable")
         on_progress(Progress(DownloadPhase.FETCHING, 100, 50))
-        await asyncio.to_thread(target.write_text, name)
-        return Progress(DownloadPhase.DONE, 100, 100, 40, {parse_peer_id("peer-1"): 60}, path=target)
+        last = Progress(DownloadPhase.DONE, 100, 100, 40, {parse_peer_id("peer-1"): 60}, path=item.target)
+        return await self._write(item, last)
+
+    async def _write(self, item: FetchItem, last: Progress) -> Progress:
+        assert item.target is not None
+        await asyncio.to_thread(item.target.parent.mkdir, parents=True, exist_ok=True)
+        await asyncio.to_thread(item.target.write_text, item.name)
+        return last
 
 
 @pytest.fixture
-def transfers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[FakeTransfers]:
-    """No sockets; the command works in an empty folder."""
-    FakeTransfers.asked, FakeTransfers.together = [], []
-    monkeypatch.setattr("minga.standalone.TransferClient", FakeTransfers)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[FakeTransport]:
+    """No connections to peers; the command works in an empty folder."""
+    FakeTransport.alone, FakeTransport.together, FakeTransport.waits = [], [], []
+    monkeypatch.setattr("minga.standalone.StandaloneTransport", FakeTransport)
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    return FakeTransfers
+    return FakeTransport
 
 
 def test_with_a_daemon_the_file_lands_in_its_folder(
@@ -133,7 +129,7 @@ def test_what_the_daemon_refuses_is_one_line_with_its_exit_code(
     assert ended.err.count("\n") == 1
 
 
-def test_without_a_daemon_files_land_here(minga: Minga, transfers: type[FakeTransfers]) -> None:
+def test_without_a_daemon_files_land_here(minga: Minga, alone: type[FakeTransport]) -> None:
     """The current folder and the name's last part; 40 of the 100 bytes had been there before."""
     ended = minga("get", "data/a.bin")
     assert Path("a.bin").read_text() == "data/a.bin"
@@ -142,31 +138,29 @@ def test_without_a_daemon_files_land_here(minga: Minga, transfers: type[FakeTran
 
 
 def test_standalone_leaves_the_daemon_alone(
-    minga_with_daemon: Minga, daemon: FakeDaemon, transfers: type[FakeTransfers]
+    minga_with_daemon: Minga, daemon: FakeDaemon, alone: type[FakeTransport]
 ) -> None:
     """--standalone is obeyed with a daemon running."""
     assert minga_with_daemon("get", "a", "--standalone", "--wait", "7").code == 0
     assert daemon.asked == []
-    assert transfers.asked[0]["source_wait"] == timedelta(seconds=7)
+    assert alone.waits == [timedelta(seconds=7)]
 
 
-def test_a_folder_keeps_its_tree(minga: Minga, locator: FakeLocator, transfers: type[FakeTransfers]) -> None:
+def test_a_folder_keeps_its_tree(minga: Minga, locator: FakeLocator, alone: type[FakeTransport]) -> None:
     """Every page of the folder, each file at its place, one line of summary."""
     for name in ("set/a", "set/sub/b", "set/sub/c", "settle"):
         locator.share(name)
     ended = minga("get", "set/")
     assert ended.out.startswith("3 files fetched: 300 B in ")
-    assert ended.out.endswith(" from 2 peers, 40 B of it were here before\n")
-    assert transfers.together == [["set/a", "set/sub/b", "set/sub/c"]]
-    assert [asked["name"] for asked in transfers.asked] == ["set/sub/b"]
+    assert ended.out.endswith(" from 1 peer, 40 B of it were here before\n")
+    assert alone.together == [["set/a", "set/sub/b", "set/sub/c"]]
+    assert alone.alone == ["set/sub/b"]
     assert sorted(str(path) for path in Path().rglob("*") if path.is_file()) == ["set/a", "set/sub/b", "set/sub/c"]
     assert minga("get", "set/", "-o", "renamed").code == 0
     assert Path("renamed/sub/b").read_text() == "set/sub/b"
 
 
-def test_one_bad_file_does_not_stop_the_others(
-    minga: Minga, locator: FakeLocator, transfers: type[FakeTransfers]
-) -> None:
+def test_one_bad_file_does_not_stop_the_others(minga: Minga, locator: FakeLocator, alone: type[FakeTransport]) -> None:
     """The others arrive; the failure is listed; the exit code is the failure's."""
     for name in ("d/a", "d/bad", "d/z"):
         locator.share(name)
@@ -177,7 +171,7 @@ def test_one_bad_file_does_not_stop_the_others(
     assert Path("d/z").exists()
 
 
-def test_a_folder_nobody_shares_is_3(minga: Minga, transfers: type[FakeTransfers]) -> None:
+def test_a_folder_nobody_shares_is_3(minga: Minga, alone: type[FakeTransport]) -> None:
     """An empty folder is no success."""
     ended = minga("get", "nothing/")
     assert ended.code == 3
@@ -197,7 +191,7 @@ def test_a_folder_nobody_shares_is_3(minga: Minga, transfers: type[FakeTransfers
     ],
 )
 def test_wrong_arguments_are_2_and_fetch_nothing(
-    minga: Minga, transfers: type[FakeTransfers], arguments: list[str], words: str
+    minga: Minga, alone: type[FakeTransport], arguments: list[str], words: str
 ) -> None:
     """Refused before anything is asked of anybody."""
     ended = minga("get", *arguments)
@@ -205,4 +199,108 @@ def test_wrong_arguments_are_2_and_fetch_nothing(
     assert ended.err.startswith("minga: ")
     assert words in ended.err
     assert ended.err.count("\n") == 1
-    assert transfers.asked == []
+    assert alone.alone == []
+
+
+@pytest.mark.parametrize("text", ["fast", "50Mb/s", "-1MB/s", "63KiB/s", "1B"])
+def test_a_wrong_limit_stops_the_command_and_is_named(minga: Minga, text: str) -> None:
+    """One line on standard error, before anything is done."""
+    ended = minga("get", "a.bin", f"--limit-down={text}")
+    assert (ended.code, ended.out) == (2, "")
+    assert "--limit-down" in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_a_limit_of_one_command_is_refused_when_the_daemon_fetches(
+    minga_with_daemon: Minga, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon has limits of its own; MINGA_LIMIT_DOWN is set for the machine and refuses nothing."""
+    daemon.contents = {"a.bin": b"x"}
+    ended = minga_with_daemon("get", "a.bin", "--limit-down", "1MB/s")
+    assert ended.code == 2
+    assert "--standalone" in ended.err
+    assert not daemon.asked
+    monkeypatch.setenv("MINGA_LIMIT_DOWN", "1MB/s")
+    assert minga_with_daemon("get", "a.bin").code == 0
+
+
+LARGE = 256 * 1024 + 1
+
+
+@pytest.fixture
+def folder(locator: FakeLocator, daemon: FakeDaemon) -> dict[str, bytes]:
+    """Four files of a folder, one of them larger than a chunk."""
+    contents = {"d/a": b"aa", "d/empty": b"", "d/large": bytes(LARGE), "d/sub/b": b"bbb"}
+    for name, data in contents.items():
+        locator.share(name, len(data))
+    daemon.contents = contents
+    return contents
+
+
+def asked_alone(daemon: FakeDaemon) -> list[str]:
+    """Names that were asked for one by one."""
+    return sorted(request.name for request in daemon.asked)
+
+
+def test_small_files_go_together_and_large_ones_alone(
+    minga_with_daemon: Minga, daemon: FakeDaemon, folder: dict[str, bytes]
+) -> None:
+    """One summary of all; the second time everything is there already."""
+    ended = minga_with_daemon("get", "d/")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("4 files fetched: 256 KiB in ")
+    assert ended.out.endswith(" from 2 peers\n")
+    assert daemon.asked_together == [["d/a", "d/empty", "d/sub/b"]]
+    assert asked_alone(daemon) == ["d/large"]
+    assert minga_with_daemon("get", "d/").out.startswith("0 files fetched, 4 already there: ")
+
+
+def test_several_names_go_together(minga_with_daemon: Minga, daemon: FakeDaemon, folder: dict[str, bytes]) -> None:
+    """Their sizes are not known beforehand: the daemon leaves what is large."""
+    assert minga_with_daemon("get", "d/large", "d/a").out.startswith("2 files fetched: ")
+    assert daemon.asked_together == [["d/large", "d/a"]]
+    assert asked_alone(daemon) == ["d/large"]
+
+
+def test_what_cannot_go_together_is_fetched_alone_with_its_error(
+    minga_with_daemon: Minga, daemon: FakeDaemon, folder: dict[str, bytes]
+) -> None:
+    """It is asked for alone, and its error has its line and its exit code; the others arrive."""
+    daemon.errors["d/a"] = NameTakenError("d/a is here with another content", hint="--overwrite replaces it")
+    ended = minga_with_daemon("get", "d/", "--wait", "5")
+    assert ended.code == 4
+    assert ended.out.startswith("3 files fetched, 1 failed: ")
+    assert ended.err.startswith("minga: d/a: d/a is here with another content")
+    assert asked_alone(daemon) == ["d/a", "d/large"]
+    assert all(request.source_wait.seconds == 5 for request in daemon.asked)
+
+
+def test_a_folder_is_copied_to_a_path(
+    minga_with_daemon: Minga, daemon: FakeDaemon, folder: dict[str, bytes], tmp_path: Path
+) -> None:
+    """What the shared folder has is copied, and another content is not overwritten."""
+    out = tmp_path / "out"
+    out.mkdir()
+    assert minga_with_daemon("get", "d/", "-o", str(out)).out.startswith("4 files fetched: ")
+    assert {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()} == folder
+    assert asked_alone(daemon) == ["d/large"]
+    (out / "d/sub/b").write_bytes(b"mine")
+    (out / "d/large").unlink()
+    ended = minga_with_daemon("get", "d/", "-o", str(out))
+    assert ended.code == 4
+    assert ended.out.startswith("1 file fetched, 2 already there, 1 failed: ")
+    assert ended.err.startswith(f"minga: d/sub/b: {out / 'd/sub/b'} exists and is another content")
+    assert (out / "d/sub/b").read_bytes() == b"mine"
+
+
+def test_more_names_than_a_call_takes_are_split(
+    minga_with_daemon: Minga, daemon: FakeDaemon, locator: FakeLocator
+) -> None:
+    """A thousand at a time."""
+    locator.page = 1000
+    for number in range(1001):
+        locator.share(f"m/{number:04}", 1)
+    daemon.contents = {f"m/{number:04}": b"x" for number in range(1001)}
+    assert minga_with_daemon("get", "m/").out.startswith("1,001 files fetched: ")
+    assert [len(names) for names in daemon.asked_together] == [1000, 1]
+    assert daemon.asked == []

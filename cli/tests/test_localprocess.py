@@ -1,7 +1,5 @@
 """Children: they end with us, and never unheard."""
 
-import asyncio
-import contextlib
 import os
 import signal
 import subprocess
@@ -117,16 +115,6 @@ async def test_stop_ends_it_whatever_it_does(children: Children, code: str) -> N
     assert children.deaths == []
 
 
-async def test_restart_makes_another_process(children: Children) -> None:
-    """The old one is gone."""
-    process = await children.start(WAITS)
-    old = process.pid
-    await process.restart()
-    assert process.pid != old
-    assert not exists(old)
-    assert process.running
-
-
 async def test_a_child_gets_none_of_our_settings(children: Children, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told by flags alone."""
     monkeypatch.setenv("MINGA_LOCATOR", "http://elsewhere")
@@ -157,14 +145,3 @@ def test_a_child_dies_with_us_however_we_die(tmp_path: Path) -> None:
         assert exists(pid)
         process.kill()
     until(lambda: not exists(pid))
-
-
-async def test_cancelling_a_wait_leaves_the_child_to_its_owner(children: Children) -> None:
-    """Only stop and kill end it."""
-    process = await children.start("import time; time.sleep(60)")
-    waiting = asyncio.create_task(process.ready(children.folder / "ready", LONG))
-    await asyncio.sleep(0)
-    waiting.cancel()
-    with contextlib.suppress(asyncio.CancelledError):  # that is what was asked for
-        await waiting
-    assert process.running

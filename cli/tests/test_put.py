@@ -6,32 +6,28 @@ from typing import Any
 
 import pytest
 
+from minga import ContentId, PutPhase, PutProgress, PutResult, parse_peer_id
+from minga.errors import InvalidArgumentError, InvalidNameError, NameTakenError, NoSpaceError
 from minga_cli.put import expand
-from minga_core.errors import InvalidArgumentError, InvalidNameError, NameTakenError, NoSpaceError
-from minga_core.ids import ContentId, parse_peer_id
-from minga_engine.progress import PutPhase, PutProgress, PutResult
 
 from .conftest import Minga
 
 
-class FakeTransfers:
-    """Stands for TransferClient."""
+class FakeEngine:
+    """Stands for the engine of a client without a daemon."""
 
-    asked: list[tuple[str, dict[str, Any]]]
+    asked: list[tuple[str, int, bool]]
 
     def __init__(self, locator: Any, settings: Any) -> None:
         """Takes what the real one takes."""
 
-    async def __aenter__(self) -> "FakeTransfers":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
+    async def aclose(self) -> None:
         """Nothing to close."""
 
     async def put(
-        self, path: Path, name: Any, *, on_progress: Callable[[PutProgress], None], **options: Any
+        self, path: Path, name: Any, replicas: int, on_progress: Callable[[PutProgress], None], *, overwrite: bool
     ) -> PutResult:
-        self.asked.append((name, options))
+        self.asked.append((name, replicas, overwrite))
         if name.endswith("taken"):
             raise NameTakenError(f"everybody has another {name}", hint="--overwrite replaces it")
         if name.endswith("huge"):
@@ -43,12 +39,12 @@ class FakeTransfers:
 
 
 @pytest.fixture
-def transfers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[FakeTransfers]:
-    """No sockets; the command works in an empty folder."""
-    FakeTransfers.asked = []
-    monkeypatch.setattr("minga.standalone.TransferClient", FakeTransfers)
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[FakeEngine]:
+    """No connections to peers; the command works in an empty folder."""
+    FakeEngine.asked = []
+    monkeypatch.setattr("minga.standalone.Engine", FakeEngine)
     monkeypatch.chdir(tmp_path)
-    return FakeTransfers
+    return FakeEngine
 
 
 def names(files: list[str], as_name: str | None = None) -> list[str]:
@@ -105,28 +101,28 @@ def test_what_cannot_be_uploaded_is_refused_before_anything_is(tree: Path) -> No
         names(["data/a", "data/b"], "x")
 
 
-def test_put_says_who_holds_it(minga: Minga, transfers: type[FakeTransfers], tree: Path) -> None:
+def test_put_says_who_holds_it(minga: Minga, engine: type[FakeEngine], tree: Path) -> None:
     """One line; replicas and overwrite reach the upload."""
     ended = minga("put", "data/a", "--replicas", "2", "--overwrite")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith("a: 10 B in ")
     assert ended.out.endswith(", on peer-1, peer-2\n")
-    assert transfers.asked == [("a", {"replicas": 2, "overwrite": True})]
+    assert engine.asked == [("a", 2, True)]
 
 
-def test_put_of_what_is_there_says_so(minga: Minga, transfers: type[FakeTransfers], tree: Path) -> None:
+def test_put_of_what_is_there_says_so(minga: Minga, engine: type[FakeEngine], tree: Path) -> None:
     """Uploading again is no error."""
     assert minga("put", "data/a", "--as", "there").out == "there is there already, on peer-1, peer-2\n"
 
 
-def test_a_taken_name_is_4_with_what_to_do(minga: Minga, transfers: type[FakeTransfers], tree: Path) -> None:
+def test_a_taken_name_is_4_with_what_to_do(minga: Minga, engine: type[FakeEngine], tree: Path) -> None:
     """One line."""
     ended = minga("put", "data/a", "--as", "taken")
     assert (ended.code, ended.out) == (4, "")
     assert ended.err == ("minga: everybody has another taken (--overwrite replaces it)\n")
 
 
-def test_of_many_files_each_failure_is_listed(minga: Minga, transfers: type[FakeTransfers], tree: Path) -> None:
+def test_of_many_files_each_failure_is_listed(minga: Minga, engine: type[FakeEngine], tree: Path) -> None:
     """The others go up; the first failure decides the exit code."""
     (tree / "huge").write_text("")
     (tree / "taken").write_text("")
@@ -139,7 +135,7 @@ def test_of_many_files_each_failure_is_listed(minga: Minga, transfers: type[Fake
     ]
 
 
-def test_an_empty_folder_is_2(minga: Minga, transfers: type[FakeTransfers], tmp_path: Path) -> None:
+def test_an_empty_folder_is_2(minga: Minga, engine: type[FakeEngine], tmp_path: Path) -> None:
     """Nothing to upload is most likely a mistake."""
     (tmp_path / "empty").mkdir()
     ended = minga("put", "empty")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from minga.settings import ClientSettings
-from minga_cli.shell import menu
+from minga import ClientSettings
+from minga_cli.menu import menu
 
 from .conftest import FakeDaemon, FakeLocator, Minga
 

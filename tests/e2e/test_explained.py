@@ -44,7 +44,7 @@ async def test_a_limited_peer_keeps_to_its_limit_and_the_taker_says_why_it_took_
         assert [(source.peer_id, source.received_bytes) for source in found.sources] == [(seed.peer_id, len(data))]
         assert found.phase_seconds[Phase.FETCHING] > found.phase_seconds.get(Phase.FINISHING, 0.0)
         async with ControlClient(seed.control) as control:
-            assert (await control.status()).limit_up == RATE
+            assert (await control.status()).limit_up_bytes_per_second == RATE
 
         log = story.net.directory / "logs" / f"{taker.peer_id}.log"
 

@@ -7,14 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from minga.settings import ClientSettings
-from minga.standalone import TransferClient
+from minga import AsyncClient
 from minga_cli.localprocess import module_command
-from minga_core.clock import SystemClock
 from minga_core.errors import AlreadyRunningError, MingaError
 from minga_core.names import parse_name
 from minga_engine.progress import DownloadPhase
-from minga_engine.wire.locator import LocatorClient
 
 from .conftest import LEASE, eventually, noise, running
 
@@ -138,12 +135,8 @@ async def test_an_upload_is_held_by_as_many_as_asked_for_and_found_by_everyone(t
         source = tmp_path / "report.pdf"
         data = noise(10 * MIB)
         source.write_bytes(data)
-        settings = ClientSettings(locator=story.net.locator_url)
-        async with (
-            LocatorClient(story.net.locator_url) as locator,
-            TransferClient(locator, settings, SystemClock()) as client,
-        ):
-            result = await client.put(source, parse_name("r/report.pdf"), replicas=2, on_progress=lambda _: None)
+        async with AsyncClient(locator=story.net.locator_url) as client:
+            result = await client.put(source, "r/report.pdf", replicas=2)
             assert len(result.peers) == 2
             assert await story.holders("r/report.pdf") == set(result.peers)
             for peer in story.peers:

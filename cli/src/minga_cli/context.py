@@ -1,7 +1,11 @@
-"""What every command of one call shares: the global options, and the settings that follow from them."""
+"""What every command shares: the global options, the settings that follow from them, and how its work is run.
+
+Heavy imports are inside functions here and in every command, so that help and completion are quick.
+"""
 
 import logging
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -10,14 +14,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from minga.settings import ClientSettings
-    from minga_engine.wire.locator import LocatorClient
+    from minga import AsyncClient, ClientSettings
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON of a stable, documented shape.")]
 """`--json` of every listing."""
-
-RIDE_OUT = timedelta(seconds=3)
-"""How long transfers ride out a locator that restarts. Listings do not wait: who looks, looks again."""
+LimitUpOption = Annotated[
+    str | None,
+    typer.Option(metavar="RATE", help="Send that much per second at most, as 50MB/s or 400Mbit/s; 0: no limit."),
+]
+LimitDownOption = Annotated[
+    str | None,
+    typer.Option(metavar="RATE", help="Receive that much per second at most, written the same; 0: no limit."),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,40 +43,46 @@ def globals_of(context: typer.Context) -> Globals:
     return found if isinstance(found, Globals) else Globals()
 
 
-LimitUpOption = Annotated[
-    str | None,
-    typer.Option(metavar="RATE", help="Send that much per second at most, as 50MB/s or 400Mbit/s; 0: no limit."),
-]
-LimitDownOption = Annotated[
-    str | None,
-    typer.Option(metavar="RATE", help="Receive that much per second at most, written the same; 0: no limit."),
-]
-
-
 def client_settings(
     context: typer.Context, *, limit_up: str | None = None, limit_down: str | None = None
 ) -> "ClientSettings":
     """The settings of a command; the limits are its flags. Raises SettingsError."""
-    from minga.settings import ClientSettings
-    from minga_runtime.settings import load_settings
+    from minga import load_settings
 
     given = globals_of(context)
-    return load_settings(
-        ClientSettings, locator=given.locator, control=given.control, limit_up=limit_up, limit_down=limit_down
-    )
+    return load_settings(locator=given.locator, control=given.control, limit_up=limit_up, limit_down=limit_down)
 
 
-def make_locator(settings: "ClientSettings", retry_budget: timedelta = timedelta(0)) -> "LocatorClient":
-    """A client of the locator that the settings name."""
-    from minga_engine.wire.locator import LocatorClient
+def run_look_up(
+    context: typer.Context, command: str, work: "Callable[[AsyncClient], Awaitable[int | None]]"
+) -> int | None:
+    """Run a command that only asks. It does not retry a locator that is away: people do."""
+    from minga import AsyncClient
 
-    return LocatorClient(settings.locator, retry_budget=retry_budget)
+    settings = client_settings(context)
+    return run_with(AsyncClient(settings, retry_budget=timedelta(0)), command, work)
 
 
-def quiet_logs(*, debug: bool) -> None:
-    """A command speaks for itself: what libraries log is shown with --debug alone."""
+def run_with(
+    client: "AsyncClient",
+    command: str,
+    work: "Callable[[AsyncClient], Awaitable[int | None]]",
+    on_interrupt: str = "interrupted",
+) -> int | None:
+    """Run a command's work with a client, as one trace; the exit code, None for 0. Signals end it: see `running`."""
+    from minga_cli.running import run_async, traced
+
+    async def run() -> int | None:
+        async with client:
+            return await work(client)
+
+    return run_async(traced(client.settings, command, run()), on_interrupt=on_interrupt)
+
+
+def configure_logs(*, debug: bool) -> None:
+    """Show what libraries log with --debug alone."""
     if debug:
-        from minga_runtime.logs import configure_logging
+        from minga.diagnostics import configure_logging
 
         configure_logging("debug", "text", sys.stderr)
     elif not logging.getLogger().handlers:

@@ -1,6 +1,5 @@
 """`minga peer` and `minga up`: processes that stay in the foreground."""
 
-import asyncio
 import os
 import sys
 from collections.abc import Sequence
@@ -11,33 +10,33 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from minga.errors import UnavailableError
 from minga_cli.context import LimitDownOption, LimitUpOption, client_settings, globals_of
-from minga_cli.localprocess import module_command
-from minga_cli.running import run_async
-from minga_core.errors import UnavailableError
 
 if TYPE_CHECKING:
     from minga_cli.localnet import LocalNetwork, LocalNetworkConfig
 
 STOP_LIMIT = timedelta(seconds=10)
-"""Within it a local network has stopped, all graces of `localnet` together."""
+"""Above the sum of the grace periods of `localnet`, after which it has stopped."""
 
 
 def peer(context: typer.Context) -> None:
     """Run a peer: share a folder and fetch into it.
 
-    In the foreground until SIGTERM or Ctrl-C, which leave the network in order. The folder is watched: what is put
-    there is found by everyone, what is deleted there is unlisted. `minga peer --help` lists the options; each can be a
+    In the foreground until SIGTERM or Ctrl-C, which leave the network in order. The folder is watched: everyone can
+    find what is put there, and no longer what is deleted there. `minga peer --help` lists the options; each can be a
     MINGA_ variable instead, as in docs/settings.md.
     """
     run_peer(context, context.args)
 
 
 def run_peer(context: typer.Context, flags: Sequence[str] = ()) -> NoReturn:
-    """Replaces this process with a peer daemon. flags: as given to `minga peer`.
+    """Replace this process with a peer daemon. flags: as given to `minga peer`.
 
     Raises UnavailableError when the peer is not installed.
     """
+    from minga_cli.localprocess import module_command
+
     if find_spec("minga_peer") is None:
         raise UnavailableError("the peer is not installed", hint="pip install minga-peer")
     options = globals_of(context)
@@ -72,6 +71,7 @@ def up(
     one that other `minga` commands of this user talk to, unless one runs already. The limits are those of each peer.
     """
     from minga_cli.localnet import LocalNetworkConfig
+    from minga_cli.running import run_async
 
     settings = client_settings(context, limit_up=limit_up, limit_down=limit_down)
     traces = (f"--traces={settings.traces}",) if settings.traces is not None else ()
@@ -84,21 +84,22 @@ def up(
 
 
 async def _up(config: "LocalNetworkConfig", control: Path) -> None:
+    import asyncio
     from dataclasses import replace
 
-    from minga.control import ControlClient
+    from minga import AsyncClient
     from minga_cli.localnet import LocalNetwork
 
-    async with ControlClient(control) as client:
+    async with AsyncClient(control=control) as client:
         taken = await client.available()
     async with LocalNetwork(config if taken else replace(config, first_control=control)) as network:
         await network.wait_ready()
-        await asyncio.to_thread(_tell, network, kept=config.directory is not None, taken=taken)
+        await asyncio.to_thread(_print_places, network, kept=config.directory is not None, taken=taken)
         raise await network.failed
 
 
-def _tell(network: "LocalNetwork", *, kept: bool, taken: bool) -> None:
-    """Prints where everything is."""
+def _print_places(network: "LocalNetwork", *, kept: bool, taken: bool) -> None:
+    """Print where everything is."""
     lines = [
         f"locator   {network.locator_url}",
         f"registry  {network.registry_address}",

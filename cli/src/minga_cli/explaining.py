@@ -1,46 +1,29 @@
 """What `minga get --explain` prints: where the bytes came from, and where the time went."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
 
-from minga_cli.output import Column, counted, print_table, safe, say
-from minga_core.ids import PeerId
-from minga_core.units import format_bytes, format_rate, format_seconds
-from minga_engine.explanation import (
-    Explanation,
-    Phase,
-    SlowReason,
-    SlowSource,
-    SourceShare,
-    TransferPath,
-    WaitCause,
-)
-from minga_engine.progress import Progress
+from minga import Explanation, PeerId, Phase, Progress, SlowReason, SlowSource, SourceShare, TransferPath, WaitCause
+from minga.units import format_bytes, format_rate, format_seconds
+from minga_cli.output import counted, print_table, safe, say
+
+K = TypeVar("K")
 
 MAX_ROWS = 12
-"""Sources shown; the rest are summed up in one row."""
-WORTH_SECONDS = 0.005
-"""Shorter phases are not told."""
-WORTH_SHARE = 0.02
-"""Nor are causes of waiting with less than that share of all of it."""
+"""Sources with a row of their own; the rest are summed up in one."""
+MIN_SECONDS = 0.005
+"""Phases and pauses below that are left out."""
+MIN_SHARE = 0.02
+"""So are causes of waiting with less than that share of all of it."""
 AROUND_SECONDS = 0.1
-"""What a command needs beside the download, to ask for it and to copy it to its place, is told from here on."""
+"""Time of the command beside the download (to ask for it, to copy the file), from which on it is printed."""
 
-_COLUMNS = [
-    Column("  SOURCE"),
-    Column("BYTES", right=True),
-    Column("SHARE", right=True),
-    Column("CHUNKS", right=True),
-    Column("RATE", right=True),
-    Column("BY"),
-    Column("NOTES"),
-]
-_COLUMNS_OF_SEVERAL = [
-    replace(column, title="RATE A FILE") if column.title == "RATE" else column for column in _COLUMNS
-]
+_TITLES = ["  SOURCE", "BYTES", "SHARE", "CHUNKS", "RATE", "BY", "NOTES"]
+_TITLES_OF_SEVERAL = ["RATE A FILE" if title == "RATE" else title for title in _TITLES]
 _CAUSES = {
-    WaitCause.TURN: "no source had begun to send",
+    WaitCause.QUEUE: "no source had begun to send",
     WaitCause.SILENCE: "the sources fell silent",
     WaitCause.BUSY: "all sources busy",
     WaitCause.NOTHING_NEW: "no source had anything new",
@@ -58,9 +41,9 @@ _PHASES = {
 
 
 def explain(done: Sequence[tuple[str, Progress]], command_seconds: float = 0.0) -> None:
-    """Prints the explanation of one download, or of several: summed up, with the slowest of them named.
+    """Print the explanation of one download, or of several: summed up, with the slowest of them named.
 
-    done: each file's name and last progress. command_seconds: how long the command took in all, as it has been told.
+    done: each file's name and last progress. command_seconds: how long the command took in all, as it printed.
     """
     found = [(name, explanation) for name, last in done if (explanation := _explanation_of(last)) is not None]
     if not found:
@@ -69,7 +52,8 @@ def explain(done: Sequence[tuple[str, Progress]], command_seconds: float = 0.0) 
     whole = found[0][1] if len(found) == 1 else _summed([item for _, item in found])
     several = len(found) > 1
     if rows := _rows(whole):
-        print_table(_COLUMNS_OF_SEVERAL if several else _COLUMNS, rows)
+        titles = _TITLES_OF_SEVERAL if several else _TITLES
+        print_table(titles, rows, right=titles[1:5])
     lines = _lines_of_several(found) if several else _time_lines(whole, command_seconds)
     lines += [_waited(whole, side_by_side=several), _slowest(whole.slowest), _extra(whole)]
     shown = [(label, text) for label, text in lines if text]
@@ -83,7 +67,9 @@ def _explanation_of(last: Progress) -> Explanation | None:
     if last.explanation is not None or not last.received_by_source:
         return last.explanation
     sources = [
-        SourceShare(peer_id, received_bytes=count, chunk_count=1, bytes_by_path={TransferPath.GRPC: count})
+        SourceShare(
+            peer_id, complete=True, received_bytes=count, chunk_count=1, bytes_by_path={TransferPath.GRPC: count}
+        )
         for peer_id, count in last.received_by_source.items()
     ]
     return Explanation(size_bytes=last.size_bytes, resumed_bytes=last.resumed_bytes, sources=tuple(sources))
@@ -127,9 +113,9 @@ def _notes(source: SourceShare) -> str:
     words += ["same zone"] if source.same_zone else []
     words += [f"busy {_times(source.busy_answers)}"] if source.busy_answers else []
     words += [f"connection lost {_times(source.losses)}"] if source.losses else []
-    words += [f"{counted(source.corrupt_chunks, 'wrong chunk')}: barred"] if source.corrupt_chunks else []
+    words += [f"{counted(source.corrupt_chunks, 'wrong chunk')}: banned"] if source.corrupt_chunks else []
     known = source.losses or source.corrupt_chunks
-    words += [] if known else [f"let go {_times(count)}: {why}" for why, count in source.drops.items()]
+    words += [] if known else [f"dropped {_times(count)}: {why}" for why, count in source.drops.items()]
     return ", ".join(words)
 
 
@@ -138,7 +124,7 @@ def _times(count: int) -> str:
 
 
 def _time_lines(found: Explanation, command_seconds: float) -> list[tuple[str, str]]:
-    parts = [f"{span(part)} {_PHASES[phase]}" for phase, part in _in_order(found) if part >= WORTH_SECONDS]
+    parts = [f"{span(part)} {_PHASES[phase]}" for phase, part in _in_order(found) if part >= MIN_SECONDS]
     words = f"{span(found.seconds)}: {', '.join(parts)}" if parts else span(found.seconds)
     around = command_seconds - found.seconds
     words += f"; {span(around)} more before and after it" if around >= AROUND_SECONDS else ""
@@ -168,7 +154,7 @@ def _bound(found: Explanation) -> str | None:
 
 def _waited(found: Explanation, *, side_by_side: bool) -> tuple[str, str]:
     total = sum(found.waited_seconds.values())
-    worth = max(WORTH_SECONDS, total * WORTH_SHARE)
+    worth = max(MIN_SECONDS, total * MIN_SHARE)
     parts = [(cause, part) for cause, part in found.waited_seconds.items() if part >= worth]
     if not parts:
         return "waited", ""
@@ -186,11 +172,11 @@ def _slowest(slow: SlowSource | None) -> tuple[str, str]:
     source = slow.source
     queued, worked = span(source.queued_seconds), span(source.working_seconds)
     words = {
-        SlowReason.CORRUPT: "it sent wrong bytes and was barred",
+        SlowReason.CORRUPT: "it sent wrong bytes and was banned",
         SlowReason.LOST: f"its connection was lost {_times(source.losses)}",
-        SlowReason.DROPPED: f"it was let go: {', '.join(source.drops)}",
-        SlowReason.BUSY: f"it said busy {_times(source.busy_answers)}",
-        SlowReason.QUEUE: f"it let us wait for {queued} of {worked} before it began to send",
+        SlowReason.DROPPED: f"it was dropped: {', '.join(source.drops)}",
+        SlowReason.BUSY: f"it answered busy {_times(source.busy_answers)}",
+        SlowReason.QUEUE: f"{queued} of {worked} passed before it began to send",
         SlowReason.PARTIAL: "it was fetching the file itself",
         SlowReason.RATE: "nothing that can be seen from here says why",
         SlowReason.EVEN: "about as fast as the others",
@@ -201,7 +187,7 @@ def _slowest(slow: SlowSource | None) -> tuple[str, str]:
 
 def _extra(found: Explanation) -> tuple[str, str]:
     """Work that was done twice or for nothing."""
-    words = [f"{counted(found.hedges, 'late chunk')} asked of a second source"] if found.hedges else []
+    words = [f"{counted(found.hedges, 'late chunk')} requested from a second source"] if found.hedges else []
     words += [f"{counted(found.duplicates, 'chunk')} came twice"] if found.duplicates else []
     words += [f"{format_bytes(found.wasted_bytes)} came and were not kept"] if found.wasted_bytes else []
     return "extra", ", ".join(words)
@@ -215,50 +201,46 @@ def _of_file(name: str, found: Explanation) -> str:
 
 def _summed(found: Sequence[Explanation]) -> Explanation:
     """Several downloads as one: bytes, counts and waits added up. No phases and no bound: they ran side by side."""
-    waits: Counter[WaitCause] = Counter()
     by_source: dict[PeerId, list[SourceShare]] = {}
     for item in found:
-        waits.update(item.waited_seconds)
         for source in item.sources:
             by_source.setdefault(source.peer_id, []).append(source)
     sources = sorted((_added(parts) for parts in by_source.values()), key=lambda source: -source.received_bytes)
-    longest = max(found, key=lambda item: item.longest_wait_seconds)
     return Explanation(
-        size_bytes=sum(item.size_bytes for item in found),
-        resumed_bytes=sum(item.resumed_bytes for item in found),
-        wasted_bytes=sum(item.wasted_bytes for item in found),
-        hedges=sum(item.hedges for item in found),
-        duplicates=sum(item.duplicates for item in found),
+        **_totals(found, ("size_bytes", "resumed_bytes", "wasted_bytes", "hedges", "duplicates")),
         sources=tuple(sources),
-        waited_seconds=dict(waits),
-        longest_wait_seconds=longest.longest_wait_seconds,
-        longest_wait_cause=longest.longest_wait_cause,
+        waited_seconds=_merged(item.waited_seconds.items() for item in found),
+        longest_wait_seconds=max(item.longest_wait_seconds for item in found),
     )
 
 
 def _added(parts: Sequence[SourceShare]) -> SourceShare:
     """One source's, or several sources', parts as one."""
-    total_bytes = sum(part.received_bytes for part in parts)
-    timed_bytes = sum(part.received_bytes for part in parts if part.working_seconds)
-    seconds = sum(part.working_seconds for part in parts)
-    if timed_bytes < total_bytes:
-        # Some have no time of their own: they count as fast as the others, unless they are the most of it.
-        seconds = seconds * total_bytes / timed_bytes if timed_bytes > total_bytes / 2 else 0.0
-    paths, drops = Counter(parts[0].bytes_by_path), Counter(parts[0].drops)
-    for part in parts[1:]:
-        paths.update(part.bytes_by_path)
-        drops.update(part.drops)
-    return SourceShare(
+    counts = ("received_bytes", "chunk_count", "queued_seconds", "busy_answers", "losses", "corrupt_chunks")
+    total = SourceShare(
         parts[0].peer_id,
         complete=all(part.complete for part in parts),
         same_zone=all(part.same_zone for part in parts),
-        received_bytes=total_bytes,
-        chunk_count=sum(part.chunk_count for part in parts),
-        working_seconds=seconds,
-        queued_seconds=sum(part.queued_seconds for part in parts),
-        bytes_by_path=dict(paths),
-        busy_answers=sum(part.busy_answers for part in parts),
-        losses=sum(part.losses for part in parts),
-        corrupt_chunks=sum(part.corrupt_chunks for part in parts),
-        drops=dict(drops),
+        bytes_by_path=_merged(part.bytes_by_path.items() for part in parts),
+        drops=_merged(part.drops.items() for part in parts),
+        **_totals(parts, counts),
     )
+    timed_bytes = sum(part.received_bytes for part in parts if part.working_seconds)
+    seconds = sum(part.working_seconds for part in parts)
+    if timed_bytes < total.received_bytes:
+        # Some have no time of their own: they count as fast as the others, unless they are the most of it.
+        known = timed_bytes > total.received_bytes / 2
+        seconds = seconds * total.received_bytes / timed_bytes if known else 0.0
+    return replace(total, working_seconds=seconds)
+
+
+def _totals(parts: Sequence[object], names: Iterable[str]) -> dict[str, Any]:
+    return {name: sum(getattr(part, name) for part in parts) for name in names}
+
+
+def _merged(parts: "Iterable[Iterable[tuple[K, Any]]]") -> "dict[K, Any]":
+    """Maps with their values added up."""
+    total: Counter[K] = Counter()
+    for items in parts:
+        total.update(dict(items))
+    return dict(total)

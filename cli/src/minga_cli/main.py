@@ -1,4 +1,4 @@
-"""The `minga` command: its groups put together, and how it ends.
+"""The `minga` command: all commands in one app, and how it ends.
 
 What a command needs besides the command line itself is imported when it runs, so that help and completion are quick.
 """
@@ -14,13 +14,14 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer import _click as click
 
+from minga.errors import MingaError
 from minga_cli import container, daemon, get, listing, network, put, removal, shell
-from minga_cli.context import Globals, quiet_logs
+from minga_cli.context import Globals, configure_logs
 from minga_cli.exit_codes import EXIT_CODES, ExitCode
-from minga_core.errors import MingaError
+from minga_cli.output import print_error
 
 PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
-"""The daemon reads its own flags, `--help` too."""
+"""The daemon parses its own flags, `--help` too."""
 
 app = typer.Typer(
     name="minga",
@@ -52,9 +53,9 @@ def root(
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """What stands before the command's name."""
+    """Keep the options that stand before the command's name."""
     context.obj = Globals(locator, control, debug)
-    quiet_logs(debug=debug)
+    configure_logs(debug=debug)
 
 
 app.command("up")(daemon.up)
@@ -72,21 +73,21 @@ app.command("container")(container.container)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Runs the command line and ends the process with an exit code of `ExitCode`."""
+    """Run the command line and end the process with an exit code of `ExitCode`."""
     _leave(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def _leave(code: int) -> NoReturn:
-    """Ends the process at once: everything is closed, and taking the interpreter apart costs a sixth of a command."""
+    """End the process at once: everything is closed, and the interpreter's own shutdown takes a sixth of a command."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # nobody reads any more, or it is closed
+        with suppress(OSError, ValueError):  # the reader went away, or it is closed
             stream.flush()
     os._exit(code)
 
 
 def run(arguments: list[str]) -> int:
-    """Runs a command line; the exit code. Errors are told on standard error, in one line unless they are bugs."""
+    """Run a command line; the exit code. Errors are one line on standard error, bugs a traceback."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a name shows its escapes.
         if hasattr(stream, "reconfigure"):
@@ -113,8 +114,6 @@ def run(arguments: list[str]) -> int:
 
 
 def _known_error(error: MingaError, *, debug: bool) -> int:
-    from minga_runtime.process import print_error
-
     if debug:
         traceback.print_exc()
     print_error(error)
@@ -122,7 +121,7 @@ def _known_error(error: MingaError, *, debug: bool) -> int:
 
 
 def _usage_error(error: Any) -> int:
-    """What the parser refused, with the way to the help."""
+    """Print what the parser refused, and which help to read."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         sys.stdout.write(error.format_message() + "\n")
         return ExitCode.USAGE
@@ -133,5 +132,5 @@ def _usage_error(error: Any) -> int:
 
 
 def _swallow_output() -> None:
-    """Nobody reads any more: what the interpreter still flushes at its end goes nowhere."""
+    """The reader went away: what is still flushed at the end goes nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

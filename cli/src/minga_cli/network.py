@@ -1,32 +1,28 @@
-"""`minga peers` and `minga status`: who is alive, and what the peer on this machine is doing."""
+"""`minga peers` and `minga status`: which peers are alive, and what the peer on this machine is doing."""
 
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from minga_cli.context import JsonOption, client_settings, make_locator
-from minga_cli.output import Column, counted, heading, print_json, print_json_list, print_table, safe, say
-from minga_cli.running import run_async
-from minga_cli.tracing import traced
-from minga_core.errors import DaemonUnavailableError
-from minga_core.units import format_bytes, format_rate, format_seconds
+from minga.errors import DaemonUnavailableError
+from minga.units import format_bytes, format_rate, format_seconds
+from minga_cli.context import JsonOption, run_look_up
+from minga_cli.output import counted, heading, print_json, print_json_list, print_table, safe, say
 
 if TYPE_CHECKING:
-    from minga.control import DaemonStatus, DaemonTransfer
-    from minga.settings import ClientSettings
-    from minga_engine.wire.locator import ListedPeer
+    from minga import AsyncClient, DaemonStatus, DaemonTransfer, ListedPeer
 
-_PEER_COLUMNS = [
-    Column("PEER"),
-    Column("ADDRESS"),
-    Column("ZONE"),
-    Column("FREE", right=True),
-    Column("CAPACITY", right=True),
-    Column("FILES", right=True),
-    Column("UPLOADS", right=True),
-    Column("LEASE", right=True),
-]
+_PEER_FIELDS = (
+    *("peer_id", "address", "zone", "generation", "capacity_bytes", "free_bytes", "file_count", "active_serves"),
+    *("table_revision", "software_version"),
+)
+_STATUS_FIELDS = (
+    *("peer_id", "generation", "address", "registered", "registry_problem", "table_revision", "announced_revision"),
+    *("file_count", "shared_bytes", "pending_hash_count", "free_bytes", "sent_bytes", "received_bytes"),
+    *("active_serves", "registry", "locator", "software_version", "pid", "limit_up_bytes_per_second"),
+    "limit_down_bytes_per_second",
+)
 
 
 def peers(context: typer.Context, as_json: JsonOption = False) -> None:
@@ -34,34 +30,30 @@ def peers(context: typer.Context, as_json: JsonOption = False) -> None:
 
     With their address, free space, files, and how long their lease still lasts unless it is renewed.
     """
-    settings = client_settings(context)
-    run_async(traced(settings, "peers", _peers(settings, as_json=as_json)))
+    run_look_up(context, "peers", lambda client: _peers(client, as_json=as_json))
 
 
 def status(context: typer.Context, as_json: JsonOption = False) -> None:
     """Show what the peer on this machine is doing."""
-    settings = client_settings(context)
-    run_async(traced(settings, "status", show_status(settings, as_json=as_json)))
+    run_look_up(context, "status", lambda client: show_status(client, as_json=as_json))
 
 
-async def _peers(settings: "ClientSettings", *, as_json: bool) -> None:
-    async with make_locator(settings) as locator, aclosing(locator.iter_peers()) as listed:
+async def _peers(client: "AsyncClient", *, as_json: bool) -> None:
+    async with aclosing(client.peers()) as listed:
         if as_json:
             await print_json_list("peers", listed, _peer_json)
             return
         rows = [_peer_row(peer) async for peer in listed]
-    print_table(_PEER_COLUMNS, rows)
+    titles = ["PEER", "ADDRESS", "ZONE", "FREE", "CAPACITY", "FILES", "SERVES", "LEASE"]
+    print_table(titles, rows, right=titles[3:])
 
 
-async def show_status(settings: "ClientSettings", *, as_json: bool = False) -> None:
-    """Prints what the local peer is doing. Raises DaemonUnavailableError."""
-    from minga.control import ControlClient
-
-    async with ControlClient(settings.control) as control:
-        try:
-            found = await control.status()
-        except DaemonUnavailableError as error:
-            raise DaemonUnavailableError("no peer runs on this machine", hint=error.hint) from error
+async def show_status(client: "AsyncClient", *, as_json: bool = False) -> None:
+    """Print what the local peer is doing. Raises DaemonUnavailableError."""
+    try:
+        found = await client.status()
+    except DaemonUnavailableError as error:
+        raise DaemonUnavailableError("no peer runs on this machine", hint=error.hint) from error
     if as_json:
         print_json(status_json(found))
         return
@@ -69,16 +61,15 @@ async def show_status(settings: "ClientSettings", *, as_json: bool = False) -> N
     for line in status_lines(found):
         say(safe(line))
     if found.downloads:
-        columns = [Column("DOWNLOAD"), Column("HELD", right=True), Column("SIZE", right=True)]
-        columns += [Column("RATE", right=True), Column("SOURCES", right=True)]
-        print_table(columns, [_transfer_row(transfer) for transfer in found.downloads])
+        titles = ["DOWNLOAD", "HELD", "SIZE", "RATE", "SOURCES"]
+        print_table(titles, [_transfer_row(transfer) for transfer in found.downloads], right=titles[1:])
 
 
 def status_lines(status: "DaemonStatus") -> list[str]:
     """A daemon's status for people."""
     lease = "lives" if status.registered else f"none{': ' if status.registry_problem else ''}{status.registry_problem}"
     behind = status.table_revision - status.announced_revision
-    announced = "all" if behind <= 0 else f"{counted(behind, 'change')} not yet told to the registry"
+    announced = "all" if behind <= 0 else f"{counted(behind, 'change')} not yet announced to the registry"
     lines = [
         f"serves    {status.address}, up {format_seconds(status.uptime.total_seconds())}"
         f", pid {status.pid}, version {status.software_version}",
@@ -88,10 +79,11 @@ def status_lines(status: "DaemonStatus") -> list[str]:
         f"locator   {status.locator}",
         f"announced {announced}",
         f"traffic   {format_bytes(status.sent_bytes)} sent, {format_bytes(status.received_bytes)} received"
-        f", {counted(status.active_serves, 'upload')} now",
+        f", {counted(status.active_serves, 'chunk')} being served",
     ]
-    if status.limit_up or status.limit_down:
-        lines.append(f"limits    {_limit(status.limit_up)} up, {_limit(status.limit_down)} down")
+    up, down = status.limit_up_bytes_per_second, status.limit_down_bytes_per_second
+    if up or down:
+        lines.append(f"limits    {_limit(up)} up, {_limit(down)} down")
     if status.pending_hash_count:
         lines.append(f"hashing   {counted(status.pending_hash_count, 'file')} to go")
     return lines + [f"problem   {problem}" for problem in status.problems]
@@ -99,15 +91,8 @@ def status_lines(status: "DaemonStatus") -> list[str]:
 
 def status_json(status: "DaemonStatus") -> dict[str, Any]:
     """A daemon's status as JSON has it."""
-    plain = (
-        *("peer_id", "generation", "address", "registered", "registry_problem", "table_revision", "announced_revision"),
-        *("file_count", "shared_bytes", "pending_hash_count", "free_bytes", "sent_bytes", "received_bytes"),
-        *("active_serves", "registry", "locator", "software_version", "pid"),
-    )
-    return {name: getattr(status, name) for name in plain} | {
+    return {name: getattr(status, name) for name in _STATUS_FIELDS} | {
         "share_dir": str(status.share_dir),
-        "limit_up_bytes_per_second": status.limit_up,
-        "limit_down_bytes_per_second": status.limit_down,
         "uptime_seconds": round(status.uptime.total_seconds(), 3),
         "downloads": [_transfer_json(transfer) for transfer in status.downloads],
         "problems": list(status.problems),
@@ -132,19 +117,8 @@ def _peer_row(peer: "ListedPeer") -> list[str]:
 
 
 def _peer_json(peer: "ListedPeer") -> dict[str, Any]:
-    return {
-        "peer_id": peer.peer_id,
-        "address": peer.address,
-        "zone": peer.zone,
-        "generation": peer.generation,
-        "capacity_bytes": peer.capacity_bytes,
-        "free_bytes": peer.free_bytes,
-        "file_count": peer.file_count,
-        "active_serves": peer.active_serves,
-        "table_revision": peer.table_revision,
-        "software_version": peer.software_version,
-        "lease_remaining_seconds": round(peer.lease_remaining.total_seconds(), 3),
-    }
+    remaining = round(peer.lease_remaining.total_seconds(), 3)
+    return {name: getattr(peer, name) for name in _PEER_FIELDS} | {"lease_remaining_seconds": remaining}
 
 
 def _transfer_row(transfer: "DaemonTransfer") -> list[str]:
@@ -152,7 +126,7 @@ def _transfer_row(transfer: "DaemonTransfer") -> list[str]:
         transfer.name,
         format_bytes(transfer.held_bytes),
         format_bytes(transfer.size_bytes),
-        f"{format_bytes(transfer.rate_bytes_per_second)}/s",
+        format_rate(transfer.rate_bytes_per_second),
         f"{transfer.active_source_count:,}",
     ]
 

@@ -1,36 +1,23 @@
-"""How results look: tables and colour on a terminal, plain lines for pipes, JSON when asked.
+"""How results look: aligned columns and plain lines, bold headings on a terminal, JSON when asked.
 
-What comes from others is made safe here: no text of a remote reaches the terminal with control characters in it.
+Text of others is made safe here: nothing from a remote reaches the terminal with control characters in it.
 """
 
 import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO, TypeVar
 
+from minga.errors import MingaError
+
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table."""
-
-    title: str
-    right: bool = False
-    """Numbers are set to the right."""
 
 
 def on_terminal(stream: TextIO) -> bool:
     """Whether people watch the stream."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def coloured(stream: TextIO) -> bool:
-    """Whether colour may be used: on a terminal, unless NO_COLOR (https://no-color.org) is set."""
-    return on_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
 def safe(text: str) -> str:
@@ -39,53 +26,46 @@ def safe(text: str) -> str:
 
 
 def say(line: str) -> None:
-    """A line of result."""
+    """Print a line of result."""
     sys.stdout.write(line + "\n")
 
 
 def note(line: str) -> None:
-    """A line about the work, on standard error."""
+    """Print a line about the work, on standard error."""
     sys.stderr.write(line + "\n")
 
 
+def print_error(error: MingaError) -> None:
+    """Print what is wrong, and what to do, on standard error: one line, or one for each wrong setting."""
+    hint = f" ({error.hint})" if error.hint else ""
+    for line in f"{error}{hint}".splitlines():
+        note(f"minga: {safe(line)}")
+
+
 def heading(text: str) -> str:
-    """`text` as a heading, bold where colour may be used."""
-    return f"\x1b[1m{text}\x1b[0m" if coloured(sys.stdout) else text
+    """`text` as a heading: bold on a terminal, unless NO_COLOR (https://no-color.org) is set."""
+    bold = on_terminal(sys.stdout) and not os.environ.get("NO_COLOR")
+    return f"\x1b[1m{text}\x1b[0m" if bold else text
 
 
-def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    """Prints rows: a table as wide as the terminal, or lines with aligned columns for a pipe."""
-    shown = [[safe(cell) for cell in row] for row in rows]
-    if on_terminal(sys.stdout):
-        _print_rich(columns, shown)
-        return
-    widths = [max(len(cell) for cell in cells) for cells in zip([c.title for c in columns], *shown, strict=True)]
-    for row in [[column.title for column in columns], *shown]:
-        cells = zip(columns, widths, row, strict=True)
-        say("  ".join(f"{cell:>{w}}" if column.right else f"{cell:<{w}}" for column, w, cell in cells).rstrip())
-
-
-def _print_rich(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[str] = ()) -> None:
+    """Print rows in aligned columns. right: titles of the columns that are set to the right."""
+    table = [list(titles), *([safe(cell) for cell in row] for row in rows)]
+    widths = [max(len(cell) for cell in cells) for cells in zip(*table, strict=True)]
+    aligned = [">" if title in right else "<" for title in titles]
+    for number, row in enumerate(table):
+        cells = zip(row, aligned, widths, strict=True)
+        line = "  ".join(f"{cell:{side}{width}}" for cell, side, width in cells).rstrip()
+        say(line if number else heading(line))
 
 
 def print_json(value: Any) -> None:
-    """Prints one JSON document."""
+    """Print one JSON document."""
     say(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 async def print_json_list(key: str, items: AsyncIterator[T], shape: Callable[[T], dict[str, Any]]) -> None:
-    """Prints `{key: [...]}`, an item on a line as it comes: a list of any length takes no memory."""
+    """Print `{key: [...]}`, an item on a line as it comes: a list of any length takes no memory."""
     sys.stdout.write(f"{{{json.dumps(key)}: [")
     before = "\n  "
     async for item in items:
@@ -105,9 +85,9 @@ def local_time(nanos: int) -> str:
     return datetime.fromtimestamp(nanos // 10**9, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
-def counted(count: int, one: str, many: str = "") -> str:
+def counted(count: int, one: str) -> str:
     """`1 file`, `2 files`."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {one if count == 1 else one + 's'}"
 
 
 def enumerated(words: Iterable[str]) -> str:

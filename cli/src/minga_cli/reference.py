@@ -1,8 +1,7 @@
-"""docs/cli.md, made from the commands themselves; a test holds the two together."""
-
-from typing import Any
+"""docs/cli.md, made from the commands themselves by typer; a test compares the two."""
 
 import typer
+from typer.cli import get_docs_for_click
 
 from minga_cli.exit_codes import MEANINGS
 from minga_cli.main import app
@@ -35,54 +34,16 @@ _JSON_SHAPES = """## JSON
 "announced_revision", "file_count", "shared_bytes", "pending_hash_count", "free_bytes", "sent_bytes", \
 "received_bytes", "active_serves", "registry", "locator", "software_version", "pid", "share_dir", "uptime_seconds", \
 "downloads": [{"name", "content_id", "size_bytes", "held_bytes", "rate_bytes_per_second", "active_source_count"}], \
-"problems": […]}` |
+"problems": […], "limit_up_bytes_per_second", "limit_down_bytes_per_second"}` |
 """
 
 
 def cli_markdown() -> str:
     """The whole reference."""
-    group: Any = typer.main.get_command(app)
-    parts = [_OPENING, _options("## Global options", group)]
-    parts += [_command(name, command) for name, command in group.commands.items()]
-    return "\n".join([*parts, _exit_codes(), _JSON_SHAPES])
-
-
-def _command(name: str, command: Any) -> str:
-    arguments = " ".join(_usage(item) for item in command.params if item.param_type_name == "argument")
-    usage = f"minga {name} [OPTIONS] {arguments}".rstrip()
-    lines = [f"## minga {name}", "", f"`{usage}`", "", _prose(command.help or ""), "", ""]
-    return "\n".join(lines) + _options("", command)
-
-
-def _usage(argument: Any) -> str:
-    word = argument.metavar or argument.name.upper()
-    many = "…" if argument.nargs == -1 else ""
-    return f"{word}{many}" if argument.required else f"[{word}{many}]"
-
-
-def _options(title: str, command: Any) -> str:
-    rows = [_row(item) for item in command.params if item.name != "help"]
-    if not rows:
-        return ""
-    head = [title, ""] if title else []
-    return "\n".join([*head, "| | |", "| --- | --- |", *rows, ""])
-
-
-def _row(item: Any) -> str:
-    if item.param_type_name == "argument":
-        return f"| `{_usage(item)}` | {_cell(item.help or '')} |"
-    is_flag = getattr(item, "is_flag", False)
-    metavar = "" if is_flag else " " + (item.metavar or "X")
-    default = "" if is_flag or item.default is None else f" Default {item.default}."
-    return f"| `{', '.join(item.opts)}{metavar}` | {_cell(item.help or '')}{default} |"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def _prose(text: str) -> str:
-    return "\n".join(line.strip() for line in text.splitlines()).strip()
+    group = typer.main.get_command(app)
+    context = typer.Context(group, info_name="minga")
+    commands = get_docs_for_click(obj=group, ctx=context, name="minga").split("\n", 2)[2]
+    return "\n".join([_OPENING, commands, _exit_codes(), _JSON_SHAPES])
 
 
 def _exit_codes() -> str:

@@ -1,3 +1,107 @@
-"""The network for programs: find, fetch and put files."""
+"""Get the same files to many machines: find, fetch and put files of a Minga network.
+
+::
+
+    import minga
+
+    with minga.Client() as client:
+        client.put("model.bin", "models/model.bin", replicas=2)
+        for file in client.ls("models/"):
+            print(file.name, file.size_bytes)
+        print(client.get("models/model.bin").path)
+
+`AsyncClient` has the same methods for asyncio. Errors are in `minga.errors`. Names are imported when they are first
+used: `import minga` itself loads nothing of the network.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import minga_runtime  # noqa: F401 - what it sets for gRPC must be there before anything here imports gRPC
+
+if TYPE_CHECKING:
+    from minga import errors, units
+    from minga.async_client import AsyncClient, FileInfo
+    from minga.client import Client
+    from minga.control import DaemonStatus, DaemonTransfer
+    from minga.fetching import FetchItem, Outcome
+    from minga.putting import PutItem
+    from minga.settings import ClientSettings, load_settings
+    from minga_core.ids import Address, ContentId, PeerId, parse_peer_id
+    from minga_core.names import HIDDEN_ROOT, Name, parse_name, parse_prefix
+    from minga_engine.explanation import (
+        Explanation,
+        Phase,
+        SlowReason,
+        SlowSource,
+        SourceShare,
+        TransferPath,
+        WaitCause,
+    )
+    from minga_engine.progress import DownloadPhase, Progress, PutPhase, PutProgress, PutResult
+    from minga_engine.wire.locator import DirectoryFigures, FileSource, FileVersion, ListedFile, ListedPeer
+
+_MODULES = {
+    "minga.async_client": "AsyncClient FileInfo",
+    "minga.client": "Client",
+    "minga.control": "DaemonStatus DaemonTransfer",
+    "minga.fetching": "FetchItem Outcome",
+    "minga.putting": "PutItem",
+    "minga.settings": "ClientSettings load_settings",
+    "minga_core.ids": "Address ContentId PeerId parse_peer_id",
+    "minga_core.names": "HIDDEN_ROOT Name parse_name parse_prefix",
+    "minga_engine.explanation": "Explanation Phase SlowReason SlowSource SourceShare TransferPath WaitCause",
+    "minga_engine.progress": "DownloadPhase Progress PutPhase PutProgress PutResult",
+    "minga_engine.wire.locator": "DirectoryFigures FileSource FileVersion ListedFile ListedPeer",
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+__all__ = [  # noqa: RUF022 - the classes first
+    "Client",
+    "AsyncClient",
+    "Address",
+    "ClientSettings",
+    "ContentId",
+    "DaemonStatus",
+    "DaemonTransfer",
+    "DirectoryFigures",
+    "DownloadPhase",
+    "Explanation",
+    "FetchItem",
+    "FileInfo",
+    "FileSource",
+    "FileVersion",
+    "HIDDEN_ROOT",
+    "ListedFile",
+    "ListedPeer",
+    "Name",
+    "Outcome",
+    "PeerId",
+    "Phase",
+    "Progress",
+    "PutItem",
+    "PutPhase",
+    "PutProgress",
+    "PutResult",
+    "SlowReason",
+    "SlowSource",
+    "SourceShare",
+    "TransferPath",
+    "WaitCause",
+    "errors",
+    "load_settings",
+    "parse_name",
+    "parse_peer_id",
+    "parse_prefix",
+    "units",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name in ("errors", "units"):
+        return import_module(f"minga.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'minga' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value

@@ -1,13 +1,13 @@
-"""The local daemon's client: what the `minga` command asks of the peer on this machine. Messages stop here."""
+"""The client of the daemon on this machine. Messages of the control contract stop here."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -15,8 +15,8 @@ import grpc.aio
 from minga_core.errors import DaemonUnavailableError, InvalidArgumentError, MingaError
 from minga_core.ids import Address, ContentId, Generation, PeerId, parse_address, parse_generation, parse_peer_id
 from minga_core.names import Name, parse_name
-from minga_engine.progress import DownloadPhase, Progress
-from minga_engine.wire.explanation import explanation_from_pb
+from minga_engine.progress import Progress
+from minga_engine.wire.control import progress_from_pb, small_file_from_pb
 from minga_protos.control.v1 import control_pb2 as pb
 from minga_protos.control.v1.control_pb2_grpc import ControlServiceStub
 from minga_runtime.channels import make_channel
@@ -25,23 +25,16 @@ from minga_runtime.grpc_errors import error_from_rpc
 if TYPE_CHECKING:
     from minga_protos.control.v1.control_pb2_grpc import ControlServiceAsyncStub
 
+R = TypeVar("R")
+
 AVAILABLE_LIMIT = timedelta(seconds=5)
-"""A daemon that takes longer to answer counts as none: a command then works on its own, and the file goes elsewhere.
-So this bears a machine with little processor to spare; a dead daemon's socket refuses at once."""
+"""A daemon that takes longer to answer counts as none: a client then works on its own, and the file goes elsewhere. So
+this is long enough for a machine under load; a dead daemon's socket refuses at once."""
 CALL_LIMIT = timedelta(seconds=5)
 REMOVE_LIMIT = timedelta(seconds=15)
-"""Above the time that a daemon gives the registry to hear of a change."""
+"""Above the time that a daemon waits for the registry to take a change."""
 SILENCE_LIMIT = timedelta(seconds=60)
-"""The contract has a message each second; one that is late by so much will not come."""
-
-_PHASES = {
-    pb.DOWNLOAD_PHASE_LOCATING: DownloadPhase.LOCATING,
-    pb.DOWNLOAD_PHASE_FETCHING: DownloadPhase.FETCHING,
-    pb.DOWNLOAD_PHASE_WAITING: DownloadPhase.WAITING,
-    pb.DOWNLOAD_PHASE_FINISHING: DownloadPhase.FINISHING,
-    pb.DOWNLOAD_PHASE_DONE: DownloadPhase.DONE,
-    pb.DOWNLOAD_PHASE_ALREADY_PRESENT: DownloadPhase.ALREADY_PRESENT,
-}
+"""The contract has a message each second: after this long without one the call is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +77,9 @@ class DaemonStatus:
     uptime: timedelta
     pid: int
     problems: tuple[str, ...]
-    limit_up: int
-    """Payload bytes per second that it sends at most; 0: no limit."""
-    limit_down: int
+    limit_up_bytes_per_second: int
+    """Payload that it sends at most; 0: no limit."""
+    limit_down_bytes_per_second: int
     """The same for what it receives."""
 
 
@@ -110,10 +103,10 @@ class ControlClient:
             await self._channel.close()
 
     async def available(self) -> bool:
-        """Whether a daemon answers there. A dead one's socket is none at once, one that hangs after five seconds."""
+        """Whether a daemon answers. False at once for a dead one's socket, after five seconds for one that hangs."""
         try:
             async with asyncio.timeout(AVAILABLE_LIMIT.total_seconds()):
-                if not await self._somebody_listens():
+                if not await self._listens():
                     return False
                 await self._stub().GetStatus(pb.GetStatusRequest())
         except (TimeoutError, grpc.aio.AioRpcError):
@@ -129,7 +122,7 @@ class ControlClient:
         try:
             return _status(response)
         except InvalidArgumentError as error:
-            raise DaemonUnavailableError(f"that is no answer of a Minga daemon: {error}") from error
+            raise DaemonUnavailableError(f"what answers is not a Minga daemon: {error}") from error
 
     async def download(
         self,
@@ -139,7 +132,7 @@ class ControlClient:
         overwrite: bool = False,
         source_wait: timedelta | None = None,
     ) -> AsyncGenerator[Progress, None]:
-        """Downloads a file into the shared folder; progress until it is whole and shared.
+        """Download a file into the shared folder; progress until it is whole and shared.
 
         source_wait: give up when no source was reachable for this long; None: the daemon's setting; 0: never. Closing
         the generator stops the download and keeps what was verified; asking again resumes. Raises
@@ -150,44 +143,40 @@ class ControlClient:
             request.content_id = content_id.raw
         if source_wait is not None:
             request.source_wait.FromTimedelta(source_wait)
-        call = self._stub().Download(request)
-        try:
-            while True:
-                async with asyncio.timeout(SILENCE_LIMIT.total_seconds()):
-                    response = await call.read()
-                if not isinstance(response, pb.DownloadResponse):  # grpc.aio.EOF
-                    return
-                yield _progress(response)
-        except grpc.aio.AioRpcError as error:
-            raise self._error(error) from error
-        except TimeoutError:
-            raise DaemonUnavailableError("the daemon has stopped telling how the download goes") from None
-        finally:
-            call.cancel()
+        async with aclosing(self._responses(self._stub().Download(request))) as responses:
+            async for response in responses:
+                yield progress_from_pb(response)
 
     async def download_files(self, names: Sequence[Name]) -> AsyncGenerator[list[tuple[Name, Progress]], None]:
-        """Downloads small files (1 to 1,000 names) into the shared folder, as far as they go without trouble: those
-        that are whole and shared, as they come to be. What has not come at the end is left to `download`.
+        """Download small files (1 to 1,000 names) into the shared folder; those that are whole, as they come.
 
-        Closing the generator stops it; what is there stays. Safe to retry.
+        Best effort: what has not come at the end is left to `download`. Closing the generator stops it and keeps what
+        is there. Safe to retry.
         """
         call = self._stub().DownloadFiles(pb.DownloadFilesRequest(names=names))
+        async with aclosing(self._responses(call)) as responses:
+            async for response in responses:
+                yield [small_file_from_pb(item) for item in response.files]
+
+    async def _responses(self, call: "grpc.aio.UnaryStreamCall[Any, R]") -> AsyncGenerator[R, None]:
+        """The messages of a call until its end. Closing the generator cancels the call."""
         try:
             while True:
                 async with asyncio.timeout(SILENCE_LIMIT.total_seconds()):
                     response = await call.read()
-                if not isinstance(response, pb.DownloadFilesResponse):  # grpc.aio.EOF
+                if response is grpc.aio.EOF:
                     return
-                yield [_small_file(item) for item in response.files]
+                yield cast("R", response)
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from error
         except TimeoutError:
-            raise DaemonUnavailableError("the daemon has stopped telling how the download goes") from None
+            seconds = SILENCE_LIMIT.seconds
+            raise DaemonUnavailableError(f"the daemon has reported no progress for {seconds} s") from None
         finally:
             call.cancel()
 
     async def remove(self, name: Name) -> None:
-        """Removes a file from the shared folder. Raises FileNotFoundInDirectoryError, StorageError."""
+        """Remove a file from the shared folder. Raises FileNotFoundInDirectoryError, StorageError."""
         try:
             await self._stub().RemoveFile(pb.RemoveFileRequest(name=name), timeout=REMOVE_LIMIT.total_seconds())
         except grpc.aio.AioRpcError as error:
@@ -198,14 +187,14 @@ class ControlClient:
             self._channel = make_channel(f"unix:{self.socket.absolute()}")
         return ControlServiceStub(self._channel)
 
-    async def _somebody_listens(self) -> bool:
-        """A plain connection: told at once, where gRPC would back off and try again."""
+    async def _listens(self) -> bool:
+        """Whether a plain connection succeeds: refused at once, where gRPC would back off and try again."""
         try:
             _, writer = await asyncio.open_unix_connection(self.socket)
         except OSError:
             return False
         writer.close()
-        with suppress(OSError):  # the other side may have hung up first
+        with suppress(OSError):  # the other side may have closed first
             await writer.wait_closed()
         return True
 
@@ -219,32 +208,16 @@ class ControlClient:
 
 
 def _status(response: pb.GetStatusResponse) -> DaemonStatus:
-    return DaemonStatus(
-        peer_id=parse_peer_id(response.peer_id),
-        generation=parse_generation(response.generation),
-        address=parse_address(response.address),
-        share_dir=Path(response.share_dir),
-        registered=response.registered,
-        registry_problem=response.registry_problem,
-        table_revision=response.table_revision,
-        announced_revision=response.announced_revision,
-        file_count=response.file_count,
-        shared_bytes=response.shared_bytes,
-        pending_hash_count=response.pending_hash_count,
-        free_bytes=response.free_bytes,
-        sent_bytes=response.sent_bytes,
-        received_bytes=response.received_bytes,
-        downloads=tuple(_transfer(item) for item in response.downloads),
-        active_serves=response.active_serves,
-        registry=response.registry,
-        locator=response.locator,
-        software_version=response.software_version,
-        uptime=response.uptime.ToTimedelta(),
-        pid=response.pid,
-        problems=tuple(response.problems),
-        limit_up=response.limit_up_bytes_per_second,
-        limit_down=response.limit_down_bytes_per_second,
-    )
+    values = {field.name: getattr(response, field.name) for field in fields(DaemonStatus)} | {
+        "peer_id": parse_peer_id(response.peer_id),
+        "generation": parse_generation(response.generation),
+        "address": parse_address(response.address),
+        "share_dir": Path(response.share_dir),
+        "downloads": tuple(_transfer(item) for item in response.downloads),
+        "uptime": response.uptime.ToTimedelta(),
+        "problems": tuple(response.problems),
+    }
+    return DaemonStatus(**values)
 
 
 def _transfer(item: pb.TransferStatus) -> DaemonTransfer:
@@ -255,30 +228,4 @@ def _transfer(item: pb.TransferStatus) -> DaemonTransfer:
         item.held_bytes,
         item.rate_bytes_per_second,
         item.active_source_count,
-    )
-
-
-def _small_file(item: pb.DownloadedFile) -> tuple[Name, Progress]:
-    """A file that is there: with all of it received from one source, or all of it held before."""
-    size_bytes = item.size_bytes
-    fetched = {parse_peer_id(item.source): size_bytes} if item.source else {}
-    phase = DownloadPhase.DONE if fetched else DownloadPhase.ALREADY_PRESENT
-    resumed_bytes = 0 if fetched else size_bytes
-    content_id, path = ContentId(item.content_id), Path(item.path)
-    return parse_name(item.name), Progress(
-        phase, size_bytes, size_bytes, resumed_bytes, fetched, content_id=content_id, path=path
-    )
-
-
-def _progress(response: pb.DownloadResponse) -> Progress:
-    return Progress(
-        _PHASES.get(response.phase, DownloadPhase.LOCATING),
-        response.size_bytes,
-        response.held_bytes,
-        response.resumed_bytes,
-        {parse_peer_id(source.peer_id): source.received_bytes for source in response.sources},
-        response.message,
-        ContentId(response.content_id) if response.content_id else None,
-        Path(response.path) if response.path else None,
-        explanation_from_pb(response.explanation) if response.HasField("explanation") else None,
     )

@@ -1,9 +1,29 @@
-"""What a client of the network needs to know."""
+"""The settings of a client, from arguments, `MINGA_` variables and `.env` (docs/settings.md)."""
+
+from pathlib import Path
 
 from minga_engine.settings import DEFAULT_LOCATOR, TransferSettings, default_control_socket
+from minga_runtime import settings
 
-__all__ = ["DEFAULT_LOCATOR", "ClientSettings", "default_control_socket"]
+__all__ = ["DEFAULT_LOCATOR", "ClientSettings", "default_control_socket", "load_settings"]
 
 
 class ClientSettings(TransferSettings):
-    """What a `minga` command needs to know."""
+    """Where the network and the local daemon are, and how fast a client may send and receive."""
+
+
+def load_settings(
+    *,
+    locator: str | None = None,
+    control: Path | None = None,
+    limit_up: str | None = None,
+    limit_down: str | None = None,
+) -> ClientSettings:
+    """Read the settings; an argument that is not None wins over the environment, which wins over `.env`.
+
+    locator: URL of the locator. control: socket of the daemon on this machine. limit_up, limit_down: most payload per
+    second, as `50MB/s` or `400Mbit/s`; `0` for no limit. Raises SettingsError, with a line for each wrong value.
+    """
+    return settings.load_settings(
+        ClientSettings, locator=locator, control=control, limit_up=limit_up, limit_down=limit_down
+    )

@@ -1,7 +1,7 @@
-"""Why a download took as long as it did, as plain values: what a log line, `minga get --explain` and the daemon tell.
+"""Why a download took as long as it did, as plain values for logs, traces and people.
 
-Everything here was seen by the downloader itself. What it cannot know (whether a source was slow for its link, its disk
-or its other callers; what the network could have carried) is not guessed.
+All of it is what the downloader saw (`transfer.explaining` records it). What it cannot see (whether a source was slow
+for its link, its disk or its other callers; what the network could have carried) is not guessed.
 """
 
 import statistics
@@ -15,9 +15,9 @@ from minga_core.ids import PeerId
 from minga_runtime.rate_limit import BURST_SECONDS
 
 BEST_RATE_SECONDS = 1.0
-"""What the best rate is measured over, when fetching takes as long."""
-WORTH_SECONDS = 0.2
-"""A source that had less to do than that is not called slow, unless it sent something."""
+"""Window of the best rate, when fetching takes as long."""
+BUSY_SECONDS_TO_RANK = 0.2
+"""A source that sent nothing is called slow only when it had requests to answer for so long."""
 EVEN_SHARE = 0.8
 """A source with that share of the median rate, or more, is as fast as the others."""
 BUSY_SHARE = 0.25
@@ -31,30 +31,21 @@ class Phase(StrEnum):
 
     LOCATING = "locating"
     MANIFEST = "manifest"
-    WAITING = "waiting"
-    """No source was there to be asked."""
+    WAITING = "waiting"  # no source was connected
     FETCHING = "fetching"
-    FINISHING = "finishing"
-    """Sync and rename."""
+    FINISHING = "finishing"  # sync and rename
 
 
 class WaitCause(StrEnum):
     """Why no byte came for a while."""
 
-    TURN = "turn"
-    """Sources had been asked, and none had begun to send."""
-    SILENCE = "silence"
-    """Sources had begun to send, and sent nothing more."""
-    BUSY = "busy"
-    """Every source had said that it has no slot."""
-    NOTHING_NEW = "nothing_new"
-    """Sources were there, and none had a chunk that was still missing."""
-    NO_SOURCE = "no_source"
-    """No source was known, or all were lost or barred."""
-    LIMIT = "limit"
-    """The own download limit."""
-    DISK = "disk"
-    """All that was asked for had come, and was being verified and written."""
+    QUEUE = "queue"  # requests were out, and no source had begun to answer one
+    SILENCE = "silence"  # sources had begun to send, and sent nothing more
+    BUSY = "busy"  # every source had answered that it has no slot
+    NOTHING_NEW = "nothing_new"  # sources were connected, and none had a chunk that was still missing
+    NO_SOURCE = "no_source"  # no source was known, or all were lost or banned
+    LIMIT = "limit"  # the download limit of this machine
+    DISK = "disk"  # all that was requested had come, and was being verified and written
 
 
 class TransferPath(StrEnum):
@@ -66,32 +57,24 @@ class TransferPath(StrEnum):
 
 
 class SlowReason(StrEnum):
-    """What is known of why a source was the slowest; the weightiest."""
+    """The weightiest of what is known of why a source was the slowest, weightiest first."""
 
-    CORRUPT = "corrupt"
-    """It sent wrong bytes and was barred."""
-    LOST = "lost"
-    """Its connection broke."""
-    DROPPED = "dropped"
-    """It was let go: no progress, or what it has changed."""
-    BUSY = "busy"
-    """It answered busy, again and again."""
-    QUEUE = "queue"
-    """Most of the time that it had something to do passed before it began to send: others were served first."""
-    PARTIAL = "partial"
-    """It was still fetching the file itself."""
-    RATE = "rate"
-    """It sent slowly; why cannot be seen from here."""
-    EVEN = "even"
-    """It was about as fast as the others."""
+    CORRUPT = "corrupt"  # it sent wrong bytes and was banned
+    LOST = "lost"  # its connection broke
+    DROPPED = "dropped"  # it was dropped: no progress, or what it has changed
+    EVEN = "even"  # it was about as fast as the others
+    BUSY = "busy"  # it answered busy, again and again
+    QUEUE = "queue"  # most of the time that it had a request passed before it began to answer: it served others first
+    RATE = "rate"  # it sent slowly; the reason cannot be seen from here
+    PARTIAL = "partial"  # it was still fetching the file itself
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SourceShare:
     """One source's part in a download."""
 
     peer_id: PeerId
-    complete: bool = True
+    complete: bool = False
     """It has the whole content; false: it was fetching it too."""
     same_zone: bool = False
     received_bytes: int = 0
@@ -100,18 +83,18 @@ class SourceShare:
     working_seconds: float = 0.0
     """How long it had at least one request to answer."""
     queued_seconds: float = 0.0
-    """Of that, how long it was sending nothing because it had not begun to answer any of them."""
-    bytes_by_path: Mapping[TransferPath, int] = field(default_factory=dict)
+    """Of that, how long it had not begun to answer any of them."""
+    bytes_by_path: dict[TransferPath, int] = field(default_factory=dict)
     busy_answers: int = 0
     losses: int = 0
     """Requests that ended with a broken connection."""
     corrupt_chunks: int = 0
-    drops: Mapping[str, int] = field(default_factory=dict)
-    """How often the scheduler let go of it, by its words for why."""
+    drops: dict[str, int] = field(default_factory=dict)
+    """How often the scheduler dropped it, by reason."""
 
     @property
     def rate(self) -> float:
-        """Bytes a second while it had something to do; 0 when it never had."""
+        """Bytes a second while it had requests to answer; 0 when it never had."""
         return self.received_bytes / self.working_seconds if self.working_seconds > 0 else 0.0
 
 
@@ -130,28 +113,27 @@ class Explanation:
     """One download, explained. Seconds are those of this attempt."""
 
     seconds: float = 0.0
-    """From being asked for to being in place."""
+    """From the request to the file in place."""
     size_bytes: int = 0
     resumed_bytes: int = 0
-    """Of those, here before this attempt."""
+    """Of those, held before this attempt."""
     wasted_bytes: int = 0
     """Payload that came and was not kept: second copies, broken off and wrong chunks."""
     hedges: int = 0
-    """Chunks asked of a second source because the first was late."""
+    """Chunks requested from a second source because the first was late."""
     duplicates: int = 0
     """Chunks that came twice."""
     sources: tuple[SourceShare, ...] = ()
     """All that were asked, most bytes first."""
     phase_seconds: Mapping[Phase, float] = field(default_factory=dict)
     waited_seconds: Mapping[WaitCause, float] = field(default_factory=dict)
-    """Time while fetching in which no byte came, by cause. Pauses that are shorter than half a second, or than
-    two messages take at the best rate, are none."""
+    """Time while fetching in which no byte came, by cause. Shorter than half a second, or than two messages take at the
+    best rate, is no pause."""
     longest_wait_seconds: float = 0.0
-    longest_wait_cause: WaitCause | None = None
     best_rate: float = 0.0
-    """Most payload that came within one second, in bytes per second; over all of the fetching when that was shorter."""
+    """Most payload that came within one second, in bytes per second; the average when fetching was shorter."""
     limit_rate: float = 0.0
-    """The own download limit in bytes per second; 0: none."""
+    """The download limit of this machine in bytes per second; 0: none."""
 
     @property
     def fetched_bytes(self) -> int:
@@ -168,25 +150,25 @@ class Explanation:
 
     @property
     def limited(self) -> bool:
-        """Whether the own limit, and not what came in the best second, is the bound."""
-        return self._seconds_at_limit > self._seconds_at_best
+        """Whether the limit, and not what came in the best second, is the bound."""
+        return self._limit_seconds > self._best_seconds
 
     @property
     def bound_seconds(self) -> float:
-        """How long the bytes take at the best rate seen here, or at the own limit when that takes longer; 0: unknown.
+        """How long the bytes take at the best rate seen here, or at the limit when that takes longer; 0: unknown.
 
-        A lower bound for this download only in that sense: had every second been like its best one. It says nothing of
-        what sources and network could have given, and a download that was slow throughout is close to its bound.
+        A lower bound only in that sense: had every second been like the best one. It says nothing of what sources and
+        network could have given, and a download that was slow throughout is close to its bound.
         """
-        return max(self._seconds_at_best, self._seconds_at_limit)
+        return max(self._best_seconds, self._limit_seconds)
 
     @property
-    def _seconds_at_best(self) -> float:
+    def _best_seconds(self) -> float:
         return self.fetched_bytes / self.best_rate if self.best_rate > 0 else 0.0
 
     @property
-    def _seconds_at_limit(self) -> float:
-        """A burst passes at once."""
+    def _limit_seconds(self) -> float:
+        """A burst passes the limit at once."""
         return self.fetched_bytes / self.limit_rate - BURST_SECONDS if self.limit_rate > 0 else 0.0
 
     @property
@@ -202,8 +184,8 @@ class Explanation:
     def lasting_ratio(self) -> float | None:
         """`ratio_to_bound`, at least 1, of a download that fetched for a whole second or more; None of any other.
 
-        A shorter one has no best second, and its ratio tells of round trips and syncs alone: 3.2 was measured for
-        300 KB on loopback, where all was well. Below 1 is what slips through a limit with its last piece.
+        A shorter one has no best second, and its ratio shows round trips and syncs alone: 3.2 was measured for 300 KB
+        on loopback, where all was well. A limit's last piece may bring the ratio below 1.
         """
         ratio = self.ratio_to_bound
         if ratio is None or self.phase_seconds.get(Phase.FETCHING, 0.0) < BEST_RATE_SECONDS:
@@ -212,20 +194,27 @@ class Explanation:
 
     @property
     def slowest(self) -> SlowSource | None:
-        """The slowest of the sources that had work worth speaking of; None when there are not two of them."""
-        timed = [item for item in self.sources if item.working_seconds > 0]
-        worked = [item for item in timed if item.chunk_count or item.working_seconds >= WORTH_SECONDS]
-        if len(worked) < 2:
+        """The slowest of the sources that were asked for enough to be compared; None when there are not two of them."""
+        ranked = [
+            item
+            for item in self.sources
+            if item.working_seconds >= BUSY_SECONDS_TO_RANK or (item.chunk_count and item.working_seconds > 0)
+        ]
+        if len(ranked) < 2:
             return None
-        slowest = min(worked, key=lambda item: item.rate)
-        median = statistics.median(item.rate for item in worked)
+        slowest = min(ranked, key=lambda item: item.rate)
+        median = statistics.median(item.rate for item in ranked)
         share = slowest.rate / median if median > 0 else 1.0
         return SlowSource(slowest, _reason(slowest, share), share)
 
     def log_fields(self) -> dict[str, Any]:
         """Stable names and plain values for one log line; the five largest sources."""
         ratio, slowest = self.ratio_to_bound, self.slowest
-        fields: dict[str, Any] = {
+        totals = {
+            name: sum(getattr(source, name) for source in self.sources)
+            for name in ("corrupt_chunks", "busy_answers", "losses")
+        }
+        return totals | {
             "seconds": round(self.seconds, 3),
             "size_bytes": self.size_bytes,
             "resumed_bytes": self.resumed_bytes,
@@ -245,9 +234,6 @@ class Explanation:
             "hedges": self.hedges,
             "duplicates": self.duplicates,
         }
-        for name in ("corrupt_chunks", "busy_answers", "losses"):
-            fields[name] = sum(getattr(source, name) for source in self.sources)
-        return fields
 
 
 def _rounded(seconds: Mapping[Any, float]) -> dict[str, float]:
@@ -256,16 +242,14 @@ def _rounded(seconds: Mapping[Any, float]) -> dict[str, float]:
 
 
 def _reason(source: SourceShare, share_of_median: float) -> SlowReason:
-    if source.corrupt_chunks:
-        return SlowReason.CORRUPT
-    if source.losses:
-        return SlowReason.LOST
-    if source.drops:
-        return SlowReason.DROPPED
-    if share_of_median >= EVEN_SHARE:
-        return SlowReason.EVEN
-    if source.busy_answers > BUSY_SHARE * source.chunk_count:
-        return SlowReason.BUSY
-    if source.queued_seconds > QUEUE_SHARE * source.working_seconds:
-        return SlowReason.QUEUE
-    return SlowReason.RATE if source.complete else SlowReason.PARTIAL
+    known = {
+        SlowReason.CORRUPT: source.corrupt_chunks > 0,
+        SlowReason.LOST: source.losses > 0,
+        SlowReason.DROPPED: bool(source.drops),
+        SlowReason.EVEN: share_of_median >= EVEN_SHARE,
+        SlowReason.BUSY: source.busy_answers > BUSY_SHARE * source.chunk_count,
+        SlowReason.QUEUE: source.queued_seconds > QUEUE_SHARE * source.working_seconds,
+        SlowReason.RATE: source.complete,
+        SlowReason.PARTIAL: True,
+    }
+    return next(reason for reason, holds in known.items() if holds)

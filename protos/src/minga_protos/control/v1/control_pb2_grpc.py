@@ -69,7 +69,7 @@ class ControlServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Download(self, request, context):
-        """Downloads one file into the shared folder; the stream tells progress and ends OK when the file is whole and
+        """Downloads one file into the shared folder; the stream reports progress and ends OK when the file is whole and
         shared. Cancelling stops the download and keeps its verified chunks; calling again resumes. NOT_FOUND
         `file_not_found`: nobody shares that; ALREADY_EXISTS `name_taken`: another content has that name here and overwrite
         is false; RESOURCE_EXHAUSTED `no_space`; DEADLINE_EXCEEDED `no_sources`: no source was reachable for source_wait.
@@ -79,18 +79,18 @@ class ControlServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DownloadFiles(self, request, context):
-        """Downloads many small files into the shared folder: the newest versions of those names, as far as they go without
-        trouble. The stream tells those that are whole and shared as they come to be, and ends OK. What is not told by then
-        (larger than 256 KiB, another content in its place, no source just now, …) is left to Download, which says why it
-        does not go, or waits for it. Replaces nothing. Cancelling keeps what is there; calling again finds it there.
+        """Downloads many small files into the shared folder: the newest versions of those names, best effort.
+        The stream reports those that are whole and shared as they come to be, and ends OK. What is not reported by then
+        (larger than 256 KiB, another content in its place, no source just now, …) is left to Download, which waits for it
+        or says what is wrong. Replaces nothing. Cancelling keeps what is there; calling again finds it there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemoveFile(self, request, context):
-        """Removes a file from the shared folder. NOT_FOUND `file_not_found`: it is not there. Returns when the registry has
-        been told, or at once when it is away.
+        """Removes a file from the shared folder. NOT_FOUND `file_not_found`: it is not there. Returns when the
+        registry has the change, or at once when it is away.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,4 +1,4 @@
-"""The control service: what the local `minga` command may ask of this daemon. Messages of the contract stop here."""
+"""The control service: what clients on this machine may ask of this daemon. Messages of the contract stop here."""
 
 import os
 from collections.abc import AsyncIterator, Callable
@@ -11,15 +11,13 @@ from google.protobuf.duration_pb2 import Duration
 
 from minga_core.clock import Clock
 from minga_core.errors import RegistryUnavailableError
-from minga_core.ids import ContentId, PeerId
+from minga_core.ids import ContentId
 from minga_core.names import parse_name
 from minga_core.records import FileRow, PeerInfo
 from minga_engine.parts.content_store import ContentStore
-from minga_engine.progress import DownloadPhase, Progress
 from minga_engine.transfer.download import DownloadRequest
-from minga_engine.wire.explanation import explanation_to_pb
+from minga_engine.wire.control import progress_to_pb, small_file_to_pb, small_names_from_pb
 from minga_engine.wire.messages import timestamp_of
-from minga_engine.wire.small_files import small_file_to_pb, small_names_from_pb
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.downloads import Downloads, Job
 from minga_peer.share.table import LocalTable
@@ -27,21 +25,12 @@ from minga_protos.control.v1 import control_pb2 as pb
 from minga_protos.control.v1.control_pb2_grpc import ControlServiceServicer
 
 ANNOUNCE_WAIT = timedelta(seconds=5)
-"""How long a finished command waits for the registry to hear of it; it is done all the same."""
-
-_PHASES = {
-    DownloadPhase.LOCATING: pb.DOWNLOAD_PHASE_LOCATING,
-    DownloadPhase.FETCHING: pb.DOWNLOAD_PHASE_FETCHING,
-    DownloadPhase.WAITING: pb.DOWNLOAD_PHASE_WAITING,
-    DownloadPhase.FINISHING: pb.DOWNLOAD_PHASE_FINISHING,
-    DownloadPhase.DONE: pb.DOWNLOAD_PHASE_DONE,
-    DownloadPhase.ALREADY_PRESENT: pb.DOWNLOAD_PHASE_ALREADY_PRESENT,
-}
+"""How long a removal waits until the registry has it; the file is gone all the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonFacts:
-    """What a status tells that does not change."""
+    """The part of a status that does not change."""
 
     registry: str
     locator: str
@@ -55,7 +44,7 @@ class DaemonFacts:
 
 @dataclass(frozen=True, slots=True)
 class TrafficCounts:
-    """Payload since the start, read when asked for."""
+    """Payload since the start, read at each status."""
 
     sent_bytes: Callable[[], int]
     received_bytes: Callable[[], int]
@@ -86,7 +75,7 @@ class ControlService(ControlServiceServicer):
         self._clock = clock
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:  # noqa: N802
-        """See the contract."""
+        """Implements the contract's method of that name."""
         info, status = self._peer_info(), self._store.status()
         uptime = Duration()
         uptime.FromTimedelta(timedelta(seconds=self._clock.monotonic() - self._facts.started_at))
@@ -120,7 +109,7 @@ class ControlService(ControlServiceServicer):
     async def Download(  # noqa: N802
         self, request: pb.DownloadRequest, context: Any
     ) -> AsyncIterator[pb.DownloadResponse]:
-        """See the contract."""
+        """Implements the contract's method of that name."""
         wanted = DownloadRequest(
             parse_name(request.name),
             ContentId(request.content_id) if request.content_id else None,
@@ -129,13 +118,13 @@ class ControlService(ControlServiceServicer):
         )
         async with aclosing(self._downloads.follow(wanted)) as steps:
             async for progress, _ in steps:
-                # The registry hears of the new holder with the next push; who asked has the file now.
-                yield _response(progress)
+                # The registry learns of the new holder with the next push; the client has the file now.
+                yield progress_to_pb(progress)
 
     async def DownloadFiles(  # noqa: N802
         self, request: pb.DownloadFilesRequest, context: Any
     ) -> AsyncIterator[pb.DownloadFilesResponse]:
-        """See the contract."""
+        """Implements the contract's method of that name."""
         names = small_names_from_pb(request)
         async with aclosing(self._downloads.follow_small(names)) as steps:
             async for done in steps:
@@ -151,13 +140,13 @@ class ControlService(ControlServiceServicer):
     async def RemoveFile(  # noqa: N802
         self, request: pb.RemoveFileRequest, context: Any
     ) -> pb.RemoveFileResponse:
-        """See the contract."""
+        """Implements the contract's method of that name."""
         row = await self._store.remove(parse_name(request.name))
-        await self._tell_registry(row)
+        await self._announce(row)
         return pb.RemoveFileResponse(modified_time=timestamp_of(row.modified_ns))
 
-    async def _tell_registry(self, row: FileRow) -> None:
-        """Gives the registry a moment to hear of a change; when it is away, it will be told once it is back."""
+    async def _announce(self, row: FileRow) -> None:
+        """Wait a moment until the registry has a change; when it is away, it gets the change once it is back."""
         if self._announcer.registered:
             with suppress(RegistryUnavailableError):
                 await self._announcer.announced(row, ANNOUNCE_WAIT)
@@ -172,19 +161,4 @@ def _transfer(job: Job) -> pb.TransferStatus:
         held_bytes=progress.held_bytes,
         rate_bytes_per_second=job.rate(),
         active_source_count=len(progress.received_by_source),
-    )
-
-
-def _response(progress: Progress) -> pb.DownloadResponse:
-    by_amount: list[tuple[PeerId, int]] = sorted(progress.received_by_source.items(), key=lambda item: -item[1])
-    return pb.DownloadResponse(
-        phase=_PHASES[progress.phase],
-        size_bytes=progress.size_bytes,
-        held_bytes=progress.held_bytes,
-        resumed_bytes=progress.resumed_bytes,
-        sources=[pb.SourceProgress(peer_id=peer_id, received_bytes=count) for peer_id, count in by_amount],
-        message=progress.message,
-        content_id=progress.content_id.raw if progress.content_id else b"",
-        path=str(progress.path) if progress.path else "",
-        explanation=explanation_to_pb(progress.explanation) if progress.explanation else None,
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from minga_cli import copying
-from minga_cli.copying import copy_into_place
+from minga import copying
+from minga.copying import copy_into_place
 from minga_core.errors import NameTakenError, NoSpaceError, StorageError
 from minga_engine.parts.hashing import hash_path
 

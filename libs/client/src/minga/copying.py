@@ -1,4 +1,4 @@
-"""A finished file of the shared folder copied to where the user wants it: whole or not at all."""
+"""Copying a file of the shared folder to a target: whole or not at all."""
 
 import asyncio
 import errno
@@ -15,15 +15,15 @@ from minga_engine.parts.disk import told_as
 from minga_engine.parts.hashing import hash_path
 
 STEP_BYTES = 16 * 1024 * 1024
-"""Copied between two looks at whether somebody pressed Ctrl-C."""
+"""Copied between two checks for cancellation."""
 PIECE_BYTES = 1024 * 1024
-"""Copied at once where the kernel cannot do it alone."""
-# What file systems that cannot share extents, and old kernels, say to copy_file_range(2).
-_NOT_SO = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM)
+"""Read and written in one go where the kernel cannot copy by itself."""
+# Errors of copy_file_range(2) where a file system, or an old kernel, does not support it.
+_UNSUPPORTED = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM)
 
 
 async def copy_into_place(source: Path, target: Path, content_id: ContentId | None, *, overwrite: bool) -> bool:
-    """Copies `source` to `target` in a thread; whether anything had to be copied. The folder of `target` exists.
+    """Copy `source` to `target` in a thread; whether anything had to be copied. The folder of `target` exists.
 
     Raises NameTakenError (target is another content and not overwrite), NoSpaceError, StorageError. Safe to retry.
     """
@@ -32,7 +32,7 @@ async def copy_into_place(source: Path, target: Path, content_id: ContentId | No
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        # The thread clears its temporary file away; without waiting, the process could end before.
+        # The thread removes its temporary file; without waiting, the process could end before it has.
         stop.set()
         await asyncio.wait({work})
         raise
@@ -60,7 +60,7 @@ def _copy(source: Path, target: Path, content_id: ContentId | None, overwrite: b
 
 
 def _copy_bytes(source: int, target: int, stop: threading.Event) -> None:
-    """Copies everything, sharing extents where the file system can. Raises ContentChangedError when told to stop."""
+    """Copy everything, sharing extents where the file system can. Raises ContentChangedError once `stop` is set."""
     wanted = os.fstat(source).st_size
     done, by_kernel = 0, hasattr(os, "copy_file_range")
     while done < wanted:
@@ -70,7 +70,7 @@ def _copy_bytes(source: int, target: int, stop: threading.Event) -> None:
         try:
             copied = os.copy_file_range(source, target, count) if by_kernel else _copy_piece(source, target)
         except OSError as error:
-            if not by_kernel or error.errno not in _NOT_SO:
+            if not by_kernel or error.errno not in _UNSUPPORTED:
                 raise
             by_kernel = False
             continue
@@ -80,7 +80,7 @@ def _copy_bytes(source: int, target: int, stop: threading.Event) -> None:
 
 
 def _copy_piece(source: int, target: int) -> int:
-    """Copies the next MiB at most; how many bytes it had."""
+    """Copy at most the next MiB; the number of bytes copied."""
     piece = memoryview(os.read(source, PIECE_BYTES))
     written = 0
     while written < len(piece):

@@ -13,8 +13,7 @@ from minga.control import ControlClient
 from minga_core.errors import DaemonUnavailableError, NameTakenError
 from minga_core.names import parse_name
 from minga_engine.progress import DownloadPhase
-
-from .conftest import FakeDaemon
+from tests.support.fake_daemon import FakeDaemon
 
 A = parse_name("a")
 

@@ -24,12 +24,6 @@ def test_ls_prints_a_plain_line_for_each_file_of_every_page(minga: Minga, locato
     assert (ended.code, ended.err) == (0, "")
 
 
-def test_ls_of_nothing_is_empty_and_good(minga: Minga) -> None:
-    """An empty catalogue is no error."""
-    ended = minga("ls")
-    assert (ended.code, ended.out, ended.err) == (0, "", "")
-
-
 def test_ls_asks_for_a_prefix(minga: Minga, locator: FakeLocator) -> None:
     """A PREFIX narrows the list."""
     locator.share("a/x")
@@ -50,18 +44,6 @@ def test_ls_json_is_one_document_of_the_documented_shape(minga: Minga, locator: 
         "published_time": "2026-03-01T12:00:00.000000Z",
         "version_count": 1,
     }
-
-
-def test_ls_json_of_nothing_is_an_empty_list(minga: Minga) -> None:
-    """Scripts always get a document."""
-    assert json.loads(minga("ls", "--json").out) == {"files": []}
-
-
-def test_find_passes_the_pattern_on(minga: Minga, locator: FakeLocator) -> None:
-    """Matching is the locator's."""
-    locator.share("models/llama.gguf")
-    locator.share("notes.txt")
-    assert minga("find", "llama").out.endswith("  models/llama.gguf\n")
 
 
 def test_find_refuses_an_empty_pattern(minga: Minga) -> None:

@@ -1,0 +1,122 @@
+"""Progress of transfers: one bar for all of a command's files, its rate and the time left.
+
+On a terminal only, on standard error. Elsewhere there is one line when the wait for sources begins, and no more.
+"""
+
+import sys
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from minga.units import format_bytes, format_rate, format_seconds
+from minga_cli.output import note, on_terminal, safe
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, Task
+
+RATE_WINDOW_SECONDS = 5.0
+REFRESH_PER_SECOND = 8
+
+
+@dataclass(slots=True)
+class _Amounts:
+    size_bytes: int = 0
+    held_bytes: int = 0
+    resumed_bytes: int = 0
+    """Of those held, held before this command."""
+
+
+class TransferBar:
+    """A context manager that shows how far the items are. Resumed bytes count as held, not as rate."""
+
+    def __init__(self, title: str, count: int, total_bytes: int) -> None:
+        self._title = title
+        self._count = count
+        self._items: dict[str, _Amounts] = {}
+        self._all = _Amounts()
+        self._listed_bytes = total_bytes
+        self._ended = 0
+        self._waiting = ""
+        self._rich: Progress | None = None
+
+    def __enter__(self) -> "TransferBar":
+        if on_terminal(sys.stderr):
+            self._rich = _make_rich()
+            self._rich.start()
+            self._task = self._rich.add_task(safe(self._title), total=None, files="", doing="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+
+    def update(
+        self,
+        name: str,
+        size_bytes: int,
+        held_bytes: int,
+        *,
+        resumed_bytes: int = 0,
+        waiting: str = "",
+        doing: str = "",
+    ) -> None:
+        """Show how far one item is. waiting: why nothing comes; doing: what goes on instead of a transfer; empty when
+        bytes flow."""
+        item, whole = self._items.setdefault(name, _Amounts()), self._all
+        resumed_more = resumed_bytes > item.resumed_bytes
+        whole.size_bytes += size_bytes - item.size_bytes
+        whole.held_bytes += held_bytes - item.held_bytes
+        whole.resumed_bytes += resumed_bytes - item.resumed_bytes
+        self._items[name] = _Amounts(size_bytes, held_bytes, resumed_bytes)
+        if waiting and not self._waiting and self._rich is None:
+            note(f"minga: {safe(name)}: {safe(waiting)}")
+        self._waiting = waiting
+        if self._rich is not None:
+            if resumed_more:
+                self._rich.reset(self._task, completed=whole.held_bytes)
+            # What was listed, or what the items turned out to be when that is more.
+            total = max(self._listed_bytes, whole.size_bytes) or None
+            doing = safe(waiting or doing)
+            self._rich.update(self._task, total=total, completed=whole.held_bytes, doing=doing)
+
+    def ended(self) -> None:
+        """Count one item as done, or given up."""
+        self._ended += 1
+        if self._rich is not None and self._count > 1:
+            self._rich.update(self._task, files=f"{self._ended} of {self._count} files")
+
+
+def figures(task: "Task") -> str:
+    """What stands right of the bar: `12 of 40 files  1.5 GiB of 3 GiB  120 MiB/s  13 s left`."""
+    words = [task.fields["files"]]
+    if task.total:
+        words.append(f"{format_bytes(task.completed)} of {format_bytes(task.total)}")
+    if task.fields["doing"]:
+        words.append(task.fields["doing"])
+    elif task.speed:
+        words.append(format_rate(task.speed))
+        words.append(f"{format_seconds(task.time_remaining)} left" if task.time_remaining else "")
+    return "  ".join(filter(None, words))
+
+
+def _make_rich() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+    from rich.text import Text
+
+    class Figures(ProgressColumn):
+        def render(self, task: "Task") -> Text:
+            return Text(figures(task))
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        Figures(),
+        console=Console(stderr=True),
+        refresh_per_second=REFRESH_PER_SECOND,
+        speed_estimate_period=RATE_WINDOW_SECONDS,
+        transient=True,
+        expand=True,
+    )

@@ -1,0 +1,283 @@
+"""The client for asyncio: look-ups ask the locator, transfers go through the daemon of this machine or without it."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from minga.settings import ClientSettings, load_settings
+from minga_core.errors import InvalidArgumentError
+from minga_core.ids import CONTENT_ID_PREFIX, ContentId
+from minga_core.names import Name, parse_name, parse_prefix
+
+if TYPE_CHECKING:
+    from minga.control import ControlClient, DaemonStatus
+    from minga.fetching import Fetcher, FetchItem, FetchOptions, Outcome
+    from minga.putting import PutItem
+    from minga.standalone import Engine
+    from minga_engine.progress import Progress, PutProgress, PutResult
+    from minga_engine.wire.locator import DirectoryFigures, FileVersion, ListedFile, ListedPeer, LocatorClient
+
+RETRY_BUDGET = timedelta(seconds=3)
+"""How long look-ups retry while a locator restarts."""
+MAX_REPLICAS = 20
+"""Peers that one placement names at most (contract: docs/rest.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """All that the directory knows of a file."""
+
+    names: tuple[Name, ...]
+    """One for a name; every name of a content that was looked up by its id."""
+    versions: "tuple[FileVersion, ...]"
+    """The newest publication first: it is what `get` fetches."""
+
+
+def ignore(*_: Any) -> None:
+    """A callback that does nothing."""
+
+
+class AsyncClient:
+    """A client of a Minga network. An async context manager; it connects when first used.
+
+    settings: as `load_settings` reads them. locator, control: instead of settings, the locator's URL and the path of
+    the daemon's socket; what is not given comes from the environment. standalone: leave the daemon of this machine
+    alone. retry_budget: how long look-ups are retried while no locator answers; zero for one try.
+
+    `get` goes through the daemon when one runs on this machine, so that this machine becomes a holder, and downloads by
+    itself otherwise. Every method may be called from several tasks at once, is safe to retry, and raises
+    LocatorUnavailableError (`rm` and `status`: DaemonUnavailableError) when nobody answers. Constructing raises
+    SettingsError::
+
+        async with minga.AsyncClient(locator="http://10.0.0.1:50052") as client:
+            async for file in client.ls("models/"):
+                print(file.name, file.size_bytes)
+            done = await client.get("models/model.bin", "model.bin")
+    """
+
+    def __init__(
+        self,
+        settings: ClientSettings | None = None,
+        *,
+        locator: str | None = None,
+        control: Path | None = None,
+        standalone: bool = False,
+        retry_budget: timedelta = RETRY_BUDGET,
+    ) -> None:
+        self.settings = settings or load_settings(locator=locator, control=control)
+        self._retry_budget = retry_budget
+        self._uses_daemon = False if standalone else None
+        self._directory: LocatorClient | None = None
+        self._control: ControlClient | None = None
+        self._engine: Engine | None = None
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._directory = self._control = self._engine = None
+        await self._stack.aclose()
+
+    # Look-ups.
+
+    def ls(self, prefix: str = "") -> "AsyncGenerator[ListedFile, None]":
+        """List the names that begin with `prefix`, in byte order, page by page. Raises InvalidNameError."""
+        return self._locator().iter_files(prefix=parse_prefix(prefix))
+
+    def find(self, pattern: str) -> "AsyncGenerator[ListedFile, None]":
+        """List the names that contain `pattern`, or match it when it is a glob: `*.iso`, `data/*/train?.bin`.
+
+        Raises InvalidArgumentError for an empty pattern.
+        """
+        if not pattern:
+            raise InvalidArgumentError("an empty pattern finds nothing", hint="`minga ls` lists everything")
+        return self._locator().iter_files(query=pattern)
+
+    async def info(self, name: str | ContentId) -> FileInfo:
+        """Look up the versions of a name, or a content by its id (`b3:…`), with at most 20 holders of each.
+
+        Raises FileNotFoundInDirectoryError, InvalidNameError.
+        """
+        if isinstance(name, ContentId) or name.startswith(CONTENT_ID_PREFIX):
+            content_id = name if isinstance(name, ContentId) else ContentId.parse(name)
+            content = await self._locator().find_content(content_id)
+            return FileInfo(content.names, (content.version,))
+        answer = await self._locator().find_file(parse_name(name))
+        return FileInfo((answer.name,), answer.versions)
+
+    def peers(self) -> "AsyncGenerator[ListedPeer, None]":
+        """List the living peers in order of their ids, page by page."""
+        return self._locator().iter_peers()
+
+    async def stats(self) -> "DirectoryFigures":
+        """Look up the directory's totals: living peers, names, bytes of room in all and free."""
+        return await self._locator().stats()
+
+    # The daemon of this machine.
+
+    async def available(self) -> bool:
+        """Whether a daemon runs on this machine. Within five seconds: one that hangs counts as none."""
+        return await self._daemon().available()
+
+    async def status(self) -> "DaemonStatus":
+        """What the daemon of this machine is, holds and does. Raises DaemonUnavailableError."""
+        return await self._daemon().status()
+
+    async def rm(self, name: str) -> None:
+        """Delete a file from this machine's shared folder; other holders keep theirs.
+
+        Raises DaemonUnavailableError, FileNotFoundInDirectoryError, StorageError.
+        """
+        await self._daemon().remove(parse_name(name))
+
+    # Transfers.
+
+    async def uses_daemon(self) -> bool:
+        """Whether `get` goes through the daemon: asked once, when first needed; False for a standalone client."""
+        if self._uses_daemon is None:
+            self._uses_daemon = await self.available()
+        return self._uses_daemon
+
+    async def get(
+        self,
+        name: str,
+        target: Path | str | None = None,
+        *,
+        content_id: ContentId | None = None,
+        overwrite: bool = False,
+        wait: timedelta | None = None,
+        on_progress: "Callable[[Progress], None]" = ignore,
+    ) -> "Progress":
+        """Fetch a file from all peers that have any part of it; the last progress, with its path and its sources.
+
+        target: path of the file, made with its folders; None: the daemon's shared folder, or, without a daemon, the
+        name's last part in the current folder. content_id: that version instead of the newest. overwrite: replace
+        another content of that name. wait: give up when no source was reachable for this long; zero: never; None: as
+        set. on_progress: called with each change, at least once a second.
+
+        Cancelling keeps what was verified, and the same call resumes. Raises FileNotFoundInDirectoryError,
+        NameTakenError, NoSourcesError, NoSpaceError, StorageError, DaemonUnavailableError.
+        """
+        checked = parse_name(name)
+        if target is None and not await self.uses_daemon():
+            target = PurePosixPath(checked).name
+        item = _item(checked, Path(target) if target is not None else None)
+        options = _options(content_id, overwrite, wait)
+        return await (await self._fetcher(options)).fetch(item, on_progress)
+
+    async def get_many(
+        self,
+        items: "Sequence[FetchItem]",
+        *,
+        content_id: ContentId | None = None,
+        overwrite: bool = False,
+        wait: timedelta | None = None,
+        on_progress: "Callable[[FetchItem, Progress], None]" = ignore,
+        on_end: "Callable[[FetchItem], None]" = ignore,
+    ) -> "list[Outcome[FetchItem, Progress]]":
+        """Fetch many files at once, small ones many in a call; an outcome for each, in the order of the items.
+
+        A file that fails does not stop the others: its outcome has the error that `get` would raise. on_end: called
+        once for each item, done or failed. The rest is as for `get`.
+        """
+        from minga.fetching import fetch_all
+
+        fetcher = await self._fetcher(_options(content_id, overwrite, wait))
+        return await fetch_all(fetcher, items, on_progress, on_end)
+
+    async def put(
+        self,
+        path: Path | str,
+        name: str | None = None,
+        *,
+        replicas: int = 1,
+        overwrite: bool = False,
+        on_progress: "Callable[[PutProgress], None]" = ignore,
+    ) -> "PutResult":
+        """Upload a file; returns once `replicas` peers (1 to 20) hold it and the locator names them.
+
+        name: None: the path's last part. overwrite: replace another content of that name. A content that so many peers
+        hold already is not sent again. Raises NameTakenError, NoSpaceError, PeerUnavailableError, ContentChangedError,
+        StorageError, InvalidArgumentError, InvalidNameError.
+        """
+        _check_replicas(replicas)
+        source = Path(path)
+        checked = parse_name(name if name is not None else source.name)
+        return await self._own_engine().put(source, checked, replicas, on_progress, overwrite=overwrite)
+
+    async def put_many(
+        self,
+        items: "Sequence[PutItem]",
+        *,
+        replicas: int = 1,
+        overwrite: bool = False,
+        on_progress: "Callable[[PutItem, PutProgress], None]" = ignore,
+        on_end: "Callable[[PutItem], None]" = ignore,
+    ) -> "list[Outcome[PutItem, PutResult]]":
+        """Upload many files at once; an outcome for each, in the order of the items. The rest is as for `put`."""
+        from minga.putting import put_all
+
+        _check_replicas(replicas)
+        return await put_all(self._own_engine(), items, replicas, on_progress, on_end, overwrite=overwrite)
+
+    # Parts, made when first needed: a look-up needs neither gRPC nor the engine.
+
+    async def _fetcher(self, options: "FetchOptions") -> "Fetcher":
+        """The way to fetch. The only place that chooses between the daemon and this process."""
+        if await self.uses_daemon():
+            from minga.daemon_fetcher import DaemonFetcher
+
+            return DaemonFetcher(self._daemon(), options)
+        from minga.standalone import StandaloneFetcher
+
+        return StandaloneFetcher(self._own_engine(), options)
+
+    def _locator(self) -> "LocatorClient":
+        if self._directory is None:
+            from minga_engine.wire.locator import LocatorClient
+
+            self._directory = LocatorClient(self.settings.locator, retry_budget=self._retry_budget)
+            self._stack.push_async_exit(self._directory)
+        return self._directory
+
+    def _daemon(self) -> "ControlClient":
+        if self._control is None:
+            from minga.control import ControlClient
+
+            self._control = ControlClient(self.settings.control)
+            self._stack.push_async_exit(self._control)
+        return self._control
+
+    def _own_engine(self) -> "Engine":
+        if self._engine is None:
+            from minga.standalone import Engine
+
+            self._engine = Engine(self._locator(), self.settings)
+            self._stack.push_async_callback(self._engine.aclose)
+        return self._engine
+
+
+def _item(name: Name, target: Path | None) -> "FetchItem":
+    from minga.fetching import FetchItem
+
+    if target is None:
+        return FetchItem(name)
+    return FetchItem(name, 0, target.parent, PurePosixPath(target.name))
+
+
+def _options(content_id: ContentId | None, overwrite: bool, wait: timedelta | None) -> "FetchOptions":
+    from minga.fetching import FetchOptions
+
+    return FetchOptions(content_id, overwrite, wait)
+
+
+def _check_replicas(replicas: int) -> None:
+    if not 1 <= replicas <= MAX_REPLICAS:
+        raise InvalidArgumentError(f"invalid number of replicas {replicas} (1 to {MAX_REPLICAS})")

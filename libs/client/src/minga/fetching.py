@@ -1,0 +1,194 @@
+"""Fetching files: the port that a way to fetch implements, and how many files go through it at once.
+
+There are two ways: `daemon_fetcher` lets the daemon of this machine download, `standalone` downloads by itself.
+`AsyncClient` chooses between them; nothing else does.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path, PurePosixPath
+from typing import Generic, Protocol, TypeVar
+
+from minga_core.errors import MingaError, StorageError
+from minga_core.ids import ContentId
+from minga_core.names import Name
+from minga_engine.progress import Progress
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+AT_ONCE = 8
+"""Files fetched at once, each with calls of its own: small ones are bound by round trips, not by bytes."""
+SMALL_BYTES = 256 * 1024
+"""Files of at most this size are one chunk, and are fetched many in one call (contract: peer.proto)."""
+
+_BASE = PurePosixPath()
+
+
+@dataclass(frozen=True, slots=True)
+class FetchItem:
+    """One file to fetch."""
+
+    name: Name
+    size_bytes: int = 0
+    """As listed; 0 when it is not known."""
+    base: Path | None = None
+    """A folder that the file may not leave, whatever links are in it; None: the daemon's shared folder."""
+    relative: PurePosixPath = _BASE
+    """Where below `base`."""
+
+    @property
+    def target(self) -> Path | None:
+        """Path of the file; None: wherever the daemon has it in its shared folder."""
+        return self.base / self.relative if self.base is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """What holds for every file of one call."""
+
+    content_id: ContentId | None = None
+    """The version; None: the newest."""
+    overwrite: bool = False
+    wait: timedelta | None = None
+    """How long to wait for a source, 0 for ever; None: as set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T, R]):
+    """How one item of several ended: with a result or with an error; the other one is None."""
+
+    item: T
+    result: R | None
+    error: MingaError | None
+
+
+OnProgress = Callable[[Progress], None]
+OnItemProgress = Callable[[FetchItem, Progress], None]
+
+
+class Fetcher(Protocol):
+    """A way to fetch files."""
+
+    async def fetch_small(self, items: Sequence[FetchItem], on_done: OnItemProgress) -> None:
+        """Fetch small files many in a call, and report each that is in place.
+
+        Best effort: what is not reported is left to `fetch`. Raises no MingaError.
+        """
+        ...
+
+    async def fetch(self, item: FetchItem, on_progress: OnProgress) -> Progress:
+        """Fetch one file; the last progress, once it is whole and in place. Raises what `AsyncClient.get` raises."""
+        ...
+
+
+async def fetch_all(
+    fetcher: Fetcher, items: Sequence[FetchItem], on_progress: OnItemProgress, on_end: Callable[[FetchItem], None]
+) -> list[Outcome[FetchItem, Progress]]:
+    """Fetch small files many in a call, and the others, and what a call left, each on its own.
+
+    on_end: called once for each item, done or failed. Outcomes are in the order of the items.
+    """
+    done: dict[FetchItem, Progress] = {}
+    outcomes: list[Outcome[FetchItem, Progress]] = []
+
+    def record(item: FetchItem, progress: Progress) -> None:
+        done[item] = progress
+        on_progress(item, progress)
+        on_end(item)
+
+    async def fetch(item: FetchItem) -> Progress:
+        try:
+            return await fetcher.fetch(item, lambda progress: on_progress(item, progress))
+        finally:
+            on_end(item)
+
+    async def fetch_each(some: Sequence[FetchItem]) -> None:
+        outcomes.extend(await run_batch(some, fetch, min(AT_ONCE, len(some))))
+
+    # A call for many has no progress within a file: a single file is not worth one.
+    small = [item for item in items if item.size_bytes <= SMALL_BYTES] if len(items) > 1 else []
+    together = set(small)
+    large = [item for item in items if item not in together]
+    await all_of([fetch_each(large), *([fetcher.fetch_small(small, record)] if small else [])])
+    await fetch_each([item for item in small if item not in done])
+    outcomes += [Outcome(item, progress, None) for item, progress in done.items()]
+    places = {item: place for place, item in enumerate(items)}
+    return sorted(outcomes, key=lambda outcome: places[outcome.item])
+
+
+def with_folders(items: Sequence[FetchItem]) -> list[FetchItem]:
+    """Make the folders above the targets; the items for which that went well. Blocking."""
+    made: dict[tuple[Path | None, PurePosixPath], bool] = {}
+    for item in items:
+        folder = item.base, item.relative.parent
+        if folder not in made:
+            made[folder] = _has_folders(item)
+    return [item for item in items if made[item.base, item.relative.parent]]
+
+
+def _has_folders(item: FetchItem) -> bool:
+    try:
+        make_folders(item)
+    except StorageError:
+        return False
+    return True
+
+
+def make_folders(item: FetchItem) -> None:
+    """Make the folders above the target. Blocking.
+
+    Raises StorageError when that is not possible, when the target is a folder, or when a symbolic link on the way leads
+    out of the base: the names come from others.
+    """
+    if item.base is None or item.target is None:
+        return
+    try:
+        item.base.mkdir(parents=True, exist_ok=True)
+        root, folder = item.base.resolve(), item.base
+        for part in item.relative.parent.parts:
+            folder = folder / part
+            folder.mkdir(exist_ok=True)
+            if not folder.resolve().is_relative_to(root):
+                raise StorageError(f"{folder} is a link that leads out of {item.base}; nothing was written")
+    except OSError as error:
+        raise StorageError(f"cannot write {item.target}: {(error.strerror or str(error)).lower()}") from error
+    if item.target.is_dir():
+        raise StorageError(f"{item.target} is a folder", hint=f"-o {item.target}/ puts the file inside it")
+
+
+async def make_folders_in_thread(item: FetchItem) -> None:
+    """`make_folders` without blocking the event loop; nothing to do without a target."""
+    if item.base is not None:
+        await asyncio.to_thread(make_folders, item)
+
+
+async def run_batch(items: Iterable[T], work: Callable[[T], Awaitable[R]], at_once: int) -> list[Outcome[T, R]]:
+    """Run `work` on every item; outcomes in the order of the items. Any error but MingaError ends the batch."""
+    queue = enumerate(items)
+    outcomes: dict[int, Outcome[T, R]] = {}
+    await all_of([_worker(queue, work, outcomes) for _ in range(at_once)])
+    return [outcomes[index] for index in sorted(outcomes)]
+
+
+async def _worker(
+    queue: Iterator[tuple[int, T]], work: Callable[[T], Awaitable[R]], outcomes: dict[int, Outcome[T, R]]
+) -> None:
+    for index, item in queue:
+        try:
+            outcomes[index] = Outcome(item, await work(item), None)
+        except MingaError as error:
+            outcomes[index] = Outcome(item, None, error)
+
+
+async def all_of(works: Sequence[Awaitable[None]]) -> None:
+    """Wait for all of them; the first error cancels the others and is raised as itself."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

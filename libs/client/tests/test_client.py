@@ -1,0 +1,146 @@
+"""`import minga`: what is public, what it drags in, and both clients against a locator and a daemon."""
+
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path, PurePosixPath
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import minga
+from minga import AsyncClient, Client, DownloadPhase, FetchItem, parse_name
+from minga.errors import DaemonUnavailableError, FileNotFoundInDirectoryError, InvalidArgumentError, NameTakenError
+from tests.support.fake_daemon import FakeDaemon
+from tests.support.fake_locator import FakeLocator, content_id
+
+ROOT = Path(__file__).parents[3]
+OURS = {"minga": "libs/client"} | {f"minga-{part}": f"libs/{part}" for part in ("core", "engine", "runtime")}
+OURS["minga-protos"] = "protos"
+COMMAND_ONLY = {"typer", "rich", "questionary", "watchfiles", "redis", "fastapi", "uvicorn"}
+PUBLIC = """
+    Address AsyncClient Client ClientSettings ContentId DaemonStatus DaemonTransfer DirectoryFigures DownloadPhase
+    Explanation FetchItem FileInfo FileSource FileVersion HIDDEN_ROOT ListedFile ListedPeer Name Outcome PeerId Phase
+    Progress PutItem PutPhase PutProgress PutResult SlowReason SlowSource SourceShare TransferPath WaitCause errors
+    load_settings parse_name parse_peer_id parse_prefix units
+"""
+
+
+def test_what_is_public_is_pinned_and_there() -> None:
+    """A name that is added or goes is a decision; each has its docstring."""
+    assert sorted(minga.__all__) == PUBLIC.split()
+    for name in minga.__all__:
+        assert getattr(minga, name) is not None
+    methods = [getattr(kind, name) for kind in (Client, AsyncClient) for name in vars(kind) if name[0] != "_"]
+    assert [method for method in methods if not (getattr(method, "__doc__", None) or "").strip()] == []
+
+
+def test_importing_loads_nothing_of_the_network() -> None:
+    """`import minga` costs next to nothing: names are imported when they are first used."""
+    code = "import sys, minga; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"grpc", "httpx", "pydantic", "asyncio", "minga_engine"}.isdisjoint(loaded)
+
+
+def closure(name: str, seen: set[str]) -> set[str]:
+    """What installing a distribution brings, itself included; of ours by their pyproject files."""
+    name = canonicalize_name(name)
+    if name in seen:
+        return seen
+    seen.add(name)
+    if name in OURS:
+        text = (ROOT / OURS[name] / "pyproject.toml").read_text()
+        needed = tomllib.loads(text)["project"]["dependencies"]
+    else:
+        try:
+            needed = requires(name) or []
+        except PackageNotFoundError:
+            needed = []
+    for text in needed:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            closure(requirement.name, seen)
+    return seen
+
+
+def test_installing_the_library_brings_nothing_of_the_command_or_the_services() -> None:
+    """No terminal libraries, no folder watcher, no Redis client, no other distribution of ours."""
+    brought = closure("minga", set())
+    assert brought.isdisjoint(COMMAND_ONLY)
+    assert {name for name in brought if name.startswith("minga")} == set(OURS)
+
+
+@pytest.fixture
+def client(locator: FakeLocator, daemon: FakeDaemon) -> Iterator[Client]:
+    """A client on a machine with a daemon."""
+    with Client(locator=locator.url, control=daemon.socket) as client:
+        yield client
+
+
+def test_look_ups_ask_the_locator(client: Client, locator: FakeLocator) -> None:
+    """Every page of a listing; versions of a name, names of a content."""
+    for number in range(5):
+        locator.share(f"d/{number}", 100, number=number)
+    assert [file.name for file in client.ls("d/")] == [f"d/{number}" for number in range(5)]
+    assert next(client.ls()).size_bytes == 100
+    assert [file.name for file in client.find("3")] == ["d/3"]
+    assert client.info("d/4").versions[0].complete_count == 1
+    assert client.info(content_id(4)).names == ("d/4",)
+    assert list(client.peers()) == []
+    with pytest.raises(FileNotFoundInDirectoryError):
+        client.info("nothing")
+    with pytest.raises(InvalidArgumentError):
+        client.find("")
+
+
+def test_get_goes_through_the_daemon_and_copies(client: Client, daemon: FakeDaemon, tmp_path: Path) -> None:
+    """Into the shared folder, and to a path with its folders; another content there is kept."""
+    daemon.contents = {"a": b"abc", "b": b"b"}
+    seen: list[DownloadPhase] = []
+    done = client.get("a", on_progress=lambda progress: seen.append(progress.phase))
+    assert (done.path, seen[-1]) == (daemon.share_dir / "a", DownloadPhase.DONE)
+    assert client.get("a", tmp_path / "new/copy").size_bytes == 3
+    assert (tmp_path / "new/copy").read_bytes() == b"abc"
+    (tmp_path / "other").write_text("mine")
+    with pytest.raises(NameTakenError):
+        client.get("a", tmp_path / "other")
+    target = PurePosixPath("c")
+    outcomes = client.get_many([FetchItem(parse_name("b"), 1, tmp_path, target), FetchItem(parse_name("a"), 3)])
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert (tmp_path / "c").read_bytes() == b"b"
+
+
+def test_the_daemon_is_asked_for_its_status_and_removes(client: Client, daemon: FakeDaemon) -> None:
+    """What `minga status` and `minga rm` do."""
+    (daemon.share_dir / "a").write_text("")
+    assert client.available()
+    assert client.status().peer_id == "lab-7"
+    client.rm("a")
+    assert not (daemon.share_dir / "a").exists()
+
+
+async def test_without_a_daemon_it_says_so(locator: FakeLocator, short_dir: Path) -> None:
+    """And the choice is made once; a standalone client never asks."""
+    async with AsyncClient(locator=locator.url, control=short_dir / "none.sock") as client:
+        assert not await client.uses_daemon()
+        with pytest.raises(DaemonUnavailableError):
+            await client.status()
+
+
+async def test_a_standalone_client_leaves_the_daemon_alone(locator: FakeLocator, daemon: FakeDaemon) -> None:
+    """Whether one runs or not; what nobody shares is an error, and replicas have bounds."""
+    async with AsyncClient(locator=locator.url, control=daemon.socket, standalone=True) as client:
+        with pytest.raises(FileNotFoundInDirectoryError):
+            await client.get("nothing", daemon.share_dir / "x")
+        with pytest.raises(InvalidArgumentError, match="invalid number of replicas 21"):
+            await client.put(daemon.share_dir, "x", replicas=21)
+    assert daemon.asked == []
+
+
+def test_a_client_is_used_inside_its_block(locator: FakeLocator) -> None:
+    """Outside it has no event loop."""
+    with pytest.raises(RuntimeError, match="with"):
+        Client(locator=locator.url).stats()
