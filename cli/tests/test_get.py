@@ -15,7 +15,7 @@ from .conftest import FakeDaemon, FakeLocator, Minga, content_id
 
 
 class FakeTransport:
-    """Stands for StandaloneTransport: writes the name into the target. Remembers what was asked of it."""
+    """Stands for StandaloneFetcher: writes the name into the target. Remembers what was asked of it."""
 
     alone: list[str]
     together: list[list[str]]
@@ -50,7 +50,7 @@ class FakeTransport:
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[FakeTransport]:
     """No connections to peers; the command works in an empty folder."""
     FakeTransport.alone, FakeTransport.together, FakeTransport.waits = [], [], []
-    monkeypatch.setattr("minga.standalone.StandaloneTransport", FakeTransport)
+    monkeypatch.setattr("minga.standalone.StandaloneFetcher", FakeTransport)
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
