@@ -15,7 +15,7 @@ from minga_directory.codec import TAG_BYTES
 from minga_directory.connect import connect
 from minga_directory.directory import TablePush
 from tests.conformance.crashing import pause
-from tests.conformance.harness import LATE_AFTER, Harness, content, eventually, over, raw, row, rows
+from tests.conformance.harness import LATE_AFTER, Harness, content, eventually, over, row, rows
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
@@ -29,9 +29,9 @@ async def test_a_reaper_that_races_a_registration_spares_the_new_lease(
         async with over(redis_url) as directory:
             await directory.register("a", generation=1)
             await directory.push("a", rows(["x", "y"]))
-            client, store = raw(redis_url), connect(redis_url)
-            await client.delete(keys.peer(PeerId("a")))
-            await client.zadd(keys.LEASES, {"a": 1}, xx=True)
+            store = connect(redis_url)
+            await store.one("DEL", keys.peer(PeerId("a")))
+            await store.one("ZADD", keys.LEASES, "XX", 1, "a")
 
             came: list[int] = []
 
@@ -50,7 +50,6 @@ async def test_a_reaper_that_races_a_registration_spares_the_new_lease(
             assert await directory.beat("a", 2) == "ok"
             await directory.until_names(["y", "z"])
             assert list((await directory.holders("y")).values()) == [["a"]]
-            await client.aclose()
             await store.aclose()
             redis_server.flush()
 
@@ -112,12 +111,12 @@ async def test_a_mark_that_stays_behind_says_nothing(redis_url: str) -> None:
         await directory.register("goes")
         await directory.push("goes", [row("x")])
         await directory.register("comes")
-        client, store = raw(redis_url), connect(redis_url)
+        store = connect(redis_url)
         leaver = RedisDirectoryWriter(store, late_after=LATE_AFTER)
         entry = keys.name(Name("x"))
 
         async def marked() -> bool:
-            value = await client.hget(entry, content("v1").raw)
+            value = await store.one("HGET", entry, content("v1").raw)
             return len(value) == 16 + TAG_BYTES
 
         for stop_before in range(12):
@@ -138,7 +137,6 @@ async def test_a_mark_that_stays_behind_says_nothing(redis_url: str) -> None:
         await directory.writer.leave(PeerId("comes"), Generation(1))
         await directory.writer.leave(PeerId("third"), Generation(1))
         await directory.until_names([])
-        await client.aclose()
         await store.aclose()
 
 
@@ -204,7 +202,7 @@ async def test_a_process_that_stood_still_is_refused(redis_url: str) -> None:
     for stop_before in range(9):
         async with over(redis_url, timedelta(milliseconds=100)) as directory:
             await directory.register("a")
-            client, store = raw(redis_url), connect(redis_url)
+            store = connect(redis_url)
             slow = RedisDirectoryWriter(store, late_after=timedelta(milliseconds=100))
             begun = slow.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
 
@@ -221,17 +219,16 @@ async def test_a_process_that_stood_still_is_refused(redis_url: str) -> None:
                 await much_later()
             await directory.settle()
             assert await directory.names() == [], f"stopped before {stop_before}"
-            assert await client.keys("*holders*") == [], f"stopped before {stop_before}"
-            await client.aclose()
+            assert await store.one("KEYS", "*holders*") == [], f"stopped before {stop_before}"
             await store.aclose()
 
 
 async def no_notes(redis_url: str, directory: Harness) -> bool:
     """Whether reaping has forgotten all `unlist` keys."""
     await directory.settle()
-    client = raw(redis_url)
-    count = await client.zcard(keys.INTENTS)
-    await client.aclose()
+    store = connect(redis_url)
+    count = await store.one("ZCARD", keys.INTENTS)
+    await store.aclose()
     return int(count) == 0
 
 

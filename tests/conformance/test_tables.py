@@ -5,8 +5,9 @@ import pytest
 from minga_core.errors import RegisterAgainError, TableRevisionMismatchError
 from minga_core.ids import Generation, PeerId
 from minga_core.records import HoldingState
+from minga_directory.connect import connect
 from minga_directory.push import MAX_CHANGE_ROWS
-from tests.conformance.harness import SHORT, Harness, over, raw, row
+from tests.conformance.harness import SHORT, Harness, over, row
 
 
 async def test_a_whole_push_replaces_the_table(directory: Harness) -> None:
@@ -188,8 +189,8 @@ async def test_a_change_whose_removals_ran_out_is_refused(redis_url: str) -> Non
         begun = directory.writer.push_table(PeerId("a"), Generation(1), whole=False, base_revision=1, revision=2)
         async with begun as push:
             await push.remove([row("x").key])
-            client = raw(redis_url)
-            assert await client.delete(*await client.keys("*:removals:*")) == 1
-            await client.aclose()
+            store = connect(redis_url)
+            assert await store.one("DEL", *await store.one("KEYS", "*:removals:*")) == 1
+            await store.aclose()
             with pytest.raises(TableRevisionMismatchError):
                 await push.commit()

@@ -8,7 +8,6 @@ import pytest
 
 from deploy.tests.redis.fleet import fleet_over
 from deploy.tests.redis.programs import program
-from deploy.tests.redis.reporting import report
 from deploy.tests.redis.topologies import SentinelStore, asked, stop_replication
 from minga_core.errors import SettingsError, StoreRefusedError, StoreUnavailableError
 from minga_core.ids import Generation, PeerId
@@ -31,25 +30,17 @@ def store(request: pytest.FixtureRequest) -> Iterator[SentinelStore]:
         made.close()
 
 
-async def test_a_primary_killed_under_pushes_and_look_ups_is_followed_and_all_heals(
-    store: SentinelStore, request: pytest.FixtureRequest
-) -> None:
+async def test_a_primary_killed_under_pushes_and_look_ups_is_followed_and_all_heals(store: SentinelStore) -> None:
     """1. A fleet works. 2. Its primary is killed. 3. Every call ends in time, in success or a clear error. 4. After the
     failover the directory becomes the union of the tables. 5. The dead one comes back as a replica: nothing happens."""
     async with fleet_over(store.url) as fleet, fleet.running():
         await asyncio.sleep(1.5)
-        killed = time.monotonic()
-        dead, took = await asyncio.to_thread(store.fail_over)
+        dead = await asyncio.to_thread(store.fail_over)
         await asyncio.sleep(1.0)
         changed_until = time.monotonic()
-        healed = await fleet.agreement()
+        await fleet.agreement()
         assert not fleet.failures(changed_until)
         fleet.check_limits()
-        report(
-            request,
-            f"failover {took:.1f} s; {fleet.told(killed)}; asked again {dict(fleet.asked_again)}; "
-            f"whole {healed:.1f} s after changes ended",
-        )
         fleet.changing = True
         back = time.monotonic()
         await asyncio.to_thread(store.bring_back, dead)
@@ -57,23 +48,18 @@ async def test_a_primary_killed_under_pushes_and_look_ups_is_followed_and_all_he
         assert not fleet.failures(back)
 
 
-async def test_a_primary_that_stands_still_is_left_and_not_returned_to_when_it_goes_on(
-    store: SentinelStore, request: pytest.FixtureRequest
-) -> None:
+async def test_a_primary_that_stands_still_is_left_and_not_returned_to_when_it_goes_on(store: SentinelStore) -> None:
     """Calls end in time though connections stay open; when the old primary wakes up (and believes for a moment that it
     is one still), nothing is asked there, and what is found in the end is what the peers have."""
     async with fleet_over(store.url) as fleet, fleet.running():
         await asyncio.sleep(1.0)
-        paused = time.monotonic()
         old = store.primary
         old.pause()
         await asyncio.to_thread(store.wait_for_other, old)
         await asyncio.sleep(1.0)
-        told = fleet.told(paused)
         old.resume()
-        healed = await fleet.agreement()
+        await fleet.agreement()
         fleet.check_limits()
-        report(request, f"{told}; whole {healed:.1f} s after it went on")
 
 
 async def test_a_lost_tail_of_writes_is_noticed_by_heartbeats(store: SentinelStore) -> None:
@@ -162,7 +148,7 @@ async def test_two_failovers_in_a_row_are_followed(store: SentinelStore) -> None
     """The second one to a server that had been a replica of the first one's."""
     async with over(store.url) as directory:
         await directory.register("a")
-        dead, _ = await asyncio.to_thread(store.fail_over)
+        dead = await asyncio.to_thread(store.fail_over)
         await eventually(lambda: _beats(directory))
         await asyncio.to_thread(store.bring_back, dead)
         await asyncio.to_thread(store.fail_over)

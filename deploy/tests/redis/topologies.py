@@ -69,11 +69,6 @@ class SentinelStore:
         """Of the primary."""
         return [self.primary.url]
 
-    @property
-    def sentinel_ports(self) -> list[int]:
-        """Where the sentinels listen."""
-        return [sentinel.port for sentinel in self._sentinels]
-
     def start(self) -> None:
         """Returns once replicas follow and sentinels know each other."""
         for server in self.servers:
@@ -90,13 +85,12 @@ class SentinelStore:
         with asked(server.port) as client:
             return client.info("replication").get("master_link_status") == "up"
 
-    def fail_over(self) -> tuple[RedisServer, float]:
-        """Kills the primary and waits for another one; the dead one, and the seconds that it took."""
+    def fail_over(self) -> RedisServer:
+        """Kills the primary and waits for another one; the dead one."""
         dead = self.primary
-        started = time.monotonic()
         dead.kill()
         self.wait_for_other(dead)
-        return dead, time.monotonic() - started
+        return dead
 
     def wait_for_other(self, dead: RedisServer) -> None:
         """Returns once the sentinels name another primary, and that is one."""
@@ -248,12 +242,10 @@ class ClusterStore:
             if facts["role"] != "master" and facts["master_port"] == primary.port:
                 server.kill()
 
-    def fail_over(self, dead: RedisServer) -> float:
-        """Kills a primary and waits until its replica has taken over; the seconds that it took."""
-        started = time.monotonic()
+    def fail_over(self, dead: RedisServer) -> None:
+        """Kills a primary and waits until its replica has taken over."""
         dead.kill()
         self.wait_for_other(dead)
-        return time.monotonic() - started
 
     def wait_for_other(self, dead: RedisServer) -> None:
         """Returns once all others agree that somebody else has its slots."""

@@ -149,15 +149,3 @@ def test_wrong_settings_stop_the_registry_with_a_line_for_each(tmp_path: Path) -
     assert "MINGA_REDIS_ULR: no such setting; did you mean MINGA_REDIS_URL?" in shown
     assert "--listen: " in shown
     assert "MINGA_LEASE_TTL: " in shown
-
-
-def test_a_taken_port_stops_the_registry_with_one_line(absent_store: RedisServer, tmp_path: Path) -> None:
-    """Exit code 8, a conflict with another process."""
-    registry = Process(tmp_path, "--redis-url", absent_store.url)
-    with registry.process as process:
-        code, shown = failed(tmp_path, "--listen", registry.address, "--redis-url", absent_store.url)
-        process.send_signal(signal.SIGTERM)
-    assert code == 8
-    assert shown.splitlines() == [
-        f"minga: cannot listen on {registry.address}: another process does (choose another port)"
-    ]

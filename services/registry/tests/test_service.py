@@ -25,7 +25,6 @@ from minga_directory.directory import HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.leases import MAX_REMEMBERED, Grant, Grants, LeasePolicy
 from minga_registry.push import PushLimits
-from minga_runtime.channels import make_channel
 from minga_runtime.grpc_errors import error_from_rpc
 from services.registry.tests.support import (
     LEASES,
@@ -258,20 +257,6 @@ async def test_a_push_out_of_order_or_out_of_bounds_is_invisible(
     assert registry.metric("minga_registry_table_pushes_total", outcome=code.value) == 1
     for _ in range(3):
         await push(registry, begin(), end(0))
-
-
-async def test_bytes_that_are_no_message_harm_nobody(registry: Running, directory: RememberedDirectory) -> None:
-    """The call fails, and the next one works."""
-    async with make_channel(f"127.0.0.1:{registry.port}") as channel:
-        for method, call in (("Register", channel.unary_unary), ("Heartbeat", channel.unary_unary)):
-            with pytest.raises(grpc.aio.AioRpcError):
-                await call(f"/minga.registry.v1.RegistryService/{method}")(b"\xff\xfe\xfd", timeout=LIMIT_SECONDS)
-        with pytest.raises(grpc.aio.AioRpcError):
-            await channel.stream_unary("/minga.registry.v1.RegistryService/PushTable")(
-                iter([b"\xff\xff"]), timeout=LIMIT_SECONDS
-            )
-    assert directory.calls == 0
-    await registry.stub.Register(register_request(), timeout=LIMIT_SECONDS)
 
 
 async def test_a_message_over_the_limit_is_refused(registry: Running, directory: RememberedDirectory) -> None:

@@ -14,10 +14,8 @@ import pytest
 
 from minga_core.clock import SystemClock
 from minga_core.errors import (
-    LeaseSupersededError,
     MingaError,
     RegistryUnavailableError,
-    TableRevisionMismatchError,
 )
 from minga_core.ids import parse_peer_id
 from minga_core.names import parse_name
@@ -119,38 +117,6 @@ async def test_a_peer_from_coming_to_going(net: Net) -> None:
     assert await net.holders() == []
     assert await net.heartbeat(revision=2) == "REGISTER_AGAIN"
     await net.leave()
-
-
-async def test_a_later_start_takes_over_and_the_former_learns_the_owner(net: Net) -> None:
-    """Whatever the former one says next."""
-    await net.register()
-    await net.push(begin(), rows(row()), end(1))
-    await net.register(generation=8, address="10.0.0.2:50053")
-    assert await net.holders() == []
-    calls = [net.register(), net.heartbeat(1), net.push(begin(revision=2), rows(row()), end(1))]
-    for call in calls:
-        error = await refused(call)
-        assert isinstance(error, LeaseSupersededError)
-        assert error.owner_address == "10.0.0.2:50053"
-    await net.leave(generation=7)
-    assert await net.heartbeat(revision=0, generation=8) in ("OK", "PUSH_TABLE")
-
-
-async def test_a_push_that_fails_leaves_the_old_table(net: Net) -> None:
-    """Broken off, of other counts, malformed, on another revision: the old rows are found, the new ones are not."""
-    await net.register()
-    await net.push(begin(revision=1), rows(row()), end(1))
-    pushes = [
-        [begin(revision=2), rows(row("new"))],
-        [begin(revision=2), rows(row("new")), end(2)],
-        [begin(revision=2), rows(row("new")), rows(row("../new")), end(2)],
-        [begin(whole=False, base_revision=5, revision=6), rows(row("new")), end(1)],
-    ]
-    for steps in pushes:
-        error = await refused(net.push(*steps))
-        assert (await net.holders(), await net.holders("new")) == (["10.0.0.1:50053"], [])
-    assert isinstance(error, TableRevisionMismatchError)
-    assert await net.heartbeat(revision=1) == "OK"
 
 
 def _batches(count: int) -> Iterator[pb.PushTableRequest]:
