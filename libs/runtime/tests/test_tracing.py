@@ -218,7 +218,7 @@ class Handlers:
 
     def __init__(self) -> None:
         self.seen: list[str] = []
-        handlers = {"Answer": self.answer, "Stream": self.stream, "Heartbeat": self.answer, "FetchChunks": self.stream}
+        handlers = {"Answer": self.answer, "Stream": self.stream, "Heartbeat": self.answer}
         self.server = server_of(handlers)
 
     async def answer(self, request: bytes, context: Any) -> bytes:
@@ -284,12 +284,11 @@ async def test_a_failed_call_has_its_code(spans: KeepingTracer, request_: bytes,
     assert (served.attributes["rpc.response.status_code"], served.error) == (code, server_error)
 
 
-async def test_heartbeats_and_chunk_requests_are_no_spans(spans: KeepingTracer) -> None:
-    """A chunk's request carries the caller's span to its handler."""
+async def test_heartbeats_are_no_spans(spans: KeepingTracer) -> None:
+    """They carry no span either."""
     server = Handlers()
     async with connected(server) as channel:
         with tracing.span("whole"):
             await answer(channel, method="Heartbeat")
-            assert len(await streamed(channel, method="FetchChunks")) == 3
     assert [span.name for span in spans.spans] == ["whole"]
-    assert server.seen == ["", spans.one("whole").traceparent]
+    assert server.seen == [""]

@@ -320,7 +320,7 @@ async def test_a_connection_that_is_reset_as_it_is_made_is_a_locator_that_is_awa
 async def test_a_locator_that_says_that_it_is_not_ready_is_given_more_time(
     directory: MemoryDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its Redis starts somewhere else, or is being filled again; somebody who has no patience is told at once."""
+    """Its Redis restarts or recovers; a client without a retry budget gets the error at once."""
     await join(directory, "a", row())
     tries = 5
 
@@ -340,7 +340,7 @@ async def test_a_locator_that_says_that_it_is_not_ready_is_given_more_time(
             await client.find_file(FILE)
 
 
-async def test_patience_ends() -> None:
+async def test_the_retry_budget_ends() -> None:
     """The last error is raised when the next try would come too late."""
     tries = 0
 
@@ -357,7 +357,7 @@ async def test_patience_ends() -> None:
 
 
 async def test_what_would_not_pass_is_not_tried_again() -> None:
-    """Not found, refused and malformed answers come at once, patience or not; and placements are asked for once."""
+    """Not found, refused and malformed answers come at once, whatever the budget; placements are asked for once."""
     tries = 0
 
     def handler(request: httpx.Request) -> httpx.Response:

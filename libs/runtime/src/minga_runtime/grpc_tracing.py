@@ -15,12 +15,8 @@ from minga_runtime import tracing
 from minga_runtime.tasks import TaskOwner
 from minga_runtime.tracing import TRACEPARENT
 
-UNTRACED = frozenset(
-    {"Check", "Watch", "ServerReflectionInfo", "Register", "Leave", "Heartbeat", "KeepLease", "WatchChunks"}
-)
+UNTRACED = frozenset({"Check", "Watch", "ServerReflectionInfo", "Register", "Leave", "Heartbeat", "KeepLease"})
 """Calls that check health, keep a lease, or last as long as both sides run: no part of a command's work."""
-FORWARDED = frozenset({"FetchChunks"})
-"""Calls that come by the hundred, one for each chunk: they carry their caller's span and have none of their own."""
 
 # The codes that count as a server's errors (https://opentelemetry.io/docs/specs/semconv/rpc/grpc).
 _SERVER_ERRORS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
@@ -47,18 +43,11 @@ class _TracedCalls:
 
         def made(path: str, *arguments: Any, **options: Any) -> Any:
             call = make(path, *arguments, **options)
-            method = path.rpartition("/")[2]
-            if method in UNTRACED:
+            if path.rpartition("/")[2] in UNTRACED:
                 return call
-            return self._forwarding(call) if method in FORWARDED else self._spanned(call, path.lstrip("/"))
+            return self._spanned(call, path.lstrip("/"))
 
         return made
-
-    def _forwarding(self, make_call: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            return make_call(*arguments, **_with(options, tracing.traceparent()))
-
-        return call
 
     def _spanned(self, make_call: Callable[..., Any], name: str) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
@@ -99,12 +88,10 @@ def _server_attributes(target: str) -> dict[str, str | int]:
 
 
 def start_rpc_span(path: str, context: Any) -> Span:
-    """Start the span of a served call; the caller's own span for FORWARDED calls. path: `/service/Method`."""
-    if not tracing.enabled() or (method := path.rpartition("/")[2]) in UNTRACED:
+    """Start the span of a served call. path: `/service/Method`."""
+    if not tracing.enabled() or path.rpartition("/")[2] in UNTRACED:
         return INVALID_SPAN
     caller = next((str(value) for key, value in context.invocation_metadata() or () if key == TRACEPARENT), "")
-    if method in FORWARDED:
-        return tracing.remote_span(caller)
     name = path.lstrip("/")
     return tracing.start_server_span(name, caller, {"rpc.system.name": "grpc", "rpc.method": name})
 

@@ -21,7 +21,7 @@ NAME = "serve chunks"
 IDLE_SECONDS = 2.0
 LONGEST_SECONDS = 60.0
 MAX_OPEN = 1024
-"""Open spans, as many as the bulk port's connections. One more ends the span that was idle for longest."""
+"""Open spans, as many as the HTTP server's connections. One more ends the span that was idle for longest."""
 
 
 @dataclass(slots=True)
