@@ -253,7 +253,7 @@ def running(folder: Path) -> Iterator[Target]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="network")
     thread.start()
-    config = LocalNetworkConfig(peer_count=1, directory=folder, peer_flags=("--quiet", "0.05"))
+    config = LocalNetworkConfig(peer_count=1, directory=folder, peer_flags=("--settle", "0.05"))
 
     def run(work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, loop).result(60)

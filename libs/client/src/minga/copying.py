@@ -11,7 +11,7 @@ from pathlib import Path
 
 from minga_core.errors import ContentChangedError, NameTakenError
 from minga_core.ids import ContentId
-from minga_engine.parts.disk import told_as
+from minga_engine.parts.disk import storage_errors
 from minga_engine.parts.hashing import hash_path
 
 STEP_BYTES = 16 * 1024 * 1024
@@ -39,7 +39,7 @@ async def copy_into_place(source: Path, target: Path, content_id: ContentId | No
 
 
 def _copy(source: Path, target: Path, content_id: ContentId | None, overwrite: bool, stop: threading.Event) -> bool:
-    with told_as(f"cannot write {target}"):
+    with storage_errors(f"cannot write {target}"):
         if target.exists():
             if target.samefile(source) or (content_id is not None and hash_path(target).content_id == content_id):
                 return False

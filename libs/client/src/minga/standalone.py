@@ -13,13 +13,13 @@ from minga_core.errors import InvalidArgumentError
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
-from minga_engine.parts.content_store import PartFile
 from minga_engine.parts.disk import DiskPool, uninterrupted
-from minga_engine.parts.files import PARTS_FOLDER, Stamp, fsync_folder
+from minga_engine.parts.files import PARTS_FOLDER, Fingerprint, fsync_folder
 from minga_engine.parts.hashing import hash_file
-from minga_engine.parts.part import PartTarget, open_part
-from minga_engine.parts.part_files import PartFiles
+from minga_engine.parts.part import Part
+from minga_engine.parts.part_files import PartFiles, PartTarget
 from minga_engine.parts.placing import SmallFile, place_all, write_all
+from minga_engine.parts.standalone_part import open_part
 from minga_engine.progress import DownloadPhase, Progress, PutPhase, PutProgress, PutResult, SmallDone
 from minga_engine.transfer.download import Downloader, DownloadRequest
 from minga_engine.transfer.locating import Directory, Located
@@ -128,7 +128,7 @@ class _Paths:
             return None
         return target
 
-    async def begin_part(self, name: Name, manifest: Manifest, *, published_ns: int, overwrite: bool) -> PartFile:
+    async def begin_part(self, name: Name, manifest: Manifest, *, published_ns: int, overwrite: bool) -> Part:
         """Open the part of that file, an earlier attempt's when there is one."""
         part = PartTarget(name, manifest, manifest.content_id, published_ns)
         return await open_part(self.targets[name], part, self.pool, overwrite=overwrite)
@@ -148,7 +148,7 @@ class _Paths:
         there = {file.name for file, _ in placed}
         return [self.targets[file.name] if file.name in there else None for file in files]
 
-    def _place(self, folder: Path, files: Sequence[SmallFile]) -> list[Stamp | None]:
+    def _place(self, folder: Path, files: Sequence[SmallFile]) -> list[Fingerprint | None]:
         parts = folder / PARTS_FOLDER
         if parts.exists() and any(PartFiles(parts, _part_of(file)).data_path.exists() for file in files):
             # An earlier attempt is resumed by `fetch`, which also removes its part.

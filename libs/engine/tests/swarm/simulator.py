@@ -18,7 +18,7 @@ from minga_core.ids import ContentId, PeerId
 from minga_engine.swarm import events as ev
 from minga_engine.swarm.config import SwarmConfig
 from minga_engine.swarm.scheduler import Scheduler
-from minga_engine.swarm.serving_queue import UploadConfig, UploadQueue, UploadRequest
+from minga_engine.swarm.serving_queue import ServingConfig, ServingQueue, ServingRequest
 
 DIRECTORY_DELAY_SECONDS = 1.0
 """From the first chunk to being found by others."""
@@ -42,7 +42,7 @@ class Flow:
     source: "SimPeer"
     taker: "SimPeer"
     request_id: int
-    upload: UploadRequest
+    upload: ServingRequest
     left: float
     rate: float = 0.0
     since: float = 0.0
@@ -57,7 +57,7 @@ class SimPeer:
     peer_id: PeerId
     link: Link
     held: ChunkSet
-    queue: UploadQueue
+    queue: ServingQueue
     behaviour: str = "honest"
     scheduler: Scheduler | None = None
     alive: bool = True
@@ -83,12 +83,12 @@ class Simulation:
         seed: int = 1,
         config: SwarmConfig | None = None,
         *,
-        uploads: UploadConfig | None = None,
+        uploads: ServingConfig | None = None,
         validate: bool = False,
     ) -> None:
         self.geometry = Geometry(size_bytes)
         self.config = config or SwarmConfig()
-        self.uploads = uploads or UploadConfig()
+        self.uploads = uploads or ServingConfig()
         self.rng = random.Random(seed)
         self.now = 0.0
         self.peers: dict[PeerId, SimPeer] = {}
@@ -116,8 +116,8 @@ class Simulation:
         self.at(start_at, lambda: self._join(peer))
         return peer
 
-    def _queue_of(self) -> UploadQueue:
-        return UploadQueue(self.uploads, random.Random(self.rng.random()))
+    def _queue_of(self) -> ServingQueue:
+        return ServingQueue(self.uploads, random.Random(self.rng.random()))
 
     def kill_at(self, when: float, peer: SimPeer) -> None:
         """The peer's power goes."""
@@ -164,7 +164,7 @@ class Simulation:
     def _later(self, peer: SimPeer, event: ev.Event, delay: float) -> None:
         self.at(self.now + delay, lambda: self._feed(peer, event))
 
-    def _carry_out(self, peer: SimPeer, deed: ev.Instruction) -> None:
+    def _carry_out(self, peer: SimPeer, deed: ev.Action) -> None:
         latency = peer.link.latency_seconds
         match deed:
             case ev.FindSources():

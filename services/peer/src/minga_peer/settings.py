@@ -9,17 +9,18 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from minga_engine.settings import TransferSettings
+from minga_peer.share.store import StoreSettings
 from minga_runtime.settings import AddressText, ByteCount, HttpListenText, ListenText, PeerIdText, Seconds, ZoneText
 
 
 def default_peer_id() -> str:
-    """The host's name, with whatever a peer id may not have replaced by `-`."""
+    """The host's name, with characters that a peer id may not have replaced by `-`."""
     cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip("-._")
     return cleaned[:128] or "peer"
 
 
 class PeerSettings(TransferSettings):
-    """What a peer daemon needs to know."""
+    """The settings of a peer daemon."""
 
     share_dir: Path
     state_dir: Path | None = None
@@ -32,18 +33,30 @@ class PeerSettings(TransferSettings):
     capacity: ByteCount | None = None
     lease_ttl: Seconds | None = None
     serving_slots: Annotated[int, Field(ge=1, le=10_000)] = 256
-    """Chunk requests that are served or wait at a time; a few are served, and one more is refused."""
-    quiet: Seconds = timedelta(seconds=0.5)
+    """Chunk requests that are served or wait at a time; a few are served, and one too many is refused as busy."""
+    settle: Seconds = timedelta(seconds=0.5)
     rescan: Seconds = timedelta(minutes=5)
     hash_threads: Annotated[int, Field(ge=1, le=64)] = 4
     stop_grace: Seconds = timedelta(seconds=2)
-    """For those who fetch from a peer that is told to stop. It has left by then, and nobody new is sent to it."""
+    """How long a peer that has left goes on serving those that are downloading from it."""
     metrics_listen: ListenText | None = None
     port_file: Path | None = None
 
-    @field_validator("quiet", "rescan")
+    @field_validator("settle", "rescan")
     @classmethod
     def _positive(cls, value: timedelta) -> timedelta:
         if not timedelta(0) < value <= timedelta(days=1):
-            raise ValueError("more than 0 and at most a day is wanted")
+            raise ValueError("must be more than 0 and at most a day")
         return value
+
+    @property
+    def store(self) -> StoreSettings:
+        """How the folder is shared."""
+        return StoreSettings(
+            self.share_dir,
+            state_dir=self.state_dir,
+            capacity_bytes=self.capacity,
+            hash_threads=self.hash_threads,
+            settle_seconds=self.settle.total_seconds(),
+            rescan_seconds=self.rescan.total_seconds(),
+        )

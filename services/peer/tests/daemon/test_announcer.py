@@ -1,4 +1,4 @@
-"""Keeping the registry told, against a registry that answers as the test says."""
+"""The announcer against a registry that answers as the test says."""
 
 import asyncio
 import random
@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -16,10 +15,9 @@ from minga_core.errors import LeaseSupersededError, RegistryUnavailableError, St
 from minga_core.ids import ContentId, Generation, parse_address, parse_peer_id
 from minga_core.names import parse_name
 from minga_core.records import FileRow, PeerInfo, RowKey
-from minga_engine.parts.content_store import RowsChanged
 from minga_peer.daemon.announcer import Announcer
-from minga_peer.daemon.registry import RegistryClient
-from minga_peer.share.table import LocalTable
+from minga_peer.daemon.registry_client import RegistryClient
+from minga_peer.share.table import FileTable, RowsChanged
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import (
     RegistryServiceServicer,
@@ -39,7 +37,7 @@ def row(name: str) -> FileRow:
 
 
 class FakeRegistry(RegistryServiceServicer):
-    """Remembers one peer's lease and table; forgets, refuses and asks again when told to."""
+    """Holds one peer's lease and table; a test makes it forget, refuse or end streams."""
 
     def __init__(self) -> None:
         self.registered = False
@@ -105,25 +103,10 @@ class FakeRegistry(RegistryServiceServicer):
         return pb.LeaveResponse()
 
 
-def _older(registry: FakeRegistry) -> grpc.GenericRpcHandler:
-    """The service without KeepLease."""
-    unary = {"Register": pb.RegisterRequest, "Heartbeat": pb.HeartbeatRequest, "Leave": pb.LeaveRequest}
-    handlers = {
-        name: grpc.unary_unary_rpc_method_handler(
-            getattr(registry, name), kind.FromString, lambda response: response.SerializeToString()
-        )
-        for name, kind in unary.items()
-    }
-    handlers["PushTable"] = grpc.stream_unary_rpc_method_handler(
-        registry.PushTable, pb.PushTableRequest.FromString, lambda response: response.SerializeToString()
-    )
-    return grpc.method_handlers_generic_handler("minga.registry.v1.RegistryService", handlers)
+class Announced:
+    """A running announcer, its table, and the registry."""
 
-
-class Told:
-    """An announcer that runs, its table, and the registry that hears it."""
-
-    def __init__(self, registry: FakeRegistry, announcer: Announcer, table: LocalTable) -> None:
+    def __init__(self, registry: FakeRegistry, announcer: Announcer, table: FileTable) -> None:
         self.registry = registry
         self.announcer = announcer
         self.table = table
@@ -142,68 +125,65 @@ class Told:
 
 
 @asynccontextmanager
-async def announcing(rows: tuple[FileRow, ...] = (), *, without_stream: bool = False) -> AsyncIterator[Told]:
-    """A registry and an announcer that runs against it. without_stream: as a registry of an older version."""
+async def announcing(rows: tuple[FileRow, ...] = ()) -> AsyncIterator[Announced]:
+    """A registry and an announcer that runs against it."""
     registry = FakeRegistry()
     server = GrpcServer(RpcMetrics(CollectorRegistry(), "registry"))
-    if without_stream:
-        server.server.add_generic_rpc_handlers((_older(registry),))
-    else:
-        add_RegistryServiceServicer_to_server(registry, server.server)
+    add_RegistryServiceServicer_to_server(registry, server.server)
     (port,) = await server.start(["127.0.0.1:0"], ["minga.registry.v1.RegistryService"])
     client = RegistryClient(parse_address(f"127.0.0.1:{port}"))
-    table = LocalTable(rows)
+    table = FileTable(rows)
     announcer = Announcer(client, table, lambda: INFO, lambda: 0, SystemClock(), rng=random.Random(1))
-    told = Told(registry, announcer, table)
-    told.loop = asyncio.create_task(announcer.run())
+    fixture = Announced(registry, announcer, table)
+    fixture.loop = asyncio.create_task(announcer.run())
     try:
-        yield told
+        yield fixture
     finally:
-        told.loop.cancel()
-        await asyncio.gather(told.loop, return_exceptions=True)
+        fixture.loop.cancel()
+        await asyncio.gather(fixture.loop, return_exceptions=True)
         await client.aclose()
         await server.stop(timedelta(0))
 
 
 async def test_it_registers_pushes_everything_and_keeps_the_lease() -> None:
     """First the lease, then the whole table, then heartbeats."""
-    async with announcing((row("a"), row("b"))) as told:
-        await told.until(lambda: told.registry.table == {"a", "b"} and told.registry.heartbeats >= 2)
-        assert told.registry.pushes == [True]
-        assert told.announcer.registered
-        assert told.announcer.announced_revision == told.table.revision
+    async with announcing((row("a"), row("b"))) as fixture:
+        await fixture.until(lambda: fixture.registry.table == {"a", "b"} and fixture.registry.heartbeats >= 2)
+        assert fixture.registry.pushes == [True]
+        assert fixture.announcer.registered
+        assert fixture.announcer.announced_revision == fixture.table.revision
 
 
-async def test_it_has_caught_up_once_the_registry_has_heard_of_everything() -> None:
-    """However long that takes; what is health checks' reason to call a peer ready."""
-    async with announcing((row("a"),)) as told:
-        told.registry.error = StoreUnavailableError("away")
-        waiting = asyncio.create_task(told.announcer.caught_up())
-        await told.until(lambda: bool(told.announcer.problem))
+async def test_caught_up_waits_until_the_registry_has_the_whole_table() -> None:
+    """However long that takes; the health check becomes ready with it."""
+    async with announcing((row("a"),)) as fixture:
+        fixture.registry.error = StoreUnavailableError("away")
+        waiting = asyncio.create_task(fixture.announcer.caught_up())
+        await fixture.until(lambda: bool(fixture.announcer.problem))
         assert not waiting.done()
-        told.registry.error = None
+        fixture.registry.error = None
         async with asyncio.timeout(10):
             await waiting
-        assert told.registry.table == {"a"}
+        assert fixture.registry.table == {"a"}
 
 
 async def test_a_change_is_pushed_as_a_change() -> None:
     """At once, not at the next heartbeat, and without the rows that stayed."""
-    async with announcing((row("a"),)) as told:
-        await told.until(lambda: told.registry.table == {"a"})
-        told.change(put=(row("b"),), remove=(row("a").key,))
-        await told.until(lambda: told.registry.table == {"b"})
-        assert told.registry.pushes == [True, False]
+    async with announcing((row("a"),)) as fixture:
+        await fixture.until(lambda: fixture.registry.table == {"a"})
+        fixture.change(put=(row("b"),), remove=(row("a").key,))
+        await fixture.until(lambda: fixture.registry.table == {"b"})
+        assert fixture.registry.pushes == [True, False]
 
 
 async def test_a_push_is_a_part_of_the_trace_that_changed_the_table() -> None:
     """Of its own where nobody asked for the change. A lease and its heartbeats are no traces."""
     with keeping_spans() as spans:
-        async with announcing((row("a"),)) as told:
-            await told.until(lambda: told.registry.table == {"a"})
+        async with announcing((row("a"),)) as fixture:
+            await fixture.until(lambda: fixture.registry.table == {"a"})
             with tracing.span("upload") as upload:
-                told.change(put=(row("b"),))
-            await told.until(lambda: told.registry.table == {"a", "b"} and told.registry.heartbeats >= 2)
+                fixture.change(put=(row("b"),))
+            await fixture.until(lambda: fixture.registry.table == {"a", "b"} and fixture.registry.heartbeats >= 2)
     first, second = [span for span in spans.spans if span.name == "announce"]
     assert (first.parent, second.parent) == ("", tracing.traceparent_of(upload))
     pushes = [span for span in spans.spans if span.name.endswith("/PushTable")]
@@ -216,89 +196,81 @@ async def test_a_push_is_a_part_of_the_trace_that_changed_the_table() -> None:
 async def test_a_registry_that_stays_away_is_one_failed_trace() -> None:
     """Not one for each try."""
     with keeping_spans() as spans:
-        async with announcing((row("a"),)) as told:
-            await told.until(lambda: told.registry.table == {"a"})
-            told.registry.error = StoreUnavailableError("away")
-            told.change(put=(row("b"),))
-            await told.until(lambda: told.announcer.problem != "")
-            told.registry.error = None
-            await told.until(lambda: told.registry.table == {"a", "b"})
+        async with announcing((row("a"),)) as fixture:
+            await fixture.until(lambda: fixture.registry.table == {"a"})
+            fixture.registry.error = StoreUnavailableError("away")
+            fixture.change(put=(row("b"),))
+            await fixture.until(lambda: fixture.announcer.problem != "")
+            fixture.registry.error = None
+            await fixture.until(lambda: fixture.registry.table == {"a", "b"})
     assert [span.error for span in spans.spans if span.name == "announce"] == ["", "registry_unavailable"]
 
 
-async def test_an_emptied_registry_hears_everything_again() -> None:
+async def test_an_emptied_registry_gets_everything_again() -> None:
     """REGISTER_AGAIN: register, then the whole table."""
-    async with announcing((row("a"),)) as told:
-        await told.until(lambda: told.registry.table == {"a"})
-        told.registry.forget()
-        await told.until(lambda: told.registry.registered and told.registry.table == {"a"})
+    async with announcing((row("a"),)) as fixture:
+        await fixture.until(lambda: fixture.registry.table == {"a"})
+        fixture.registry.forget()
+        await fixture.until(lambda: fixture.registry.registered and fixture.registry.table == {"a"})
 
 
 async def test_a_registry_with_another_revision_gets_the_whole_table() -> None:
-    """PUSH_TABLE: the lease stays, the table is said again."""
-    async with announcing((row("a"),)) as told:
-        await told.until(lambda: told.registry.table == {"a"})
-        told.registry.table, told.registry.revision = set(), 99
-        await told.until(lambda: told.registry.table == {"a"})
+    """PUSH_TABLE: the lease stays, the table is pushed again."""
+    async with announcing((row("a"),)) as fixture:
+        await fixture.until(lambda: fixture.registry.table == {"a"})
+        fixture.registry.table, fixture.registry.revision = set(), 99
+        await fixture.until(lambda: fixture.registry.table == {"a"})
 
 
 async def test_a_registry_that_is_away_is_a_problem_that_passes() -> None:
-    """Told in one line meanwhile; who waits for an announcement hears of it in time."""
-    async with announcing() as told:
-        await told.until(lambda: told.announcer.registered)
-        told.registry.error = StoreUnavailableError("Redis is away")
-        await told.until(lambda: "Redis is away" in told.announcer.problem)
-        told.change(put=(row("a"),))
-        with pytest.raises(RegistryUnavailableError, match="could not be told"):
-            await told.announcer.announced(row("a"), timedelta(seconds=0.1))
-        told.registry.error = None
-        await told.announcer.announced(row("a"), timedelta(seconds=10))
-        assert told.registry.table == {"a"}
-        await told.until(lambda: told.announcer.problem == "")
+    """Shown in one line meanwhile; a caller that waits for an announcement gets an error in time."""
+    async with announcing() as fixture:
+        await fixture.until(lambda: fixture.announcer.registered)
+        fixture.registry.error = StoreUnavailableError("Redis is away")
+        await fixture.until(lambda: "Redis is away" in fixture.announcer.problem)
+        fixture.change(put=(row("a"),))
+        with pytest.raises(RegistryUnavailableError, match="has not confirmed it"):
+            await fixture.announcer.announced(row("a"), timedelta(seconds=0.1))
+        fixture.registry.error = None
+        await fixture.announcer.announced(row("a"), timedelta(seconds=10))
+        assert fixture.registry.table == {"a"}
+        await fixture.until(lambda: fixture.announcer.problem == "")
 
 
 async def test_a_peer_that_was_superseded_stops() -> None:
     """The loop ends with the error that names the other's address."""
-    async with announcing() as told:
-        await told.until(lambda: told.announcer.registered)
-        told.registry.error = LeaseSupersededError("another process is p now", owner_address="h:2")
-        assert told.loop is not None
+    async with announcing() as fixture:
+        await fixture.until(lambda: fixture.announcer.registered)
+        fixture.registry.error = LeaseSupersededError("another process is p now", owner_address="h:2")
+        assert fixture.loop is not None
         async with asyncio.timeout(10):
             with pytest.raises(LeaseSupersededError) as caught:
-                await told.loop
+                await fixture.loop
         assert caught.value.owner_address == "h:2"
 
 
-async def test_leaving_gives_the_lease_up() -> None:
-    """The registry hears of it; a peer that never registered says nothing."""
-    async with announcing() as told:
-        await told.until(lambda: told.registry.registered)
-        assert told.loop is not None
-        told.loop.cancel()
-        await asyncio.gather(told.loop, return_exceptions=True)
-        await told.announcer.leave()
-        assert not told.registry.registered
+async def test_leaving_releases_the_lease() -> None:
+    """The registry gets the call."""
+    async with announcing() as fixture:
+        await fixture.until(lambda: fixture.registry.registered)
+        assert fixture.loop is not None
+        fixture.loop.cancel()
+        await asyncio.gather(fixture.loop, return_exceptions=True)
+        await fixture.announcer.leave()
+        assert not fixture.registry.registered
 
 
 async def test_heartbeats_share_a_stream() -> None:
     """One stream stands for many of them."""
-    async with announcing() as told:
-        await told.until(lambda: told.registry.heartbeats >= 5)
-        assert told.registry.streams == 1
+    async with announcing() as fixture:
+        await fixture.until(lambda: fixture.registry.heartbeats >= 5)
+        assert fixture.registry.streams == 1
 
 
 async def test_a_stream_that_the_registry_ends_is_opened_anew() -> None:
-    """As when a registry stops, or wants others to have their share: no heartbeat is lost, nobody registers again."""
-    async with announcing() as told:
-        told.registry.answers_per_stream = 2
-        await told.until(lambda: told.registry.streams >= 3)
-        assert told.announcer.problem == ""
-        assert told.registry.pushes == [True]
-
-
-async def test_a_registry_without_the_stream_gets_calls() -> None:
-    """During an upgrade a peer may be newer than its registry."""
-    async with announcing(without_stream=True) as told:
-        await told.until(lambda: told.registry.heartbeats >= 3)
-        assert told.registry.streams == 0
-        assert told.announcer.problem == ""
+    """As when a registry stops: no heartbeat is lost, and the peer does not register again."""
+    async with announcing() as fixture:
+        fixture.registry.answers_per_stream = 2
+        await fixture.until(lambda: fixture.registry.streams >= 3)
+        assert fixture.announcer.problem == ""
+        assert fixture.registry.pushes == [True]

@@ -16,11 +16,12 @@ from minga_core.ids import ContentId, digest
 from minga_core.manifest import Manifest
 from minga_core.names import Name, parse_name
 from minga_core.records import FileRow, HoldingState, RowKey
-from minga_engine.parts.content_store import PartFile, RowsChanged
-from minga_peer.share.store import ChunkStore
+from minga_engine.parts.part import Part
+from minga_peer.share.store import ContentStore, StoreSettings
+from minga_peer.share.table import RowsChanged
 
 LIMIT_SECONDS = 20.0
-QUIET_SECONDS = 0.05
+SETTLE_SECONDS = 0.05
 
 
 async def eventually(holds: Callable[[], object], what: str) -> None:
@@ -76,8 +77,8 @@ class CountingMetrics:
 
 
 @dataclass
-class Told:
-    """What was told of the table, and the table that a listener has who only heard the changes."""
+class TableChanges:
+    """The changes of the table, and the table of a listener that only saw them."""
 
     changes: list[RowsChanged] = field(default_factory=list)
     table: dict[RowKey, FileRow] = field(default_factory=dict)
@@ -99,8 +100,8 @@ class Shared:
     """A running store."""
 
     root: Path
-    store: ChunkStore
-    told: Told
+    store: ContentStore
+    seen: TableChanges
     metrics: CountingMetrics
 
     def drop(self, name: str, data: bytes) -> Path:
@@ -123,7 +124,7 @@ class Shared:
         row = self.store.find(parse_name(name))
         return None if row is None else row.key.content_id
 
-    async def part(self, name: str, data: bytes, *, overwrite: bool = False, published_ns: int = 5) -> PartFile:
+    async def part(self, name: str, data: bytes, *, overwrite: bool = False, published_ns: int = 5) -> Part:
         """Begins a part."""
         return await self.store.begin_part(
             Name(name), manifest_of(data), published_ns=published_ns, overwrite=overwrite
@@ -134,8 +135,8 @@ class Shared:
         return [line for line in self.store.status().problems if text in line]
 
 
-async def fill(part: PartFile, data: bytes, indexes: list[int] | None = None) -> None:
-    """Writes chunks of `data`: all of them unless told which."""
+async def fill(part: Part, data: bytes, indexes: list[int] | None = None) -> None:
+    """Writes chunks of `data`: all of them unless given."""
     for index in range(part.manifest.geometry.chunk_count) if indexes is None else indexes:
         await part.write_chunk(index, chunk_of(data, index))
 
@@ -161,23 +162,22 @@ class Opener:
         threads: int = 2,
     ) -> AsyncIterator[Shared]:
         """A store whose loop runs inside the block."""
-        metrics, told, root = CountingMetrics(), Told(), root or self.root
-        store = await ChunkStore.open(
+        metrics, seen, root = CountingMetrics(), TableChanges(), root or self.root
+        settings = StoreSettings(
             root,
-            clock=clock or SystemClock(),
             capacity_bytes=capacity_bytes,
-            quiet_seconds=QUIET_SECONDS,
+            hash_threads=threads,
+            settle_seconds=SETTLE_SECONDS,
             rescan_seconds=rescan_seconds,
-            threads=threads,
-            metrics=metrics,
         )
-        told.table = {row.key: row for row in store.rows()}
-        store.on_rows_changed(told)
+        store = await ContentStore.open(settings, clock or SystemClock(), metrics)
+        seen.table = {row.key: row for row in store.table.rows()}
+        store.table.on_change(seen)
         loop = asyncio.create_task(store.run())
         try:
-            await store.first_scan_done()
-            yield Shared(root, store, told, metrics)
-            assert told.table == {row.key: row for row in store.rows()}
+            await store.sync.first_scan_done()
+            yield Shared(root, store, seen, metrics)
+            assert seen.table == {row.key: row for row in store.table.rows()}
         finally:
             loop.cancel()
             await asyncio.gather(loop, return_exceptions=True)
@@ -186,6 +186,6 @@ class Opener:
 
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
-    """Opens running stores, on `tmp_path/shared` unless told where."""
+    """Opens running stores, on `tmp_path/shared` unless given."""
     async with AsyncExitStack() as stack:
         yield Opener(tmp_path, stack)

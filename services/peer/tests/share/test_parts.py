@@ -25,8 +25,9 @@ from minga_core.ids import digest
 from minga_core.names import Name
 from minga_engine.parts import part as parts
 from minga_engine.parts.disk import DiskPool
-from minga_engine.parts.part import Part, open_part
+from minga_engine.parts.part import Part
 from minga_engine.parts.part_files import PartFiles, PartTarget, decode_meta, encode_meta
+from minga_engine.parts.standalone_part import open_part
 
 from .conftest import chunk_of, eventually, fill, manifest_of, noise
 
@@ -52,6 +53,12 @@ async def begun(tmp_path: Path, pool: DiskPool, *, overwrite: bool = False, want
     return await open_part(
         tmp_path / "out/file.bin", wanted or target(), pool, overwrite=overwrite, folder=tmp_path / "parts"
     )
+
+
+async def read(pool: DiskPool, part: Part, index: int) -> bytes:
+    """A chunk's bytes."""
+    with part.open_chunk(index) as chunk:
+        return await pool.run(chunk.read)
 
 
 def left_over(tmp_path: Path) -> list[str]:
@@ -102,9 +109,9 @@ async def test_wrong_bytes_are_refused_and_not_written(tmp_path: Path, pool: Dis
     assert not part.held
     assert part.files.data_path.read_bytes() == bytes(len(DATA))
     with pytest.raises(ContentNotHeldError):
-        await part.read_chunk(2)
+        await read(pool, part, 2)
     await fill(part, DATA, [2])
-    assert await part.read_chunk(2) == chunk_of(DATA, 2)
+    assert await read(pool, part, 2) == chunk_of(DATA, 2)
     await part.discard()
 
 
@@ -337,11 +344,11 @@ async def test_a_reader_keeps_reading_the_right_file_through_the_commit(
         return real(descriptor, length, offset)
 
     monkeypatch.setattr(os, "pread", pread)
-    read = asyncio.create_task(part.read_chunk(1))
+    reader = asyncio.create_task(read(pool, part, 1))
     await eventually(reading.is_set, "the chunk is being read")
     await part.commit()
     go.set()
-    assert await read == chunk_of(DATA, 1)
+    assert await reader == chunk_of(DATA, 1)
 
 
 async def test_no_descriptor_is_left_open(tmp_path: Path, pool: DiskPool) -> None:
@@ -474,12 +481,13 @@ import asyncio, random, sys
 from pathlib import Path
 from minga_engine.parts import part as parts
 from minga_engine.parts.disk import DiskPool
+from minga_engine.parts.standalone_part import open_part
 from services.peer.tests.share.test_parts import COUNT, DATA, chunk_of, target
 
 async def main(folder):
     parts.SAVE_SECONDS = 0.002
     out, kept = folder / "out/file.bin", folder / "parts"
-    part = await parts.open_part(out, target(), DiskPool(2), overwrite=False, folder=kept)
+    part = await open_part(out, target(), DiskPool(2), overwrite=False, folder=kept)
     order = list(range(COUNT))
     random.shuffle(order)
     for index in order:
@@ -509,7 +517,7 @@ async def test_a_part_survives_sigkill_with_true_claims_only(tmp_path: Path, poo
     # One more than it told may be written: it was killed between writing and telling.
     assert len(set(part.held) - written) <= 1
     for index in part.held:
-        assert await part.read_chunk(index) == chunk_of(DATA, index)
+        assert await read(pool, part, index) == chunk_of(DATA, index)
     if after == 9:
         assert part.held
     await fill(part, DATA)

@@ -134,7 +134,7 @@ def test_a_file_whose_name_is_decomposed_on_disk_is_found_under_its_normal_name(
     (root.path / NFD).write_bytes(b"x")
     (found,) = root.scan().files.values()
     assert (found.name, found.path) == (NFC, NFD)
-    assert root.look(found.path) == found.stamp
+    assert root.look(found.path) == found.fingerprint
 
 
 def test_names_that_differ_in_case_are_two_files(root: Root) -> None:

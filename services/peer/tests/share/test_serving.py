@@ -16,8 +16,7 @@ from minga_core.errors import (
 )
 from minga_core.ids import ContentId
 from minga_core.names import Name
-from minga_peer.share import reading
-from minga_peer.share.manifests import ManifestCache
+from minga_peer.share import file_reader
 
 from .conftest import Opener, Shared, chunk_of, eventually, fill, manifest_of, noise, open_files
 
@@ -55,7 +54,7 @@ async def test_what_is_not_held_is_said_to_be_not_held(shared: Shared) -> None:
     with pytest.raises(ContentNotHeldError):
         await shared.store.read_chunk(other, 0)
     with pytest.raises(ContentNotHeldError):
-        async with aclosing(shared.store.watch(other)) as news:
+        async with aclosing(shared.store.follow(other)) as news:
             await anext(news)
 
 
@@ -65,7 +64,7 @@ async def no_news(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ignore(paths: set[str]) -> None:
         return
 
-    monkeypatch.setattr(shared.store._sharing, "_look_at", ignore)
+    monkeypatch.setattr(shared.store.sync, "_look_at", ignore)
 
 
 @pytest.mark.parametrize("change", ["written", "truncated", "replaced", "deleted", "became a folder", "became a link"])
@@ -138,13 +137,13 @@ async def test_a_read_error_is_told_with_the_name(shared: Shared, monkeypatch: p
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "pread", pread)
-    with pytest.raises(StorageError, match=r"^cannot read file.bin: input/output error$"):
+    with pytest.raises(StorageError, match=r"^cannot read .*: input/output error$"):
         await shared.store.read_chunk(CONTENT, 0)
 
 
 async def test_a_bounded_number_of_files_is_kept_open(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that was not used for the longest time is closed."""
-    monkeypatch.setattr(reading, "MAX_OPEN_FILES", 2)
+    monkeypatch.setattr(file_reader, "MAX_OPEN_FILES", 2)
     before = len(os.listdir("/proc/self/fd"))
     contents = []
     for number in range(5):
@@ -157,7 +156,7 @@ async def test_a_bounded_number_of_files_is_kept_open(shared: Shared, monkeypatc
 
 async def test_digests_that_are_lost_are_hashed_again(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     """A manifest that the index cannot give is not the end of the file."""
-    monkeypatch.setattr(shared.store._index, "manifest", lambda _: None)
+    monkeypatch.setattr(shared.store.folder.index, "_read", lambda _: None)
     with pytest.raises(ContentNotHeldError):
         await shared.store.manifest(CONTENT)
     monkeypatch.undo()
@@ -203,7 +202,7 @@ async def test_removing_what_cannot_be_deleted_keeps_it_listed(shared: Shared, m
 
 async def test_a_watch_on_a_complete_content_says_so_and_ends(shared: Shared) -> None:
     """One message."""
-    assert [news async for news in shared.store.watch(CONTENT)] == [ChunkSet.full(COUNT)]
+    assert [news async for news in shared.store.follow(CONTENT)] == [ChunkSet.full(COUNT)]
 
 
 async def test_watchers_hear_each_new_chunk_and_the_end(opened: Opener) -> None:
@@ -214,10 +213,10 @@ async def test_watchers_hear_each_new_chunk_and_the_end(opened: Opener) -> None:
     heard: list[list[int]] = [[], []]
 
     async def follow(which: int) -> None:
-        async for news in shared.store.watch(CONTENT):
+        async for news in shared.store.follow(CONTENT):
             heard[which].extend(news)
 
-    slow = shared.store.watch(CONTENT)
+    slow = shared.store.follow(CONTENT)
     assert list(await anext(slow)) == [0]
     followers = [asyncio.create_task(follow(which)) for which in range(2)]
     for index in range(1, COUNT):
@@ -238,24 +237,10 @@ async def test_watchers_of_a_part_that_is_discarded_are_let_go(opened: Opener) -
     await fill(part, DATA, [0])
 
     async def follow() -> int:
-        return sum([len(news) async for news in shared.store.watch(CONTENT)])
+        return sum([len(news) async for news in shared.store.follow(CONTENT)])
 
     follower = asyncio.create_task(follow())
     await asyncio.sleep(0)
     await part.discard()
     async with asyncio.timeout(5):
         assert await follower == 1
-
-
-def test_manifests_are_kept_within_their_bounds() -> None:
-    """By bytes, not by number; the one just put is always kept."""
-    cache = ManifestCache(max_bytes=3000)
-    manifests = [manifest_of(noise(MIB, seed=number)) for number in range(6)]
-    for manifest in manifests:
-        cache.put(manifest.content_id, manifest)
-        cache.get(manifests[0].content_id)
-    kept = [number for number, manifest in enumerate(manifests) if cache.get(manifest.content_id)]
-    assert kept == [0, 3, 4, 5] or kept == [0, 4, 5]
-    huge = manifest_of(bytes(30 * MIB))
-    cache.put(huge.content_id, huge)
-    assert cache.get(huge.content_id) == huge

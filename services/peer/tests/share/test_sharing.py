@@ -15,7 +15,7 @@ from minga_core.names import parse_name
 from minga_core.records import HoldingState
 from minga_engine.parts import hashing as hasher
 from minga_peer.share import hash_queue
-from minga_peer.share.store import ChunkStore
+from minga_peer.share.store import ContentStore, StoreSettings
 
 from .conftest import Opener, eventually, manifest_of, noise, open_files
 
@@ -34,7 +34,7 @@ async def test_files_that_are_there_are_shared(opened: Opener) -> None:
     assert (row.size_bytes, row.state) == (MIB, HoldingState.COMPLETE)
     assert row.modified_ns == (opened.root / "folder/a").stat().st_mtime_ns
     assert (await shared.shares("empty", b"")).size_bytes == 0
-    assert {row.key.name for row in shared.store.rows()} == {"folder/a", "empty"}
+    assert {row.key.name for row in shared.store.table.rows()} == {"folder/a", "empty"}
     status = shared.store.status()
     assert (status.file_count, status.shared_bytes, status.pending_hash_count) == (2, MIB, 0)
 
@@ -56,7 +56,7 @@ async def test_a_file_that_changes_is_hashed_again(opened: Opener) -> None:
     path.write_bytes(b"two!")
     new = await shared.shares("a", b"two!")
     assert new.published_ns > old.published_ns
-    assert [row.key for row in shared.store.rows()] == [new.key]
+    assert [row.key for row in shared.store.table.rows()] == [new.key]
 
 
 async def test_files_that_go_are_unlisted(opened: Opener) -> None:
@@ -71,7 +71,7 @@ async def test_files_that_go_are_unlisted(opened: Opener) -> None:
     await shared.shares("h/g", b"f/g")
     await eventually(lambda: shared.content("f/g") is None, "f/g is unlisted")
     (shared.root / "b").rename(shared.root.parent / "away")
-    await eventually(lambda: len(shared.store.rows()) == 1, "everything in b is unlisted")
+    await eventually(lambda: len(shared.store.table.rows()) == 1, "everything in b is unlisted")
 
 
 async def test_a_folder_that_becomes_a_file_and_back(opened: Opener) -> None:
@@ -96,7 +96,7 @@ async def test_a_scan_finds_what_the_watch_missed(opened: Opener, monkeypatch: p
         await asyncio.Event().wait()
         yield set()
 
-    monkeypatch.setattr("minga_peer.share.sharing.changed_paths", nothing)
+    monkeypatch.setattr("minga_peer.share.folder_sync.changed_paths", nothing)
     opened.root.mkdir()
     (opened.root / "stays").write_bytes(b"1")
     (opened.root / "changes").write_bytes(b"2")
@@ -107,10 +107,10 @@ async def test_a_scan_finds_what_the_watch_missed(opened: Opener, monkeypatch: p
     shared.drop("changes", b"22")
     (opened.root / "goes").unlink()
     shared.drop("comes", b"4")
-    shared.store.rescan()
+    shared.store.sync.rescan()
     await shared.shares("changes", b"22")
     await shared.shares("comes", b"4")
-    assert {row.key.name for row in shared.store.rows()} == {"stays", "changes", "comes"}
+    assert {row.key.name for row in shared.store.table.rows()} == {"stays", "changes", "comes"}
 
 
 async def test_a_file_is_hashed_only_once_it_is_quiet(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ async def test_a_file_that_grows_while_hashed_is_hashed_again(opened: Opener, mo
     monkeypatch.setattr(os, "preadv", read)
     shared.drop("a", noise(MIB))
     await shared.shares("a", noise(MIB) + b"more")
-    told = {row.key.content_id for change in shared.told.changes for row in change.put}
+    told = {row.key.content_id for change in shared.seen.changes for row in change.put}
     assert told == {manifest_of(noise(MIB) + b"more").content_id}
 
 
@@ -154,10 +154,10 @@ async def test_a_restart_hashes_nothing_again(opened: Opener) -> None:
         for name in ("a", "b/c", NFD):
             first.drop(name, noise(300 * KIB, seed=len(name)))
             await first.shares(name, noise(300 * KIB, seed=len(name)))
-        rows = {row.key: row for row in first.store.rows()}
+        rows = {row.key: row for row in first.store.table.rows()}
         assert first.metrics.misses == 3
     second = await opened()
-    assert {row.key: row for row in second.store.rows()} == rows
+    assert {row.key: row for row in second.store.table.rows()} == rows
     assert (second.metrics.hits, second.metrics.misses, second.metrics.bytes_hashed) == (3, 0, 0)
     for key in rows:
         assert (await second.store.manifest(key.content_id)).content_id == key.content_id
@@ -209,7 +209,7 @@ async def test_state_on_another_file_system_is_refused_at_the_start(opened: Open
     state = Path("/dev/shm") / f"minga-test-{os.getpid()}"
     try:
         with pytest.raises(StorageError, match="another file system"):
-            await ChunkStore.open(opened.root, state_dir=state, clock=ManualClock())
+            await ContentStore.open(StoreSettings(opened.root, state_dir=state), ManualClock())
     finally:
         for path in sorted(state.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
@@ -236,11 +236,11 @@ async def test_what_cannot_be_shared_is_told_and_the_rest_is_shared(
     (opened.root / "good").write_bytes(b"x")
     shared = await opened()
     await shared.shares("good", b"x")
-    await eventually(lambda: shared.problem("locked cannot be opened: permission denied"), "the locked file is told")
+    await eventually(lambda: shared.problem("locked cannot be read: permission denied"), "the locked file is told")
     assert shared.problem("link is a symbolic link")
     assert shared.problem("pipe is a pipe")
     assert shared.problem("not valid UTF-8")
-    assert [row.key.name for row in shared.store.rows()] == ["good"]
+    assert [row.key.name for row in shared.store.table.rows()] == ["good"]
 
 
 async def test_a_file_that_becomes_readable_is_shared_after_the_next_scan(
@@ -257,7 +257,7 @@ async def test_a_file_that_becomes_readable_is_shared_after_the_next_scan(
     shared.drop("a", b"x")
     await eventually(lambda: shared.problem("a cannot be read: input/output error"), "the problem is told")
     monkeypatch.setattr(hash_queue, "hash_descriptor", real)
-    shared.store.rescan()
+    shared.store.sync.rescan()
     await shared.shares("a", b"x")
     assert not shared.store.status().problems
 
@@ -270,7 +270,7 @@ async def test_the_normal_spelling_of_a_name_takes_over(opened: Opener) -> None:
     assert shared.store.path_of(parse_name(NFC)).name == NFD
     shared.drop(NFC, b"normal")
     await shared.shares(NFC, b"normal")
-    shared.store.rescan()
+    shared.store.sync.rescan()
     await eventually(lambda: shared.problem("another Unicode form"), "the loser is told")
     (shared.root / NFC).unlink()
     await shared.shares(NFC, b"decomposed")
@@ -283,7 +283,7 @@ async def test_many_small_files_are_few_changes(opened: Opener) -> None:
         (opened.root / f"file{number}").write_bytes(str(number).encode())
     shared = await opened()
     await eventually(lambda: shared.store.status().file_count == 1200, "all are shared")
-    assert len(shared.told.changes) < 30
+    assert len(shared.seen.changes) < 30
 
 
 async def test_a_flood_of_news_is_answered_by_a_scan(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:

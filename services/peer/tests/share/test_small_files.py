@@ -37,11 +37,11 @@ async def test_many_files_are_placed_shared_and_known_from_then_on(opened: Opene
     """1. Files of several folders are stored, one is empty. 2. They are there and told. 3. A restart hashes none."""
     data = {f"d{number % 3}/sub/{number:03}": noise(number * 10, number) for number in range(100)}
     async with opened.running() as shared:
-        before = len(shared.told.changes)
-        rows = await shared.store.small.store([small(name, content) for name, content in data.items()])
+        before = len(shared.seen.changes)
+        rows = await shared.store.small.store_rows([small(name, content) for name, content in data.items()])
         assert [row and (row.key.name, row.published_ns) for row in rows] == [(name, 7) for name in data]
         assert {name: (shared.root / name).read_bytes() for name in data} == data
-        assert len(shared.told.changes) == before + 1
+        assert len(shared.seen.changes) == before + 1
         assert shared.store.status().file_count == 100
     async with opened.running() as again:
         assert again.store.status().file_count == 100
@@ -73,7 +73,7 @@ async def test_what_has_the_name_already_stays(opened: Opener) -> None:
     unhashed = shared.root / "unhashed"
     unhashed.write_bytes(b"just dropped")
     names = ["shared", "link", "folder", "file/below", "unhashed", "free", "free"]
-    rows = await shared.store.small.store([small(name, name.encode()) for name in names])
+    rows = await shared.store.small.store_rows([small(name, name.encode()) for name in names])
     assert [row is not None for row in rows] == [False] * 5 + [True] * 2
     assert (shared.root / "shared").read_bytes() == b"theirs"
     assert (shared.root / "link").is_symlink()
@@ -103,7 +103,7 @@ async def test_a_name_in_another_unicode_form_is_taken(opened: Opener) -> None:
 async def test_what_does_not_fit_is_left(opened: Opener) -> None:
     """As many as the capacity has room for; the others are told as left."""
     shared = await opened(capacity_bytes=2500)
-    rows = await shared.store.small.store([small(f"f{number}", noise(1000, number)) for number in range(4)])
+    rows = await shared.store.small.store_rows([small(f"f{number}", noise(1000, number)) for number in range(4)])
     assert [row is not None for row in rows] == [True, True, False, False]
     assert sorted(path.name for path in shared.root.glob("f*")) == ["f0", "f1"]
     assert shared.store.status().free_bytes == 500
@@ -132,7 +132,7 @@ async def test_a_file_system_without_nameless_files_gets_none(opened: Opener, mo
     monkeypatch.setattr(module.os, "open", refuse)
     assert await shared.store.small.store([small("d/f", b"x")]) == [None]
     assert list((shared.root / "d").iterdir()) == []
-    assert shared.store.small.unwritten_bytes == 0
+    assert shared.store.folder.space.reserved_bytes == 0
 
 
 async def test_a_cancelled_store_leaves_whole_files_that_are_shared(opened: Opener) -> None:
@@ -144,7 +144,7 @@ async def test_a_cancelled_store_leaves_whole_files_that_are_shared(opened: Open
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
     there = {path.name for path in shared.root.glob("f*")}
-    assert there == {row.key.name for row in shared.store.rows()}
+    assert there == {row.key.name for row in shared.store.table.rows()}
     assert all((shared.root / file.name).read_bytes() == file.content.data for file in files if file.name in there)
 
 
@@ -182,10 +182,10 @@ from minga_core.ids import digest
 from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_engine.parts.placing import SmallContent, SmallFile
-from minga_peer.share.store import ChunkStore
+from minga_peer.share.store import ContentStore, StoreSettings
 
 async def main():
-    store = await ChunkStore.open(Path(sys.argv[1]), clock=SystemClock())
+    store = await ContentStore.open(StoreSettings(Path(sys.argv[1])), SystemClock())
     for batch in range(1000):
         files = []
         for number in range(40):

@@ -26,8 +26,8 @@ from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import HoldingState, RowKey
 from minga_engine.parts.part_files import PartFiles
-from minga_peer.share import partial_downloads as shelf
-from minga_peer.share.partial_downloads import PART_LIFE_SECONDS
+from minga_peer.share import part_store
+from minga_peer.share.part_store import PART_LIFE_SECONDS
 
 from .conftest import Opener, Shared, chunk_of, eventually, fill, manifest_of, noise
 
@@ -51,15 +51,15 @@ def parts_of(shared: Shared) -> list[str]:
 async def test_a_part_is_told_after_its_first_chunk_and_complete_at_its_commit(shared: Shared) -> None:
     """Two changes in all: partial, complete. The file is never hashed."""
     part = await shared.part("a/file.bin", DATA)
-    assert shared.told.changes == []
+    assert shared.seen.changes == []
     assert shared.store.find(Name("a/file.bin")) is None
     await fill(part, DATA)
-    assert shared.told.states("a/file.bin") == {HoldingState.PARTIAL}
+    assert shared.seen.states("a/file.bin") == {HoldingState.PARTIAL}
     row = await part.commit()
     await part.close()
-    assert [len(change.put) for change in shared.told.changes] == [1, 1]
-    assert shared.told.changes[1].remove == ()
-    assert shared.store.find(Name("a/file.bin")) == row == shared.told.table[RowKey(Name("a/file.bin"), CONTENT)]
+    assert [len(change.put) for change in shared.seen.changes] == [1, 1]
+    assert shared.seen.changes[1].remove == ()
+    assert shared.store.find(Name("a/file.bin")) == row == shared.seen.table[RowKey(Name("a/file.bin"), CONTENT)]
     assert (row.published_ns, row.size_bytes) == (5, len(DATA))
     assert (shared.root / "a/file.bin").read_bytes() == DATA
     assert parts_of(shared) == []
@@ -118,7 +118,7 @@ async def test_a_part_is_written_by_one_at_a_time(shared: Shared) -> None:
     other_name = await shared.part("other.bin", DATA)
     await fill(first, DATA, [0, 1])
     await first.close()
-    assert shared.told.states("file.bin") == {HoldingState.PARTIAL}
+    assert shared.seen.states("file.bin") == {HoldingState.PARTIAL}
     assert await shared.store.read_chunk(CONTENT, 1) == chunk_of(DATA, 1)
     second = await shared.part("file.bin", DATA)
     assert list(second.held) == [0, 1]
@@ -131,7 +131,7 @@ async def test_a_part_without_chunks_leaves_no_trace(shared: Shared) -> None:
     """Neither row nor file, and the name is free."""
     part = await shared.part("file.bin", DATA)
     await part.close()
-    assert (shared.told.changes, parts_of(shared)) == ([], [])
+    assert (shared.seen.changes, parts_of(shared)) == ([], [])
     await (await shared.part("file.bin", DATA)).close()
 
 
@@ -140,7 +140,7 @@ async def test_a_discarded_part_is_gone(shared: Shared) -> None:
     part = await shared.part("file.bin", DATA)
     await fill(part, DATA, [0])
     await part.discard()
-    assert shared.store.rows() == []
+    assert shared.store.table.rows() == []
     assert shared.store.held(CONTENT) is None
     assert parts_of(shared) == []
 
@@ -151,7 +151,7 @@ async def test_parts_of_an_earlier_run_are_served_and_resumed(opened: Opener) ->
         part = await first.part("file.bin", DATA)
         await fill(part, DATA, [1, 3])
     second = await opened()
-    (row,) = second.store.rows()
+    (row,) = second.store.table.rows()
     assert (row.key.name, row.state, row.published_ns) == ("file.bin", HoldingState.PARTIAL, 5)
     assert await second.store.read_chunk(CONTENT, 3) == chunk_of(DATA, 3)
     part = await second.part("file.bin", DATA)
@@ -170,7 +170,7 @@ async def test_broken_parts_are_deleted_with_a_word(opened: Opener, caplog: pyte
     meta.write_bytes(meta.read_bytes()[:-1])
     (folder / "stray.data").write_bytes(b"x")
     second = await opened()
-    assert second.store.rows() == []
+    assert second.store.table.rows() == []
     assert parts_of(second) == []
     assert "part_damaged" in caplog.text
 
@@ -188,7 +188,7 @@ async def test_a_crash_between_the_name_and_the_tidying_up_leaves_a_whole_file_a
     os.link(data, opened.root / "file.bin")
     second = await opened()
     row = await second.shares("file.bin", DATA)
-    assert second.store.rows() == [row]
+    assert second.store.table.rows() == [row]
     assert parts_of(second) == []
 
 
@@ -199,31 +199,31 @@ async def test_parts_that_nobody_resumes_expire(opened: Opener) -> None:
             part = await first.part(name, DATA)
             await fill(part, DATA, [1])
             await part.close()
-        long_ago = first.store._clock.wall() - PART_LIFE_SECONDS - 60
+        long_ago = first.store.folder.clock.wall() - PART_LIFE_SECONDS - 60
         for path in (opened.root / ".minga/parts").glob("*.data"):
             os.utime(path, (long_ago, long_ago))
         await (await first.part("resumed", DATA)).close()
     second = await opened()
-    assert [row.key.name for row in second.store.rows()] == ["resumed"]
+    assert [row.key.name for row in second.store.table.rows()] == ["resumed"]
     for path in (opened.root / ".minga/parts").glob("*.data"):
         os.utime(path, (long_ago, long_ago))
-    await second.store._shelf.expire(second.store._disk)
-    assert second.store.rows() == []
+    await second.store.parts._expire()
+    assert second.store.table.rows() == []
 
 
 async def test_the_oldest_parts_go_when_there_are_too_many(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has an open descriptor. One that is being written is not counted, nor touched."""
-    monkeypatch.setattr(shelf, "MAX_KEPT_PARTS", 2)
+    monkeypatch.setattr(part_store, "MAX_KEPT_PARTS", 2)
     for age, name in enumerate(("newest", "older", "oldest")):
         part = await shared.part(name, DATA)
         await fill(part, DATA, [1])
         await part.close()
-        stamp = shared.store._clock.wall() - age
-        os.utime(part.files.data_path, (stamp, stamp))
+        last_used = shared.store.folder.clock.wall() - age
+        os.utime(part.files.data_path, (last_used, last_used))
     writing = await shared.part("writing", DATA)
     await fill(writing, DATA, [1])
-    await shared.store._shelf.expire(shared.store._disk)
-    assert {row.key.name for row in shared.store.rows()} == {"newest", "older", "writing"}
+    await shared.store.parts._expire()
+    assert {row.key.name for row in shared.store.table.rows()} == {"newest", "older", "writing"}
     await writing.close()
 
 
@@ -236,9 +236,9 @@ async def test_another_content_under_the_name_is_refused_unless_overwrite(shared
     part = await shared.part("file.bin", DATA, overwrite=True)
     await fill(part, DATA)
     assert await shared.store.read_chunk(old.key.content_id, 0) == chunk_of(OTHER, 0)
-    assert shared.told.states("file.bin") == {HoldingState.COMPLETE, HoldingState.PARTIAL}
+    assert shared.seen.states("file.bin") == {HoldingState.COMPLETE, HoldingState.PARTIAL}
     row = await part.commit()
-    last = shared.told.changes[-1]
+    last = shared.seen.changes[-1]
     assert (last.put, last.remove) == ((row,), (old.key,))
     assert (shared.root / "file.bin").read_bytes() == DATA
     assert shared.store.held(old.key.content_id) is None
@@ -263,7 +263,7 @@ async def test_a_name_taken_by_a_file_that_is_not_hashed_yet_is_taken(
     shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is fetched for it; with overwrite it is replaced."""
-    monkeypatch.setattr(shared.store._sharing, "_quiet_seconds", 3600.0)
+    monkeypatch.setattr(shared.store.sync, "_settle_seconds", 3600.0)
     shared.drop("file.bin", b"not hashed")
     with pytest.raises(NameTakenError, match="not known yet"):
         await shared.part("file.bin", DATA)
@@ -295,11 +295,11 @@ async def test_storing_what_is_there_already_changes_nothing(shared: Shared) -> 
     path = shared.drop("file.bin", DATA)
     row = await shared.shares("file.bin", DATA)
     inode = path.stat().st_ino
-    changes = len(shared.told.changes)
+    changes = len(shared.seen.changes)
     part = await shared.part("file.bin", DATA)
     assert await part.commit() == row
     assert path.stat().st_ino == inode
-    assert len(shared.told.changes) == changes
+    assert len(shared.seen.changes) == changes
     assert parts_of(shared) == []
 
 
@@ -330,7 +330,7 @@ async def test_a_copy_of_a_file_that_changed_takes_only_what_is_true(
     """Chunks are verified after the copy; the rest comes from others, and the changed file is hashed again."""
     path = shared.drop("here.bin", DATA)
     await shared.shares("here.bin", DATA)
-    monkeypatch.setattr(shared.store._sharing, "_look_at", lambda paths: asyncio.sleep(0))
+    monkeypatch.setattr(shared.store.sync, "_look_at", lambda paths: asyncio.sleep(0))
     await shared.store.read_chunk(CONTENT, 0)
     with path.open("r+b") as file:
         file.seek(2 * 256 * 1024)
@@ -396,7 +396,7 @@ async def test_what_parts_will_take_is_not_promised_twice(shared: Shared, monkey
     assert shared.store.status().free_bytes == 2 * len(DATA)
     await fill(part, DATA, [0])
     disk.f_bavail -= len(chunk_of(DATA, 0))
-    await shared.store._disk.run(shared.store._capacity.measure)
+    await shared.store.folder.disk.run(shared.store.folder.space.measure)
     assert shared.store.status().free_bytes == 2 * len(DATA)
     await part.close()
 
@@ -408,7 +408,7 @@ async def test_a_file_removed_while_it_is_hashed_once_more_stays_removed(
     come back."""
     shared.drop("file.bin", DATA)
     await shared.shares("file.bin", DATA)
-    writing, go, real = threading.Event(), threading.Event(), shared.store._index.write
+    writing, go, real = threading.Event(), threading.Event(), shared.store.folder.index._write
 
     def write(put: object, remove: object) -> None:
         if put and not writing.is_set():
@@ -416,17 +416,17 @@ async def test_a_file_removed_while_it_is_hashed_once_more_stays_removed(
             go.wait(10)
         real(put, remove)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(shared.store._index, "write", write)
-    file = shared.store._catalog.files[Name("file.bin")]
+    monkeypatch.setattr(shared.store.folder.index, "_write", write)
+    file = shared.store.inventory.files[Name("file.bin")]
     changed = replace(file, published_ns=file.published_ns + 1)
-    again = asyncio.create_task(shared.store._sharing._share_hashed([(changed, MANIFEST)]))
+    again = asyncio.create_task(shared.store.sync._share_hashed([(changed, MANIFEST)]))
     await eventually(writing.is_set, "the index is written")
     removal = asyncio.create_task(shared.store.remove(Name("file.bin")))
     await eventually(lambda: shared.content("file.bin") is None, "it is removed")
     go.set()
     assert await again == {"file.bin"}
     await removal
-    assert shared.store.rows() == []
+    assert shared.store.table.rows() == []
 
 
 @pytest.fixture
@@ -476,20 +476,20 @@ async def test_a_download_that_replaces_a_file_being_hashed_wins(
 ) -> None:
     """1. A file is being hashed. 2. A download takes its name. 3. The old digests come too late to be told."""
     shared.drop("file.bin", OTHER)
-    real = shared.store._sharing._take_hashed
+    real = shared.store.sync._on_hashed
     late: list[object] = []
 
     async def keep(outcomes: list[object]) -> None:
         late.extend(outcomes)
 
-    monkeypatch.setattr(shared.store._sharing._queue, "_taken", keep)
+    monkeypatch.setattr(shared.store.sync._queue, "_on_hashed", keep)
     await eventually(lambda: late, "the file is hashed")
     part = await shared.part("file.bin", DATA, overwrite=True)
     await fill(part, DATA)
     row = await part.commit()
     monkeypatch.undo()
     await real(late)  # type: ignore[arg-type]
-    assert shared.store.rows() == [row]
+    assert shared.store.table.rows() == [row]
     assert await shared.store.read_chunk(CONTENT, 0) == chunk_of(DATA, 0)
 
 

@@ -18,7 +18,7 @@ from minga_core.ids import ContentId, PeerId, parse_address, parse_peer_id
 from minga_core.names import Name
 from minga_core.records import FileRow
 from minga_engine.swarm.config import SwarmConfig
-from minga_engine.swarm.serving_queue import UploadConfig, UploadQueue
+from minga_engine.swarm.serving_queue import ServingConfig, ServingQueue
 from minga_engine.transfer.download import Downloader
 from minga_engine.transfer.locating import Located
 from minga_engine.transfer.options import TransferOptions
@@ -27,13 +27,13 @@ from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.messages import PEER_SERVICE, SourceAddress
 from minga_engine.wire.transport import PeerTransport
 from minga_peer.daemon._metrics import PeerMetrics
-from minga_peer.daemon.downloads import Downloads, SmallStoreDestination, StoreDestination
+from minga_peer.daemon.downloads import Downloads
 from minga_peer.serve.http_server import HttpServer
 from minga_peer.serve.quotas import Quotas
 from minga_peer.serve.receiving import UploadReceiver
 from minga_peer.serve.service import PeerService, SmallFileServing, Storing
 from minga_peer.serve.serving import ChunkServing
-from minga_peer.share.store import ChunkStore
+from minga_peer.share.store import ContentStore, StoreSettings
 from minga_protos.peer.v1.peer_pb2_grpc import add_PeerServiceServicer_to_server
 from minga_runtime.metrics import RpcMetrics
 from minga_runtime.rate_limit import Limits
@@ -96,7 +96,7 @@ class TestPeer:
 
     peer_id: PeerId
     root: Path
-    store: ChunkStore
+    store: ContentStore
     server: GrpcServer
     source: SourceAddress
     downloads: Downloads
@@ -117,7 +117,7 @@ class TestPeer:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-        self.store.rescan()
+        self.store.sync.rescan()
 
         def found() -> FileRow | None:
             row = self.store.find(Name(name))
@@ -151,9 +151,9 @@ class Network:
         clock = SystemClock()
         series = CollectorRegistry()
         metrics = PeerMetrics(series)
-        store = await ChunkStore.open(root, clock=clock, quiet_seconds=0.05, metrics=metrics)
+        store = await ContentStore.open(StoreSettings(root, settle_seconds=0.05), clock, metrics)
         loop = asyncio.create_task(store.run())
-        await store.first_scan_done()
+        await store.sync.first_scan_done()
         limits = self.limits
         connections = PeerConnections(limits.down)
         transport = PeerTransport(connections)
@@ -161,13 +161,13 @@ class Network:
         source: list[SourceAddress] = []
         directory: Any = self.directory
         options = TransferOptions(lambda: source[0], self.config, metrics, limits.down)
-        downloader = Downloader(StoreDestination(store), directory, transport, clock, options)
-        small = SmallDownloads(SmallStoreDestination(store), directory, transport, TransferOptions(metrics=metrics))
-        downloads = Downloads(downloader, directory, clock, metrics, small)
+        downloader = Downloader(store, directory, transport, clock, options)
+        small = SmallDownloads(store.small, directory, transport, TransferOptions(metrics=metrics))
+        downloads = Downloads(downloader, small, directory, clock, metrics)
         # A downloader that reads nothing keeps its slot: tests decide when it ends.
-        uploads = UploadConfig(max_requests=serving_slots, unknown_rate_seconds=60.0)
-        serving = ChunkServing(store, UploadQueue(uploads), clock, metrics, limits.up)
-        http = HttpServer(serving, uploads.max_turns)
+        uploads = ServingConfig(max_requests=serving_slots, unknown_rate_seconds=60.0)
+        serving = ChunkServing(store, ServingQueue(uploads), clock, metrics, limits.up)
+        http = HttpServer(serving, uploads.max_served)
         service = PeerService(
             store,
             SmallFileServing(store.small, metrics, limits.up),

@@ -41,7 +41,7 @@ async def sharing(network: Network, peers: Sequence[TestPeer], data: dict[str, b
             path = peer.root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        peer.store.rescan()
+        peer.store.sync.rescan()
         await eventually(lambda of=peer: of.store.status().file_count >= len(data), "all are hashed")  # type: ignore[misc]
         for name in data:
             row = peer.store.find(Name(name))
@@ -120,7 +120,7 @@ async def test_a_dead_holder_costs_nothing_but_its_turn(network: Network) -> Non
     data = files(20)
     await sharing(network, [seed], data)
     dead = SourceAddress(parse_peer_id("dead"), parse_address("127.0.0.1:1"))
-    for row in seed.store.rows():
+    for row in seed.store.table.rows():
         network.directory.holds(row, dead)
     done = await get(downloader, list(data))
     assert {each.source for each in done.values()} == {seed.peer_id}
@@ -183,7 +183,7 @@ async def test_not_one_wrong_byte_gets_a_name(
     data = files(8)
     await sharing(network, [seed], data)
     async with lying(behaviour) as (liar, source):
-        for row in seed.store.rows():
+        for row in seed.store.table.rows():
             network.directory.holds(row, source)
         done = await get(downloader, list(data))
         assert {name: (downloader.root / name).read_bytes() for name in done} == data
@@ -206,7 +206,7 @@ async def test_going_away_stops_it_and_keeps_what_is_there(network: Network, mon
         async with aclosing(downloader.downloads.follow_small([*map(Name, data), Name("silent")])) as steps:
             came = {one.name for one in await anext(steps)}
         assert came
-    assert {row.key.name for row in downloader.store.rows()} >= came
+    assert {row.key.name for row in downloader.store.table.rows()} >= came
 
 
 async def test_a_request_from_outside_is_checked(network: Network) -> None:
@@ -237,7 +237,7 @@ async def test_what_is_sent_keeps_to_the_limit(network: Network) -> None:
 
     service = seed.service
     service.small = replace(service.small, up=Counting(None))
-    request = pb.FetchFilesRequest(content_ids=[row.key.content_id.raw for row in seed.store.rows()])
+    request = pb.FetchFilesRequest(content_ids=[row.key.content_id.raw for row in seed.store.table.rows()])
     async with aclosing(service.FetchFiles(request, Caller())) as messages:
         sent = [len(file.data) for file in (await anext(messages)).files]
         assert service.quotas.file_calls.taken_count == 1

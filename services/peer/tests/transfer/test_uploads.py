@@ -122,7 +122,7 @@ def nothing_was_left(peer: TestPeer) -> bool:
     """Whether the shared folder has neither files nor parts."""
     files = [path for path in peer.root.rglob("*") if path.is_file() and ".minga" not in path.parts]
     parts = list((peer.root / ".minga/parts").iterdir())
-    return not files and not parts and not peer.store.rows()
+    return not files and not parts and not peer.store.table.rows()
 
 
 async def test_an_upload_becomes_a_shared_file(network: Network) -> None:

@@ -104,8 +104,8 @@ class SharedDescriptor:
 
 
 @contextmanager
-def told_as(what: str) -> Iterator[None]:
-    """Turns OSErrors inside the block into NoSpaceError or StorageError, in one line that says what was tried."""
+def storage_errors(what: str) -> Iterator[None]:
+    """Raise OSErrors of the block as NoSpaceError or StorageError. what: a clause such as `cannot write a/b.bin`."""
     try:
         yield
     except OSError as error:

@@ -1,21 +1,21 @@
-"""What every room that touches files needs: the fingerprint of a file, durable folders, moves that replace nothing."""
+"""What all modules that touch files need: a file's fingerprint, chunks in open files, durable folders and moves."""
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from minga_core.errors import NameTakenError
+from minga_core.errors import ContentChangedError, NameTakenError
 
 PARTS_FOLDER = ".minga-parts"
-"""Where a command without a daemon keeps its parts, beside the file that comes of them; never shared."""
+"""Where a process without a shared folder keeps its parts, beside the file that they become; never shared."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
-    """What tells one state of a file from another without reading it."""
+class Fingerprint:
+    """What distinguishes two states of a file without reading it."""
 
     size_bytes: int
     modified_ns: int
@@ -23,9 +23,31 @@ class Stamp:
     device: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> "Stamp":
-        """The stamp of a stat."""
+    def of(cls, status: os.stat_result) -> "Fingerprint":
+        """The fingerprint of a stat."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenChunk:
+    """A chunk in an open file."""
+
+    descriptor: int
+    offset: int
+    """Bytes from the file's start."""
+    size_bytes: int
+    check: Callable[[], None] = lambda: None
+    """Blocking. Raises ContentChangedError when the file no longer is what was hashed; call it before and after
+    reading."""
+
+    def read(self) -> bytes:
+        """The chunk's bytes. Blocking. Raises ContentChangedError, OSError."""
+        self.check()
+        data = os.pread(self.descriptor, self.size_bytes, self.offset)
+        if len(data) != self.size_bytes:
+            raise ContentChangedError("the file became shorter")
+        self.check()
+        return data
 
 
 @contextmanager
@@ -40,23 +62,31 @@ def fsync_folder(path: Path) -> Iterator[int]:
 
 
 def move_without_replacing(source: Path, base: str, parent: int) -> None:
-    """Moves `source` to `base` in an open folder. Raises NameTakenError when something has that name."""
+    """Move `source` to `base` in an open folder. Raises NameTakenError when something has that name."""
     try:
         os.link(source, base, dst_dir_fd=parent, follow_symlinks=False)
     except FileExistsError:
-        raise NameTakenError(f"{base} is there already", hint="--overwrite replaces it") from None
+        raise _taken(base) from None
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
             raise
-        # No hard links on this file system: claim the name first, then replace our own claim.
-        try:
-            os.close(os.open(base, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=parent))
-        except FileExistsError:
-            raise NameTakenError(f"{base} is there already", hint="--overwrite replaces it") from None
-        try:
-            os.replace(source, base, dst_dir_fd=parent)
-        except OSError:
-            os.unlink(base, dir_fd=parent)
-            raise
-        return
-    os.unlink(source)
+        _claim_and_replace(source, base, parent)
+    else:
+        os.unlink(source)
+
+
+def _claim_and_replace(source: Path, base: str, parent: int) -> None:
+    """As `move_without_replacing` where there are no hard links: claim the name, then replace our own claim."""
+    try:
+        os.close(os.open(base, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=parent))
+    except FileExistsError:
+        raise _taken(base) from None
+    try:
+        os.replace(source, base, dst_dir_fd=parent)
+    except OSError:
+        os.unlink(base, dir_fd=parent)
+        raise
+
+
+def _taken(base: str) -> NameTakenError:
+    return NameTakenError(f"{base} is there already", hint="--overwrite replaces it")

@@ -12,34 +12,34 @@ from blake3 import blake3
 from minga_core.chunks import Geometry
 from minga_core.errors import ContentChangedError
 from minga_core.manifest import Manifest
-from minga_engine.parts.disk import DiskPool, SharedDescriptor, told_as
-from minga_engine.parts.files import Stamp
+from minga_engine.parts.disk import DiskPool, SharedDescriptor, storage_errors
+from minga_engine.parts.files import Fingerprint
 
 PIECE_BYTES = 1024 * 1024
-"""Read and hashed at a time: each hashing thread has one buffer of this size, whatever the files' sizes."""
+"""Bytes read and hashed at a time: the size of each hashing thread's only buffer."""
 RANGE_BYTES = 64 * 1024 * 1024
-"""Hashed in one job; larger files are split, so that several threads work on one, and none is busy for long."""
+"""Bytes hashed in one job; larger files are split, so that several threads work on one, each for a short time."""
 MAX_OWN_THREADS = 4
 
 _buffers = threading.local()
 
 
-def hash_descriptor(descriptor: int, what: str) -> tuple[Manifest, Stamp]:
-    """The manifest of an open file, and the stamp that it is good for. Blocking.
+def hash_descriptor(descriptor: int, what: str) -> tuple[Manifest, Fingerprint]:
+    """The manifest of an open file, and the fingerprint that it belongs to. Blocking.
 
     Raises ContentChangedError when the file changed meanwhile, OSError when it cannot be read.
     """
-    stamp = Stamp.of(os.fstat(descriptor))
-    geometry = Geometry(stamp.size_bytes)
-    digests = hash_range(descriptor, stamp, 0, geometry.chunk_count, what)
-    return Manifest.from_digests(stamp.size_bytes, digests), stamp
+    fingerprint = Fingerprint.of(os.fstat(descriptor))
+    geometry = Geometry(fingerprint.size_bytes)
+    digests = hash_range(descriptor, fingerprint, 0, geometry.chunk_count, what)
+    return Manifest.from_digests(fingerprint.size_bytes, digests), fingerprint
 
 
-async def hash_large(descriptor: SharedDescriptor, pool: DiskPool, what: str) -> tuple[Manifest, Stamp]:
+async def hash_large(descriptor: SharedDescriptor, pool: DiskPool, what: str) -> tuple[Manifest, Fingerprint]:
     """As `hash_descriptor`, by all threads of the pool at once. Cancelling it takes no longer than a range."""
     with descriptor.used() as number:
-        stamp = Stamp.of(await pool.run(os.fstat, number))
-        geometry = Geometry(stamp.size_bytes)
+        fingerprint = Fingerprint.of(await pool.run(os.fstat, number))
+        geometry = Geometry(fingerprint.size_bytes)
         step = max(1, RANGE_BYTES // geometry.chunk_size_bytes)
         digests: dict[int, bytes] = {}
         starts = iter(range(0, geometry.chunk_count, step))
@@ -47,28 +47,29 @@ async def hash_large(descriptor: SharedDescriptor, pool: DiskPool, what: str) ->
         async def work() -> None:
             for start in starts:
                 end = min(start + step, geometry.chunk_count)
-                digests[start] = await pool.run(hash_range, number, stamp, start, end, what)
+                digests[start] = await pool.run(hash_range, number, fingerprint, start, end, what)
 
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(pool.threads):
                     group.create_task(work(), name="hash-range")
         except ExceptionGroup as failures:
-            # Each worker fails for the file's own reason; one is enough to tell.
+            # Every worker fails for the same reason: the file's.
             raise failures.exceptions[0] from failures
-    return Manifest.from_digests(stamp.size_bytes, b"".join(digests[start] for start in sorted(digests))), stamp
+    whole = b"".join(digests[start] for start in sorted(digests))
+    return Manifest.from_digests(fingerprint.size_bytes, whole), fingerprint
 
 
-def hash_range(descriptor: int, stamp: Stamp, start: int, end: int, what: str) -> bytes:
+def hash_range(descriptor: int, fingerprint: Fingerprint, start: int, end: int, what: str) -> bytes:
     """Digests of the chunks start to end - 1. Blocking.
 
-    Raises ContentChangedError when the file no longer has that stamp, OSError when it cannot be read.
+    Raises ContentChangedError when the file has another fingerprint, OSError when it cannot be read.
     """
-    geometry = Geometry(stamp.size_bytes)
+    geometry = Geometry(fingerprint.size_bytes)
     digests = bytearray()
     for index in range(start, end):
         digests += _hash_chunk(descriptor, geometry.offset(index), geometry.length(index), what)
-    if Stamp.of(os.fstat(descriptor)) != stamp:
+    if Fingerprint.of(os.fstat(descriptor)) != fingerprint:
         raise ContentChangedError(f"{what} changed while it was hashed")
     return bytes(digests)
 
@@ -98,7 +99,7 @@ def hash_path(path: Path) -> Manifest:
 
     Raises ContentChangedError, StorageError when it cannot be read or is not a regular file.
     """
-    with told_as(f"cannot read {path}"):
+    with storage_errors(f"cannot read {path}"):
         descriptor = _open_anywhere(path)
         try:
             return hash_descriptor(descriptor, str(path))[0]
@@ -119,7 +120,7 @@ async def hash_file(path: Path) -> Manifest:
     """As `hash_path`, in threads of its own: several at once on a large file. Cancelling it is quick."""
     pool = DiskPool(min(MAX_OWN_THREADS, os.cpu_count() or 1), "hash")
     try:
-        with told_as(f"cannot read {path}"):
+        with storage_errors(f"cannot read {path}"):
             number = await pool.acquire(_open_anywhere, path, undo=os.close)
             descriptor = SharedDescriptor(number)
             try:

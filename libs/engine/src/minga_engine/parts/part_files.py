@@ -5,12 +5,12 @@ A part is up to three files in the parts folder, named after the content and the
 ==========  ====================================================================================
 ``.data``   the content, chunks at their offsets; sparse until they come
 ``.meta``   what is being built: name, publishing time, manifest; with a checksum
-``.held``   bitmap of the verified chunks whose data are synced, the inode that it is a bitmap of, and a checksum
+``.held``   bitmap of the verified chunks whose data are synced, the data file's inode, and a checksum
 ==========  ====================================================================================
 
-Data are synced before a bitmap that claims them is written, and the bitmap is replaced in one step. What is lost with
-the power is at most the chunks since the last save, and none is ever claimed that is not there. The inode keeps a
-bitmap from speaking for a data file that was made anew.
+Data are synced before a bitmap that claims them is written, and the bitmap is replaced in one step. A power cut loses
+at most the chunks since the last save, and the bitmap never claims a chunk that is not there. The inode keeps a bitmap
+from being read for a data file that was made anew.
 """
 
 import fcntl
@@ -28,13 +28,12 @@ from minga_core.errors import (
     ChunkCorruptError,
     InvalidArgumentError,
     MingaError,
-    StorageError,
 )
 from minga_core.ids import ContentId, digest
 from minga_core.manifest import Manifest
 from minga_core.names import Name, parse_name
-from minga_engine.parts.disk import told_as
-from minga_engine.parts.files import Stamp, fsync_folder
+from minga_engine.parts.disk import storage_errors
+from minga_engine.parts.files import Fingerprint, fsync_folder
 
 _META_VERSION = 1
 _LENGTH = struct.Struct(">I")
@@ -66,7 +65,7 @@ class OpenedPart:
 
 
 class PartFiles:
-    """The files of one part. Every method blocks. Raises NoSpaceError or StorageError when the disk says no."""
+    """The files of one part. Every method blocks. Raises NoSpaceError or StorageError."""
 
     def __init__(self, folder: Path, target: PartTarget) -> None:
         self._target = target
@@ -75,21 +74,21 @@ class PartFiles:
         self._meta_path = folder / f"{stem}.meta"
         self._held_path = folder / f"{stem}.held"
         self.described = False
-        """Whether the disk says what it is to become: else it is lost with the process."""
+        """Whether `.meta` is on disk: without it the part is lost with the process."""
         self._writing = threading.Lock()
 
     def open(self) -> OpenedPart:
-        """Opens the data file, or makes it with its full size. Raises AlreadyRunningError when another has it open."""
-        with told_as(f"cannot write {self._target.name}"):
+        """Open the data file, or make it with its full size. Raises AlreadyRunningError when another process has it."""
+        with storage_errors(f"cannot write {self._target.name}"):
             self.data_path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             try:
-                return OpenedPart(descriptor, self._take_over(descriptor))
+                return OpenedPart(descriptor, self._load(descriptor))
             except BaseException:
                 os.close(descriptor)
                 raise
 
-    def _take_over(self, descriptor: int) -> ChunkSet:
+    def _load(self, descriptor: int) -> ChunkSet:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -98,7 +97,7 @@ class PartFiles:
         if status.st_size == size_bytes:
             self.described = self._meta_path.exists()
             return self._saved(status.st_ino)
-        self._disown()
+        self._delete_bitmap()
         os.ftruncate(descriptor, size_bytes)
         return ChunkSet(self._target.manifest.geometry.chunk_count)
 
@@ -114,8 +113,8 @@ class PartFiles:
             return ChunkSet(count)
         return ChunkSet(count)
 
-    def _disown(self) -> None:
-        """Withdraws old claims for good before the data file gets a size that would make them believable again."""
+    def _delete_bitmap(self) -> None:
+        """Delete the old bitmap durably before the data file gets a size that would make it valid again."""
         if self._held_path.exists():
             with fsync_folder(self._held_path.parent):
                 self._held_path.unlink()
@@ -125,35 +124,27 @@ class PartFiles:
         manifest = self._target.manifest
         if not manifest.matches(index, data):
             raise ChunkCorruptError(f"chunk {index} of {self._target.name} fails its digest")
-        # One writer at a time: the kernel lets no more into a file anyway, and those that wait there burn processor
+        # One writer at a time: the kernel lets no more into a file anyway, and waiting there costs processor time
         # (profile of 1 GiB from a fast source: a tenth of the receiver's).
-        with told_as(f"cannot write {self._target.name}"), self._writing:
+        with storage_errors(f"cannot write {self._target.name}"), self._writing:
             write_at(descriptor, data, manifest.geometry.offset(index))
 
     def copy(self, descriptor: int, index: int, source: int) -> None:
-        """Takes a chunk from a file that is said to have the same content, without a way through our memory where the
-        file system can; then verifies what has come. Raises ChunkCorruptError; what was written is void then."""
+        """Copy a chunk from a file that should have the same content, in the kernel where it can; then verify it.
+
+        Raises ChunkCorruptError; what was written is void then.
+        """
         manifest = self._target.manifest
         offset, length = manifest.geometry.offset(index), manifest.geometry.length(index)
-        with told_as(f"cannot write {self._target.name}"):
+        with storage_errors(f"cannot write {self._target.name}"):
             _copy_range(source, descriptor, offset, length)
             data = os.pread(descriptor, length, offset)
         if not manifest.matches(index, data):
             raise ChunkCorruptError(f"chunk {index} of {self._target.name} is not in the file it was copied from")
 
-    def read(self, descriptor: int, index: int) -> bytes:
-        """A chunk that was written before."""
-        geometry = self._target.manifest.geometry
-        length = geometry.length(index)
-        with told_as(f"cannot read {self._target.name}"):
-            data = os.pread(descriptor, length, geometry.offset(index))
-        if len(data) != length:
-            raise StorageError(f"cannot read {self._target.name}: its part became shorter")
-        return data
-
     def save(self, descriptor: int, bitmap: bytes) -> None:
         """Syncs the data, then claims those chunks."""
-        with told_as(f"cannot save the progress of {self._target.name}"):
+        with storage_errors(f"cannot save the progress of {self._target.name}"):
             os.fdatasync(descriptor)
             if not self.described:
                 _replace(self._meta_path, encode_meta(self._target))
@@ -161,15 +152,15 @@ class PartFiles:
             body = _INODE.pack(os.fstat(descriptor).st_ino) + bitmap
             _replace(self._held_path, body + digest(body))
 
-    def sync(self, descriptor: int) -> Stamp:
-        """Syncs the data; the stamp that they have from now on, wherever the file is moved to."""
-        with told_as(f"cannot write {self._target.name}"):
+    def sync(self, descriptor: int) -> Fingerprint:
+        """Sync the data; the fingerprint that the file has from now on, wherever it is moved to."""
+        with storage_errors(f"cannot write {self._target.name}"):
             os.fdatasync(descriptor)
-            return Stamp.of(os.fstat(descriptor))
+            return Fingerprint.of(os.fstat(descriptor))
 
     def touch(self, descriptor: int) -> None:
-        """Says that the part is in use, so that it does not count as forgotten."""
-        with told_as(f"cannot write {self._target.name}"):
+        """Set the time of last use, from which its expiry counts."""
+        with storage_errors(f"cannot write {self._target.name}"):
             os.utime(descriptor)
 
     def last_used(self) -> float:
@@ -181,7 +172,7 @@ class PartFiles:
 
     def forget(self) -> None:
         """Deletes everything but the data."""
-        with told_as(f"cannot tidy up after {self._target.name}"):
+        with storage_errors(f"cannot delete the progress of {self._target.name}"):
             for path in (self._held_path, self._meta_path):
                 # A process that was killed may have left the next one half written.
                 _successor(path).unlink(missing_ok=True)
@@ -190,7 +181,7 @@ class PartFiles:
     def delete(self) -> None:
         """Deletes the part, the claims before what they claim."""
         self.forget()
-        with told_as(f"cannot delete the part of {self._target.name}"):
+        with storage_errors(f"cannot delete the part of {self._target.name}"):
             self.data_path.unlink(missing_ok=True)
 
 

@@ -1,8 +1,8 @@
 """Small contents, those of one chunk: many at once given their names.
 
-They come whole or not at all, so they need no part: each is written to a file without a name (O_TMPFILE), its data are
-synced, and only then it is linked to its name, which the kernel does in one step and never over something else. What
-`kill -9` leaves is whole files, or nothing.
+They come complete or not at all, so they need no part: each is written to a file without a name (O_TMPFILE), its data
+are synced, and only then it is linked to its name, which the kernel does in one step and never over another file. What
+`kill -9` leaves is complete files, or nothing.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import RowKey
 from minga_engine.parts.disk import DiskPool
-from minga_engine.parts.files import Stamp
+from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.part_files import write_at
 
 MAX_SMALL_BYTES = MIN_CHUNK_BYTES
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class SmallContent:
-    """A whole content of at most one chunk. Made by `of`, which proves it."""
+    """A complete content of at most one chunk. Made by `of`, which verifies it."""
 
     content_id: ContentId
     manifest: Manifest
@@ -66,22 +66,21 @@ class SmallFile:
 async def place_all(
     files: Iterable[SmallFile],
     folder_of: Callable[[SmallFile], T],
-    place: Callable[[T, Sequence[SmallFile]], list[Stamp | None]],
+    place: Callable[[T, Sequence[SmallFile]], list[Fingerprint | None]],
     pool: DiskPool,
-) -> list[tuple[SmallFile, Stamp]]:
-    """Those files that `place`, run in the pool with a few files of one folder at a time, gave a stamp."""
+) -> list[tuple[SmallFile, Fingerprint]]:
+    """Run `place` in the pool with a few files of one folder at a time; the files that it gave a fingerprint."""
     folders: dict[T, list[SmallFile]] = {}
     for file in files:
         folders.setdefault(folder_of(file), []).append(file)
-    # One by one or at once, the first of a folder makes it; the pool bounds how many run.
-    queue = [(folder, some) for folder, of_it in folders.items() for some in _slices(of_it, FILES_A_JOB)]
-    placed: list[tuple[SmallFile, Stamp]] = []
+        queue = [(folder, some) for folder, of_it in folders.items() for some in _slices(of_it, FILES_A_JOB)]
+    placed: list[tuple[SmallFile, Fingerprint]] = []
 
     async def work() -> None:
         while queue:
             folder, some = queue.pop()
-            stamps = await pool.run(place, folder, some)
-            placed.extend((file, stamp) for file, stamp in zip(some, stamps, strict=True) if stamp is not None)
+            fingerprints = await pool.run(place, folder, some)
+            placed.extend((file, found) for file, found in zip(some, fingerprints, strict=True) if found is not None)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(len(queue), pool.threads)):
@@ -89,11 +88,11 @@ async def place_all(
     return placed
 
 
-def write_all(folder: int, files: Sequence[tuple[str, bytes]]) -> list[Stamp | None]:
-    """Writes contents into an open folder, each under its base name; the stamps of those that got it.
+def write_all(folder: int, files: Sequence[tuple[str, bytes]]) -> list[Fingerprint | None]:
+    """Write contents into an open folder, each under its base name; their fingerprints. Blocking.
 
-    Their data and names are on the disk when this returns. None for one whose name is taken or cannot be given. Blocks.
-    Raises OSError when the disk or the file system does not let it be done at all.
+    Data and names are on the disk when this returns. None for one whose name is taken or cannot be linked. Raises
+    OSError when the disk or the file system allows none of it.
     """
     descriptors: list[int] = []
     try:
@@ -102,21 +101,22 @@ def write_all(folder: int, files: Sequence[tuple[str, bytes]]) -> list[Stamp | N
             write_at(descriptors[-1], data, 0)
         for descriptor in descriptors:
             os.fdatasync(descriptor)
-        stamps = [_named(descriptor, base, folder) for descriptor, (base, _) in zip(descriptors, files, strict=True)]
+        names = (base for base, _ in files)
+        fingerprints = [_link(descriptor, base, folder) for descriptor, base in zip(descriptors, names, strict=True)]
         os.fsync(folder)
-        return stamps
+        return fingerprints
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _named(descriptor: int, base: str, folder: int) -> Stamp | None:
-    """Gives a nameless file its name, unless that is taken or cannot be."""
+def _link(descriptor: int, base: str, folder: int) -> Fingerprint | None:
+    """Link a nameless file to its name; None when the name is taken or the link fails."""
     try:
         os.link(f"/proc/self/fd/{descriptor}", base, dst_dir_fd=folder, follow_symlinks=True)
     except OSError:
         return None
-    return Stamp.of(os.fstat(descriptor))
+    return Fingerprint.of(os.fstat(descriptor))
 
 
 def _slices(items: Sequence[T], length: int) -> Iterator[list[T]]:

@@ -1,4 +1,4 @@
-"""The swarm's figures. Starting values from design.md, "Fetching"; measure and change them."""
+"""The swarm's figures, with the measurements behind them."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class SwarmConfig:
     32 downloaders, 1.78 with 16 and 1.21 to 1.40 with 24.)"""
     max_outstanding: int = 4
     """Requests in flight to a lone source that serves promptly; with several, they share these, and each has one at
-    least. (design: 2 to 4. Simulated: four to each of many claim so much that others find nothing to ask for, 1.26
+    least. (design: 2 to 4. Simulated: four to each of many claim so much that others find nothing to request, 1.26
     instead of 1.10.)"""
     prompt_seconds: float = 0.05
     """A source that lets requests wait for longer has one at a time: more would only wait longer."""
@@ -26,41 +26,37 @@ class SwarmConfig:
     max_candidates: int = 16
     """Chunks that a request lets its source choose among; more would starve other sources of unclaimed chunks."""
     random_first_chunks: int = 4
-    """So many chunks are taken by lot before rarest-first begins, so that there is soon something to give."""
+    """So many chunks are chosen at random before rarest-first begins, so that there is soon something to serve."""
     min_deadline_seconds: float = 1.0
-    """No chunk is overdue before. (design: max(1 s, 3 × expected); twice that since requests wait for their turn)"""
+    """No chunk is overdue before. (design: max(1 s, 3 × expected); twice that since requests wait for a slot)"""
     deadline_factor: float = 6.0
     """A chunk is overdue after so many times its expected duration."""
     unknown_rate_deadline_seconds: float = 6.0
     """A chunk from a source of unknown rate is overdue after this."""
-    second_request_factor: float = 20.0
-    """A source with nothing else to do takes over a chunk when it is so many times faster than who is sending it.
+    hedge_factor: float = 20.0
+    """A source with nothing else to do takes over a chunk when it is so many times faster than the one sending it.
     (Simulated as above: with 4, uplinks are busy with second copies, and the ratio is 1.13 instead of 1.09 to 1.11.)"""
     end_chunks: int = 4
-    """With so few chunks missing, and at most a sixteenth of them all, second requests are made sooner."""
-    end_second_request_factor: float = 2.0
-    """As second_request_factor, then."""
+    """With so few chunks missing, and at most a sixteenth of them all, hedges are made sooner."""
+    end_hedge_factor: float = 2.0
+    """As hedge_factor, when few chunks are missing."""
     stall_seconds: float = 10.0
     """A source with requests and no byte for so long is dropped."""
-    stall_bar_seconds: float = 30.0
-    """For so long after a stall, or after it lacked what it had promised, a source is not asked."""
-    lost_bar_seconds: float = 1.0
-    """After a lost connection; doubles with each loss in a row."""
-    max_lost_bar_seconds: float = 30.0
-    """Bound of that."""
+    stall_backoff_seconds: float = 30.0
+    """Pause after a stall, or after a source did not have what it had announced."""
+    lost_backoff_seconds: float = 1.0
+    """Pause after a lost connection; doubles with each loss in a row."""
+    max_lost_backoff_seconds: float = 30.0
+    """Bound of the doubled backoff."""
     few_sources: int = 3
-    """With fewer usable sources the directory is asked again soon."""
+    """With fewer usable sources the directory is asked at the shorter interval."""
     find_sources_interval_seconds: float = 2.0
-    """How soon."""
+    """Interval of asking the directory while there are few usable sources."""
     refresh_sources_interval_seconds: float = 10.0
-    """How often it is asked for newcomers otherwise."""
+    """Interval of asking the directory otherwise, for new sources."""
     replace_interval_seconds: float = 10.0
     """How often a slow source may be exchanged for one in reserve."""
     replace_below_share: float = 0.25
     """A source slower than this share of the median is slow."""
     rate_memory_seconds: float = 2.0
     """Time constant of the rate estimate."""
-    chunk_policy: str = "rarest_first"
-    """Which chunks are asked for first; a name of `policies.CHUNK_POLICIES`."""
-    source_policy: str = "near_complete_first"
-    """Which sources are connected first; a name of `policies.SOURCE_POLICIES`."""

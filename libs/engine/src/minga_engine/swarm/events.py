@@ -1,8 +1,8 @@
-"""What the scheduler is told, and what it tells: plain values, no sockets, clocks or disks.
+"""The scheduler's events and actions: plain values, no sockets, clocks or disks.
 
 A *request* is one FetchChunks call for one chunk: the scheduler names the source and the candidates, the source picks
 one of them (`ChunkChosen`), and the request ends with exactly one of `ChunkArrived`, `ChunkCorrupt`, `RequestFailed`,
-or by the scheduler's own `CancelRequest` (after which nothing more about it is heard).
+or by the scheduler's own `CancelRequest`, after which events about it are ignored.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from minga_core.ids import PeerId
 
 
 class DropReason(StrEnum):
-    """Why a source was let go, in words for people; the names are for machines."""
+    """Why a source was dropped, in words for people; the names are for machines."""
 
     CONNECTION_LOST = "connection lost"
     REQUEST_LOST = "request lost"
@@ -43,7 +43,7 @@ class FailureReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SourceFound:
-    """A peer is said to have the content. Known sources are told again without harm."""
+    """A peer has the content, according to the directory or another source. May come again for a known source."""
 
     source: PeerId
     complete: bool
@@ -52,7 +52,7 @@ class SourceFound:
 
 @dataclass(frozen=True, slots=True)
 class SourceHolds:
-    """A source says which chunks it has: all that it has when `snapshot`, else new ones."""
+    """An availability update of a source: all chunks that it has when `snapshot`, else new ones."""
 
     source: PeerId
     chunks: ChunkSet
@@ -76,7 +76,7 @@ class ChunkChosen:
 
 @dataclass(frozen=True, slots=True)
 class BytesReceived:
-    """Part of a chunk came: a sign of life and a rate."""
+    """Part of a chunk came: progress and a rate."""
 
     request_id: int
     count: int
@@ -165,7 +165,7 @@ class FindSources:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Every chunk is there."""
+    """Every chunk is held."""
 
 
-Instruction = ConnectSource | DropSource | RequestChunk | CancelRequest | FindSources | Finished
+Action = ConnectSource | DropSource | RequestChunk | CancelRequest | FindSources | Finished

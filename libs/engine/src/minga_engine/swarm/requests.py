@@ -30,7 +30,7 @@ class Request:
 
     @property
     def claims(self) -> int:
-        """Bitmap of the chunks that nobody else should be asked for meanwhile."""
+        """Bitmap of the chunks that no other source should be asked for meanwhile."""
         return 0 if self.open else self.candidates
 
     def expected_end(self, now: float) -> float:
@@ -50,11 +50,9 @@ class RequestTable:
         self.claimed = 0
         """Bitmap of chunks that some request may bring."""
         self.outstanding_bytes = 0
-        self.late_events = 0
-        """Events about requests that had ended: races of cancellation."""
 
     def add(self, request: Request) -> Request:
-        """Takes a new request in and gives it its id."""
+        """Add a request and set its id."""
         request.request_id = self._next_id
         self._next_id += 1
         self._requests[request.request_id] = request
@@ -64,20 +62,17 @@ class RequestTable:
 
     def get(self, request_id: int) -> Request | None:
         """The request, unless it has ended."""
-        request = self._requests.get(request_id)
-        if request is None:
-            self.late_events += 1
-        return request
+        return self._requests.get(request_id)
 
     def narrow(self, request: Request, index: int) -> None:
-        """The source has chosen: the other candidates are free again."""
+        """Note the source's choice: the other candidates are free again."""
         released = request.claims & ~(1 << index)
         request.candidates, request.open = 1 << index, False
         self.claimed |= request.candidates
         self._release(released)
 
     def end(self, request_id: int) -> Request | None:
-        """Forgets a request; its candidates are free again unless another request claims them."""
+        """Remove a request; its candidates are free again unless another request claims them."""
         request = self._requests.pop(request_id, None)
         if request is not None:
             self.outstanding_bytes -= request.size_bytes

@@ -1,16 +1,14 @@
-"""Whom to serve next, and with which chunk: the serving side's decisions. No sockets, clocks or disks.
+"""Which request to serve next, and with which chunk: the decisions of a peer that serves. No sockets, clocks or disks.
 
-Goals. A few requests are served at a time, each with a large share of the uplink: the first takers can then pass their
-chunks on while the others wait, where serving everybody at once would hand all of them over at the end. When a turn is
-free, of all that wait the one goes first that wants a chunk sent from here least often: a seed sends no chunk twice
-before each went out once, as long as anybody waits for another.
-
-Not here: whether bytes really flow (the shell's), what a taker should want (`scheduler`).
+A few requests are served at a time, each with a large share of the uplink: the first requesters can then pass their
+chunks on while the others wait, where serving all at once would deliver all of them at the end. When a slot is free,
+the waiting request goes first that wants a chunk sent from here least often: a seed sends no chunk twice before each
+went out once, as long as any request wants another.
 
 ::
 
     ask ──► WAITING ──next──► SERVED ──ended──►
-       └─► refused (None)        └─ after a while it no longer counts as one of the few: a slow taker delays nobody
+       └─► refused (None)        └─ after a while it no longer counts: a slow requester delays no other
 """
 
 import random
@@ -19,10 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from minga_core.ids import ContentId
-from minga_engine.swarm.policies import sample_bits
+from minga_engine.swarm.choosing import sample_bits
 
 MAX_REMEMBERED_CONTENTS = 1024
-MAX_REMEMBERED_TAKERS = 1024
+MAX_REMEMBERED_REQUESTERS = 1024
 MAX_LEVELS = 64
 """How many times more often than the least sent one a chunk can be known to have been sent."""
 
@@ -31,66 +29,66 @@ HeldBits = Callable[[ContentId], int]
 
 
 @dataclass(frozen=True, slots=True)
-class UploadConfig:
+class ServingConfig:
     """How a peer serves."""
 
-    turns: int = 2
-    """Requests that are served at a time while their takers keep up. (Simulated and measured: two to four end alike;
-    one leaves the uplink idle between two chunks, many delay the first copies.)"""
-    max_turns: int = 64
-    """Bound of those served at a time, slow takers among them."""
+    served_at_once: int = 2
+    """Requests that are served at a time while their requesters keep up. (Simulated and measured: two to four end
+    alike; one leaves the uplink idle between two chunks, many delay the first copies.)"""
+    max_served: int = 64
+    """Bound of those served at a time, slow requesters among them."""
     max_requests: int = 256
-    """Bound of those served and those that wait together; the next one is told to ask others."""
+    """Bound of those served and those waiting together; the next one is refused."""
     host_share: float = 0.5
-    """Of both bounds, what one host may have: callers that take nothing, or ask for all there is, leave the rest."""
+    """Share of both bounds that one host may have, whether it reads nothing or requests everything."""
     max_wait_seconds: float = 2.0
-    """Who has waited longer goes first, whatever it wants."""
+    """A request that has waited longer goes first, whatever it wants."""
     slow_factor: float = 0.5
-    """A taker that needs so many times longer than its share of the uplink would explain does not count as served."""
+    """A request that takes so many times longer than its share of the uplink would explain stops to count."""
     unknown_rate_seconds: float = 1.0
-    """The same before the uplink's rate is known. (Measured: with 0.1 a seed serves everybody at once at the start, and
-    the first chunk arrives anywhere after a second.)"""
+    """When a request stops to count before the uplink's rate is known. (Measured: with 0.1 a seed serves all of them
+    at once at the start, and the first chunk arrives anywhere after a second.)"""
     rate_window_seconds: float = 0.5
     """Over how long the uplink's rate is measured."""
     rate_decay: float = 0.98
-    """How much of the best rate is believed from window to window."""
+    """Factor of the best rate from window to window."""
 
 
 @dataclass(slots=True)
-class UploadRequest:
+class ServingRequest:
     """One request for one of some chunks."""
 
     request_id: int
     content_id: ContentId
     candidates: int
-    """Bitmap of what the taker wants."""
-    taker: str
-    """Whose it is; empty when it does not say."""
+    """Bitmap of what the requester wants."""
+    requester: str
+    """The peer that it comes from; empty when unknown."""
     size_bytes: int
     asked_at: float
     host: str = ""
-    """Where it comes from; empty: no bounds of its own."""
+    """The host that it comes from; empty: no bounds of its own."""
     index: int = -1
     """The chunk that was chosen; -1 while it waits."""
     counts_until: float = 0.0
-    """Until then it is one of the few that are served at a time."""
+    """Until then it counts as one of those served at once."""
 
 
-class UploadQueue:
-    """The requests of all takers. `now` is monotonic seconds."""
+class ServingQueue:
+    """The requests of all requesters. `now` is monotonic seconds."""
 
-    def __init__(self, config: UploadConfig | None = None, rng: random.Random | None = None) -> None:
-        self._config = config or UploadConfig()
+    def __init__(self, config: ServingConfig | None = None, rng: random.Random | None = None) -> None:
+        self._config = config or ServingConfig()
         self._rng = rng or random.Random()  # noqa: S311 - ties, not secrets
-        self._served_chunks: OrderedDict[ContentId, ServedChunks] = OrderedDict()
-        self._waiting: OrderedDict[int, UploadRequest] = OrderedDict()
-        self._served: dict[int, UploadRequest] = {}
-        self._served_by_taker: Counter[str] = Counter()
+        self._served_chunks: OrderedDict[ContentId, SentCounts] = OrderedDict()
+        self._waiting: OrderedDict[int, ServingRequest] = OrderedDict()
+        self._served: dict[int, ServingRequest] = {}
+        self._served_by_requester: Counter[str] = Counter()
         self._served_by_host: Counter[str] = Counter()
         self._asked_by_host: Counter[str] = Counter()
-        self._last_turn: OrderedDict[str, int] = OrderedDict()
-        """Taker → number of its last turn; for those of late."""
-        self._turns_given = 0
+        self._last_served: OrderedDict[str, int] = OrderedDict()
+        """Requester → number of the request that was served to it last; for recent ones."""
+        self._served_total = 0
         self._rate = _PeakRate(self._config.rate_window_seconds, self._config.rate_decay)
         self._next_id = 1
         self.wakeup_at: float | None = None
@@ -98,18 +96,18 @@ class UploadQueue:
 
     @property
     def served_count(self) -> int:
-        """How many are being served."""
+        """Requests being served."""
         return len(self._served)
 
     @property
     def waiting_count(self) -> int:
-        """How many wait."""
+        """Requests waiting."""
         return len(self._waiting)
 
     def ask(
-        self, content_id: ContentId, candidates: int, taker: str, size_bytes: int, now: float, *, host: str = ""
+        self, content_id: ContentId, candidates: int, requester: str, size_bytes: int, now: float, *, host: str = ""
     ) -> int | None:
-        """Takes a request in; its id, or None when there are too many already, in all or of that host.
+        """Add a request; its id, or None when there are too many already, in all or of that host.
 
         size_bytes: of the largest candidate.
         """
@@ -117,66 +115,66 @@ class UploadQueue:
             return None
         if host and self._asked_by_host[host] >= self._share_of(self._config.max_requests):
             return None
-        request = UploadRequest(self._next_id, content_id, candidates, taker, size_bytes, now, host)
+        request = ServingRequest(self._next_id, content_id, candidates, requester, size_bytes, now, host)
         self._next_id += 1
         self._waiting[request.request_id] = request
         self._asked_by_host[host] += 1
         return request.request_id
 
-    def next(self, held: HeldBits, now: float) -> UploadRequest | None:
+    def next(self, held: HeldBits, now: float) -> ServingRequest | None:
         """The request to serve now, its `index` set, or -1 when nothing that it wants is held; None: not now."""
         self.wakeup_at = None
-        if not self._waiting or not self._has_turn(now):
+        if not self._waiting or not self._has_slot(now):
             return None
         request = self._most_urgent(held, now)
         if request is None:
             return None
         del self._waiting[request.request_id]
         self._served[request.request_id] = request
-        self._served_by_taker[request.taker] += 1
+        self._served_by_requester[request.requester] += 1
         self._served_by_host[request.host] += 1
-        self._note_turn(request.taker)
+        self._note_served(request.requester)
         sendable = request.candidates & held(request.content_id)
         if sendable:
             chunks = self._chunks(request.content_id)
             _, freshest = chunks.least_sent(sendable)
             request.index = next(sample_bits(freshest, 1, self._rng))
             chunks.sent(request.index)
-        request.counts_until = now + self._patience_seconds(request)
+        request.counts_until = now + self._counting_seconds(request)
         return request
 
     def ended(self, request_id: int, now: float, *, sent_bytes: int) -> None:
-        """A request is over, or given up while it waited. sent_bytes: 0 when its chunk did not go out whole."""
-        if (given_up := self._waiting.pop(request_id, None)) is not None:
-            _one_less(self._asked_by_host, given_up.host)
+        """Remove a request, served or waiting. sent_bytes: 0 when its chunk did not go out completely."""
+        if (removed := self._waiting.pop(request_id, None)) is not None:
+            _one_less(self._asked_by_host, removed.host)
             return
         request = self._served.pop(request_id, None)
         if request is None:
             return
         _one_less(self._asked_by_host, request.host)
         _one_less(self._served_by_host, request.host)
-        _one_less(self._served_by_taker, request.taker)
+        _one_less(self._served_by_requester, request.requester)
         if sent_bytes:
             self._rate.add(sent_bytes, now)
         elif request.index >= 0:
-            self._chunks(request.content_id).take_back(request.index)
+            self._chunks(request.content_id).unsend(request.index)
 
-    def _has_turn(self, now: float) -> bool:
-        if len(self._served) >= self._config.max_turns:
+    def _has_slot(self, now: float) -> bool:
+        if len(self._served) >= self._config.max_served:
             return False
         counting = [request.counts_until for request in self._served.values() if request.counts_until > now]
-        if len(counting) < self._config.turns:
+        if len(counting) < self._config.served_at_once:
             return True
         self.wakeup_at = min(counting)
         return False
 
-    def _most_urgent(self, held: HeldBits, now: float) -> UploadRequest | None:
-        """None when only such wait whose host is served as much as it may be."""
+    def _most_urgent(self, held: HeldBits, now: float) -> ServingRequest | None:
+        """None when the hosts of all waiting requests are served as much as they may be."""
         waiting = [request for request in self._waiting.values() if self._has_share(request.host)]
         if not waiting:
             return None
-        # Whoever has not taken in time what it was given comes after all others, however long it waits: a caller that
-        # takes nothing, and asks for much, would else be ahead of everybody who comes after it.
+        # A host that does not read in time what it is sent comes after all others, however long it waits: one that
+        # requests much and reads nothing would otherwise be ahead of every later one.
         late = {request.host for request in self._served.values() if request.host and request.counts_until <= now}
         waiting = [request for request in waiting if request.host not in late] or waiting
         oldest = waiting[0]
@@ -184,41 +182,41 @@ class UploadQueue:
             return oldest
         held_bits: dict[ContentId, int] = {}
 
-        def urgency(request: UploadRequest) -> tuple[int, int, int]:
+        def urgency(request: ServingRequest) -> tuple[int, int, int]:
             content_id = request.content_id
             if content_id not in held_bits:
                 held_bits[content_id] = held(content_id)
             sendable = request.candidates & held_bits[content_id]
             level = self._chunks(content_id).least_sent(sendable)[0] if sendable else -1
-            return level, self._served_by_taker[request.taker], self._last_turn.get(request.taker, 0)
+            return level, self._served_by_requester[request.requester], self._last_served.get(request.requester, 0)
 
-        # `min` takes the first of equals: who came first.
+        # `min` returns the first of equals: the oldest request.
         return min(waiting, key=urgency)
 
     def _has_share(self, host: str) -> bool:
-        return not host or self._served_by_host[host] < self._share_of(self._config.max_turns)
+        return not host or self._served_by_host[host] < self._share_of(self._config.max_served)
 
     def _share_of(self, bound: int) -> int:
         return max(1, int(bound * self._config.host_share))
 
-    def _note_turn(self, taker: str) -> None:
-        """Of equals, whoever had a turn longest ago is next: many requests at once win nothing."""
-        self._turns_given += 1
-        self._last_turn[taker] = self._turns_given
-        self._last_turn.move_to_end(taker)
-        if len(self._last_turn) > MAX_REMEMBERED_TAKERS:
-            self._last_turn.popitem(last=False)
+    def _note_served(self, requester: str) -> None:
+        """Of equals, the requester that was served longest ago is next: many requests at once gain nothing."""
+        self._served_total += 1
+        self._last_served[requester] = self._served_total
+        self._last_served.move_to_end(requester)
+        if len(self._last_served) > MAX_REMEMBERED_REQUESTERS:
+            self._last_served.popitem(last=False)
 
-    def _patience_seconds(self, request: UploadRequest) -> float:
+    def _counting_seconds(self, request: ServingRequest) -> float:
         rate = self._rate.value
         if rate <= 0:
             return self._config.unknown_rate_seconds
-        return self._config.slow_factor * self._config.turns * request.size_bytes / rate
+        return self._config.slow_factor * self._config.served_at_once * request.size_bytes / rate
 
-    def _chunks(self, content_id: ContentId) -> "ServedChunks":
+    def _chunks(self, content_id: ContentId) -> "SentCounts":
         chunks = self._served_chunks.get(content_id)
         if chunks is None:
-            chunks = self._served_chunks[content_id] = ServedChunks()
+            chunks = self._served_chunks[content_id] = SentCounts()
             if len(self._served_chunks) > MAX_REMEMBERED_CONTENTS:
                 self._served_chunks.popitem(last=False)
         self._served_chunks.move_to_end(content_id)
@@ -226,13 +224,13 @@ class UploadQueue:
 
 
 def _one_less(counts: Counter[str], key: str) -> None:
-    """Keys that are not counted any more go: there is no end of takers."""
+    """Decrement, and drop keys at 0: the number of requesters is unbounded."""
     counts[key] -= 1
     if not counts[key]:
         del counts[key]
 
 
-class ServedChunks:
+class SentCounts:
     """How often each chunk of a content was sent, as bitmaps: one for each number of times."""
 
     def __init__(self) -> None:
@@ -247,7 +245,7 @@ class ServedChunks:
         return len(self._more_than), wanted
 
     def sent(self, index: int) -> None:
-        """A chunk is being sent."""
+        """Count a chunk that is being sent."""
         bit = 1 << index
         for times, more in enumerate(self._more_than):
             if not more & bit:
@@ -256,8 +254,8 @@ class ServedChunks:
         if len(self._more_than) < MAX_LEVELS:
             self._more_than.append(bit)
 
-    def take_back(self, index: int) -> None:
-        """A chunk was not sent after all."""
+    def unsend(self, index: int) -> None:
+        """Undo `sent` for a chunk that was not sent after all."""
         bit = 1 << index
         for times in range(len(self._more_than) - 1, -1, -1):
             if self._more_than[times] & bit:

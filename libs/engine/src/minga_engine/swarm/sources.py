@@ -2,8 +2,8 @@
 
 ::
 
-    RESERVE ──connect──► CONNECTED ──lost, stalled, not held──► BARRED (until) ──► RESERVE
-                              └──────────corrupt──────────────► BARRED (for good)
+    RESERVE ──connect──► CONNECTED ──lost, stalled, not held──► BACKING OFF ──► RESERVE
+                              └──────────corrupt──────────────► BANNED
 """
 
 import math
@@ -27,7 +27,7 @@ class Rate:
             self._since = now
 
     def idle(self, now: float) -> None:
-        """The source has no work any more: time that passes is not its fault."""
+        """The source has no work any more: from now on time does not count."""
         self._settle(now)
         self._since = None
 
@@ -63,18 +63,20 @@ class Source:
     outstanding: set[int] = field(default_factory=set)
     """Ids of its requests in flight."""
     last_progress: float = 0.0
-    """When it last gave a sign of life, or got its first request."""
-    barred_until: float = 0.0
+    """When bytes or an answer last came from it, or it got its first request."""
+    banned_until: float = 0.0
     """Not to be asked before; infinite for a source that sent a wrong chunk."""
     busy_until: float = 0.0
-    """It said that it has no slot before then."""
+    """It has no slot before then, as it said."""
     losses: int = 0
     """Lost connections in a row."""
     wait_seconds: float = math.inf
     """How long the last request waited there before its chunk began; infinite before the first."""
-    received_bytes: int = 0
-    """Payload of chunks that arrived whole."""
 
     def usable(self, now: float) -> bool:
-        """Whether it may be asked."""
-        return self.connected and self.barred_until <= now and self.busy_until <= now
+        """Whether it may get requests."""
+        return self.connected and self.banned_until <= now and self.busy_until <= now
+
+    def in_reserve(self, now: float) -> bool:
+        """Whether it may be connected."""
+        return not self.connected and self.banned_until <= now

@@ -25,7 +25,7 @@ from minga_core.names import Name
 from minga_core.records import FileRow
 from minga_core.units import format_seconds
 from minga_engine.explanation import Phase
-from minga_engine.parts.content_store import PartFile
+from minga_engine.parts.part import Part
 from minga_engine.progress import DownloadPhase, Progress
 from minga_engine.swarm.config import SwarmConfig
 from minga_engine.transfer.explaining import TransferRecord
@@ -62,7 +62,7 @@ class Destination(Protocol):
         """Where the file is, when it is there already and whole."""
         ...
 
-    async def begin_part(self, name: Name, manifest: Manifest, *, published_ns: int, overwrite: bool) -> PartFile:
+    async def begin_part(self, name: Name, manifest: Manifest, *, published_ns: int, overwrite: bool) -> Part:
         """See ContentStore.begin_part."""
         ...
 
@@ -185,7 +185,7 @@ class Downloader:
         self,
         request: DownloadRequest,
         located: Located,
-        part: PartFile,
+        part: Part,
         record: TransferRecord,
         on_progress: OnProgress,
     ) -> Finished:
@@ -204,7 +204,7 @@ class Downloader:
             phase=DownloadPhase.DONE,
             message="",
             path=self._destination.path_of(request.name),
-            explanation=record.explanation(resumed_bytes=last.resumed_bytes, hedges=swarm.scheduler.snapshot().hedges),
+            explanation=record.explanation(resumed_bytes=last.resumed_bytes, hedges=swarm.scheduler.hedges),
         )
         _log_done(request, done)
         if done.explanation is not None and (ratio := done.explanation.lasting_ratio) is not None:
@@ -212,7 +212,7 @@ class Downloader:
         on_progress(done)
         return Finished(done, row)
 
-    def _swarm(self, part: PartFile, record: TransferRecord) -> SwarmDownload:
+    def _swarm(self, part: Part, record: TransferRecord) -> SwarmDownload:
         content_id = part.manifest.content_id
 
         async def find_sources() -> list[SourceAddress]:
@@ -269,7 +269,7 @@ async def _reporting(work: Coroutine[Any, Any, T], report: Callable[[], None]) -
 class _Meter:
     """The progress of a running download."""
 
-    def __init__(self, part: PartFile, swarm: SwarmDownload, content_id: ContentId) -> None:
+    def __init__(self, part: Part, swarm: SwarmDownload, content_id: ContentId) -> None:
         self._swarm = swarm
         self._geometry = part.manifest.geometry
         self._content_id = content_id

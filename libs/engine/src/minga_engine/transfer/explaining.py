@@ -74,7 +74,7 @@ class TransferRecord:
                 share.complete |= event.complete
                 share.same_zone = event.same_zone
 
-    def instruction(self, instruction: ev.Instruction) -> None:
+    def instruction(self, instruction: ev.Action) -> None:
         """Record what the scheduler wants done; call it before it is carried out."""
         self._advance()
         match instruction:

@@ -26,7 +26,7 @@ from minga_core.errors import (
 )
 from minga_core.ids import PeerId
 from minga_engine.explanation import TransferPath
-from minga_engine.parts.content_store import PartFile
+from minga_engine.parts.part import Part
 from minga_engine.swarm import events as ev
 from minga_engine.swarm.scheduler import Scheduler
 from minga_engine.transfer.explaining import TransferRecord
@@ -50,7 +50,7 @@ class SwarmDownload:
 
     def __init__(
         self,
-        part: PartFile,
+        part: Part,
         transport: Transport,
         find_sources: FindSources,
         clock: Clock,
@@ -89,7 +89,7 @@ class SwarmDownload:
     @property
     def waiting_seconds(self) -> float:
         """How long there has been no usable source; 0 when there is one."""
-        since = self._scheduler.snapshot().waiting_since
+        since = self._scheduler.waiting_since
         return 0.0 if since is None else max(0.0, self._clock.monotonic() - since)
 
     async def run(self, sources: list[SourceAddress]) -> None:
@@ -138,7 +138,7 @@ class SwarmDownload:
             return
         self._set_timer()
 
-    def _carry_out(self, instruction: ev.Instruction) -> None:
+    def _carry_out(self, instruction: ev.Action) -> None:
         match instruction:
             case ev.RequestChunk():
                 if instruction.hedge:

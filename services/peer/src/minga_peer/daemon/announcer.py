@@ -1,14 +1,14 @@
-"""Keeps the registry told: lease, heartbeats, table.
+"""Keeps the registry up to date: lease, heartbeats, table.
 
 ::
 
     UNREGISTERED ──register──► STALE ──push──► CURRENT ──heartbeat──► CURRENT
          ▲                       ▲                │ table changed, or PUSH_TABLE, or revision mismatch
          │                       └────────────────┘
-         └──── REGISTER_AGAIN, from anywhere; an answer lost is asked again with backoff
+         └──── REGISTER_AGAIN, from anywhere; a call without an answer is retried with backoff
 
-One loop does all of it, one call after the other, so pushes of one peer never overlap. Whatever goes wrong, the loop
-goes on; only LeaseSupersededError ends it, because then another process is this peer.
+One loop does all of it, one call after the other, so pushes of one peer never overlap. Every error is retried;
+only LeaseSupersededError ends the loop, because then another process is this peer.
 """
 
 import asyncio
@@ -30,29 +30,29 @@ from minga_core.errors import (
     TableRevisionMismatchError,
 )
 from minga_core.records import FileRow, PeerInfo
-from minga_peer.daemon.registry import Action, RegistryClient
-from minga_peer.share.table import LocalTable
+from minga_peer.daemon.registry_client import Action, RegistryClient
+from minga_peer.share.table import FileTable
 from minga_runtime import tracing
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
 
 JITTER = 0.2
-"""Heartbeats are sent at the interval ± this share, so that a fleet does not beat in step (design: ± 20 %)."""
+"""Heartbeats are sent at the interval ± this share, so that a fleet's heartbeats spread over time (design: ± 20 %)."""
 FIRST_RETRY_SECONDS = 0.2
 MAX_RETRY_SECONDS = 3.0
 """Well below a lease: after an outage every peer is back within one heartbeat."""
 GATHER_SECONDS = 0.05
-"""Changes that follow each other this closely go in one push."""
+"""Linger: changes that follow each other this closely go in one push."""
 
 
 class Announcer:
-    """Announces one peer. `run` is the loop; everything else only wakes it or looks at it."""
+    """Announces one peer. `run` is the loop; the other methods only wake it, wait for it or read its state."""
 
     def __init__(
         self,
         registry: RegistryClient,
-        table: LocalTable,
+        table: FileTable,
         peer_info: Callable[[], PeerInfo],
         active_serves: Callable[[], int],
         clock: Clock,
@@ -81,7 +81,7 @@ class Announcer:
 
     @property
     def registered(self) -> bool:
-        """Whether the lease lives, by this peer's own reckoning."""
+        """Whether the lease lives, by this peer's clock."""
         return self._renewed_at is not None and self._clock.monotonic() < self._renewed_at + self._ttl.total_seconds()
 
     @property
@@ -90,21 +90,21 @@ class Announcer:
         return -1 if self._pushed is None else self._pushed
 
     def table_changed(self) -> None:
-        """Wakes the loop to push a change."""
+        """Wake the loop to push a change."""
         if self._cause is INVALID_SPAN:
             self._cause = tracing.current()
         self._wake.set()
 
     async def caught_up(self) -> None:
-        """Returns once the registry has heard of all that the table has now, however long that takes."""
+        """Return once the registry has confirmed the table as it is now, however long that takes."""
         wanted = self._table.revision
         async with self._progress:
             await self._progress.wait_for(lambda: self.announced_revision >= wanted)
 
     async def announced(self, row: FileRow, timeout: timedelta) -> int:
-        """The revision with which the registry has heard of `row`, which is in the table already.
+        """Wait until the registry has confirmed `row`, which is in the table already; the table's revision.
 
-        Raises RegistryUnavailableError when it has not within `timeout`; it will all the same be told later.
+        Raises RegistryUnavailableError when it has not within `timeout`; the row is still pushed later.
         """
         wanted = self._table.revision
         try:
@@ -112,12 +112,12 @@ class Announcer:
                 await self._progress.wait_for(lambda: self.announced_revision >= wanted)
         except TimeoutError:
             raise RegistryUnavailableError(
-                f"{row.key.name} is stored, but the registry could not be told: {self.problem or 'no answer yet'}"
+                f"{row.key.name} is stored, but the registry has not confirmed it: {self.problem or 'no answer yet'}"
             ) from None
         return wanted
 
     async def run(self) -> None:
-        """Runs until cancelled. Raises LeaseSupersededError when another process took the peer id over."""
+        """Run until cancelled. Raises LeaseSupersededError when another process took the peer id over."""
         retry_seconds = FIRST_RETRY_SECONDS
         while True:
             try:
@@ -135,7 +135,7 @@ class Announcer:
                 retry_seconds = min(retry_seconds * 2, MAX_RETRY_SECONDS)
 
     async def leave(self) -> None:
-        """Gives the lease up, so that nobody is sent here any more. Never raises; a lease left behind runs out."""
+        """Release the lease, so that no downloader is sent here any more. Never raises; a lease left behind expires."""
         if self._renewed_at is None:
             return
         info = self._peer_info()
@@ -144,7 +144,7 @@ class Announcer:
         self._renewed_at = None
 
     async def _step(self) -> None:
-        """The one call that is due now."""
+        """Make the one call that is due now."""
         if self._renewed_at is None:
             await self._register()
         elif self._pushed != self._table.revision:
@@ -154,10 +154,10 @@ class Announcer:
 
     async def _register(self) -> None:
         info = self._peer_info()
-        asked_at = self._clock.monotonic()
+        requested_at = self._clock.monotonic()
         self._ttl, self._interval = await self._registry.register(info, self._asked_ttl)
         self._pushed = None
-        self._renewed(asked_at)
+        self._renewed(requested_at)
         log_event(
             log,
             logging.INFO,
@@ -187,7 +187,7 @@ class Announcer:
                 return
         change = None if self._pushed is None else self._table.change_since(self._pushed)
         if change is None:
-            rows, revision = self._table.snapshot()
+            rows, revision = self._table.rows(), self._table.revision
             pushed = await self._registry.push_whole(info.peer_id, info.generation, rows, revision)
             log_event(log, logging.INFO, "table_pushed", rows=len(rows), revision=revision)
         else:
@@ -198,7 +198,7 @@ class Announcer:
 
     async def _heartbeat(self) -> None:
         info = self._peer_info()
-        asked_at = self._clock.monotonic()
+        requested_at = self._clock.monotonic()
         action = await self._registry.heartbeat(
             info.peer_id,
             info.generation,
@@ -208,14 +208,14 @@ class Announcer:
         )
         if action is Action.REGISTER_AGAIN:
             raise RegisterAgainError("the registry does not know this peer (any more)")
-        self._renewed(asked_at)
+        self._renewed(requested_at)
         if action is Action.PUSH_TABLE and self._pushed is not None:
             log_event(log, logging.INFO, "table_asked_again", revision=self._pushed)
             self._pushed = None
 
-    def _renewed(self, asked_at: float) -> None:
-        """The lease counts from when it was asked for, which is never later than when the store set it."""
-        self._renewed_at = asked_at
+    def _renewed(self, requested_at: float) -> None:
+        """Count the lease from when it was requested, which is never later than when the store set it."""
+        self._renewed_at = requested_at
         jitter = self._rng.uniform(1 - JITTER, 1 + JITTER)
         self._heartbeat_due = self._clock.monotonic() + self._interval.total_seconds() * jitter
 
@@ -236,7 +236,7 @@ class Announcer:
         self.problem = ""
 
     async def _pause_until_due(self) -> None:
-        """Waits for the next heartbeat or a change of the table, and then for the change's companions."""
+        """Wait for the next heartbeat or a change of the table, and then linger for further changes."""
         if self._renewed_at is None or self._pushed is None:
             return
         if self._pushed == self._table.revision:

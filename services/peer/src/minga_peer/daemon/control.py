@@ -14,13 +14,13 @@ from minga_core.errors import RegistryUnavailableError
 from minga_core.ids import ContentId
 from minga_core.names import parse_name
 from minga_core.records import FileRow, PeerInfo
-from minga_engine.parts.content_store import ContentStore
 from minga_engine.transfer.download import DownloadRequest
 from minga_engine.wire.control import progress_to_pb, small_file_to_pb, small_names_from_pb
 from minga_engine.wire.messages import timestamp_of
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.downloads import Downloads, Job
-from minga_peer.share.table import LocalTable
+from minga_peer.share.store import ContentStore
+from minga_peer.share.table import FileTable
 from minga_protos.control.v1 import control_pb2 as pb
 from minga_protos.control.v1.control_pb2_grpc import ControlServiceServicer
 
@@ -57,7 +57,7 @@ class ControlService(ControlServiceServicer):
     def __init__(
         self,
         store: ContentStore,
-        table: LocalTable,
+        table: FileTable,
         announcer: Announcer,
         downloads: Downloads,
         peer_info: Callable[[], PeerInfo],

@@ -5,88 +5,36 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Protocol
 
 from minga_core.clock import Clock
 from minga_core.errors import LimitExceededError, NoSpaceError, StorageError
 from minga_core.ids import ContentId
-from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import FileRow
-from minga_engine.parts.content_store import ContentStore, PartFile
-from minga_engine.parts.placing import SmallFile
 from minga_engine.progress import DownloadPhase, Progress, SmallDone
 from minga_engine.transfer.download import Downloader, DownloadRequest, Finished
-from minga_engine.transfer.locating import Directory, Located
+from minga_engine.transfer.locating import Directory
 from minga_engine.transfer.small_downloads import SmallDownloads
 from minga_engine.wire.messages import SourceAddress
-from minga_peer.share.store import ChunkStore
 from minga_runtime import tracing
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
 
 MAX_JOBS = 256
-"""Downloads at once; one more is refused. Commands that fetch folders keep far below it."""
+"""Bound of the downloads at once; commands that fetch folders stay far below it."""
 RATE_WINDOW_SECONDS = 3.0
 
 
 class DownloadMetrics(Protocol):
-    """What jobs count."""
+    """What downloads count."""
 
     def download_ended(self, outcome: str, seconds: float) -> None:
-        """outcome: done, already_present, failed or cancelled."""
-        ...
+        """Count a download. outcome: done, already_present, failed or cancelled."""
 
     def disk_failed(self, error: StorageError | NoSpaceError) -> None:
-        """The disk ended a download."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class StoreDestination:
-    """Downloads go into the shared folder."""
-
-    store: ContentStore
-
-    async def present(self, name: Name, content_id: ContentId) -> Path | None:
-        """See Destination; answered from the index, nothing is hashed."""
-        row = self.store.find(name)
-        return self.store.path_of(name) if row is not None and row.key.content_id == content_id else None
-
-    async def begin_part(self, name: Name, manifest: Manifest, *, published_ns: int, overwrite: bool) -> PartFile:
-        """See Destination."""
-        return await self.store.begin_part(name, manifest, published_ns=published_ns, overwrite=overwrite)
-
-    def path_of(self, name: Name) -> Path:
-        """See Destination."""
-        return self.store.path_of(name)
-
-
-@dataclass(frozen=True, slots=True)
-class SmallStoreDestination:
-    """Small files go into the shared folder."""
-
-    chunks: ChunkStore
-
-    async def sort(self, located: Sequence[Located]) -> tuple[list[SmallDone], list[Located]]:
-        """See SmallDestination; answered from the index, nothing is hashed."""
-        there: list[SmallDone] = []
-        lacking: list[Located] = []
-        for one in located:
-            row = self.chunks.find(one.name)
-            if row is None:
-                lacking.append(one)
-            elif row.key.content_id == one.content_id:
-                path = self.chunks.path_of(one.name)
-                there.append(SmallDone(one.name, one.content_id, row.size_bytes, path, None))
-        return there, lacking
-
-    async def store(self, files: Sequence[SmallFile]) -> list[Path | None]:
-        """See SmallDestination."""
-        rows = await self.chunks.small.store(files)
-        return [None if row is None else self.chunks.path_of(row.key.name) for row in rows]
+        """Count a download that an error of the disk ended."""
 
 
 @dataclass(slots=True)
@@ -100,14 +48,14 @@ class Job:
     followers: int = 0
     traceparent: str = field(default_factory=tracing.traceparent)
     """Of the span that it was started for."""
-    marks: list[tuple[float, int]] = field(default_factory=list)
+    samples: list[tuple[float, int]] = field(default_factory=list)
     """(monotonic seconds, held bytes) of the last few seconds, for the rate."""
 
     def rate(self) -> float:
         """Bytes a second over the last few seconds."""
-        if len(self.marks) < 2:
+        if len(self.samples) < 2:
             return 0.0
-        (start, first), (end, last) = self.marks[0], self.marks[-1]
+        (start, first), (end, last) = self.samples[0], self.samples[-1]
         return max(0.0, (last - first) / (end - start)) if end > start else 0.0
 
 
@@ -117,10 +65,10 @@ class Downloads:
     def __init__(
         self,
         downloader: Downloader,
+        small: SmallDownloads,
         directory: Directory,
         clock: Clock,
         metrics: DownloadMetrics,
-        small: SmallDownloads | None = None,
     ) -> None:
         self._downloader = downloader
         self._small = small
@@ -131,7 +79,7 @@ class Downloads:
 
     @property
     def jobs(self) -> list[Job]:
-        """Those under way."""
+        """Downloads in progress."""
         return list(self._jobs.values())
 
     async def follow(self, request: DownloadRequest) -> AsyncGenerator[tuple[Progress, FileRow | None], None]:
@@ -180,15 +128,13 @@ class Downloads:
                 yield step
 
     async def follow_small(self, names: Sequence[Name]) -> AsyncGenerator[list[SmallDone], None]:
-        """Downloads many small files; those that are in place and shared, as they come to be. See SmallDownloads."""
-        if self._small is None:
-            return
-        started, news = self._clock.monotonic(), asyncio.Queue[list[SmallDone] | None]()
-        task = asyncio.create_task(self._small.download(names, news.put_nowait), name="small-files")
-        task.add_done_callback(lambda _: news.put_nowait(None))
+        """Download many small files; those that are in place and shared, as they arrive. See SmallDownloads."""
+        started, finished = self._clock.monotonic(), asyncio.Queue[list[SmallDone] | None]()
+        task = asyncio.create_task(self._small.download(names, finished.put_nowait), name="small-files")
+        task.add_done_callback(lambda _: finished.put_nowait(None))
         count = 0
         try:
-            while (done := await news.get()) is not None:
+            while (done := await finished.get()) is not None:
                 count += len(done)
                 self._count_small(done, self._clock.monotonic() - started)
                 yield done
@@ -210,12 +156,9 @@ class Downloads:
 
     def _start(self, key: tuple[Name, ContentId | None], request: DownloadRequest) -> Job:
         if len(self._jobs) >= MAX_JOBS:
-            raise LimitExceededError(f"{MAX_JOBS} downloads are under way; try again when some are done")
+            raise LimitExceededError(f"{MAX_JOBS} downloads are in progress; try again when some are done")
         job = self._jobs[key] = Job(request)
-        job.task = asyncio.create_task(
-            self._run(job),
-            name=f"download-{request.name}",
-        )
+        job.task = asyncio.create_task(self._run(job), name=f"download-{request.name}")
         job.task.add_done_callback(lambda _: job.changed.set())
         return job
 
@@ -223,7 +166,7 @@ class Downloads:
         """Runs a job and counts how it ended."""
         outcome, started = "failed", self._clock.monotonic()
         try:
-            finished = await self._downloader.download(job.request, lambda progress: self._note(job, progress))
+            finished = await self._downloader.download(job.request, lambda progress: self._record(job, progress))
             outcome = "already_present" if finished.row is None else "done"
             return finished
         except asyncio.CancelledError:
@@ -235,12 +178,12 @@ class Downloads:
         finally:
             self._metrics.download_ended(outcome, self._clock.monotonic() - started)
 
-    def _note(self, job: Job, progress: Progress) -> None:
+    def _record(self, job: Job, progress: Progress) -> None:
         now = self._clock.monotonic()
         job.progress = progress
-        job.marks.append((now, progress.held_bytes))
-        while len(job.marks) > 2 and job.marks[0][0] < now - RATE_WINDOW_SECONDS:
-            job.marks.pop(0)
+        job.samples.append((now, progress.held_bytes))
+        while len(job.samples) > 2 and job.samples[0][0] < now - RATE_WINDOW_SECONDS:
+            job.samples.pop(0)
         job.changed.set()
 
     @staticmethod

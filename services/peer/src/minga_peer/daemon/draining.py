@@ -1,23 +1,21 @@
-"""The end of a peer that others are just taking something from."""
+"""How long a peer that has left goes on serving those that are downloading from it."""
 
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
 POLL_SECONDS = 0.02
-QUIET_SECONDS = 0.1
-"""Whoever fetches has its next request out long before: after so long without any, nobody does."""
+IDLE_POLLS = 5
+"""A downloader sends its next request well within this many polls: after so many without any, none is left."""
 
 
-async def until_quiet(under_way: Callable[[], int], grace: timedelta) -> None:
-    """Returns once nothing has been under way for a moment, or when the grace is over.
+async def until_idle(in_progress: Callable[[], int], grace: timedelta) -> None:
+    """Return once nothing has been in progress for IDLE_POLLS, or when the grace is over.
 
-    For a peer that has left: nobody new is sent to it, and those who fetch from it may have no other source.
+    No new downloader is sent to a peer that has left, and those that download from it may have no other source.
     """
     loop = asyncio.get_running_loop()
-    quiet_since = loop.time()
-    ends = quiet_since + grace.total_seconds()
-    while (now := loop.time()) < ends and now - quiet_since < QUIET_SECONDS:
-        if under_way():
-            quiet_since = now
+    ends, idle_polls = loop.time() + grace.total_seconds(), 0
+    while loop.time() < ends and idle_polls < IDLE_POLLS:
+        idle_polls = 0 if in_progress() else idle_polls + 1
         await asyncio.sleep(POLL_SECONDS)

@@ -9,16 +9,16 @@ from urllib.parse import urlsplit
 from minga_core.errors import SettingsError
 from minga_core.ids import Address, Generation, PeerId, parse_address, parse_peer_id
 from minga_core.records import PeerInfo
-from minga_engine.parts.content_store import ContentStore
 from minga_engine.wire.messages import SourceAddress
 from minga_peer.settings import PeerSettings
+from minga_peer.share.store import ContentStore
 from minga_runtime.channels import split_listen
 
 _ANY_HOSTS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 
 
 class Identity:
-    """One start of a peer. `reachable_at` is called once the port is bound; before that there is no address to tell."""
+    """One start of a peer. It has no address until `reachable_at` is called, once the port is bound."""
 
     def __init__(self, settings: PeerSettings, generation: Generation, store: ContentStore, version: str) -> None:
         self.peer_id: PeerId = parse_peer_id(settings.peer_id)
@@ -31,7 +31,7 @@ class Identity:
         """Where chunks are served; 0 before the port is bound."""
 
     def reachable_at(self, address: Address) -> None:
-        """From now on this is where others reach the peer."""
+        """Set the address at which others reach the peer."""
         self._address = address
 
     @property
@@ -42,7 +42,7 @@ class Identity:
         return self._address
 
     def info(self) -> PeerInfo:
-        """What the peer says of itself now."""
+        """What the peer announces of itself now."""
         status = self._store.status()
         return PeerInfo(
             peer_id=self.peer_id,
@@ -62,8 +62,8 @@ class Identity:
 async def address_for_others(settings: PeerSettings, port: int) -> Address:
     """The address to announce: as set, else the host that is listened on, else the one that faces the registry.
 
-    Where the registry's name stands for nobody just now, as in a cluster in which it is yet to start, the one that
-    faces the locator does: a registry that is away is no reason not to start. Raises SettingsError when there is none.
+    Where the registry's name does not resolve yet, as in a cluster that is starting, the one that faces the locator: a
+    registry that is away must not keep a peer from starting. Raises SettingsError when there is none.
     """
     if settings.advertise is not None:
         return parse_address(settings.advertise)
@@ -82,7 +82,7 @@ def _facing_directory(settings: PeerSettings) -> str:
     locator = urlsplit(settings.locator)
     with suppress(OSError, ValueError):
         host = source_towards(locator.hostname or "", locator.port or 80)
-        # A locator on this very machine tells nothing about where others are.
+        # A locator on this machine says nothing about how others reach it.
         if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
             return host
     raise SettingsError(

@@ -1,4 +1,4 @@
-"""The control socket's file: only its owner may open it, and a stale one is taken away."""
+"""The control socket's file: only its owner may open it, and a stale one is removed."""
 
 import socket
 from pathlib import Path
@@ -10,7 +10,7 @@ MAX_SOCKET_PATH_BYTES = 103
 
 
 def claim_socket(path: Path) -> None:
-    """Makes room for a server at `path`. Blocking, shortly.
+    """Make way for a server at `path`. Blocks for at most a second.
 
     Raises AlreadyRunningError when a daemon answers there, StorageError when the folder cannot be made.
     """
@@ -23,7 +23,7 @@ def claim_socket(path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             return
-        if _somebody_answers(path):
+        if _daemon_answers(path):
             raise AlreadyRunningError(
                 f"a peer daemon answers at {path} already",
                 hint="stop it, or give this one another --control and --share",
@@ -34,11 +34,11 @@ def claim_socket(path: Path) -> None:
 
 
 def restrict(path: Path) -> None:
-    """Leaves the socket to its owner alone."""
+    """Let only the owner open the socket."""
     path.chmod(0o600)
 
 
-def _somebody_answers(path: Path) -> bool:
+def _daemon_answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:

@@ -1,8 +1,8 @@
 """Serves chunks and availability over HTTP/1.1 (docs/http.md); the kernel copies from the page cache to the socket.
 
 One task a connection, one request after the other on it. The sending itself blocks a thread of its own for the length
-of a chunk: at most as many as `UploadQueue` serves at a time. A requester that closes its connection frees its place in
-the queue at once.
+of a chunk: at most as many as `ServingQueue` serves at a time. A requester that closes its connection frees its place
+in the queue at once.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from minga_core.errors import BusyError, ContentChangedError, InvalidArgumentError, MingaError
 from minga_core.ids import ContentId
-from minga_engine.parts.content_store import OpenChunk
 from minga_engine.parts.disk import run_to_end
+from minga_engine.parts.files import OpenChunk
 from minga_engine.wire.http_format import (
     END_OF_HEAD,
     MAX_HEAD_BYTES,
@@ -197,7 +197,7 @@ class _Connection:
         store = self._serving.store
         begun = False
         try:
-            async with aclosing(store.watch(content_id)) as updates:
+            async with aclosing(store.follow(content_id)) as updates:
                 async for chunks in updates:
                     held = store.held(content_id)
                     line = encode_availability(chunks, complete=held is not None and held.complete)

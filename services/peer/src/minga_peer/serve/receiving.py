@@ -19,8 +19,9 @@ from minga_core.ids import ContentId
 from minga_core.manifest import HEADER_BYTES, MAX_MANIFEST_BYTES, Manifest
 from minga_core.names import Name, parse_name
 from minga_core.records import FileRow
-from minga_engine.parts.content_store import ContentStore, PartFile
+from minga_engine.parts.part import Part
 from minga_engine.wire.messages import MAX_PIECE_BYTES, nanos_of
+from minga_peer.share.store import ContentStore
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_runtime.rate_limit import RateLimit
 
@@ -73,7 +74,7 @@ class UploadReceiver:
     ) -> AsyncGenerator[ChunkSet | int | FileRow, None]:
         """Receives one upload. Gives first the missing chunks, then now and then the bytes held, last the file's row.
 
-        memory: reserves the bytes that the upload keeps. Raises what that, `PartFile` and `ContentStore.begin_part`
+        memory: reserves the bytes that the upload keeps. Raises what that, `Part` and `ContentStore.begin_part`
         raise, and InvalidArgumentError for a stream that is not an upload.
         """
         incoming = _Incoming(requests, self._idle_limit, self._down)
@@ -115,7 +116,7 @@ class UploadReceiver:
             self._metrics.disk_failed(error)
             raise
 
-    async def _begin_part(self, name: Name, manifest: Manifest, published_ns: int, *, overwrite: bool) -> PartFile:
+    async def _begin_part(self, name: Name, manifest: Manifest, published_ns: int, *, overwrite: bool) -> Part:
         """Opens the part, once an upload that was cut off a moment ago has released it."""
         deadline = asyncio.get_running_loop().time() + RELEASE_SECONDS
         while True:
@@ -126,7 +127,7 @@ class UploadReceiver:
                     raise
                 await asyncio.sleep(RELEASE_POLL_SECONDS)
 
-    async def _receive_chunks(self, part: PartFile, incoming: "_Incoming", name: Name) -> AsyncGenerator[int, None]:
+    async def _receive_chunks(self, part: Part, incoming: "_Incoming", name: Name) -> AsyncGenerator[int, None]:
         held = part.held
         geometry = part.manifest.geometry
         held_bytes = sum(geometry.length(index) for index in held)

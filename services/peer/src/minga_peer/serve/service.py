@@ -12,7 +12,6 @@ from minga_core.errors import BusyError, InvalidArgumentError
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name
 from minga_core.records import FileRow
-from minga_engine.parts.content_store import ContentStore
 from minga_engine.progress import Progress
 from minga_engine.wire.messages import (
     MAX_PIECE_BYTES,
@@ -27,6 +26,7 @@ from minga_peer.serve.quotas import Quotas
 from minga_peer.serve.receiving import UploadReceiver
 from minga_peer.serve.serving import ServingMetrics
 from minga_peer.share.small_store import READ_BYTES, SmallFiles
+from minga_peer.share.store import ContentStore
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_protos.peer.v1.peer_pb2_grpc import PeerServiceServicer
 from minga_runtime.rate_limit import RateLimit

@@ -12,11 +12,11 @@ from minga_core.chunks import ChunkSet
 from minga_core.clock import Clock
 from minga_core.errors import BusyError, ContentNotHeldError
 from minga_core.ids import ContentId, PeerId
-from minga_engine.parts.content_store import ContentStore
-from minga_engine.swarm.serving_queue import HeldBits, UploadQueue, UploadRequest
+from minga_engine.swarm.serving_queue import HeldBits, ServingQueue, ServingRequest
 from minga_engine.wire.http_format import ChunkRequest
 from minga_engine.wire.messages import MAX_SOURCES, SourceAddress
 from minga_peer.serve.spans import ServeSpans
+from minga_peer.share.store import ContentStore
 from minga_runtime import tracing
 from minga_runtime.rate_limit import RateLimit
 
@@ -57,7 +57,7 @@ class ChunkServing:
     """The serving slots of one peer, and peer exchange between its downloaders. up: the limit of sent payload."""
 
     def __init__(
-        self, store: ContentStore, queue: UploadQueue, clock: Clock, metrics: ServingMetrics, up: RateLimit
+        self, store: ContentStore, queue: ServingQueue, clock: Clock, metrics: ServingMetrics, up: RateLimit
     ) -> None:
         self.store = store
         self.up = up
@@ -139,11 +139,11 @@ class ChunkServing:
 class _ServingSlots:
     """The queue of chunk requests (see `swarm.serving_queue`), with tasks that wait in it."""
 
-    def __init__(self, queue: UploadQueue, held_bits: HeldBits, clock: Clock) -> None:
+    def __init__(self, queue: ServingQueue, held_bits: HeldBits, clock: Clock) -> None:
         self._queue = queue
         self._held_bits = held_bits
         self._clock = clock
-        self._waiting: dict[int, asyncio.Future[UploadRequest]] = {}
+        self._waiting: dict[int, asyncio.Future[ServingRequest]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     @asynccontextmanager

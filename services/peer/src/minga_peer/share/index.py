@@ -1,4 +1,4 @@
-"""The index of digests: path and stamp → content, so that a restart hashes nothing again.
+"""The index of digests: path and fingerprint → content, so that a restart hashes nothing again.
 
 One SQLite file in WAL mode, used from one thread. It is a cache of what the disk says: a file that SQLite refuses is
 set aside and built anew.
@@ -6,7 +6,8 @@ set aside and built anew.
 
 import logging
 import sqlite3
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from minga_core.errors import MingaError, NoSpaceError, StorageError
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
-from minga_engine.parts.files import Stamp
+from minga_engine.parts.disk import run_to_end
+from minga_engine.parts.files import Fingerprint
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
@@ -43,33 +45,92 @@ _DISK_CODES = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
 )
-"""The disk's refusals: the index itself may be as good as ever, and must not be thrown away for them."""
+"""Errors of the disk: the index itself may be intact, and must not be set aside for them."""
+MAX_CACHED_BYTES = 64 * 1024 * 1024
+"""Bound of all manifests in memory; the largest single one has half of this."""
+_MANIFEST_OVERHEAD_BYTES = 512
+"""What a cached manifest takes besides its digests: objects, keys, links."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedFile:
-    """A file whose digests are known, as long as its stamp is this one."""
+    """A file whose digests are known, as long as it has this fingerprint."""
 
     name: Name
     path: str
-    stamp: Stamp
+    fingerprint: Fingerprint
     content_id: ContentId
     published_ns: int
 
 
+class ManifestCache:
+    """The most recently used manifests. Only for the event loop's thread."""
+
+    def __init__(self, max_bytes: int = MAX_CACHED_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._manifests: OrderedDict[ContentId, Manifest] = OrderedDict()
+        self._size_bytes = 0
+
+    def get(self, content_id: ContentId) -> Manifest | None:
+        """The manifest, if it is here."""
+        manifest = self._manifests.get(content_id)
+        if manifest is not None:
+            self._manifests.move_to_end(content_id)
+        return manifest
+
+    def put(self, content_id: ContentId, manifest: Manifest) -> None:
+        """Keep a manifest, and drop the least recently used ones that do not fit any more."""
+        if content_id in self._manifests:
+            return
+        self._manifests[content_id] = manifest
+        self._size_bytes += len(manifest.digests) + _MANIFEST_OVERHEAD_BYTES
+        while self._size_bytes > self._max_bytes and len(self._manifests) > 1:
+            _, oldest = self._manifests.popitem(last=False)
+            self._size_bytes -= len(oldest.digests) + _MANIFEST_OVERHEAD_BYTES
+
+
 class Index:
-    """The index. Every method blocks and must be called through `thread`."""
+    """The index. Its coroutines end only when their work in the index's thread has."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._database: sqlite3.Connection | None = None
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="minga-index")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="minga-index")
+        self._cache = ManifestCache()
 
-    def open(self) -> dict[Name, IndexedFile]:
-        """Opens or makes the index; what it knows. A damaged one is set aside and made anew.
+    async def open(self) -> dict[Name, IndexedFile]:
+        """Open or make the index; the files it knows. A damaged one is set aside and made anew.
 
         Raises StorageError or NoSpaceError when the disk does not let it be opened at all.
         """
+        return await run_to_end(self._thread, self._open_or_make)
+
+    async def write(
+        self, put: Sequence[tuple[IndexedFile, Manifest]] = (), remove: Iterable[Name] = (), *, cached: bool = False
+    ) -> None:
+        """Add files and remove names, in one transaction. cached: keep the manifests in memory too.
+
+        Errors are logged: without an entry the file is hashed again after a restart, and nothing is lost.
+        """
+        for file, manifest in put if cached else ():
+            self._cache.put(file.content_id, manifest)
+        await run_to_end(self._thread, self._write, put, remove)
+
+    async def manifest(self, content_id: ContentId) -> Manifest | None:
+        """The manifest of a content; None when it is not known or fails its digest."""
+        manifest = self._cache.get(content_id)
+        if manifest is None:
+            manifest = await run_to_end(self._thread, self._read, content_id)
+            if manifest is not None:
+                self._cache.put(content_id, manifest)
+        return manifest
+
+    async def aclose(self) -> None:
+        """Close the file and end the thread. Idempotent."""
+        await run_to_end(self._thread, self._close)
+        self._thread.shutdown(wait=False)
+
+    def _open_or_make(self) -> dict[Name, IndexedFile]:
         try:
             return self._open()
         except (sqlite3.Error, MingaError) as error:
@@ -96,64 +157,61 @@ class Index:
         ).fetchall()
         return {
             Name(name): IndexedFile(
-                Name(name), path, Stamp(size, mtime, _unsigned(inode), _unsigned(device)), ContentId(content), published
+                Name(name),
+                path,
+                Fingerprint(size, mtime, _unsigned(inode), _unsigned(device)),
+                ContentId(content),
+                published,
             )
             for name, path, size, mtime, inode, device, content, published in rows
         }
 
     def _set_aside(self, error: Exception) -> None:
         log_event(log, logging.WARNING, "index_set_aside", path=self._path, error=error)
-        self.close()
+        self._close()
         for suffix in ("-wal", "-shm"):
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
-        # When it cannot be moved, opening it again tells why.
+        # When it cannot be moved, opening it again raises the reason.
         with suppress(OSError):
             self._path.replace(self._path.with_suffix(".broken"))
 
-    def write(self, put: Iterable[tuple[IndexedFile, Manifest | None]], remove: Iterable[Name]) -> None:
-        """Takes files (with their manifest, unless it is known) and forgets names, in one transaction."""
-        database = self._opened()
+    def _write(self, put: Iterable[tuple[IndexedFile, Manifest]], remove: Iterable[Name]) -> None:
         try:
-            with database:
+            with self._opened() as database:
                 database.executemany("DELETE FROM files WHERE name = ?", ((name,) for name in remove))
                 for file, manifest in put:
                     self._put(database, file, manifest)
         except sqlite3.Error as error:
-            # The index is a cache: without this entry the file is hashed again after a restart, nothing is lost.
             log_event(log, logging.WARNING, "index_not_written", path=self._path, error=error)
 
     @staticmethod
-    def _put(database: sqlite3.Connection, file: IndexedFile, manifest: Manifest | None) -> None:
-        stamp = file.stamp
+    def _put(database: sqlite3.Connection, file: IndexedFile, manifest: Manifest) -> None:
+        fingerprint = file.fingerprint
         database.execute(
             "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 file.name,
                 file.path,
-                stamp.size_bytes,
-                stamp.modified_ns,
-                _signed(stamp.inode),
-                _signed(stamp.device),
+                fingerprint.size_bytes,
+                fingerprint.modified_ns,
+                _signed(fingerprint.inode),
+                _signed(fingerprint.device),
                 file.content_id.raw,
                 file.published_ns,
             ),
         )
-        if manifest is not None:
-            database.execute("INSERT OR REPLACE INTO manifests VALUES (?, ?)", (file.content_id.raw, manifest.encode()))
+        database.execute("INSERT OR REPLACE INTO manifests VALUES (?, ?)", (file.content_id.raw, manifest.encode()))
 
-    def manifest(self, content_id: ContentId) -> Manifest | None:
-        """The manifest of a content; None when it is not known or does not prove itself."""
+    def _read(self, content_id: ContentId) -> Manifest | None:
+        query = "SELECT manifest FROM manifests WHERE content = ?"
         try:
-            row = (
-                self._opened().execute("SELECT manifest FROM manifests WHERE content = ?", (content_id.raw,)).fetchone()
-            )
+            row = self._opened().execute(query, (content_id.raw,)).fetchone()
             return None if row is None else Manifest.decode(row[0], expected=content_id)
         except (sqlite3.Error, MingaError) as error:
             log_event(log, logging.WARNING, "index_not_read", path=self._path, error=error)
             return None
 
-    def close(self) -> None:
-        """Closes the file."""
+    def _close(self) -> None:
         if self._database is not None:
             self._database.close()
             self._database = None

@@ -2,7 +2,7 @@
 is ever followed.
 
 Paths are walked part by part with `openat(2)` and O_NOFOLLOW, so that a folder that is swapped for a link between a
-check and a use is refused by the kernel, not by our luck.
+check and a use is refused by the kernel.
 """
 
 import errno
@@ -15,12 +15,12 @@ from pathlib import Path
 
 from minga_core.errors import InvalidNameError
 from minga_core.names import HIDDEN_ROOT, MAX_NAME_BYTES, Name, parse_name
-from minga_engine.parts.files import PARTS_FOLDER, Stamp, move_without_replacing
+from minga_engine.parts.files import PARTS_FOLDER, Fingerprint, move_without_replacing
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 MAX_PROBLEMS = 1000
-"""Problems remembered; a folder of a million links must not fill the memory with complaints."""
+"""Bound of the problems remembered: a folder of a million links must not fill the memory."""
 MAX_SHOWN_PATH = 200
 
 
@@ -31,7 +31,7 @@ class FoundFile:
     name: Name
     path: str
     """Relative, as the disk spells it; differs from the name where the disk has another Unicode normal form."""
-    stamp: Stamp
+    fingerprint: Fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Root:
         self.path = path
 
     def scan(self, below: str = "") -> Scan:
-        """Every regular file below a folder. What cannot be shared is told as a problem, never raised."""
+        """Every regular file below a folder. What cannot be shared becomes a problem, never an error."""
         found = Scan({}, {})
         pending = [below]
         while pending:
@@ -98,12 +98,12 @@ class Root:
             else:
                 found.refuse(path, f"is too deep: names have at most {MAX_NAME_BYTES:,} bytes")
         elif stat.S_ISREG(status.st_mode):
-            self._take(path, Stamp.of(status), found)
+            self._take(path, Fingerprint.of(status), found)
         else:
             found.refuse(path, f"is {_kind_of(status.st_mode)}, not a regular file")
 
     @staticmethod
-    def _take(path: str, stamp: Stamp, found: Scan) -> None:
+    def _take(path: str, fingerprint: Fingerprint, found: Scan) -> None:
         try:
             name = parse_name(path)
         except InvalidNameError as error:
@@ -116,16 +116,16 @@ class Root:
             found.refuse(loser, "is there in another Unicode form too; that one is shared")
             if loser == path:
                 return
-        found.files[name] = FoundFile(name, path, stamp)
+        found.files[name] = FoundFile(name, path, fingerprint)
 
-    def look(self, path: str) -> Stamp | None:
-        """The stamp of a regular file; None when there is none (any more)."""
+    def look(self, path: str) -> Fingerprint | None:
+        """The fingerprint of a regular file; None when there is none (any more)."""
         try:
             descriptor = self.open(path)
         except OSError:
             return None
         try:
-            return Stamp.of(os.fstat(descriptor))
+            return Fingerprint.of(os.fstat(descriptor))
         finally:
             os.close(descriptor)
 

@@ -1,41 +1,59 @@
 """The file table that is announced: rows, a revision that grows with each change, and what changed since when."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from minga_core.records import FileRow, RowKey, TableChange
-from minga_engine.parts.content_store import RowsChanged
 
 MAX_JOURNAL_ROWS = 20_000
 """Rows that the journal remembers; a reader further behind takes the whole table."""
 
 
-class LocalTable:
-    """Rows by key, with a journal. Not for use by several threads."""
+@dataclass(frozen=True, slots=True)
+class RowsChanged:
+    """Rows of the file table that changed; a key is in one of the two at most."""
+
+    put: tuple[FileRow, ...] = ()
+    remove: tuple[RowKey, ...] = ()
+
+
+class FileTable:
+    """Rows by key, with a journal. Only for one thread."""
 
     def __init__(self, rows: Iterable[FileRow] = ()) -> None:
         self._rows = {row.key: row for row in rows}
         self._journal: deque[tuple[int, RowsChanged]] = deque()
         self._journal_rows = 0
+        self._listeners: list[Callable[[RowsChanged], None]] = []
         self.revision = 1
-        """Of the rows as they are; 0 is the table that nobody has pushed yet."""
+        """Revision of the rows as they are; 0 is the table of a peer that has pushed none."""
+
+    def on_change(self, callback: Callable[[RowsChanged], None]) -> None:
+        """Call back after each change."""
+        self._listeners.append(callback)
+
+    def get(self, key: RowKey) -> FileRow | None:
+        """The row under a key."""
+        return self._rows.get(key)
+
+    def rows(self) -> list[FileRow]:
+        """All rows."""
+        return list(self._rows.values())
 
     def apply(self, change: RowsChanged) -> None:
-        """Takes a change; the revision grows by one."""
+        """Change rows; the revision grows by one."""
         for key in change.remove:
             self._rows.pop(key, None)
-        for row in change.put:
-            self._rows[row.key] = row
+        self._rows.update((row.key, row) for row in change.put)
         self.revision += 1
         self._journal.append((self.revision, change))
         self._journal_rows += len(change.put) + len(change.remove)
-        while self._journal and self._journal_rows > MAX_JOURNAL_ROWS:
+        while self._journal_rows > MAX_JOURNAL_ROWS:
             _, oldest = self._journal.popleft()
             self._journal_rows -= len(oldest.put) + len(oldest.remove)
-
-    def snapshot(self) -> tuple[Sequence[FileRow], int]:
-        """All rows, and their revision."""
-        return list(self._rows.values()), self.revision
+        for listener in self._listeners:
+            listener(change)
 
     def change_since(self, base_revision: int) -> TableChange | None:
         """What turns the table of that revision into this one; None when the journal does not reach back so far."""

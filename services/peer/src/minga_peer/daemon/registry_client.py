@@ -1,6 +1,7 @@
 """The registry's client: leases, heartbeats and table pushes as plain values."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from enum import StrEnum
 from itertools import islice
@@ -47,8 +48,11 @@ _STATES = {
 
 
 class RegistryClient:
-    """Calls to the registry. Every method raises RegistryUnavailableError within its limit when the registry or its
-    store is away, LeaseSupersededError when another process owns the peer id, and is safe to retry."""
+    """Calls to the registry, all safe to retry.
+
+    Every method raises RegistryUnavailableError within its timeout when the registry or its store is away, and
+    LeaseSupersededError when another process owns the peer id.
+    """
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -57,7 +61,7 @@ class RegistryClient:
         self._lease = LeaseStream(self._stub)
 
     async def register(self, info: PeerInfo, asked_ttl: timedelta | None) -> tuple[timedelta, timedelta]:
-        """Takes the lease; the granted time to live and the interval of heartbeats."""
+        """Acquire the lease; the granted time to live and the interval of heartbeats."""
         request = pb.RegisterRequest(
             peer_id=info.peer_id,
             generation=info.generation,
@@ -69,16 +73,14 @@ class RegistryClient:
         )
         if asked_ttl is not None:
             request.asked_ttl.CopyFrom(_duration(asked_ttl))
-        try:
+        with _registry_errors():
             response = await self._stub.Register(request, timeout=CALL_TIMEOUT.total_seconds())
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, unavailable=RegistryUnavailableError) from error
         return response.granted_ttl.ToTimedelta(), response.heartbeat_interval.ToTimedelta()
 
     async def heartbeat(
         self, peer_id: PeerId, generation: Generation, *, table_revision: int, free_bytes: int, active_serves: int
     ) -> Action:
-        """Renews the lease."""
+        """Renew the lease."""
         request = pb.HeartbeatRequest(
             peer_id=peer_id,
             generation=generation,
@@ -86,14 +88,12 @@ class RegistryClient:
             free_bytes=free_bytes,
             active_serves=active_serves,
         )
-        try:
-            response = await self._lease.beat(request)
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, unavailable=RegistryUnavailableError) from error
+        with _registry_errors():
+            response = await self._lease.heartbeat(request)
         return _ACTIONS.get(response.action, Action.OK)
 
     async def push_change(self, peer_id: PeerId, generation: Generation, change: TableChange) -> int:
-        """Pushes a change; the stored revision. Raises TableRevisionMismatchError, RegisterAgainError."""
+        """Push a change; the stored revision. Raises TableRevisionMismatchError, RegisterAgainError."""
         begin = pb.TableBegin(
             peer_id=peer_id,
             generation=generation,
@@ -104,29 +104,33 @@ class RegistryClient:
         return await self._push(_steps(begin, change.put, change.remove))
 
     async def push_whole(self, peer_id: PeerId, generation: Generation, rows: Sequence[FileRow], revision: int) -> int:
-        """Pushes the whole table; the stored revision. Raises RegisterAgainError."""
+        """Push the whole table; the stored revision. Raises RegisterAgainError."""
         begin = pb.TableBegin(peer_id=peer_id, generation=generation, whole=True, revision=revision)
         return await self._push(_steps(begin, rows, ()))
 
     async def _push(self, steps: AsyncIterator[pb.PushTableRequest]) -> int:
-        try:
+        with _registry_errors():
             response = await self._stub.PushTable(steps, timeout=PUSH_TIMEOUT.total_seconds())
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, unavailable=RegistryUnavailableError) from error
         return response.revision
 
     async def leave(self, peer_id: PeerId, generation: Generation) -> None:
-        """Gives the lease up."""
+        """Release the lease."""
         request = pb.LeaveRequest(peer_id=peer_id, generation=generation)
-        try:
+        with _registry_errors():
             await self._stub.Leave(request, timeout=CALL_TIMEOUT.total_seconds())
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, unavailable=RegistryUnavailableError) from error
 
     async def aclose(self) -> None:
-        """Closes the channel."""
+        """Close the channel."""
         self._lease.close()
         await self._channel.close()
+
+
+@contextmanager
+def _registry_errors() -> Iterator[None]:
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise error_from_rpc(error, unavailable=RegistryUnavailableError) from error
 
 
 async def _steps(

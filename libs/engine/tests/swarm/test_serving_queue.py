@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minga_core.ids import ContentId
-from minga_engine.swarm.serving_queue import ServedChunks, UploadConfig, UploadQueue, UploadRequest
+from minga_engine.swarm.serving_queue import SentCounts, ServingConfig, ServingQueue, ServingRequest
 
 CONTENT = ContentId(bytes(32))
 CHUNK = 1024
@@ -20,26 +20,26 @@ def bits(*indexes: int) -> int:
 ALL = bits(*range(16))
 
 
-def queue(**config: object) -> UploadQueue:
+def queue(**config: object) -> ServingQueue:
     """A queue whose ties fall always alike."""
-    return UploadQueue(UploadConfig(**config), random.Random(1))  # type: ignore[arg-type]
+    return ServingQueue(ServingConfig(**config), random.Random(1))  # type: ignore[arg-type]
 
 
-def ask(of: UploadQueue, candidates: int, taker: str, now: float = 0.0) -> int:
+def ask(of: ServingQueue, candidates: int, taker: str, now: float = 0.0) -> int:
     """A request that is taken in."""
     request_id = of.ask(CONTENT, candidates, taker, CHUNK, now)
     assert request_id is not None
     return request_id
 
 
-def take(of: UploadQueue, now: float = 0.0, held: int = ALL) -> UploadRequest | None:
+def take(of: ServingQueue, now: float = 0.0, held: int = ALL) -> ServingRequest | None:
     """Whose turn it is."""
     return of.next(lambda _: held, now)
 
 
 def test_no_chunk_is_sent_twice_before_each_was_sent_once() -> None:
     """Whoever wants a chunk that was never sent goes before those who want what was."""
-    one = queue(turns=1)
+    one = queue(served_at_once=1)
     sent = []
     for _ in range(16):
         for taker in "abc":
@@ -54,7 +54,7 @@ def test_no_chunk_is_sent_twice_before_each_was_sent_once() -> None:
 
 def test_who_wants_a_fresh_chunk_goes_first() -> None:
     """Though others came before."""
-    one = queue(turns=1)
+    one = queue(served_at_once=1)
     ask(one, bits(3), "early")
     first = take(one)
     assert first is not None
@@ -68,7 +68,7 @@ def test_who_wants_a_fresh_chunk_goes_first() -> None:
 
 def test_many_requests_win_a_taker_nothing() -> None:
     """Of equals, whoever had a turn longest ago is next."""
-    one = queue(turns=1)
+    one = queue(served_at_once=1)
     for _ in range(4):
         ask(one, ALL, "greedy")
     ask(one, ALL, "modest")
@@ -76,14 +76,14 @@ def test_many_requests_win_a_taker_nothing() -> None:
     for _ in range(3):
         request = take(one)
         assert request is not None
-        turns.append(request.taker)
+        turns.append(request.requester)
         one.ended(request.request_id, 0.0, sent_bytes=CHUNK)
     assert turns == ["greedy", "modest", "greedy"]
 
 
 def test_few_are_served_at_a_time() -> None:
     """The rest wait until one has ended."""
-    one = queue(turns=2)
+    one = queue(served_at_once=2)
     for taker in "abc":
         ask(one, ALL, taker)
     first, second = take(one), take(one)
@@ -96,7 +96,7 @@ def test_few_are_served_at_a_time() -> None:
 
 def test_a_slow_taker_delays_nobody() -> None:
     """After its share of time it does not count; the queue says when to look again."""
-    one = queue(turns=1, unknown_rate_seconds=1.0)
+    one = queue(served_at_once=1, unknown_rate_seconds=1.0)
     ask(one, ALL, "slow")
     ask(one, ALL, "fast")
     assert take(one) is not None
@@ -104,12 +104,12 @@ def test_a_slow_taker_delays_nobody() -> None:
     assert one.wakeup_at == 1.0
     request = take(one, 1.0)
     assert request is not None
-    assert request.taker == "fast"
+    assert request.requester == "fast"
 
 
 def test_slow_takers_are_bounded_too() -> None:
     """Each of them holds a thread and a descriptor."""
-    one = queue(turns=1, max_turns=3)
+    one = queue(served_at_once=1, max_served=3)
     for number in range(5):
         ask(one, ALL, f"slow{number}")
     assert [take(one, when) is not None for when in (0.0, 100.0, 200.0, 300.0)] == [True, True, True, False]
@@ -127,7 +127,7 @@ def test_one_too_many_is_turned_away() -> None:
 
 def test_who_waited_long_goes_first() -> None:
     """Whatever it wants."""
-    one = queue(turns=1, max_wait_seconds=2.0)
+    one = queue(served_at_once=1, max_wait_seconds=2.0)
     ask(one, bits(0), "first")
     request = take(one)
     assert request is not None
@@ -150,7 +150,7 @@ def test_what_is_not_held_is_said_at_once() -> None:
 
 def test_a_chunk_that_did_not_go_out_counts_as_not_sent() -> None:
     """The next one gets it."""
-    one = queue(turns=1)
+    one = queue(served_at_once=1)
     ask(one, bits(5), "a")
     request = take(one)
     assert request is not None
@@ -168,10 +168,10 @@ def test_a_chunk_that_did_not_go_out_counts_as_not_sent() -> None:
 @given(st.lists(st.tuples(st.integers(0, 7), st.booleans()), max_size=200), st.integers(1, 255))
 def test_bitmaps_count_as_a_counter_does(deeds: list[tuple[int, bool]], wanted: int) -> None:
     """Sent and taken back in any order: the least sent of any set are what counting says."""
-    chunks, counts = ServedChunks(), [0] * 8
+    chunks, counts = SentCounts(), [0] * 8
     for index, back in deeds:
         if back and counts[index]:
-            chunks.take_back(index)
+            chunks.unsend(index)
             counts[index] -= 1
         elif not back and counts[index] < 60:
             chunks.sent(index)
@@ -181,7 +181,7 @@ def test_bitmaps_count_as_a_counter_does(deeds: list[tuple[int, bool]], wanted: 
     assert chunks.least_sent(wanted) == (least, bits(*(index for index in members if counts[index] == least)))
 
 
-def ask_from(of: UploadQueue, host: str, taker: str = "somebody", now: float = 0.0) -> int | None:
+def ask_from(of: ServingQueue, host: str, taker: str = "somebody", now: float = 0.0) -> int | None:
     """A request of a host for anything; None when it is turned away."""
     return of.ask(CONTENT, ALL, taker, CHUNK, now, host=host)
 
@@ -200,7 +200,7 @@ def test_one_host_has_half_of_the_queue_whatever_it_calls_itself() -> None:
 
 def test_one_host_has_half_of_the_turns_when_it_takes_nothing() -> None:
     """Turns that are not taken stop to count after a while, and are bounded all the same."""
-    one = queue(turns=1, max_turns=4, max_requests=64, unknown_rate_seconds=1.0)
+    one = queue(served_at_once=1, max_served=4, max_requests=64, unknown_rate_seconds=1.0)
     for _ in range(10):
         ask_from(one, "flooder")
     served = [take(one, float(second)) for second in range(10)]
@@ -213,7 +213,7 @@ def test_one_host_has_half_of_the_turns_when_it_takes_nothing() -> None:
 
 def test_who_does_not_take_what_it_is_given_comes_after_all_others() -> None:
     """Though it waits for longer than anybody should."""
-    one = queue(turns=1, unknown_rate_seconds=1.0, max_wait_seconds=2.0)
+    one = queue(served_at_once=1, unknown_rate_seconds=1.0, max_wait_seconds=2.0)
     for _ in range(10):
         ask_from(one, "flooder")
     assert take(one, 0.0) is not None

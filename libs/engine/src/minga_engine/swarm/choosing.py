@@ -1,0 +1,56 @@
+"""Which chunks and which sources first."""
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+
+from minga_engine.swarm.sources import Source
+
+SAMPLE_CHUNKS = 256
+"""Chunks that are compared for one choice; bounds the work however many chunks a content has."""
+
+
+def sample_bits(bits: int, limit: int, rng: random.Random) -> Iterator[int]:
+    """At most `limit` members of a bitmap, ascending from a random start and around."""
+    if not bits:
+        return
+    start = rng.randrange(bits.bit_length())
+    low = bits & ((1 << start) - 1)
+    for offset, part in ((start, bits >> start), (0, low)):
+        while part and limit > 0:
+            lowest = (part & -part).bit_length() - 1
+            yield offset + lowest
+            part &= part - 1
+            limit -= 1
+
+
+def random_chunks(available: int, count: int, rng: random.Random) -> list[int]:
+    """At most `count` chunks out of a bitmap, at random."""
+    found = list(sample_bits(available, SAMPLE_CHUNKS, rng))
+    return rng.sample(found, min(count, len(found)))
+
+
+def rarest_chunks(available: int, count: int, rarity: Sequence[int], rng: random.Random) -> list[int]:
+    """At most `count` chunks out of a bitmap, the rarest first, ties at random.
+
+    rarity: for each chunk, how many partial sources have it.
+    """
+    found = list(sample_bits(available, SAMPLE_CHUNKS, rng))
+    rng.shuffle(found)
+    found.sort(key=rarity.__getitem__)
+    return found[:count]
+
+
+def order_sources(sources: Iterable[Source], rng: random.Random) -> list[Source]:
+    """Own zone before others, complete before partial, faster before slower, the rest at random."""
+    shuffled = list(sources)
+    rng.shuffle(shuffled)
+    return sorted(shuffled, key=lambda source: (not source.same_zone, not source.complete, -source.rate.value))
+
+
+def members(bits: int) -> list[int]:
+    """Indexes of the bits that are set, ascending."""
+    found = []
+    while bits:
+        found.append((bits & -bits).bit_length() - 1)
+        bits &= bits - 1
+    return found

@@ -1,0 +1,194 @@
+"""What to request next: fresh chunks for every free slot, then second requests (hedges) for late ones."""
+
+import math
+import random
+from functools import cache
+
+from minga_engine.swarm import events as ev
+from minga_engine.swarm.choosing import members, random_chunks, rarest_chunks, sample_bits
+from minga_engine.swarm.config import SwarmConfig
+from minga_engine.swarm.requests import Request
+from minga_engine.swarm.sources import Source
+from minga_engine.swarm.state import SwarmState
+
+HEDGE_INTERVAL_SECONDS = 0.05
+"""How often, at most, hedges are considered: it costs as many comparisons as there are requests times sources."""
+
+
+class Planner:
+    """Fills the slots of connected sources with requests."""
+
+    def __init__(self, state: SwarmState, config: SwarmConfig, rng: random.Random) -> None:
+        self._state = state
+        self._config = config
+        self._rng = rng
+        self._max_requests = config.min_total
+        self._hedged_at = -math.inf
+        self._actions: list[ev.Action] = []
+        self.hedges = 0
+        """Second requests made for one chunk, so far."""
+
+    def measure_window(self) -> None:
+        """Set how many requests there may be in all: some seconds of the measured rate of all sources together."""
+        rate = sum(source.rate.value for source in self._state.connected.values() if source.outstanding)
+        ahead = math.ceil(rate * self._config.total_seconds / self._state.geometry.chunk_size_bytes)
+        self._max_requests = max(self._config.min_total, ahead)
+
+    def has_slot(self, source: Source, now: float) -> bool:
+        """Whether the source may get another request now."""
+        requests = self._state.requests
+        if not source.usable(now) or len(source.outstanding) >= self._window(source):
+            return False
+        if len(requests) >= self._max_requests:
+            return False
+        in_flight = requests.outstanding_bytes
+        chunk_bytes = self._state.geometry.chunk_size_bytes
+        return in_flight == 0 or in_flight + chunk_bytes <= self._config.max_outstanding_bytes
+
+    def _window(self, source: Source) -> int:
+        """How many requests a source may have. One, where requests have to wait: more would claim chunks for longer."""
+        if source.wait_seconds > self._config.prompt_seconds:
+            return 1
+        return max(1, self._config.max_outstanding // len(self._state.connected))
+
+    def fill(self, now: float) -> list[ev.Action]:
+        """Requests for every free slot: fresh chunks first, one a source and round, then hedges."""
+        self._actions = []
+        free = self._with_slot(now)
+        self._rng.shuffle(free)
+        while free:
+            free = [source for source in free if self._request_fresh(source, now)]
+            free = [source for source in free if self.has_slot(source, now)]
+        if now >= self._hedged_at + HEDGE_INTERVAL_SECONDS:
+            self._hedged_at = now
+            self._fill_with_hedges(self._with_slot(now), now)
+        return self._actions
+
+    def _with_slot(self, now: float) -> list[Source]:
+        return [source for source in self._state.connected.values() if self.has_slot(source, now)]
+
+    # Fresh chunks.
+
+    def offers_fresh(self, source: Source) -> bool:
+        """Whether the source has chunks that no request is for."""
+        return bool(self._unseen(source) or self._unclaimed(source))
+
+    def _request_fresh(self, source: Source, now: float) -> bool:
+        """Request chunks that no other request is for; false when the source has none of those."""
+        if unseen := self._unseen(source):
+            self._request(source, unseen, now, open_=True)
+            return True
+        available = self._unclaimed(source)
+        if not available:
+            return False
+        slots = max(1, sum(self._window(other) for other in self._state.connected.values()))
+        count = max(1, min(available.bit_count() // slots, self._config.max_candidates))
+        if self._state.held_count < self._config.random_first_chunks:
+            picked = random_chunks(available, count, self._rng)
+        else:
+            picked = rarest_chunks(available, count, self._state.rarity, self._rng)
+        self._request(source, sum(1 << index for index in picked), now)
+        return True
+
+    def _unseen(self, source: Source) -> int:
+        """Chunks that no partial source has, for a complete source to choose among; 0 when enough requests do so.
+
+        The source gives each downloader another one, so nothing is claimed: what appears at a partial source meanwhile
+        can be requested there.
+        """
+        if not source.complete:
+            return 0
+        state = self._state
+        unseen = source.bits & ~state.held & ~state.requests.claimed & ~state.spread & self._share_of(source)
+        choosing = sum(request.open and bool(request.candidates & unseen) for request in state.requests.all())
+        return unseen if unseen.bit_count() > choosing else 0
+
+    def _unclaimed(self, source: Source) -> int:
+        """Chunks that the source has and no request is for; not those that complete sources choose among."""
+        claimed = self._state.held | self._state.requests.claimed
+        for request in self._state.requests.all():
+            claimed |= request.candidates & ~self._state.spread if request.open else 0
+        return source.bits & ~claimed
+
+    def _share_of(self, source: Source) -> int:
+        """The chunks that this one of the complete sources is asked for while no partial source has them."""
+        complete = [other.peer_id for other in self._state.connected.values() if other.complete]
+        return _every_nth(self._state.count, len(complete), complete.index(source.peer_id))
+
+    # Hedges.
+
+    def _fill_with_hedges(self, idle: list[Source], now: float) -> None:
+        """Request late chunks from sources that have nothing else to do."""
+        requests = self._state.requests.all()
+        if not idle or not requests:
+            return
+        hedged = 0
+        for request in requests:
+            hedged |= request.candidates if request.hedge else 0
+        single = [request for request in requests if not request.hedge and not request.candidates & hedged]
+        for source in idle:
+            late = [request for request in single if self._is_late(request, source, now)]
+            while late and self.has_slot(source, now):
+                request = late.pop(0)
+                if self._request_hedge(source, request, now):
+                    single.remove(request)
+
+    def _request_hedge(self, source: Source, late: Request, now: float) -> bool:
+        """Request one of the chunks that a late request may bring; false when the source has none of them."""
+        index = next(sample_bits(late.candidates & source.bits & ~self._state.held, 1, self._rng), None)
+        if index is None:
+            return False
+        self.hedges += 1
+        self._request(source, 1 << index, now, hedge=True)
+        return True
+
+    def _is_late(self, request: Request, source: Source, now: float) -> bool:
+        """Whether a hedge makes sense: overdue, or much slower than `source`, which has nothing else to do."""
+        if request.source == source.peer_id:
+            return False
+        if now >= request.deadline:
+            return True
+        if source.rate.value <= 0 or not request.chosen:
+            return False
+        own_seconds = (len(source.outstanding) + 1) * request.size_bytes / source.rate.value
+        missing = self._state.count - self._state.held_count
+        at_the_end = missing <= min(self._config.end_chunks, self._state.count // 16)
+        factor = self._config.end_hedge_factor if at_the_end else self._config.hedge_factor
+        return own_seconds * factor < self._expected_end(request, now) - now
+
+    def _expected_end(self, request: Request, now: float) -> float:
+        """When a request will be done: by its progress or, while nothing came, by its source's rate."""
+        if request.received_bytes:
+            return request.expected_end(now)
+        source = self._state.sources[request.source]
+        if source.rate.value <= 0:
+            return request.deadline
+        # It waits behind the source's other requests.
+        return now + len(source.outstanding) * request.size_bytes / source.rate.value
+
+    def _request(
+        self, source: Source, candidates: int, now: float, *, hedge: bool = False, open_: bool = False
+    ) -> None:
+        indexes = tuple(members(candidates))
+        size_bytes = self._state.geometry.length(indexes[0])
+        deadline = now + self._deadline_seconds(source, size_bytes)
+        request = self._state.requests.add(
+            Request(source.peer_id, candidates, size_bytes, now, deadline, hedge=hedge, open=open_)
+        )
+        if not source.outstanding:
+            source.last_progress = now
+            source.rate.begin(now)
+        source.outstanding.add(request.request_id)
+        self._actions.append(ev.RequestChunk(request.request_id, source.peer_id, indexes, hedge=hedge))
+
+    def _deadline_seconds(self, source: Source, size_bytes: int) -> float:
+        if source.rate.value <= 0:
+            return self._config.unknown_rate_deadline_seconds
+        expected = (len(source.outstanding) + 1) * size_bytes / source.rate.value
+        return max(self._config.min_deadline_seconds, self._config.deadline_factor * expected)
+
+
+@cache
+def _every_nth(count: int, step: int, first: int) -> int:
+    """Bitmap of the chunks first, first + step, … of `count`."""
+    return sum(1 << index for index in range(first, count, step))

@@ -1,0 +1,323 @@
+"""Keeps the inventory in step with the shared folder: scan, watch, and hash what is new once it has settled."""
+
+import asyncio
+import logging
+import unicodedata
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
+from typing import Protocol
+
+from minga_core.errors import InvalidNameError
+from minga_core.manifest import Manifest
+from minga_core.names import Name, parse_name
+from minga_engine.parts.disk import DiskPool
+from minga_engine.parts.files import Fingerprint
+from minga_engine.parts.part import Part
+from minga_peer.share.folder_watcher import changed_paths
+from minga_peer.share.hash_queue import Hashed, HashQueue
+from minga_peer.share.index import IndexedFile
+from minga_peer.share.inventory import folders_of
+from minga_peer.share.root import FoundFile, Scan, note_problem, shown
+from minga_peer.share.shared_folder import SharedFolder
+from minga_runtime.logs import log_event
+
+log = logging.getLogger(__name__)
+
+STEP_FILES = 1000
+"""Files compared before other tasks get the event loop."""
+MAX_ABSENT = 100_000
+"""Digests kept for files that are not there now and may come back unchanged (a folder that was not mounted)."""
+
+
+class StoreMetrics(Protocol):
+    """What sharing a folder counts."""
+
+    def hash_cache_hits(self, count: int) -> None:
+        """Count files whose digests the index knew."""
+
+    def hash_cache_misses(self, count: int) -> None:
+        """Count files that had to be hashed."""
+
+    def hashed_bytes(self, count: int) -> None:
+        """Count bytes hashed."""
+
+
+class FolderSync:
+    """The loop that shares a folder. Only for the event loop's thread. hashing: the threads that hash."""
+
+    def __init__(
+        self,
+        folder: SharedFolder,
+        hashing: DiskPool,
+        metrics: StoreMetrics | None,
+        *,
+        settle_seconds: float,
+        rescan_seconds: float,
+    ) -> None:
+        self._folder = folder
+        self._inventory = folder.inventory
+        self._clock = folder.clock
+        self._metrics = metrics
+        self._settle_seconds = settle_seconds
+        self._rescan_seconds = rescan_seconds
+        self._queue = HashQueue(folder.root, hashing, folder.clock, self._on_hashed)
+        self._known: dict[Name, IndexedFile] = {}
+        self._placing: set[str] = set()
+        self._scanned = asyncio.Event()
+        self._rescan = asyncio.Event()
+        self.problems: dict[str, str] = {}
+        """Relative path → one line that says why it is not shared."""
+
+    @property
+    def pending_count(self) -> int:
+        """Files found but not hashed yet."""
+        return len(self._queue)
+
+    async def load(self) -> None:
+        """Read the index; files whose fingerprints still hold are shared without hashing. Raises as `Index.open`."""
+        self._known = await self._folder.index.open()
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch(), name="share-watch")
+            group.create_task(self._scan_regularly(), name="share-scan")
+            group.create_task(self._queue.run(), name="share-hash")
+
+    async def first_scan_done(self) -> None:
+        """Return once the folder was scanned and everything known from before is shared."""
+        await self._scanned.wait()
+
+    def rescan(self) -> None:
+        """Request a scan now."""
+        self._rescan.set()
+
+    def hash_again(self, file: IndexedFile) -> None:
+        """Stop sharing a file that is not what was hashed, and hash it once it has settled."""
+        if self._inventory.files.get(file.name) == file:
+            self._inventory.update(remove=[file.name])
+        # Kept for its publishing time only: no file has this fingerprint.
+        self._known[file.name] = replace(file, fingerprint=Fingerprint(-1, 0, 0, 0))
+        self._queue.put(FoundFile(file.name, file.path, file.fingerprint), self._settled_at())
+
+    @contextmanager
+    def placing(self, path: str) -> Iterator[None]:
+        """Ignore changes of `path` inside the block, which moves a download there and shares it."""
+        self._placing.add(path)
+        try:
+            yield
+        finally:
+            self._placing.discard(path)
+
+    async def share_placed(self, files: list[tuple[IndexedFile, Manifest]], part: Part | None = None) -> None:
+        """Share files that downloads have put in place; the part that became one goes in the same change.
+
+        The index is written first: what others know of is never hashed again.
+        """
+        await self._folder.index.write(files, cached=True)
+        self._known.update((file.name, file) for file, _ in files)
+        self._inventory.update(put=[file for file, _ in files], drop_parts=[part] if part is not None else [])
+
+    async def forget_removed(self, file: IndexedFile) -> None:
+        """Stop sharing a file that was deleted on purpose, and forget its digests."""
+        self._queue.drop(file.name)
+        if self._inventory.files.get(file.name) == file:
+            self._inventory.update(remove=[file.name])
+            await self._forget_digests([file.name])
+
+    # Scanning.
+
+    async def _scan_regularly(self) -> None:
+        while True:
+            self._rescan.clear()
+            scan = await self._folder.disk.run(self._folder.root.scan)
+            self.problems = dict(scan.problems)
+            await self._compare(scan)
+            await self._remove_absent([name for name in self._inventory.files if name not in scan.files])
+            await self._bound_absent(scan)
+            self._scanned.set()
+            try:
+                async with asyncio.timeout(self._rescan_seconds):
+                    await self._rescan.wait()
+            except TimeoutError:
+                continue
+
+    async def _compare(self, scan: Scan) -> None:
+        """Share what a scan found and the index knows, and queue what is new."""
+        found = list(scan.files.values())
+        for start in range(0, len(found), STEP_FILES):
+            changed = self._compare_some(found[start : start + STEP_FILES])
+            # The scan may be older than what is shared by now.
+            await self._look_at(changed)
+            await asyncio.sleep(0)
+
+    def _compare_some(self, some: list[FoundFile]) -> set[str]:
+        """The paths of files that are shared, but not as they were found."""
+        known: list[IndexedFile] = []
+        changed: set[str] = set()
+        for found in some:
+            if found.path in self._placing or self._is_shared(found):
+                continue
+            file = self._known.get(found.name)
+            if found.name in self._inventory.files:
+                changed.add(found.path)
+            elif file is not None and (file.path, file.fingerprint) == (found.path, found.fingerprint):
+                known.append(file)
+            elif found.name not in self._queue:
+                self._queue.put(found, self._settled_since(found.fingerprint))
+        if self._metrics is not None:
+            self._metrics.hash_cache_hits(len(known))
+        self._inventory.update(put=known)
+        return changed
+
+    def _is_shared(self, found: FoundFile) -> bool:
+        shared = self._inventory.files.get(found.name)
+        return shared is not None and (shared.path, shared.fingerprint) == (found.path, found.fingerprint)
+
+    async def _remove_absent(self, names: list[Name]) -> None:
+        """Stop sharing names, unless their files are there after all: the scan may be older than a download.
+
+        Their digests stay known: a file that comes back as it was is not hashed again.
+        """
+        files = [file for name in names if (file := self._inventory.files.get(name)) is not None]
+        there = await self._look([file.path for file in files])
+        gone = [file for file in files if there[file.path] is None]
+        absent = [file.name for file in gone if self._inventory.files.get(file.name) == file]
+        self._inventory.update(remove=absent)
+        if not {unicodedata.normalize("NFC", path) for path in self.problems}.isdisjoint(absent):
+            # The same name in another Unicode form was refused because of the one that is gone.
+            self.rescan()
+
+    async def _look(self, paths: list[str]) -> dict[str, Fingerprint | None]:
+        """The fingerprints of regular files at those paths."""
+        look = self._folder.root.look
+        return await self._folder.disk.run(lambda: {path: look(path) for path in paths}) if paths else {}
+
+    async def _bound_absent(self, scan: Scan) -> None:
+        if len(self._known) - len(scan.files) > MAX_ABSENT:
+            absent = [name for name in self._known if name not in scan.files and name not in self._inventory.files]
+            await self._forget_digests(absent[MAX_ABSENT:])
+
+    async def _forget_digests(self, names: list[Name]) -> None:
+        for name in names:
+            self._known.pop(name, None)
+        await self._folder.index.write(remove=names)
+
+    # Watching.
+
+    async def _watch(self) -> None:
+        await self._scanned.wait()
+        async with aclosing(changed_paths(self._folder.root.path)) as changes:
+            async for paths in changes:
+                if paths is None:
+                    self._rescan.set()
+                else:
+                    await self._look_at(paths)
+
+    async def _look_at(self, paths: set[str]) -> None:
+        """Compare paths that changed: files, folders, or things gone."""
+        for path, fingerprint in (await self._look(sorted(paths))).items():
+            if path in self._placing:
+                continue
+            if fingerprint is not None:
+                self._file_changed(path, fingerprint)
+            else:
+                self.problems.pop(path, None)
+                scan = await self._folder.disk.run(self._folder.root.scan, path)
+                for problem_path, line in scan.problems.items():
+                    note_problem(self.problems, problem_path, line)
+                await self._compare(scan)
+        await self._remove_absent([file.name for path in paths if (file := self._inventory.file_at(path)) is not None])
+        folders = {path for path in paths if self._inventory.is_folder(path)}
+        if folders:
+            files = list(self._inventory.files.values())
+            await self._remove_absent(await self._folder.disk.run(_below, files, folders))
+
+    def _file_changed(self, path: str, fingerprint: Fingerprint) -> None:
+        try:
+            found = FoundFile(parse_name(path), path, fingerprint)
+        except InvalidNameError as error:
+            note_problem(self.problems, path, str(error))
+            return
+        shared = self._inventory.files.get(found.name)
+        if shared is not None and shared.path != path and shared.path == found.name:
+            line = f"{shown(path)} is there in another Unicode form too; that one is shared"
+            note_problem(self.problems, path, line)
+            return
+        if self._is_shared(found):
+            return
+        if shared is not None and shared.path == path:
+            # Reads of it would be refused already.
+            self._inventory.update(remove=[found.name])
+        if not self._queue.is_hashing(found):
+            self._queue.put(found, self._settled_at())
+
+    def _settled_at(self) -> float:
+        """When a file that changed just now has settled."""
+        return self._clock.monotonic() + self._settle_seconds
+
+    def _settled_since(self, fingerprint: Fingerprint) -> float:
+        """When a file that was found has settled: now, if its last change is long enough ago."""
+        age = self._clock.wall() - fingerprint.modified_ns / 1e9
+        left = self._settle_seconds - age if 0 <= age < self._settle_seconds else 0.0
+        return self._clock.monotonic() + left
+
+    # Hashing.
+
+    async def _on_hashed(self, outcomes: list[Hashed]) -> None:
+        """Share what was hashed; look again at what changed meanwhile."""
+        files: list[tuple[IndexedFile, Manifest]] = []
+        again: set[str] = set()
+        for outcome in outcomes:
+            if outcome.problem:
+                self._refuse(outcome)
+            elif outcome.manifest is None or self._is_outdated(outcome):
+                again.add(outcome.found.path)
+            else:
+                self.problems.pop(outcome.found.path, None)
+                files.append((self._indexed(outcome), outcome.manifest))
+        if self._metrics is not None:
+            self._metrics.hash_cache_misses(len(files))
+            self._metrics.hashed_bytes(sum(file.fingerprint.size_bytes for file, _ in files))
+        await self._look_at(again | await self._share_hashed(files))
+
+    async def _share_hashed(self, files: list[tuple[IndexedFile, Manifest]]) -> set[str]:
+        """Share files; the paths of those that were removed or replaced while the index was written."""
+        before = {file.name: self._inventory.files.get(file.name) for file, _ in files}
+        files = [(file, manifest) for file, manifest in files if before[file.name] != file]
+        if files:
+            await self._folder.index.write(files)
+        current = [file for file, _ in files if self._inventory.files.get(file.name) is before[file.name]]
+        self._known.update((file.name, file) for file in current)
+        self._inventory.update(put=current)
+        return {file.path for file, _ in files} - {file.path for file in current}
+
+    def _is_outdated(self, outcome: Hashed) -> bool:
+        """Whether a download has been put there since the file was opened for hashing."""
+        path, shared = outcome.found.path, self._inventory.files.get(outcome.found.name)
+        newer = shared is not None and shared.path == path and shared.fingerprint != outcome.fingerprint
+        return newer or path in self._placing
+
+    def _refuse(self, outcome: Hashed) -> None:
+        found = outcome.found
+        if self.problems.get(found.path) != outcome.problem:
+            log_event(log, logging.WARNING, "file_not_shared", path=shown(found.path), why=outcome.problem)
+        note_problem(self.problems, found.path, outcome.problem)
+        if found.name in self._inventory.files:
+            self._inventory.update(remove=[found.name])
+
+    def _indexed(self, outcome: Hashed) -> IndexedFile:
+        """A file's entry; the same content under the same name keeps its publishing time."""
+        found, content_id, fingerprint = outcome.found, outcome.content_id, outcome.fingerprint
+        if content_id is None or fingerprint is None:
+            raise ValueError(f"{found.path} was not hashed")
+        before = self._inventory.files.get(found.name) or self._known.get(found.name)
+        same = before is not None and before.content_id == content_id
+        published_ns = before.published_ns if before is not None and same else self._folder.now_ns
+        return IndexedFile(found.name, found.path, fingerprint, content_id, published_ns)
+
+
+def _below(files: list[IndexedFile], folders: set[str]) -> list[Name]:
+    """Names of the files that are in one of those folders."""
+    return [file.name for file in files if not folders.isdisjoint(folders_of(file.path))]

@@ -1,0 +1,220 @@
+"""Parts in the shared folder: begun, resumed, put in place and shared; those that nobody resumes expire."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from minga_core.errors import (
+    AlreadyRunningError,
+    ChunkCorruptError,
+    ContentChangedError,
+    MingaError,
+    NameTakenError,
+    NoSpaceError,
+    StorageError,
+)
+from minga_core.records import FileRow, RowKey
+from minga_core.units import format_bytes
+from minga_engine.parts.disk import storage_errors
+from minga_engine.parts.files import Fingerprint
+from minga_engine.parts.part import Part
+from minga_engine.parts.part_files import PartFiles, PartTarget, decode_meta
+from minga_peer.share.folder_sync import FolderSync
+from minga_peer.share.index import IndexedFile
+from minga_peer.share.inventory import row_of
+from minga_peer.share.shared_folder import SharedFolder
+from minga_runtime.logs import log_event
+
+log = logging.getLogger(__name__)
+
+MAX_KEPT_PARTS = 256
+"""Bound of the parts that are not being written, each with an open descriptor; older ones are deleted."""
+PART_LIFE_SECONDS = 7 * 24 * 3600.0
+"""A part that was not resumed for a week is deleted."""
+EXPIRY_CHECK_SECONDS = 3600.0
+
+
+class PartStore:
+    """Implements PartOwner. Only for the event loop's thread."""
+
+    def __init__(self, folder: SharedFolder, sync: FolderSync, path: Path) -> None:
+        """path: where parts are kept, on the shared folder's file system."""
+        self._folder = folder
+        self._inventory = folder.inventory
+        self._sync = sync
+        self._path = path
+        self._device = -1
+
+    def make_folder(self) -> None:
+        """Make the parts folder. Blocking. Raises OSError, also when the shared folder is on another file system."""
+        self._path.mkdir(parents=True, exist_ok=True)
+        self._device = self._path.stat().st_dev
+        self._folder.root.check_place("", self._device)
+
+    async def begin(self, target: PartTarget, *, overwrite: bool) -> Part:
+        """A part open for writing. Raises as `ContentStore.begin_part`."""
+        present = self._inventory.files.get(target.name)
+        if present is not None and present.content_id != target.content_id and not overwrite:
+            raise NameTakenError(f"{target.name} is here with another content", hint="--overwrite replaces it")
+        await self._folder.disk.run(self._check_place, target, overwrite)
+        part = self._claim(target)
+        try:
+            await part.begin(overwrite=overwrite)
+            await self._copy_local(part)
+        except BaseException:
+            await part.close()
+            raise
+        return part
+
+    def _check_place(self, target: PartTarget, overwrite: bool) -> None:
+        """Refuse, before a byte is fetched, what could not be put in place afterwards."""
+        with storage_errors(f"cannot put {target.name} in place"):
+            self._folder.root.check_place(target.name, self._device)
+            self._folder.space.measure()
+        # A file in another Unicode form has the name in the inventory alone.
+        if not overwrite and target.name not in self._inventory.files and self._folder.root.exists(target.name):
+            raise NameTakenError(
+                f"{target.name} is here already, and its content is not known yet",
+                hint="try again once it is hashed, or replace it with --overwrite",
+            )
+
+    def _claim(self, target: PartTarget) -> Part:
+        """The part of an earlier attempt, or a new one if it fits; no other caller can begin it now."""
+        part = self._inventory.parts.get(RowKey(target.name, target.content_id))
+        if part is not None and part.writing:
+            raise AlreadyRunningError(f"{target.name} is being stored here already")
+        if part is None:
+            size_bytes, free_bytes = target.manifest.size_bytes, self._folder.space.free_bytes
+            if size_bytes > free_bytes:
+                raise NoSpaceError(
+                    f"{target.name} has {format_bytes(size_bytes)}, but only {format_bytes(free_bytes)} are free",
+                    hint="make room, or raise the capacity",
+                )
+            part = Part(self._path, target, self._folder.disk, self)
+            self._inventory.add_part(part)
+        part.writing = True
+        return part
+
+    async def _copy_local(self, part: Part) -> None:
+        """Fill a part from a shared file with the same content under another name, if there is one."""
+        file = self._inventory.file_with(part.target.content_id)
+        if file is None:
+            return
+        try:
+            await part.copy_from(await self._folder.reader.open(file))
+        except (ChunkCorruptError, ContentChangedError):
+            self._sync.hash_again(file)
+
+    # PartOwner.
+
+    async def finish(self, part: Part, fingerprint: Fingerprint) -> FileRow:
+        """Move a complete part to its name and share it; the old content of that name goes in the same change."""
+        target, disk = part.target, self._folder.disk
+        present = self._inventory.files.get(target.name)
+        if present is not None and not part.overwrite and await self._is_present(target, present):
+            await disk.run(part.files.delete)
+            return row_of(present)
+        path = present.path if present is not None else target.name
+        file = IndexedFile(target.name, path, fingerprint, target.content_id, target.published_ns)
+        with self._sync.placing(path):
+            with storage_errors(f"cannot put {target.name} in place"):
+                place = self._folder.root.place
+                await disk.run(lambda: place(part.files.data_path, path, overwrite=part.overwrite))
+            await self._sync.share_placed([(file, target.manifest)], part)
+        return row_of(file)
+
+    async def _is_present(self, target: PartTarget, present: IndexedFile) -> bool:
+        """Whether the content is shared already, in a file that no program has changed just now."""
+        if present.content_id != target.content_id:
+            return False
+        return await self._folder.disk.run(self._folder.root.look, present.path) == present.fingerprint
+
+    def chunk_held(self, part: Part) -> None:
+        """See PartOwner."""
+        self._inventory.chunk_held(part)
+
+    async def released(self, part: Part, *, kept: bool) -> None:
+        """See PartOwner."""
+        if not kept:
+            self._inventory.update(drop_parts=[part])
+
+    # Parts of earlier runs.
+
+    async def load(self) -> None:
+        """Open the parts of earlier runs, so that they are served and can be resumed."""
+        with storage_errors("cannot read the parts of earlier downloads"):
+            targets = await self._folder.disk.run(self._resumable)
+        for target in targets:
+            part = Part(self._path, target, self._folder.disk, self)
+            try:
+                await part.open()
+            except MingaError as error:
+                log_event(log, logging.WARNING, "part_not_loaded", name=target.name, error=error)
+                continue
+            if part.held_count:
+                self._inventory.add_part(part)
+            else:
+                await part.discard()
+
+    def _resumable(self) -> list[PartTarget]:
+        """What earlier runs left that can be resumed; deletes what is damaged, stale or too many. Blocking."""
+        paths = list(self._path.iterdir())
+        found = [found for path in paths if path.suffix == ".meta" and (found := self._read(path)) is not None]
+        found.sort(key=lambda each: each[1], reverse=True)
+        kept = [target for target, _ in found[:MAX_KEPT_PARTS]]
+        stems = {target.stem() for target in kept}
+        _delete(path for path in paths if path.name.partition(".")[0] not in stems)
+        return kept
+
+    def _read(self, meta: Path) -> tuple[PartTarget, float] | None:
+        """What a part is to become and when it was last used; None when there is nothing to resume."""
+        try:
+            target = decode_meta(meta.read_bytes())
+            status = PartFiles(self._path, target).data_path.stat()
+        except FileNotFoundError:
+            # It became a file, and the process died before the rest was deleted.
+            return None
+        except (MingaError, OSError) as error:
+            log_event(log, logging.WARNING, "part_damaged", part=meta.name, error=error)
+            return None
+        if target.stem() != meta.stem:
+            log_event(log, logging.WARNING, "part_damaged", part=meta.name, error="it is named after another content")
+            return None
+        if status.st_nlink > 1:
+            # The process died between linking the file to its name and removing this link: it is complete and shared.
+            return None
+        if self._is_stale(status.st_mtime):
+            log_event(log, logging.INFO, "part_expired", name=target.name)
+            return None
+        return target, status.st_mtime
+
+    async def expire_regularly(self) -> None:
+        """Delete parts that are not being written and have become stale or too many, until cancelled."""
+        while True:
+            await self._expire()
+            await asyncio.sleep(EXPIRY_CHECK_SECONDS)
+
+    async def _expire(self) -> None:
+        idle = [part for part in self._inventory.parts.values() if not part.writing]
+        used = [(await self._folder.disk.run(part.files.last_used), part) for part in idle]
+        used.sort(key=lambda each: each[0], reverse=True)
+        for rank, (last_used, part) in enumerate(used):
+            if part.writing or (rank < MAX_KEPT_PARTS and not self._is_stale(last_used)):
+                continue
+            log_event(log, logging.INFO, "part_expired", name=part.target.name)
+            try:
+                await part.discard()
+            except StorageError as error:
+                log_event(log, logging.WARNING, "part_not_deleted", part=part.target.name, error=error)
+
+    def _is_stale(self, last_used: float) -> bool:
+        return self._folder.clock.wall() - last_used > PART_LIFE_SECONDS
+
+
+def _delete(paths: Iterable[Path]) -> None:
+    for path in paths:
+        try:
+            path.unlink()
+        except OSError as error:
+            log_event(log, logging.WARNING, "part_not_deleted", part=path.name, error=error)
