@@ -79,44 +79,6 @@ def test_a_partial_source_is_asked_once_it_says_what_it_has() -> None:
     assert asked
 
 
-def test_two_sources_are_never_asked_for_the_same_fresh_chunk() -> None:
-    """Candidates of requests in flight do not overlap."""
-    one = scheduler()
-    asked = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
-    asked += requests(one.handle(ev.SourceFound(B, complete=True), 0.0))
-    for request in list(asked):
-        asked += requests(one.handle(ev.ChunkChosen(request.request_id, request.candidates[0]), 0.01))
-    one.validate(0.01)
-    chosen = {request.candidates[0] for request in asked[:2]}
-    assert len(chosen) == 2
-    assert not any(chosen & set(request.candidates) for request in asked[2:])
-    assert {request.source for request in asked} == {A, B}
-
-
-def test_what_is_held_is_not_asked_for() -> None:
-    """A resumed download wants the rest alone."""
-    one = scheduler(4, held=(0, 1, 2))
-    asked = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
-    assert [request.candidates for request in asked] == [(3,)]
-
-
-def test_it_finishes_when_the_last_chunk_arrives() -> None:
-    """Finished comes once, and no request after it."""
-    one = scheduler(2)
-    (first,) = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
-    one.handle(ev.ChunkChosen(first.request_id, 0), 0.2)
-    (second,) = requests(one.handle(ev.ChunkArrived(first.request_id, 0, 256 * 1024), 0.3))
-    assert ev.Finished() in deliver(one, second, 0.4)
-    assert one.finished
-    assert one.handle(ev.Tick(), 0.3) == []
-
-
-def test_a_content_that_is_there_needs_nothing() -> None:
-    """Neither source nor directory."""
-    one = scheduler(2, held=(0, 1))
-    assert one.handle(ev.Tick(), 0.0) == [ev.Finished()]
-
-
 def test_a_lost_source_is_replaced_at_once() -> None:
     """Its chunks are asked of another in the same breath."""
     one = scheduler(2)
@@ -200,14 +162,6 @@ def test_without_sources_the_directory_is_asked_again_and_again() -> None:
     asked_at = [when / 10 for when in range(100) if ev.FindSources() in one.handle(ev.Tick(), when / 10)]
     assert asked_at[:3] == [0.0, 2.0, 4.0]
     assert one.waiting_since == 0.0
-
-
-def test_late_events_are_ignored() -> None:
-    """Cancellations race; what comes after them means nothing."""
-    one = scheduler()
-    for event in (ev.ChunkChosen(99, 0), ev.BytesReceived(99, 1), ev.RequestFailed(99, ev.FailureReason.LOST)):
-        one.handle(event, 0.0)
-    assert not one.held
 
 
 def test_the_rarest_chunk_is_asked_for_first() -> None:

@@ -115,16 +115,6 @@ def test_slow_takers_are_bounded_too() -> None:
     assert [take(one, when) is not None for when in (0.0, 100.0, 200.0, 300.0)] == [True, True, True, False]
 
 
-def test_one_too_many_is_turned_away() -> None:
-    """At once; and taken in again when there is room."""
-    one = queue(max_requests=2)
-    first = ask(one, ALL, "a")
-    ask(one, ALL, "b")
-    assert one.ask(CONTENT, ALL, "c", CHUNK, 0.0) is None
-    one.ended(first, 0.0, sent_bytes=0)
-    assert one.ask(CONTENT, ALL, "c", CHUNK, 0.0) is not None
-
-
 def test_who_waited_long_goes_first() -> None:
     """Whatever it wants."""
     one = queue(served_at_once=1, max_wait_seconds=2.0)
@@ -137,15 +127,6 @@ def test_who_waited_long_goes_first() -> None:
     chosen = take(one, 2.0)
     assert chosen is not None
     assert chosen.request_id == old
-
-
-def test_what_is_not_held_is_said_at_once() -> None:
-    """No chunk, and nothing counted as sent."""
-    one = queue()
-    ask(one, bits(1), "a")
-    request = take(one, held=bits(2))
-    assert request is not None
-    assert request.index == -1
 
 
 def test_a_chunk_that_did_not_go_out_counts_as_not_sent() -> None:

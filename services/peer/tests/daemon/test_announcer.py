@@ -252,7 +252,7 @@ async def test_a_peer_that_was_superseded_stops() -> None:
 async def test_leaving_releases_the_lease() -> None:
     """The registry gets the call."""
     async with announcing() as fixture:
-        await fixture.until(lambda: fixture.registry.registered)
+        await fixture.until(lambda: fixture.announcer.registered)
         assert fixture.loop is not None
         fixture.loop.cancel()
         await asyncio.gather(fixture.loop, return_exceptions=True)

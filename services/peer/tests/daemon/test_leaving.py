@@ -1,4 +1,4 @@
-"""The last thing that a daemon says to the registry."""
+"""The last call that a daemon makes to the registry."""
 
 import asyncio
 from contextlib import suppress
@@ -18,34 +18,34 @@ from minga_runtime.settings import load_settings
 
 from .test_announcer import FakeRegistry
 
-SECONDS_FOR_A_MISTAKE = 1.0
+LEAVE_SECONDS = 1.0
 """Twenty heartbeats."""
 
 
 class Forgetful(FakeRegistry):
-    """Has forgotten the peer, and takes its time over a farewell: whoever still speaks then takes the lease again."""
+    """Has forgotten the peer, and is slow to answer Leave: a loop that still runs then takes the lease again."""
 
     def __init__(self) -> None:
         super().__init__()
         self.left = False
-        self.spoke_after = asyncio.Event()
+        self.registered_again = asyncio.Event()
 
     async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterResponse:
         if self.left:
-            self.spoke_after.set()
+            self.registered_again.set()
         return await super().Register(request, context)
 
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveResponse:
         self.left = True
         self.registered = False
         with suppress(TimeoutError):
-            async with asyncio.timeout(SECONDS_FOR_A_MISTAKE):
-                await self.spoke_after.wait()
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self.registered_again.wait()
         return pb.LeaveResponse()
 
 
 async def test_a_peer_that_has_left_does_not_take_its_lease_again(tmp_path: Path) -> None:
-    """Not even one that the registry has forgotten: it would be listed until the lease ends, and be gone."""
+    """Not even one that the registry has forgotten: it would be listed until the lease ends, and be away."""
     registry = Forgetful()
     server = GrpcServer(RpcMetrics(CollectorRegistry(), "registry"))
     add_RegistryServiceServicer_to_server(registry, server.server)
@@ -61,13 +61,13 @@ async def test_a_peer_that_has_left_does_not_take_its_lease_again(tmp_path: Path
         control=tmp_path / "control",
     )
     try:
-        async with running_daemon(settings):
+        async with running_daemon(settings) as daemon:
             async with asyncio.timeout(20):
-                while not registry.registered:  # noqa: ASYNC110 - the condition belongs to a server
+                while not daemon.announcer.registered:  # noqa: ASYNC110 - the condition belongs to a server
                     await asyncio.sleep(0.005)
             registry.forget()
         assert registry.left
-        assert not registry.spoke_after.is_set()
+        assert not registry.registered_again.is_set()
         assert not registry.registered
     finally:
         await server.stop(timedelta(0))

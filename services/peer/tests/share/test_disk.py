@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from minga_core.errors import NoSpaceError, StorageError
-from minga_engine.parts.disk import DiskPool, SharedDescriptor, storage_error, uninterrupted
+from minga_engine.parts.disk import DiskPool, SharedDescriptor, storage_error
 
 from .conftest import eventually
 
@@ -35,21 +35,6 @@ async def test_a_cancelled_caller_waits_for_work_that_has_begun() -> None:
     pool.close()
 
 
-async def test_work_that_has_not_begun_is_dropped_with_its_caller() -> None:
-    """A queue of cancelled work is not worked off."""
-    pool, go, ran = DiskPool(1), threading.Event(), threading.Event()
-    first = asyncio.create_task(pool.run(go.wait, 10))
-    second = asyncio.create_task(pool.run(ran.set))
-    await asyncio.sleep(0)
-    second.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await second
-    go.set()
-    assert await first
-    pool.close()
-    assert not ran.is_set()
-
-
 async def test_what_a_cancelled_caller_acquired_is_given_back() -> None:
     """A file that was being opened when its reader went away is closed."""
     pool, begun, go = DiskPool(1), threading.Event(), threading.Event()
@@ -69,23 +54,6 @@ async def test_what_a_cancelled_caller_acquired_is_given_back() -> None:
         await caller
     assert given_back == ["it"]
     pool.close()
-
-
-async def test_steps_that_must_not_stop_half_way_do_not() -> None:
-    """Cancellation takes effect after the last step."""
-    steps: list[int] = []
-
-    async def work() -> None:
-        for step in range(3):
-            await asyncio.sleep(0)
-            steps.append(step)
-
-    caller = asyncio.create_task(uninterrupted(work()))
-    await asyncio.sleep(0)
-    caller.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await caller
-    assert steps == [0, 1, 2]
 
 
 def test_a_descriptor_in_use_outlives_its_owner(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,7 @@ import pytest
 
 from minga_core.errors import ContentChangedError, StorageError
 from minga_engine.parts import hashing as hasher
-from minga_engine.parts.disk import DiskPool, SharedDescriptor
-from minga_engine.parts.hashing import hash_descriptor, hash_file, hash_large, hash_path
+from minga_engine.parts.hashing import hash_descriptor, hash_file, hash_path
 
 from .conftest import manifest_of, noise
 
@@ -35,19 +33,6 @@ async def test_a_large_file_is_hashed_in_ranges_to_the_same_manifest(
     data = noise(7 * MIB + 3)
     (tmp_path / "file").write_bytes(data)
     assert await hash_file(tmp_path / "file") == manifest_of(data)
-
-
-async def test_two_gibibytes_of_nothing_are_hashed_in_seconds(tmp_path: Path) -> None:
-    """A sparse file larger than any buffer: every full chunk is the same, and so are their digests."""
-    size = 2 * 1024 * MIB
-    with (tmp_path / "sparse").open("wb") as file:
-        file.truncate(size)
-    began = time.monotonic()
-    manifest = await hash_file(tmp_path / "sparse")
-    assert time.monotonic() - began < 60
-    assert manifest.size_bytes == size
-    assert len({manifest.chunk_digest(index) for index in range(manifest.geometry.chunk_count)}) == 1
-    assert manifest.matches(0, bytes(manifest.geometry.length(0)))
 
 
 def changing(path: Path, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,24 +100,3 @@ async def test_a_cancelled_hash_ends_within_a_range_and_closes_the_file(tmp_path
         await task
     assert time.monotonic() - began < 10
     assert len(os.listdir("/proc/self/fd")) == before
-
-
-async def test_hashing_uses_every_thread_of_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ranges of one file are in work at the same time: each waits for the other."""
-    monkeypatch.setattr(hasher, "RANGE_BYTES", 256 * KIB)
-    together = threading.Barrier(2, timeout=10)
-    real = hasher.hash_range
-
-    def hash_range(*arguments: object) -> bytes:
-        together.wait()
-        return real(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(hasher, "hash_range", hash_range)
-    data = noise(MIB)
-    (tmp_path / "file").write_bytes(data)
-    pool = DiskPool(2)
-    descriptor = SharedDescriptor(os.open(tmp_path / "file", os.O_RDONLY))
-    manifest, _ = await hash_large(descriptor, pool, "file")
-    descriptor.close()
-    pool.close()
-    assert manifest == manifest_of(data)

@@ -83,13 +83,6 @@ async def test_a_whole_part_appears_under_its_name_and_leaves_nothing_behind(tmp
     assert not (tmp_path / "parts").exists()
 
 
-async def test_an_empty_file_is_whole_at_once(tmp_path: Path, pool: DiskPool) -> None:
-    """No chunks are needed."""
-    part = await begun(tmp_path, pool, wanted=target(data=b""))
-    await part.commit()
-    assert (tmp_path / "out/file.bin").read_bytes() == b""
-
-
 @pytest.mark.parametrize(
     "bad",
     [
@@ -113,26 +106,6 @@ async def test_wrong_bytes_are_refused_and_not_written(tmp_path: Path, pool: Dis
     await fill(part, DATA, [2])
     assert await read(pool, part, 2) == chunk_of(DATA, 2)
     await part.discard()
-
-
-async def test_a_chunk_that_is_none_is_refused(tmp_path: Path, pool: DiskPool) -> None:
-    """Indexes outside of the content are bad input."""
-    part = await begun(tmp_path, pool)
-    for index in (-1, COUNT):
-        with pytest.raises(InvalidArgumentError):
-            await part.write_chunk(index, b"x")
-    await part.close()
-    part.shut()
-
-
-async def test_a_part_that_is_not_whole_cannot_be_committed(tmp_path: Path, pool: DiskPool) -> None:
-    """Nothing appears."""
-    part = await begun(tmp_path, pool)
-    await fill(part, DATA, [0])
-    with pytest.raises(InvalidArgumentError):
-        await part.commit()
-    assert not (tmp_path / "out").exists()
-    await part.close()
 
 
 async def test_twins_of_a_chunk_are_written_once(
@@ -171,13 +144,6 @@ async def test_after_close_what_is_held_is_resumed(tmp_path: Path, pool: DiskPoo
     assert (tmp_path / "out/file.bin").read_bytes() == DATA
 
 
-async def test_a_part_without_a_chunk_leaves_nothing_at_close(tmp_path: Path, pool: DiskPool) -> None:
-    """Attempts that never got anything do not pile up."""
-    part = await begun(tmp_path, pool)
-    await part.close()
-    assert left_over(tmp_path) == []
-
-
 async def test_progress_is_saved_while_chunks_come(
     tmp_path: Path, pool: DiskPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,18 +154,6 @@ async def test_progress_is_saved_while_chunks_come(
     await eventually(lambda: left_over(tmp_path) == [".data", ".held", ".meta"], "the progress is saved")
     await part.discard()
     assert left_over(tmp_path) == []
-
-
-async def test_much_data_is_saved_without_waiting(
-    tmp_path: Path, pool: DiskPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After so many bytes the time does not matter."""
-    monkeypatch.setattr(parts, "SAVE_SECONDS", 3600.0)
-    monkeypatch.setattr(parts, "SAVE_BYTES", 2 * 256 * 1024)
-    part = await begun(tmp_path, pool)
-    await fill(part, DATA, [1, 2])
-    await eventually(lambda: ".held" in left_over(tmp_path), "the progress is saved")
-    await part.discard()
 
 
 async def test_data_are_synced_before_they_are_claimed(
@@ -294,15 +248,6 @@ async def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path: Path, pool
     assert again.held.complete
     await again.commit()
     assert out.read_bytes() == DATA
-
-
-async def test_a_dangling_link_counts_as_there(tmp_path: Path, pool: DiskPool) -> None:
-    """It is not replaced, and what it points to is not made."""
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/file.bin").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(NameTakenError):
-        await begun(tmp_path, pool)
-    assert not (tmp_path / "elsewhere").exists()
 
 
 async def test_a_commit_that_is_cancelled_is_done_or_not_begun(
@@ -447,12 +392,6 @@ async def test_what_a_killed_process_had_half_saved_goes_with_the_part(tmp_path:
     await fill(again, DATA)
     await again.commit()
     assert left_over(tmp_path) == []
-
-
-def test_a_description_is_what_was_described() -> None:
-    """Name with all its letters, time, manifest."""
-    described = target("dir/é🎉 file")
-    assert decode_meta(encode_meta(described)) == described
 
 
 @pytest.mark.parametrize("damage", ["bit", "short", "version", "name", "empty", "no json"])

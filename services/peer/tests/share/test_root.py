@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minga_core.errors import NameTakenError
-from minga_peer.share.root import MAX_PROBLEMS, Root
+from minga_peer.share.root import Root
 
 NFC, NFD = unicodedata.normalize("NFC", "é🎉.bin"), unicodedata.normalize("NFD", "é🎉.bin")
 
@@ -90,23 +90,6 @@ def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(root: Root, 
     assert (outside / "secret").read_bytes() == b"secret"
 
 
-def test_a_name_of_1024_bytes_is_shared_and_one_of_1025_is_a_problem(root: Root) -> None:
-    """The limit is counted in bytes over the whole path."""
-    folder = root.path / "/".join(["d" * 255] * 3)
-    folder.mkdir(parents=True)
-    (folder / ("x" * 254)).mkdir()
-    longest = "/".join(["d" * 255] * 3 + ["x" * 254, "y"])
-    assert len(longest) == 1024
-    (root.path / longest).write_bytes(b"")
-    (root.path / f"{longest}z").write_bytes(b"")
-    (folder / ("x" * 255)).mkdir()
-    (folder / ("x" * 255) / "y").write_bytes(b"")
-    scan = root.scan()
-    assert set(scan.files) == {longest}
-    assert len(scan.problems) == 2
-    assert all("1,024" in line for line in scan.problems.values())
-
-
 @pytest.mark.parametrize("entry", [b"\xff\xfe", b"a\nb", b"a\x1b[31mb", b"bell\x07"])
 def test_names_that_are_no_text_are_told_in_one_printable_line(root: Root, entry: bytes) -> None:
     """Bytes that are not UTF-8, line breaks and terminal codes are problems, and cannot break the line that says so."""
@@ -137,13 +120,6 @@ def test_a_file_whose_name_is_decomposed_on_disk_is_found_under_its_normal_name(
     assert root.look(found.path) == found.fingerprint
 
 
-def test_names_that_differ_in_case_are_two_files(root: Root) -> None:
-    """Case matters."""
-    (root.path / "a").write_bytes(b"1")
-    (root.path / "A").write_bytes(b"2")
-    assert set(root.scan().files) == {"a", "A"}
-
-
 def test_a_folder_that_cannot_be_read_is_told_and_the_rest_is_found(
     root: Root, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,20 +138,6 @@ def test_a_folder_that_cannot_be_read_is_told_and_the_rest_is_found(
     scan = root.scan()
     assert set(scan.files) == {"open/a"}
     assert scan.problems == {"closed": "closed cannot be read: permission denied"}
-
-
-def test_a_root_that_is_gone_is_a_problem(root: Root) -> None:
-    """A folder that was unmounted is told."""
-    root.path.rmdir()
-    (line,) = root.scan().problems.values()
-    assert str(root.path) in line
-
-
-def test_problems_are_bounded(root: Root) -> None:
-    """A folder of many links costs a bounded number of lines."""
-    for number in range(MAX_PROBLEMS + 5):
-        (root.path / f"link{number}").symlink_to("nowhere")
-    assert len(root.scan().problems) == MAX_PROBLEMS
 
 
 def test_placing_makes_folders_and_never_replaces_unasked(root: Root, tmp_path: Path) -> None:

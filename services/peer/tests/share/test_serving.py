@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from contextlib import aclosing
 
 import pytest
 
@@ -14,11 +13,10 @@ from minga_core.errors import (
     InvalidArgumentError,
     StorageError,
 )
-from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_peer.share import file_reader
 
-from .conftest import Opener, Shared, chunk_of, eventually, fill, manifest_of, noise, open_files
+from .conftest import Opener, Shared, chunk_of, eventually, fill, manifest_of, noise
 
 MIB = 1024 * 1024
 DATA = noise(2 * MIB + 3)
@@ -43,19 +41,6 @@ async def test_every_chunk_is_that_of_the_file(shared: Shared) -> None:
     assert b"".join(chunks) == DATA
     with pytest.raises(InvalidArgumentError):
         await shared.store.read_chunk(CONTENT, COUNT)
-
-
-async def test_what_is_not_held_is_said_to_be_not_held(shared: Shared) -> None:
-    """By every door."""
-    other = ContentId(bytes(32))
-    assert shared.store.held(other) is None
-    with pytest.raises(ContentNotHeldError):
-        await shared.store.manifest(other)
-    with pytest.raises(ContentNotHeldError):
-        await shared.store.read_chunk(other, 0)
-    with pytest.raises(ContentNotHeldError):
-        async with aclosing(shared.store.follow(other)) as news:
-            await anext(news)
 
 
 async def no_news(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,16 +105,6 @@ async def test_a_file_that_changed_while_served_comes_back_as_what_it_is(shared:
     assert await shared.store.read_chunk(CONTENT, 0) == chunk_of(DATA, 0)
 
 
-async def test_a_file_deleted_while_its_descriptor_is_open_is_let_go(shared: Shared) -> None:
-    """Its space on the disk is free once it is unlisted."""
-    await shared.store.read_chunk(CONTENT, 0)
-
-    assert any("file.bin" in path for path in open_files())
-    (shared.root / "file.bin").unlink()
-    await eventually(lambda: shared.content("file.bin") is None, "it is unlisted")
-    assert not any("file.bin" in path for path in open_files())
-
-
 async def test_a_read_error_is_told_with_the_name(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bad sector is not our bug, nor the end of anything else."""
 
@@ -185,24 +160,6 @@ async def test_removing_deletes_unlists_and_prunes(shared: Shared) -> None:
         await shared.store.remove(Name("a/b/c"))
     shared.drop("a/b/c", b"x")
     assert (await shared.shares("a/b/c", b"x")).published_ns > row.published_ns
-
-
-async def test_removing_what_cannot_be_deleted_keeps_it_listed(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A read-only file system says so, in one line."""
-
-    def refuse(*arguments: object, **options: object) -> None:
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr(os, "unlink", refuse)
-    with pytest.raises(StorageError, match=r"^cannot remove file.bin: read-only file system$"):
-        await shared.store.remove(Name("file.bin"))
-    monkeypatch.undo()
-    assert shared.content("file.bin") == CONTENT
-
-
-async def test_a_watch_on_a_complete_content_says_so_and_ends(shared: Shared) -> None:
-    """One message."""
-    assert [news async for news in shared.store.follow(CONTENT)] == [ChunkSet.full(COUNT)]
 
 
 async def test_watchers_hear_each_new_chunk_and_the_end(opened: Opener) -> None:

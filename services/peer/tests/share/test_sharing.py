@@ -74,21 +74,6 @@ async def test_files_that_go_are_unlisted(opened: Opener) -> None:
     await eventually(lambda: len(shared.store.table.rows()) == 1, "everything in b is unlisted")
 
 
-async def test_a_folder_that_becomes_a_file_and_back(opened: Opener) -> None:
-    """What was in it goes."""
-    shared = await opened()
-    shared.drop("a/b", b"in a folder")
-    await shared.shares("a/b", b"in a folder")
-    (shared.root / "a").rename(shared.root.parent / "away")
-    shared.drop("a", b"a file")
-    await shared.shares("a", b"a file")
-    await eventually(lambda: shared.content("a/b") is None, "a/b is unlisted")
-    (shared.root / "a").unlink()
-    shared.drop("a/c", b"again")
-    await shared.shares("a/c", b"again")
-    await eventually(lambda: shared.content("a") is None, "a is unlisted")
-
-
 async def test_a_scan_finds_what_the_watch_missed(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """New, changed and gone files, with no watch at all."""
 
@@ -180,18 +165,6 @@ async def test_a_change_while_stopped_is_noticed_at_the_start(opened: Opener) ->
     assert second.content("gone") is None
 
 
-async def test_a_broken_index_costs_hashing_and_nothing_else(opened: Opener) -> None:
-    """Everything is shared again."""
-    async with opened.running() as first:
-        first.drop("a", b"x")
-        await first.shares("a", b"x")
-    for path in (opened.root / ".minga").glob("index.sqlite*"):
-        path.write_bytes(noise(9000))
-    second = await opened()
-    await second.shares("a", b"x")
-    assert second.metrics.misses == 1
-
-
 async def test_one_folder_has_one_store(opened: Opener) -> None:
     """The second is refused while the first lives, and welcome afterwards."""
     async with opened.running() as first:
@@ -274,16 +247,6 @@ async def test_the_normal_spelling_of_a_name_takes_over(opened: Opener) -> None:
     await eventually(lambda: shared.problem("another Unicode form"), "the loser is told")
     (shared.root / NFC).unlink()
     await shared.shares(NFC, b"decomposed")
-
-
-async def test_many_small_files_are_few_changes(opened: Opener) -> None:
-    """They are hashed and told in batches."""
-    opened.root.mkdir()
-    for number in range(1200):
-        (opened.root / f"file{number}").write_bytes(str(number).encode())
-    shared = await opened()
-    await eventually(lambda: shared.store.status().file_count == 1200, "all are shared")
-    assert len(shared.seen.changes) < 30
 
 
 async def test_a_flood_of_news_is_answered_by_a_scan(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import unicodedata
 from contextlib import aclosing
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from minga_engine.parts.placing import MAX_SMALL_BYTES, SmallContent, SmallFile
 from minga_peer.share import small_store as module
 from minga_peer.share.small_store import SmallFiles
 
-from .conftest import Opener, eventually, fill, manifest_of, noise
+from .conftest import Opener, eventually, manifest_of, noise
 
 
 def small(name: str, data: bytes) -> SmallFile:
@@ -91,15 +90,6 @@ async def test_no_link_leads_out_of_the_shared_folder(opened: Opener, tmp_path: 
     assert list(outside.iterdir()) == []
 
 
-async def test_a_name_in_another_unicode_form_is_taken(opened: Opener) -> None:
-    """A file that the disk spells in decomposed form has the name."""
-    shared = await opened()
-    shared.drop(unicodedata.normalize("NFD", "é.txt"), b"theirs")
-    await shared.shares("é.txt", b"theirs")
-    assert await shared.store.small.store([small("é.txt", b"ours")]) == [None]
-    assert not (shared.root / "é.txt").exists()
-
-
 async def test_what_does_not_fit_is_left(opened: Opener) -> None:
     """As many as the capacity has room for; the others are told as left."""
     shared = await opened(capacity_bytes=2500)
@@ -107,16 +97,6 @@ async def test_what_does_not_fit_is_left(opened: Opener) -> None:
     assert [row is not None for row in rows] == [True, True, False, False]
     assert sorted(path.name for path in shared.root.glob("f*")) == ["f0", "f1"]
     assert shared.store.status().free_bytes == 500
-
-
-async def test_a_part_of_the_file_is_left_to_go_on(opened: Opener) -> None:
-    """A download of the same content under the same name is under way: it ends as ever."""
-    shared = await opened()
-    part = await shared.part("f", b"content")
-    assert await shared.store.small.store([small("f", b"content")]) == [None]
-    await fill(part, b"content")
-    await part.commit()
-    assert (shared.root / "f").read_bytes() == b"content"
 
 
 async def test_a_file_system_without_nameless_files_gets_none(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from minga_core.chunks import ChunkSet, Geometry
-from minga_core.clock import ManualClock
+from minga_core.chunks import ChunkSet
 from minga_core.errors import (
     AlreadyRunningError,
     ChunkCorruptError,
@@ -21,11 +20,8 @@ from minga_core.errors import (
     NoSpaceError,
     StorageError,
 )
-from minga_core.ids import digest
-from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import HoldingState, RowKey
-from minga_engine.parts.part_files import PartFiles
 from minga_peer.share import part_store
 from minga_peer.share.part_store import PART_LIFE_SECONDS
 
@@ -79,14 +75,6 @@ async def test_a_download_is_known_after_a_restart(opened: Opener) -> None:
     assert second.metrics.misses == 0
 
 
-async def test_no_publishing_time_stands_for_now(opened: Opener) -> None:
-    """By the store's clock."""
-    shared = await opened(clock=ManualClock(wall_seconds=1_000_000_000.0))
-    part = await shared.part("file.bin", DATA, published_ns=0)
-    await fill(part, DATA)
-    assert (await part.commit()).published_ns == 10**18
-
-
 async def test_the_chunks_of_a_part_are_served_at_once(shared: Shared) -> None:
     """Those that are verified, and no others."""
     part = await shared.part("file.bin", DATA)
@@ -125,24 +113,6 @@ async def test_a_part_is_written_by_one_at_a_time(shared: Shared) -> None:
     await fill(second, DATA)
     await second.commit()
     await other_name.close()
-
-
-async def test_a_part_without_chunks_leaves_no_trace(shared: Shared) -> None:
-    """Neither row nor file, and the name is free."""
-    part = await shared.part("file.bin", DATA)
-    await part.close()
-    assert (shared.seen.changes, parts_of(shared)) == ([], [])
-    await (await shared.part("file.bin", DATA)).close()
-
-
-async def test_a_discarded_part_is_gone(shared: Shared) -> None:
-    """Row, chunks and files."""
-    part = await shared.part("file.bin", DATA)
-    await fill(part, DATA, [0])
-    await part.discard()
-    assert shared.store.table.rows() == []
-    assert shared.store.held(CONTENT) is None
-    assert parts_of(shared) == []
 
 
 async def test_parts_of_an_earlier_run_are_served_and_resumed(opened: Opener) -> None:
@@ -359,20 +329,6 @@ async def test_a_path_through_something_else_is_refused_before_anything_is_fetch
     assert list((tmp_path / "outside").iterdir()) == []
 
 
-async def test_a_folder_swapped_for_a_link_before_the_commit_is_refused(shared: Shared, tmp_path: Path) -> None:
-    """1. The folder is there at the beginning. 2. It becomes a link. 3. The commit fails, and nothing is outside."""
-    (tmp_path / "outside").mkdir()
-    (shared.root / "a").mkdir()
-    part = await shared.part("a/file.bin", DATA)
-    await fill(part, DATA)
-    (shared.root / "a").rmdir()
-    (shared.root / "a").symlink_to(tmp_path / "outside")
-    with pytest.raises(StorageError):
-        await part.commit()
-    await part.close()
-    assert list((tmp_path / "outside").iterdir()) == []
-
-
 async def test_a_content_larger_than_what_is_free_is_refused_at_once(opened: Opener) -> None:
     """Capacity counts shared files and parts at their full size."""
     shared = await opened(capacity_bytes=5 * MIB)
@@ -464,13 +420,6 @@ async def test_a_disk_that_fills_up_fails_that_part_and_nothing_else(opened: Ope
     await shared.shares("file.bin", DATA)
 
 
-async def test_a_disk_that_is_too_small_refuses_before_the_first_byte(opened: Opener, small_disk: Path) -> None:
-    """By what the file system has, when no capacity is set."""
-    shared = await opened(small_disk / "shared")
-    with pytest.raises(NoSpaceError):
-        await shared.part("large", noise(5 * MIB))
-
-
 async def test_a_download_that_replaces_a_file_being_hashed_wins(
     shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -491,29 +440,3 @@ async def test_a_download_that_replaces_a_file_being_hashed_wins(
     await real(late)  # type: ignore[arg-type]
     assert shared.store.table.rows() == [row]
     assert await shared.store.read_chunk(CONTENT, 0) == chunk_of(DATA, 0)
-
-
-async def test_names_that_differ_in_case_are_stored_apart(shared: Shared) -> None:
-    """Case matters."""
-    for name, data in (("File", DATA), ("file", OTHER)):
-        part = await shared.part(name, data)
-        await fill(part, data)
-        await part.commit()
-    assert (shared.root / "File").read_bytes() == DATA
-    assert (shared.root / "file").read_bytes() == OTHER
-
-
-async def test_a_ten_gibibyte_part_costs_no_more_than_its_chunks(shared: Shared) -> None:
-    """It is sparse: one chunk written, one chunk on the disk."""
-    size = 10 * 1024 * MIB
-    if shared.store.status().free_bytes < size:
-        pytest.skip("the disk has less than 10 GiB free")
-    geometry = Geometry(size)
-    chunk = bytes(geometry.chunk_size_bytes)
-    manifest = Manifest.from_digests(size, digest(chunk) * geometry.chunk_count)
-    part = await shared.store.begin_part(Name("sparse"), manifest, published_ns=1, overwrite=False)
-    await part.write_chunk(geometry.chunk_count - 1, chunk)
-    files = PartFiles(shared.root / ".minga/parts", part.target)
-    assert files.data_path.stat().st_size == size
-    assert files.data_path.stat().st_blocks * 512 <= 2 * len(chunk)
-    await part.discard()

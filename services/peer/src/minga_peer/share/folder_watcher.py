@@ -1,4 +1,4 @@
-"""News of the shared folder from the operating system, as relative paths. A hint only: a scan finds what it misses."""
+"""Changes of the shared folder from the operating system, as relative paths. A scan finds what it misses."""
 
 import asyncio
 import logging
@@ -18,15 +18,15 @@ log = logging.getLogger(__name__)
 
 STEP_MILLIS = 50
 GROUP_MILLIS = 200
-"""News that come within this time are told together."""
+"""Debounce: changes within this time come together."""
 READY_MILLIS = 250
-"""How long the watcher may stay silent before it says that it is there."""
+"""How long the watcher may stay silent before it reports that it is ready."""
 MAX_PATHS = 2000
-"""So much news at once may be more than the system could queue: everything is looked at instead."""
+"""More changes at once may have overflowed the system's queue: the whole folder is scanned instead."""
 
 MIN_PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 300.0
-"""Before a watch that died is set again; doubled each time."""
+"""Bounds of the pause before a failed watch is set again; doubled each time."""
 
 
 class _OutsideOfState(BaseFilter):
@@ -41,41 +41,41 @@ class _OutsideOfState(BaseFilter):
         return parts[1:2] != [HIDDEN_ROOT] and PARTS_FOLDER not in parts
 
 
-class _News:
-    """What has changed and was not fetched yet. Only for the event loop's thread."""
+class _PendingPaths:
+    """Changed paths that were not taken yet. Only for the event loop's thread."""
 
     def __init__(self) -> None:
         self._paths: set[str] = set()
         self._everything = False
-        self.there = asyncio.Event()
+        self.ready = asyncio.Event()
 
-    def tell(self, paths: set[str]) -> None:
-        """Takes news; an empty set, as the watcher gives when it is ready, stands for everything."""
+    def add(self, paths: set[str]) -> None:
+        """Add paths; an empty set, as the watcher gives when it is ready, stands for the whole folder."""
         self._everything = self._everything or not paths or len(self._paths) + len(paths) > MAX_PATHS
         self._paths = set() if self._everything else self._paths | paths
-        self.there.set()
+        self.ready.set()
 
-    def fetch(self) -> set[str] | None:
-        """All news so far; None stands for everything."""
+    def take(self) -> set[str] | None:
+        """Remove and return all paths so far; None stands for the whole folder."""
         paths = None if self._everything else self._paths
         self._paths, self._everything = set(), False
-        self.there.clear()
+        self.ready.clear()
         return paths
 
 
 async def changed_paths(root: Path) -> AsyncGenerator[set[str] | None, None]:
     """Sets of paths, relative to `root`, that were made, changed or removed.
 
-    None means: look everywhere; it comes once the watcher is there, and when news may have been missed.
+    None means: scan the whole folder; it comes once the watcher is ready, and when changes may have been missed.
     """
-    news, stop, loop = _News(), threading.Event(), asyncio.get_running_loop()
+    pending, stop, loop = _PendingPaths(), threading.Event(), asyncio.get_running_loop()
     thread = ThreadPoolExecutor(1, thread_name_prefix="minga-watch")
-    watcher = loop.run_in_executor(thread, _follow, root, stop, news, loop)
-    watcher.add_done_callback(lambda _: news.there.set())
+    watcher = loop.run_in_executor(thread, _follow, root, stop, pending, loop)
+    watcher.add_done_callback(lambda _: pending.ready.set())
     try:
         while True:
-            await news.there.wait()
-            yield news.fetch()
+            await pending.ready.wait()
+            yield pending.take()
             if watcher.done():
                 watcher.result()
                 return
@@ -86,17 +86,17 @@ async def changed_paths(root: Path) -> AsyncGenerator[set[str] | None, None]:
         thread.shutdown()
 
 
-def _follow(root: Path, stop: threading.Event, news: _News, loop: asyncio.AbstractEventLoop) -> None:
-    """Runs in its thread until `stop`: already setting a watch on a hundred thousand folders takes a while.
+def _follow(root: Path, stop: threading.Event, pending: _PendingPaths, loop: asyncio.AbstractEventLoop) -> None:
+    """Run in a thread of its own until `stop`: setting a watch on a hundred thousand folders alone takes a while.
 
-    A watch dies of too many folders, and of a name that is not UTF-8; it is set again after a pause, and what was
-    missed is looked for.
+    A watch fails with too many folders, and with a name that is not UTF-8; it is set again after a pause, and a scan
+    finds what was missed.
     """
     pause = MIN_PAUSE_SECONDS
     while not stop.is_set():
         began = time.monotonic()
         try:
-            _follow_once(root, stop, news, loop)
+            _follow_once(root, stop, pending, loop)
         except (OSError, RuntimeError) as error:
             log_event(log, logging.WARNING, "watch_failed", root=root, error=error, again_in_seconds=pause)
         if time.monotonic() - began > MAX_PAUSE_SECONDS:
@@ -105,8 +105,8 @@ def _follow(root: Path, stop: threading.Event, news: _News, loop: asyncio.Abstra
         pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
 
-def _follow_once(root: Path, stop: threading.Event, news: _News, loop: asyncio.AbstractEventLoop) -> None:
-    """Tells news until `stop`. Raises OSError or RuntimeError when the watch dies."""
+def _follow_once(root: Path, stop: threading.Event, pending: _PendingPaths, loop: asyncio.AbstractEventLoop) -> None:
+    """Report changes until `stop`. Raises OSError or RuntimeError when the watch fails."""
     ready = False
     for changes in watch(
         root,
@@ -123,5 +123,5 @@ def _follow_once(root: Path, stop: threading.Event, news: _News, loop: asyncio.A
     ):
         paths = {str(Path(path).relative_to(root)) for _, path in changes if path != str(root)}
         if not ready or paths:
-            loop.call_soon_threadsafe(news.tell, paths if ready else set())
+            loop.call_soon_threadsafe(pending.add, paths if ready else set())
             ready = True

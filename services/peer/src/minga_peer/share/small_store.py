@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minga_core.ids import ContentId
 from minga_core.names import Name
@@ -18,11 +19,13 @@ from minga_engine.parts.disk import uninterrupted
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.placing import MAX_SMALL_BYTES, SmallFile, place_all, write_all
 from minga_engine.progress import SmallDone
-from minga_engine.transfer.locating import Located
 from minga_peer.share.folder_sync import FolderSync
 from minga_peer.share.index import IndexedFile
 from minga_peer.share.inventory import row_of
 from minga_peer.share.shared_folder import SharedFolder
+
+if TYPE_CHECKING:
+    from minga_engine.transfer.locating import Located
 
 READ_BYTES = 512 * 1024
 """Bound of the bytes read at once for others: what fits one message."""
@@ -67,7 +70,7 @@ class SmallFiles:
                     found.append(None)
         return found
 
-    async def sort(self, located: Sequence[Located]) -> tuple[list[SmallDone], list[Located]]:
+    async def sort(self, located: "Sequence[Located]") -> "tuple[list[SmallDone], list[Located]]":
         """See SmallDestination; answered from the inventory, nothing is hashed."""
         present: list[SmallDone] = []
         missing: list[Located] = []
