@@ -8,9 +8,9 @@ from minga_cli.exit_codes import ExitCode
 from minga_engine.progress import DownloadPhase, Progress
 from minga_engine.wire.locator import LocatorClient
 from minga_peer.daemon.announcer import Announcer
-from minga_peer.daemon.registry import RegistryClient
+from minga_peer.daemon.registry_client import RegistryClient
 from minga_peer.settings import PeerSettings
-from minga_peer.share.table import LocalTable
+from minga_peer.share.table import FileTable
 
 __all__ = [
     "Announcer",
@@ -18,7 +18,7 @@ __all__ = [
     "DaemonStatus",
     "DownloadPhase",
     "ExitCode",
-    "LocalTable",
+    "FileTable",
     "LocatorClient",
     "PeerSettings",
     "Progress",

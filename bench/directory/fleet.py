@@ -14,7 +14,7 @@ from bench.directory import fixture
 from bench.directory.fixture import Layout
 from bench.directory.prepared import PUSH_TABLE, PreparedTables
 from bench.directory.pushers import CALL_SECONDS, each_of
-from bench.product import Announcer, LocalTable, RegistryClient
+from bench.product import Announcer, FileTable, RegistryClient
 from minga_core.clock import SystemClock
 from minga_core.errors import RegistryUnavailableError
 from minga_core.ids import Address, Generation, PeerId
@@ -66,7 +66,7 @@ async def start(addresses: list[str], layout: Layout, mine: list[int], spread_se
     }
     for peer in mine:
         client = PreparedRegistryClient(Address(addresses[peer % len(addresses)]), tables, peer)
-        table = LocalTable(row for block in layout.blocks_of(peer) for row in rows[block])
+        table = FileTable(row for block in layout.blocks_of(peer) for row in rows[block])
         info = partial(fixture.peer_info, peer)
         announcer = Announcer(client, table, info, lambda: 0, SystemClock(), rng=random.Random(peer))
         _CLIENTS.append(client)

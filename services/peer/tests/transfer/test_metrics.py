@@ -125,7 +125,7 @@ async def test_a_disk_that_fails_is_told_from_one_that_is_full(network: Network)
 async def test_only_downloads_that_last_are_compared_with_their_best_second(network: Network) -> None:
     """1. One that is over in a moment has none. 2. One of more than a second is near it: the own limit is its bound."""
     seed, quick = await network.peer("seed"), await network.peer("quick")
-    network.directory.holds(await seed.shares("file.bin", noise(3 * MIB)), seed.source)
+    network.directory.holds(await seed.shares("file.bin", noise(5 * MIB)), seed.source)
     done = await fetch(quick, "file.bin")
     assert done.explanation is not None
     assert done.explanation.ratio_to_bound is not None

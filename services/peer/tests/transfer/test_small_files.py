@@ -246,11 +246,11 @@ async def test_what_is_sent_keeps_to_the_limit(network: Network) -> None:
 
 
 def busy_answers(peer: TestPeer) -> float:
-    return peer.metrics._turned_away._value.get()
+    return peer.metric("minga_peer_busy_answers_total")
 
 
 def corrupt_chunks(peer: TestPeer) -> float:
-    return peer.metrics._verification_failures._value.get()
+    return peer.metric("minga_peer_chunk_verification_failures_total")
 
 
 def test_contents_are_spread_over_their_holders() -> None:
