@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from minga_peer.share.reading import MAX_OPEN_FILES
+from minga_peer.share.file_reader import MAX_OPEN_FILES
 from tests.chaos.ledger import Ledger
 from tests.chaos.parts import Part, PeerPart
 from tests.support.exposition import scraped

@@ -1,4 +1,4 @@
-"""Disk work off the event loop, and its errors as ours."""
+"""Disk work off the event loop, and its errors as this project's."""
 
 import asyncio
 import errno
@@ -23,8 +23,8 @@ class DiskPool:
         self.threads = threads
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """`work`'s result. A cancelled caller is let go only when work that has begun is over, so that nothing the
-        work uses (a descriptor, a buffer) can be taken away under it."""
+        """Run `work`; its result. A cancelled caller continues only when work that has begun is over, so that what the
+        work uses (a descriptor, a buffer) outlives it."""
         return await run_to_end(self._pool, work, *arguments)
 
     async def acquire(self, work: Callable[..., T], *arguments: Any, undo: Callable[[T], object]) -> T:
@@ -39,7 +39,7 @@ class DiskPool:
 async def run_to_end(
     executor: Executor, work: Callable[..., T], *arguments: Any, undo: Callable[[T], object] | None = None
 ) -> T:
-    """Runs `work` in a thread; see `DiskPool.run` and `DiskPool.acquire`."""
+    """Run `work` in a thread; see `DiskPool.run` and `DiskPool.acquire`."""
     submitted = executor.submit(work, *arguments)
     job = asyncio.wrap_future(submitted)
     cancelled: asyncio.CancelledError | None = None
@@ -58,7 +58,7 @@ async def run_to_end(
 
 
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
-    """`work`'s result, for steps that must not stop half way: a caller that is cancelled is let go only at the end."""
+    """Run steps that must not stop half way; their result. A cancelled caller continues only at the end."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -74,8 +74,10 @@ async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
 
 
 class SharedDescriptor:
-    """A file descriptor that is closed when its owner lets go and nobody uses it any more: a number that is closed
-    while a thread reads from it may by then be another file. Only for the event loop's thread."""
+    """A file descriptor that is closed once its owner has called `close` and no user is left.
+
+    A number that is closed while a thread reads from it may by then be another file. Only for the event loop's thread.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -93,7 +95,7 @@ class SharedDescriptor:
             self._close_if_unused()
 
     def close(self) -> None:
-        """Closes it, now or as soon as nobody uses it. Idempotent."""
+        """Close it as soon as it has no user. Idempotent."""
         self._closing = True
         self._close_if_unused()
 

@@ -1,4 +1,4 @@
-"""The daemon's downloads: one job for each file being downloaded, however many ask for it."""
+"""The daemon's downloads: one job for each file being downloaded, however many callers want it."""
 
 import asyncio
 import logging
@@ -47,12 +47,12 @@ class Job:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     followers: int = 0
     traceparent: str = field(default_factory=tracing.traceparent)
-    """Of the span that it was started for."""
+    """The traceparent of the span that started it."""
     samples: list[tuple[float, int]] = field(default_factory=list)
     """(monotonic seconds, held bytes) of the last few seconds, for the rate."""
 
     def rate(self) -> float:
-        """Bytes a second over the last few seconds."""
+        """Bytes per second over the last few seconds."""
         if len(self.samples) < 2:
             return 0.0
         (start, first), (end, last) = self.samples[0], self.samples[-1]
@@ -83,7 +83,7 @@ class Downloads:
         return list(self._jobs.values())
 
     async def follow(self, request: DownloadRequest) -> AsyncGenerator[tuple[Progress, FileRow | None], None]:
-        """Starts the download, or joins it when it is under way; progress as it changes, the row with the last item.
+        """Start the download, or join one in progress; progress as it changes, the row with the last item.
 
         The row is None when the file was there already. Raises what `Downloader.download` raises, and
         LimitExceededError.
@@ -110,7 +110,7 @@ class Downloads:
                 await self._end(key, job)
 
     async def _resolved(self, request: DownloadRequest) -> DownloadRequest:
-        """The request with its version pinned, so that all who mean the same content share a job."""
+        """The request with its version pinned, so that all requests for one content share a job."""
         if request.content_id is not None and request.published_ns is not None:
             return request
         located = await self._directory.locate(request.name, request.content_id)
@@ -121,7 +121,7 @@ class Downloads:
     async def replicate(
         self, name: Name, content_id: ContentId, sources: list[SourceAddress], *, overwrite: bool, published_ns: int
     ) -> AsyncGenerator[tuple[Progress, FileRow | None], None]:
-        """A download from given sources. See `Replicator` in `transfer.service`."""
+        """A download from given sources. Implements `Replicator`."""
         request = DownloadRequest(name, content_id, overwrite=overwrite, sources=sources, published_ns=published_ns)
         async with aclosing(self.follow(request)) as steps:
             async for step in steps:
@@ -150,7 +150,7 @@ class Downloads:
             self._metrics.download_ended("already_present" if one.source is None else "done", seconds)
 
     async def aclose(self) -> None:
-        """Stops every job and waits for it."""
+        """Stop every job and wait for it."""
         for key, job in list(self._jobs.items()):
             await self._end(key, job)
 
@@ -163,7 +163,7 @@ class Downloads:
         return job
 
     async def _run(self, job: Job) -> Finished:
-        """Runs a job and counts how it ended."""
+        """Run a job and count how it ended."""
         outcome, started = "failed", self._clock.monotonic()
         try:
             finished = await self._downloader.download(job.request, lambda progress: self._record(job, progress))

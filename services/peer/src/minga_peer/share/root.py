@@ -43,18 +43,18 @@ class Scan:
     """Relative path → one line that says why it cannot be shared; at most MAX_PROBLEMS."""
 
     def refuse(self, path: str, why: str) -> None:
-        """Notes a problem. why: a clause such as `is a symbolic link`."""
+        """Record a problem. why: a clause such as `is a symbolic link`."""
         note_problem(self.problems, path, f"{shown(path)} {why}")
 
 
 def note_problem(problems: dict[str, str], path: str, line: str) -> None:
-    """Keeps a problem, unless there are too many already."""
+    """Record a problem, unless there are too many already."""
     if path in problems or len(problems) < MAX_PROBLEMS:
         problems[path] = line
 
 
 def shown(path: str) -> str:
-    """A path from the disk, made fit for one line: it may have any bytes but NUL and `/`."""
+    """A path from the disk as one printable line: it may have any bytes but NUL and `/`."""
     text = path if path.isprintable() else ascii(path)
     return text if len(text) <= MAX_SHOWN_PATH else f"{text[:MAX_SHOWN_PATH]}…"
 
@@ -140,7 +140,7 @@ class Root:
         return descriptor
 
     def place(self, source: Path, path: str, *, overwrite: bool) -> None:
-        """Moves `source` (same file system) to `path`, atomically and durably, making folders on the way.
+        """Move `source` (same file system) to `path`, atomically and durably, making folders on the way.
 
         Raises NameTakenError when something is there and not overwrite; that is decided by the kernel in one step.
         """
@@ -153,7 +153,7 @@ class Root:
             os.fsync(parent)
 
     def remove(self, path: str) -> None:
-        """Deletes a file, and the folders above that it leaves empty. Raises OSError."""
+        """Delete a file, and the folders above that it leaves empty. Raises OSError."""
         folder, _, base = path.rpartition("/")
         with self.folder(folder) as parent:
             os.unlink(base, dir_fd=parent)
