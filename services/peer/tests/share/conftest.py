@@ -2,60 +2,31 @@
 
 import asyncio
 import os
-import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from minga_core.chunks import Geometry
+from libs.engine.tests.parts.support import chunk_of, eventually, fill, manifest_of, noise
 from minga_core.clock import Clock, SystemClock
-from minga_core.ids import ContentId, digest
-from minga_core.manifest import Manifest
+from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name
 from minga_core.records import FileRow, HoldingState, RowKey
 from minga_engine.parts.part import Part
 from minga_peer.share.store import ContentStore, StoreSettings
 from minga_peer.share.table import RowsChanged
 
-LIMIT_SECONDS = 20.0
 SETTLE_SECONDS = 0.05
 
-
-async def eventually(holds: Callable[[], object], what: str) -> None:
-    """Returns once `holds` is true; fails the test after a while."""
-    try:
-        async with asyncio.timeout(LIMIT_SECONDS):
-            while not holds():  # noqa: ASYNC110 - the condition belongs to others
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        pytest.fail(f"not within {LIMIT_SECONDS} s: {what}")
+__all__ = ["chunk_of", "eventually", "fill", "manifest_of", "noise"]
 
 
 def open_files() -> list[str]:
     """What this process has open."""
     links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
     return [os.readlink(link) for link in links if os.path.lexists(link)]
-
-
-def noise(size_bytes: int, seed: int = 1) -> bytes:
-    """Bytes no two chunks of which are alike."""
-    return random.Random(seed).randbytes(size_bytes)
-
-
-def manifest_of(data: bytes) -> Manifest:
-    """The manifest of those bytes, computed without the code under test."""
-    step = Geometry(len(data)).chunk_size_bytes
-    digests = b"".join(digest(data[start : start + step]) for start in range(0, len(data), step))
-    return Manifest.from_digests(len(data), digests)
-
-
-def chunk_of(data: bytes, index: int) -> bytes:
-    """The bytes of one chunk."""
-    geometry = Geometry(len(data))
-    return data[geometry.offset(index) : geometry.offset(index) + geometry.length(index)]
 
 
 @dataclass
@@ -133,12 +104,6 @@ class Shared:
     def problem(self, text: str) -> list[str]:
         """The problem lines that have that text."""
         return [line for line in self.store.status().problems if text in line]
-
-
-async def fill(part: Part, data: bytes, indexes: list[int] | None = None) -> None:
-    """Writes chunks of `data`: all of them unless given."""
-    for index in range(part.manifest.geometry.chunk_count) if indexes is None else indexes:
-        await part.write_chunk(index, chunk_of(data, index))
 
 
 class Opener:

@@ -11,7 +11,7 @@ import pytest
 from minga_core.errors import NoSpaceError, StorageError
 from minga_engine.parts.disk import DiskPool, SharedDescriptor, storage_error
 
-from .conftest import eventually
+from .support import eventually
 
 
 async def test_a_cancelled_caller_waits_for_work_that_has_begun() -> None:

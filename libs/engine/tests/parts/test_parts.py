@@ -29,7 +29,7 @@ from minga_engine.parts.part import Part
 from minga_engine.parts.part_files import PartFiles, PartTarget, decode_meta, encode_meta
 from minga_engine.parts.standalone_part import open_part
 
-from .conftest import chunk_of, eventually, fill, manifest_of, noise
+from .support import chunk_of, eventually, fill, manifest_of, noise
 
 MIB = 1024 * 1024
 DATA = noise(3 * MIB + 7)
@@ -421,7 +421,7 @@ from pathlib import Path
 from minga_engine.parts import part as parts
 from minga_engine.parts.disk import DiskPool
 from minga_engine.parts.standalone_part import open_part
-from services.peer.tests.share.test_parts import COUNT, DATA, chunk_of, target
+from libs.engine.tests.parts.test_parts import COUNT, DATA, chunk_of, target
 
 async def main(folder):
     parts.SAVE_SECONDS = 0.002

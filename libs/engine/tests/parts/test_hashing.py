@@ -12,7 +12,7 @@ from minga_core.errors import ContentChangedError, StorageError
 from minga_engine.parts import hashing as hasher
 from minga_engine.parts.hashing import hash_descriptor, hash_file, hash_path
 
-from .conftest import manifest_of, noise
+from .support import manifest_of, noise
 
 KIB, MIB = 1024, 1024 * 1024
 
