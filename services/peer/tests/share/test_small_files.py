@@ -37,8 +37,9 @@ async def test_many_files_are_placed_shared_and_known_from_then_on(opened: Opene
     data = {f"d{number % 3}/sub/{number:03}": noise(number * 10, number) for number in range(100)}
     async with opened.running() as shared:
         before = len(shared.seen.changes)
-        rows = await shared.store.small.store_rows([small(name, content) for name, content in data.items()])
-        assert [row and (row.key.name, row.published_ns) for row in rows] == [(name, 7) for name in data]
+        paths = await shared.store.small.store([small(name, content) for name, content in data.items()])
+        assert paths == [shared.root / name for name in data]
+        assert {row.published_ns for row in shared.store.table.rows()} == {7}
         assert {name: (shared.root / name).read_bytes() for name in data} == data
         assert len(shared.seen.changes) == before + 1
         assert shared.store.status().file_count == 100
@@ -72,8 +73,8 @@ async def test_what_has_the_name_already_stays(opened: Opener) -> None:
     unhashed = shared.root / "unhashed"
     unhashed.write_bytes(b"just dropped")
     names = ["shared", "link", "folder", "file/below", "unhashed", "free", "free"]
-    rows = await shared.store.small.store_rows([small(name, name.encode()) for name in names])
-    assert [row is not None for row in rows] == [False] * 5 + [True] * 2
+    paths = await shared.store.small.store([small(name, name.encode()) for name in names])
+    assert [path is not None for path in paths] == [False] * 5 + [True] * 2
     assert (shared.root / "shared").read_bytes() == b"theirs"
     assert (shared.root / "link").is_symlink()
     assert unhashed.read_bytes() == b"just dropped"
@@ -93,8 +94,8 @@ async def test_no_link_leads_out_of_the_shared_folder(opened: Opener, tmp_path: 
 async def test_what_does_not_fit_is_left(opened: Opener) -> None:
     """As many as the capacity has room for; the others are told as left."""
     shared = await opened(capacity_bytes=2500)
-    rows = await shared.store.small.store_rows([small(f"f{number}", noise(1000, number)) for number in range(4)])
-    assert [row is not None for row in rows] == [True, True, False, False]
+    paths = await shared.store.small.store([small(f"f{number}", noise(1000, number)) for number in range(4)])
+    assert [path is not None for path in paths] == [True, True, False, False]
     assert sorted(path.name for path in shared.root.glob("f*")) == ["f0", "f1"]
     assert shared.store.status().free_bytes == 500
 

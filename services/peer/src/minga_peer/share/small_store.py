@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 
 from minga_core.ids import ContentId
 from minga_core.names import Name
-from minga_core.records import FileRow, RowKey
+from minga_core.records import RowKey
 from minga_engine.parts.disk import uninterrupted
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.placing import MAX_SMALL_BYTES, SmallFile, place_all, write_all
 from minga_engine.progress import SmallDone
 from minga_peer.share.folder_sync import FolderSync
 from minga_peer.share.index import IndexedFile
-from minga_peer.share.inventory import row_of
 from minga_peer.share.shared_folder import SharedFolder
 
 if TYPE_CHECKING:
@@ -89,20 +88,15 @@ class SmallFiles:
         None: the name is taken by anything at all, there is no room, or the disk refuses; then `begin_part` raises the
         reason. Not interrupted once it has begun.
         """
-        rows = await self.store_rows(files)
-        return [None if row is None else self._folder.root.path / row.key.name for row in rows]
-
-    async def store_rows(self, files: Sequence[SmallFile]) -> list[FileRow | None]:
-        """As `store`, with the row of each."""
         await self._folder.disk.run(self._folder.space.measure)
         accepted = self._accept(files)
         reserved = sum(len(file.content.data) for file in accepted)
         self._folder.space.reserved_bytes += reserved
         try:
-            rows = await uninterrupted(self._store(accepted)) if accepted else {}
+            shared = await uninterrupted(self._store(accepted)) if accepted else set()
         finally:
             self._folder.space.reserved_bytes -= reserved
-        return [rows.get(file.key) for file in files]
+        return [self._folder.root.path / file.name if file.key in shared else None for file in files]
 
     def _accept(self, files: Sequence[SmallFile]) -> list[SmallFile]:
         """Those that may be put in place: their names are free as far as is known, they have no part, they fit."""
@@ -116,7 +110,7 @@ class SmallFiles:
                 free_bytes -= size_bytes
         return list(accepted.values())
 
-    async def _store(self, files: list[SmallFile]) -> dict[RowKey, FileRow]:
+    async def _store(self, files: list[SmallFile]) -> set[RowKey]:
         with ExitStack() as stack:
             for file in files:
                 stack.enter_context(self._sync.placing(file.name))
@@ -130,7 +124,7 @@ class SmallFiles:
             ]
             if entries:
                 await self._sync.share_placed(entries)
-        return {file.key: row_of(entry) for (file, _), (entry, _) in zip(placed, entries, strict=True)}
+        return {file.key for file, _ in placed}
 
     def _place(self, folder: str, files: Sequence[SmallFile]) -> list[Fingerprint | None]:
         try:
