@@ -53,14 +53,8 @@ def test_a_bug_is_1_with_a_traceback(minga: Minga, monkeypatch: pytest.MonkeyPat
     assert ended.err.endswith("minga: this is a bug in Minga; the lines above say where\n")
 
 
-def test_debug_adds_the_traceback_of_a_known_error(minga: Minga) -> None:
-    """Without --debug there is none."""
-    assert "Traceback" in minga("--debug", "info", "nobody-has-this").err
-    assert "Traceback" not in minga("info", "nobody-has-this").err
-
-
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """`minga` alone tells what there is."""
+    """`minga` alone lists the commands."""
     assert run([]) == 2
     assert "Commands:" in capsys.readouterr().out
 
@@ -91,7 +85,7 @@ def test_a_closed_pipe_ends_quietly(locator: FakeLocator, tmp_path: Path) -> Non
 def test_ctrl_c_ends_a_download_at_once(
     daemon: FakeDaemon, locator: FakeLocator, number: signal.Signals, code: int
 ) -> None:
-    """One line that says it resumes; the daemon hears of it."""
+    """One line that says it resumes; the daemon stops it."""
     daemon.contents, daemon.hang = {"a": b"x" * 100}, True
     options = ["--locator", locator.url, "--control", str(daemon.socket)]
     command = subprocess.Popen([*COMMAND, *options, "get", "a"], stdout=-1, stderr=-1, env=clean(), text=True)

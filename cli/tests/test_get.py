@@ -98,7 +98,7 @@ def test_a_path_with_other_bytes_is_kept_unless_overwriting(
 
 
 def test_wait_and_version_reach_the_daemon(minga_with_daemon: Minga, daemon: FakeDaemon) -> None:
-    """--wait 0 is for ever and is told so; without --wait the daemon's setting holds."""
+    """--wait 0 is for ever; without --wait the daemon's setting holds."""
     daemon.contents = {"a": b""}
     minga_with_daemon("get", "a", "--wait", "0", "--content-id", content_id(3), "--overwrite")
     minga_with_daemon("get", "a")
@@ -253,13 +253,6 @@ def test_small_files_go_together_and_large_ones_alone(
     assert daemon.asked_together == [["d/a", "d/empty", "d/sub/b"]]
     assert asked_alone(daemon) == ["d/large"]
     assert minga_with_daemon("get", "d/").out.startswith("0 files fetched, 4 already there: ")
-
-
-def test_several_names_go_together(minga_with_daemon: Minga, daemon: FakeDaemon, folder: dict[str, bytes]) -> None:
-    """Their sizes are not known beforehand: the daemon leaves what is large."""
-    assert minga_with_daemon("get", "d/large", "d/a").out.startswith("2 files fetched: ")
-    assert daemon.asked_together == [["d/large", "d/a"]]
-    assert asked_alone(daemon) == ["d/large"]
 
 
 def test_what_cannot_go_together_is_fetched_alone_with_its_error(

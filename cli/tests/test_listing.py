@@ -54,7 +54,7 @@ def test_find_refuses_an_empty_pattern(minga: Minga) -> None:
 
 
 def test_info_shows_versions_and_holders(minga: Minga, locator: FakeLocator) -> None:
-    """The newest version first; whoever has only a part comes last and is marked."""
+    """The newest version first; partial holders come last and are marked."""
     locator.share("iso", 1024, holders=("peer-2", "peer-1"))
     locator.files["iso"]["versions"][0]["sources"][0]["state"] = "partial"
     locator.files["iso"]["versions"][0]["complete_count"] = 30
@@ -96,7 +96,7 @@ def test_a_locator_that_is_not_ready_is_one_line_and_5(minga: Minga, locator: Fa
 
 
 def test_no_locator_is_one_line_with_what_to_do(minga: Minga) -> None:
-    """The hint tells how to get one."""
+    """The hint says how to get one."""
     ended = minga("--locator", "http://127.0.0.1:1", "ls")
     assert ended.code == 5
     assert ended.err.count("\n") == 1
@@ -116,5 +116,5 @@ def test_a_terminal_gets_a_header_and_a_summary(
 
 
 def test_what_a_remote_says_cannot_drive_the_terminal() -> None:
-    """Escapes are made visible, whoever sent them."""
+    """Escapes are made visible."""
     assert output.safe("a\x1b[2Jb\nc") == "a\ufffd[2Jb\ufffdc"

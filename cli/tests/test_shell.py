@@ -72,7 +72,7 @@ async def test_not_answering_goes_back_and_closing_ends(
 
 
 def test_without_a_terminal_there_is_no_shell(minga: Minga, tmp_path: Path) -> None:
-    """A script is told which commands to use."""
+    """The error names the commands for scripts."""
     ended = minga("shell")
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith("minga: the shell needs a terminal (")

@@ -1,4 +1,4 @@
-"""Limits and explanations through real processes: what a daemon keeps to, tells its command, and logs."""
+"""Limits and explanations through real processes: what a daemon keeps to, reports to its client, and logs."""
 
 import asyncio
 import json
@@ -25,18 +25,18 @@ def finished(log: Path) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == "download_finished"]
 
 
-async def test_a_limited_peer_keeps_to_its_limit_and_the_taker_says_why_it_took_so_long(tmp_path: Path) -> None:
+async def test_a_limited_peer_keeps_to_its_limit_and_the_downloader_says_why_it_took_so_long(tmp_path: Path) -> None:
     """1. A peer that may send 4 MiB/s has a file. 2. Another fetches it.
 
-    3. The time, what the daemon tells, and its log line agree on where the bytes came from.
+    3. The time, what the daemon reports, and its log line agree on where the bytes came from.
     """
     flags = (f"--limit-up={RATE // MIB}MiB/s", "--log-format=json")
     async with running(tmp_path, 2, peer_flags=flags) as story:
-        seed, taker = story.peers
+        seed, downloader = story.peers
         data = noise(8 * MIB)
         await story.share(seed, "a.bin", data)
         began = time.monotonic()
-        last = await story.download(taker, "a.bin")
+        last = await story.download(downloader, "a.bin")
         # The burst, and what the last piece is larger than that.
         assert time.monotonic() - began >= (len(data) - MIB) / RATE - 0.5
         found = last.explanation
@@ -46,7 +46,7 @@ async def test_a_limited_peer_keeps_to_its_limit_and_the_taker_says_why_it_took_
         async with ControlClient(seed.control) as control:
             assert (await control.status()).limit_up_bytes_per_second == RATE
 
-        log = story.net.directory / "logs" / f"{taker.peer_id}.log"
+        log = story.net.directory / "logs" / f"{downloader.peer_id}.log"
 
         async def logged() -> bool:
             return bool(await asyncio.to_thread(finished, log))

@@ -91,7 +91,7 @@ class FakeDaemon(ControlServiceServicer):
         yield last
 
     def DownloadFiles(self, request: pb.DownloadFilesRequest, context: Any) -> Iterator[pb.DownloadFilesResponse]:
-        """Small files go without trouble, but those that the script has an error for."""
+        """All small files but those that the script has an error for."""
         self.asked_together.append(list(request.names))
         for name in request.names:
             data = self.contents.get(name)

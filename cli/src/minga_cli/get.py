@@ -80,8 +80,10 @@ def get(
     pinned = ContentId.parse(content_id) if content_id is not None else None
     if pinned is not None and (len(wanted) > 1 or wanted[0].is_folder):
         raise InvalidArgumentError("--content-id is one version of one file: give one NAME that is no folder")
-    patience = None if wait is None else timedelta(seconds=wait)
-    request = GetRequest(wanted, output, pinned, overwrite, patience, limited=limit_down is not None, explain=explain)
+    source_wait = None if wait is None else timedelta(seconds=wait)
+    request = GetRequest(
+        wanted, output, pinned, overwrite, source_wait, limited=limit_down is not None, explain=explain
+    )
     return run_with(client, "get", lambda client: get_files(client, request), INTERRUPTED)
 
 

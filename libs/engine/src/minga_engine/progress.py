@@ -1,4 +1,4 @@
-"""How far a transfer is, as plain values for whoever shows it."""
+"""How far a transfer is, as plain values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,7 +52,7 @@ class SmallDone:
     size_bytes: int
     path: Path
     source: PeerId | None
-    """Who sent it; None when it was there already."""
+    """The peer that sent it; None when it was there already."""
 
 
 class PutPhase(StrEnum):

@@ -1,4 +1,4 @@
-"""Settings that a command and a daemon share: how this machine reaches the network, and what it may take of it."""
+"""Settings of a client and of a daemon: how this machine reaches the network, and how fast it sends and receives."""
 
 import os
 import tempfile
@@ -39,7 +39,7 @@ class TransferSettings(Settings):
     @classmethod
     def _moves(cls, value: int) -> int:
         if 0 < value < MIN_BYTES_PER_SECOND:
-            raise ValueError(f"at least {format_rate(MIN_BYTES_PER_SECOND)} is wanted, or 0 for no limit")
+            raise ValueError(f"the least limit is {format_rate(MIN_BYTES_PER_SECOND)}; 0 is no limit")
         return value
 
     @property

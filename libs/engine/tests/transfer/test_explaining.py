@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from minga_core.chunks import ChunkSet, Geometry
+from minga_core.chunks import Geometry
 from minga_core.clock import ManualClock
 from minga_core.ids import parse_peer_id
 from minga_engine.explanation import Explanation, Phase, SlowReason, SourceShare, TransferPath, WaitCause
@@ -22,7 +22,7 @@ A, B = parse_peer_id("peer-a"), parse_peer_id("peer-b")
 
 
 class Download:
-    """A record that is told of a download, step by step."""
+    """A record of a download, fed step by step."""
 
     def __init__(self, chunk_count: int = 8, limit: RateLimit | None = None) -> None:
         self.clock = ManualClock()
@@ -83,19 +83,6 @@ def test_bytes_chunks_and_rate_are_told_by_source() -> None:
     assert found.wasted_bytes == 0
 
 
-def test_the_path_of_a_request_is_told() -> None:
-    """Bulk and gRPC apart, for a source that sent by both."""
-    download = Download()
-    download.fetching(A)
-    request_id = download.ask(A)
-    download.record.came_by(request_id, TransferPath.BULK)
-    download.chunk(request_id, 0.1)
-    download.chunk(download.ask(A), 0.1)
-    found = download.explained()
-    assert share_of(found, A).bytes_by_path == {TransferPath.BULK: CHUNK, TransferPath.GRPC: CHUNK}
-    assert found.bytes_by_path == {TransferPath.BULK: CHUNK, TransferPath.GRPC: CHUNK}
-
-
 def test_time_is_told_by_phase() -> None:
     """Each second belongs to one phase; together they are all of them."""
     download = Download()
@@ -154,27 +141,6 @@ def test_a_source_that_begins_and_falls_silent_is_waited_for() -> None:
     found = download.explained()
     assert found.waited_seconds == pytest.approx({WaitCause.SILENCE: 4.0})
     assert share_of(found, A).queued_seconds == 0
-
-
-def test_a_source_that_sends_one_chunk_while_another_waits_is_not_queueing() -> None:
-    """Requests ahead of time are there to wait."""
-    download = Download()
-    download.fetching(A)
-    first, second = download.ask(A), download.ask(A)
-    download.chunk(first, 2.0)
-    download.clock.advance(0.5)
-    download.chunk(second, 2.0)
-    assert share_of(download.explained(), A).queued_seconds == pytest.approx(0.5)
-
-
-def test_sources_that_have_nothing_new_are_waited_for() -> None:
-    """Partial sources that are no further than we are."""
-    download = Download()
-    download.fetching(A)
-    download.clock.advance(2.0)
-    download.record.event(ev.SourceHolds(A, ChunkSet(8, [1]), snapshot=False))
-    download.chunk(download.ask(A), 0.1)
-    assert download.explained().waited_seconds[WaitCause.NOTHING_NEW] == pytest.approx(2.0)
 
 
 def test_time_without_any_source_is_a_phase_of_its_own() -> None:
@@ -299,18 +265,6 @@ def test_the_bound_is_the_best_second() -> None:
     assert found.ratio_to_bound == pytest.approx(5.0, rel=0.1)
 
 
-def test_the_bound_of_a_download_shorter_than_a_second_is_its_average() -> None:
-    """What is above 1 is then what came before and after fetching."""
-    download = Download(chunk_count=2)
-    download.clock.advance(0.1)
-    download.fetching(A)
-    download.chunk(download.ask(A), 0.1)
-    download.chunk(download.ask(A), 0.1)
-    found = download.explained()
-    assert found.bound_seconds == pytest.approx(0.2)
-    assert found.ratio_to_bound == pytest.approx(1.5)
-
-
 def test_the_bound_is_the_limit_when_that_is_lower() -> None:
     """A limit above what comes is no bound."""
     explained = Explanation(seconds=11.7, size_bytes=1000, best_rate=200.0, limit_rate=100.0)
@@ -318,13 +272,6 @@ def test_the_bound_is_the_limit_when_that_is_lower() -> None:
     assert explained.ratio_to_bound == pytest.approx(1.2)
     explained = Explanation(seconds=6.0, size_bytes=1000, best_rate=200.0, limit_rate=300.0)
     assert (explained.limited, explained.bound_seconds, explained.ratio_to_bound) == (False, 5.0, 1.2)
-
-
-def test_nothing_fetched_has_no_bound() -> None:
-    """All was here before: no rate, no ratio, and a log line all the same."""
-    explained = Explanation(seconds=0.1, size_bytes=1000, resumed_bytes=1000)
-    assert (explained.ratio_to_bound, explained.slowest) == (None, None)
-    assert explained.log_fields()["ratio_to_bound"] is None
 
 
 @pytest.mark.parametrize(
