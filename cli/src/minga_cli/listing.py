@@ -38,7 +38,7 @@ def ls(
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List the files that somebody alive shares."""
+    """List the files that living peers share."""
     checked = parse_prefix(prefix)
     run_look_up(context, "ls", lambda client: list_files(client.ls(checked), as_json=as_json))
 
