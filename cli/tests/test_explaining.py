@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from minga import DownloadPhase, Explanation, Phase, Progress, SourceShare, TransferPath, WaitCause, parse_peer_id
+from minga import DownloadPhase, Explanation, Phase, Progress, SourceShare, WaitCause, parse_peer_id
 from minga_cli.explaining import explain
 from minga_engine.wire.control import MAX_SOURCES, explanation_from_pb, explanation_to_pb
 from minga_protos.control.v1 import control_pb2 as pb
@@ -19,7 +19,6 @@ SEED = SourceShare(
     received_bytes=384 * MIB,
     chunk_count=192,
     working_seconds=4.0,
-    bytes_by_path={TransferPath.GRPC: 128 * MIB, TransferPath.BULK: 256 * MIB},
 )
 LAB = SourceShare(
     parse_peer_id("lab-17"),
@@ -28,7 +27,6 @@ LAB = SourceShare(
     chunk_count=64,
     working_seconds=4.0,
     queued_seconds=1.5,
-    bytes_by_path={TransferPath.GRPC: 128 * MIB},
     busy_answers=2,
 )
 WHOLE = Explanation(
@@ -60,9 +58,9 @@ def printed(capsys: pytest.CaptureFixture[str], *found: tuple[str, Explanation],
 def test_one_download_is_explained_in_aligned_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """Sources, time, bound, waits, the slowest source, and what was done for nothing."""
     assert printed(capsys, ("data.bin", WHOLE), seconds=5.4) == [
-        "  SOURCE    BYTES  SHARE  CHUNKS      RATE  BY          NOTES",
-        "  seed    384 MiB   75 %     192  96 MiB/s  grpc, bulk  same zone",
-        "  lab-17  128 MiB   25 %      64  32 MiB/s  grpc        fetching it too, busy twice",
+        "  SOURCE    BYTES  SHARE  CHUNKS      RATE  NOTES",
+        "  seed    384 MiB   75 %     192  96 MiB/s  same zone",
+        "  lab-17  128 MiB   25 %      64  32 MiB/s  fetching it too, busy twice",
         "  time     5.1 s: 20 ms locating, 4.8 s fetching, 0.2 s sync and rename; 0.3 s more before and after it",
         "  bound    1.27 × the 4.0 s that it takes at the rate of the best second, 128 MiB/s",
         "  waited   nothing came for 1.5 s: all sources busy (1.2 s), no source had begun to send (0.3 s)"
@@ -88,9 +86,9 @@ def test_small_files_that_came_in_one_call_are_told_by_source(capsys: pytest.Cap
     explain([("a", done(WHOLE)), ("b", done(None, {"seed": MIB})), ("c", done(None, {"new": MIB})), ("d", done(None))])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines[1:4]] == [
-        ["seed", "385", "MiB", "75", "%", "193", "96", "MiB/s", "grpc,", "bulk"],
-        ["lab-17", "128", "MiB", "25", "%", "64", "32", "MiB/s", "grpc", "fetching", "it", "too,", "busy", "twice"],
-        ["new", "1", "MiB", "0", "%", "1", "-", "grpc"],
+        ["seed", "385", "MiB", "75", "%", "193", "96", "MiB/s"],
+        ["lab-17", "128", "MiB", "25", "%", "64", "32", "MiB/s", "fetching", "it", "too,", "busy", "twice"],
+        ["new", "1", "MiB", "0", "%", "1", "-"],
     ]
     assert "  together      2 small files came many in a call, without times of their own" in lines
 

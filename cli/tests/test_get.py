@@ -14,7 +14,7 @@ from minga.errors import NameTakenError, NoSourcesError, NoSpaceError, StorageEr
 from .conftest import FakeDaemon, FakeLocator, Minga, content_id
 
 
-class FakeTransport:
+class FakeFetcher:
     """Stands for StandaloneFetcher: writes the name into the target. Remembers what was asked of it."""
 
     alone: list[str]
@@ -47,14 +47,14 @@ class FakeTransport:
 
 
 @pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[FakeTransport]:
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[FakeFetcher]:
     """No connections to peers; the command works in an empty folder."""
-    FakeTransport.alone, FakeTransport.together, FakeTransport.waits = [], [], []
-    monkeypatch.setattr("minga.standalone.StandaloneFetcher", FakeTransport)
+    FakeFetcher.alone, FakeFetcher.together, FakeFetcher.waits = [], [], []
+    monkeypatch.setattr("minga.standalone.StandaloneFetcher", FakeFetcher)
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    return FakeTransport
+    return FakeFetcher
 
 
 def test_with_a_daemon_the_file_lands_in_its_folder(
@@ -129,7 +129,7 @@ def test_what_the_daemon_refuses_is_one_line_with_its_exit_code(
     assert ended.err.count("\n") == 1
 
 
-def test_without_a_daemon_files_land_here(minga: Minga, alone: type[FakeTransport]) -> None:
+def test_without_a_daemon_files_land_here(minga: Minga, alone: type[FakeFetcher]) -> None:
     """The current folder and the name's last part; 40 of the 100 bytes had been there before."""
     ended = minga("get", "data/a.bin")
     assert Path("a.bin").read_text() == "data/a.bin"
@@ -138,7 +138,7 @@ def test_without_a_daemon_files_land_here(minga: Minga, alone: type[FakeTranspor
 
 
 def test_standalone_leaves_the_daemon_alone(
-    minga_with_daemon: Minga, daemon: FakeDaemon, alone: type[FakeTransport]
+    minga_with_daemon: Minga, daemon: FakeDaemon, alone: type[FakeFetcher]
 ) -> None:
     """--standalone is obeyed with a daemon running."""
     assert minga_with_daemon("get", "a", "--standalone", "--wait", "7").code == 0
@@ -146,7 +146,7 @@ def test_standalone_leaves_the_daemon_alone(
     assert alone.waits == [timedelta(seconds=7)]
 
 
-def test_a_folder_keeps_its_tree(minga: Minga, locator: FakeLocator, alone: type[FakeTransport]) -> None:
+def test_a_folder_keeps_its_tree(minga: Minga, locator: FakeLocator, alone: type[FakeFetcher]) -> None:
     """Every page of the folder, each file at its place, one line of summary."""
     for name in ("set/a", "set/sub/b", "set/sub/c", "settle"):
         locator.share(name)
@@ -160,7 +160,7 @@ def test_a_folder_keeps_its_tree(minga: Minga, locator: FakeLocator, alone: type
     assert Path("renamed/sub/b").read_text() == "set/sub/b"
 
 
-def test_one_bad_file_does_not_stop_the_others(minga: Minga, locator: FakeLocator, alone: type[FakeTransport]) -> None:
+def test_one_bad_file_does_not_stop_the_others(minga: Minga, locator: FakeLocator, alone: type[FakeFetcher]) -> None:
     """The others arrive; the failure is listed; the exit code is the failure's."""
     for name in ("d/a", "d/bad", "d/z"):
         locator.share(name)
@@ -171,7 +171,7 @@ def test_one_bad_file_does_not_stop_the_others(minga: Minga, locator: FakeLocato
     assert Path("d/z").exists()
 
 
-def test_a_folder_nobody_shares_is_3(minga: Minga, alone: type[FakeTransport]) -> None:
+def test_a_folder_nobody_shares_is_3(minga: Minga, alone: type[FakeFetcher]) -> None:
     """An empty folder is no success."""
     ended = minga("get", "nothing/")
     assert ended.code == 3
@@ -191,7 +191,7 @@ def test_a_folder_nobody_shares_is_3(minga: Minga, alone: type[FakeTransport]) -
     ],
 )
 def test_wrong_arguments_are_2_and_fetch_nothing(
-    minga: Minga, alone: type[FakeTransport], arguments: list[str], words: str
+    minga: Minga, alone: type[FakeFetcher], arguments: list[str], words: str
 ) -> None:
     """Refused before anything is asked of anybody."""
     ended = minga("get", *arguments)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from minga import Explanation, PeerId, Phase, Progress, SlowReason, SlowSource, SourceShare, TransferPath, WaitCause
+from minga import Explanation, PeerId, Phase, Progress, SlowReason, SlowSource, SourceShare, WaitCause
 from minga.units import format_bytes, format_rate, format_seconds
 from minga_cli.output import counted, print_table, safe, say
 
@@ -20,7 +20,7 @@ MIN_SHARE = 0.02
 AROUND_SECONDS = 0.1
 """Time of the command beside the download (to ask for it, to copy the file), from which on it is printed."""
 
-_TITLES = ["  SOURCE", "BYTES", "SHARE", "CHUNKS", "RATE", "BY", "NOTES"]
+_TITLES = ["  SOURCE", "BYTES", "SHARE", "CHUNKS", "RATE", "NOTES"]
 _TITLES_OF_SEVERAL = ["RATE A FILE" if title == "RATE" else title for title in _TITLES]
 _CAUSES = {
     WaitCause.QUEUE: "no source had begun to send",
@@ -67,9 +67,7 @@ def _explanation_of(last: Progress) -> Explanation | None:
     if last.explanation is not None or not last.received_by_source:
         return last.explanation
     sources = [
-        SourceShare(
-            peer_id, complete=True, received_bytes=count, chunk_count=1, bytes_by_path={TransferPath.GRPC: count}
-        )
+        SourceShare(peer_id, complete=True, received_bytes=count, chunk_count=1)
         for peer_id, count in last.received_by_source.items()
     ]
     return Explanation(size_bytes=last.size_bytes, resumed_bytes=last.resumed_bytes, sources=tuple(sources))
@@ -103,8 +101,7 @@ def _rows(found: Explanation) -> list[list[str]]:
 def _row(label: str, source: SourceShare, total_bytes: int, notes: str) -> list[str]:
     share = f"{100 * source.received_bytes / total_bytes:.0f} %" if total_bytes else "-"
     rate = format_rate(source.rate) if source.rate > 0 else "-"
-    paths = ", ".join(source.bytes_by_path) or "-"
-    return [label, format_bytes(source.received_bytes), share, f"{source.chunk_count:,}", rate, paths, notes]
+    return [label, format_bytes(source.received_bytes), share, f"{source.chunk_count:,}", rate, notes]
 
 
 def _notes(source: SourceShare) -> str:
@@ -221,7 +218,6 @@ def _added(parts: Sequence[SourceShare]) -> SourceShare:
         parts[0].peer_id,
         complete=all(part.complete for part in parts),
         same_zone=all(part.same_zone for part in parts),
-        bytes_by_path=_merged(part.bytes_by_path.items() for part in parts),
         drops=_merged(part.drops.items() for part in parts),
         **_totals(parts, counts),
     )

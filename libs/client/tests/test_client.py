@@ -24,7 +24,7 @@ COMMAND_ONLY = {"typer", "rich", "questionary", "watchfiles", "redis", "fastapi"
 PUBLIC = """
     Address AsyncClient Client ClientSettings ContentId DaemonStatus DaemonTransfer DirectoryFigures DownloadPhase
     Explanation FetchItem FileInfo FileSource FileVersion HIDDEN_ROOT ListedFile ListedPeer Name Outcome PeerId Phase
-    Progress PutItem PutPhase PutProgress PutResult SlowReason SlowSource SourceShare TransferPath WaitCause errors
+    Progress PutItem PutPhase PutProgress PutResult SlowReason SlowSource SourceShare WaitCause errors
     load_settings parse_name parse_peer_id parse_prefix units
 """
 

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
         SlowReason,
         SlowSource,
         SourceShare,
-        TransferPath,
         WaitCause,
     )
     from minga_engine.progress import DownloadPhase, Progress, PutPhase, PutProgress, PutResult
@@ -50,7 +49,7 @@ _MODULES = {
     "minga.settings": "ClientSettings load_settings",
     "minga_core.ids": "Address ContentId PeerId parse_peer_id",
     "minga_core.names": "HIDDEN_ROOT Name parse_name parse_prefix",
-    "minga_engine.explanation": "Explanation Phase SlowReason SlowSource SourceShare TransferPath WaitCause",
+    "minga_engine.explanation": "Explanation Phase SlowReason SlowSource SourceShare WaitCause",
     "minga_engine.progress": "DownloadPhase Progress PutPhase PutProgress PutResult",
     "minga_engine.wire.locator": "DirectoryFigures FileSource FileVersion ListedFile ListedPeer",
 }
@@ -86,7 +85,6 @@ __all__ = [  # noqa: RUF022 - the classes first
     "SlowReason",
     "SlowSource",
     "SourceShare",
-    "TransferPath",
     "WaitCause",
     "errors",
     "load_settings",

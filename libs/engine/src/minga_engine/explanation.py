@@ -5,7 +5,6 @@ for its link, its disk or its other callers; what the network could have carried
 """
 
 import statistics
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -48,14 +47,6 @@ class WaitCause(StrEnum):
     DISK = "disk"  # all that was requested had come, and was being verified and written
 
 
-class TransferPath(StrEnum):
-    """How bytes came."""
-
-    GRPC = "grpc"
-    BULK = "bulk"
-    LOCAL_COPY = "local copy"
-
-
 class SlowReason(StrEnum):
     """The weightiest of what is known of why a source was the slowest, weightiest first."""
 
@@ -84,7 +75,6 @@ class SourceShare:
     """How long it had at least one request to answer."""
     queued_seconds: float = 0.0
     """Of that, how long it had not begun to answer any of them."""
-    bytes_by_path: dict[TransferPath, int] = field(default_factory=dict)
     busy_answers: int = 0
     losses: int = 0
     """Requests that ended with a broken connection."""
@@ -139,14 +129,6 @@ class Explanation:
     def fetched_bytes(self) -> int:
         """Payload that this attempt had to get."""
         return self.size_bytes - self.resumed_bytes
-
-    @property
-    def bytes_by_path(self) -> Mapping[TransferPath, int]:
-        """Bytes kept from all sources, by how they came."""
-        total: Counter[TransferPath] = Counter()
-        for source in self.sources:
-            total.update(source.bytes_by_path)
-        return total
 
     @property
     def limited(self) -> bool:
@@ -221,7 +203,6 @@ class Explanation:
             "wasted_bytes": self.wasted_bytes,
             "sources": sum(source.chunk_count > 0 for source in self.sources),
             "bytes_by_source": {item.peer_id: item.received_bytes for item in self.sources[:5] if item.chunk_count},
-            "bytes_by_path": {str(path): count for path, count in self.bytes_by_path.items()},
             "phase_seconds": _rounded(self.phase_seconds),
             "waited_seconds_by_cause": _rounded(self.waited_seconds),
             "longest_wait_seconds": round(self.longest_wait_seconds, 3),

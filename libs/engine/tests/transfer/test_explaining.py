@@ -9,7 +9,7 @@ import pytest
 from minga_core.chunks import Geometry
 from minga_core.clock import ManualClock
 from minga_core.ids import parse_peer_id
-from minga_engine.explanation import Explanation, Phase, SlowReason, SourceShare, TransferPath, WaitCause
+from minga_engine.explanation import Explanation, Phase, SlowReason, SourceShare, WaitCause
 from minga_engine.swarm import events as ev
 from minga_engine.swarm.events import FailureReason
 from minga_engine.transfer.explaining import TransferRecord
@@ -79,7 +79,6 @@ def test_bytes_chunks_and_rate_are_told_by_source() -> None:
     assert (first.received_bytes, first.chunk_count) == (3 * CHUNK, 3)
     assert first.rate == pytest.approx(CHUNK / 0.1)
     assert second.rate == pytest.approx(CHUNK / 0.2)
-    assert first.bytes_by_path == {TransferPath.GRPC: 3 * CHUNK}
     assert found.wasted_bytes == 0
 
 
@@ -245,7 +244,6 @@ def test_events_of_requests_that_are_over_are_nothing() -> None:
     download.record.event(ev.BytesReceived(request_id, CHUNK))
     download.record.event(ev.RequestFailed(request_id, FailureReason.LOST))
     download.record.event(ev.ChunkCorrupt(request_id))
-    download.record.came_by(request_id, TransferPath.BULK)
     found = download.explained()
     assert share_of(found, A) == SourceShare(A, complete=True)
     assert found.wasted_bytes == 0
@@ -307,5 +305,5 @@ def test_the_log_line_has_the_five_largest_sources() -> None:
 def test_every_field_of_the_log_line_has_its_line_in_the_docs() -> None:
     """docs/explain.md is what operators build their queries on."""
     text = EXPLAIN_MD.read_text()
-    words = [*Explanation().log_fields(), *Phase, *WaitCause, *SlowReason, *TransferPath]
+    words = [*Explanation().log_fields(), *Phase, *WaitCause, *SlowReason]
     assert [word for word in words if f"`{word}`" not in text] == []

@@ -72,7 +72,7 @@ async def test_a_download_is_a_span_with_one_for_each_source_and_one_for_each_th
         assert chunks >= source.attributes["minga.source.chunks"]
         sent_bytes = sum(span.attributes["minga.serve.sent_bytes"] for span in below)
         assert sent_bytes >= source.attributes["minga.source.received_bytes"]
-        assert source.attributes["minga.source.bytes_by_path.bulk"] > 0
+        assert source.attributes["minga.source.received_bytes"] > 0
     assert sum(span.attributes["minga.source.received_bytes"] for span in sources) == len(data)
     assert spans.one("put in place").parent == download.traceparent
     # Nothing for each chunk: of those there are 64.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from minga_core.chunks import Geometry
 from minga_core.clock import Clock
 from minga_core.ids import PeerId
-from minga_engine.explanation import BEST_RATE_SECONDS, Explanation, Phase, SourceShare, TransferPath, WaitCause
+from minga_engine.explanation import BEST_RATE_SECONDS, Explanation, Phase, SourceShare, WaitCause
 from minga_engine.swarm import events as ev
 from minga_runtime.rate_limit import RateLimit
 
@@ -91,11 +91,6 @@ class TransferRecord:
                 found.connected = False
                 found.share.drops[why] = found.share.drops.get(why, 0) + 1
 
-    def came_by(self, request_id: int, path: TransferPath) -> None:
-        """How a request's bytes come, when not by gRPC; any time before the chunk arrives."""
-        if (request := self._requests.get(request_id)) is not None:
-            request.path = path
-
     def explanation(self, *, resumed_bytes: int = 0, hedges: int = 0) -> Explanation:
         """The download so far. hedges: as the scheduler counted them."""
         self._advance()
@@ -175,7 +170,6 @@ class TransferRecord:
             share = self._sources[request.source].share
             share.received_bytes += size_bytes
             share.chunk_count += 1
-            share.bytes_by_path[request.path] = share.bytes_by_path.get(request.path, 0) + size_bytes
 
     def _failure(self, request_id: int, reason: ev.FailureReason, retry_after_seconds: float) -> None:
         request = self._end(request_id)
@@ -206,7 +200,6 @@ class _Request:
     """A request under way."""
 
     source: PeerId
-    path: TransferPath = TransferPath.GRPC
     size_bytes: int = 0
     """Of the chunk; 0 until the source has chosen."""
     received_bytes: int = 0
@@ -261,7 +254,6 @@ class _Source:
             share,
             working_seconds=share.working_seconds + working,
             queued_seconds=share.queued_seconds + queued,
-            bytes_by_path=share.bytes_by_path.copy(),
             drops=share.drops.copy(),
         )
 

@@ -92,6 +92,5 @@ def _attributes(share: SourceShare) -> dict[str, AttributeValue]:
         "losses": share.losses,
         "corrupt_chunks": share.corrupt_chunks,
     }
-    by_path = {f"bytes_by_path.{path.name.lower()}": count for path, count in share.bytes_by_path.items()}
     kind = {"kind": "complete" if share.complete else "partial", "same_zone": share.same_zone}
-    return {f"minga.source.{name}": value for name, value in (numbers | by_path | kind).items()}
+    return {f"minga.source.{name}": value for name, value in (numbers | kind).items()}

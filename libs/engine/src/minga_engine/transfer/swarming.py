@@ -25,7 +25,6 @@ from minga_core.errors import (
     StorageError,
 )
 from minga_core.ids import PeerId
-from minga_engine.explanation import TransferPath
 from minga_engine.parts.part import Part
 from minga_engine.swarm import events as ev
 from minga_engine.swarm.scheduler import Scheduler
@@ -230,7 +229,6 @@ class SwarmDownload:
             self._fail(error)
             return ev.Tick()
         count = len(chunk.data)
-        self._record.came_by(wanted.request_id, TransferPath.BULK)
         self.received_by_source[wanted.source] = self.received_by_source.get(wanted.source, 0) + count
         self._metrics.received(wanted.source, count, complete=self._addresses[wanted.source].complete)
         return ev.ChunkArrived(wanted.request_id, chunk.index, count)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from minga_core.errors import InvalidArgumentError
 from minga_core.ids import ContentId, parse_peer_id
 from minga_core.names import Name, parse_name
-from minga_engine.explanation import Explanation, Phase, SourceShare, TransferPath, WaitCause
+from minga_engine.explanation import Explanation, Phase, SourceShare, WaitCause
 from minga_engine.progress import DownloadPhase, Progress, SmallDone
 from minga_protos.control.v1 import control_pb2 as pb
 
@@ -16,7 +16,7 @@ MAX_NAMES = 1_000
 MAX_SOURCES = 50
 """Sources in an Explanation (contract: control.proto)."""
 
-K = TypeVar("K", Phase, WaitCause, TransferPath)
+K = TypeVar("K", Phase, WaitCause)
 
 
 def small_names_from_pb(request: pb.DownloadFilesRequest) -> list[Name]:
@@ -104,7 +104,6 @@ def explanation_from_pb(message: pb.Explanation) -> Explanation:
 def _source_from_pb(message: pb.ExplainedSource) -> SourceShare:
     values = _values(message, SourceShare) | {
         "peer_id": parse_peer_id(message.peer_id),
-        "bytes_by_path": _known(TransferPath, message.bytes_by_path),
         "drops": dict(message.drops),
     }
     return SourceShare(**values)

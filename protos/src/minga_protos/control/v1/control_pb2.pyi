@@ -481,26 +481,6 @@ class ExplainedSource(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
-    class BytesByPathEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.int
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
     class DropsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -527,7 +507,6 @@ class ExplainedSource(_message.Message):
     CHUNK_COUNT_FIELD_NUMBER: _builtins.int
     WORKING_SECONDS_FIELD_NUMBER: _builtins.int
     QUEUED_SECONDS_FIELD_NUMBER: _builtins.int
-    BYTES_BY_PATH_FIELD_NUMBER: _builtins.int
     BUSY_ANSWERS_FIELD_NUMBER: _builtins.int
     LOSSES_FIELD_NUMBER: _builtins.int
     CORRUPT_CHUNKS_FIELD_NUMBER: _builtins.int
@@ -553,10 +532,6 @@ class ExplainedSource(_message.Message):
     corrupt_chunks: _builtins.int
     """Chunks that failed their digest."""
     @_builtins.property
-    def bytes_by_path(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Bytes kept, by how they came."""
-
-    @_builtins.property
     def drops(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """How often the daemon dropped it, by reason."""
 
@@ -570,7 +545,6 @@ class ExplainedSource(_message.Message):
         chunk_count: _builtins.int = ...,
         working_seconds: _builtins.float = ...,
         queued_seconds: _builtins.float = ...,
-        bytes_by_path: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         busy_answers: _builtins.int = ...,
         losses: _builtins.int = ...,
         corrupt_chunks: _builtins.int = ...,
@@ -578,7 +552,7 @@ class ExplainedSource(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_answers", b"busy_answers", "bytes_by_path", b"bytes_by_path", "chunk_count", b"chunk_count", "complete", b"complete", "corrupt_chunks", b"corrupt_chunks", "drops", b"drops", "losses", b"losses", "peer_id", b"peer_id", "queued_seconds", b"queued_seconds", "received_bytes", b"received_bytes", "same_zone", b"same_zone", "working_seconds", b"working_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_answers", b"busy_answers", "chunk_count", b"chunk_count", "complete", b"complete", "corrupt_chunks", b"corrupt_chunks", "drops", b"drops", "losses", b"losses", "peer_id", b"peer_id", "queued_seconds", b"queued_seconds", "received_bytes", b"received_bytes", "same_zone", b"same_zone", "working_seconds", b"working_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
