@@ -4,6 +4,7 @@ A tombstone is a row that some table no longer has, kept with its fencing token 
 """
 
 import os
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +23,10 @@ T = TypeVar("T")
 
 BATCH_ROWS = 500
 """Rows whose index entries are removed together."""
+SHARE_ROWS = 2_000
+"""Rows of one intent in one collection, so that one peer with very many keeps nobody else's waiting."""
+MAX_CURSORS = 10_000
+"""Unfinished intents whose place is remembered; of others a collection begins anew."""
 PAGE = 100
 MAX_PAGES = 100
 """Of ended leases and of due intents that one collection looks at."""
@@ -51,6 +56,8 @@ class GarbageCollector:
         self._store = store
         self._leases = leases
         self._late_after_millis = millis(late_after)
+        self._cursors: OrderedDict[str, str] = OrderedDict()
+        """Of intents, by their tombstones: where the next collection goes on."""
 
     # Intents
 
@@ -77,12 +84,10 @@ class GarbageCollector:
         No script of that token runs after this is called. So an intent without tombstones is removed, and the rest is
         due for the next collection at once.
         """
-        done, empty = (0, True) if empty else await self._collect(intent, limit)
         if empty:
-            await self._store.one("ZREM", keys.INTENTS, intent.tombstones)
-        else:
-            await self._store.script("expedite", [keys.INTENTS], [intent.tombstones])
-        return done
+            await self._forget(intent)
+            return 0
+        return await self._collect(intent, limit)
 
     # Collection
 
@@ -107,65 +112,91 @@ class GarbageCollector:
         return ended, await self.finish(intent, limit=limit)
 
     async def collect(self, limit: int) -> int:
-        """Collects what is due, at most `limit` rows; how many."""
+        """Collects what is due, at most `limit` rows; how many.
+
+        Ended leases come first: that costs some commands each, whatever they shared. Then each intent has its share,
+        and what is left of it is due again behind all others.
+        """
+        async for member, end in self._due(keys.LEASES):
+            await self._reap_peer(PeerId(member), end)
         done = 0
         async for member, deadline in self._due(keys.INTENTS):
             if done >= limit:
-                return done
+                break
+            # Due, and its push (if it is one) superseded or without its lease: nothing is added any more.
             intent = Intent(*keys.parts_of_tombstones(member), int(float(deadline)))
-            rows, empty = await self._collect(intent, limit - done)
-            done += rows
-            if empty:
-                # Due, and its push (if it is one) superseded or without its lease: nothing is added any more.
-                await self._store.one("ZREM", keys.INTENTS, member)
-        async for member, end in self._due(keys.LEASES):
-            if done >= limit:
-                return done
-            done += await self._reap_peer(PeerId(member), end, limit - done)
+            done += await self._collect(intent, min(SHARE_ROWS, limit - done))
         return done
 
     async def _due(self, index: str) -> AsyncIterator[tuple[str, str]]:
-        """Members of a sorted set of deadlines that have passed, with their scores."""
+        """Members of a sorted set of deadlines that have passed, with their scores, each once.
+
+        What is done with each takes it out, or puts it behind the others.
+        """
+        seen: set[str] = set()
         for _ in range(MAX_PAGES):
             flat = [bytes(part).decode() for part in await self._store.script("due", [index], [PAGE])]
-            for pair in zip(flat[::2], flat[1::2], strict=True):
+            page = [pair for pair in zip(flat[::2], flat[1::2], strict=True) if pair[0] not in seen]
+            for pair in page:
                 yield pair
-            if len(flat) < 2 * PAGE:
+            if len(flat) < 2 * PAGE or not page:
                 return
+            seen.update(member for member, _ in page)
 
-    async def _reap_peer(self, peer_id: PeerId, end: str, limit: int) -> int:
+    async def _reap_peer(self, peer_id: PeerId, end: str) -> None:
         left = await self._store.one("PTTL", keys.peer(peer_id))
         if left >= 0:
             # It lives; only the end of its lease was not written.
             await self._leases.update([(peer_id, left)])
-            return 0
+            return
         if await self._store.one("EXISTS", keys.table(peer_id)):
-            return (await self.end_lease(peer_id, "", limit=limit))[1]
+            await self.end_lease(peer_id, "", limit=0)
+        # Whatever became of that: an entry that nothing removes would come again and again.
         await self._leases.drop(peer_id, end)
-        return 0
 
-    async def _collect(self, intent: Intent, limit: int) -> tuple[int, bool]:
-        """How many rows were collected, and whether no tombstone is left."""
-        peer_id, done = intent.peer_id, 0
+    async def _collect(self, intent: Intent, limit: int) -> int:
+        """Collects tombstones, at most `limit`; how many. Then the intent is removed, put off, or due behind others."""
+        cursor, done = self._cursors.pop(intent.tombstones, "0"), 0
         while done < limit:
-            left, *pairs = await self._store.script(
+            left, *found = await self._store.script(
                 "tombstones",
-                [keys.peer(peer_id), keys.table(peer_id), intent.tombstones],
-                [intent.token, min(BATCH_ROWS, limit - done)],
+                [keys.peer(intent.peer_id), keys.table(intent.peer_id), intent.tombstones],
+                [intent.token, min(BATCH_ROWS, limit - done), cursor],
             )
             if left < 0:
                 # The push goes on; or its registry died, and the peer's next push or the end of its lease will tell.
                 await self.extend(intent)
-                return done, False
+                return done
             if left == 0:
-                return done, True
-            fields = pairs[::2]
-            if fields:
-                rows = [key_of_row(field, value) for field, value in zip(fields, pairs[1::2], strict=True)]
-                await self._remove_entries(intent, rows)
-                await self._store.one("HDEL", intent.tombstones, *fields)
+                await self._forget(intent)
+                return done
+            cursor, fields = bytes(found[0]).decode(), found[1::2]
+            await self._remove_rows(intent, fields, found[2::2])
             done += len(fields)
-        return done, False
+            if cursor == "0" and not fields:
+                # The end: rows that are left were before the place where this began.
+                break
+        self._remember(intent, cursor)
+        await self._store.script("expedite", [keys.INTENTS], [intent.tombstones])
+        return done
+
+    async def _forget(self, intent: Intent) -> None:
+        """Removes an intent without tombstones."""
+        await self._store.one("ZREM", keys.INTENTS, intent.tombstones)
+
+    def _remember(self, intent: Intent, cursor: str) -> None:
+        if cursor != "0":
+            self._cursors[intent.tombstones] = cursor
+        if len(self._cursors) > MAX_CURSORS:
+            self._cursors.popitem(last=False)
+
+    async def _remove_rows(self, intent: Intent, fields: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Removes the index entries of tombstones, then these."""
+        if not fields:
+            return
+        rows = [key_of_row(field, value) for field, value in zip(fields, values, strict=True)]
+        await self._remove_entries(intent, rows)
+        await self._store.one("HDEL", intent.tombstones, *fields)
 
     async def _remove_entries(self, intent: Intent, rows: list[RowKey]) -> None:
         """Holders are removed, then name entries without holders are tagged, then holders are looked for again, then
