@@ -41,10 +41,10 @@ class Harness:
         """A lease for a peer at `<peer_id>:<generation>`."""
         await self.writer.register(peer(peer_id, generation, free), ttl)
 
-    async def beat(self, peer_id: str, generation: int = 1, *, revision: int = 1, ttl: timedelta = LONG) -> str:
+    async def beat(self, peer_id: str, generation: int = 1, *, revision: int = 1) -> str:
         """A heartbeat; what it found."""
         (outcome,) = await self.writer.renew(
-            [Renewal(PeerId(peer_id), Generation(generation), ttl, revision, free_bytes=50, active_serves=2)]
+            [Renewal(PeerId(peer_id), Generation(generation), revision, free_bytes=50, active_serves=2)]
         )
         if isinstance(outcome, LeaseSupersededError):
             raise outcome

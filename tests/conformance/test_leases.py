@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from minga_core.errors import LeaseSupersededError, PeerNotFoundError
+from minga_core.errors import LeaseSupersededError, PeerNotFoundError, RegisterAgainError
 from minga_core.ids import Generation, PeerId
-from tests.conformance.harness import SHORT, Harness, peer, row
+from tests.conformance.harness import LONG, SHORT, Harness, peer, row
 
 
 async def test_a_registered_peer_is_listed_with_what_it_said(directory: Harness) -> None:
@@ -35,15 +35,31 @@ async def test_a_lease_that_is_not_renewed_ends(directory: Harness) -> None:
         await directory.reader.get_peer(PeerId("a"))
 
 
-async def test_a_heartbeat_renews_for_the_time_it_asks(directory: Harness) -> None:
-    """A renewed lease outlives its first end, and carries the heartbeat's figures."""
-    await directory.register("a", ttl=SHORT)
+async def test_a_heartbeat_renews_for_the_time_that_was_granted(directory: Harness) -> None:
+    """Whoever granted it, and no longer: a peer that asked for a short lease is listed for that long."""
+    for peer_id, ttl in (("short", timedelta(seconds=5)), ("long", LONG)):
+        await directory.register(peer_id, ttl=ttl)
+        await directory.push(peer_id, [row("x")])
+        assert await directory.beat(peer_id) == "ok"
+        record = await directory.reader.get_peer(PeerId(peer_id))
+        assert (record.info.free_bytes, record.active_serves, record.table_revision) == (50, 2, 1)
+        assert ttl / 2 < record.lease_remaining <= ttl
+
+
+async def test_a_push_keeps_its_lease_and_no_other(directory: Harness) -> None:
+    """A renewal by a push is that of its own lease: of a later one it is refused, as the push is."""
+    await directory.register("a", ttl=4 * SHORT)
     await directory.register("b", ttl=SHORT)
-    await directory.push("a", [row("x")])
-    assert await directory.beat("a") == "ok"
-    await directory.let_end("b")
-    record = await directory.reader.get_peer(PeerId("a"))
-    assert (record.info.free_bytes, record.active_serves, record.table_revision) == (50, 2, 1)
+    begun = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+    async with begun as push:
+        assert push.ttl == 4 * SHORT
+        await directory.let_end("b")
+        before = (await directory.reader.get_peer(PeerId("a"))).lease_remaining
+        await push.renew()
+        assert (await directory.reader.get_peer(PeerId("a"))).lease_remaining > before
+        await directory.register("a", generation=2)
+        with pytest.raises((RegisterAgainError, LeaseSupersededError)):
+            await push.renew()
 
 
 async def test_a_heartbeat_without_a_lease_is_told_to_register_again(directory: Harness) -> None:

@@ -39,6 +39,7 @@ class _Lease:
     info: PeerInfo
     ends_at: float
     table: dict[RowKey, FileRow] = field(default_factory=dict)
+    ttl: timedelta = timedelta(0)
     revision: int | None = None
     active_serves: int = 0
     push: int = 0
@@ -62,7 +63,7 @@ class MemoryDirectory:
         old = self._alive(info.peer_id)
         if old and old.info.generation > info.generation:
             raise _superseded(old)
-        lease = _Lease(info, self._clock.monotonic() + ttl.total_seconds())
+        lease = _Lease(info, self._clock.monotonic() + ttl.total_seconds(), ttl=ttl)
         if info.peer_id in self._leases:
             lease.push = self._leases[info.peer_id].push + 1
         if old and old.info.generation == info.generation:
@@ -81,7 +82,7 @@ class MemoryDirectory:
             return HeartbeatOutcome.REGISTER_AGAIN
         if lease.info.generation > renewal.generation:
             return _superseded(lease)
-        lease.ends_at = self._clock.monotonic() + renewal.ttl.total_seconds()
+        lease.ends_at = self._clock.monotonic() + lease.ttl.total_seconds()
         lease.info = replace(lease.info, free_bytes=renewal.free_bytes)
         lease.active_serves = renewal.active_serves
         return HeartbeatOutcome.OK if lease.revision == renewal.table_revision else HeartbeatOutcome.PUSH_TABLE
@@ -91,6 +92,7 @@ class MemoryDirectory:
     ) -> "MemoryPush":
         return MemoryPush(
             lambda: self._pushable(peer_id, generation, None if whole else base_revision),
+            self._clock,
             whole=whole,
             revision=revision,
         )
@@ -233,8 +235,10 @@ class MemoryDirectory:
 class MemoryPush:
     """Implements TablePush."""
 
-    def __init__(self, lease: Callable[[], _Lease], *, whole: bool, revision: int) -> None:
+    def __init__(self, lease: Callable[[], _Lease], clock: Clock, *, whole: bool, revision: int) -> None:
         self._lease = lease
+        self._clock = clock
+        self.ttl = timedelta(0)
         self._whole = whole
         self._revision = revision
         self._number = 0
@@ -245,6 +249,7 @@ class MemoryPush:
         lease = self._lease()
         lease.push += 1
         self._number = lease.push
+        self.ttl = lease.ttl
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -257,6 +262,9 @@ class MemoryPush:
     async def remove(self, keys: Sequence[RowKey]) -> None:
         self._lease()
         self._remove.extend(keys)
+
+    async def renew(self) -> None:
+        self._lease().ends_at = self._clock.monotonic() + self.ttl.total_seconds()
 
     async def commit(self) -> int:
         lease = self._lease()

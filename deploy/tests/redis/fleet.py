@@ -158,7 +158,7 @@ class Fleet:
                     await self._change(peer)
 
     async def _beat(self, peer: SimulatedPeer) -> None:
-        renewal = Renewal(PeerId(peer.peer_id), Generation(1), LEASE, peer.revision, 50, 2)
+        renewal = Renewal(PeerId(peer.peer_id), Generation(1), peer.revision, 50, 2)
         (outcome,) = await self._call("renew", self._renewed(renewal))
         if outcome is HeartbeatOutcome.OK:
             return

@@ -16,7 +16,7 @@ from minga_core.names import Name
 from minga_directory import connect_reader, keys
 from minga_directory.connect import connect
 from minga_directory.directory import HeartbeatOutcome, Renewal
-from tests.conformance.harness import LONG, Generation, Harness, content, eventually, over, row
+from tests.conformance.harness import Generation, Harness, content, eventually, over, row
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -106,7 +106,7 @@ async def test_a_dead_shard_keeps_no_lease_of_the_others_from_being_renewed(stor
         hurt = {each for each in ids if store.owner(key_slot(each.encode())) is dead}
         assert set(ids) - hurt
         dead.kill()
-        renewals = [Renewal(PeerId(each), Generation(1), LONG, -1, 1, 0) for each in ids]
+        renewals = [Renewal(PeerId(each), Generation(1), -1, 1, 0) for each in ids]
         outcomes = await directory.writer.renew(renewals)
         failed = {each for each, outcome in zip(ids, outcomes, strict=True) if isinstance(outcome, Exception)}
         assert failed == hurt

@@ -29,7 +29,7 @@ A, SEVEN, TTL = PeerId("a"), Generation(7), timedelta(seconds=15)
 INFO = PeerInfo(A, SEVEN, Address("a:50053"), "", 100, 60, "0.1.0")
 NAME, CONTENT = parse_name("f"), ContentId(bytes(32))
 ROW = FileRow(RowKey(NAME, CONTENT), 5, 1, 1, HoldingState.COMPLETE)
-BEAT = Renewal(A, SEVEN, TTL, 1, 60, 0)
+BEAT = Renewal(A, SEVEN, 1, 60, 0)
 
 
 class Heard:
@@ -52,6 +52,7 @@ async def push(writer: DirectoryWriter) -> int:
     async with change as push:
         await push.put([ROW])
         await push.remove([RowKey(parse_name("old"), CONTENT)])
+        await push.renew()
         return await push.commit()
 
 
@@ -66,7 +67,7 @@ Reading = Callable[[DirectoryReader], Awaitable[Any]]
 WRITING: dict[str, tuple[Writing, list[str]]] = {
     "register": (lambda writer: writer.register(INFO, TTL), ["register"]),
     "renew": (lambda writer: writer.renew([BEAT]), ["renew"]),
-    "push": (push, ["push_begin", "push_rows", "push_rows", "push_commit"]),
+    "push": (push, ["push_begin", "push_rows", "push_rows", "push_renew", "push_commit"]),
     "leave": (lambda writer: writer.leave(A, SEVEN), ["leave"]),
     "reap": (lambda writer: writer.reap(limit=5), ["reap"]),
     "lease_counts": (lambda writer: writer.lease_counts(), ["lease_counts"]),
@@ -128,7 +129,7 @@ def test_the_closed_sets_are_what_the_ports_have() -> None:
         return {name for name, _ in inspect.getmembers(port, inspect.isfunction) if not name.startswith("_")}
 
     assert set(READER_OPERATIONS) == methods(DirectoryReader) == set(READING)
-    pushes = {"push_begin", "push_rows", "push_commit"}
+    pushes = {"push_begin", "push_rows", "push_renew", "push_commit"}
     assert set(WRITER_OPERATIONS) == methods(DirectoryWriter) - {"push_table"} | pushes
     assert {step for _, steps in WRITING.values() for step in steps} == set(WRITER_OPERATIONS)
 

@@ -40,7 +40,9 @@ class Push:
     removed: list[RowKey] = field(default_factory=list)
     committed: bool = False
     ended: bool = False
+    renewals: int = 0
     fail_with: MingaError | None = None
+    ttl: timedelta = timedelta(seconds=15)
 
     async def __aenter__(self) -> "Push":
         return self
@@ -53,6 +55,9 @@ class Push:
 
     async def remove(self, keys: Sequence[RowKey]) -> None:
         self.removed.extend(keys)
+
+    async def renew(self) -> None:
+        self.renewals += 1
 
     async def commit(self) -> int:
         if self.fail_with is not None:

@@ -122,7 +122,7 @@ async def running(batcher: HeartbeatBatcher) -> AsyncIterator[None]:
 
 def renewal(peer_id: str) -> Renewal:
     """Some renewal."""
-    return Renewal(PeerId(peer_id), Generation(7), timedelta(seconds=15), 1, free_bytes=2, active_serves=3)
+    return Renewal(PeerId(peer_id), Generation(7), 1, free_bytes=2, active_serves=3)
 
 
 async def test_heartbeats_that_arrive_together_share_a_round_trip(directory: RememberedDirectory) -> None:

@@ -15,15 +15,12 @@ from minga_core.errors import (
     LeaseSupersededError,
     LimitExceededError,
     MingaError,
-    RegisterAgainError,
     RegistryUnavailableError,
     StoreUnavailableError,
 )
-from minga_core.ids import Generation, PeerId
 from minga_core.records import HoldingState
-from minga_directory.directory import HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
-from minga_registry.leases import MAX_REMEMBERED, Grant, Grants, LeasePolicy
+from minga_registry.leases import LeasePolicy
 from minga_registry.push import PushLimits
 from minga_runtime.grpc_errors import error_from_rpc
 from services.registry.tests.support import (
@@ -81,21 +78,6 @@ async def test_what_is_granted_is_what_was_asked_within_limits(
     assert ttl == timedelta(milliseconds=granted_ms)
     assert (info.peer_id, info.generation, info.address, info.zone) == ("a", 7, "10.0.0.1:50053", "z1")
     assert (info.capacity_bytes, info.free_bytes, info.software_version) == (100, 60, "0.1.0")
-
-
-async def test_heartbeats_renew_what_was_granted(registry: Running, directory: RememberedDirectory) -> None:
-    """A peer that asked for a longer lease keeps it; one that this replica does not know gets the default."""
-    await registry.stub.Register(register_request(asked_ttl=Duration(seconds=60)), timeout=LIMIT_SECONDS)
-    for generation in (7, 8):
-        request = pb.HeartbeatRequest(
-            peer_id="a", generation=generation, table_revision=3, free_bytes=50, active_serves=2
-        )
-        response = await registry.stub.Heartbeat(request, timeout=LIMIT_SECONDS)
-        assert response.action == pb.HEARTBEAT_ACTION_OK
-    assert directory.renewals == [
-        Renewal(PeerId("a"), Generation(7), timedelta(seconds=60), 3, 50, 2),
-        Renewal(PeerId("a"), Generation(8), timedelta(seconds=15), 3, 50, 2),
-    ]
 
 
 async def test_a_push_passes_rows_on_as_they_are(registry: Running, directory: RememberedDirectory) -> None:
@@ -327,39 +309,6 @@ async def test_pushes_at_once_are_limited_and_a_cancelled_one_frees_its_slot(
     ended = ["table_incomplete", "cancelled"]  # whichever gRPC tells the handler first: the stream's end, or its own
     assert sum(registry.metric("minga_registry_table_pushes_total", outcome=each) for each in ended) == 1
     calls[1].cancel()
-
-
-async def test_a_long_push_keeps_its_lease(registry: Running, directory: RememberedDirectory) -> None:
-    """Rows that come are a sign of life; what the peer last reported is kept. When its lease ended all the same,
-    the push ends at once."""
-    await registry.stub.Register(register_request(), timeout=LIMIT_SECONDS)
-    call = registry.stub.PushTable(timeout=LIMIT_SECONDS)
-    await call.write(begin())
-    await call.write(rows(row("1")))
-    await until(lambda: len(directory.renewals) == 1)
-    await call.write(rows(row("2")))
-    await until(lambda: len(directory.pushes[0].rows) == 2)
-    assert len(directory.renewals) == 1
-    registry.clock.advance(5.1)
-    directory.outcome = HeartbeatOutcome.REGISTER_AGAIN
-    await call.write(rows(row("3")))
-    assert isinstance(await refused(call), RegisterAgainError)
-    assert directory.renewals == [Renewal(PeerId("a"), Generation(7), timedelta(seconds=15), 0, 60, 0)] * 2
-
-
-def test_the_memory_of_grants_is_bounded_and_drops_the_silent_first() -> None:
-    """The most recently renewed are kept."""
-    grants = Grants(limit=2)
-    grant = Grant(Generation(1), timedelta(seconds=1), 0)
-    for name in ("a", "b", "a", "c"):
-        grants.remember(PeerId(name), grant)
-    assert grants.get(PeerId("b"), Generation(1)) is None
-    assert grants.get(PeerId("a"), Generation(1)) is grant
-    assert grants.get(PeerId("a"), Generation(2)) is None
-    grants.forget(PeerId("a"), Generation(2))
-    grants.forget(PeerId("a"), Generation(1))
-    assert grants.get(PeerId("a"), Generation(1)) is None
-    assert MAX_REMEMBERED >= 10_000
 
 
 def test_an_interval_that_is_set_is_a_limit() -> None:

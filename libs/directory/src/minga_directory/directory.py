@@ -26,12 +26,10 @@ class HeartbeatOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """A heartbeat: whose lease is renewed, and what its peer reports of itself."""
+    """A heartbeat: whose lease is renewed, for as long as it was granted, and what its peer reports of itself."""
 
     peer_id: PeerId
     generation: Generation
-    ttl: timedelta
-    """The lease from now on."""
     table_revision: int
     free_bytes: int
     active_serves: int
@@ -120,6 +118,11 @@ class TablePush(Protocol):
     Used as an async context manager; leaving it without `commit` discards what was staged.
     """
 
+    @property
+    def ttl(self) -> timedelta:
+        """How long the lease was granted for, by whichever registry; known once the block is entered."""
+        ...
+
     async def __aenter__(self) -> "TablePush": ...
 
     async def __aexit__(self, *exc: object) -> None: ...
@@ -130,6 +133,10 @@ class TablePush(Protocol):
 
     async def remove(self, keys: Sequence[RowKey]) -> None:
         """Stages rows to remove; only for a change."""
+        ...
+
+    async def renew(self) -> None:
+        """Renews the lease under which the push began. Raises RegisterAgainError when that is over."""
         ...
 
     async def commit(self) -> int:

@@ -47,7 +47,8 @@ CATALOG: tuple[KeyPattern, ...] = (
     KeyPattern(
         "peer:{P}",
         "hash",
-        "address, generation, zone, capacity, free, serves, revision, files, software; lease_token (of the "
+        "address, generation, zone, capacity, free, serves, revision, files, software; ttl (milliseconds that each "
+        "renewal gives the lease, as granted); lease_token (of the "
         "registration that made the lease), committed (pushes up to that token are "
         "refused), data_loss (the last one before the table was pushed whole)",
         "the lease's time to live; **its existence is the liveness fact**",

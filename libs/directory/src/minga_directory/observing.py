@@ -6,6 +6,7 @@ Costs about two microseconds a call, and nothing where no service asks for it.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import Any, Protocol, cast
 
 from minga_core.errors import MingaError, StoreUnavailableError, UnavailableError
@@ -15,7 +16,7 @@ from minga_directory.directory import DirectoryReader, DirectoryWriter, TablePus
 OK, UNAVAILABLE, ERROR = OUTCOMES = ("ok", "unavailable", "error")
 """A refusal in which the store has no part (a lease that another process owns) is ok; unavailable: it did not answer as
 it should, or not before the caller gave up; error: a bug."""
-_PUSH_OPERATIONS = ("push_begin", "push_rows", "push_commit")
+_PUSH_OPERATIONS = ("push_begin", "push_rows", "push_renew", "push_commit")
 WRITER_OPERATIONS = ("register", "renew", *_PUSH_OPERATIONS, "leave", "reap", "lease_counts", "ping")
 READER_OPERATIONS = (
     "find", "find_newest", "find_content", "list_names", "list_peers", "get_peer", "place", "stats", "ping",
@@ -87,7 +88,12 @@ class _ObservedPush:
         self._begin = _reported(push.__aenter__, observer, "push_begin")
         self._put = _reported(push.put, observer, "push_rows")
         self._remove = _reported(push.remove, observer, "push_rows")
+        self._renew = _reported(push.renew, observer, "push_renew")
         self._commit = _reported(push.commit, observer, "push_commit")
+
+    @property
+    def ttl(self) -> timedelta:
+        return self._push.ttl
 
     async def __aenter__(self) -> "_ObservedPush":
         await self._begin()
@@ -101,6 +107,9 @@ class _ObservedPush:
 
     async def remove(self, keys: Sequence[RowKey]) -> None:
         await self._remove(keys)
+
+    async def renew(self) -> None:
+        await self._renew()
 
     async def commit(self) -> int:
         revision: int = await self._commit()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import timedelta
 
 from minga_core.errors import StoreUnavailableError, TableRevisionMismatchError
 from minga_core.ids import Generation, PeerId
@@ -11,6 +12,7 @@ from minga_directory.codec import row_field
 from minga_directory.failures import store_errors
 from minga_directory.garbage import GarbageCollector, Intent, logged
 from minga_directory.index import RowIndex
+from minga_directory.leases import LeaseIndex, millis
 from minga_directory.replies import check_reply
 from minga_directory.scripts import evalsha
 from minga_directory.store import Store
@@ -32,6 +34,7 @@ class RedisTablePush:
         self,
         store: Store,
         garbage: GarbageCollector,
+        leases: LeaseIndex,
         index: RowIndex,
         peer_id: PeerId,
         generation: Generation,
@@ -41,6 +44,7 @@ class RedisTablePush:
     ) -> None:
         self._store = store
         self._garbage = garbage
+        self._leases = leases
         self._index = index
         self._peer_id = peer_id
         self._generation = generation
@@ -51,6 +55,7 @@ class RedisTablePush:
         self._row_count = 0
         self._removing = False
         self._committed = False
+        self.ttl = timedelta(0)
 
     async def __aenter__(self) -> "RedisTablePush":
         """Raises RegisterAgainError or LeaseSupersededError when there is no lease to push under."""
@@ -59,6 +64,7 @@ class RedisTablePush:
             answer, intent = await self._store.run([begin, self._garbage.log_command(self._peer_id)])
             check_reply(self._peer_id, answer)
             self._lease_token = answer[1]
+            self.ttl = timedelta(milliseconds=int(answer[2]))
             self._intent = logged(self._peer_id, intent)
         return self
 
@@ -88,6 +94,13 @@ class RedisTablePush:
             for start in range(0, len(keys_), BATCH_ROWS):
                 fields = [part for key in keys_[start : start + BATCH_ROWS] for part in (row_field(key), b"")]
                 await self._store.script("stage_removals", [self._removals], [REMOVALS_TTL_SECONDS, *fields])
+
+    async def renew(self) -> None:
+        """See TablePush."""
+        async with store_errors():
+            answer = await self._store.script("keep_lease", [keys.peer(self._peer_id)], [self._lease_token])
+            check_reply(self._peer_id, answer)
+            await self._leases.update([(self._peer_id, millis(self.ttl))], all_pushed=False)
 
     async def commit(self) -> int:
         """See TablePush. What it does not collect itself is left to the reaper."""

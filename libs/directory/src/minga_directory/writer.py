@@ -119,7 +119,7 @@ class RedisDirectoryWriter:
     async def _index_leases(self, renewals: Sequence[Renewal], answers: Sequence[Any]) -> int:
         """Writes the ends of the leases that were renewed; the number of the last data loss, 0 if not known."""
         alive = [
-            (each, answer[1])
+            (each, answer)
             for each, answer in zip(renewals, answers, strict=True)
             if not isinstance(answer, BaseException) and answer[0] == OK
         ]
@@ -128,8 +128,8 @@ class RedisDirectoryWriter:
         try:
             async with store_errors():
                 return await self._leases.update(
-                    [(each.peer_id, millis(each.ttl)) for each, _ in alive],
-                    all_pushed=all(same_revision for _, same_revision in alive),
+                    [(each.peer_id, int(answer[3])) for each, answer in alive],
+                    all_pushed=all(answer[1] for _, answer in alive),
                 )
         except StoreUnavailableError:
             # The leases are renewed, which is what counts; the reaper finds them alive.
@@ -142,6 +142,7 @@ class RedisDirectoryWriter:
         return RedisTablePush(
             self._store,
             self._garbage,
+            self._leases,
             self._index,
             peer_id,
             generation,
@@ -181,7 +182,7 @@ class RedisDirectoryWriter:
 
 
 def _heartbeat(each: Renewal) -> tuple[Any, ...]:
-    arguments = [each.generation, millis(each.ttl), each.table_revision, each.free_bytes, each.active_serves]
+    arguments = [each.generation, each.table_revision, each.free_bytes, each.active_serves]
     return evalsha("heartbeat", [keys.peer(each.peer_id)], arguments)
 
 
@@ -195,6 +196,6 @@ def _outcome(
         return superseded(renewal.peer_id, answer)
     if answer[0] == NO_LEASE:
         return HeartbeatOutcome.REGISTER_AGAIN
-    _, same_revision, loss_before_push = answer
+    _, same_revision, loss_before_push, _ = answer
     is_current = same_revision and int(loss_before_push) >= data_loss
     return HeartbeatOutcome.OK if is_current else HeartbeatOutcome.PUSH_TABLE

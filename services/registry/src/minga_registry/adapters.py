@@ -94,12 +94,11 @@ def registered(granted: timedelta, interval: timedelta) -> pb.RegisterResponse:
     return pb.RegisterResponse(granted_ttl=_duration(granted), heartbeat_interval=_duration(interval))
 
 
-def renewal(request: pb.HeartbeatRequest, ttl: timedelta) -> Renewal:
-    """A heartbeat, which renews for `ttl`."""
+def renewal(request: pb.HeartbeatRequest) -> Renewal:
+    """A heartbeat."""
     return Renewal(
         parse_peer_id(request.peer_id),
         parse_generation(request.generation),
-        ttl,
         _count(request.table_revision, "table_revision"),
         _count(request.free_bytes, "free_bytes"),
         _count(request.active_serves, "active_serves"),

@@ -10,22 +10,21 @@ old table as it was.
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from minga_core.clock import Clock
 from minga_core.errors import (
     InvalidArgumentError,
     LimitExceededError,
-    RegisterAgainError,
+    MingaError,
     TableIncompleteError,
+    UnavailableError,
 )
-from minga_directory.directory import DirectoryWriter, HeartbeatOutcome, Renewal, TablePush
+from minga_directory.directory import DirectoryWriter, TablePush
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.adapters import PushEnd, PushHeader, RowBatch, push_step
-from minga_registry.heartbeats import HeartbeatBatcher
-from minga_registry.leases import Grants
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +85,11 @@ class Pipeline:
 class TableReceiver:
     """Receives one push. Used once."""
 
-    def __init__(
-        self, directory: DirectoryWriter, heartbeats: HeartbeatBatcher, limits: PushLimits, grants: Grants, clock: Clock
-    ) -> None:
+    def __init__(self, directory: DirectoryWriter, limits: PushLimits) -> None:
         self._directory = directory
-        self._heartbeats = heartbeats
         self._limits = limits
-        self._grants = grants
-        self._clock = clock
         self._put_count = 0
         self._remove_count = 0
-        self._renew_at = clock.monotonic()
 
     async def receive(self, messages: AsyncIterator[pb.PushTableRequest]) -> PushResult:
         """Takes the whole push and makes it visible.
@@ -122,7 +115,7 @@ class TableReceiver:
             base_revision=header.base_revision,
             revision=header.revision,
         )
-        async with push, Pipeline() as pipeline:
+        async with push, _lease_kept(push), Pipeline() as pipeline:
             await self._receive_rows(messages, header, push, pipeline)
             revision = await push.commit()
         return PushResult(header, self._put_count, self._remove_count, revision)
@@ -140,7 +133,6 @@ class TableReceiver:
                 return
             self._count(step, header)
             await pipeline.start(_staged(push, step))
-            await self._renew(header)
 
     async def _next(self, messages: AsyncIterator[pb.PushTableRequest]) -> PushHeader | RowBatch | PushEnd:
         idle = self._limits.idle.total_seconds()
@@ -169,29 +161,33 @@ class TableReceiver:
                 f"{end.put_count:,} and {end.remove_count:,} were sent"
             )
 
-    async def _renew(self, header: PushHeader) -> None:
-        """Keeps the lease of a peer that sends rows, which proves that it lives, but no heartbeats meanwhile.
 
-        Without this a table that takes longer than a lease to push could never be pushed. A peer whose lease this
-        replica did not grant is left to its own heartbeats.
-        """
-        grant = self._grants.get(header.peer_id, header.generation)
-        now = self._clock.monotonic()
-        if grant is None or now < self._renew_at:
+@asynccontextmanager
+async def _lease_kept(push: TablePush) -> AsyncIterator[None]:
+    """Renews the lease while its peer pushes: it sends no heartbeats meanwhile, or to another replica.
+
+    Without this a table that takes longer than a lease to push could never be pushed. A peer that is gone is not kept
+    for long: its connection is found dead, or the push ends because it is silent.
+    """
+    keeping = asyncio.create_task(_keep_lease(push), name="push_lease")
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def _keep_lease(push: TablePush) -> None:
+    while True:
+        await asyncio.sleep(push.ttl.total_seconds() / 3)
+        try:
+            await push.renew()
+        except UnavailableError:
+            # One renewal that is lost is harmless.
+            continue
+        except MingaError:
+            # The lease is over: so says the next step of the push.
             return
-        self._renew_at = now + grant.ttl.total_seconds() / 3
-        outcome = await self._heartbeats.renew(
-            Renewal(
-                header.peer_id,
-                header.generation,
-                grant.ttl,
-                header.base_revision,
-                free_bytes=grant.free_bytes,
-                active_serves=grant.active_serves,
-            )
-        )
-        if outcome is HeartbeatOutcome.REGISTER_AGAIN:
-            raise RegisterAgainError("the lease ended during the push")
 
 
 async def _staged(push: TablePush, batch: RowBatch) -> None:

@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +19,7 @@ from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceServicer
 from minga_registry import adapters
 from minga_registry._metrics import CANCELLED, COMMITTED, RegistryMetrics
 from minga_registry.heartbeats import HeartbeatBatcher
-from minga_registry.leases import Grant, Grants, LeasePolicy
+from minga_registry.leases import LeasePolicy
 from minga_registry.push import PushLimits, TableReceiver
 from minga_registry.streams import StandingStreams, paced
 from minga_runtime.logs import log_event
@@ -58,7 +57,6 @@ class RegistryService(RegistryServiceServicer):
         self._limits = limits
         self._metrics = metrics
         self._clock = clock
-        self._grants = Grants()
         # For each host at most half of them, so that one that floods the registry leaves room for the others.
         self._call_slots = Shares("calls", MAX_CALLS)
         self._push_slots = Shares("table pushes", limits.max_pushes)
@@ -75,7 +73,6 @@ class RegistryService(RegistryServiceServicer):
         granted = self._leases.grant(adapters.asked_ttl(request))
         with self._call_slots.taken(caller_of(context.peer())):
             await self._directory.register(info, granted)
-        self._grants.remember(info.peer_id, Grant(info.generation, granted, info.free_bytes))
         log_event(
             log,
             logging.INFO,
@@ -102,12 +99,8 @@ class RegistryService(RegistryServiceServicer):
                     yield await self._renew(request)
 
     async def _renew(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
-        renewal = adapters.renewal(request, self._leases.default_ttl)
-        grant = self._grants.get(renewal.peer_id, renewal.generation)
-        outcome = await self._heartbeats.renew(replace(renewal, ttl=grant.ttl) if grant else renewal)
-        if grant:
-            known = replace(grant, free_bytes=renewal.free_bytes, active_serves=renewal.active_serves)
-            self._grants.remember(renewal.peer_id, known)
+        renewal = adapters.renewal(request)
+        outcome = await self._heartbeats.renew(renewal)
         self._metrics.heartbeat(outcome)
         if outcome is not HeartbeatOutcome.OK:
             log_event(log, logging.INFO, "peer_asked_again", peer_id=renewal.peer_id, action=outcome.value)
@@ -118,8 +111,7 @@ class RegistryService(RegistryServiceServicer):
     ) -> pb.PushTableResponse:
         """See the contract."""
         with self._push_counted(caller_of(context.peer())):
-            receiver = TableReceiver(self._directory, self._heartbeats, self._limits, self._grants, self._clock)
-            result = await receiver.receive(request_iterator)
+            result = await TableReceiver(self._directory, self._limits).receive(request_iterator)
         self._metrics.rows_pushed(result.put_count, result.remove_count)
         log_event(
             log,
@@ -138,7 +130,6 @@ class RegistryService(RegistryServiceServicer):
         peer_id, generation = adapters.leaver(request)
         with self._call_slots.taken(caller_of(context.peer())):
             left = await self._directory.leave(peer_id, generation)
-        self._grants.forget(peer_id, generation)
         if left:
             log_event(log, logging.INFO, "peer_left", peer_id=peer_id, generation=generation)
         return pb.LeaveResponse()

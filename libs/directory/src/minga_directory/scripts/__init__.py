@@ -18,6 +18,7 @@ NAMES = (
     "find",
     "heartbeat",
     "index_leases",
+    "keep_lease",
     "lease_counts",
     "lease_missing",
     "leave",

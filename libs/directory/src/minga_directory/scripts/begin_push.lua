@@ -1,7 +1,10 @@
--- Whether a peer may push, and under which lease token.
+-- Whether a peer may push, under which lease token, and how long that lease was granted for.
 -- KEYS: peer
 -- ARGV: generation
--- Returns {1, lease token}, {2} when there is no such lease, or {0, owner's address} when a greater generation holds it.
+-- Returns {1, lease token, lease ms}, {2} when there is no such lease, or {0, owner's address} when a greater generation
+-- holds it.
 local refused = refusal(KEYS[1], ARGV[1])
 if refused then return refused end
-return {1, redis.call('HGET', KEYS[1], 'lease_token')}
+local held = redis.call('HMGET', KEYS[1], 'lease_token', 'ttl')
+if not held[2] then return {2} end
+return {1, held[1], held[2]}

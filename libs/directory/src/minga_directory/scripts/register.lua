@@ -18,6 +18,6 @@ if tonumber(redis.call('HGET', KEYS[1], 'committed')) < tonumber(ARGV[3]) then
   redis.call('HSET', KEYS[1], 'committed', ARGV[3])
 end
 redis.call('HSET', KEYS[1], 'generation', generation, 'address', ARGV[5], 'zone', ARGV[6], 'capacity', ARGV[7],
-  'free', ARGV[8], 'software', ARGV[9])
+  'free', ARGV[8], 'software', ARGV[9], 'ttl', ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return {1, redis.call('EXISTS', KEYS[3])}
