@@ -1,9 +1,15 @@
 """Where uploads go: round robin over the living with room, never to who has it."""
 
 from collections import Counter
+from contextlib import suppress
 
+import pytest
+
+from minga_core.errors import NoSpaceError, PeerUnavailableError
 from minga_core.names import Name
-from tests.conformance.harness import SHORT, Harness, content, row
+from minga_directory import placement
+from tests.conformance.harness import SHORT, Harness, content, over, raw, row
+from tests.support.redis_server import RedisServer
 
 
 async def placed(
@@ -36,7 +42,8 @@ async def test_only_peers_with_room_are_chosen(directory: Harness) -> None:
     for peer_id, free in (("a", 10), ("b", 20), ("c", 30)):
         await directory.register(peer_id, free=free)
     assert set(await placed(directory, replicas=3, size=10, margin_bytes=10)) == {"b", "c"}
-    assert await placed(directory, replicas=3, size=31) == []
+    with pytest.raises(NoSpaceError):
+        await placed(directory, replicas=3, size=31)
 
 
 async def test_skipped_peers_do_not_load_their_neighbours(directory: Harness) -> None:
@@ -70,8 +77,44 @@ async def test_the_dead_are_never_chosen(directory: Harness) -> None:
     await directory.register("dead", ttl=SHORT)
     await directory.register("alive", ttl=SHORT * 2)
     await directory.let_end("dead")
-    assert await placed(directory, replicas=2) in (["alive"], [])
+    with suppress(PeerUnavailableError):
+        assert await placed(directory, replicas=2) == ["alive"]
     if directory.clock:
         directory.clock.advance(10)
     await directory.let_end("alive")
-    assert await placed(directory, replicas=2) == []
+    with pytest.raises(PeerUnavailableError):
+        await placed(directory, replicas=2)
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("store", ["redis", "cluster"])
+async def test_a_placement_that_fits_nowhere_costs_a_bounded_number_of_commands(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    """1. In a fleet above the bound nobody has room: so it says, and has asked no more than the bound. 2. The last peer
+    gets room: calls that follow find it. 3. It holds the name: nobody is left, which is no lack of room."""
+    monkeypatch.setattr(placement, "PAGE", 16)
+    monkeypatch.setattr(placement, "MAX_ASKED", 64)
+    server: RedisServer = request.getfixturevalue(f"{store}_server")
+    server.flush()
+    async with over(server.url) as directory:
+        for number in range(100):
+            await directory.register(f"p{number:02}", free=5)
+        before = await records_read(server)
+        with pytest.raises(NoSpaceError):
+            await placed(directory)
+        assert await records_read(server) - before == 64
+        await directory.register("p99", free=100)
+        assert await placed(directory) == ["p99"]
+        await directory.push("p99", [row("new")])
+        outcomes = set()
+        for _ in range(2):
+            with suppress(NoSpaceError):
+                outcomes.add(len(await placed(directory)))
+        assert outcomes == {0}
+
+
+async def records_read(server: RedisServer) -> int:
+    """How many HMGET the server has run, those in scripts too."""
+    async with raw(server.url.replace("+cluster", "")) as client:
+        return int((await client.info("commandstats"))["cmdstat_hmget"]["calls"])

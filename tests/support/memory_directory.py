@@ -11,7 +11,9 @@ from datetime import timedelta
 from minga_core.clock import Clock, SystemClock
 from minga_core.errors import (
     LeaseSupersededError,
+    NoSpaceError,
     PeerNotFoundError,
+    PeerUnavailableError,
     RegisterAgainError,
     StoreUnavailableError,
     TableRevisionMismatchError,
@@ -182,16 +184,22 @@ class MemoryDirectory:
         living = self._living()
         start = self._cursor % len(living) if living else 0
         chosen: list[Placement] = []
-        asked = 0
+        asked, roomy = 0, False
         for lease in living[start:] + living[:start]:
             if len(chosen) == replicas:
                 break
             asked += 1
             info = lease.info
             holds = any(key.name == name if content_id is None else key.content_id == content_id for key in lease.table)
-            if info.free_bytes >= size_bytes + margin_bytes and not holds:
+            fits = info.free_bytes >= size_bytes + margin_bytes
+            roomy |= fits
+            if fits and not holds:
                 chosen.append(Placement(info.peer_id, info.address, info.zone, info.free_bytes))
         self._cursor += asked if len(chosen) == replicas else replicas
+        if not living:
+            raise PeerUnavailableError("no peer is alive")
+        if not roomy:
+            raise NoSpaceError("no peer has room")
         return chosen
 
     async def stats(self) -> DirectoryStats:

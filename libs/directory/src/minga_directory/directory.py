@@ -242,7 +242,9 @@ class DirectoryReader(Protocol):
     ) -> Sequence[Placement]:
         """Up to `replicas` living peers for an upload, by round robin over those with room (free ≥ size + margin).
 
-        Never one that holds that content (or, without content_id, that name). Moves the shared placement cursor.
+        Never one that holds that content (or, without content_id, that name). Moves the shared placement cursor. Empty
+        when every peer with room holds it already. Raises NoSpaceError when none has room, PeerUnavailableError when
+        none lives. Asks a bounded number of peers, and the next call those after them.
         """
         ...
 

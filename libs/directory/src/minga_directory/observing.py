@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, Protocol, cast
 
-from minga_core.errors import MingaError, StoreUnavailableError, UnavailableError
+from minga_core.errors import MingaError, StoreUnavailableError
 from minga_core.records import FileRow, RowKey
 from minga_directory.directory import DirectoryReader, DirectoryWriter, TablePush
 
@@ -77,7 +77,7 @@ def _reported(
 
 
 def _outcome_of(error: BaseException) -> str:
-    if isinstance(error, UnavailableError | asyncio.CancelledError):
+    if isinstance(error, StoreUnavailableError | asyncio.CancelledError):
         return UNAVAILABLE
     return OK if isinstance(error, MingaError) else ERROR
 

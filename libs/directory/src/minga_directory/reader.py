@@ -193,7 +193,10 @@ class RedisDirectoryReader:
     ) -> Sequence[Placement]:
         """See DirectoryReader."""
         async with store_errors():
-            return await self._placer.place(name, size_bytes + margin_bytes, replicas, content_id)
+            search = await self._placer.place(name, size_bytes + margin_bytes, replicas, content_id)
+        if (failure := search.failure()) is not None:
+            raise failure
+        return search.chosen
 
     async def stats(self) -> DirectoryStats:
         """See DirectoryReader."""

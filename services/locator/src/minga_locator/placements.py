@@ -1,10 +1,8 @@
 """The handler that chooses peers for an upload."""
 
-from minga_core.errors import NoSpaceError, PeerUnavailableError
 from minga_core.ids import ContentId
 from minga_core.names import parse_name
-from minga_directory.directory import DirectoryReader
-from minga_locator.schemas import MAX_PAGE_SIZE, PlacedPeer, PlacementList, PlacementRequest
+from minga_locator.schemas import PlacedPeer, PlacementList, PlacementRequest
 from minga_locator.state import LocatorState
 
 SPACE_MARGIN_BYTES = 64 * 1024 * 1024
@@ -22,22 +20,5 @@ async def place_upload(state: LocatorState, body: PlacementRequest) -> Placement
     peers = await state.reader.place(
         parse_name(body.name), body.size_bytes, body.replicas, content_id=content_id, margin_bytes=SPACE_MARGIN_BYTES
     )
-    if not peers:
-        await _check_room(state.reader, body.size_bytes)
     state.metrics.count_placements(len(peers))
     return PlacementList([PlacedPeer(peer.peer_id, peer.address, peer.zone, peer.free_bytes) for peer in peers])
-
-
-async def _check_room(reader: DirectoryReader, size_bytes: int) -> None:
-    """Raises NoSpaceError when no living peer has room, PeerUnavailableError when none is alive."""
-    after, alive = "", False
-    while True:
-        peers, after = await reader.list_peers(after=after, limit=MAX_PAGE_SIZE)
-        alive = alive or bool(peers)
-        if any(peer.info.free_bytes >= size_bytes + SPACE_MARGIN_BYTES for peer in peers):
-            return
-        if not after:
-            break
-    if alive:
-        raise NoSpaceError(f"no living peer has room for {size_bytes:,} bytes")
-    raise PeerUnavailableError("no peer is alive to upload to")
