@@ -1,5 +1,9 @@
 """How sizes are cut, and sets of chunks."""
 
+import time
+from collections import deque
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +85,37 @@ def test_set_operations_are_those_of_sets(case: tuple[int, set[int]], data: st.D
     assert set(one | other) == left | right
     assert set(one & other) == left & right
     assert set(one - other) == left - right
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(1, 100)).map(lambda pair: (min(pair), max(pair) + 1))))
+def test_ranges_may_overlap_and_come_in_any_order(ranges: list[tuple[int, int]]) -> None:
+    """The set is their union."""
+    wanted = {index for start, end in ranges for index in range(start, end)}
+    assert set(ChunkSet.from_ranges(101, ranges)) == wanted
+
+
+@pytest.mark.parametrize("work", ["ranges", "from_ranges", "members", "nested"])
+def test_work_on_many_ranges_grows_with_their_number_and_not_its_square(work: str) -> None:
+    """Every other chunk of a content, up to that of 4 TiB: four times the chunks cost some four times the work.
+
+    Also ranges that all overlap, as a hostile peer may say them."""
+
+    def seconds(count: int) -> float:
+        gaps = [(index, index + 1) for index in range(0, count, 2)]
+        nested = [(index, count) for index in range(0, count, 2)]
+        chunks = ChunkSet.from_ranges(count, gaps)
+        works: dict[str, Callable[[], object]] = {
+            "ranges": lambda: deque(chunks.ranges(), maxlen=0),
+            "from_ranges": lambda: ChunkSet.from_ranges(count, gaps),
+            "members": lambda: ChunkSet(count, range(0, count, 2)),
+            "nested": lambda: ChunkSet.from_ranges(count, nested),
+        }
+        started = time.process_time()
+        works[work]()
+        return time.process_time() - started
+
+    large = 4 * 1024**4 // MAX_CHUNK_BYTES
+    assert min(seconds(large) for _ in range(3)) < 9 * min(seconds(large // 4) for _ in range(5))
 
 
 @pytest.mark.parametrize("ranges", [[(0, 0)], [(3, 2)], [(-1, 2)], [(0, 11)]])

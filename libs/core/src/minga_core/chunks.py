@@ -15,6 +15,8 @@ _TARGET_CHUNK_COUNT = 256
 MAX_CHUNK_COUNT = 1 << 20
 MAX_CONTENT_BYTES = MAX_CHUNK_BYTES * MAX_CHUNK_COUNT
 """16 TiB, so that a manifest has 32 MiB at most."""
+_WORD_BYTES = 128
+"""Of a set of chunks that are looked at together."""
 
 
 def chunk_size_for(size_bytes: int) -> int:
@@ -76,8 +78,12 @@ class ChunkSet:
             raise InvalidArgumentError(f"a chunk set counts 0 to {MAX_CHUNK_COUNT:,} chunks, not {count}")
         self.count = count
         self._bits = 0
-        for index in members:
-            self.add(index)
+        if members != ():
+            bitmap = bytearray(-(-count // 8))
+            for index in members:
+                self._check(index)
+                bitmap[index >> 3] |= 1 << (index & 7)
+            self._bits = int.from_bytes(bitmap, "little")
 
     @classmethod
     def full(cls, count: int) -> "ChunkSet":
@@ -90,10 +96,14 @@ class ChunkSet:
     def from_ranges(cls, count: int, ranges: Iterable[tuple[int, int]]) -> "ChunkSet":
         """Chunks in half-open ranges (start, end). Raises InvalidArgumentError for one that is empty or outside."""
         made = cls(count)
-        for start, end in ranges:
+        bitmap, reached = bytearray(-(-count // 8)), 0
+        for start, end in sorted(ranges):
             if not 0 <= start < end <= count:
                 raise InvalidArgumentError(f"chunks {start} to {end} are not a range within {count}")
-            made._bits |= ((1 << (end - start)) - 1) << start
+            # What earlier ranges have set is not set again: their overlaps may be many and large.
+            _set_range(bitmap, max(start, reached), end)
+            reached = max(reached, end)
+        made._bits = int.from_bytes(bitmap, "little")
         return made
 
     @classmethod
@@ -126,20 +136,31 @@ class ChunkSet:
 
     def ranges(self) -> Iterator[tuple[int, int]]:
         """Half-open ranges (start, end) of the members, ascending, with a gap between any two."""
-        bits, base = self._bits, 0
-        while bits:
-            skip = (bits & -bits).bit_length() - 1
-            bits >>= skip
-            run = (~bits & (bits + 1)).bit_length() - 1
-            yield base + skip, base + skip + run
-            bits >>= run
-            base += skip + run
+        # An edge is a chunk that is a member where the one before is not, or the other way round. They are looked for
+        # in words: each step on an integer of all chunks would cost as much as there are chunks.
+        edges = self._bits ^ self._bits << 1
+        size = self.count // 8 + 1
+        packed = edges.to_bytes(size, "little") if size > _WORD_BYTES else b""
+        start = -1
+        for first in range(0, size, _WORD_BYTES):
+            word = int.from_bytes(packed[first : first + _WORD_BYTES], "little") if packed else edges
+            while word:
+                edge = 8 * first + (word & -word).bit_length() - 1
+                word &= word - 1
+                if start < 0:
+                    start = edge
+                else:
+                    yield start, edge
+                    start = -1
 
     def add(self, index: int) -> None:
         """Add `index`. Raises InvalidArgumentError when it is outside."""
+        self._check(index)
+        self._bits |= 1 << index
+
+    def _check(self, index: int) -> None:
         if not 0 <= index < self.count:
             raise InvalidArgumentError(f"chunk {index} is outside of {self.count}")
-        self._bits |= 1 << index
 
     def discard(self, index: int) -> None:
         """Remove `index` if it is a member."""
@@ -193,3 +214,17 @@ class ChunkSet:
 
     def __repr__(self) -> str:
         return f"ChunkSet({len(self)}/{self.count})"
+
+
+def _set_range(bitmap: bytearray, start: int, end: int) -> None:
+    """Sets bits start … end-1."""
+    if start >= end:
+        return
+    first, last = start >> 3, end >> 3
+    if first == last:
+        bitmap[first] |= (1 << (end & 7)) - (1 << (start & 7))
+        return
+    bitmap[first] |= 0x100 - (1 << (start & 7))
+    bitmap[first + 1 : last] = b"\xff" * (last - first - 1)
+    if end & 7:
+        bitmap[last] |= (1 << (end & 7)) - 1
