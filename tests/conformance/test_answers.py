@@ -22,6 +22,53 @@ async def test_the_newest_published_version_comes_first(directory: Harness) -> N
     assert peer_ids(versions[1]) == ["a", "b"]
 
 
+async def test_a_broken_off_upload_does_not_become_the_default_version(directory: Harness) -> None:
+    """The newest complete version is the default of look-ups and of the listing, which say that a newer one exists."""
+    await directory.register("a")
+    await directory.register("b")
+    await directory.push("a", [row("app", "v0", published=5), row("app", "v1", published=10), row("new", "v3")])
+    await directory.push("b", [row("app", "v2", published=30, size=99, partial=True), row("new", "v3", partial=True)])
+    versions = await directory.reader.find(Name("app"))
+    assert [version.content_id for version in versions] == [content("v1"), content("v0"), content("v2")]
+    assert [version.newer_incomplete for version in versions] == [True, False, False]
+    app, new = await directory.reader.find_newest([Name("app"), Name("new")])
+    listed = (await directory.reader.list_names()).entries
+    for found in (app, listed[0]):
+        assert found is not None
+        assert (found.content_id, found.size_bytes, found.published_ns, found.newer_incomplete) == (
+            *(content("v1"), 10, 10),
+            True,
+        )
+    assert new is not None
+    assert new.newer_incomplete is listed[1].newer_incomplete is False
+    await directory.change("b", [row("app", "v2", published=30, size=99)])
+    assert (await directory.reader.find(Name("app")))[0].content_id == content("v2")
+
+
+async def test_any_number_of_broken_off_uploads_leave_the_complete_version_the_default(directory: Harness) -> None:
+    """And without a complete version, the newest incomplete one is answered."""
+    await directory.register("a")
+    broken = [row("app", f"v{number}", published=number, partial=True) for number in range(1, 300)]
+    await directory.push("a", broken)
+    assert (await directory.reader.find(Name("app")))[0].content_id == content("v299")
+    await directory.register("b")
+    await directory.push("b", [row("app", "v0", published=0)])
+    found = [(await directory.reader.find(Name("app")))[0], *await directory.reader.find_newest([Name("app")])]
+    listed = (await directory.reader.list_names()).entries
+    assert [each and each.content_id for each in (*found, *listed)] == [content("v0")] * 3
+
+
+async def test_a_version_that_very_many_download_is_no_broken_off_upload(directory: Harness) -> None:
+    """Only a sample of its holders is checked, which may lack the one that is complete."""
+    for number in range(210):
+        await directory.register(f"p{number}")
+        await directory.push(f"p{number}", [row("x", "old", published=1), row("x", "new", published=2, partial=True)])
+    await directory.register("seeder")
+    await directory.push("seeder", [row("x", "new", published=2)])
+    for _ in range(20):
+        assert (await directory.reader.find(Name("x")))[0].content_id == content("new")
+
+
 async def test_equal_publishing_times_are_ordered_by_content_id(directory: Harness) -> None:
     """Every reader names the same default version."""
     await directory.register("a")
@@ -204,7 +251,7 @@ async def test_a_query_is_a_substring_or_a_glob(directory: Harness) -> None:
 
 
 async def test_an_entry_shows_its_default_version(directory: Harness) -> None:
-    """Size, content and publishing time are those of the newest version."""
+    """Size, content and publishing time are those of the newest complete version."""
     await directory.register("a")
     await directory.push("a", [row("x", "v1", published=1, size=5), row("x", "v2", published=2, size=6)])
     (entry,) = (await directory.reader.list_names()).entries

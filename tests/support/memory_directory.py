@@ -21,7 +21,7 @@ from minga_core.errors import (
 from minga_core.ids import ContentId, Generation, PeerId
 from minga_core.names import Name
 from minga_core.records import FileRow, PeerInfo, RowKey
-from minga_directory.answers import Found, merge_found, newest_first, version_of
+from minga_directory.answers import Found, default_first, merge_found, version_of
 from minga_directory.directory import (
     CatalogEntry,
     CatalogPage,
@@ -137,7 +137,7 @@ class MemoryDirectory:
         self, name: Name, *, content_id: ContentId | None = None, max_holders: int = 20
     ) -> Sequence[Version]:
         contents = {row.key.content_id for row in self._rows() if row.key.name == name}
-        return newest_first(
+        return default_first(
             version_of(content, list(self._holding(content, name)), max_holders, self._rng)
             for content in contents
             if content_id in (None, content)
@@ -165,7 +165,16 @@ class MemoryDirectory:
         for name in found[:limit]:
             versions = await self.find(name)
             newest = versions[0]
-            entries.append(CatalogEntry(name, newest.content_id, newest.size_bytes, newest.published_ns, len(versions)))
+            entries.append(
+                CatalogEntry(
+                    name,
+                    newest.content_id,
+                    newest.size_bytes,
+                    newest.published_ns,
+                    len(versions),
+                    newest.newer_incomplete,
+                )
+            )
         return CatalogPage(entries, found[limit - 1] if len(found) > limit else "")
 
     async def list_peers(self, *, after: str = "", limit: int = 100) -> tuple[Sequence[PeerRecord], str]:

@@ -42,6 +42,22 @@ async def test_the_newest_published_version_comes_first(api: httpx.AsyncClient, 
     assert [version["content_id"] for version in versions] == [str(content("new")), str(content("old"))]
 
 
+async def test_a_broken_off_upload_is_not_the_default_version(
+    api: httpx.AsyncClient, directory: MemoryDirectory
+) -> None:
+    """Every answer about the name has the complete one first, and says that there is a newer one."""
+    await join(directory, "a", row("f", "v1"))
+    await join(directory, "b", row("f", "v2", published_ns=PUBLISHED_NS + 1, state=HoldingState.PARTIAL))
+    file = (await api.get("/v1/files/f")).json()
+    (found,) = (await api.post("/v1/files:lookup", json={"names": ["f"]})).json()["files"]
+    (listed,) = (await api.get("/v1/files")).json()["files"]
+    assert [version["content_id"] for version in file["versions"]] == [str(content("v1")), str(content("v2"))]
+    assert found["version"]["content_id"] == listed["content_id"] == str(content("v1"))
+    assert file["newer_incomplete"] is found["newer_incomplete"] is listed["newer_incomplete"] is True
+    pinned = (await api.get("/v1/files/f", params={"content_id": str(content("v1"))})).json()
+    assert pinned["newer_incomplete"] is False
+
+
 async def test_a_content_id_pins_a_version(api: httpx.AsyncClient, directory: MemoryDirectory) -> None:
     """With content_id only that version is answered, and 404 when the name does not have it."""
     await join(directory, "a", row("f", "old"))
@@ -187,6 +203,7 @@ async def test_a_listing_shows_the_default_version(api: httpx.AsyncClient, direc
             "size_bytes": 5,
             "published_time": "2025-11-23T04:18:46.123456790Z",
             "version_count": 2,
+            "newer_incomplete": False,
         }
     ]
 

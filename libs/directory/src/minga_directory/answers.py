@@ -2,11 +2,15 @@
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from minga_core.ids import ContentId, PeerId
 from minga_core.records import HoldingState
 from minga_directory.directory import Holder, Version
+
+SAMPLE_HOLDERS = 100
+"""Holders of a content that are checked; of more, a random sample stands for all, and counts are estimates."""
 
 
 class Found(NamedTuple):
@@ -46,9 +50,23 @@ def chosen_holders(holders: Sequence[Holder], max_holders: int, rng: random.Rand
     return tuple(shuffled[:max_holders])
 
 
-def newest_first(versions: Iterable[Version]) -> list[Version]:
-    """Versions with the newest published one first, which is the default; content ids decide between equals."""
-    return sorted(versions, key=lambda version: (-version.published_ns, version.content_id))
+def default_first(versions: Iterable[Version]) -> list[Version]:
+    """Versions with the default first: the newest published one that is available, and only then those that are not.
+
+    Content ids decide between equals. The default has `newer_incomplete` when a newer version comes after it.
+    """
+    ordered = sorted(
+        versions, key=lambda version: (not is_available(version), -version.published_ns, version.content_id)
+    )
+    if any(version.published_ns > ordered[0].published_ns for version in ordered[1:]):
+        ordered[0] = replace(ordered[0], newer_incomplete=True)
+    return ordered
+
+
+def is_available(version: Version) -> bool:
+    """Whether a peer has all of it. So many partial holders that only a sample was checked are no broken-off upload:
+    the sample may lack the complete one."""
+    return version.complete_count > 0 or version.partial_count > SAMPLE_HOLDERS
 
 
 def merge_found(best: dict[PeerId, Found], found: Iterable[Found]) -> None:

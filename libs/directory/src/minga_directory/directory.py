@@ -79,17 +79,20 @@ class Version:
     complete_count: int
     """Living complete holders in all."""
     partial_count: int
+    newer_incomplete: bool = False
+    """Set on the default version of a name when a newer one has no complete holder."""
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """A name in a listing, with its default version. Holders are not checked here."""
+    """A name in a listing, with its default version. The holders of a name's only version are not checked."""
 
     name: Name
     content_id: ContentId
     size_bytes: int
     published_ns: int
     version_count: int
+    newer_incomplete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +207,10 @@ class DirectoryReader(Protocol):
     async def find(
         self, name: Name, *, content_id: ContentId | None = None, max_holders: int = 20
     ) -> Sequence[Version]:
-        """Versions under a name with living holders, newest published first; empty when there are none."""
+        """Versions under a name with living holders; empty when there are none.
+
+        The first is the default: the newest published one with a complete holder, or the newest when none has one.
+        """
         ...
 
     async def find_newest(self, names: Sequence[Name], *, max_holders: int = 20) -> Sequence[Version | None]:

@@ -14,7 +14,7 @@ from minga_core.ids import Address, ContentId, PeerId
 from minga_core.names import Name
 from minga_core.records import HoldingState, RowKey
 from minga_directory import keys
-from minga_directory.answers import Found, newest_first, version_of
+from minga_directory.answers import SAMPLE_HOLDERS, Found, default_first, is_available, version_of
 from minga_directory.batch import Batcher
 from minga_directory.codec import (
     ROW_BYTES,
@@ -32,12 +32,10 @@ from minga_directory.scripts import evalsha
 from minga_directory.store import Command, Store
 
 MAX_VERSIONS = 32
-"""Versions of a name that are checked."""
+"""Versions of a name that are checked at once, and that are answered."""
 MAX_VERSIONS_READ = 1_000
 """Versions of a name that the newest are chosen among."""
 MAX_NAMES_OF_CONTENT = 100
-SAMPLE_HOLDERS = 100
-"""Holders of a content that are checked; of more, a random sample stands for all, and counts are estimates."""
 HOLDERS_A_PAGE = 1_000
 MAX_HOLDER_PAGES = 50
 """Pages that are read to find the holders under a rare name of a content with more holders than are sampled."""
@@ -61,10 +59,16 @@ class Lookup:
         self._rng = rng
 
     async def find(self, name: Name, content_id: ContentId | None, max_holders: int) -> list[Version]:
-        """The versions of a name with living holders, or one of them, the newest first."""
+        """The versions of a name with living holders, or one of them, the default first."""
         contents = [content_id] if content_id else [entry.content_id for entry in (await self.name_entries([name]))[0]]
-        versions = await self.versions([RowKey(name, content) for content in contents[:MAX_VERSIONS]], max_holders)
-        return newest_first(version for version in versions if version is not None)
+        found: list[Version] = []
+        for first in range(0, len(contents), MAX_VERSIONS):
+            rows = [RowKey(name, content) for content in contents[first : first + MAX_VERSIONS]]
+            found += [version for version in await self.versions(rows, max_holders) if version is not None]
+            # Behind any number of uploads that were broken off there may be a complete version.
+            if any(map(is_available, found)):
+                break
+        return default_first(found)[:MAX_VERSIONS]
 
     async def name_entries(self, names: Sequence[Name]) -> list[list[NameEntry]]:
         """The index entries of each name, the newest first; of very many, a random choice."""
@@ -186,7 +190,7 @@ class ScriptLookup(Lookup):
             found = [one for packed in holders if (one := _found(packed)) is not None]
             if found:
                 versions.append(version_of(ContentId(content), found, max_holders, self._rng))
-        return newest_first(versions)[:MAX_VERSIONS]
+        return default_first(versions)[:MAX_VERSIONS]
 
 
 def _found(packed: bytes) -> Found | None:

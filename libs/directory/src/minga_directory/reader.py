@@ -14,11 +14,12 @@ from minga_core.ids import ContentId, PeerId
 from minga_core.names import Name
 from minga_core.records import RowKey
 from minga_directory import keys
-from minga_directory.answers import Found, merge_found, newest_first, version_of
+from minga_directory.answers import Found, default_first, merge_found, version_of
 from minga_directory.batch import Batcher
+from minga_directory.codec import NameEntry
 from minga_directory.directory import CatalogEntry, CatalogPage, DirectoryStats, PeerRecord, Placement, Version
 from minga_directory.failures import store_errors
-from minga_directory.lookup import MAX_NAMES_OF_CONTENT, MAX_VERSIONS, Lookup, ScriptLookup
+from minga_directory.lookup import MAX_NAMES_OF_CONTENT, Lookup, ScriptLookup
 from minga_directory.peers import living_peers
 from minga_directory.placement import Placer, ScriptPlacer
 from minga_directory.search import page_matcher
@@ -31,6 +32,8 @@ MAX_SCANNED_NAMES = 10_000
 NAMES_A_READ = 1_000
 """Names that a search reads first; what finds little reads more at a time."""
 MAX_NAMES_A_READ = 4_000
+MAX_NAMES_CHECKED = 256
+"""Names with several versions on one page of a listing, whose holders are read. Bounds the work for one answer."""
 _SHARD_SLACK = 8
 """Names read of each shard above its even part of a page, so that most pages need one reading."""
 MAX_PEERS_IN_STATS = 20_000
@@ -75,22 +78,24 @@ class RedisDirectoryReader:
     async def find_newest(self, names: Sequence[Name], *, max_holders: int = 20) -> Sequence[Version | None]:
         """See DirectoryReader."""
         async with store_errors():
-            contents = [
-                [entry.content_id for entry in entries[:MAX_VERSIONS]]
-                for entries in await self._lookup.name_entries(names)
-            ]
-            in_bulk = [versions if len(versions) <= MAX_VERSIONS_IN_BULK else [] for versions in contents]
-            rows = [RowKey(name, content) for name, some in zip(names, in_bulk, strict=True) for content in some]
-            answers = iter(await self._lookup.versions(rows, max_holders))
+            found = await self._defaults(names, await self._lookup.name_entries(names), max_holders)
+            if None in found:
+                await self._check_recovered()
+        return found
+
+    async def _defaults(
+        self, names: Sequence[Name], entries: Sequence[Sequence[NameEntry]], max_holders: int
+    ) -> list[Version | None]:
+        """The default version of each name, given its index entries; None when nobody who lives has it."""
+        in_bulk = [some if len(some) <= MAX_VERSIONS_IN_BULK else [] for some in entries]
+        rows = [RowKey(name, entry.content_id) for name, some in zip(names, in_bulk, strict=True) for entry in some]
+        answers = iter(await self._lookup.versions(rows, max_holders))
         found: list[Version | None] = []
-        for name, some, every in zip(names, in_bulk, contents, strict=True):
+        for name, some, every in zip(names, in_bulk, entries, strict=True):
             living = [version for _ in some if (version := next(answers)) is not None]
             if len(every) > len(some):
-                living = list(await self.find(name, max_holders=max_holders))
-            found.append(newest_first(living)[0] if living else None)
-        if None in found:
-            async with store_errors():
-                await self._check_recovered()
+                living = await self._lookup.find(name, None, max_holders)
+            found.append(default_first(living)[0] if living else None)
         return found
 
     async def find_content(
@@ -139,7 +144,10 @@ class RedisDirectoryReader:
             if len(found) > limit:
                 found, last, more = found[:limit], found[limit - 1], True
             names = [Name(name.decode()) for name in found]
-            return CatalogPage(await self._entries(names), last.decode() if more else "")
+            versions = await self._lookup.name_entries(names)
+            if (end := _page_end(versions)) < len(names):
+                names, versions, last, more = names[:end], versions[:end], found[end - 1], True
+            return CatalogPage(await self._catalog_entries(names, versions), last.decode() if more else "")
 
     async def _names_after(self, prefix: bytes, after: bytes, wanted: int) -> tuple[list[bytes], bool]:
         """About the next `wanted` names of all shards in byte order, and whether there may be more."""
@@ -156,12 +164,19 @@ class RedisDirectoryReader:
         names = sorted(chain.from_iterable(shards))
         return names if horizon is None else names[: bisect_right(names, horizon)], horizon is not None
 
-    async def _entries(self, names: Sequence[Name]) -> list[CatalogEntry]:
-        return [
-            CatalogEntry(name, entries[0].content_id, entries[0].size_bytes, entries[0].published_ns, len(entries))
-            for name, entries in zip(names, await self._lookup.name_entries(names), strict=True)
-            if entries
-        ]
+    async def _catalog_entries(
+        self, names: Sequence[Name], versions: Sequence[Sequence[NameEntry]]
+    ) -> list[CatalogEntry]:
+        """The entry of each name; where there are several versions, their holders say which is the default."""
+        several = [number for number, entries in enumerate(versions) if len(entries) > 1]
+        defaults = await self._defaults(
+            [names[number] for number in several], [versions[number] for number in several], max_holders=1
+        )
+        listed = [_catalog_entry(name, entries) for name, entries in zip(names, versions, strict=True)]
+        for number, version in zip(several, defaults, strict=True):
+            if version is not None:
+                listed[number] = _catalog_entry(names[number], versions[number], version)
+        return [entry for entry in listed if entry is not None]
 
     # Peers
 
@@ -228,3 +243,18 @@ class RedisDirectoryReader:
         """Closes the store's connections. Calls that wait for an answer get an error."""
         await self._batcher.aclose()
         await self._store.aclose()
+
+
+def _catalog_entry(name: Name, entries: Sequence[NameEntry], default: Version | None = None) -> CatalogEntry | None:
+    """A name with the version given, or the newest in the index; None when the index has none any more."""
+    if not entries:
+        return None
+    shown = default or entries[0]
+    newer_incomplete = default is not None and default.newer_incomplete
+    return CatalogEntry(name, shown.content_id, shown.size_bytes, shown.published_ns, len(entries), newer_incomplete)
+
+
+def _page_end(versions: Sequence[Sequence[NameEntry]]) -> int:
+    """How many names a page has: none follows the last whose versions may be checked."""
+    several = [number for number, entries in enumerate(versions, start=1) if len(entries) > 1]
+    return several[MAX_NAMES_CHECKED - 1] if len(several) >= MAX_NAMES_CHECKED else len(versions)

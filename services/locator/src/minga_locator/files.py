@@ -31,7 +31,10 @@ T = TypeVar("T")
 
 
 async def get_file(state: LocatorState, name: str, query: VersionQuery) -> FileInfo:
-    """A name's versions, the newest published first, and the peers that have them.
+    """A name's versions and the peers that have them.
+
+    The first version is the default: the newest published one that a living peer has completely, or the newest one
+    when there is none. An upload under way, or one that was broken off, replaces no complete version.
 
     The name is percent-encoded UTF-8; its `/` may be encoded or not. It is normalised to NFC.
     """
@@ -40,7 +43,8 @@ async def get_file(state: LocatorState, name: str, query: VersionQuery) -> FileI
 
     async def find() -> FileInfo:
         versions = await state.reader.find(wanted, content_id=pinned, max_holders=MAX_SOURCES)
-        return FileInfo(wanted, [FileVersion.of(version) for version in versions])
+        newer_incomplete = bool(versions) and versions[0].newer_incomplete
+        return FileInfo(wanted, [FileVersion.of(version) for version in versions], newer_incomplete)
 
     file = await _look_up(state, ("name", wanted, pinned), find, found=lambda file: bool(file.versions))
     if not file.versions:
@@ -51,7 +55,7 @@ async def get_file(state: LocatorState, name: str, query: VersionQuery) -> FileI
 
 
 async def look_up_files(state: LocatorState, body: LookupRequest) -> FoundFileList:
-    """The newest published version of each of many names, with at most 8 sources each.
+    """The default version of each of many names (see getFile), with at most 8 sources each.
 
     For fetching folders of small files: one request instead of one for each of at most 256 names. A name that nobody
     shares has a null version and is no error. Changes nothing and is safe to retry.
@@ -60,8 +64,7 @@ async def look_up_files(state: LocatorState, body: LookupRequest) -> FoundFileLi
 
     async def find() -> list[FoundFile]:
         versions = await state.reader.find_newest(names, max_holders=MAX_SOURCES_OF_EACH)
-        shown = (None if version is None else FileVersion.of(version) for version in versions)
-        return [FoundFile(name, version) for name, version in zip(names, shown, strict=True)]
+        return [FoundFile.of(name, version) for name, version in zip(names, versions, strict=True)]
 
     files = await _look_up(
         state, ("names", names), find, found=lambda files: all(file.version is not None for file in files)
@@ -91,7 +94,8 @@ async def list_files(state: LocatorState, query: ListFilesQuery) -> FileList:
     """The catalogue, paged, in byte order of the names.
 
     A page may have fewer files than `page_size`, or none, and yet not be the last: follow `next_page_token` until it
-    is empty. Files are listed from an index: one whose last holder ended seconds ago may still be listed.
+    is empty. Each is listed with its default version (see getFile). Files are listed from an index: one whose last
+    holder ended seconds ago may still be listed.
     """
     after = decode_token(ListKind.FILES, query.page_token, parse_name) or ""
     limit = min(query.page_size, MAX_PAGE_SIZE)

@@ -24,6 +24,13 @@ NameText = Annotated[str, Meta(min_length=1, max_length=4096)]
 Address = Annotated[str, Meta(description="host:port of its gRPC service.")]
 Zone = Annotated[str, Meta(description="Empty when it has none.")]
 FreeBytes = Annotated[int, Meta(description="Its free space as of its last heartbeat.")]
+NewerIncomplete = Annotated[
+    bool,
+    Meta(
+        description="A newer version of that name has no complete holder: its upload is under way or was broken off, "
+        "or its holders are gone."
+    ),
+]
 NextPageToken = Annotated[str, Meta(description="Pass as `page_token` for the next page; empty at the end.")]
 PageSize = Annotated[int, Meta(ge=1, description=f"Maximum number of entries; capped at {MAX_PAGE_SIZE:,}.")]
 PageToken = Annotated[str, Meta(max_length=4096, description="From `next_page_token`; empty for the first page.")]
@@ -75,19 +82,27 @@ class ListPeersQuery(Struct):
 
 
 class ListedFile(_Shape):
-    """A name in the catalogue with its default version. From the index: its holders are not checked here."""
+    """A name in the catalogue with its default version. The holders of a name's only version are not checked here."""
 
     name: str
     content_id: Annotated[str, Meta(description="`b3:` and 64 hex digits.")]
     size_bytes: int
     published_time: Annotated[str, Meta(extra_json_schema=TIME)]
-    version_count: Annotated[int, Meta(description="Contents under that name; this is the newest published.")]
+    version_count: Annotated[int, Meta(description="Contents under that name.")]
+    newer_incomplete: NewerIncomplete
 
     @classmethod
     def of(cls, entry: CatalogEntry) -> "ListedFile":
         """The answer's form of a catalogue entry."""
         published = rfc3339(entry.published_ns)
-        return cls(entry.name, str(entry.content_id), entry.size_bytes, published, entry.version_count)
+        return cls(
+            entry.name,
+            str(entry.content_id),
+            entry.size_bytes,
+            published,
+            entry.version_count,
+            entry.newer_incomplete,
+        )
 
 
 class FileList(_Shape):
@@ -138,10 +153,11 @@ class FileVersion(_Shape):
 
 
 class FileInfo(_Shape):
-    """A name and its versions, the newest published first."""
+    """A name and its versions."""
 
     name: str
-    versions: list[FileVersion]
+    versions: Annotated[list[FileVersion], Meta(description="The default first, then the newest published first.")]
+    newer_incomplete: NewerIncomplete
 
 
 class LookupRequest(_Shape):
@@ -154,9 +170,15 @@ class FoundFile(_Shape):
     """A name and its default version."""
 
     name: str
-    version: Annotated[
-        FileVersion | None, Meta(description="The newest published; null when no living peer has that name.")
-    ]
+    version: Annotated[FileVersion | None, Meta(description="Null when no living peer has that name.")]
+    newer_incomplete: NewerIncomplete
+
+    @classmethod
+    def of(cls, name: Name, version: Version | None) -> "FoundFile":
+        """The answer's form of a look-up's result."""
+        if version is None:
+            return cls(name, None, False)
+        return cls(name, FileVersion.of(version), version.newer_incomplete)
 
 
 class FoundFileList(_Shape):
