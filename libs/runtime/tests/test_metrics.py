@@ -5,11 +5,12 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from minga_core.errors import AlreadyRunningError
+from minga_runtime import metrics
 from minga_runtime.metrics import MetricsServer, RpcMetrics, describe_process, start_metrics_server
 
 
@@ -70,6 +71,29 @@ async def test_a_client_that_talks_too_much_is_cut_off(endpoint: tuple[Collector
         assert await reader.read() == b""
     writer.close()
     assert (await ask(endpoint[1], "GET /livez HTTP/1.1\r\n\r\n"))[1] == "ok\n"
+
+
+async def test_a_scraper_that_does_not_read_is_disconnected(
+    endpoint: tuple[CollectorRegistry, MetricsServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer does not stay in memory once its time is over."""
+    monkeypatch.setattr(metrics, "_REQUEST_LIMIT_SECONDS", 0.5)
+    registry, server = endpoint
+    for number in range(40):
+        Gauge(f"large_{number}", "x" * 500_000, registry=registry)
+    host, port = server.address.rsplit(":", 1)
+    _, writer = await asyncio.open_connection(host, int(port), limit=1)
+    writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+
+    async def write_on() -> None:
+        while True:
+            await asyncio.sleep(0.05)
+            writer.write(b"x")
+            await writer.drain()
+
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(write_on(), 10)
+    writer.close()
 
 
 class Broken(Collector):

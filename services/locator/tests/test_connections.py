@@ -1,6 +1,7 @@
 """Connections that are silent, slow, too large or too many are closed, and others are served."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -8,11 +9,14 @@ from typing import cast
 
 import pytest
 
+from minga_core.names import Name
+from minga_directory.directory import CatalogEntry, CatalogPage
 from minga_locator import connections, server
 from minga_locator.app import make_app
+from minga_locator.request_limits import RequestLimits
 from minga_locator.settings import LocatorSettings
 from minga_runtime.process import StopSignal
-from services.locator.tests.support import eventually
+from services.locator.tests.support import content, eventually
 from tests.support.memory_directory import MemoryDirectory
 
 LIMIT_SECONDS = 10.0
@@ -23,7 +27,7 @@ class Client:
     """A connection to the locator."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
+        self.reader = reader
         self.writer = writer
 
     async def status(self) -> int:
@@ -31,18 +35,27 @@ class Client:
         try:
             self.writer.write(REQUEST)
             async with asyncio.timeout(LIMIT_SECONDS):
-                head = await self._reader.readuntil(b"\r\n\r\n")
+                head = await self.reader.readuntil(b"\r\n\r\n")
                 length = head.lower().partition(b"content-length:")[2].split()[0]
-                await self._reader.readexactly(int(length))
+                await self.reader.readexactly(int(length))
         except (asyncio.IncompleteReadError, ConnectionResetError):
             return 0
         return int(head.split()[1])
+
+    async def aborted(self) -> bool:
+        """Whether the locator has ended the connection without waiting for the answers to be read."""
+        try:
+            self.writer.write(b"G")
+            await self.writer.drain()
+        except ConnectionError:
+            return True
+        return self.writer.is_closing()
 
     async def rest(self) -> bytes:
         """Everything that arrives until the locator closes the connection."""
         async with asyncio.timeout(LIMIT_SECONDS):
             try:
-                return await self._reader.read()
+                return await self.reader.read()
             except ConnectionResetError:
                 return b""
 
@@ -51,7 +64,9 @@ Connect = Callable[..., Awaitable[Client]]
 
 
 @asynccontextmanager
-async def running(max_connections: int = 20) -> AsyncIterator[Connect]:
+async def running(
+    max_connections: int = 20, directory: MemoryDirectory | None = None, limits: RequestLimits | None = None
+) -> AsyncIterator[Connect]:
     """A locator's HTTP server; connects to it, from 127.0.0.1 or another host."""
     writers: list[asyncio.StreamWriter] = []
 
@@ -63,7 +78,8 @@ async def running(max_connections: int = 20) -> AsyncIterator[Connect]:
 
     with await server.bind("127.0.0.1:0") as listening:
         http = connections.connection_class(max_connections)
-        async with server.http_server(make_app(MemoryDirectory()), listening, LocatorSettings(), StopSignal(), http):
+        app = make_app(directory or MemoryDirectory(), limits=limits)
+        async with server.http_server(app, listening, LocatorSettings(), StopSignal(), http):
             yield connect
             for writer in writers:
                 writer.close()
@@ -124,11 +140,49 @@ async def test_one_host_has_half_of_the_connections() -> None:
         await eventually(connect_again, lambda status: status == 200)
 
 
+@pytest.mark.parametrize("trickling", [False, True], ids=["reads nothing", "reads a little now and then"])
+async def test_slow_readers_do_not_keep_the_places_of_the_locator(
+    monkeypatch: pytest.MonkeyPatch, trickling: bool
+) -> None:
+    """Who does not read its answers in time is disconnected, and its host is served again."""
+    monkeypatch.setattr(connections, "WRITE_SECONDS", 1.0)
+    listing = b"GET /v1/files?page_size=1000 HTTP/1.1\r\nHost: l\r\n\r\n"
+    async with running(directory=LargeDirectory(), limits=RequestLimits(max_requests=8)) as connect:
+        slow = [await connect() for _ in range(4)]
+        for client in slow:
+            # Far more than the sockets of both sides hold.
+            client.writer.write(listing * 60)
+        prompt = await connect()
+        await eventually(prompt.status, lambda status: status == 429)
+        reading = asyncio.create_task(_trickle([client.reader for client in slow])) if trickling else None
+        await eventually(prompt.status, lambda status: status == 200)
+        for client in slow:
+            await eventually(client.aborted, bool)
+        if reading:
+            reading.cancel()
+
+
+class LargeDirectory(MemoryDirectory):
+    """Lists 1,000 long names at once."""
+
+    async def list_names(self, *, prefix: str = "", query: str = "", after: str = "", limit: int = 100) -> CatalogPage:
+        entry = CatalogEntry(Name("x" * 200), content("x"), 1, 1, 1)
+        return CatalogPage([entry] * 1000, "")
+
+
+async def _trickle(readers: list[asyncio.StreamReader]) -> None:
+    while True:
+        for reader in readers:
+            with contextlib.suppress(ConnectionError):
+                await reader.read(100)
+        await asyncio.sleep(0.05)
+
+
 async def test_an_answer_is_one_write() -> None:
     """Head and body together; a head alone when nothing follows it, and before the connection is closed."""
     sent: list[bytes] = []
     closed: list[list[bytes]] = []
-    transport = SimpleNamespace(write=sent.append, close=lambda: closed.append(list(sent)))
+    transport = SimpleNamespace(is_closing=lambda: False, write=sent.append, close=lambda: closed.append(list(sent)))
     coalescing = connections._CoalescingTransport(cast("asyncio.Transport", transport), asyncio.get_running_loop())
     coalescing.write(b"head ")
     coalescing.write(b"body")

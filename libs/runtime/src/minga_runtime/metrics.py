@@ -127,6 +127,8 @@ class MetricsServer:
         task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # `drain` returns when everything is sent: what is left at the end belongs to a client that does not read.
+        writer.transport.set_write_buffer_limits(0)
         try:
             # A slow or malformed client costs one connection for a few seconds.
             with contextlib.suppress(
@@ -136,8 +138,10 @@ class MetricsServer:
                     head = await reader.readuntil(b"\r\n\r\n")
                     writer.write(self._answer(head))
                     await writer.drain()
+                    writer.close()
         finally:
-            writer.close()
+            # Without effect on a connection that was closed above, where nothing is left to send.
+            writer.transport.abort()
 
     def _answer(self, head: bytes) -> bytes:
         method, _, rest = head.partition(b" ")

@@ -1,8 +1,9 @@
 """Connections to the locator: uvicorn's, with limits on what precedes a request, and each answer in one write.
 
-uvicorn waits for a request's head for ever, and accepts one of any size. It writes an answer's head and its body one
-after the other, and uvloop sends each at once: two system calls and two packets, an eighth of the processor time of a
-look-up (profile of 40,000 names, 20 holders each).
+uvicorn waits for a request's head for ever, and accepts one of any size; and it waits for ever for a client that does
+not read its answer, while the next request on that connection holds a place of the locator. It writes an answer's head
+and its body one after the other, and uvloop sends each at once: two system calls and two packets, an eighth of the
+processor time of a look-up (profile of 40,000 names, 20 holders each).
 """
 
 import asyncio
@@ -16,6 +17,9 @@ from minga_runtime.shares import Shares
 
 HEAD_SECONDS = 10.0
 """A request's head must be complete this long after its first byte. Before that byte, the keep-alive limit holds."""
+WRITE_SECONDS = 20.0
+"""An answer that the client has not read this long after it was written ends the connection: a slow link has read the
+largest answers, of some 500 KiB, by then."""
 MAX_HEAD_BYTES = 64 * 1024
 """Far above the longest name in its longest spelling, with the headers that proxies add."""
 
@@ -28,12 +32,15 @@ class LimitedConnection(HttpToolsProtocol):
     _host: str | None = None
     """The host whose quota this connection uses; None when it was refused."""
     _closing: asyncio.TimerHandle | None = None
+    _aborting: asyncio.TimerHandle | None = None
     _head_started = False
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Close it at once when its host has used its quota."""
         super().connection_made(cast("asyncio.Transport", _CoalescingTransport(transport, self.loop)))
+        # Whatever the kernel does not accept at once pauses writing, and an answer is timed until all of it is sent.
+        transport.set_write_buffer_limits(0)
         host = client_host(self.client)
         try:
             self.quota.take(host)
@@ -46,6 +53,7 @@ class LimitedConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Release its place in the quota."""
         self._close_after(None)
+        self._stop_aborting()
         if self._host is not None:
             self.quota.give_back(self._host)
             self._host = None
@@ -70,6 +78,21 @@ class LimitedConnection(HttpToolsProtocol):
         self._close_after(None)
         super().on_headers_complete()
 
+    def pause_writing(self) -> None:
+        """An answer waits for its client: time it."""
+        super().pause_writing()
+        self._aborting = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The answer is sent: its limit ends."""
+        self._stop_aborting()
+        super().resume_writing()
+
+    def _stop_aborting(self) -> None:
+        if self._aborting is not None:
+            self._aborting.cancel()
+            self._aborting = None
+
     def _close_after(self, seconds: float | None) -> None:
         """Close the connection after so long, unless this is called again before. None: no limit."""
         if self._closing is not None:
@@ -90,7 +113,7 @@ class _CoalescingTransport:
         """Keep the first of two writes back until the second one, or until the end of this turn."""
         if self._first:
             data, self._first = self._first + data, b""
-            self._transport.write(data)
+            self._send(data)
             return
         self._first = data
         if self._flushing is None:
@@ -105,7 +128,12 @@ class _CoalescingTransport:
         self._flushing = None
         first, self._first = self._first, b""
         if first:
-            self._transport.write(first)
+            self._send(first)
+
+    def _send(self, data: bytes) -> None:
+        # uvicorn goes on with requests that were pipelined on a connection that has ended, and uvloop raises then.
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
