@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,3 +87,24 @@ def test_callers_that_go_away_fill_no_log() -> None:
     grpc_log.error("Unexpected [%s] raised by servicer method [%s]", "KeyError", "/x")
     (line,) = pipe.getvalue().splitlines()
     assert "KeyError" in line
+
+
+LOGGING = """
+import logging, sys
+from minga_runtime.logs import configure_logging, log_event
+configure_logging()
+for number in range(1000):
+    log_event(logging.getLogger("x"), logging.INFO, "event", number=number)
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("output", ["closed pipe", "full disk", "closed"])
+def test_a_log_that_cannot_be_written_is_silent(output: str) -> None:
+    """No traceback, neither for each event nor at the end, and the exit code is the process' own."""
+    closed = {"closed pipe": "| true", "full disk": ">/dev/full", "closed": ">&-"}[output]
+    command = f'set -o pipefail; "$0" -c "$1" {closed}'
+    found = subprocess.run(
+        ["bash", "-c", command, sys.executable, LOGGING], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (found.stderr, found.returncode) == ("", 3)

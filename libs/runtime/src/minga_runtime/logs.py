@@ -7,6 +7,7 @@ with `bound` are added to every event of the same task.
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
@@ -23,10 +24,13 @@ _VERBOSE = ("httpx", "httpcore", "watchfiles", "uvicorn.access")
 
 
 def configure_logging(level: str = "info", log_format: LogFormat = "auto", stream: TextIO | None = None) -> None:
-    """Send all logs of the process to `stream` (standard output unless given). auto: text on a terminal, else JSON."""
-    target = stream or sys.stdout
+    """Send all logs of the process to `stream` (standard output unless given). auto: text on a terminal, else JSON.
+
+    An event that cannot be written, because the pipe is closed or the disk full, is lost without a word.
+    """
+    target = stream or sys.stdout or _null()
     as_text = log_format == "text" or (log_format == "auto" and target.isatty())
-    handler = logging.StreamHandler(target)
+    handler = _Handler(target)
     handler.setFormatter(TextFormatter() if as_text else JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -34,6 +38,24 @@ def configure_logging(level: str = "info", log_format: LogFormat = "auto", strea
     for name in _VERBOSE:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.getLogger(_GRPC).addFilter(_is_not_disconnect)
+
+
+def _null() -> TextIO:
+    """In place of a standard output that was closed before the process started."""
+    return open(os.devnull, "w", encoding="utf-8")
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Reports no failure to write: logging would print a traceback for each event, and Python one at the end."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        error = sys.exception()
+        if isinstance(error, BrokenPipeError):
+            # What is left in the stream's buffer must go somewhere (docs.python.org/3/library/signal.html, SIGPIPE).
+            with open(os.devnull, "wb") as null:
+                os.dup2(null.fileno(), self.stream.fileno())
+        elif not isinstance(error, OSError) and not self.stream.closed:
+            super().handleError(record)
 
 
 def _is_not_disconnect(record: logging.LogRecord) -> bool:
