@@ -34,19 +34,34 @@ sys.exit(run_process(main))
 """
 
 
-def started(grace: float) -> "subprocess.Popen[str]":
+def started(grace: float, *before: str) -> "subprocess.Popen[str]":
     """A process that takes `grace` seconds to stop, once it is ready."""
-    made = subprocess.Popen([sys.executable, "-c", SCRIPT.format(grace=grace)], stdout=subprocess.PIPE, text=True)
+    command = [*before, sys.executable, "-c", SCRIPT.format(grace=grace)]
+    made = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert made.stdout is not None
     assert made.stdout.readline() == "ready\n"
     return made
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_the_process_in_order(number: signal.Signals) -> None:
     """The first one sets the stop signal; the process ends well."""
     with started(0) as process:
         process.send_signal(number)
+        assert process.wait(LIMIT_SECONDS) == 0
+
+
+def test_a_terminal_that_closes_lets_the_process_end_in_order() -> None:
+    """Kernel and shell both send SIGHUP; under nohup neither does anything."""
+    with started(0.5) as process:
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "stopping\n"
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(LIMIT_SECONDS) == 0
+    with started(0, "nohup") as process:
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
         assert process.wait(LIMIT_SECONDS) == 0
 
 

@@ -47,7 +47,8 @@ Main = Callable[[StopSignal], Coroutine[Any, Any, None]]
 def run_process(main: Main) -> int:
     """Run `main(stop)` on uvloop, with as many open files as the system allows. Returns the exit code.
 
-    SIGTERM and SIGINT set `stop`; a second signal ends the process at once. A MingaError becomes one line on standard
+    SIGTERM, SIGINT and SIGHUP set `stop`; a second SIGTERM or SIGINT ends the process at once. SIGHUP stays ignored
+    where it was (nohup). A MingaError becomes one line on standard
     error and exit code 2 for wrong settings, 5 for an unavailable dependency, 6 for a disk error, 8 for a conflict with
     another process, else 1; anything else is a bug and keeps its traceback.
     """
@@ -71,8 +72,10 @@ def exit_code_for(error: MingaError) -> int:
 def print_error(error: MingaError) -> None:
     """Print to standard error what is wrong and what to do: one line, and for settings a line for each wrong value."""
     hint = f" ({error.hint})" if error.hint else ""
-    for line in f"{error}{hint}".splitlines():
-        sys.stderr.write(f"minga: {line}\n")
+    # Standard error may be closed: the exit code says the rest.
+    with contextlib.suppress(OSError, AttributeError):
+        for line in f"{error}{hint}".splitlines():
+            sys.stderr.write(f"minga: {line}\n")
 
 
 def write_port_file(path: Path | None, address: str) -> None:
@@ -103,6 +106,9 @@ async def _with_signals(main: Main) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked, number)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # A terminal that closes sends it twice, by the kernel and by the shell.
+        loop.add_signal_handler(signal.SIGHUP, stop.set)
     await main(stop)
     if stop.error is not None:
         raise stop.error
