@@ -35,9 +35,10 @@ def settings_markdown() -> str:
     return f"""# Settings
 
 Generated from the parts' settings classes by `make references`. Each is a flag too: `MINGA_LEASE_TTL` is `--lease-ttl`
-of `minga-registry`; those of `minga peer` are in [cli.md](cli.md). Flags win over variables, variables over a file
-`.env` in the working directory. A wrong value, or a `MINGA_` variable that is not here, stops the process with its name
-and the reason. Durations are seconds, sizes are written as `50MB` or `1.5 GiB`, rates as `50MB/s` or `400Mbit/s`.
+of `minga-registry`; those of `minga peer` are in [cli.md](cli.md). Flags win over variables. No file is read: a `.env`
+can be loaded by a shell (`set -a; . ./.env`), systemd (`EnvironmentFile=`) or Compose. A wrong value, or a `MINGA_`
+variable that is not here, stops the process with its name and the reason. Durations are seconds, sizes are written as
+`50MB` or `1.5 GiB`, rates as `50MB/s` or `400Mbit/s`. A path may begin with `~`, the home folder.
 
 | variable | default | is |
 | --- | --- | --- |

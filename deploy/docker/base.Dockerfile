@@ -27,6 +27,6 @@ ENV PATH=/opt/minga/bin:/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONSAFEPATH=1 \
     LANG=C.UTF-8
-# Not a folder that others can put files into: `.env` and modules would be read from there.
+# Not a folder that others can put files into: modules would be read from there.
 WORKDIR /
 USER 10001:10001

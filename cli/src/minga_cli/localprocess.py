@@ -30,7 +30,7 @@ class LocalProcess:
 
     command: makes the command line, at every start. on_death: called on the event loop when it ends by itself.
     inherit_settings: whether it sees our MINGA_ variables. log_hint: where people find its log, if not in log_path.
-    folder: where it works; the log's folder unless given, where no `.env` lies.
+    folder: where it works; the log's folder unless given.
     """
 
     def __init__(

@@ -159,7 +159,7 @@ async def own_peer(settings: ClientSettings, locator: str | None, share: Path) -
             on_death=lambda error: note(f"minga: {safe(str(error))}"),
             inherit_settings=True,
             log_hint="`minga peer` shows more",
-            folder=Path(),  # where a `.env` may lie
+            folder=Path(),  # where relative paths of the settings begin
         )
         try:
             await peer.start()

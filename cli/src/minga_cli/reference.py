@@ -11,7 +11,7 @@ _OPENING = """# The `minga` command
 Made from the code by `make references`; do not edit.
 
 Global options stand before the command's name: `minga --locator http://host:50052 ls`. Settings can come from `MINGA_`
-variables and a `.env` file too, see [settings.md](settings.md).
+variables too, see [settings.md](settings.md).
 
 Results go to standard output, all else to standard error. Colour and tables are for terminals (`NO_COLOR` turns colour
 off); pipes get plain lines. An error is one line that begins with `minga:`, with what to do in brackets; a traceback

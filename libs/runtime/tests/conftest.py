@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No MINGA_ variables, and an empty folder to look for `.env` in; the folder."""
+    """No MINGA_ variables, and an empty working folder; the folder."""
     for name in list(os.environ):
         if name.startswith("MINGA_"):
             monkeypatch.delenv(name)

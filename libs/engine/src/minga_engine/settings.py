@@ -4,7 +4,6 @@ import os
 import tempfile
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
 
 from pydantic import Field, field_validator
 
@@ -12,6 +11,7 @@ from minga_core.units import format_rate
 from minga_runtime.rate_limit import MIN_BYTES_PER_SECOND
 from minga_runtime.settings import (
     ByteRate,
+    HttpUrlText,
     Seconds,
     Settings,
 )
@@ -29,7 +29,7 @@ def default_control_socket() -> Path:
 class TransferSettings(Settings):
     """Where the network is, and how contents are moved."""
 
-    locator: Annotated[str, Field(pattern="^https?://")] = DEFAULT_LOCATOR
+    locator: HttpUrlText = DEFAULT_LOCATOR
     control: Path = Field(default_factory=default_control_socket)
     source_wait: Seconds = timedelta(minutes=5)
     limit_up: ByteRate = 0

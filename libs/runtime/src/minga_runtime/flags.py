@@ -22,7 +22,7 @@ def parse_flags(
     parser = argparse.ArgumentParser(
         prog=program,
         description=description,
-        epilog="Each flag can be a variable instead, as shown, in the environment or in a file .env here.",
+        epilog="Each flag can be a variable instead, as shown.",
         allow_abbrev=False,
     )
     for name in cls.model_fields:

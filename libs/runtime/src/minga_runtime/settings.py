@@ -1,7 +1,7 @@
-"""Settings: read once from flags, `MINGA_*` variables and `.env`, checked, frozen, passed down.
+"""Settings: read once from flags and `MINGA_*` variables, checked, frozen, passed down.
 
-Flags win over the environment, which wins over `.env`, which wins over defaults. A wrong value or an unknown `MINGA_`
-variable stops the process with its name and the reason. An empty variable counts as not set.
+Flags win over the environment, which wins over defaults. No file is read (adr/0026). A wrong value or an unknown
+`MINGA_` variable stops the process with its name and the reason. An empty variable counts as not set.
 """
 
 import difflib
@@ -9,11 +9,12 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ValidationError
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from minga_core.errors import InvalidArgumentError, SettingsError
 from minga_core.ids import parse_address, parse_peer_id, parse_zone
@@ -23,6 +24,12 @@ from minga_runtime.logs import LogFormat
 
 PREFIX = "MINGA_"
 DEFAULT_OTLP_PORT = 4317
+REDIS_SCHEMES = (
+    *("redis", "rediss", "unix"),
+    *("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"),
+)
+MAX_SECONDS = 1e9
+"""Some 31 years: far above any use, and below what timers and dates can have."""
 # A password may have any character but white space; the last @ ends it.
 _SECRET_IN_URL = re.compile(r"(://[^:/@\s]*:)\S*@")
 _SECRET_IN_QUERY = re.compile(r"([?&][a-z_]*password=)[^&\s'\"]*", re.IGNORECASE)
@@ -93,8 +100,8 @@ def _seconds(value: Any) -> timedelta:
         duration = value if isinstance(value, timedelta) else timedelta(seconds=float(value))
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{value!r} is not a number of seconds") from error
-    if duration < timedelta(0):
-        raise ValueError("a number of seconds is 0 or more")
+    if not timedelta(0) <= duration <= timedelta(seconds=MAX_SECONDS):
+        raise ValueError(f"a number of seconds is 0 or more, and {MAX_SECONDS:,.0f} at most")
     return duration
 
 
@@ -121,6 +128,22 @@ def _collector(value: str) -> str:
     raise InvalidArgumentError("host:port of a collector is needed, or http://host:port, or https://host:port")
 
 
+def _url_of(*schemes: str) -> Any:
+    """A validator of URLs with one of those schemes."""
+
+    def validate(value: str) -> str:
+        if value.partition("://")[0] not in schemes or "://" not in value:
+            raise ValueError(f"a URL is needed that begins with {_one_of(f'{scheme}://' for scheme in schemes)}")
+        return value
+
+    return validate
+
+
+def _one_of(items: Iterable[object]) -> str:
+    *others, last = map(str, items)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
@@ -137,6 +160,9 @@ ListenText = Annotated[str, AfterValidator(_checked(_listen))]
 """host:port to listen on; port 0 allowed."""
 HttpListenText = Annotated[str, AfterValidator(_checked(_http_listen))]
 """`auto`, or host:port to listen on."""
+HttpUrlText = Annotated[str, AfterValidator(_url_of("http", "https"))]
+RedisUrlText = Annotated[str, AfterValidator(_url_of(*REDIS_SCHEMES))]
+"""A store's URL, as `minga_directory.connect_reader` takes it."""
 CollectorText = Annotated[str, AfterValidator(_checked(_collector))]
 """The collector of traces: host:port or URL, becomes a URL."""
 PeerIdText = Annotated[str, AfterValidator(_checked(parse_peer_id))]
@@ -150,7 +176,6 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_file=".env",
         env_ignore_empty=True,
         frozen=True,
         # For variables of other parts; `load_settings` refuses unknown ones.
@@ -163,6 +188,18 @@ class Settings(BaseSettings):
     log_level: LogLevel = "info"
     log_format: LogFormatText = "auto"
 
+    @field_validator("*", mode="after")
+    @classmethod
+    def _in_home(cls, value: Any) -> Any:
+        """`~` at the beginning of a path is the home folder: no shell has expanded `MINGA_SHARE_DIR=~/x` in a unit file
+        or `--share-dir=~/x`."""
+        if not isinstance(value, Path):
+            return value
+        try:
+            return value.expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"{value}: {error}") from error
+
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Passwords never show in a repr."""
         return effective_settings(self).items()
@@ -172,14 +209,14 @@ S = TypeVar("S", bound=Settings)
 
 
 def load_settings(cls: type[S], **flags: Any) -> S:
-    """Read and check the settings from flags (None: not given), environment, `.env` and defaults.
+    """Read and check the settings from flags (None: not given), environment and defaults.
 
     Raises SettingsError with one line for each wrong value and unknown variable: its name and the reason.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     if unknown := given.keys() - cls.model_fields.keys():
         raise TypeError(f"{cls.__name__} has no {', '.join(sorted(unknown))}")
-    problems = _unknown(_variables(cls), KNOWN_VARIABLES.keys() | _variables_of(cls))
+    problems = _unknown(_variables(), KNOWN_VARIABLES.keys() | _variables_of(cls))
     try:
         settings = cls(**given)
     except ValidationError as error:
@@ -212,21 +249,16 @@ def _variables_of(cls: type[Settings]) -> set[str]:
     return {PREFIX + name.upper() for name in cls.model_fields}
 
 
-def _variables(cls: type[Settings]) -> Mapping[str, str | None]:
-    """The `MINGA_*` variables of `.env` and the environment."""
-    try:
-        dotenv = DotEnvSettingsSource(cls).env_vars
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f".env cannot be read: {error}") from error
-    found = {name.upper(): value for name, value in dotenv.items()} | dict(os.environ)
-    return {name: value for name, value in found.items() if name.startswith(PREFIX)}
+def _variables() -> Mapping[str, str]:
+    """The `MINGA_*` variables of the environment."""
+    return {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
 
 
-def _unknown(variables: Mapping[str, str | None], known: set[str]) -> list[str]:
+def _unknown(variables: Mapping[str, str], known: set[str]) -> list[str]:
     """A line for each variable of no part of Minga."""
     lines = []
     for name in sorted(variables.keys() - known):
-        if not _is_service_link(name, variables[name] or ""):
+        if not _is_service_link(name, variables[name]):
             near = difflib.get_close_matches(name, known, n=1)
             lines.append(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
     return lines
@@ -244,7 +276,23 @@ def _problem(item: Any, flags: Mapping[str, Any]) -> str:
         return mask_secrets(str(item["msg"]).removeprefix("Value error, "))
     if item["type"] == "missing":
         return f"{variable} (or {flag}) is needed"
-    reason = mask_secrets(str(item["msg"]).removeprefix("Value error, "))
+    reason = mask_secrets(_reason(item))
     shown = mask_secrets(repr(item.get("input")))[:80]
     got = "" if shown.strip("'") in reason else f" (got {shown})"
     return f"{flag if field in flags else variable}: {reason}{got}"
+
+
+def _reason(item: Any) -> str:
+    """What is wrong with a value, in our words where pydantic's are those of its own types."""
+    limits = item.get("ctx", {})
+    match item["type"]:
+        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
+            return "a whole number is needed"
+        case "greater_than_equal":
+            return f"{limits['ge']:,} or more is needed"
+        case "less_than_equal":
+            return f"{limits['le']:,} at most is allowed"
+        case "literal_error":
+            return f"it must be {limits['expected']}"
+        case _:
+            return str(item["msg"]).removeprefix("Value error, ")

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from minga_locator.request_limits import MAX_REQUESTS
-from minga_runtime.settings import ListenText, Seconds, Settings
+from minga_runtime.settings import ListenText, RedisUrlText, Seconds, Settings
 
 DEFAULT_PORT = 50052
 
@@ -15,7 +15,7 @@ DEFAULT_PORT = 50052
 class LocatorSettings(Settings):
     """The settings of a locator process. Flags and variables: see `minga_runtime.settings.KNOWN_VARIABLES`."""
 
-    redis_url: Annotated[str, Field(pattern=r"^(rediss?(\+(sentinel|cluster))?|unix)://")] = "redis://127.0.0.1:6379/0"
+    redis_url: RedisUrlText = "redis://127.0.0.1:6379/0"
     listen: ListenText = f"0.0.0.0:{DEFAULT_PORT}"
     port_file: Path | None = None
     max_requests: Annotated[int, Field(ge=1)] = MAX_REQUESTS

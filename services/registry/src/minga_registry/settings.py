@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from minga_runtime.settings import ListenText, Seconds, Settings
+from minga_runtime.settings import ListenText, RedisUrlText, Seconds, Settings
 
 DEFAULT_PORT = 50051
 
@@ -14,7 +14,7 @@ DEFAULT_PORT = 50051
 class RegistrySettings(Settings):
     """What a registry process needs to know. Flags and variables: see `minga_runtime.settings.KNOWN_VARIABLES`."""
 
-    redis_url: Annotated[str, Field(pattern=r"^(rediss?(\+(sentinel|cluster))?|unix)://")] = "redis://127.0.0.1:6379/0"
+    redis_url: RedisUrlText = "redis://127.0.0.1:6379/0"
     listen: ListenText = f"0.0.0.0:{DEFAULT_PORT}"
     metrics_listen: ListenText | None = None
     port_file: Path | None = None
