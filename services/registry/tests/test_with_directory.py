@@ -114,8 +114,6 @@ async def test_a_peer_from_coming_to_going(net: Net) -> None:
     await net.leave()
 
 
-
-
 async def test_a_push_that_takes_longer_than_the_lease_does_not_lose_it(redis_url: str) -> None:
     """The lease is short, another replica granted it, there are no heartbeats, and each message takes long."""
     ttl = timedelta(seconds=1.5)

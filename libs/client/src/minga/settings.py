@@ -1,4 +1,4 @@
-"""The settings of a client, from arguments, `MINGA_` variables and `.env` (docs/settings.md)."""
+"""The settings of a client, from arguments and `MINGA_` variables (docs/settings.md)."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def load_settings(
     limit_up: str | None = None,
     limit_down: str | None = None,
 ) -> ClientSettings:
-    """Read the settings; an argument that is not None wins over the environment, which wins over `.env`.
+    """Read the settings; an argument that is not None wins over the environment.
 
     locator: URL of the locator. control: socket of the daemon on this machine. limit_up, limit_down: most payload per
     second, as `50MB/s` or `400Mbit/s`; `0` for no limit. Raises SettingsError, with a line for each wrong value.
