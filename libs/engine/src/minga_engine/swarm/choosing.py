@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterable, Iterator, Sequence
 
-from minga_engine.swarm.sources import Source
+from minga_engine.swarm.state import Source
 
 SAMPLE_CHUNKS = 256
 """Chunks that are compared for one choice; bounds the work however many chunks a content has."""
@@ -45,12 +45,3 @@ def order_sources(sources: Iterable[Source], rng: random.Random) -> list[Source]
     shuffled = list(sources)
     rng.shuffle(shuffled)
     return sorted(shuffled, key=lambda source: (not source.same_zone, not source.complete, -source.rate.value))
-
-
-def members(bits: int) -> list[int]:
-    """Indexes of the bits that are set, ascending."""
-    found = []
-    while bits:
-        found.append((bits & -bits).bit_length() - 1)
-        bits &= bits - 1
-    return found

@@ -5,11 +5,9 @@ import random
 from functools import cache
 
 from minga_engine.swarm import events as ev
-from minga_engine.swarm.choosing import members, random_chunks, rarest_chunks, sample_bits
+from minga_engine.swarm.choosing import random_chunks, rarest_chunks, sample_bits
 from minga_engine.swarm.config import SwarmConfig
-from minga_engine.swarm.requests import Request
-from minga_engine.swarm.sources import Source
-from minga_engine.swarm.state import SwarmState
+from minga_engine.swarm.state import Request, Source, SwarmState, members
 
 HEDGE_INTERVAL_SECONDS = 0.05
 """How often, at most, hedges are considered: it costs as many comparisons as there are requests times sources."""

@@ -16,9 +16,7 @@ from minga_engine.swarm import events as ev
 from minga_engine.swarm.choosing import order_sources
 from minga_engine.swarm.config import SwarmConfig
 from minga_engine.swarm.planning import Planner
-from minga_engine.swarm.requests import Request
-from minga_engine.swarm.sources import Rate, Source
-from minga_engine.swarm.state import SwarmState
+from minga_engine.swarm.state import Rate, Request, Source, SwarmState
 
 
 class Scheduler:

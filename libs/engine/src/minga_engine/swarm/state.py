@@ -1,12 +1,188 @@
-"""What the scheduler knows: chunks held, sources and what they have, requests in flight."""
+"""What the scheduler knows: chunks held, sources and what they have, requests in flight. Never touches a socket.
 
+A source::
+
+    RESERVE ──connect──► CONNECTED ──lost, stalled, not held──► BACKING OFF ──► RESERVE
+                              └──────────corrupt──────────────► BANNED
+"""
+
+import math
 from array import array
+from dataclasses import dataclass, field
 
 from minga_core.chunks import ChunkSet, Geometry
 from minga_core.ids import PeerId
-from minga_engine.swarm.choosing import members
-from minga_engine.swarm.requests import RequestTable
-from minga_engine.swarm.sources import Source
+
+
+def members(bits: int) -> list[int]:
+    """Indexes of the bits that are set, ascending."""
+    found = []
+    while bits:
+        found.append((bits & -bits).bit_length() - 1)
+        bits &= bits - 1
+    return found
+
+
+@dataclass(slots=True)
+class Rate:
+    """Bytes a second, averaged with an exponential memory; 0 until something came."""
+
+    memory_seconds: float
+    value: float = 0.0
+    _since: float | None = None
+    _bytes: int = 0
+
+    def begin(self, now: float) -> None:
+        """The source has work from now on."""
+        if self._since is None:
+            self._since = now
+
+    def idle(self, now: float) -> None:
+        """The source has no work any more: from now on time does not count."""
+        self._settle(now)
+        self._since = None
+
+    def add(self, count: int, now: float) -> None:
+        """Bytes came. Settles every tenth of the memory."""
+        self._bytes += count
+        if self._since is not None and now - self._since >= self.memory_seconds / 10:
+            self._settle(now)
+            self._since = now
+
+    def _settle(self, now: float) -> None:
+        if self._since is None:
+            return
+        seconds = max(now - self._since, 1e-3)
+        if self._bytes:
+            measured = self._bytes / seconds
+            weight = 1.0 if self.value == 0 else 1 - math.exp(-seconds / self.memory_seconds)
+            self.value += weight * (measured - self.value)
+        self._bytes = 0
+
+
+@dataclass(slots=True)
+class Source:
+    """One peer that has, or is getting, the content."""
+
+    peer_id: PeerId
+    complete: bool
+    same_zone: bool
+    rate: Rate
+    bits: int = 0
+    """Chunks it is known to have."""
+    connected: bool = False
+    outstanding: set[int] = field(default_factory=set)
+    """Ids of its requests in flight."""
+    last_progress: float = 0.0
+    """When bytes or an answer last came from it, or it got its first request."""
+    banned_until: float = 0.0
+    """Not to be asked before; infinite for a source that sent a wrong chunk."""
+    busy_until: float = 0.0
+    """It has no slot before then, as it said."""
+    losses: int = 0
+    """Lost connections in a row."""
+    wait_seconds: float = math.inf
+    """How long the last request waited there before its chunk began; infinite before the first."""
+
+    def usable(self, now: float) -> bool:
+        """Whether it may get requests."""
+        return self.connected and self.banned_until <= now and self.busy_until <= now
+
+    def in_reserve(self, now: float) -> bool:
+        """Whether it may be connected."""
+        return not self.connected and self.banned_until <= now
+
+
+@dataclass(slots=True)
+class Request:
+    """One call for one chunk."""
+
+    source: PeerId
+    candidates: int
+    """Bitmap of the chunks that the source may choose among; one bit once it has chosen."""
+    size_bytes: int
+    """Size of the largest candidate."""
+    started: float
+    deadline: float
+    request_id: int = 0
+    received_bytes: int = 0
+    hedge: bool = False
+    """A second request for a chunk that another source is to send."""
+    open: bool = False
+    """It claims nothing until its source has chosen."""
+
+    @property
+    def chosen(self) -> bool:
+        """Whether it is known which chunk comes."""
+        return self.candidates & (self.candidates - 1) == 0
+
+    @property
+    def claims(self) -> int:
+        """Bitmap of the chunks that no other source should be asked for meanwhile."""
+        return 0 if self.open else self.candidates
+
+    def expected_end(self, now: float) -> float:
+        """When it will be done if it goes on as so far; infinite while nothing came."""
+        if self.received_bytes == 0:
+            return float("inf")
+        elapsed = max(now - self.started, 1e-6)
+        return self.started + elapsed * self.size_bytes / self.received_bytes
+
+
+class RequestTable:
+    """Requests in flight, by id."""
+
+    def __init__(self) -> None:
+        self._requests: dict[int, Request] = {}
+        self._next_id = 1
+        self.claimed = 0
+        """Bitmap of chunks that some request may bring."""
+        self.outstanding_bytes = 0
+
+    def add(self, request: Request) -> Request:
+        """Add a request and set its id."""
+        request.request_id = self._next_id
+        self._next_id += 1
+        self._requests[request.request_id] = request
+        self.claimed |= request.claims
+        self.outstanding_bytes += request.size_bytes
+        return request
+
+    def get(self, request_id: int) -> Request | None:
+        """The request, unless it has ended."""
+        return self._requests.get(request_id)
+
+    def narrow(self, request: Request, index: int) -> None:
+        """Note the source's choice: the other candidates are free again."""
+        released = request.claims & ~(1 << index)
+        request.candidates, request.open = 1 << index, False
+        self.claimed |= request.candidates
+        self._release(released)
+
+    def end(self, request_id: int) -> Request | None:
+        """Remove a request; its candidates are free again unless another request claims them."""
+        request = self._requests.pop(request_id, None)
+        if request is not None:
+            self.outstanding_bytes -= request.size_bytes
+            self._release(request.claims)
+        return request
+
+    def _release(self, bits: int) -> None:
+        for other in self._requests.values():
+            bits &= ~other.claims
+        self.claimed &= ~bits
+
+    def of_chunk(self, index: int) -> list[Request]:
+        """Requests that can bring nothing but that chunk."""
+        bit = 1 << index
+        return [request for request in self._requests.values() if request.candidates == bit]
+
+    def all(self) -> list[Request]:
+        """Every request in flight, oldest first."""
+        return list(self._requests.values())
+
+    def __len__(self) -> int:
+        return len(self._requests)
 
 
 class SwarmState:
