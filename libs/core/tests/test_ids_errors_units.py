@@ -76,14 +76,17 @@ def test_every_error_has_its_own_code_or_its_parents() -> None:
 
 @pytest.mark.parametrize(
     ("text", "size_bytes"),
-    [("0", 0), ("512", 512), ("10k", 10240), ("1.5 GiB", 1610612736), ("50MB", 50_000_000), ("2 tib", 2 << 40)],
+    [
+        *(("0", 0), ("512", 512), ("10k", 10240), ("1.5 GiB", 1610612736), ("50MB", 50_000_000), ("2 tib", 2 << 40)),
+        *(("9007199254740993", 9007199254740993), ("0.29 kB", 290), ("8191.999 PiB", 9223370910954868965)),
+    ],
 )
 def test_sizes_are_parsed(text: str, size_bytes: int) -> None:
-    """A bare letter and iB are powers of 1,024, B alone powers of 1,000."""
+    """A bare letter and iB are powers of 1,024, B alone powers of 1,000. To the byte, above 2^53 too."""
     assert parse_bytes(text) == size_bytes
 
 
-@pytest.mark.parametrize("text", ["", "k", "-1", "1 XB", "1,5 GB", "1e3", "５", "9" * 400])
+@pytest.mark.parametrize("text", ["", "k", "-1", "1 XB", "1,5 GB", "1e3", "５", "9" * 400, "8192 PiB"])
 def test_sizes_that_are_none_are_refused(text: str) -> None:
     """Never a silent zero."""
     with pytest.raises(InvalidArgumentError):

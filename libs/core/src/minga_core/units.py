@@ -2,6 +2,7 @@
 
 import math
 import re
+from fractions import Fraction
 
 from minga_core.errors import InvalidArgumentError
 
@@ -24,7 +25,7 @@ def parse_bytes(text: str) -> int:
     unit = _BYTE_UNITS.get(match[2].lower()) if match else None
     if match is None or unit is None:
         raise InvalidArgumentError(f"{text!r} is not a size: a number and B, kB, MB, GB, TB, KiB, MiB, GiB or TiB")
-    return int(float(match[1]) * unit)
+    return _at_most_63_bits(text, int(Fraction(match[1]) * unit))
 
 
 def parse_rate(text: str) -> int:
@@ -41,7 +42,13 @@ def parse_rate(text: str) -> int:
         hint = f" ({unit} may be bits or bytes)" if ambiguous else ""
         raise InvalidArgumentError(f"{text!r} is not a rate: write 50MB/s, 50MiB/s or 400Mbit/s{hint}")
     # Rounded up, so that no positive rate becomes 0, which stands for no limit.
-    return math.ceil(float(match[1]) * eighths / 8)
+    return _at_most_63_bits(text, math.ceil(Fraction(match[1]) * eighths / 8))
+
+
+def _at_most_63_bits(text: str, count: int) -> int:
+    if count >= 1 << 63:
+        raise InvalidArgumentError(f"{text!r} is too large")
+    return count
 
 
 def format_rate(bytes_per_second: float) -> str:
