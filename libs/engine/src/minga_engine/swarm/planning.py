@@ -2,7 +2,7 @@
 
 import math
 import random
-from functools import cache
+from functools import lru_cache
 
 from minga_engine.swarm import events as ev
 from minga_engine.swarm.choosing import random_chunks, rarest_chunks, sample_bits
@@ -186,7 +186,7 @@ class Planner:
         return max(self._config.min_deadline_seconds, self._config.deadline_factor * expected)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _every_nth(count: int, step: int, first: int) -> int:
     """Bitmap of the chunks first, first + step, … of `count`."""
     return sum(1 << index for index in range(first, count, step))
