@@ -3,11 +3,14 @@
 import asyncio
 from collections import Counter
 
+import pytest
+
 from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_core.records import HoldingState
+from minga_directory import reader
 from minga_directory.search import page_matcher
-from tests.conformance.harness import SHORT, Harness, content, peer_ids, row, rows
+from tests.conformance.harness import SHORT, Harness, content, over, peer_ids, row, rows
 
 
 async def test_the_newest_published_version_comes_first(directory: Harness) -> None:
@@ -280,6 +283,19 @@ async def test_stats_add_up_the_living(directory: Harness) -> None:
     await directory.push("a", [row("x"), row("y")])
     stats = await directory.reader.stats()
     assert (stats.live_peers, stats.names, stats.capacity_bytes, stats.free_bytes) == (2, 2, 2000, 42)
+
+
+@pytest.mark.redis
+async def test_stats_of_too_many_peers_say_that_they_are_a_lower_bound(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only so many are counted."""
+    monkeypatch.setattr(reader, "MAX_PEERS_IN_STATS", 3)
+    async with over(redis_url) as directory:
+        for number in range(5):
+            await directory.register(f"p{number}")
+            stats = await directory.reader.stats()
+            assert (stats.live_peers, stats.lower_bound) == (min(number + 1, 3), number >= 2)
 
 
 async def test_look_ups_and_placements_at_once_do_not_mix(directory: Harness) -> None:

@@ -57,7 +57,7 @@ async def test_stats_add_up_over_living_peers(api: httpx.AsyncClient, directory:
     await join(directory, "a", row("f"), row("g"), free_bytes=5)
     await join(directory, "b", row("f"), free_bytes=7)
     answer = (await api.get("/v1/stats")).json()
-    assert answer == {"live_peers": 2, "names": 2, "capacity_bytes": 400 * GIB, "free_bytes": 12}
+    assert answer == {"live_peers": 2, "names": 2, "capacity_bytes": 400 * GIB, "free_bytes": 12, "lower_bound": False}
 
 
 async def test_placements_rotate_over_peers_with_room(api: httpx.AsyncClient, directory: MemoryDirectory) -> None:

@@ -113,6 +113,8 @@ class DirectoryStats:
     """Names in the catalog; may count a name whose last holder died within the last seconds."""
     capacity_bytes: int
     free_bytes: int
+    lower_bound: bool = False
+    """Set when there may be more peers than were counted: all but `names` are at least so much."""
 
 
 class TablePush(Protocol):

@@ -37,6 +37,7 @@ MAX_NAMES_CHECKED = 256
 _SHARD_SLACK = 8
 """Names read of each shard above its even part of a page, so that most pages need one reading."""
 MAX_PEERS_IN_STATS = 20_000
+"""Peers that the figures of the directory are made of; with more, they are a lower bound."""
 
 
 class RedisDirectoryReader:
@@ -218,7 +219,7 @@ class RedisDirectoryReader:
         peers: list[PeerRecord] = []
         after = ""
         while len(peers) < MAX_PEERS_IN_STATS:
-            page, after = await self.list_peers(after=after, limit=1000)
+            page, after = await self.list_peers(after=after, limit=min(1000, MAX_PEERS_IN_STATS - len(peers)))
             peers += page
             if not after:
                 break
@@ -229,6 +230,7 @@ class RedisDirectoryReader:
             names=sum(counts),
             capacity_bytes=sum(peer.info.capacity_bytes for peer in peers),
             free_bytes=sum(peer.info.free_bytes for peer in peers),
+            lower_bound=bool(after),
         )
 
     async def check_access(self) -> None:

@@ -24,4 +24,4 @@ async def get_peer(state: LocatorState, peer_id: str) -> PeerInfo:
 async def get_stats(state: LocatorState) -> Stats:
     """Totals of the directory."""
     stats = await state.cache.get("stats", state.reader.stats)
-    return Stats(stats.live_peers, stats.names, stats.capacity_bytes, stats.free_bytes)
+    return Stats(stats.live_peers, stats.names, stats.capacity_bytes, stats.free_bytes, stats.lower_bound)

@@ -273,6 +273,9 @@ class Stats(_Shape):
     names: Annotated[int, Meta(description="Names in the catalogue; may count one that ended seconds ago.")]
     capacity_bytes: Annotated[int, Meta(description="Of all living peers.")]
     free_bytes: Annotated[int, Meta(description="Of all living peers.")]
+    lower_bound: Annotated[
+        bool, Meta(description="There may be more peers than were counted: all but `names` are at least so much.")
+    ]
 
 
 class Problem(Struct, kw_only=True):
