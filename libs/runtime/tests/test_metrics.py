@@ -120,5 +120,18 @@ async def test_a_broken_collector_fails_the_scrape_and_not_the_process(
 
 async def test_a_port_in_use_is_an_error(endpoint: tuple[CollectorRegistry, MetricsServer]) -> None:
     """The process does not start without the metrics it was asked for."""
-    with pytest.raises(AlreadyRunningError, match="cannot serve metrics on"):
+    with pytest.raises(AlreadyRunningError, match="cannot listen on"):
         await start_metrics_server(CollectorRegistry(), endpoint[1].address)
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
+async def test_every_address_is_ipv4_and_ipv6(listen: str) -> None:
+    """As with gRPC."""
+    server = await start_metrics_server(CollectorRegistry(), listen)
+    port = int(server.address.rpartition(":")[2])
+    for host in ("127.0.0.1", "::1"):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET /livez HTTP/1.1\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
+        writer.close()
+    await server.aclose()

@@ -24,8 +24,11 @@ def test_no_caller_holds_more_than_its_share() -> None:
 @pytest.mark.parametrize(
     ("peer", "caller"),
     [
-        ("ipv4:10.0.0.1:4711", "ipv4:10.0.0.1"),
-        ("ipv6:%5B::1%5D:4711", "ipv6:%5B::1%5D"),
+        ("ipv4:10.0.0.1:4711", "10.0.0.1"),
+        ("ipv6:%5B2001:db8::1%5D:4711", "2001:db8::/64"),
+        ("ipv6:%5B2001:db8:0:0:ffff::2%5D:4712", "2001:db8::/64"),
+        ("ipv6:%5Bfe80::1%25eth0%5D:4711", "fe80::/64"),
+        ("ipv6:%5B::ffff:10.0.0.1%5D:4711", "10.0.0.1"),
         ("unix:", "unix"),
         ("unix:/run/x:1", "unix"),
     ],

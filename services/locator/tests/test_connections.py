@@ -16,7 +16,8 @@ from minga_locator.app import make_app
 from minga_locator.request_limits import RequestLimits
 from minga_locator.settings import LocatorSettings
 from minga_runtime.process import StopSignal
-from services.locator.tests.support import content, eventually
+from services.locator.tests.support import content, eventually, until
+from services.locator.tests.test_errors import StuckDirectory
 from tests.support.memory_directory import MemoryDirectory
 
 LIMIT_SECONDS = 10.0
@@ -32,8 +33,12 @@ class Client:
 
     async def status(self) -> int:
         """The status of the answer to REQUEST; 0 when the connection was closed."""
+        self.writer.write(REQUEST)
+        return await self.answered()
+
+    async def answered(self) -> int:
+        """The status of the next answer; 0 when the connection was closed."""
         try:
-            self.writer.write(REQUEST)
             async with asyncio.timeout(LIMIT_SECONDS):
                 head = await self.reader.readuntil(b"\r\n\r\n")
                 length = head.lower().partition(b"content-length:")[2].split()[0]
@@ -65,20 +70,25 @@ Connect = Callable[..., Awaitable[Client]]
 
 @asynccontextmanager
 async def running(
-    max_connections: int = 20, directory: MemoryDirectory | None = None, limits: RequestLimits | None = None
+    max_connections: int = 20,
+    directory: MemoryDirectory | None = None,
+    limits: RequestLimits | None = None,
+    listen: str = "127.0.0.1:0",
+    proxies: str = "",
 ) -> AsyncIterator[Connect]:
     """A locator's HTTP server; connects to it, from 127.0.0.1 or another host."""
     writers: list[asyncio.StreamWriter] = []
 
     async def connect(host: str = "127.0.0.1") -> Client:
-        address = listening.getsockname()
-        reader, writer = await asyncio.open_connection(*address, local_addr=(host, 0))
+        port = listening.getsockname()[1]
+        to = "::1" if ":" in host else "127.0.0.1"
+        reader, writer = await asyncio.open_connection(to, port, local_addr=(host, 0))
         writers.append(writer)
         return Client(reader, writer)
 
-    with await server.bind("127.0.0.1:0") as listening:
-        http = connections.connection_class(max_connections)
-        app = make_app(directory or MemoryDirectory(), limits=limits)
+    with await server.bind(listen) as listening:
+        app, trusted = server.behind_proxies(make_app(directory or MemoryDirectory(), limits=limits), proxies)
+        http = connections.connection_class(max_connections, trusted)
         async with server.http_server(app, listening, LocatorSettings(), StopSignal(), http):
             yield connect
             for writer in writers:
@@ -176,6 +186,42 @@ async def _trickle(readers: list[asyncio.StreamReader]) -> None:
             with contextlib.suppress(ConnectionError):
                 await reader.read(100)
         await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
+async def test_a_locator_is_reached_by_ipv4_and_ipv6(listen: str) -> None:
+    """As the parts that serve gRPC on such an address; an IPv4 client is the same host on a socket for both."""
+    async with running(4, listen=listen) as connect:
+        for host in ("127.0.0.1", "::1", "127.0.0.1"):
+            assert await (await connect(host)).status() == 200
+        assert await (await connect("127.0.0.1")).rest() == b""
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::]:0"])
+async def test_behind_a_trusted_proxy_each_client_is_a_host(listen: str) -> None:
+    """The proxy may have all connections; others, who claim to be proxies, are one host whatever they send."""
+    limits = RequestLimits(max_requests=4, request_seconds=30.0)
+    directory = StuckDirectory()
+    async with running(8, directory, limits, listen, "127.0.0.2/32") as connect:
+
+        async def ask(host: str, client: str, path: str) -> Client:
+            connection = await connect(host)
+            head = f"GET {path} HTTP/1.1\r\nHost: l\r\nX-Forwarded-For: 9.9.9.9, {client}\r\n\r\n"
+            connection.writer.write(head.encode())
+            return connection
+
+        for number in range(2):
+            await ask("127.0.0.2", "10.0.0.1", f"/v1/files/{number}")
+        await until(lambda: directory.waiting == 2)
+        for host, client, status in (
+            ("127.0.0.2", "10.0.0.1", 429),
+            ("127.0.0.2", "10.0.0.2", 200),
+            ("127.0.0.1", "10.0.0.1", 200),
+        ):
+            connection = await ask(host, client, "/v1/stats")
+            assert await connection.answered() == status
+        assert [await (await connect("127.0.0.2")).status() for _ in range(2)] == [200, 200]
+        directory.go.set()
 
 
 async def test_an_answer_is_one_write() -> None:

@@ -40,6 +40,7 @@ class StuckDirectory(MemoryDirectory):
 
     async def ping(self) -> None:
         """See DirectoryReader."""
+        self.waiting += 1
         await self.go.wait()
 
 
@@ -156,6 +157,36 @@ async def test_a_store_that_hangs_is_503_in_time() -> None:
         assert problem_of(await api.get("/v1/files/f")) == (503, "store_unavailable")
         assert problem_of(await api.get("/readyz")) == (503, "store_unavailable")
         assert (await api.get("/livez")).text == "ok\n"
+
+
+async def test_probes_and_scrapes_have_a_quota_of_their_own() -> None:
+    """Only `/livez` is without one; clients of /v1 do not use it up, nor the other way."""
+    directory = StuckDirectory()
+    app = make_app(directory, limits=RequestLimits(max_operator_requests=4, ready_seconds=30.0))
+    async with calling(app) as api, client_of(app, "10.0.0.2") as other:
+        async with asyncio.TaskGroup() as tasks:
+            stuck = [tasks.create_task(api.get("/readyz")) for _ in range(2)]
+            await until(lambda: directory.waiting == 2)
+            for path in ("/readyz", "/metrics", "/docs", "/openapi.json"):
+                assert problem_of(await api.get(path)) == (429, "busy")
+                assert path == "/readyz" or (await other.get(path)).status_code == 200
+            assert (await api.get("/livez")).status_code == (await api.get("/v1/stats")).status_code == 200
+            directory.go.set()
+        assert [task.result().status_code for task in stuck] == [200] * 2
+
+
+@pytest.mark.parametrize("host", ["2001:db8::{}", "2001:db8::{}:0:0:1", "fe80::{}%eth0"])
+async def test_one_ipv6_network_is_one_host(host: str) -> None:
+    """Any host may use as many addresses of its /64 as it likes."""
+    directory = StuckDirectory()
+    app = make_app(directory, limits=RequestLimits(max_requests=4, request_seconds=30.0))
+    async with calling(app), client_of(app, host.format(1)) as one, client_of(app, host.format(2)) as another:
+        async with asyncio.TaskGroup() as tasks:
+            stuck = [tasks.create_task(one.get(f"/v1/files/{name}")) for name in ("f", "g")]
+            await until(lambda: directory.waiting == 2)
+            assert problem_of(await another.get("/v1/stats")) == (429, "busy")
+            directory.go.set()
+        assert [task.result().status_code for task in stuck] == [404] * 2
 
 
 async def test_requests_over_the_quota_are_refused() -> None:

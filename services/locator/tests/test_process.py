@@ -115,7 +115,7 @@ async def test_a_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     listen = f"127.0.0.1:{other.sockets[0].getsockname()[1]}"
     async with other, started(tmp_path, "--listen", listen) as locator:
         errors = await locator.errors()
-    assert errors == f"minga: cannot listen on {listen}: another process does\n"
+    assert errors == f"minga: cannot listen on {listen}: another process does (choose another port)\n"
     assert locator.process.returncode == 8
 
 

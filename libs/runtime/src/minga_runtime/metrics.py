@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from minga_core.errors import AlreadyRunningError
-from minga_runtime.listening import bound_address, split_listen
+from minga_runtime.listening import bound_address
+from minga_runtime.sockets import listen_tcp
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +102,9 @@ class MetricsServer:
         self._serving: set[asyncio.Task[None]] = set()
 
     async def start(self, listen: str) -> None:
-        """Bind and serve. Raises AlreadyRunningError when the address cannot be bound."""
-        host, port = split_listen(listen)
-        try:
-            self._server = await asyncio.start_server(self._accept, host, port, limit=_MAX_REQUEST_BYTES)
-        except OSError as error:
-            raise AlreadyRunningError(f"cannot serve metrics on {listen}: {error.strerror}") from error
+        """Bind and serve. Raises what `listen_tcp` raises."""
+        listener = await asyncio.to_thread(listen_tcp, listen)
+        self._server = await asyncio.start_server(self._accept, sock=listener, limit=_MAX_REQUEST_BYTES)
         self.address = bound_address(listen, self._server.sockets[0].getsockname()[1])
 
     async def aclose(self) -> None:
@@ -167,7 +164,7 @@ class MetricsServer:
 async def start_metrics_server(registry: CollectorRegistry, listen: str) -> MetricsServer:
     """Serve `/metrics` and `/livez` over HTTP/1.1 on host:port (port 0 for any free one). The caller closes it.
 
-    Raises AlreadyRunningError when the address cannot be bound.
+    Raises what `listen_tcp` raises.
     """
     server = MetricsServer(registry)
     await server.start(listen)

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -62,6 +63,9 @@ KNOWN_VARIABLES: dict[str, str] = {
     "that start later get their share of the peers.",
     "MINGA_MAX_REQUESTS": "Locator: concurrent requests, at most half of them from one host; further ones get 429 with "
     "`Retry-After: 1`.",
+    "MINGA_TRUSTED_PROXIES": "Locator: addresses and networks (`10.0.0.0/8,fd00::1`) of proxies whose "
+    "`X-Forwarded-For` names the client. Limits are for each host: without this, all clients behind an ingress are "
+    "one host.",
     "MINGA_REAP_INTERVAL": "Registry: seconds between removals of what dead peers left.",
     "MINGA_STOP_GRACE": "Seconds that calls, and a peer's transfers, have to end once the process is stopping.",
     "MINGA_SERVING_SLOTS": "Peer: chunk requests served or queued at once, at most half of them from one host; "
@@ -114,6 +118,14 @@ def _http_listen(value: str) -> str:
     return "auto" if value.lower() == "auto" else _listen(value)
 
 
+def _networks(value: str) -> str:
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        return ",".join(str(ip_network(part)) for part in parts)
+    except ValueError as error:
+        raise ValueError(f"addresses or networks are needed, with commas between: {error}") from error
+
+
 def _collector(value: str) -> str:
     """`http://host:port` or `https://host:port` for a URL or host:port; the default port is that of OTLP."""
     try:
@@ -160,6 +172,8 @@ ListenText = Annotated[str, AfterValidator(_checked(_listen))]
 """host:port to listen on; port 0 allowed."""
 HttpListenText = Annotated[str, AfterValidator(_checked(_http_listen))]
 """`auto`, or host:port to listen on."""
+NetworksText = Annotated[str, AfterValidator(_networks)]
+"""IP addresses and networks, with commas between; may be empty."""
 HttpUrlText = Annotated[str, AfterValidator(_url_of("http", "https"))]
 RedisUrlText = Annotated[str, AfterValidator(_url_of(*REDIS_SCHEMES))]
 """A store's URL, as `minga_directory.connect_reader` takes it."""

@@ -1,13 +1,15 @@
 """Quotas: what all callers, and each of them, may have under way. A flood from one leaves room for others.
 
 A caller is its host, the one thing that it cannot choose at will. Peers that share a host, behind a NAT or on one
-machine, share the quota of one caller, which is half.
+machine, share the quota of one caller, which is half. So do hosts of one IPv6 network (/64): each of them may use any
+address of it.
 """
 
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from ipaddress import IPv6Address, IPv6Network
 
 from minga_core.errors import BusyError
 
@@ -59,6 +61,31 @@ class Shares:
 
 
 def caller_of(peer: str) -> str:
-    """The host of a gRPC peer string, as in `ipv4:10.0.0.1:4711`, `ipv6:%5B::1%5D:4711` or `unix:`."""
+    """The caller in a gRPC peer string, as in `ipv4:10.0.0.1:4711`, `ipv6:%5B::1%5D:4711` or `unix:`; see `host_of`."""
     kind, _, place = peer.partition(":")
-    return f"{kind}:{place.rpartition(':')[0]}" if kind in ("ipv4", "ipv6") else kind
+    if kind not in ("ipv4", "ipv6"):
+        return kind
+    return host_of(place.rpartition(":")[0].removeprefix("%5B").removesuffix("%5D"))
+
+
+def host_of(address: str) -> str:
+    """What quotas count an IP address by: an IPv4 address itself, an IPv6 address as its /64."""
+    parsed = _ipv6(address)
+    if parsed is None:
+        return address
+    return str(parsed.ipv4_mapped or IPv6Network((int(parsed), 64), strict=False))
+
+
+def plain_address(address: str) -> str:
+    """The address, but an IPv4 one without the IPv6 form that it has on a socket for both."""
+    parsed = _ipv6(address)
+    return str(parsed.ipv4_mapped) if parsed and parsed.ipv4_mapped else address
+
+
+def _ipv6(address: str) -> IPv6Address | None:
+    if ":" not in address:
+        return None
+    try:
+        return IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return None

@@ -12,6 +12,7 @@ from minga_runtime.listening import split_listen
 CONNECT_TIMEOUT_SECONDS = 2.0
 """As for gRPC. Machines of one network answer quickly or not at all."""
 BACKLOG = 256
+_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 KEEPALIVE_SECONDS = 20
 KEEPALIVE_PROBES = 3
 
@@ -21,19 +22,24 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 def listen_tcp(listen: str) -> socket.socket:
     """A non-blocking listening socket on `host:port` (port 0 for any free one). The caller closes it.
 
+    `0.0.0.0` and `[::]` both accept IPv4 and IPv6, as they do with gRPC, where the system has IPv6.
     Raises AlreadyRunningError when the port is in use, SettingsError when it cannot be bound for any other reason.
     Resolves the host, which blocks: not for the event loop's thread.
     """
     host, port = split_listen(listen)
     try:
+        both = host in _EVERY_ADDRESS and socket.has_dualstack_ipv6()
         family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            "::" if both else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, proto)
     except OSError as error:
         raise SettingsError(f"cannot listen on {listen}: {error.strerror}") from error
     try:
+        # A restart must not wait for connections of the process before.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if both:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:

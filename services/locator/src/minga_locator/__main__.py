@@ -12,7 +12,7 @@ from minga_locator import VERSION
 from minga_locator.app import make_app
 from minga_locator.connections import connection_class
 from minga_locator.request_limits import RequestLimits
-from minga_locator.server import bind, http_server
+from minga_locator.server import behind_proxies, bind, http_server
 from minga_locator.settings import LocatorSettings
 from minga_runtime.descriptors import max_connections
 from minga_runtime.flags import parse_flags
@@ -51,8 +51,10 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
         await reader.check_access()
         with await bind(settings.listen) as listening:
             address = bound_address(settings.listen, listening.getsockname()[1])
-            app = make_app(reader, limits=RequestLimits(max_requests=settings.max_requests))
-            async with http_server(app, listening, settings, stop, connection_class(max_connections())):
+            limits = RequestLimits(max_requests=settings.max_requests)
+            app, proxies = behind_proxies(make_app(reader, limits=limits), settings.trusted_proxies)
+            http = connection_class(max_connections(), proxies)
+            async with http_server(app, listening, settings, stop, http):
                 write_port_file(settings.port_file, address)
                 facts = effective_settings(settings) | {"address": address, "pid": os.getpid(), "version": VERSION}
                 log_event(log, logging.INFO, "locator_started", **facts)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route, Router
 
 from minga_core.clock import Clock, SystemClock
@@ -17,7 +17,7 @@ from minga_locator._metrics import LocatorMetrics
 from minga_locator.cache import ReadCache
 from minga_locator.endpoint import Endpoint, Operation
 from minga_locator.middleware import RequestMiddleware
-from minga_locator.openapi import openapi_document
+from minga_locator.openapi import openapi_json
 from minga_locator.operations import OPERATIONS
 from minga_locator.request_limits import RequestLimits
 from minga_locator.state import LocatorState
@@ -54,7 +54,7 @@ def make_app(
         routes=[*(_route(operation, state) for operation in OPERATIONS), *_documentation()],
         middleware=[
             *tracing.middleware(),
-            Middleware(RequestMiddleware, metrics=metrics, clock=clock, max_requests=limits.max_requests),
+            Middleware(RequestMiddleware, metrics=metrics, clock=clock, limits=limits),
         ],
         lifespan=lifespan,
         # A redirect would be an answer that no operation declares.
@@ -72,8 +72,8 @@ def _route(operation: Operation, state: LocatorState) -> Route:
 def _documentation() -> list[Route]:
     """`/openapi.json`, and `/docs` which shows it in a browser."""
 
-    async def document(request: Request) -> JSONResponse:
-        return JSONResponse(openapi_document())
+    async def document(request: Request) -> Response:
+        return Response(openapi_json(), media_type="application/json")
 
     async def page(request: Request) -> HTMLResponse:
         return HTMLResponse(_DOCS_PAGE)

@@ -7,13 +7,14 @@ processor time of a look-up (profile of 40,000 names, 20 holders each).
 """
 
 import asyncio
+from collections.abc import Container
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from minga_core.errors import BusyError
 from minga_locator.request_limits import client_host
-from minga_runtime.shares import Shares
+from minga_runtime.shares import Shares, plain_address
 
 HEAD_SECONDS = 10.0
 """A request's head must be complete this long after its first byte. Before that byte, the keep-alive limit holds."""
@@ -28,6 +29,7 @@ class LimitedConnection(HttpToolsProtocol):
     """One connection. `connection_class` makes the class that a server uses."""
 
     quota: Shares
+    proxies: Container[str]
 
     _host: str | None = None
     """The host whose quota this connection uses; None when it was refused."""
@@ -41,7 +43,9 @@ class LimitedConnection(HttpToolsProtocol):
         super().connection_made(cast("asyncio.Transport", _CoalescingTransport(transport, self.loop)))
         # Whatever the kernel does not accept at once pauses writing, and an answer is timed until all of it is sent.
         transport.set_write_buffer_limits(0)
-        host = client_host(self.client)
+        if self.client is not None:
+            self.client = (plain_address(self.client[0]), self.client[1])
+        host = self._quota_host()
         try:
             self.quota.take(host)
             self._host = host
@@ -77,6 +81,12 @@ class LimitedConnection(HttpToolsProtocol):
         self._head_started = False
         self._close_after(None)
         super().on_headers_complete()
+
+    def _quota_host(self) -> str:
+        """The host that this connection is counted for: a trusted proxy's connections are those of many hosts."""
+        if self.client is not None and self.client[0] in self.proxies:
+            return f"{self.client[0]} port {self.client[1]}"
+        return client_host(self.client)
 
     def pause_writing(self) -> None:
         """An answer waits for its client: time it."""
@@ -139,6 +149,11 @@ class _CoalescingTransport:
         return getattr(self._transport, name)
 
 
-def connection_class(max_connections: int) -> type[LimitedConnection]:
-    """The class for a server with at most so many connections, half of them for one host; more are closed at once."""
-    return type("Connection", (LimitedConnection,), {"quota": Shares("connections", max_connections)})
+def connection_class(max_connections: int, proxies: Container[str] = ()) -> type[LimitedConnection]:
+    """The class for a server with at most so many connections, half of them for one host; more are closed at once.
+
+    proxies: addresses of hosts that may have all of them.
+    """
+    return type(
+        "Connection", (LimitedConnection,), {"quota": Shares("connections", max_connections), "proxies": proxies}
+    )

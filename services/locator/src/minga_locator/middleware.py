@@ -9,7 +9,7 @@ from minga_core.clock import Clock
 from minga_core.errors import BusyError, Code, MingaError
 from minga_locator._metrics import LocatorMetrics
 from minga_locator.problems import RETRY_AFTER_SECONDS, error_response, http_error_response, problem_response
-from minga_locator.request_limits import client_host
+from minga_locator.request_limits import RequestLimits, client_host
 from minga_runtime.logs import log_event
 from minga_runtime.shares import Shares
 
@@ -17,13 +17,14 @@ log = logging.getLogger(__name__)
 
 
 class RequestMiddleware:
-    """ASGI middleware. Answers 429 and 503 itself when there is no slot for a request to /v1."""
+    """ASGI middleware. Answers 429 and 503 itself when there is no slot for a request."""
 
-    def __init__(self, app: ASGIApp, metrics: LocatorMetrics, clock: Clock, max_requests: int) -> None:
+    def __init__(self, app: ASGIApp, metrics: LocatorMetrics, clock: Clock, limits: RequestLimits) -> None:
         self._app = app
         self._metrics = metrics
         self._clock = clock
-        self._quota = Shares("requests", max_requests)
+        self._api_quota = Shares("requests", limits.max_requests)
+        self._operator_quota = Shares("probes and scrapes", limits.max_operator_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -40,29 +41,18 @@ class RequestMiddleware:
             self._observe(scope, answer.status, self._clock.monotonic() - started)
 
     async def _admit(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
-        if not scope["path"].startswith("/v1/"):
+        if scope["path"] == "/livez":
             await self._pass_on(scope, receive, answer)
             return
+        quota = self._api_quota if scope["path"].startswith("/v1/") else self._operator_quota
         host = client_host(scope.get("client"))
-        if (refusal := self._acquire(scope, host)) is not None:
+        if (refusal := _acquire(quota, scope, host)) is not None:
             await refusal(scope, receive, answer.send)
             return
         try:
             await self._pass_on(scope, receive, answer)
         finally:
-            self._quota.give_back(host)
-
-    def _acquire(self, scope: Scope, host: str) -> ASGIApp | None:
-        """Take a slot for the host; the refusal when there is none."""
-        if self._quota.taken_count >= self._quota.total:
-            detail = "the locator is answering as many requests as it can"
-            code = Code.UNAVAILABLE.value
-            return problem_response(scope, 503, code, detail, retry_after_seconds=RETRY_AFTER_SECONDS)
-        try:
-            self._quota.take(host)
-        except BusyError as error:
-            return error_response(scope, error)
-        return None
+            quota.give_back(host)
 
     async def _pass_on(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         # With an app in the scope, Starlette's Router raises HTTPException for paths and methods that it does not have.
@@ -90,6 +80,19 @@ class RequestMiddleware:
         if log.isEnabledFor(logging.DEBUG):
             fields = {"method": scope["method"], "path": scope["path"], "status": status, "seconds": round(seconds, 4)}
             log_event(log, logging.DEBUG, "request", **fields)
+
+
+def _acquire(quota: Shares, scope: Scope, host: str) -> ASGIApp | None:
+    """Take a slot for the host; the refusal when there is none."""
+    if quota.taken_count >= quota.total:
+        detail = "the locator is answering as many requests as it can"
+        code = Code.UNAVAILABLE.value
+        return problem_response(scope, 503, code, detail, retry_after_seconds=RETRY_AFTER_SECONDS)
+    try:
+        quota.take(host)
+    except BusyError as error:
+        return error_response(scope, error)
+    return None
 
 
 class _Answer:

@@ -51,6 +51,12 @@ def openapi_document() -> Json:
     }
 
 
+@lru_cache(maxsize=1)
+def openapi_json() -> bytes:
+    """The document in JSON."""
+    return msgspec.json.encode(openapi_document())
+
+
 def _is_struct(shape: Any) -> bool:
     return isinstance(shape, type) and issubclass(shape, msgspec.Struct)
 

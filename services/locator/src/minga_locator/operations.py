@@ -10,6 +10,8 @@ _BAD_VALUE, _BAD_NAME = Code.INVALID_ARGUMENT, Code.INVALID_NAME
 _NO_FILE, _NO_PEER = Code.FILE_NOT_FOUND, Code.PEER_NOT_FOUND
 _NO_PLACE = (Code.NO_SPACE, Code.PEER_UNAVAILABLE)
 
+_NO_SLOT = (Code.UNAVAILABLE, Code.BUSY)
+
 
 class _AnyText(PathConvertor):
     """Like Starlette's `path`, but also matches line breaks: such a name gets the refusal of a name, not of a path."""
@@ -30,6 +32,6 @@ OPERATIONS = (
     Operation("GET", "/v1/peers/{peer_id}", peers.get_peer, "peers", (_BAD_VALUE, _NO_PEER)),
     Operation("GET", "/v1/stats", peers.get_stats, "peers"),
     Operation("GET", "/livez", health.live, "health"),
-    Operation("GET", "/readyz", health.ready, "health", (Code.STORE_UNAVAILABLE,)),
-    Operation("GET", "/metrics", health.metrics, "health"),
+    Operation("GET", "/readyz", health.ready, "health", (Code.STORE_UNAVAILABLE, *_NO_SLOT)),
+    Operation("GET", "/metrics", health.metrics, "health", _NO_SLOT),
 )

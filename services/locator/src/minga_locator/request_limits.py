@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from minga_runtime.shares import host_of
+
 MAX_REQUESTS = 1_000
 """About 0.2 s of work for one process: a client that queued behind more would wait longer than for a retry."""
 
@@ -19,9 +21,12 @@ class RequestLimits:
     ready_seconds: float = 1.0
     """`/readyz` waits this many seconds for the store: one that is slower is not fit for clients."""
     max_requests: int = MAX_REQUESTS
-    """Requests to /v1 answered at once, at most half of them for one host. Probes and metrics are not counted."""
+    """Requests to /v1 answered at once, at most half of them for one host."""
+    max_operator_requests: int = 32
+    """Probes, scrapes and requests for the documentation answered at once, half of them for one host: more than any
+    number of scrapers. Apart from /v1, so that its clients do not keep them out. `/livez` is always answered."""
 
 
 def client_host(client: tuple[str, int] | None) -> str:
-    """The host that quotas count by, from ASGI's `client`. Clients behind one proxy count as one host."""
-    return client[0] if client else ""
+    """The host that quotas count by, from ASGI's `client`: behind a trusted proxy, that of the proxy's client."""
+    return host_of(client[0]) if client else ""

@@ -2,45 +2,34 @@
 
 import asyncio
 import contextlib
-import errno
 import math
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Container, Iterator
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from minga_core.errors import AlreadyRunningError, SettingsError
+from minga_core.errors import SettingsError
 from minga_locator.settings import LocatorSettings
-from minga_runtime.listening import split_listen
 from minga_runtime.process import StopSignal
+from minga_runtime.sockets import listen_tcp
 
 KEEP_ALIVE_SECONDS = 60
 """Idle connections of clients are closed after this many seconds."""
 
 
 async def bind(listen: str) -> socket.socket:
-    """A socket bound to host:port; the caller closes it.
+    """A socket that listens on host:port; the caller closes it.
 
     Raises AlreadyRunningError when another process has it, SettingsError when binding fails for any other reason.
     """
-    host, port = split_listen(listen)
-    made: socket.socket | None = None
     try:
-        loop = asyncio.get_running_loop()
-        family, kind, proto, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
-        made = socket.socket(family, kind, proto)
-        # A restart must not wait for connections of the process before.
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(address)
-    except OSError as error:
-        if made is not None:
-            made.close()
-        if error.errno == errno.EADDRINUSE:
-            raise AlreadyRunningError(f"cannot listen on {listen}: another process does") from error
-        raise SettingsError(f"MINGA_LISTEN: cannot listen on {listen}: {error.strerror}") from error
-    return made
+        return await asyncio.to_thread(listen_tcp, listen)
+    except SettingsError as error:
+        raise SettingsError(f"MINGA_LISTEN: {error}") from error
 
 
 @contextlib.asynccontextmanager
@@ -62,6 +51,18 @@ async def http_server(
     finally:
         server.should_exit = True
         await serving
+
+
+def behind_proxies(app: ASGIApp, proxies: str) -> tuple[ASGIApp, Container[str]]:
+    """The app, which sees the client that one of those proxies names; and what says which addresses are theirs.
+
+    proxies: as LocatorSettings has them; empty for none.
+    """
+    if not proxies:
+        return app, ()
+    # uvicorn's types of ASGI are not Starlette's.
+    proxied = ProxyHeadersMiddleware(cast(Any, app), proxies)
+    return cast(ASGIApp, proxied), cast("Container[str]", proxied.trusted_hosts)
 
 
 class _Server(uvicorn.Server):

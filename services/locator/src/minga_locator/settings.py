@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from minga_locator.request_limits import MAX_REQUESTS
-from minga_runtime.settings import ListenText, RedisUrlText, Seconds, Settings
+from minga_runtime.settings import ListenText, NetworksText, RedisUrlText, Seconds, Settings
 
 DEFAULT_PORT = 50052
 
@@ -19,6 +19,8 @@ class LocatorSettings(Settings):
     listen: ListenText = f"0.0.0.0:{DEFAULT_PORT}"
     port_file: Path | None = None
     max_requests: Annotated[int, Field(ge=1)] = MAX_REQUESTS
-    """Requests to /v1 answered at once, half of them for one host. Probes and metrics are always answered."""
+    """Requests to /v1 answered at once, half of them for one host."""
+    trusted_proxies: NetworksText = ""
+    """Proxies whose `X-Forwarded-For` names the client that limits are for; without them a proxy is one host."""
     stop_grace: Seconds = timedelta(seconds=5)
     """Seconds that requests under way get to finish when the process stops."""

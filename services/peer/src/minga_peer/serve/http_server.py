@@ -34,7 +34,7 @@ from minga_engine.wire.http_format import (
 from minga_engine.wire.messages import SourceAddress
 from minga_peer.serve.serving import RETRY_AFTER, ChunkServing, ServedChunk
 from minga_runtime.logs import log_event
-from minga_runtime.shares import Shares
+from minga_runtime.shares import Shares, host_of
 from minga_runtime.sockets import keep_alive
 
 log = logging.getLogger(__name__)
@@ -307,5 +307,5 @@ def _shut(connection: socket.socket) -> None:
 def _host_of(connection: socket.socket) -> str:
     """The client's host, which identifies a client that is no peer."""
     with suppress(OSError):
-        return str(connection.getpeername()[0])
+        return host_of(str(connection.getpeername()[0]))
     return "unknown"
