@@ -137,7 +137,7 @@ METRICS = {"registry": _registry_metrics, "locator": _locator_metrics, "peer": _
 OPEN_LABELS = {
     "version": "of the software",
     "code": "a status of gRPC",
-    "method": "an RPC of the contract, of health or of reflection",
+    "method": "an RPC of the contract or of health",
     "route": "a template of docs/rest.md, or `none`",
     "status": "2xx, 4xx or 5xx",
 }

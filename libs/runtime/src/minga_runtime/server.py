@@ -1,12 +1,12 @@
-"""The gRPC server of every part: error mapping, health, reflection, limits, graceful stop."""
+"""The gRPC server of every part: error mapping, health, limits, graceful stop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from minga_runtime.channels import bind, server_options
 from minga_runtime.grpc_errors import ErrorInterceptor, RpcObserver
@@ -43,7 +43,7 @@ class GrpcServer:
             options=[*server_options(), *_ageing(connection_age)],
             maximum_concurrent_rpcs=max_concurrent_rpcs,
         )
-        self._health = health.aio.HealthServicer()
+        self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
         self._services: tuple[str, ...] = ()
         self._serving = False
@@ -52,10 +52,9 @@ class GrpcServer:
     async def start(self, listen: Sequence[str], services: Sequence[str]) -> list[int]:
         """Bind every address and serve. Returns the bound ports (1 for Unix sockets).
 
-        services: full names, for health and reflection. Health is NOT_SERVING until `set_serving`. Raises what `bind`
+        services: full names, for health. Health is NOT_SERVING until `set_serving`. Raises what `bind`
         raises."""
         self._services = tuple(services)
-        reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self.server)
         ports = [bind(self.server, address) for address in listen]
         await self._set_health(False)
         await self._health.set(LIVENESS, _Status.SERVING)
@@ -84,6 +83,18 @@ class GrpcServer:
         status = _Status.SERVING if serving else _Status.NOT_SERVING
         for name in ("", *self._services):
             await self._health.set(name, status)
+
+
+class _Health(health.aio.HealthServicer):
+    """The standard health service without its stream: no limit counts streams that nothing ends, and one that its
+    caller does not read keeps a lock that `set` waits for. Clients take UNIMPLEMENTED for healthy
+    (github.com/grpc/grpc/blob/master/doc/health-checking.md)."""
+
+    async def Watch(  # noqa: N802 - gRPC's name
+        self, request: health_pb2.HealthCheckRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> None:
+        """Refuse."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ask with Check, now and then")
 
 
 def _ageing(age: ConnectionAge | None) -> list[tuple[str, int]]:
