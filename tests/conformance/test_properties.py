@@ -87,7 +87,7 @@ class Model:
                     published = min(one.published_ns for one in rows.values())
                     complete = sum(one.state is HoldingState.COMPLETE for one in rows.values())
                     versions.append((str(content(version)), published, sorted(rows), complete))
-            found[name] = sorted(versions, key=lambda one: (-one[1], one[0]))
+            found[name] = sorted(versions, key=lambda one: (one[3] == 0, -one[1], one[0]))
         return found
 
 

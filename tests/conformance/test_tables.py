@@ -39,8 +39,8 @@ async def test_two_contents_under_one_name_are_two_rows(directory: Harness) -> N
     await directory.push("a", [row("x", "v1", published=1), row("x", "v2", published=2, partial=True)])
     versions = await directory.reader.find(row("x").key.name)
     assert [(version.published_ns, version.complete_count, version.partial_count) for version in versions] == [
-        (2, 0, 1),
         (1, 1, 0),
+        (2, 0, 1),
     ]
     await directory.change("a", [row("x", "v2", published=2)], [row("x", "v1").key])
     versions = await directory.reader.find(row("x").key.name)
