@@ -13,6 +13,9 @@ LEFT_OUT = re.compile(
 COMMENTS = {".lua": "-- ", ".proto": "// ", ".toml": "# ", ".sh": "# ", ".yml": "# ", ".yaml": "# ", "": "# "}
 NAMED = {
     "README.md": "What Minga is, three commands that work, and which four documents to read.",
+    "deploy/monitoring/dashboards/minga.json": "The Grafana dashboard, as Grafana exports it.",
+    "requirements-bench.lock": "Locked packages of the benchmark, with hashes.",
+    "requirements.lock": "Every locked package, with hashes: what `make sync` installs.",
     "protos/src/minga_protos": "Code generated from the contracts by `make protos`.",
 }
 
