@@ -49,7 +49,7 @@ find_one() {
 install_one() {
   command -v apt-get >/dev/null || fail "no Docker Engine answers, and there is no apt-get to install one with"
   say "installing docker.io from Debian ..."
-  # Without an init system of this machine's, the package would start a dockerd that nobody owns, with its own networks.
+  # Without an init system of this machine's, the package would start a dockerd without an owner, with its own networks.
   if [[ ! -d /run/systemd/system && ! -e $POLICY ]]; then
     printf '#!/bin/sh\nexit 101\n' >"$POLICY"
     chmod +x "$POLICY"
@@ -68,7 +68,7 @@ start_one() {
   local started=
   if ! started_here; then
     say "starting dockerd; its log is $LOG"
-    # Of processes that were killed: dockerd takes their numbers for living ones as long as nobody has waited for them.
+    # Of processes that were killed: dockerd takes their numbers for living ones until their parent has waited for them.
     rm -f "$PID_FILE" "$ENGINE_DIR/exec/containerd/containerd.pid"
     # Detached from this shell's session, streams and lock: a reader of our output must not wait. 198.18.0.0/15 is
     # reserved for tests (RFC 2544), so that no container hides a machine which this one has to reach.

@@ -39,7 +39,7 @@ case $1 in
     ;;
   packages)
     shift
-    # `./`, and no index: pip takes a folder's bare name for a package of PyPI, where somebody has one called `protos`.
+    # `./`, and no index: pip takes a folder's bare name for a package of PyPI, which has one called `protos`.
     for folder; do shift; set -- "$@" "./$folder"; done
     pip wheel -qq --no-index --no-deps --no-build-isolation --wheel-dir /tmp/wheels "$@"
     pip --python "$VENV/bin/python" install -qq --no-deps --no-index --no-compile --root /out /tmp/wheels/*.whl

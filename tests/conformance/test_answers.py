@@ -1,4 +1,4 @@
-"""What readers are told: versions and their holders, the catalogue, peers."""
+"""Answers of readers: versions and their holders, the catalogue, peers."""
 
 import asyncio
 from collections import Counter
@@ -14,7 +14,7 @@ from tests.conformance.harness import SHORT, Harness, content, over, peer_ids, r
 
 
 async def test_the_newest_published_version_comes_first(directory: Harness) -> None:
-    """Versions are in the order of their publishing, which the earliest holder tells."""
+    """Versions are in the order of their publishing, which the earliest holder has."""
     await directory.register("a")
     await directory.register("b")
     await directory.push("a", [row("x", "v1", published=10), row("x", "v2", published=30)])
@@ -137,7 +137,7 @@ async def test_many_names_at_once_name_the_living_alone(directory: Harness) -> N
 
 
 async def test_many_names_at_once_find_rare_ones_and_sample_holders(directory: Harness) -> None:
-    """No name is lost among very many of the same content, and at most as many holders are told as were asked for."""
+    """No name is lost among very many of the same content, and at most as many holders are answered as requested."""
     await directory.register("many")
     await directory.push("many", [row(f"empty{number:04}") for number in range(1500)])
     for number in range(5):

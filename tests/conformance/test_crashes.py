@@ -180,7 +180,7 @@ async def die(client: Any, peer_id: str = "a") -> None:
 
 
 async def nothing_left_of_a(client: Any, directory: Harness) -> bool:
-    """Whether nothing tells of peer a any more but what runs out by itself (`removals`)."""
+    """Whether no key mentions peer a any more, except those that expire (`removals`)."""
     await directory.settle()
     left = {key.decode() for key in await client.keys("*")}
     holders = {key for key in left if ":holders:" in key}

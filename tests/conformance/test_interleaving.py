@@ -181,7 +181,7 @@ class Play:
         self._touch(peer_id)
 
     async def _beat(self, life: None, peer_id: str) -> None:
-        """It hears what it has to do."""
+        """Heartbeat, and do what its answer says."""
         generation = self.model.generations.get(peer_id)
         revision = self.model.revisions.get(peer_id)
         outcome = await self._directory.beat(peer_id, generation or 1, revision=revision or 0)

@@ -19,7 +19,7 @@ async def test_a_registered_peer_is_listed_with_what_it_said(directory: Harness)
 
 
 async def test_an_unknown_peer_is_not_found(directory: Harness) -> None:
-    """get_peer tells an unknown id by its own error."""
+    """get_peer raises an error of its own for an unknown id."""
     with pytest.raises(PeerNotFoundError):
         await directory.reader.get_peer(PeerId("nobody"))
 
@@ -81,7 +81,7 @@ async def test_a_heartbeat_with_another_revision_is_told_to_push(directory: Harn
 
 
 async def test_a_greater_generation_takes_over_at_once(directory: Harness) -> None:
-    """The table of the smaller generation is dropped, and its every call tells the owner's address."""
+    """The table of the smaller generation is dropped, and each of its calls raises the owner's address."""
     small, great = (1 << 53) + 1, (1 << 53) + 2
     await directory.register("a", generation=small)
     await directory.push("a", [row("x")], small)
@@ -165,7 +165,7 @@ async def test_the_reaper_unlists_the_dead_and_only_them(directory: Harness) -> 
 
 
 async def test_reaping_is_bounded(directory: Harness) -> None:
-    """No pass unlists more rows than asked; passes add up."""
+    """No pass collects more rows than requested; passes add up."""
     await directory.register("a", ttl=SHORT)
     await directory.push("a", [row(f"n{i}") for i in range(25)])
     await directory.let_end("a")

@@ -106,7 +106,7 @@ async def test_a_comer_that_races_the_removal_of_the_last_holder_lists_the_name(
 
 
 async def test_a_mark_that_stays_behind_says_nothing(redis_url: str) -> None:
-    """A remover marks an entry, finds that somebody has come, and leaves it: it is told and removed as any other."""
+    """A remover marks an entry, finds a new holder, and leaves it: it is answered and removed as any other."""
     async with over(redis_url) as directory:
         await directory.register("goes")
         await directory.push("goes", [row("x")])
@@ -224,7 +224,7 @@ async def test_a_process_that_stood_still_is_refused(redis_url: str) -> None:
 
 
 async def no_notes(redis_url: str, directory: Harness) -> bool:
-    """Whether reaping has forgotten all `unlist` keys."""
+    """Whether garbage collection has removed all `tombstones` keys."""
     await directory.settle()
     store = connect(redis_url)
     count = await store.one("ZCARD", keys.INTENTS)

@@ -32,7 +32,7 @@ def own_server() -> Iterator[RedisServer]:
 
 
 async def say_again(directory: Harness) -> None:
-    """What a peer does when a heartbeat tells it to."""
+    """Do what the answer of a heartbeat says."""
     assert await directory.beat("a") == "register_again"
     await directory.register("a")
     assert await directory.beat("a") == "push_table"
@@ -56,7 +56,7 @@ async def test_a_store_that_has_lost_everything_does_not_say_that_nobody_has_a_f
     request: pytest.FixtureRequest, server: str
 ) -> None:
     """1. A new store: who is to know? 2. A peer has registered: what it does not share nobody does. 3. Emptied: who is
-    to know? 4. One peer is told to register again, and does: what it shares is known, but others have yet to tell.
+    to know? 4. One peer is asked to register again, and does: its files are known, those of others not yet.
     5. They have had the time that it takes; a lease that is lost later says nothing."""
     store: RedisServer = request.getfixturevalue(server)
     store.flush()
@@ -89,7 +89,7 @@ async def test_a_store_that_has_lost_everything_does_not_say_that_nobody_has_a_f
 
 async def test_a_store_is_doubted_until_every_living_peer_has_pushed(redis_server: RedisServer) -> None:
     """Many tables take longer than two heartbeats: a peer that waits for its turn beats meanwhile, and says that it has
-    yet to push. One that never can does not cast doubt for ever."""
+    yet to push. One that never can does not keep the store recovering for ever."""
     redis_server.flush()
     fill = timedelta(seconds=5)
     async with (
@@ -202,6 +202,6 @@ async def test_nothing_listens_there() -> None:
 
 
 def test_a_url_that_is_none_is_a_setting_error() -> None:
-    """Told by the name of the setting, before anything connects."""
+    """Reported by the name of the setting, before anything connects."""
     with pytest.raises(SettingsError, match="MINGA_REDIS_URL"):
         connect_writer("http://somewhere")

@@ -49,34 +49,34 @@ async def test_a_stopped_peer_is_out_of_every_answer_at_once(tmp_path: Path) -> 
 async def test_a_download_survives_the_death_of_a_source(tmp_path: Path) -> None:
     """kill -9 of one of two sources in the middle: the file arrives whole from the other."""
     async with running(tmp_path, 3) as story:
-        first, second, taker = story.peers
+        first, second, downloader = story.peers
         data = noise(192 * MIB)
         await story.share(first, "big.bin", data)
         await story.download(second, "big.bin")
-        downloading = asyncio.create_task(story.download(taker, "big.bin"))
-        await eventually(lambda: _at_least(story.held_bytes(taker), 16 * MIB), "some of it is there")
+        downloading = asyncio.create_task(story.download(downloader, "big.bin"))
+        await eventually(lambda: _at_least(story.held_bytes(downloader), 16 * MIB), "some of it is there")
         second.kill()
         assert (await downloading).phase is DownloadPhase.DONE
-        assert (taker.share_dir / "big.bin").read_bytes() == data
+        assert (downloader.share_dir / "big.bin").read_bytes() == data
 
 
 async def test_a_killed_downloader_resumes_without_fetching_a_chunk_twice(tmp_path: Path) -> None:
     """What was flushed before kill -9 is not fetched again, and the file is right."""
     async with running(tmp_path, 2) as story:
-        seed, taker = story.peers
+        seed, downloader = story.peers
         data = noise(400 * MIB)
         await story.share(seed, "big.bin", data)
-        downloading = asyncio.create_task(story.download(taker, "big.bin"))
-        await eventually(lambda: _at_least(story.held_bytes(taker), 128 * MIB), "a third of it is there")
-        taker.kill()
+        downloading = asyncio.create_task(story.download(downloader, "big.bin"))
+        await eventually(lambda: _at_least(story.held_bytes(downloader), 128 * MIB), "a third of it is there")
+        downloader.kill()
         await asyncio.gather(downloading, return_exceptions=True)
-        assert not (taker.share_dir / "big.bin").exists()
-        await taker.restart()
-        done = await story.download(taker, "big.bin")
+        assert not (downloader.share_dir / "big.bin").exists()
+        await downloader.restart()
+        done = await story.download(downloader, "big.bin")
         assert done.phase is DownloadPhase.DONE
         assert done.resumed_bytes > 0
         assert sum(done.received_by_source.values()) == len(data) - done.resumed_bytes
-        assert (taker.share_dir / "big.bin").read_bytes() == data
+        assert (downloader.share_dir / "big.bin").read_bytes() == data
 
 
 async def test_an_emptied_store_is_whole_again_within_a_heartbeat_or_two(tmp_path: Path) -> None:
@@ -94,15 +94,15 @@ async def test_an_emptied_store_is_whole_again_within_a_heartbeat_or_two(tmp_pat
 async def test_a_killed_store_registry_or_locator_fails_no_running_download(tmp_path: Path) -> None:
     """Transfers need none of them once they run; afterwards everything is found again."""
     async with running(tmp_path, 2) as story:
-        seed, taker = story.peers
+        seed, downloader = story.peers
         data = noise(192 * MIB)
         await story.share(seed, "big.bin", data)
-        downloading = asyncio.create_task(story.download(taker, "big.bin"))
-        await eventually(lambda: _at_least(story.held_bytes(taker), MIB), "it runs")
+        downloading = asyncio.create_task(story.download(downloader, "big.bin"))
+        await eventually(lambda: _at_least(story.held_bytes(downloader), MIB), "it runs")
         for part in (story.net.redis, story.net.registry, story.net.locator):
             part.kill()
         assert (await downloading).phase is DownloadPhase.DONE
-        assert (taker.share_dir / "big.bin").read_bytes() == data
+        assert (downloader.share_dir / "big.bin").read_bytes() == data
         for part in (story.net.redis, story.net.registry, story.net.locator):
             await part.restart()
         await eventually(lambda: _are(story.holders("big.bin"), {"peer-1", "peer-2"}), "both are found again")

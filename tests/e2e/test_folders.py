@@ -71,15 +71,15 @@ async def share_folder(story: Story, small_count: int = SMALL_COUNT) -> dict[str
 
 async def test_a_folder_arrives_whole_with_a_daemon_and_without_one(tmp_path: Path) -> None:
     """1. Through a daemon: everything is there, and served on. 2. Again: all is there already. 3. Without a daemon,
-    from both holders. 4. A file in the way is told, kept, and replaced with --overwrite alone."""
+    from both holders. 4. A file in the way is reported, kept, and replaced with --overwrite alone."""
     async with running(tmp_path, 2) as story:
         wanted = await share_folder(story)
         count = SMALL_COUNT + 2
-        control, none, taker = story.peers[1].control, tmp_path / "none.sock", story.peers[1].share_dir
+        control, none, downloader = story.peers[1].control, tmp_path / "none.sock", story.peers[1].share_dir
         ended = await minga(story, control, "get", "set/")
         assert (ended.code, ended.err) == (0, "")
         assert ended.out.startswith(f"{count} files fetched: ")
-        assert digests(taker / "set") == wanted
+        assert digests(downloader / "set") == wanted
 
         async def held_by_both() -> bool:
             return len(await story.holders("set/0/0003")) == 2 == len(await story.holders("set/large.bin"))
@@ -111,23 +111,23 @@ async def test_interrupted_and_killed_folders_go_on(tmp_path: Path) -> None:
     it is back, the same command completes the folder."""
     async with running(tmp_path, 2) as story:
         wanted = await share_folder(story, 900)
-        taker = story.peers[1]
-        folder = taker.share_dir / "set"
-        ended = await minga(story, taker.control, "get", "set/", interrupt_at=folder)
+        downloader = story.peers[1]
+        folder = downloader.share_dir / "set"
+        ended = await minga(story, downloader.control, "get", "set/", interrupt_at=folder)
         assert ended.code in (0, 130)
         assert digests(folder).items() <= wanted.items()
         started = len(digests(folder))
-        work = asyncio.create_task(minga(story, taker.control, "get", "set/"))
+        work = asyncio.create_task(minga(story, downloader.control, "get", "set/"))
 
         async def going_on() -> bool:
             return work.done() or len(digests(folder)) > started
 
         await eventually(going_on, "it goes on")
-        taker.kill()
-        await taker.process.wait()
+        downloader.kill()
+        await downloader.process.wait()
         await work
         assert digests(folder).items() <= wanted.items()
-        await taker.restart()
-        ended = await minga(story, taker.control, "get", "set/")
+        await downloader.restart()
+        ended = await minga(story, downloader.control, "get", "set/")
         assert (ended.code, ended.err) == (0, "")
         assert digests(folder) == wanted

@@ -103,15 +103,15 @@ async def test_every_metric_is_there_from_the_start_and_moves(tmp_path: Path) ->
 
 async def work(story: Story, tmp_path: Path) -> None:
     """What a network does all day."""
-    giver, taker, third = story.peers
+    giver, downloader, third = story.peers
     await story.share(giver, "big.bin", noise(3_000_000))
     await story.share(giver, "small.txt", b"small")
-    await story.download(taker, "big.bin")
-    await story.download(taker, "big.bin")
-    await story.share(taker, "taken", b"old")
+    await story.download(downloader, "big.bin")
+    await story.download(downloader, "big.bin")
+    await story.share(downloader, "taken", b"old")
     await story.share(giver, "taken", b"newer")
     with pytest.raises(NameTakenError):
-        await story.download(taker, "taken")
+        await story.download(downloader, "taken")
     assert await story.version("nobody.bin") is None
     upload = tmp_path / "upload"
     upload.write_bytes(noise(300_000))
@@ -170,8 +170,8 @@ async def expect_locator(scrapes: Scrapes, before: Samples) -> None:
 
 
 async def expect_peers(scrapes: Scrapes) -> None:
-    """Of the giver and the taker."""
-    giver, taker = await scrapes.peer(0), await scrapes.peer(1)
+    """Of the giver and the downloader."""
+    giver, downloader = await scrapes.peer(0), await scrapes.peer(1)
     assert giver["minga_peer_sent_bytes_total|source=complete"] >= 3_000_000
     assert giver["minga_peer_hash_cache_lookups_total|result=miss"] >= 2
     assert giver["minga_peer_hashed_bytes_total"] >= 3_000_005
@@ -183,15 +183,15 @@ async def expect_peers(scrapes: Scrapes) -> None:
     assert giver["minga_peer_registered"] == 1
     assert giver["minga_peer_build_info|version=0.2.0"] == 1
     assert giver["minga_peer_rpc_duration_seconds_count|code=OK|method=GetManifest"] >= 1
-    assert taker["minga_peer_received_bytes_total|source=complete"] == 3_000_000
-    assert taker["minga_peer_downloads_total|outcome=done"] == 1
-    assert taker["minga_peer_downloads_total|outcome=already_present"] == 1
-    assert taker["minga_peer_downloads_total|outcome=failed"] == 1
-    assert taker["minga_peer_download_duration_seconds_count"] == 1
-    assert taker["minga_peer_transfer_bound_ratio_count"] == 1
-    assert taker["minga_peer_transfer_bound_ratio_sum"] >= 1
-    assert taker["minga_peer_active_downloads"] == 0
-    uploaded = [peer["minga_peer_received_bytes_total|source=upload"] for peer in (giver, taker)]
+    assert downloader["minga_peer_received_bytes_total|source=complete"] == 3_000_000
+    assert downloader["minga_peer_downloads_total|outcome=done"] == 1
+    assert downloader["minga_peer_downloads_total|outcome=already_present"] == 1
+    assert downloader["minga_peer_downloads_total|outcome=failed"] == 1
+    assert downloader["minga_peer_download_duration_seconds_count"] == 1
+    assert downloader["minga_peer_transfer_bound_ratio_count"] == 1
+    assert downloader["minga_peer_transfer_bound_ratio_sum"] >= 1
+    assert downloader["minga_peer_active_downloads"] == 0
+    uploaded = [peer["minga_peer_received_bytes_total|source=upload"] for peer in (giver, downloader)]
     # Unless the third had it, which is dead.
     assert sum(uploaded) in (0, 300_000)
 

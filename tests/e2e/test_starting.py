@@ -61,7 +61,7 @@ async def test_a_peer_without_registry_and_locator_shares_later(tmp_path: Path) 
             output, _ = await peer.communicate()
         assert peer.returncode == 0
         lines = [line for line in output.decode().splitlines() if "registry_away" in line]
-        assert len(lines) == 1, "an outage is told once, not at every attempt"
+        assert len(lines) == 1, "an outage is logged once, not at every attempt"
 
 
 async def test_a_download_through_a_daemon_without_a_locator_fails_with_one_clear_error(tmp_path: Path) -> None:

@@ -17,15 +17,15 @@ MIB = 1024 * 1024
 
 
 async def test_the_only_source_of_a_download_sees_it_through_before_it_stops(tmp_path: Path) -> None:
-    """SIGTERM in the middle: it leaves, nobody new is sent to it, and whoever fetches from it gets the rest."""
+    """SIGTERM in the middle: it leaves, no new downloader is sent to it, and a download from it gets the rest."""
     async with running(tmp_path, 2, peer_flags=["--limit-up", "30MB/s", "--stop-grace", "30"]) as story:
-        source, taker = story.peers
+        source, downloader = story.peers
         data = noise(64 * MIB)
         await story.share(source, "only.bin", data)
-        downloading = asyncio.create_task(story.download(taker, "only.bin"))
+        downloading = asyncio.create_task(story.download(downloader, "only.bin"))
 
         async def begun() -> bool:
-            return await story.held_bytes(taker) >= 4 * MIB
+            return await story.held_bytes(downloader) >= 4 * MIB
 
         await eventually(begun, "some of it is there")
         os.kill(source.pid, signal.SIGTERM)
@@ -37,7 +37,7 @@ async def test_the_only_source_of_a_download_sees_it_through_before_it_stops(tmp
         assert not downloading.done(), "the download was over before the source had left: nothing was shown"
         done = await downloading
         assert done.phase is DownloadPhase.DONE
-        assert (taker.share_dir / "only.bin").read_bytes() == data
+        assert (downloader.share_dir / "only.bin").read_bytes() == data
         await source.process.wait()
         with pytest.raises(MingaError, match="ended with exit code 0"):
             source.process.check()

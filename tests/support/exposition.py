@@ -1,4 +1,4 @@
-"""What a part tells Prometheus, read as Prometheus would, and what docs/metrics.md says that it tells."""
+"""The metrics of a part, read as Prometheus would, and those that docs/metrics.md documents."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ class Exposition:
 
     @classmethod
     def of(cls, text: str) -> "Exposition":
-        """What that text tells."""
+        """The samples of that text."""
         families = list(text_string_to_metric_families(text))
         types = {family.name + ("_total" if family.type == "counter" else ""): family.type for family in families}
         return cls(types, [sample for family in families for sample in family.samples])

@@ -31,7 +31,7 @@ class Program:
     name: str
     path: Path
     called: str = ""
-    """What it is told that it is called; Debian's tools are one executable that goes by its name."""
+    """The name that it is started under; Debian's tools are one executable that goes by its name."""
 
     def command(self, *arguments: str) -> list[str]:
         """For a Popen with `executable=path`."""

@@ -41,7 +41,7 @@ def test_an_engine_is_started_once_found_again_and_stopped(run: Run) -> None:
 
 
 def test_an_engine_that_was_killed_is_started_again(run: Run) -> None:
-    """Though nobody has waited for it, as on a machine whose init does not: its number is in the pid file, and a
+    """Though no process has waited for it, as on a machine whose init does not: its number is in the pid file, and a
     process of that number, a zombie, in /proc."""
     ended = run(
         """

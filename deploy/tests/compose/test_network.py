@@ -40,7 +40,7 @@ class Machine:
         self.wait_found(path.name)
 
     def wait_found(self, name: str) -> None:
-        """Return once somebody is known to hold a file."""
+        """Return once a holder of a file is known."""
         eventually(lambda: self.minga("info", name, check=False).code == 0, f"{name} is found")
 
     def fetch(self, service: str, name: str) -> str:
@@ -64,7 +64,7 @@ def test_peers_go_by_the_names_of_their_services(machine: Machine) -> None:
 
 
 def test_no_part_may_do_more_than_it_needs(compose: Compose) -> None:
-    """Read-only roots, no capabilities, no new privileges, a memory limit, nobody's user; one port for this machine."""
+    """Read-only roots, no capabilities, no new privileges, a memory limit, an unnamed user; one port for this machine."""
     for service in SERVICES:
         found = compose.container(service).inspect()
         host = found["HostConfig"]

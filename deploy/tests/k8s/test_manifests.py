@@ -122,7 +122,7 @@ def test_pods_keep_the_restricted_profile(objects: tuple[Object, ...]) -> None:
 
 
 def test_selectors_choose_the_part_that_they_are_named_after(objects: tuple[Object, ...]) -> None:
-    """Of workloads, Services, budgets, monitors; and no network policy is about nobody."""
+    """Of workloads, Services, budgets, monitors; and every network policy selects pods."""
     parts = {name: pod_labels(each) for name, each in workloads(objects).items()}
     services = {name: each["metadata"]["labels"] for name, each in of_kind(objects, "Service").items()}
 

@@ -119,7 +119,7 @@ class Fleet:
         slowest = max(self.calls, key=lambda call: call.seconds)
         assert slowest.seconds < CALL_LIMIT_SECONDS, f"{slowest}"
 
-    def told(self, since: float) -> str:
+    def summary(self, since: float) -> str:
         """The calls since then in one line."""
         failed = self.failures(since)
         asked = [call for call in self.calls if call.started >= since]
@@ -174,7 +174,7 @@ class Fleet:
         return [outcome]
 
     async def _change(self, peer: SimulatedPeer) -> None:
-        """Adds a file that many have or that nobody else has; now and then removes one."""
+        """Add a file that many have or that no other peer has; now and then remove one."""
         base = peer.revision
         put: list[FileRow] = []
         removed: list[FileRow] = []

@@ -47,10 +47,10 @@ async def test_slots_that_move_under_pushes_and_look_ups_fail_no_call(store: Clu
         target = store.primaries[0]
         moved = await asyncio.to_thread(lambda: sum(1 for _ in store.migrate(slots, target)))
         assert moved > len(slots) // 2
-        assert not fleet.failures(began), fleet.told(began)
+        assert not fleet.failures(began), fleet.summary(began)
         await fleet.agreement()
         fleet.check_limits()
-        # A slot that was moved has lost nothing: nobody is asked for what is there.
+        # A slot that was moved has lost nothing: no peer is asked to push again.
         assert set(fleet.asked_again) == {HeartbeatOutcome.REGISTER_AGAIN}, fleet.asked_again
 
 
@@ -66,7 +66,7 @@ async def test_a_slot_in_the_middle_of_its_way_is_read_and_written(store: Cluste
         next(steps)
         if half_way == "between two keys":
             next(steps)
-            # A script of one key finds it on either side; one of two keys that are apart is told to try again.
+            # A script of one key finds it on either side; one of two keys that are apart gets TRYAGAIN.
             assert await directory.beat("a") == "ok"
             with pytest.raises(StoreUnavailableError, match="does not settle"):
                 await directory.push("a", [row("x")], revision=2)
@@ -87,13 +87,13 @@ async def test_a_primary_killed_under_pushes_and_look_ups_is_followed_and_all_he
         await asyncio.sleep(1.0)
         until = time.monotonic()
         await fleet.agreement()
-        assert not fleet.failures(until), fleet.told(until)
+        assert not fleet.failures(until), fleet.summary(until)
         fleet.check_limits()
         fleet.changing = True
         back = time.monotonic()
         await asyncio.to_thread(store.bring_back, dead)
         assert await fleet.agreement() < REAPED_WITHIN
-        assert not fleet.failures(back), fleet.told(back)
+        assert not fleet.failures(back), fleet.summary(back)
 
 
 async def test_a_dead_shard_keeps_no_lease_of_the_others_from_being_renewed(store: ClusterStore) -> None:
@@ -133,7 +133,7 @@ def _apart(store: ClusterStore) -> tuple[str, str]:
 
 async def test_hints_that_a_promoted_replica_lacks_are_pushed_again(store: ClusterStore) -> None:
     """The peer's own slot has the new revision, the shards of the row have lost it: revisions say that all is well.
-    Until this was noticed by marks, nobody found the file as long as its peer's table did not change."""
+    Before there were incarnation markers, the file was not found until its peer's table changed."""
     async with over(store.url) as directory:
         await directory.register("a")
         await directory.push("a", [row("kept")])
@@ -183,7 +183,7 @@ async def _answers(directory: Harness) -> bool:
 
 
 async def test_a_moved_slot_is_no_loss(store: ClusterStore) -> None:
-    """Resharding asks nobody to push again."""
+    """Resharding asks no peer to push again."""
     async with over(store.url) as directory:
         await directory.register("a")
         await directory.push("a", [row("x")], revision=2)

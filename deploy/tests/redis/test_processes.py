@@ -88,7 +88,7 @@ def test_a_network_goes_on_through_a_failover(kind: str, start: Start, tmp_path:
 
         eventually("both are found again", healed, HEALED_SECONDS)
         statuses = [status for _, status in answers]
-        assert 404 not in statuses, "it was said that nobody has what two peers have"
+        assert 404 not in statuses, "404 for a file that two peers have"
         (tmp_path / "p1" / "later.bin").write_bytes(b"later" * 1000)
         eventually("a later file", lambda: holder_count(f"{locator}/v1/files/later.bin") == 1, HEALED_SECONDS)
     finally:

@@ -63,7 +63,7 @@ async def test_a_primary_that_stands_still_is_left_and_not_returned_to_when_it_g
 
 
 async def test_a_lost_tail_of_writes_is_noticed_by_heartbeats(store: SentinelStore) -> None:
-    """Writes that no replica had when the primary died: a change, a first push, a registration, a goodbye. Each peer's
+    """Writes that no replica had when the primary died: a change, a first push, a registration, a leave. Each peer's
     next heartbeat asks for what is missing, and nothing is answered meanwhile that is not in a living peer's table."""
     async with over(store.url) as directory:
         for peer in ("changed", "pushed", "left", "kept"):
@@ -91,7 +91,7 @@ async def test_a_lost_tail_of_writes_is_noticed_by_heartbeats(store: SentinelSto
         await directory.push("pushed", [row("pushed/1")])
         await directory.register("new")
         await directory.push("new", [row("new/1")])
-        # Its goodbye was lost: it is there until it says so again, or its lease ends.
+        # Its deregistration was lost: it is listed until it leaves again, or its lease ends.
         assert await directory.writer.leave(PeerId("left"), Generation(1))
         await directory.until_names(["changed/2", "kept/1", "new/1", "pushed/1", "shared"])
         assert list((await directory.holders("shared")).values()) == [["changed", "kept"]]

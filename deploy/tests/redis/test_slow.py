@@ -36,7 +36,7 @@ async def faulty(faults: Faults, *, cluster: bool = False) -> AsyncIterator[str]
 
 
 async def test_a_slow_redis_slows_calls_down_and_fails_none() -> None:
-    """50 ms there and 50 ms back, as over a continent: what was bought is round trips, so they are few."""
+    """50 ms there and 50 ms back, as over a continent: calls stay within their limits, since round trips are few."""
     faults = Faults()
     async with faulty(faults) as url, over(url) as directory:
         await directory.register("a")
@@ -136,7 +136,7 @@ async def _fleet_under(url: str, faults: Faults) -> None:
         calm = time.monotonic()
         await fleet.agreement()
         assert faults.resets > 10
-        assert not fleet.failures(calm), fleet.told(calm)
+        assert not fleet.failures(calm), fleet.summary(calm)
         slowest = max(call.seconds for call in fleet.calls)
         assert slowest < CALL_LIMIT_SECONDS
 

@@ -248,7 +248,7 @@ class ClusterStore:
         self.wait_for_other(dead)
 
     def wait_for_other(self, dead: RedisServer) -> None:
-        """Returns once all others agree that somebody else has its slots."""
+        """Return once all others agree that another node has its slots."""
         wait_for(lambda: all(self._agrees(server, dead) for server in self.servers if server.running), "a failover")
 
     def bring_back(self, server: RedisServer) -> None:
@@ -293,11 +293,11 @@ class ClusterStore:
             return len(nodes)
 
     def _replicate(self, replica: RedisServer, primary: RedisServer) -> None:
-        def told() -> bool:
+        def follows() -> bool:
             with asked(replica.port) as client:
                 return bool(client.execute_command("CLUSTER", "REPLICATE", _id(primary)))
 
-        wait_for(told, "a replica is told whom to follow")
+        wait_for(follows, "a replica follows its primary")
 
     def _works(self, server: RedisServer) -> bool:
         with asked(server.port) as client:
