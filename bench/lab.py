@@ -22,7 +22,7 @@ from bench.netns import LabError
 SUBNET = "10.77.0"
 QUEUE_SECONDS = 0.06
 """What may wait in front of a link. A switch port or a home router holds 10 to 100 ms; at less than about 20 ms several
-TCP flows into one port lose packets in bursts, at more than 100 ms small messages wait behind bulk for too long."""
+TCP flows into one port lose packets in bursts, at more than 100 ms small messages wait behind chunks for too long."""
 GSO_BYTES = 65536
 """The kernel hands up to so many bytes at a time over a veth: segmentation and checksum offload stay on, since cutting
 into real packets costs the two cores more than all of the systems under test. tbf counts the headers of the packets
@@ -77,7 +77,7 @@ class Host:
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """Bytes over a host's link since the lab was built. A packet that the kernel cuts later counts its headers once, so
-    in bulk transfer this is payload and less than 1 % more."""
+    in transfers of chunks this is payload and less than 1 % more."""
 
     sent_bytes: int
     received_bytes: int

@@ -40,7 +40,7 @@ async def taken_over(directory: Harness) -> None:
 
 
 async def left(directory: Harness) -> None:
-    """A goodbye."""
+    """A peer leaves."""
     await directory.writer.leave(PeerId("a"), Generation(1))
 
 
@@ -205,7 +205,7 @@ async def test_an_abandoned_push_of_a_living_peer_is_cleaned_up_after_the_next_o
 
 
 async def test_a_push_that_only_pauses_is_not_cleaned_up(redis_url: str) -> None:
-    """However long a peer takes between two batches, and however often the reaper passes: its hints stay."""
+    """However long a peer takes between two batches, and however often the reaper passes: its index entries stay."""
     async with over(redis_url, late_after=timedelta(milliseconds=150)) as directory:
         await directory.register("a")
         begun = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)

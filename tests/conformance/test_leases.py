@@ -36,7 +36,7 @@ async def test_a_lease_that_is_not_renewed_ends(directory: Harness) -> None:
 
 
 async def test_a_heartbeat_renews_for_the_time_that_was_granted(directory: Harness) -> None:
-    """Whoever granted it, and no longer: a peer that asked for a short lease is listed for that long."""
+    """A peer that asked for a short lease is listed for that long, whichever replica granted it."""
     for peer_id, ttl in (("short", timedelta(seconds=5)), ("long", LONG)):
         await directory.register(peer_id, ttl=ttl)
         await directory.push(peer_id, [row("x")])
@@ -142,7 +142,7 @@ async def test_leaving_takes_effect_at_once(directory: Harness) -> None:
 
 
 async def test_leaving_spares_another_generation(directory: Harness) -> None:
-    """A late goodbye of an older process does not end the lease of the younger one."""
+    """A late leave of an older process does not end the lease of the younger one."""
     await directory.register("a", generation=2)
     assert not await directory.writer.leave(PeerId("a"), Generation(1))
     assert not await directory.is_gone("a")

@@ -141,7 +141,7 @@ async def test_a_mark_that_stays_behind_says_nothing(redis_url: str) -> None:
 
 
 async def test_a_later_push_that_never_ends_does_not_spoil_an_earlier_one(on_redis: Harness) -> None:
-    """Both write hints of one row; the later is given up, the earlier may no longer commit."""
+    """Both write index entries of one row; the later is given up, the earlier may no longer commit."""
     await on_redis.register("a")
     earlier = on_redis.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
     later = on_redis.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
@@ -158,7 +158,7 @@ async def test_a_later_push_that_never_ends_does_not_spoil_an_earlier_one(on_red
 
 
 async def test_rows_that_an_abandoned_push_repeated_stay_listed(on_redis: Harness) -> None:
-    """A push that repeats committed rows and is given up must not take their hints along."""
+    """A push that repeats committed rows and is given up must not remove their index entries."""
     await on_redis.register("a")
     await on_redis.push("a", [row("x")])
     begun = on_redis.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=2)
@@ -171,7 +171,7 @@ async def test_rows_that_an_abandoned_push_repeated_stay_listed(on_redis: Harnes
 async def test_a_push_that_races_the_removal_of_its_row_keeps_the_row(
     redis_url: str, redis_server: RedisServer
 ) -> None:
-    """A row is removed, its remover stops before each of its commands in turn, and the row's hints are written anew."""
+    """A row is removed, its remover stops before each of its commands in turn, and the row is pushed anew."""
     for stop_before in range(16):
         async with over(redis_url) as directory:
             await directory.register("a")
@@ -197,7 +197,7 @@ async def test_a_push_that_races_the_removal_of_its_row_keeps_the_row(
 
 
 async def test_a_process_that_stood_still_is_refused(redis_url: str) -> None:
-    """Before each of its commands in turn, for so long that its peer left and all was cleaned up: hints written then
+    """Before each of its commands in turn, for so long that its peer left and all was cleaned up: entries written then
     would never be taken away."""
     for stop_before in range(9):
         async with over(redis_url, timedelta(milliseconds=100)) as directory:

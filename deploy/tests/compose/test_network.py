@@ -64,7 +64,7 @@ def test_peers_go_by_the_names_of_their_services(machine: Machine) -> None:
 
 
 def test_no_part_may_do_more_than_it_needs(compose: Compose) -> None:
-    """Read-only roots, no capabilities, no new privileges, a memory limit, an unnamed user; one port for this machine."""
+    """Read-only roots, no capabilities, no new privileges, a memory limit, no named user; one open port."""
     for service in SERVICES:
         found = compose.container(service).inspect()
         host = found["HostConfig"]

@@ -79,7 +79,7 @@ async def test_a_slot_in_the_middle_of_its_way_is_read_and_written(store: Cluste
 
 async def test_a_primary_killed_under_pushes_and_look_ups_is_followed_and_all_heals(store: ClusterStore) -> None:
     """1. A fleet works. 2. The primary of a shard is killed. 3. Every call ends in time. 4. After the failover the
-    directory becomes the union of the tables, lost hints included. 5. The dead one comes back: no call fails."""
+    directory becomes the union of the tables, lost entries included. 5. The dead one comes back: no call fails."""
     async with fleet_over(store.url) as fleet, fleet.running():
         await asyncio.sleep(1.5)
         dead = store.owner(key_slot(keys.incarnations()[5].encode()))
@@ -118,7 +118,7 @@ async def _noticed(directory: Harness, wanted: str) -> bool:
 
 
 def _apart(store: ClusterStore) -> tuple[str, str]:
-    """A name whose hints are all on other primaries than the peer `a`, and the version that has such a content."""
+    """A name whose entries are all on other primaries than the peer `a`, and the version that has such a content."""
     home = store.owner(key_slot(keys.peer(PeerId("a")).encode()))
 
     def away(key: str) -> bool:
