@@ -462,3 +462,24 @@ async def test_a_part_survives_sigkill_with_true_claims_only(tmp_path: Path, poo
     await fill(part, DATA)
     await part.commit()
     assert (tmp_path / "out/file.bin").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["all chunks claimed", "some chunks claimed"])
+async def test_a_damaged_part_does_not_become_a_whole_file_with_wrong_bytes(
+    tmp_path: Path, pool: DiskPool, *, whole: bool
+) -> None:
+    """A claimed chunk that was changed on the disk is missing again when the part is resumed, and after a kill too."""
+    part = await begun(tmp_path, pool)
+    await fill(part, DATA, None if whole else [0, 1, 2])
+    await part.close()
+    part.shut()
+    with part.files.data_path.open("r+b") as data:
+        data.seek(part.manifest.geometry.offset(1) + 5)
+        data.write(b"damage")
+    again = await begun(tmp_path, pool)
+    assert 1 not in again.held
+    assert again.held_count == (COUNT if whole else 3) - 1
+    assert 1 not in PartFiles(tmp_path / "parts", target())._saved(again.files.data_path.stat().st_ino)
+    await fill(again, DATA)
+    await again.commit()
+    assert (tmp_path / "out/file.bin").read_bytes() == DATA

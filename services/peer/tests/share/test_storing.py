@@ -440,3 +440,18 @@ async def test_a_download_that_replaces_a_file_being_hashed_wins(
     await real(late)  # type: ignore[arg-type]
     assert shared.store.table.rows() == [row]
     assert await shared.store.read_chunk(CONTENT, 0) == chunk_of(DATA, 0)
+
+
+async def test_a_part_that_is_damaged_altogether_has_no_row_any_more(opened: Opener) -> None:
+    """Neighbour of a damaged part: all that is held is wrong, so that nothing is announced until a chunk is here."""
+    async with opened.running() as first:
+        part = await first.part("file.bin", DATA)
+        await fill(part, DATA, [1])
+        await part.close()
+        part.files.data_path.write_bytes(bytes(len(DATA)))
+        again = await first.part("file.bin", DATA)
+        assert not again.held
+        assert first.store.table.rows() == []
+        await fill(again, DATA)
+        await again.commit()
+        await first.shares("file.bin", DATA)

@@ -5,6 +5,8 @@ import errno
 import os
 import stat
 import threading
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from blake3 import blake3
@@ -72,6 +74,40 @@ def hash_range(descriptor: int, fingerprint: Fingerprint, start: int, end: int, 
     if Fingerprint.of(os.fstat(descriptor)) != fingerprint:
         raise ContentChangedError(f"{what} changed while it was hashed")
     return bytes(digests)
+
+
+async def find_wrong_chunks(
+    descriptor: SharedDescriptor, manifest: Manifest, chunks: Iterable[int], pool: DiskPool
+) -> list[int]:
+    """Those of the chunks whose bytes are not the manifest's, or cannot be read. Uses half of the pool's threads.
+
+    It reads and hashes all of them: 0.15 s of processor time for each GiB (measured on two cores, data cached).
+    """
+    rest, step = iter(chunks), max(1, RANGE_BYTES // manifest.geometry.chunk_size_bytes)
+    wrong: list[int] = []
+
+    async def work(number: int) -> None:
+        while some := list(islice(rest, step)):
+            wrong.extend(await pool.run(_wrong_among, number, manifest, some))
+
+    with descriptor.used() as number:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max(1, pool.threads // 2)):
+                group.create_task(work(number), name="verify-chunks")
+    return sorted(wrong)
+
+
+def _wrong_among(descriptor: int, manifest: Manifest, chunks: list[int]) -> list[int]:
+    wrong: list[int] = []
+    for index in chunks:
+        offset, length = manifest.geometry.offset(index), manifest.geometry.length(index)
+        try:
+            same = _hash_chunk(descriptor, offset, length, "the part") == manifest.chunk_digest(index)
+        except (ContentChangedError, OSError):
+            same = False
+        if not same:
+            wrong.append(index)
+    return wrong
 
 
 def _hash_chunk(descriptor: int, offset: int, length: int, what: str) -> bytes:

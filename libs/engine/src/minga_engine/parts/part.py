@@ -24,6 +24,7 @@ from minga_core.manifest import Manifest
 from minga_core.records import FileRow, RowKey
 from minga_engine.parts.disk import DiskPool, SharedDescriptor, uninterrupted
 from minga_engine.parts.files import Fingerprint, OpenChunk
+from minga_engine.parts.hashing import find_wrong_chunks
 from minga_engine.parts.part_files import PartFiles, PartTarget
 from minga_runtime.logs import log_event
 
@@ -46,6 +47,10 @@ class PartOwner(Protocol):
 
     def chunk_held(self, part: "Part") -> None:
         """Note that one more chunk is verified and written."""
+        ...
+
+    def chunks_dropped(self, part: "Part") -> None:
+        """Note that chunks of an earlier attempt were damaged and are missing again."""
         ...
 
     async def released(self, part: "Part", *, kept: bool) -> None:
@@ -114,12 +119,27 @@ class Part:
             self._descriptor, self._held = SharedDescriptor(opened.descriptor), opened.held
 
     async def begin(self, *, overwrite: bool) -> None:
-        """Open it for writing. Raises as `open`."""
+        """Open it for writing. What it holds of earlier attempts is verified first. Raises as `open`."""
         self.overwrite, self.writing = overwrite, True
         await self.open()
         with self._opened().used() as descriptor:
             await self._pool.run(self.files.touch, descriptor)
+        await self._drop_wrong_chunks()
         self._saver = asyncio.create_task(self._save_regularly(), name=f"part-{self.target.content_id.short}")
+
+    async def _drop_wrong_chunks(self) -> None:
+        """Give up chunks that are not what they were when they were written: the disk or another program changed them.
+
+        The bitmap speaks for what was synced, not for what is there now.
+        """
+        wrong = await find_wrong_chunks(self._opened(), self.manifest, self._held, self._pool)
+        if not wrong:
+            return
+        for index in wrong:
+            self._held.discard(index)
+        log_event(log, logging.WARNING, "part_damaged", name=self.target.name, chunk_count=len(wrong))
+        await self._save()
+        self._owner.chunks_dropped(self)
 
     async def write_chunk(self, index: int, data: bytes | bytearray | memoryview) -> None:
         """Verify a chunk and write it. A chunk that is already held is ignored.
@@ -166,7 +186,7 @@ class Part:
             raise ContentNotHeldError(f"chunk {index} of {self.target.name} is not here")
         geometry = self.manifest.geometry
         with self._descriptor.used() as descriptor:
-            # No check is needed: a chunk that is held is never written again.
+            # No check is needed: a chunk that is held is never written again, unless it was found damaged.
             yield OpenChunk(descriptor, geometry.offset(index), geometry.length(index))
 
     async def commit(self) -> FileRow:

@@ -31,6 +31,9 @@ class _PathOwner:
     def chunk_held(self, part: Part) -> None:
         return
 
+    def chunks_dropped(self, part: Part) -> None:
+        return
+
     async def released(self, part: Part, *, kept: bool) -> None:
         part.shut()
         if not kept:

@@ -110,6 +110,10 @@ class Inventory:
             self._update_table([part.key])
         self._notify(part.target.content_id)
 
+    def chunks_dropped(self, part: Part) -> None:
+        """Note that a part holds fewer chunks; without any it has no row."""
+        self._update_table([part.key])
+
     def _drop_part(self, part: Part) -> None:
         if self.parts.get(part.key) is not part:
             return

@@ -134,6 +134,10 @@ class PartStore:
         """See PartOwner."""
         self._inventory.chunk_held(part)
 
+    def chunks_dropped(self, part: Part) -> None:
+        """See PartOwner."""
+        self._inventory.chunks_dropped(part)
+
     async def released(self, part: Part, *, kept: bool) -> None:
         """See PartOwner."""
         if not kept:
