@@ -16,7 +16,7 @@ from .conftest import manifest_of, noise
 
 DATA = noise(300_000)
 MANIFEST = manifest_of(DATA)
-FILE = IndexedFile(Name("a/b"), "a/b", Fingerprint(300_000, 17, (1 << 64) - 1, 1 << 63), MANIFEST.content_id, 99)
+FILE = IndexedFile(Name("a/b"), "a/b", Fingerprint(300_000, 17, 18, (1 << 64) - 1, 1 << 63), MANIFEST.content_id, 99)
 
 
 @asynccontextmanager
@@ -97,7 +97,7 @@ async def test_an_index_that_cannot_be_written_raises_nothing(path: Path, monkey
 
     monkeypatch.setattr(Index, "_put", refuse)
     other = manifest_of(DATA[:-1])
-    file = IndexedFile(Name("c"), "c", Fingerprint(299_999, 17, 1, 1), other.content_id, 99)
+    file = IndexedFile(Name("c"), "c", Fingerprint(299_999, 17, 18, 1, 1), other.content_id, 99)
     async with indexed(path) as index:
         await index.write([(file, other)], cached=True)
         assert await index.manifest(other.content_id) == other

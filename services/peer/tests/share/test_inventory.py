@@ -24,7 +24,7 @@ def content(number: int) -> ContentId:
 
 
 def file(name: str, number: int = 1) -> IndexedFile:
-    return IndexedFile(Name(name), name, Fingerprint(10, number, 1, 1), content(number), 7)
+    return IndexedFile(Name(name), name, Fingerprint(10, number, number, 1, 1), content(number), 7)
 
 
 def partial(name: str, number: int = 1) -> FileRow:

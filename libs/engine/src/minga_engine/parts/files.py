@@ -4,7 +4,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minga_core.errors import ContentChangedError, NameTakenError
@@ -19,13 +19,19 @@ class Fingerprint:
 
     size_bytes: int
     modified_ns: int
+    changed_ns: int
+    """When the kernel last changed the inode: unlike the modification time no program can set it back."""
     inode: int
     device: int
 
     @classmethod
     def of(cls, status: os.stat_result) -> "Fingerprint":
         """The fingerprint of a stat."""
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+
+    def moved(self, now: "Fingerprint") -> "Fingerprint":
+        """The fingerprint after a move, which changes the inode: `now`, if nothing else changed; else this one."""
+        return now if replace(now, changed_ns=self.changed_ns) == self else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,15 +124,23 @@ class Part:
         await self.open()
         with self._opened().used() as descriptor:
             await self._pool.run(self.files.touch, descriptor)
-        await self._drop_wrong_chunks()
+        await self._drop_wrong(await self._find_wrong())
         self._saver = asyncio.create_task(self._save_regularly(), name=f"part-{self.target.content_id.short}")
 
-    async def _drop_wrong_chunks(self) -> None:
-        """Give up chunks that are not what they were when they were written: the disk or another program changed them.
+    async def recheck(self) -> None:
+        """Verify what is held of an earlier attempt; what is damaged is missing again. No-op while it is written."""
+        wrong = [] if self.writing or self._descriptor is None else await self._find_wrong()
+        if not self.writing and self._descriptor is not None:
+            await self._drop_wrong(wrong)
+
+    async def _find_wrong(self) -> list[int]:
+        """Chunks that are not what they were when they were written: the disk or another program changed them.
 
         The bitmap speaks for what was synced, not for what is there now.
         """
-        wrong = await find_wrong_chunks(self._opened(), self.manifest, self._held, self._pool)
+        return await find_wrong_chunks(self._opened(), self.manifest, self.held, self._pool)
+
+    async def _drop_wrong(self, wrong: list[int]) -> None:
         if not wrong:
             return
         for index in wrong:

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 STEP_FILES = 1000
 """Files compared before other tasks get the event loop."""
+NO_FINGERPRINT = Fingerprint(-1, 0, 0, 0, 0)
+"""One that no file has."""
 MAX_ABSENT = 100_000
 """Digests kept for files that are not there now and may come back unchanged (a folder that was not mounted)."""
 
@@ -98,8 +100,28 @@ class FolderSync:
         if self._inventory.files.get(file.name) == file:
             self._inventory.update(remove=[file.name])
         # Kept for its publishing time only: no file has this fingerprint.
-        self._known[file.name] = replace(file, fingerprint=Fingerprint(-1, 0, 0, 0))
+        self._known[file.name] = replace(file, fingerprint=NO_FINGERPRINT)
         self._queue.put(FoundFile(file.name, file.path, file.fingerprint), self._settled_at())
+
+    async def all_unchanged(self, files: list[IndexedFile]) -> bool:
+        """Whether shared files have their fingerprints. Those that have not are no longer shared, and hashed again."""
+        found = await self._look([file.path for file in files])
+        changed = [file for file in files if found[file.path] != file.fingerprint and file.path not in self._placing]
+        for file in changed:
+            self.hash_again(file)
+        return not changed
+
+    async def verify(self, file: IndexedFile) -> bool:
+        """Whether a shared file still has its content. All of it is read; if it is another one, it is hashed again.
+
+        For doubts that a fingerprint cannot settle: the disk may have changed what no program did.
+        """
+        outcome = await self._queue.hash_now(FoundFile(file.name, file.path, file.fingerprint))
+        same = (outcome.content_id, outcome.fingerprint) == (file.content_id, file.fingerprint)
+        if not same and self._inventory.files.get(file.name) == file:
+            log_event(log, logging.WARNING, "file_changed_unseen", name=file.name, content_id=file.content_id)
+            self.hash_again(file)
+        return same
 
     @contextmanager
     def placing(self, path: str) -> Iterator[None]:
@@ -259,7 +281,7 @@ class FolderSync:
 
     def _settled_since(self, fingerprint: Fingerprint) -> float:
         """When a file that was found has settled: now, if its last change is long enough ago."""
-        age = self._clock.wall() - fingerprint.modified_ns / 1e9
+        age = self._clock.wall() - fingerprint.changed_ns / 1e9
         left = self._settle_seconds - age if 0 <= age < self._settle_seconds else 0.0
         return self._clock.monotonic() + left
 

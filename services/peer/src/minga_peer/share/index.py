@@ -26,16 +26,16 @@ log = logging.getLogger(__name__)
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 CREATE TABLE IF NOT EXISTS files (
   name TEXT PRIMARY KEY, path TEXT NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL, inode INTEGER NOT NULL,
-  device INTEGER NOT NULL, content BLOB NOT NULL, published INTEGER NOT NULL
+  device INTEGER NOT NULL, content BLOB NOT NULL, published INTEGER NOT NULL, ctime INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifests (content BLOB PRIMARY KEY, manifest BLOB NOT NULL) WITHOUT ROWID;
 DELETE FROM manifests WHERE content NOT IN (SELECT content FROM files);
 """
 
-_VERSION = 1
+_VERSION = 2
 _DISK_CODES = (
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_FULL,
@@ -149,21 +149,24 @@ class Index:
     def _open(self) -> dict[Name, IndexedFile]:
         self._database = sqlite3.connect(self._path, check_same_thread=False)
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _VERSION):
+        if version == 1:
+            # It lacks one time of each file: all are hashed again, and keep when they were published.
+            self._database.execute("ALTER TABLE files ADD COLUMN ctime INTEGER NOT NULL DEFAULT -1")
+        elif version not in (0, _VERSION):
             raise StorageError(f"it has version {version}, not {_VERSION}")
         self._database.executescript(_SCHEMA)
         rows = self._database.execute(
-            "SELECT name, path, size, mtime, inode, device, content, published FROM files"
+            "SELECT name, path, size, mtime, inode, device, content, published, ctime FROM files"
         ).fetchall()
         return {
             Name(name): IndexedFile(
                 Name(name),
                 path,
-                Fingerprint(size, mtime, _unsigned(inode), _unsigned(device)),
+                Fingerprint(size, mtime, ctime, _unsigned(inode), _unsigned(device)),
                 ContentId(content),
                 published,
             )
-            for name, path, size, mtime, inode, device, content, published in rows
+            for name, path, size, mtime, inode, device, content, published, ctime in rows
         }
 
     def _set_aside(self, error: Exception) -> None:
@@ -188,7 +191,7 @@ class Index:
     def _put(database: sqlite3.Connection, file: IndexedFile, manifest: Manifest) -> None:
         fingerprint = file.fingerprint
         database.execute(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 file.name,
                 file.path,
@@ -198,6 +201,7 @@ class Index:
                 _signed(fingerprint.device),
                 file.content_id.raw,
                 file.published_ns,
+                fingerprint.changed_ns,
             ),
         )
         database.execute("INSERT OR REPLACE INTO manifests VALUES (?, ?)", (file.content_id.raw, manifest.encode()))

@@ -116,11 +116,11 @@ class PartStore:
             await disk.run(part.files.delete)
             return row_of(present)
         path = present.path if present is not None else target.name
-        file = IndexedFile(target.name, path, fingerprint, target.content_id, target.published_ns)
         with self._sync.placing(path):
             with storage_errors(f"cannot put {target.name} in place"):
                 place = self._folder.root.place
-                await disk.run(lambda: place(part.files.data_path, path, overwrite=part.overwrite))
+                placed = await disk.run(lambda: place(part.files.data_path, path, overwrite=part.overwrite))
+            file = IndexedFile(target.name, path, fingerprint.moved(placed), target.content_id, target.published_ns)
             await self._sync.share_placed([(file, target.manifest)], part)
         return row_of(file)
 

@@ -139,8 +139,9 @@ class Root:
             raise OSError(errno.EINVAL, "not a regular file")
         return descriptor
 
-    def place(self, source: Path, path: str, *, overwrite: bool) -> None:
-        """Move `source` (same file system) to `path`, atomically and durably, making folders on the way.
+    def place(self, source: Path, path: str, *, overwrite: bool) -> Fingerprint:
+        """Move `source` (same file system) to `path`, atomically and durably, making folders on the way; what is there
+        then.
 
         Raises NameTakenError when something is there and not overwrite; that is decided by the kernel in one step.
         """
@@ -151,6 +152,7 @@ class Root:
             else:
                 move_without_replacing(source, base, parent)
             os.fsync(parent)
+            return Fingerprint.of(os.stat(base, dir_fd=parent, follow_symlinks=False))
 
     def remove(self, path: str) -> None:
         """Delete a file, and the folders above that it leaves empty. Raises OSError."""

@@ -70,7 +70,9 @@ class SmallFiles:
         return found
 
     async def sort(self, located: "Sequence[Located]") -> "tuple[list[SmallDone], list[Located]]":
-        """See SmallDestination; answered from the inventory, nothing is hashed."""
+        """See SmallDestination; nothing is hashed: a file that a program has changed is missing."""
+        shared = [file for one in located if (file := self._inventory.files.get(one.name)) is not None]
+        await self._sync.all_unchanged(shared)
         present: list[SmallDone] = []
         missing: list[Located] = []
         for one in located:

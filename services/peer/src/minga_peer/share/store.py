@@ -34,6 +34,7 @@ from minga_peer.share.free_space import FreeSpace
 from minga_peer.share.index import Index
 from minga_peer.share.inventory import Inventory, row_of
 from minga_peer.share.part_store import PartStore
+from minga_peer.share.rechecking import Rechecker
 from minga_peer.share.root import Root
 from minga_peer.share.shared_folder import SharedFolder
 from minga_peer.share.small_store import SmallFiles
@@ -101,6 +102,7 @@ class ContentStore:
         self.parts = PartStore(self.folder, self.sync, state_dir / "parts")
         self.small = SmallFiles(self.folder, self.sync)
         """Many small files at once."""
+        self._rechecker = Rechecker(self.folder, self.sync)
         self.table = self.inventory.table
         """Complete files, and parts with at least one chunk."""
         self._lock_path = state_dir / "lock"
@@ -190,9 +192,11 @@ class ContentStore:
         return self.root / (file.path if file is not None else name)
 
     async def present(self, name: Name, content_id: ContentId) -> Path | None:
-        """Where the file is when it is shared with that content; answered from the inventory, nothing is hashed."""
+        """Where the file is when it is shared with that content, and no program changed it since it was hashed."""
         file = self.inventory.files.get(name)
-        return self.root / file.path if file is not None and file.content_id == content_id else None
+        if file is None or file.content_id != content_id or not await self.sync.all_unchanged([file]):
+            return None
+        return self.root / file.path
 
     def held(self, content_id: ContentId) -> ChunkSet | None:
         """The chunks of a content that can be served now (a copy); None when it is not held at all."""
@@ -234,6 +238,11 @@ class ContentStore:
         except ContentChangedError:
             self.sync.hash_again(file)
             raise
+
+    async def recheck(self, content_id: ContentId) -> None:
+        """Read again all that is held of a content because somebody refused it as wrong; what differs is not served
+        any more, and hashed anew. Returns at once when that was done a short time ago or nothing is held."""
+        await self._rechecker.recheck(content_id)
 
     async def read_chunk(self, content_id: ContentId, index: int) -> bytes:
         """A chunk's bytes. Raises as `open_chunk`, and StorageError."""

@@ -1,0 +1,84 @@
+"""Files that are not what was hashed any more."""
+
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from minga_engine.parts.files import Fingerprint
+from minga_engine.transfer.locating import Located
+
+from .conftest import Opener, Shared
+
+
+async def test_a_file_changed_in_place_with_its_mtime_put_back_is_hashed_again(opened: Opener) -> None:
+    """While the store runs, and while it does not: the change time cannot be put back."""
+    async with opened.running() as first:
+        path = first.drop("a", b"before")
+        await first.shares("a", b"before")
+        _change_in_place(path, b"behind")
+        await first.shares("a", b"behind")
+    _change_in_place(path, b"again!")
+    second = await opened()
+    await second.shares("a", b"again!")
+
+
+async def test_a_local_copy_that_was_changed_is_not_delivered(opened: Opener) -> None:
+    """Not even before the watch has seen the change: one file, and many small ones."""
+    async with opened.running() as shared:
+        path = shared.drop("a", b"before")
+        row = await shared.shares("a", b"before")
+        located = Located(row.key.name, row.key.content_id, 6, row.published_ns, [])
+        assert await shared.store.present(row.key.name, row.key.content_id) == path
+        assert [done.name for done in (await shared.store.small.sort([located]))[0]] == ["a"]
+        _change_in_place(path, b"behind")
+        assert await shared.store.present(row.key.name, row.key.content_id) is None
+        await shared.shares("a", b"behind")
+        _change_in_place(path, b"before")
+        assert (await shared.store.small.sort([located]))[0] == []
+
+
+async def test_a_holder_whose_chunk_was_refused_looks_at_its_file(opened: Opener) -> None:
+    """1. The disk changes a file and nothing shows it (simulated). 2. A recheck finds it; the file is hashed again."""
+    shared = await opened()
+    path = shared.drop("a", b"before")
+    row = await shared.shares("a", b"before")
+    await shared.store.recheck(row.key.content_id)
+    assert shared.content("a") == row.key.content_id
+    _damage_unseen(shared, path, b"behind")
+    await shared.store.recheck(row.key.content_id)
+    assert shared.content("a") == row.key.content_id, "once in ten minutes is enough"
+    shared.store._rechecker._begun.clear()
+    await shared.store.recheck(row.key.content_id)
+    assert shared.store.held(row.key.content_id) is None
+    await shared.shares("a", b"behind")
+
+
+async def test_an_index_of_the_version_before_keeps_when_files_were_published(opened: Opener) -> None:
+    """It lacks the change time: files are hashed again, and are not published anew."""
+    async with opened.running() as first:
+        first.drop("a", b"x")
+        row = await first.shares("a", b"x")
+    with closing(sqlite3.connect(opened.root / ".minga/index.sqlite")) as database, database:
+        database.execute("ALTER TABLE files DROP COLUMN ctime")
+        database.execute("PRAGMA user_version = 1")
+    second = await opened()
+    assert await second.shares("a", b"x") == row
+    assert second.metrics.misses == 1
+
+
+def _change_in_place(path: Path, data: bytes) -> None:
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.write(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _damage_unseen(shared: Shared, path: Path, data: bytes) -> None:
+    """Change a file and let the store believe that it was hashed like that."""
+    (file,) = shared.store.inventory.files.values()
+    path.write_bytes(data)
+    damaged = replace(file, fingerprint=Fingerprint.of(path.stat()))
+    shared.store.inventory.update(put=[damaged])
+    shared.store.sync._known[file.name] = damaged
