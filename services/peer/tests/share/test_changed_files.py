@@ -1,10 +1,12 @@
-"""Files that are not what was hashed any more."""
+"""Files that are not what was hashed any more, and times that tell little."""
 
 import os
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from minga_engine.parts.files import Fingerprint
 from minga_engine.transfer.locating import Located
@@ -66,6 +68,23 @@ async def test_an_index_of_the_version_before_keeps_when_files_were_published(op
     second = await opened()
     assert await second.shares("a", b"x") == row
     assert second.metrics.misses == 1
+
+
+@pytest.mark.parametrize("seconds", [20_000_000_000, -300_000_000])
+async def test_one_modification_time_out_of_range_keeps_no_other_file_from_being_shared(
+    opened: Opener, seconds: int
+) -> None:
+    """After 2262, and before 1970: shared with the nearest time that can be told."""
+    opened.root.mkdir()
+    for name in ("odd", "other"):
+        (opened.root / name).write_bytes(b"x")
+    os.utime(opened.root / "odd", (seconds, seconds))
+    async with opened.running() as first:
+        assert 0 <= (await first.shares("odd", b"x")).modified_ns < 1 << 63
+        await first.shares("other", b"x")
+    second = await opened()
+    await second.shares("odd", b"x")
+    assert second.metrics.misses == 0
 
 
 def _change_in_place(path: Path, data: bytes) -> None:

@@ -11,6 +11,7 @@ from minga_core.errors import ContentChangedError, NameTakenError
 
 PARTS_FOLDER = ".minga-parts"
 """Where a process without a shared folder keeps its parts, beside the file that they become; never shared."""
+_MAX_TIME_NS = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +27,17 @@ class Fingerprint:
 
     @classmethod
     def of(cls, status: os.stat_result) -> "Fingerprint":
-        """The fingerprint of a stat."""
-        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+        """The fingerprint of a stat. Times before 1970 or after 2262 become the nearest that 64 bits can tell."""
+        modified_ns, changed_ns = _bounded(status.st_mtime_ns), _bounded(status.st_ctime_ns)
+        return cls(status.st_size, modified_ns, changed_ns, status.st_ino, status.st_dev)
 
     def moved(self, now: "Fingerprint") -> "Fingerprint":
         """The fingerprint after a move, which changes the inode: `now`, if nothing else changed; else this one."""
         return now if replace(now, changed_ns=self.changed_ns) == self else self
+
+
+def _bounded(time_ns: int) -> int:
+    return min(max(time_ns, 0), _MAX_TIME_NS)
 
 
 @dataclass(frozen=True, slots=True)
