@@ -180,6 +180,16 @@ def test_removing_prunes_the_folders_that_it_empties(root: Root) -> None:
     assert list(root.path.iterdir()) == []
 
 
+def test_what_was_removed_stays_removed_after_a_power_cut(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of the file, and each from which an empty folder went, is synced."""
+    (root.path / "a/b").mkdir(parents=True)
+    (root.path / "a/b/c").write_bytes(b"x")
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    root.remove("a/b/c")
+    assert synced == [str(root.path / "a/b"), str(root.path / "a"), str(root.path)]
+
+
 def test_another_file_system_below_the_root_is_refused_before_anything_is_fetched(root: Root) -> None:
     """A file cannot be moved there in one step."""
     with pytest.raises(OSError, match="another file system"):

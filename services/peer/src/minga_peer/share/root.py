@@ -155,15 +155,17 @@ class Root:
             return Fingerprint.of(os.stat(base, dir_fd=parent, follow_symlinks=False))
 
     def remove(self, path: str) -> None:
-        """Delete a file, and the folders above that it leaves empty. Raises OSError."""
+        """Delete a file, and the folders above that it leaves empty, durably. Raises OSError."""
         folder, _, base = path.rpartition("/")
         with self.folder(folder) as parent:
             os.unlink(base, dir_fd=parent)
+            os.fsync(parent)
         while folder:
             above, _, last = folder.rpartition("/")
             try:
                 with self.folder(above) as parent:
                     os.rmdir(last, dir_fd=parent)
+                    os.fsync(parent)
             except OSError:
                 return
             folder = above
