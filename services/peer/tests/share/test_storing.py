@@ -455,3 +455,36 @@ async def test_a_part_that_is_damaged_altogether_has_no_row_any_more(opened: Ope
         await fill(again, DATA)
         await again.commit()
         await first.shares("file.bin", DATA)
+
+
+async def test_a_chunk_of_a_broken_upload_reserves_no_more_than_itself(opened: Opener) -> None:
+    """While it is written its whole size is reserved; once it is idle nothing is, over a restart too."""
+    async with opened.running(capacity_bytes=4 * MIB) as first:
+        part = await first.part("broken", DATA)
+        await fill(part, DATA, [0])
+        assert first.store.status().free_bytes == 4 * MIB - len(DATA)
+        await part.close()
+        assert first.store.status().free_bytes == 4 * MIB
+    second = await opened(capacity_bytes=4 * MIB)
+    assert second.store.status().free_bytes == 4 * MIB
+    assert second.store.folder.space.unused_bytes == 4 * MIB - len(chunk_of(DATA, 0))
+
+
+async def test_the_oldest_idle_parts_go_when_space_is_needed(opened: Opener) -> None:
+    """As many as are needed; what is being written stays, and a part that does not fit even so deletes none."""
+    shared = await opened(capacity_bytes=5 * MIB)
+    for age, name in enumerate(("newest", "older", "oldest")):
+        part = await shared.part(name, DATA)
+        await fill(part, DATA, [1, 2, 3, 4])
+        await part.close()
+        last_used = shared.store.folder.clock.wall() - age
+        os.utime(part.files.data_path, (last_used, last_used))
+    with pytest.raises(NoSpaceError):
+        await shared.part("too large", noise(5 * MIB + 1))
+    assert len(shared.store.table.rows()) == 3
+    large = noise(3 * MIB + MIB // 2 + 5)
+    part = await shared.part("large", large)
+    assert {row.key.name for row in shared.store.table.rows()} == {"newest"}
+    await fill(part, large)
+    await part.commit()
+    await shared.shares("large", large)

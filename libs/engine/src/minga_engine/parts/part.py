@@ -73,7 +73,8 @@ class Part:
         self._save_soon = asyncio.Event()
         self._save_now = asyncio.Event()
         self._saver: asyncio.Task[None] | None = None
-        self._gone = False
+        self.gone = False
+        """Whether it has become a file, or is being deleted."""
         self.writing = False
         """Whether a download or upload has it for writing."""
         self.overwrite = False
@@ -213,7 +214,7 @@ class Part:
         with self._opened().used() as descriptor:
             fingerprint = await self._pool.run(self.files.sync, descriptor)
         row = await self._owner.finish(self, fingerprint)
-        self.writing, self._gone = False, True
+        self.writing, self.gone = False, True
         self.shut()
         # The file is in place and shared: failing to delete what is left must not make that a failure.
         with suppress(StorageError):
@@ -223,7 +224,7 @@ class Part:
 
     async def close(self) -> None:
         """Save the bitmap and stop writing; the part stays for a later attempt. Idempotent; no-op after commit."""
-        if not self._gone and self.writing:
+        if not self.gone and self.writing:
             await uninterrupted(self._close())
 
     async def _close(self) -> None:
@@ -239,11 +240,13 @@ class Part:
 
     async def discard(self) -> None:
         """Delete the part. Idempotent."""
-        if not self._gone:
+        if not self.gone:
+            # At once: nobody may begin it any more.
+            self.gone = True
             await uninterrupted(self._discard())
 
     async def _discard(self) -> None:
-        self._gone = True
+        self.gone = True
         await self._end_writing()
         self.writing = False
         try:

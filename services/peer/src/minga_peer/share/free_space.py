@@ -8,7 +8,10 @@ from minga_peer.share.inventory import Inventory
 
 
 class FreeSpace:
-    """Free bytes, less what unfinished downloads will still write. `measure` blocks, the rest does not."""
+    """Free bytes, less what parts that are being written will still take. `measure` blocks, the rest does not.
+
+    An idle part reserves nothing: nobody may ever resume it.
+    """
 
     def __init__(self, root: Path, capacity_bytes: int | None, inventory: Inventory) -> None:
         self._root = root
@@ -31,14 +34,31 @@ class FreeSpace:
 
     @property
     def free_bytes(self) -> int:
-        """Bytes that new contents may take."""
-        unwritten = sum(part.manifest.size_bytes - part.held_bytes for part in self._inventory.parts.values())
+        """Bytes that new contents may take, with those of idle parts, which make room for them."""
+        idle = sum(part.held_bytes for part in self._inventory.parts.values() if not part.writing)
+        return max(0, self._left_bytes + idle)
+
+    @property
+    def unused_bytes(self) -> int:
+        """Bytes that can be taken without deleting an idle part."""
+        return max(0, self._left_bytes)
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes that idle parts must free for what is being written."""
+        return max(0, -self._left_bytes)
+
+    @property
+    def _left_bytes(self) -> int:
+        """What is left when all that is being written is complete; may be negative."""
+        writing = [part for part in self._inventory.parts.values() if part.writing]
+        unwritten = sum(part.manifest.size_bytes - part.held_bytes for part in writing)
         on_disk = self._disk_free_bytes - unwritten - self.reserved_bytes
-        allowed = on_disk if self._capacity_bytes is None else self._capacity_bytes - self._used_bytes
-        return max(0, min(on_disk, allowed))
+        return on_disk if self._capacity_bytes is None else min(on_disk, self._capacity_bytes - self._used_bytes)
 
     @property
     def _used_bytes(self) -> int:
-        """Bytes of files and of parts once they are complete."""
-        parts = sum(part.manifest.size_bytes for part in self._inventory.parts.values())
-        return self._inventory.shared_bytes + parts + self.reserved_bytes
+        """Bytes of files, of parts that are being written once they are complete, and of what idle parts hold."""
+        parts = self._inventory.parts.values()
+        held = sum(part.manifest.size_bytes if part.writing else part.held_bytes for part in parts)
+        return self._inventory.shared_bytes + held + self.reserved_bytes

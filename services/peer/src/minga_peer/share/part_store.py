@@ -45,6 +45,7 @@ class PartStore:
         self._sync = sync
         self._path = path
         self._device = -1
+        self._making_room = asyncio.Lock()
 
     def make_folder(self) -> None:
         """Make the parts folder. Blocking. Raises OSError, also when the shared folder is on another file system."""
@@ -60,6 +61,7 @@ class PartStore:
         await self._folder.disk.run(self._check_place, target, overwrite)
         part = self._claim(target)
         try:
+            await self._make_room()
             await part.begin(overwrite=overwrite)
             await self._copy_local(part)
         except BaseException:
@@ -82,19 +84,31 @@ class PartStore:
     def _claim(self, target: PartTarget) -> Part:
         """The part of an earlier attempt, or a new one if it fits; no other caller can begin it now."""
         part = self._inventory.parts.get(RowKey(target.name, target.content_id))
-        if part is not None and part.writing:
+        if part is not None and (part.writing or part.gone):
             raise AlreadyRunningError(f"{target.name} is being stored here already")
+        size_bytes, free_bytes = target.manifest.size_bytes, self._folder.space.free_bytes
+        if size_bytes > free_bytes:
+            raise NoSpaceError(
+                f"{target.name} has {format_bytes(size_bytes)}, but only {format_bytes(free_bytes)} are free",
+                hint="make room, or raise the capacity",
+            )
         if part is None:
-            size_bytes, free_bytes = target.manifest.size_bytes, self._folder.space.free_bytes
-            if size_bytes > free_bytes:
-                raise NoSpaceError(
-                    f"{target.name} has {format_bytes(size_bytes)}, but only {format_bytes(free_bytes)} are free",
-                    hint="make room, or raise the capacity",
-                )
             part = Part(self._path, target, self._folder.disk, self)
             self._inventory.add_part(part)
         part.writing = True
         return part
+
+    async def _make_room(self) -> None:
+        """Delete the idle parts that were not used for longest, as many as stand in the way of what is written."""
+        async with self._making_room:
+            missing_bytes = self._folder.space.missing_bytes
+            if not missing_bytes:
+                return
+            for _, part in reversed(await self._idle_parts()):
+                if missing_bytes > 0 and not part.writing:
+                    missing_bytes -= part.held_bytes
+                    await self._delete_part(part)
+            await self._folder.disk.run(self._folder.space.measure)
 
     async def _copy_local(self, part: Part) -> None:
         """Fill a part from a shared file with the same content under another name, if there is one."""
@@ -200,17 +214,22 @@ class PartStore:
             await asyncio.sleep(EXPIRY_CHECK_SECONDS)
 
     async def _expire(self) -> None:
+        for rank, (last_used, part) in enumerate(await self._idle_parts()):
+            if not part.writing and (rank >= MAX_KEPT_PARTS or self._is_stale(last_used)):
+                await self._delete_part(part)
+
+    async def _idle_parts(self) -> list[tuple[float, Part]]:
+        """Parts that are not being written, the last used first, each with that time."""
         idle = [part for part in self._inventory.parts.values() if not part.writing]
         used = [(await self._folder.disk.run(part.files.last_used), part) for part in idle]
-        used.sort(key=lambda each: each[0], reverse=True)
-        for rank, (last_used, part) in enumerate(used):
-            if part.writing or (rank < MAX_KEPT_PARTS and not self._is_stale(last_used)):
-                continue
-            log_event(log, logging.INFO, "part_expired", name=part.target.name)
-            try:
-                await part.discard()
-            except StorageError as error:
-                log_event(log, logging.WARNING, "part_not_deleted", part=part.target.name, error=error)
+        return sorted(used, key=lambda each: each[0], reverse=True)
+
+    async def _delete_part(self, part: Part) -> None:
+        log_event(log, logging.INFO, "part_expired", name=part.target.name)
+        try:
+            await part.discard()
+        except StorageError as error:
+            log_event(log, logging.WARNING, "part_not_deleted", part=part.target.name, error=error)
 
     def _is_stale(self, last_used: float) -> bool:
         return self._folder.clock.wall() - last_used > PART_LIFE_SECONDS

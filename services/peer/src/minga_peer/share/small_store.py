@@ -102,7 +102,7 @@ class SmallFiles:
 
     def _accept(self, files: Sequence[SmallFile]) -> list[SmallFile]:
         """Those that may be put in place: their names are free as far as is known, they have no part, they fit."""
-        free_bytes = self._folder.space.free_bytes
+        free_bytes = self._folder.space.unused_bytes
         accepted: dict[Name, SmallFile] = {}
         for file in files:
             known = file.name in accepted or file.name in self._inventory.files or file.key in self._inventory.parts
