@@ -125,11 +125,13 @@ class Opener:
         capacity_bytes: int | None = None,
         rescan_seconds: float = 300.0,
         threads: int = 2,
+        state_dir: Path | None = None,
     ) -> AsyncIterator[Shared]:
         """A store whose loop runs inside the block."""
         metrics, seen, root = CountingMetrics(), TableChanges(), root or self.root
         settings = StoreSettings(
             root,
+            state_dir=state_dir,
             capacity_bytes=capacity_bytes,
             hash_threads=threads,
             settle_seconds=SETTLE_SECONDS,

@@ -230,7 +230,7 @@ class FolderSync:
 
     async def _watch(self) -> None:
         await self._scanned.wait()
-        async with aclosing(changed_paths(self._folder.root.path)) as changes:
+        async with aclosing(changed_paths(self._folder.root)) as changes:
             async for paths in changes:
                 if paths is None:
                     self._rescan.set()

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from watchfiles import BaseFilter, Change, watch
 
-from minga_core.names import HIDDEN_ROOT
-from minga_engine.parts.files import PARTS_FOLDER
+from minga_peer.share.root import Root
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
@@ -32,13 +31,13 @@ MAX_PAUSE_SECONDS = 300.0
 class _OutsideOfState(BaseFilter):
     """All but our own state. The library's default filter would hide files of editors and VCS, which are shared."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Root) -> None:
         super().__init__()
-        self._prefix_length = len(str(root))
+        self._root = root
+        self._prefix_length = len(str(root.path)) + 1
 
     def __call__(self, change: Change, path: str) -> bool:
-        parts = path[self._prefix_length :].split("/")
-        return parts[1:2] != [HIDDEN_ROOT] and PARTS_FOLDER not in parts
+        return not self._root.is_reserved(path[self._prefix_length :])
 
 
 class _PendingPaths:
@@ -63,8 +62,8 @@ class _PendingPaths:
         return paths
 
 
-async def changed_paths(root: Path) -> AsyncGenerator[set[str] | None, None]:
-    """Sets of paths, relative to `root`, that were made, changed or removed.
+async def changed_paths(root: Root) -> AsyncGenerator[set[str] | None, None]:
+    """Sets of paths, relative to the root, that were made, changed or removed.
 
     None means: scan the whole folder; it comes once the watcher is ready, and when changes may have been missed.
     """
@@ -86,7 +85,7 @@ async def changed_paths(root: Path) -> AsyncGenerator[set[str] | None, None]:
         thread.shutdown()
 
 
-def _follow(root: Path, stop: threading.Event, pending: _PendingPaths, loop: asyncio.AbstractEventLoop) -> None:
+def _follow(root: Root, stop: threading.Event, pending: _PendingPaths, loop: asyncio.AbstractEventLoop) -> None:
     """Run in a thread of its own until `stop`: setting a watch on a hundred thousand folders alone takes a while.
 
     A watch fails with too many folders, and with a name that is not UTF-8; it is set again after a pause, and a scan
@@ -98,18 +97,18 @@ def _follow(root: Path, stop: threading.Event, pending: _PendingPaths, loop: asy
         try:
             _follow_once(root, stop, pending, loop)
         except (OSError, RuntimeError) as error:
-            log_event(log, logging.WARNING, "watch_failed", root=root, error=error, again_in_seconds=pause)
+            log_event(log, logging.WARNING, "watch_failed", root=root.path, error=error, again_in_seconds=pause)
         if time.monotonic() - began > MAX_PAUSE_SECONDS:
             pause = MIN_PAUSE_SECONDS
         stop.wait(pause)
         pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
 
-def _follow_once(root: Path, stop: threading.Event, pending: _PendingPaths, loop: asyncio.AbstractEventLoop) -> None:
+def _follow_once(root: Root, stop: threading.Event, pending: _PendingPaths, loop: asyncio.AbstractEventLoop) -> None:
     """Report changes until `stop`. Raises OSError or RuntimeError when the watch fails."""
     ready = False
     for changes in watch(
-        root,
+        root.path,
         watch_filter=_OutsideOfState(root),
         step=STEP_MILLIS,
         debounce=GROUP_MILLIS,
@@ -121,7 +120,7 @@ def _follow_once(root: Path, stop: threading.Event, pending: _PendingPaths, loop
         recursive=True,
         ignore_permission_denied=True,
     ):
-        paths = {str(Path(path).relative_to(root)) for _, path in changes if path != str(root)}
+        paths = {str(Path(path).relative_to(root.path)) for _, path in changes if path != str(root.path)}
         if not ready or paths:
             loop.call_soon_threadsafe(pending.add, paths if ready else set())
             ready = True

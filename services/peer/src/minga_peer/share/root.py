@@ -22,6 +22,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 MAX_PROBLEMS = 1000
 """Bound of the problems remembered: a folder of a million links must not fill the memory."""
 MAX_SHOWN_PATH = 200
+_RESERVED = (HIDDEN_ROOT, PARTS_FOLDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,16 @@ def shown(path: str) -> str:
 class Root:
     """One shared folder. All methods block; paths are relative to the root."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, state_dir: Path | None = None) -> None:
+        """state_dir: where our own state is, which is not shared when it is inside of the root."""
         self.path = path
+        self._state = _path_inside(path, state_dir) if state_dir is not None else ""
+
+    def is_reserved(self, path: str) -> bool:
+        """Whether a path is Minga's own: never shared, never stored. That of a share inside of this one is, too."""
+        parts = path.split("/")
+        inside_state = self._state and (path == self._state or path.startswith(f"{self._state}/"))
+        return bool(inside_state) or HIDDEN_ROOT in parts or PARTS_FOLDER in parts
 
     def scan(self, below: str = "") -> Scan:
         """Every regular file below a folder. What cannot be shared becomes a problem, never an error."""
@@ -86,7 +95,7 @@ class Root:
 
     def _scan_entry(self, folder: str, entry: "os.DirEntry[str]", pending: list[str], found: Scan) -> None:
         path = f"{folder}/{entry.name}" if folder else entry.name
-        if path == HIDDEN_ROOT or entry.name == PARTS_FOLDER:
+        if entry.name in _RESERVED or path == self._state:
             return
         try:
             status = entry.stat(follow_symlinks=False)
@@ -171,8 +180,13 @@ class Root:
             folder = above
 
     def check_place(self, path: str, parts_device: int) -> None:
-        """Raises OSError when a file cannot be put at `path`: a file or link is where a folder would be, or it is on
-        another file system than the parts, from where nothing can be moved in one step."""
+        """Raises InvalidNameError when `path` is reserved, and OSError when a file cannot be put there: a file or link
+        is where a folder would be, or it is on another file system than the parts, from where nothing can be moved in
+        one step."""
+        if self.is_reserved(path):
+            raise InvalidNameError(
+                f"{shown(path)} cannot be stored: {HIDDEN_ROOT} and {PARTS_FOLDER} are reserved for Minga's own state"
+            )
         folder = path.rpartition("/")[0]
         while True:
             try:
@@ -216,6 +230,12 @@ class Root:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def _path_inside(root: Path, folder: Path) -> str:
+    """A folder's path relative to the root, links followed; empty when it is not inside of it."""
+    path, above = Path(os.path.realpath(folder)), Path(os.path.realpath(root))
+    return str(path.relative_to(above)) if above in path.parents else ""
 
 
 def _kind_of(mode: int) -> str:

@@ -19,6 +19,7 @@ from minga_core.errors import (
     ContentChangedError,
     ContentNotHeldError,
     FileNotFoundInDirectoryError,
+    StorageError,
 )
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
@@ -78,8 +79,9 @@ class ContentStore:
     """Made by `open`. `run` is its loop; it must be running for the shared folder to be shared."""
 
     def __init__(self, settings: StoreSettings, clock: Clock, metrics: StoreMetrics | None) -> None:
-        root, disk = Root(settings.root.absolute()), DiskPool(DISK_THREADS)
-        state_dir = settings.state_dir or root.path / HIDDEN_ROOT
+        path = settings.root.absolute()
+        state_dir = settings.state_dir or path / HIDDEN_ROOT
+        root, disk = Root(path, state_dir), DiskPool(DISK_THREADS)
         reader = FileReader(root, disk)
         self.inventory = Inventory(clock, on_file_gone=reader.forget)
         self.folder = SharedFolder(
@@ -127,6 +129,11 @@ class ContentStore:
         """Make the folders and take the lock that keeps a second daemon out."""
         with storage_errors(f"cannot use the shared folder {self.root}"):
             self.root.mkdir(parents=True, exist_ok=True)
+            if self._lock_path.parent.resolve() == self.root.resolve():
+                raise StorageError(
+                    f"the shared folder {self.root} cannot be the state folder too",
+                    hint="give --state-dir another folder, inside of it or elsewhere",
+                )
             self.parts.make_folder()
             self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
