@@ -14,7 +14,7 @@ from minga_core.names import Name, parse_name
 from minga_engine.parts.disk import DiskPool
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.part import Part
-from minga_peer.share.folder_watcher import changed_paths
+from minga_peer.share.folder_watcher import changed_paths, watched_count
 from minga_peer.share.hash_queue import Hashed, HashQueue
 from minga_peer.share.index import IndexedFile
 from minga_peer.share.inventory import folders_of
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 STEP_FILES = 1000
 """Files compared before other tasks get the event loop."""
+BLIND_RESCAN_SECONDS = 30.0
+"""Between scans while folders are not watched."""
+WATCH_SETTLE_SECONDS = 1.0
 NO_FINGERPRINT = Fingerprint(-1, 0, 0, 0, 0)
 """One that no file has."""
 MAX_ABSENT = 100_000
@@ -68,6 +71,9 @@ class FolderSync:
         self._placing: set[str] = set()
         self._scanned = asyncio.Event()
         self._rescan = asyncio.Event()
+        self._watching = False
+        self.watch_problem = ""
+        """One line when changes of some folders are found by scans alone; else empty."""
         self.problems: dict[str, str] = {}
         """Relative path → one line that says why it is not shared."""
 
@@ -158,12 +164,36 @@ class FolderSync:
             await self._compare(scan)
             await self._remove_absent([name for name in self._inventory.files if name not in scan.files])
             await self._bound_absent(scan)
+            await self._check_watch(scan.folder_count)
             self._scanned.set()
             try:
-                async with asyncio.timeout(self._rescan_seconds):
+                async with asyncio.timeout(self._scan_interval_seconds):
                     await self._rescan.wait()
             except TimeoutError:
                 continue
+
+    @property
+    def _scan_interval_seconds(self) -> float:
+        return min(self._rescan_seconds, BLIND_RESCAN_SECONDS) if self.watch_problem else self._rescan_seconds
+
+    async def _check_watch(self, folder_count: int) -> None:
+        """Note whether folders are not watched."""
+        if not self._watching:
+            return
+        watched = await self._folder.disk.run(watched_count)
+        if watched < folder_count:
+            # Folders that were made a moment ago are watched in a moment.
+            await asyncio.sleep(WATCH_SETTLE_SECONDS)
+            watched = await self._folder.disk.run(watched_count)
+        if watched >= folder_count:
+            self.watch_problem = ""
+            return
+        if not self.watch_problem:
+            log_event(log, logging.WARNING, "watches_missing", watched=watched, folders=folder_count)
+        self.watch_problem = (
+            f"only {watched:,} of {folder_count:,} folders are watched, changes in the others are found by scans every "
+            f"{BLIND_RESCAN_SECONDS:.0f} s: raise fs.inotify.max_user_watches and start again"
+        )
 
     async def _compare(self, scan: Scan) -> None:
         """Share what a scan found and the index knows, and queue what is new."""
@@ -233,6 +263,7 @@ class FolderSync:
         async with aclosing(changed_paths(self._folder.root)) as changes:
             async for paths in changes:
                 if paths is None:
+                    self._watching = True
                     self._rescan.set()
                 else:
                     await self._look_at(paths)

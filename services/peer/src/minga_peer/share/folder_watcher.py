@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from watchfiles import BaseFilter, Change, watch
@@ -24,8 +26,10 @@ MAX_PATHS = 2000
 """More changes at once may have overflowed the system's queue: the whole folder is scanned instead."""
 
 MIN_PAUSE_SECONDS = 1.0
-MAX_PAUSE_SECONDS = 300.0
-"""Bounds of the pause before a failed watch is set again; doubled each time."""
+MAX_PAUSE_SECONDS = 30.0
+"""Bounds of the pause before a failed watch is set again; doubled each time that it could not be set."""
+MAX_SETTING_SHARE = 0.1
+"""Of the time, setting a watch that fails again and again takes at most this share."""
 
 
 class _OutsideOfState(BaseFilter):
@@ -88,39 +92,78 @@ async def changed_paths(root: Root) -> AsyncGenerator[set[str] | None, None]:
 def _follow(root: Root, stop: threading.Event, pending: _PendingPaths, loop: asyncio.AbstractEventLoop) -> None:
     """Run in a thread of its own until `stop`: setting a watch on a hundred thousand folders alone takes a while.
 
-    A watch fails with too many folders, and with a name that is not UTF-8; it is set again after a pause, and a scan
-    finds what was missed.
+    A watch ends when another folder has the root's path, and fails with each change of a name that is not UTF-8; it is
+    set again after a pause, and a scan finds what was missed.
     """
     pause = MIN_PAUSE_SECONDS
     while not stop.is_set():
-        began = time.monotonic()
+        each = _Watch(root, stop, pending, loop)
         try:
-            _follow_once(root, stop, pending, loop)
+            each.follow()
         except (OSError, RuntimeError) as error:
-            log_event(log, logging.WARNING, "watch_failed", root=root.path, error=error, again_in_seconds=pause)
-        if time.monotonic() - began > MAX_PAUSE_SECONDS:
-            pause = MIN_PAUSE_SECONDS
+            log_event(log, logging.WARNING, "watch_failed", root=root.path, error=error)
+        if each.setting_seconds is not None:
+            pause = max(MIN_PAUSE_SECONDS, each.setting_seconds / MAX_SETTING_SHARE)
         stop.wait(pause)
         pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
 
-def _follow_once(root: Root, stop: threading.Event, pending: _PendingPaths, loop: asyncio.AbstractEventLoop) -> None:
-    """Report changes until `stop`. Raises OSError or RuntimeError when the watch fails."""
-    ready = False
-    for changes in watch(
-        root.path,
-        watch_filter=_OutsideOfState(root),
-        step=STEP_MILLIS,
-        debounce=GROUP_MILLIS,
-        stop_event=stop,
-        rust_timeout=READY_MILLIS,
-        yield_on_timeout=True,
-        raise_interrupt=False,
-        force_polling=False,
-        recursive=True,
-        ignore_permission_denied=True,
-    ):
-        paths = {str(Path(path).relative_to(root.path)) for _, path in changes if path != str(root.path)}
-        if not ready or paths:
-            loop.call_soon_threadsafe(pending.add, paths if ready else set())
-            ready = True
+class _Watch:
+    """One watch, from when it is set until it ends. Only for its thread."""
+
+    def __init__(
+        self, root: Root, stop: threading.Event, pending: _PendingPaths, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._root = root
+        self._stop = stop
+        self._pending = pending
+        self._loop = loop
+        self.setting_seconds: float | None = None
+        """What it took until it was set; None when it never was."""
+
+    def follow(self) -> None:
+        """Report changes until it ends. Raises OSError or RuntimeError when it fails."""
+        began, identity, path = time.monotonic(), _identity(self._root.path), self._root.path
+        for changes in watch(
+            path,
+            watch_filter=_OutsideOfState(self._root),
+            step=STEP_MILLIS,
+            debounce=GROUP_MILLIS,
+            stop_event=self._stop,
+            rust_timeout=READY_MILLIS,
+            yield_on_timeout=True,
+            raise_interrupt=False,
+            force_polling=False,
+            recursive=True,
+            ignore_permission_denied=True,
+        ):
+            if self.setting_seconds is None:
+                self.setting_seconds = time.monotonic() - began
+                self._report(set())
+            elif paths := {str(Path(changed).relative_to(path)) for _, changed in changes if changed != str(path)}:
+                self._report(paths)
+            if _identity(path) != identity:
+                # It was renamed, or something is mounted there: what is watched is elsewhere now.
+                log_event(log, logging.WARNING, "shared_folder_replaced", root=path)
+                return
+
+    def _report(self, paths: set[str]) -> None:
+        self._loop.call_soon_threadsafe(self._pending.add, paths)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Which folder has that path. Raises OSError when none has."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def watched_count() -> int:
+    """How many files and folders this process watches. Blocking. Folders may be missing: the library says nothing when
+    a user's inotify watches are used up."""
+    count = 0
+    for number in os.listdir("/proc/self/fd"):
+        # Closed meanwhile, or not a file that has a name.
+        with suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{number}") == "anon_inode:inotify":
+                count += Path(f"/proc/self/fdinfo/{number}").read_text().count("inotify wd:")
+    return count

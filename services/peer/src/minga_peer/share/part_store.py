@@ -44,14 +44,17 @@ class PartStore:
         self._inventory = folder.inventory
         self._sync = sync
         self._path = path
-        self._device = -1
         self._making_room = asyncio.Lock()
 
     def make_folder(self) -> None:
         """Make the parts folder. Blocking. Raises OSError, also when the shared folder is on another file system."""
+        self._folder.root.check_place("", self._made_device())
+
+    def _made_device(self) -> int:
+        """The file system of the parts folder, which is made if it is missing: the shared folder may have been replaced
+        or mounted anew."""
         self._path.mkdir(parents=True, exist_ok=True)
-        self._device = self._path.stat().st_dev
-        self._folder.root.check_place("", self._device)
+        return self._path.stat().st_dev
 
     async def begin(self, target: PartTarget, *, overwrite: bool) -> Part:
         """A part open for writing. Raises as `ContentStore.begin_part`."""
@@ -72,7 +75,7 @@ class PartStore:
     def _check_place(self, target: PartTarget, overwrite: bool) -> None:
         """Refuse, before a byte is fetched, what could not be put in place afterwards."""
         with storage_errors(f"cannot put {target.name} in place"):
-            self._folder.root.check_place(target.name, self._device)
+            self._folder.root.check_place(target.name, self._made_device())
             self._folder.space.measure()
         # A file in another Unicode form has the name in the inventory alone.
         if not overwrite and target.name not in self._inventory.files and self._folder.root.exists(target.name):

@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minga_core.errors import InvalidNameError
@@ -42,6 +42,8 @@ class Scan:
     files: dict[Name, FoundFile]
     problems: dict[str, str]
     """Relative path → one line that says why it cannot be shared; at most MAX_PROBLEMS."""
+    folder_count: int
+    """Folders that could be read."""
 
     def refuse(self, path: str, why: str) -> None:
         """Record a problem. why: a clause such as `is a symbolic link`."""
@@ -76,22 +78,25 @@ class Root:
 
     def scan(self, below: str = "") -> Scan:
         """Every regular file below a folder. What cannot be shared becomes a problem, never an error."""
-        found = Scan({}, {})
-        pending = [below]
+        found = Scan({}, {}, 0)
+        pending, count = [below], 0
         while pending:
-            self._scan_folder(pending.pop(), pending, found)
-        return found
+            count += self._scan_folder(pending.pop(), pending, found)
+        return replace(found, folder_count=count)
 
-    def _scan_folder(self, folder: str, pending: list[str], found: Scan) -> None:
+    def _scan_folder(self, folder: str, pending: list[str], found: Scan) -> bool:
+        """Scan one folder; whether it could be read."""
         try:
             with self.folder(folder) as descriptor, os.scandir(descriptor) as entries:
                 for entry in entries:
                     self._scan_entry(folder, entry, pending, found)
+            return True
         except OSError as error:
             # A folder that is gone, or something else by now, is not a problem but a change; the root itself is one.
             if not folder or error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 line = f"{shown(folder or str(self.path))} cannot be read: {(error.strerror or '').lower()}"
                 note_problem(found.problems, folder, line)
+            return False
 
     def _scan_entry(self, folder: str, entry: "os.DirEntry[str]", pending: list[str], found: Scan) -> None:
         path = f"{folder}/{entry.name}" if folder else entry.name

@@ -185,7 +185,9 @@ class ContentStore:
             pending_hash_count=self.sync.pending_count,
             free_bytes=self.folder.space.free_bytes,
             capacity_bytes=self.folder.space.capacity_bytes,
-            problems=list(self.sync.problems.values())[:MAX_SHOWN_PROBLEMS],
+            problems=[line for line in (self.sync.watch_problem, *self.sync.problems.values()) if line][
+                :MAX_SHOWN_PROBLEMS
+            ],
         )
 
     def find(self, name: Name) -> FileRow | None:
