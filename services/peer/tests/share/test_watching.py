@@ -110,3 +110,20 @@ async def test_a_name_that_is_not_utf8_does_not_make_the_watch_wait_longer_each_
             await shared.shares(f"other{number}", b"x")
         await asyncio.sleep(0.5)
     assert shared.problem("not valid UTF-8")
+
+
+async def test_a_log_that_always_grows_is_listed_some_day(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It never settles; its waiting has an end."""
+    monkeypatch.setattr("minga_peer.share.hash_queue.MAX_SETTLE_SECONDS", 0.3)
+    monkeypatch.setattr(shared.store.sync, "_settle_seconds", 1.0)
+
+    async def grow() -> None:
+        with (shared.root / "log").open("ab", buffering=0) as log:
+            while True:
+                log.write(b"line\n")
+                await asyncio.sleep(0.1)
+
+    growing = asyncio.create_task(grow())
+    await eventually(lambda: shared.content("log") is not None, "the log is listed")
+    growing.cancel()
+    await asyncio.gather(growing, return_exceptions=True)

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 BATCH_FILES = 500
 BATCH_BYTES = 32 * 1024 * 1024
 """Bounds of the small files that one job of a thread hashes, and that are then shared together."""
+MAX_SETTLE_SECONDS = 60.0
+"""A file that changes again and again is hashed after so much more than its settle time."""
 IDLE_SECONDS = 3600.0
 """Longest wait for work; it only bounds the timer."""
 
@@ -101,6 +103,8 @@ class HashQueue:
         self._on_hashed = on_hashed
         self._small = _Waiting()
         self._large = _Waiting()
+        self._first_due: dict[Name, float] = {}
+        """When files that wait would have been hashed if they had not changed again."""
         self._changed = asyncio.Event()
         self._jobs: set[asyncio.Task[None]] = set()
         self._large_jobs = 0
@@ -118,8 +122,14 @@ class HashQueue:
         return found in self._hashing.get(found.name, ())
 
     def put(self, found: FoundFile, due: float) -> None:
-        """Queue a file for that monotonic time; it replaces an earlier entry of that name."""
+        """Queue a file for that monotonic time; it replaces an earlier entry of that name.
+
+        Changes put it off by MAX_SETTLE_SECONDS at most.
+        """
+        first_due = self._first_due.get(found.name, due)
         self.drop(found.name)
+        self._first_due[found.name] = first_due
+        due = min(due, first_due + MAX_SETTLE_SECONDS)
         queue = self._large if found.fingerprint.size_bytes > RANGE_BYTES else self._small
         queue.due[found.name] = (due, found)
         self._changed.set()
@@ -128,6 +138,7 @@ class HashQueue:
         """Remove a file that waits; no error when none does."""
         self._small.due.pop(name, None)
         self._large.due.pop(name, None)
+        self._first_due.pop(name, None)
 
     async def run(self) -> None:
         """Hash until cancelled."""
@@ -160,6 +171,7 @@ class HashQueue:
     def _start(self, work: Callable[[list[FoundFile]], Awaitable[None]], batch: list[FoundFile]) -> None:
         for found in batch:
             self._hashing.setdefault(found.name, []).append(found)
+            self._first_due.pop(found.name, None)
 
         async def job() -> None:
             try:
