@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -240,3 +242,44 @@ async def test_a_waiting_request_gets_early_hints_and_one_too_many_is_refused(
             assert {source.peer_id for source in refusal.sources} == {"downloader0", "downloader1", "downloader2"}
         held_back.set()
         assert isinstance(await answer(third_reader), ChunkResponse)
+
+
+async def test_b7_a_disk_error_while_sending_is_counted_shown_and_not_announced(
+    network: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """EIO is logged, in the metric and in `status`; the file is shared again once it can be read."""
+    seed, content_id, _ = await shared(network)
+
+    def fails(*_: Any) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        for name in ("sendfile", "pread", "preadv"):
+            broken.setattr(os, name, fails)
+        async with connected(seed) as (reader, writer):
+            writer.write(wanted(content_id, (0, 1)))
+            await reader.read()
+        assert seed.store.held(content_id) is None
+        await eventually(lambda: len(seed.store.status().problems) == 1, "status names the file")
+        assert "nput/output" in seed.store.status().problems[0]
+    assert seed.metric("minga_peer_disk_errors_total", reason="other") == 1
+    assert [record.getMessage() for record in caplog.records].count("chunk_not_read") == 1
+    seed.store.sync.rescan()
+    await eventually(lambda: seed.store.held(content_id) is not None, "the file is shared again")
+
+
+async def test_b7_a_file_system_without_sendfile_is_read_instead(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EINVAL of `sendfile` alone is no error of the disk."""
+    seed, content_id, data = await shared(network)
+
+    def refuses(*_: Any) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "sendfile", refuses)
+    async with connected(seed) as (reader, writer):
+        writer.write(wanted(content_id, (0, 1)))
+        assert await answer(reader) == ChunkResponse(0, 262144)
+        assert await reader.readexactly(262144) == data[:262144]
+    assert seed.store.held(content_id) is not None

@@ -54,7 +54,7 @@ class PeerMetrics:
         )
         self._disk_errors = labelled(
             "minga_peer_disk_errors",
-            "Downloads and uploads that an error of the disk ended, by whether it was full.",
+            "Downloads, uploads and sent chunks that an error of the disk ended, by whether it was full.",
             "reason",
             ("no_space", "other"),
         )
@@ -115,7 +115,7 @@ class PeerMetrics:
         self._ratios.observe(ratio_to_bound)
 
     def disk_failed(self, error: StorageError | NoSpaceError) -> None:
-        """Count a download or upload that an error of the disk ended."""
+        """Count a download, an upload or a chunk being sent that an error of the disk ended."""
         self._disk_errors["no_space" if isinstance(error, NoSpaceError) else "other"].inc()
 
     def corrupt(self, source: PeerId) -> None:

@@ -15,9 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
-from minga_core.errors import BusyError, ContentChangedError, InvalidArgumentError, MingaError
+from minga_core.errors import (
+    BusyError,
+    ContentChangedError,
+    InvalidArgumentError,
+    MingaError,
+    NoSpaceError,
+    StorageError,
+)
 from minga_core.ids import ContentId
-from minga_engine.parts.disk import run_to_end
+from minga_engine.parts.disk import run_to_end, storage_errors
 from minga_engine.parts.files import OpenChunk
 from minga_engine.wire.http_format import (
     END_OF_HEAD,
@@ -54,6 +61,8 @@ UNSENT_BYTES = 256 * 1024
 """What the kernel may hold that has not been sent yet. Small, so that a slot ends about when its bytes are sent, and
 the next chunk is chosen late; large enough to fill a link between two wake-ups."""
 MAX_SENDFILE_BYTES = 1 << 30
+COPIED_BYTES = 256 * 1024
+"""Read and sent at a time where the kernel cannot do both in one."""
 READ_BYTES = 4096
 
 T = TypeVar("T")
@@ -112,6 +121,7 @@ class HttpServer:
             log_event(log, logging.ERROR, "http_connection_failed", error=repr(error))
 
     async def _serve(self, connection: socket.socket) -> None:
+        # Only the connection's own errors: those of the disk are StorageErrors.
         with suppress(OSError):
             connection.setblocking(False)
             try:
@@ -249,6 +259,8 @@ class _Connection:
                 # The receiver's digest finds a file that changed meanwhile; this has it hashed again here.
                 await self._in_thread(chunk.check)
         except MingaError as error:
+            if isinstance(error, NoSpaceError | StorageError):
+                self._serving.disk_failed(request.content_id, error)
             if begun:
                 raise _CutOffError(str(error)) from error
             raise
@@ -272,7 +284,8 @@ class _Connection:
 def send_range(connection: socket.socket, head: bytes, descriptor: int, offset: int, count: int) -> None:
     """Sends `head`, then `count` bytes of a file from `offset`. Blocking, in spite of the socket, which is not.
 
-    Raises ContentChangedError when the file ends before that, OSError when the connection breaks or stands still.
+    Raises ContentChangedError when the file ends before that, StorageError when it cannot be read, OSError when the
+    connection breaks or stands still.
     """
     writable = select.poll()
     writable.register(connection, select.POLLOUT)
@@ -284,13 +297,26 @@ def send_range(connection: socket.socket, head: bytes, descriptor: int, offset: 
     end = offset + count
     while offset < end:
         try:
-            sent = os.sendfile(connection.fileno(), descriptor, offset, min(end - offset, MAX_SENDFILE_BYTES))
+            sent = _send_some(connection, descriptor, offset, min(end - offset, MAX_SENDFILE_BYTES))
         except BlockingIOError:
             _wait(writable)
             continue
         if sent == 0:
             raise ContentChangedError("the file became shorter")
         offset += sent
+
+
+def _send_some(connection: socket.socket, descriptor: int, offset: int, count: int) -> int:
+    """How many bytes of a file were sent. Raises StorageError for the disk's errors, OSError for the connection's."""
+    try:
+        return os.sendfile(connection.fileno(), descriptor, offset, count)
+    except (BlockingIOError, ConnectionError, TimeoutError):
+        raise
+    except OSError:
+        # The disk's error or the socket's, or a file system that cannot do it: reading shows which.
+        with storage_errors("cannot read a shared file"):
+            data = os.pread(descriptor, min(count, COPIED_BYTES), offset)
+        return connection.send(data) if data else 0
 
 
 def _wait(writable: select.poll) -> None:

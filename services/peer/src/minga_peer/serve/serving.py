@@ -1,6 +1,7 @@
 """Decides which downloader is served which chunk and when, and counts it; the sending is `http_server`'s."""
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from typing import Protocol
 
 from minga_core.chunks import ChunkSet
 from minga_core.clock import Clock
-from minga_core.errors import BusyError, ContentNotHeldError
+from minga_core.errors import BusyError, ContentNotHeldError, NoSpaceError, StorageError
 from minga_core.ids import ContentId, PeerId
 from minga_engine.swarm.serving_queue import HeldBits, ServingQueue, ServingRequest
 from minga_engine.wire.http_format import ChunkRequest
@@ -18,7 +19,10 @@ from minga_engine.wire.messages import MAX_SOURCES, SourceAddress
 from minga_peer.serve.spans import ServeSpans
 from minga_peer.share.store import ContentStore
 from minga_runtime import tracing
+from minga_runtime.logs import log_event
 from minga_runtime.rate_limit import RateLimit
+
+log = logging.getLogger(__name__)
 
 MAX_REMEMBERED_CONTENTS = 1024
 """Contents whose downloaders are kept; the least recently served is forgotten first."""
@@ -36,6 +40,10 @@ class ServingMetrics(Protocol):
 
     def busy(self) -> None:
         """A request was refused for want of a slot."""
+        ...
+
+    def disk_failed(self, error: StorageError | NoSpaceError) -> None:
+        """The disk ended the sending of a chunk."""
         ...
 
 
@@ -118,6 +126,11 @@ class ChunkServing:
         """Records that the chunk was sent whole."""
         chunk.sent_bytes = size_bytes
         self._metrics.sent(size_bytes, complete=chunk.complete)
+
+    def disk_failed(self, content_id: ContentId, error: StorageError | NoSpaceError) -> None:
+        """Records that a chunk could not be read. The store shares the file again once all of it can be."""
+        log_event(log, logging.WARNING, "chunk_not_read", content=content_id.short, error=error)
+        self._metrics.disk_failed(error)
 
     def close(self) -> None:
         """Stops the timer, and ends open spans."""

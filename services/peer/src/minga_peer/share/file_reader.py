@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from minga_core.chunks import Geometry
 from minga_core.errors import ContentChangedError
-from minga_engine.parts.disk import DiskPool, SharedDescriptor
+from minga_engine.parts.disk import DiskPool, SharedDescriptor, storage_errors
 from minga_engine.parts.files import Fingerprint, OpenChunk
 from minga_peer.share.index import IndexedFile
 from minga_peer.share.root import Root
@@ -66,5 +66,7 @@ class FileReader:
 
 
 def _check(descriptor: int, file: IndexedFile) -> None:
-    if Fingerprint.of(os.fstat(descriptor)) != file.fingerprint:
+    with storage_errors(f"cannot read {file.name}"):
+        status = os.fstat(descriptor)
+    if Fingerprint.of(status) != file.fingerprint:
         raise ContentChangedError(f"{file.name} changed")

@@ -231,7 +231,7 @@ class ContentStore:
         """Where a chunk is on disk until the end of the block, to send it without a copy in memory.
 
         Raises ContentNotHeldError; ContentChangedError, also when the block does, if the file no longer is what was
-        hashed. It is then hashed again.
+        hashed. It is then hashed again, as after a StorageError of the block; until then it is not shared.
         """
         file = self.inventory.file_with(content_id)
         if file is None:
@@ -244,7 +244,7 @@ class ContentStore:
         try:
             async with self.folder.reader.open_chunk(file, index) as chunk:
                 yield chunk
-        except ContentChangedError:
+        except (ContentChangedError, StorageError):
             self.sync.hash_again(file)
             raise
 
