@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from minga_core.clock import Clock
-from minga_core.errors import LimitExceededError, NoSpaceError, StorageError
+from minga_core.errors import LimitExceededError, NoSourcesError, NoSpaceError, StorageError
 from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_core.records import FileRow
+from minga_core.units import format_seconds
 from minga_engine.progress import DownloadPhase, Progress, SmallDone
 from minga_engine.transfer.download import Downloader, DownloadRequest, Finished
 from minga_engine.transfer.locating import Directory
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 
 MAX_JOBS = 256
 """Bound of the downloads at once; commands that fetch folders stay far below it."""
+MAX_REPLICATIONS = MAX_JOBS // 2
+"""Of those, downloads that others asked for. The owner's own always have the other half."""
+REPLICATION_IDLE_SECONDS = 300.0
+"""A replication that gets nothing new for so long ends. Longer than an uploader at a low limit needs for a chunk."""
 RATE_WINDOW_SECONDS = 3.0
 
 
@@ -46,6 +51,8 @@ class Job:
     progress: Progress = field(default_factory=lambda: Progress(DownloadPhase.LOCATING))
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     followers: int = 0
+    replication: bool = False
+    """Another peer asked for it."""
     traceparent: str = field(default_factory=tracing.traceparent)
     """The traceparent of the span that started it."""
     samples: list[tuple[float, int]] = field(default_factory=list)
@@ -82,7 +89,9 @@ class Downloads:
         """Downloads in progress."""
         return list(self._jobs.values())
 
-    async def follow(self, request: DownloadRequest) -> AsyncGenerator[tuple[Progress, FileRow | None], None]:
+    async def follow(
+        self, request: DownloadRequest, *, replication: bool = False
+    ) -> AsyncGenerator[tuple[Progress, FileRow | None], None]:
         """Start the download, or join one in progress; progress as it changes, the row with the last item.
 
         The row is None when the file was there already. Raises what `Downloader.download` raises, and
@@ -92,7 +101,7 @@ class Downloads:
         key = (request.name, request.content_id)
         job = self._jobs.get(key)
         if job is None:
-            job = self._start(key, request)
+            job = self._start(key, request, replication=replication)
         else:
             tracing.current().add_event("joined a download", {"minga.download.traceparent": job.traceparent})
         job.followers += 1
@@ -121,11 +130,20 @@ class Downloads:
     async def replicate(
         self, name: Name, content_id: ContentId, sources: list[SourceAddress], *, overwrite: bool, published_ns: int
     ) -> AsyncGenerator[tuple[Progress, FileRow | None], None]:
-        """A download from given sources. Implements `Replicator`."""
+        """A download from given sources. Implements `Replicator`.
+
+        Raises as `follow`, and NoSourcesError when nothing new came for REPLICATION_IDLE_SECONDS.
+        """
         request = DownloadRequest(name, content_id, overwrite=overwrite, sources=sources, published_ns=published_ns)
-        async with aclosing(self.follow(request)) as steps:
-            async for step in steps:
-                yield step
+        held_bytes, since = -1, self._clock.monotonic()
+        async with aclosing(self.follow(request, replication=True)) as steps:
+            async for progress, row in steps:
+                yield progress, row
+                now = self._clock.monotonic()
+                if progress.held_bytes > held_bytes or progress.phase is DownloadPhase.FINISHING:
+                    held_bytes, since = progress.held_bytes, now
+                elif now - since > REPLICATION_IDLE_SECONDS:
+                    raise NoSourcesError(f"nothing new of {name} came for {format_seconds(now - since)}")
 
     async def follow_small(self, names: Sequence[Name]) -> AsyncGenerator[list[SmallDone], None]:
         """Download many small files; those that are in place and shared, as they arrive. See SmallDownloads."""
@@ -154,10 +172,12 @@ class Downloads:
         for key, job in list(self._jobs.items()):
             await self._end(key, job)
 
-    def _start(self, key: tuple[Name, ContentId | None], request: DownloadRequest) -> Job:
+    def _start(self, key: tuple[Name, ContentId | None], request: DownloadRequest, *, replication: bool) -> Job:
         if len(self._jobs) >= MAX_JOBS:
             raise LimitExceededError(f"{MAX_JOBS} downloads are in progress; try again when some are done")
-        job = self._jobs[key] = Job(request)
+        if replication and sum(job.replication for job in self._jobs.values()) >= MAX_REPLICATIONS:
+            raise LimitExceededError(f"{MAX_REPLICATIONS} replications are in progress; try again when some are done")
+        job = self._jobs[key] = Job(request, replication=replication)
         job.task = asyncio.create_task(self._run(job), name=f"download-{request.name}")
         job.task.add_done_callback(lambda _: job.changed.set())
         return job
