@@ -148,6 +148,9 @@ def _show(bar: TransferBar, item: "PutItem", progress: "PutProgress") -> None:
 
 def _one_line(result: "PutResult", seconds: float) -> str:
     place = f"on {enumerated(sorted(result.peers))}"
+    if result.missing_replicas:
+        count = len(result.peers)
+        place += f" ({count} of {count + result.missing_replicas} replicas: no more peers have room)"
     if result.already_there:
         return f"{result.name} is there already, {place}"
     return f"{result.name}: {format_bytes(result.size_bytes)} in {format_seconds(seconds)}, {place}"

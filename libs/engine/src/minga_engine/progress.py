@@ -90,3 +90,5 @@ class PutResult:
     """Peers that hold the file now, as far as this upload knows."""
     already_there: bool
     """Nothing had to be uploaded."""
+    missing_replicas: int = 0
+    """How many more were asked for, and found no peer with room."""

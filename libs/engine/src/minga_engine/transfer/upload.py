@@ -22,10 +22,12 @@ import grpc.aio
 from minga_core.chunks import ChunkSet
 from minga_core.clock import Clock
 from minga_core.errors import (
+    AlreadyRunningError,
     ContentChangedError,
     LocatorUnavailableError,
     MingaError,
     NameTakenError,
+    NoSpaceError,
     NotFoundError,
     PeerUnavailableError,
     RegistryUnavailableError,
@@ -103,7 +105,8 @@ class Uploader:
         self._up = up or RateLimit(None)
 
     async def put(self, request: PutRequest) -> PutResult:
-        """Returns once `request.replicas` peers hold the file and the locator names them. Safe to retry: it resumes.
+        """Returns once `request.replicas` peers hold the file and the locator names them; fewer, when no more peers
+        have room for it. Safe to retry: it resumes, on the peers that have a part.
 
         Raises NameTakenError (every peer with room has another content of that name and overwriting was not asked
         for), NoSpaceError, PeerUnavailableError, LocatorUnavailableError, ContentChangedError (the file changed
@@ -127,17 +130,22 @@ class Uploader:
         versions = await self._versions(request.name)
         same = next((version for version in versions if version.content_id == request.file.content_id), None)
         if same is not None:
-            request.holders |= _holders_of(same)
+            request.holders |= _holders_of(same, HoldingState.COMPLETE)
             request.published_ns = same.published_ns
-        already_there = len(request.holders) >= request.replicas
-        if not already_there:
-            await self._spread(request, _targets_to_replace(request, versions))
+        before = set(request.holders)
+        if len(before) < request.replicas:
+            await self._spread(request, _known_targets(request, same, versions))
         request.report(PutPhase.ANNOUNCING, request.size_bytes)
         with tracing.span("wait until found"), tracing.unsampled():
             # Its polls are many, and show nothing that their sum does not.
             await self._wait_until_visible(request)
         return PutResult(
-            request.name, request.file.content_id, request.size_bytes, tuple(request.holders), already_there
+            request.name,
+            request.file.content_id,
+            request.size_bytes,
+            tuple(request.holders),
+            already_there=request.holders.keys() == before,
+            missing_replicas=max(0, request.replicas - len(request.holders)),
         )
 
     async def _versions(self, name: Name, content_id: ContentId | None = None) -> list[FileVersion]:
@@ -150,8 +158,9 @@ class Uploader:
         """Gets the file onto the targets and, for what is lacking, onto peers that the locator places."""
         lacking = request.replicas - len(request.holders) - len(targets)
         if lacking > 0:
-            placed = await self._locator.place(request.name, request.size_bytes, lacking)
-            targets += [SourceAddress(peer.peer_id, peer.address) for peer in placed]
+            targets += await self._place(request, lacking, known=bool(targets or request.holders))
+        if not targets and request.holders:
+            return
         if not targets:
             raise NameTakenError(
                 f"every peer with room already has a file named {request.name}",
@@ -162,23 +171,38 @@ class Uploader:
             try:
                 await self._to_targets(request, targets, upload=not uploaded)
                 return
-            except (PeerUnavailableError, RegistryUnavailableError) as error:
+            except (PeerUnavailableError, RegistryUnavailableError, AlreadyRunningError) as error:
+                # AlreadyRunningError: the peer fetches that part itself.
                 uploaded = bool(request.holders)
-                last = attempt == PLACEMENT_TRIES - 1
-                targets = await self._replacements(request, targets, error, last=last)
+                targets = await self._replacements(request, targets, error, attempt)
+
+    async def _place(self, request: PutRequest, count: int, *, known: bool) -> list[SourceAddress]:
+        """Peers that do not have the file. known: there are others, so that none with room is no error."""
+        try:
+            placed = await self._locator.place(request.name, request.size_bytes, count)
+        except NoSpaceError:
+            if known:
+                return []
+            raise
+        return [SourceAddress(peer.peer_id, peer.address) for peer in placed]
 
     async def _replacements(
-        self, request: PutRequest, targets: list[SourceAddress], error: MingaError, *, last: bool
+        self, request: PutRequest, targets: list[SourceAddress], error: MingaError, attempt: int
     ) -> list[SourceAddress]:
-        """Other peers instead of those that went away. Raises the error when there are none."""
+        """Peers for another attempt: after the first one those that have a part, which may just have been slow.
+
+        Raises the error when there are none.
+        """
         lacking = request.replicas - len(request.holders)
-        if last or lacking <= 0:
+        if attempt == PLACEMENT_TRIES - 1 or lacking <= 0:
             raise error
+        versions = await self._versions(request.name, request.file.content_id)
+        parts = list(_holders_of(versions[0], HoldingState.PARTIAL).values()) if versions else []
         tried = {target.peer_id for target in targets}
-        placed = await self._locator.place(request.name, request.size_bytes, min(20, lacking + len(tried)))
-        fresh = [SourceAddress(peer.peer_id, peer.address) for peer in placed if peer.peer_id not in tried]
-        again = [SourceAddress(peer.peer_id, peer.address) for peer in placed if peer.peer_id in tried]
-        chosen = (fresh + again)[:lacking]
+        placed = await self._place(request, min(20, lacking + len(tried)), known=bool(parts))
+        placed.sort(key=lambda peer: peer.peer_id in tried)
+        ordered = {peer.peer_id: peer for peer in (parts + placed if attempt == 0 else placed + parts)}
+        chosen = [peer for peer_id, peer in ordered.items() if peer_id not in request.holders][:lacking]
         if not chosen:
             raise error
         return chosen
@@ -317,7 +341,9 @@ def _raise_unless_cut(sending: asyncio.Task[None]) -> None:
 def _raise_first(outcomes: list[BaseException | None]) -> None:
     """Raises the most important of several copies' errors: one that another peer would not avoid goes first."""
     errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    errors.sort(key=lambda error: isinstance(error, PeerUnavailableError | RegistryUnavailableError))
+    errors.sort(
+        key=lambda error: isinstance(error, PeerUnavailableError | RegistryUnavailableError | AlreadyRunningError)
+    )
     if errors:
         raise errors[0]
 
@@ -335,12 +361,20 @@ def _read_chunk(file: HashedFile, index: int) -> bytes:
     return data
 
 
-def _holders_of(version: FileVersion) -> dict[PeerId, SourceAddress]:
+def _holders_of(version: FileVersion, state: HoldingState) -> dict[PeerId, SourceAddress]:
     return {
         source.peer_id: SourceAddress(source.peer_id, source.address)
         for source in version.sources
-        if source.state is HoldingState.COMPLETE
+        if source.state is state
     }
+
+
+def _known_targets(request: PutRequest, same: FileVersion | None, versions: list[FileVersion]) -> list[SourceAddress]:
+    """Peers that have a part of the content, so that an upload that was broken off goes on there, and those whose file
+    is to be replaced."""
+    parts = _holders_of(same, HoldingState.PARTIAL) if same is not None else {}
+    resumed = list(parts.values())[: request.replicas - len(request.holders)]
+    return resumed + [target for target in _targets_to_replace(request, versions) if target not in resumed]
 
 
 def _targets_to_replace(request: PutRequest, versions: list[FileVersion]) -> list[SourceAddress]:
@@ -348,5 +382,7 @@ def _targets_to_replace(request: PutRequest, versions: list[FileVersion]) -> lis
     if not request.overwrite:
         return []
     others = [version for version in versions if version.content_id != request.file.content_id]
-    found = {peer_id: source for version in others for peer_id, source in _holders_of(version).items()}
+    found = {
+        peer_id: source for version in others for peer_id, source in _holders_of(version, HoldingState.COMPLETE).items()
+    }
     return [source for peer_id, source in found.items() if peer_id not in request.holders]

@@ -14,7 +14,13 @@ from datetime import timedelta
 from typing import Protocol
 
 from minga_core.chunks import ChunkSet
-from minga_core.errors import AlreadyRunningError, InvalidArgumentError, NoSpaceError, StorageError
+from minga_core.errors import (
+    AlreadyRunningError,
+    InvalidArgumentError,
+    NoSpaceError,
+    PeerUnavailableError,
+    StorageError,
+)
 from minga_core.ids import ContentId
 from minga_core.manifest import HEADER_BYTES, MAX_MANIFEST_BYTES, Manifest
 from minga_core.names import Name, parse_name
@@ -75,7 +81,7 @@ class UploadReceiver:
         """Receives one upload. Gives first the missing chunks, then now and then the bytes held, last the file's row.
 
         memory: reserves the bytes that the upload keeps. Raises what that, `Part` and `ContentStore.begin_part`
-        raise, and InvalidArgumentError for a stream that is not an upload.
+        raise, InvalidArgumentError for a stream that is not an upload, and PeerUnavailableError for one that pauses.
         """
         incoming = _Incoming(requests, self._idle_limit, self._down)
         begin = await incoming.begin()
@@ -196,7 +202,8 @@ class _Incoming:
             async with asyncio.timeout(self._idle_seconds):
                 return await anext(self._requests)
         except TimeoutError:
-            raise InvalidArgumentError(f"the upload sent nothing for {self._idle_seconds:.0f} s") from None
+            # Not the uploader's fault (it slept, or its disk hung): the same upload goes on where it stopped.
+            raise PeerUnavailableError(f"the upload paused for {self._idle_seconds:.0f} s and was cut off") from None
         except StopAsyncIteration:
             raise InvalidArgumentError("the upload ended before the file was whole") from None
 

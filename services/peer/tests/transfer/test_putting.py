@@ -1,0 +1,153 @@
+"""Whole uploads to real peers, by what the locator says of them."""
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from minga_core.clock import SystemClock
+from minga_core.errors import NotFoundError
+from minga_core.ids import ContentId
+from minga_core.names import Name, parse_name
+from minga_core.records import HoldingState
+from minga_engine.parts.hashing import hash_file
+from minga_engine.progress import PutResult
+from minga_engine.transfer import upload as module
+from minga_engine.transfer.upload import HashedFile, PutRequest, Uploader
+from minga_engine.wire.connections import PeerConnections
+from minga_engine.wire.locator import FileAnswer, FileSource, FileVersion
+from minga_engine.wire.messages import SourceAddress
+from minga_peer.serve.receiving import UploadReceiver
+
+from .conftest import Network, TestPeer, eventually, noise
+from .test_uploads import begin, lacking, manifest_of, raw_store, send_chunk
+
+MIB = 1024 * 1024
+NAME = parse_name("file.bin")
+
+
+@dataclass
+class TrueLocator:
+    """Names what the peers hold now; places on those that have nothing of the name, the first one first."""
+
+    peers: list[TestPeer]
+    placed: list[int] = field(default_factory=list)
+
+    async def find_file(self, name: Name, content_id: ContentId | None = None) -> FileAnswer:
+        sources: dict[ContentId, list[FileSource]] = {}
+        for peer in self.peers:
+            for row in peer.store.table.rows():
+                if row.key.name == name and content_id in (None, row.key.content_id):
+                    source = FileSource(peer.peer_id, peer.source.address, "", row.state)
+                    sources.setdefault(row.key.content_id, []).append(source)
+        if not sources:
+            raise NotFoundError(f"nobody shares {name}")
+        return FileAnswer(name, tuple(_version(content_id, held) for content_id, held in sources.items()))
+
+    async def place(self, name: Name, size_bytes: int, replicas: int) -> list[SourceAddress]:
+        self.placed.append(replicas)
+        free = [peer for peer in self.peers if all(row.key.name != name for row in peer.store.table.rows())]
+        return [peer.source for peer in free[:replicas]]
+
+
+def _version(content_id: ContentId, sources: list[FileSource]) -> FileVersion:
+    complete = sum(source.state is HoldingState.COMPLETE for source in sources)
+    return FileVersion(content_id, 1, 1, complete, len(sources) - complete, tuple(sources))
+
+
+async def put(locator: TrueLocator, path: Path, replicas: int) -> PutResult:
+    """Uploads a file under NAME."""
+    manifest = await hash_file(path)
+    request = PutRequest(
+        HashedFile(path, manifest, manifest.content_id), NAME, replicas, False, 1, lambda progress: None
+    )
+    async with PeerConnections() as connections:
+        return await Uploader(locator, connections, SystemClock()).put(request)  # type: ignore[arg-type]
+
+
+async def written(tmp_path: Path, data: bytes) -> Path:
+    """A local file."""
+    path = tmp_path / "out.bin"
+    await asyncio.to_thread(path.write_bytes, data)
+    return path
+
+
+async def break_off(peer: TestPeer, data: bytes) -> None:
+    """Leaves a part with one chunk on a peer."""
+    manifest = manifest_of(data)
+    async with raw_store(peer) as call:
+        await begin(call, NAME, manifest)
+        await lacking(call, manifest)
+        await send_chunk(call, manifest, data, 0)
+        await eventually(lambda: len(peer.store.table.rows()) == 1, "the chunk is held")
+
+
+def paused(peer: TestPeer, idle_seconds: float) -> None:
+    """From now on the peer cuts off uploads that pause for so long."""
+    receiver = UploadReceiver(peer.store, peer.metrics, timedelta(seconds=idle_seconds))
+    peer.service.storing = replace(peer.service.storing, receiver=receiver)
+
+
+async def test_b17_an_upload_that_paused_goes_on_by_itself(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The peer cuts it off as unavailable, and the uploader tries again where it stopped."""
+    peer = await network.peer("holder")
+    paused(peer, 0.5)
+    reads: list[int] = []
+    gate, real = asyncio.Event(), module._read_chunk
+
+    def read_late(file: HashedFile, index: int) -> bytes:
+        reads.append(index)
+        if len(reads) == 3:
+            # As a machine that slept.
+            asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(10)
+        return real(file, index)
+
+    loop = asyncio.get_running_loop()
+    loop.call_later(1.5, gate.set)
+    monkeypatch.setattr(module, "_read_chunk", read_late)
+    data = noise(4 * MIB)
+    result = await put(TrueLocator([peer]), await written(tmp_path, data), 1)
+    assert result.peers == (peer.peer_id,)
+    assert peer.root.joinpath(NAME).stat().st_size == len(data)
+    assert len(reads) < 2 * manifest_of(data).geometry.chunk_count
+
+
+async def test_c13_a_put_that_was_broken_off_goes_on_where_its_part_is(network: Network, tmp_path: Path) -> None:
+    """Not to the peer that the locator would place it on, which has nothing."""
+    other, first = await network.peer("other"), await network.peer("first")
+    data = noise(4 * MIB)
+    await break_off(first, data)
+    locator = TrueLocator([other, first])
+    result = await put(locator, await written(tmp_path, data), 1)
+    assert result.peers == (first.peer_id,)
+    assert locator.placed == []
+    assert not list((first.root / ".minga/parts").iterdir())
+
+
+async def test_c13_a_part_that_its_peer_is_writing_is_left_to_it(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then another peer takes the file."""
+    monkeypatch.setattr("minga_peer.serve.receiving.RELEASE_SECONDS", 0.1)
+    other, first = await network.peer("other"), await network.peer("first")
+    data = noise(4 * MIB)
+    manifest = manifest_of(data)
+    async with raw_store(first) as call:
+        await begin(call, NAME, manifest)
+        await lacking(call, manifest)
+        await send_chunk(call, manifest, data, 0)
+        await eventually(lambda: len(first.store.table.rows()) == 1, "the chunk is held")
+        result = await put(TrueLocator([other, first]), await written(tmp_path, data), 1)
+    assert result.peers == (other.peer_id,)
+
+
+async def test_c18_too_few_peers_for_the_replicas_is_one_outcome(network: Network, tmp_path: Path) -> None:
+    """The second run is as good as the first, and both say how many are missing."""
+    locator, path = TrueLocator([await network.peer("only")]), await written(tmp_path, noise(MIB))
+    first, second = await put(locator, path, 2), await put(locator, path, 2)
+    assert (first.peers, first.already_there, first.missing_replicas) == (("only",), False, 1)
+    assert (second.peers, second.already_there, second.missing_replicas) == (("only",), True, 1)
