@@ -283,3 +283,24 @@ async def test_b7_a_file_system_without_sendfile_is_read_instead(
         assert await answer(reader) == ChunkResponse(0, 262144)
         assert await reader.readexactly(262144) == data[:262144]
     assert seed.store.held(content_id) is not None
+
+
+async def test_b9_no_host_changes_what_another_says_of_itself(network: Network) -> None:
+    """Nor does it push out the others that downloaders are named."""
+    seed, content_id, _ = await shared(network)
+
+    async def ask(source: SourceAddress, host: str) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", seed.service.http_port, local_addr=(host, 0))
+        writer.write(ChunkRequest(content_id, ((0, 1),), source).encode("test"))
+        await answer(reader)
+        writer.close()
+
+    honest = [downloader_source(number) for number in range(5)]
+    for source in honest:
+        await ask(source, "127.0.0.1")
+    await ask(replace(honest[0], address=Address("127.0.0.2:1")), "127.0.0.2")
+    for number in range(100, 140):
+        await ask(downloader_source(number), "127.0.0.2")
+    named = seed.serving.other_downloaders(ChunkRequest(content_id, ((0, 1),)))
+    assert len(named) == 20
+    assert set(honest) <= set(named)

@@ -2,18 +2,27 @@
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from minga_core.chunks import ChunkSet
+from minga_core.clock import SystemClock
 from minga_core.errors import LimitExceededError, NoSourcesError
 from minga_core.ids import Address, ContentId, PeerId
 from minga_core.names import parse_name
 from minga_engine.progress import DownloadPhase
+from minga_engine.transfer.options import TransferOptions
+from minga_engine.transfer.swarming import MAX_NAMED_SOURCES, SwarmDownload
 from minga_engine.wire.messages import SourceAddress
 from minga_peer.daemon import downloads as module
 
 from .conftest import Network, TestPeer, eventually, noise
+from .test_faulty_sources import evil_peer
 from .test_swarm_download import fetch
+from .test_uploads import manifest_of
 
 MIB = 1024 * 1024
 NOBODY = SourceAddress(PeerId("nobody"), Address("127.0.0.1:1"))
@@ -54,3 +63,33 @@ async def test_b5_replications_leave_the_owner_its_downloads(network: Network, m
     for task in flood:
         task.cancel()
     await asyncio.gather(*flood, return_exceptions=True)
+
+
+async def test_b9_a_wrong_address_for_an_honest_peer_is_not_held_against_it(network: Network) -> None:
+    """Wrong bytes came from the address that somebody named; the directory knows another, which counts."""
+    peer, seed = await network.peer("peer"), await network.peer("seed")
+    row = await seed.shares("file.bin", noise(3 * MIB))
+    network.directory.holds(row, seed.source)
+    manifest = await seed.store.manifest(row.key.content_id)
+    async with evil_peer(noise(3 * MIB), manifest, "flips a bit") as (evil, service), asyncio.timeout(20):
+        steps = peer.downloads.replicate(
+            row.key.name,
+            row.key.content_id,
+            [replace(evil, peer_id=seed.peer_id)],
+            overwrite=False,
+            published_ns=row.published_ns,
+        )
+        async for progress, _ in steps:
+            last = progress
+        assert service.asked > 0
+    assert last.phase is DownloadPhase.DONE
+    assert last.received_by_source == {seed.peer_id: 3 * MIB}
+
+
+def test_b9_the_sources_that_peers_name_are_bounded() -> None:
+    """Each costs time with every event of a download."""
+    part = SimpleNamespace(manifest=manifest_of(noise(MIB)), held=ChunkSet(4))
+    swarm = SwarmDownload(cast("Any", part), cast("Any", None), cast("Any", None), SystemClock(), TransferOptions())
+    for number in range(4000):
+        swarm.add_new_sources([SourceAddress(PeerId(f"peer{number}"), Address(f"10.0.0.1:{number + 1}"))])
+    assert len(swarm._addresses) == MAX_NAMED_SOURCES

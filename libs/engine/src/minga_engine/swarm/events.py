@@ -51,6 +51,13 @@ class SourceFound:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceMoved:
+    """A source is somewhere else than was said before; what was seen of it there was perhaps another's doing."""
+
+    source: PeerId
+
+
+@dataclass(frozen=True, slots=True)
 class SourceHolds:
     """An availability update of a source: all chunks that it has when `snapshot`, else new ones."""
 
@@ -114,6 +121,7 @@ class Tick:
 
 Event = (
     SourceFound
+    | SourceMoved
     | SourceHolds
     | SourceLost
     | ChunkChosen

@@ -44,6 +44,7 @@ class Scheduler:
         """Monotonic seconds at which a Tick is due at the latest; None: only events matter."""
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             ev.SourceFound: self._source_found,
+            ev.SourceMoved: self._source_moved,
             ev.SourceHolds: self._source_holds,
             ev.SourceLost: self._source_lost,
             ev.ChunkChosen: self._chunk_chosen,
@@ -104,6 +105,15 @@ class Scheduler:
         source.same_zone = event.same_zone
         if event.complete:
             self._state.set_complete(source)
+
+    def _source_moved(self, event: ev.SourceMoved, now: float) -> None:
+        source = self._state.sources.get(event.source)
+        if source is None:
+            return
+        self._drop(source, now, ev.DropReason.CONNECTION_LOST)
+        self._state.set_partial(source)
+        self._state.set_bits(source, 0)
+        source.banned_until, source.busy_until, source.losses = now, now, 0
 
     def _source_holds(self, event: ev.SourceHolds, now: float) -> None:
         source = self._state.connected.get(event.source)

@@ -37,6 +37,9 @@ from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
 
+MAX_NAMED_SOURCES = 256
+"""Sources of one download that only other peers have named. Each costs time with every event."""
+
 FindSources = Callable[[], Awaitable[list[SourceAddress]]]
 """Looks up the holders of the content. May raise MingaError; the download goes on with the sources it has."""
 
@@ -67,6 +70,7 @@ class SwarmDownload:
         self._record = record or TransferRecord(clock)
         self._scheduler = Scheduler(self._geometry, part.held, options.config)
         self._addresses: dict[PeerId, SourceAddress] = {}
+        self._named_count = 0
         self._spans = SourceSpans.if_traced(self._content_id)
         self._buffers = BufferPool()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,16 +114,23 @@ class SwarmDownload:
                 self._spans.end(self._record.explanation().sources)
 
     def add_sources(self, sources: list[SourceAddress]) -> None:
-        """Adds peers that have, or are fetching, the content."""
+        """Adds peers that have, or are fetching, the content. An address replaces one that was known before: whatever
+        went wrong there is not held against the peer."""
         for source in sources:
             if self._requester is not None and source.peer_id == self._requester.peer_id:
                 continue
+            known = self._addresses.get(source.peer_id)
             self._addresses[source.peer_id] = source
+            if known is not None and known.address != source.address:
+                self.feed(ev.SourceMoved(source.peer_id))
             self.feed(ev.SourceFound(source.peer_id, complete=source.complete, same_zone=source.same_zone))
 
     def add_new_sources(self, sources: Iterable[SourceAddress]) -> None:
-        """As `add_sources`, for those not known yet."""
-        self.add_sources([source for source in sources if source.peer_id not in self._addresses])
+        """As `add_sources`, for those that other peers name: only those not known yet, and so many at most."""
+        new = [source for source in sources if source.peer_id not in self._addresses]
+        new = new[: MAX_NAMED_SOURCES - self._named_count]
+        self._named_count += len(new)
+        self.add_sources(new)
 
     # Events in, instructions out.
 

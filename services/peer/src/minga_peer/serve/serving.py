@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from minga_core.chunks import ChunkSet
 from minga_core.clock import Clock
@@ -101,7 +101,7 @@ class ChunkServing:
         first = (candidates & -candidates).bit_length() - 1
         size_bytes = (await self.store.manifest(content_id)).geometry.length(first)
         if requester is not None:
-            self._downloaders.note(content_id, requester)
+            self._downloaders.note(content_id, requester, host)
         span = self.spans.request(request.traceparent, content_id, requester) if self.spans is not None else None
         downloader = host if requester is None else str(requester.peer_id)
         chunk = ServedChunk(None, (), False)
@@ -201,26 +201,41 @@ class _ServingSlots:
 
 
 class _RecentDownloaders:
-    """The latest downloaders of each content; at most MAX_SOURCES of each of MAX_REMEMBERED_CONTENTS."""
+    """The latest downloaders of each content; at most MAX_SOURCES of each of MAX_REMEMBERED_CONTENTS.
+
+    What callers say of themselves is not checked. A host cannot change what another said, and pushes out its own
+    downloaders first once it named half of them.
+    """
 
     def __init__(self) -> None:
-        self._contents: OrderedDict[ContentId, OrderedDict[PeerId, SourceAddress]] = OrderedDict()
+        self._contents: OrderedDict[ContentId, OrderedDict[PeerId, _Downloader]] = OrderedDict()
 
-    def note(self, content_id: ContentId, downloader: SourceAddress) -> None:
-        """Records a request of a downloader."""
+    def note(self, content_id: ContentId, downloader: SourceAddress, host: str) -> None:
+        """Records a request of a downloader, which came from `host`."""
         downloaders = self._contents.setdefault(content_id, OrderedDict())
-        downloaders[downloader.peer_id] = downloader
-        downloaders.move_to_end(downloader.peer_id)
+        known = downloaders.get(downloader.peer_id)
+        if known is None or known.host == host:
+            downloaders[downloader.peer_id] = _Downloader(downloader, host)
+            downloaders.move_to_end(downloader.peer_id)
         if len(downloaders) > MAX_SOURCES:
-            downloaders.popitem(last=False)
+            own = [peer_id for peer_id, each in downloaders.items() if each.host == host]
+            del downloaders[own[0] if len(own) > MAX_SOURCES // 2 else next(iter(downloaders))]
         self._contents.move_to_end(content_id)
         if len(self._contents) > MAX_REMEMBERED_CONTENTS:
             self._contents.popitem(last=False)
 
     def others(self, content_id: ContentId, requester: SourceAddress | None) -> tuple[SourceAddress, ...]:
         """The recorded downloaders without the requester, the latest last."""
-        downloaders = self._contents.get(content_id, OrderedDict())
-        return tuple(each for each in downloaders.values() if requester is None or each.peer_id != requester.peer_id)
+        own_id = None if requester is None else requester.peer_id
+        downloaders = self._contents.get(content_id, OrderedDict[PeerId, _Downloader]())
+        return tuple(each.source for peer_id, each in downloaders.items() if peer_id != own_id)
+
+
+class _Downloader(NamedTuple):
+    """A downloader, and the host from which it asked."""
+
+    source: SourceAddress
+    host: str
 
 
 def _first_bits(bits: int, limit: int) -> int:
