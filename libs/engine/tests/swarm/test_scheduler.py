@@ -195,11 +195,13 @@ class AnyEvents:
     def draw(self) -> ev.Event:
         draw = self._data.draw
         source = PeerId(draw(st.sampled_from("abcdef")))
-        kind = draw(st.sampled_from(["found", "holds", "lost", "tick", "request", "request", "request"]))
+        kind = draw(st.sampled_from(["found", "moved", "holds", "lost", "tick", "request", "request", "request"]))
         if kind == "request" and self._open:
             return self._about(draw(st.sampled_from(sorted(self._open))))
         if kind == "found":
             return ev.SourceFound(source, complete=draw(st.booleans()))
+        if kind == "moved":
+            return ev.SourceMoved(source)
         if kind == "holds":
             chunks = draw(st.sets(st.integers(0, self._chunks - 1)))
             return ev.SourceHolds(source, ChunkSet(self._chunks, chunks), snapshot=draw(st.booleans()))

@@ -11,10 +11,18 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from minga_core.errors import BusyError, ContentNotHeldError, InvalidManifestError, NameTakenError, NoSourcesError
+from minga_core.errors import (
+    BusyError,
+    ContentNotHeldError,
+    FileNotFoundInDirectoryError,
+    InvalidManifestError,
+    NameTakenError,
+    NoSourcesError,
+)
 from minga_core.ids import parse_address, parse_peer_id
 from minga_core.manifest import Manifest
 from minga_core.names import parse_name
+from minga_core.records import FileRow
 from minga_engine.progress import DownloadPhase, Progress
 from minga_engine.transfer.download import DownloadRequest
 from minga_engine.wire.connections import PeerConnections
@@ -26,7 +34,7 @@ from minga_protos.peer.v1.peer_pb2_grpc import PeerServiceServicer, add_PeerServ
 from minga_runtime.metrics import RpcMetrics
 from minga_runtime.server import GrpcServer
 
-from .conftest import Network, eventually, noise
+from .conftest import Network, TestPeer, eventually, noise
 from .test_swarm_download import fetch
 
 MIB = 1024 * 1024
@@ -179,7 +187,7 @@ async def test_a_source_that_sends_wrong_bytes_is_banned(network: Network, behav
     manifest = await seed.store.manifest(row.key.content_id)
     async with evil_peer(data, manifest, behaviour) as (evil, service):
         network.directory.holds(row, evil)
-        with pytest.raises(NoSourcesError, match=r"no source of file\.bin"):
+        with pytest.raises(NoSourcesError, match=r"no source of file\.bin.*evil: sent a wrong chunk"):
             await fetch(downloader, "file.bin", source_wait=timedelta(seconds=1))
         assert service.asked <= network.config.max_outstanding
     assert not (downloader.root / "file.bin").exists()
@@ -243,7 +251,7 @@ async def test_a_download_waits_while_all_sources_are_gone_and_goes_on_when_one_
 
     following = asyncio.create_task(follow())
     await eventually(lambda: any(step.phase is DownloadPhase.WAITING for step in reported), "it says that it waits")
-    assert "no source is reachable" in next(step.message for step in reported if step.phase is DownloadPhase.WAITING)
+    assert "no source is" in next(step.message for step in reported if step.phase is DownloadPhase.WAITING)
     network.directory.holds(row, seed.source)
     await following
     assert reported[-1].phase is DownloadPhase.DONE
@@ -291,3 +299,52 @@ async def test_cancelling_a_download_leaves_no_task_and_keeps_what_came(network:
     done = await fetch(downloader, "file.bin")
     assert done.phase in (DownloadPhase.DONE, DownloadPhase.ALREADY_PRESENT)
     assert (downloader.root / "file.bin").read_bytes() == data
+
+
+async def broken_off(network: Network, seed: TestPeer, downloader: TestPeer) -> tuple[FileRow, FileRow]:
+    """The only source replaces a file of which a part has come; the rows before and after."""
+    old = await seed.shares("file.bin", noise(8 * MIB))
+    network.directory.holds(old, seed.source)
+    following = asyncio.create_task(fetch(downloader, "file.bin"))
+    await eventually(lambda: bool(downloader.store.held(old.key.content_id)), "some chunks came")
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    new = await seed.shares("file.bin", noise(8 * MIB + 1, seed=2))
+    return old, new
+
+
+def replaced_in_directory(network: Network, old: FileRow, new: FileRow, source: SourceAddress) -> None:
+    """The directory hears of it later than the downloader."""
+    network.directory.peers.pop(old.key.content_id)
+    network.directory.holds(new, source)
+
+
+@pytest.mark.parametrize("resumed", [True, False], ids=["resumed", "without its manifest"])
+async def test_c7_a_get_by_name_takes_the_version_that_replaced_its_own(network: Network, *, resumed: bool) -> None:
+    """It began with a version that is gone by now; it does not wait for it."""
+    seed, downloader = await network.peer("seed"), await network.peer("downloader")
+    if resumed:
+        old, new = await broken_off(network, seed, downloader)
+    else:
+        old = await seed.shares("file.bin", noise(8 * MIB))
+        network.directory.holds(old, seed.source)
+        new = await seed.shares("file.bin", noise(8 * MIB + 1, seed=2))
+    following = asyncio.create_task(fetch(downloader, "file.bin"))
+    waits = DownloadPhase.WAITING
+    await eventually(lambda: any(job.progress.phase is waits for job in downloader.downloads.jobs), "it waits")
+    replaced_in_directory(network, old, new, seed.source)
+    async with asyncio.timeout(20):
+        assert (await following).content_id == new.key.content_id
+
+
+async def test_c7_a_get_of_a_pinned_version_that_is_gone_says_so(network: Network) -> None:
+    """And ends: what was asked for will not come."""
+    seed, downloader = await network.peer("seed"), await network.peer("downloader")
+    old, new = await broken_off(network, seed, downloader)
+    following = asyncio.create_task(fetch(downloader, "file.bin", content_id=old.key.content_id))
+    waits = DownloadPhase.WAITING
+    await eventually(lambda: any(job.progress.phase is waits for job in downloader.downloads.jobs), "it waits")
+    replaced_in_directory(network, old, new, seed.source)
+    async with asyncio.timeout(20):
+        with pytest.raises(FileNotFoundInDirectoryError, match="has replaced it"):
+            await following

@@ -29,7 +29,7 @@ from minga_engine.parts.part import Part
 from minga_engine.progress import DownloadPhase, Progress
 from minga_engine.swarm.config import SwarmConfig
 from minga_engine.transfer.explaining import TransferRecord
-from minga_engine.transfer.locating import Directory, Located, ManifestFetcher
+from minga_engine.transfer.locating import Directory, Located, ManifestFetcher, VersionReplacedError
 from minga_engine.transfer.options import TransferOptions
 from minga_engine.transfer.source_spans import download_attributes
 from minga_engine.transfer.swarming import SwarmDownload
@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 PROGRESS_SECONDS = 0.25
 RETRY_SECONDS = 1.0
 """How often the directory is asked again while nobody can give the manifest."""
+MAX_SHOWN_SOURCES = 3
+"""Sources that a message says the state of."""
 LIMITED_AHEAD_SECONDS = 4.0
 """With a download limit no more is asked for than comes in that time: chunks that creep in side by side are late all of
 them, and lost with their sources."""
@@ -117,13 +119,14 @@ class Downloader:
     async def download(self, request: DownloadRequest, on_progress: OnProgress) -> Finished:
         """Downloads one file and returns once it is whole and in place. Safe to retry: it resumes.
 
-        Raises FileNotFoundInDirectoryError, NameTakenError, NoSpaceError, StorageError, NoSourcesError,
+        A version that is replaced meanwhile is given up for the newest, unless the request pins it. Raises
+        VersionReplacedError, FileNotFoundInDirectoryError, NameTakenError, NoSpaceError, StorageError, NoSourcesError,
         LocatorUnavailableError, AlreadyRunningError. However it ends, verified chunks are kept.
         """
         record = TransferRecord(self._clock, self._options.down)
         with tracing.span("download", {"minga.file.name": request.name}) as span:
             try:
-                finished = await self._download(request, record, on_progress)
+                finished = await self._download_newest(request, record, on_progress)
             except (MingaError, asyncio.CancelledError) as error:
                 why = error.code if isinstance(error, MingaError) else "cancelled"
                 explanation = record.explanation()
@@ -135,6 +138,18 @@ class Downloader:
                 span.set_attributes({"minga.content.id": str(last.content_id), "file.size": last.size_bytes})
                 span.set_attributes(download_attributes(last.phase, last.explanation))
             return finished
+
+    async def _download_newest(
+        self, request: DownloadRequest, record: TransferRecord, on_progress: OnProgress
+    ) -> Finished:
+        while True:
+            try:
+                return await self._download(request, record, on_progress)
+            except VersionReplacedError as error:
+                if request.content_id is not None:
+                    raise
+                log_event(log, logging.INFO, "version_replaced", name=request.name, error=error)
+                record.begin(Phase.LOCATING)
 
     async def _download(self, request: DownloadRequest, record: TransferRecord, on_progress: OnProgress) -> Finished:
         on_progress(Progress(DownloadPhase.LOCATING))
@@ -163,13 +178,15 @@ class Downloader:
     ) -> Manifest:
         """The manifest, from the located sources or, within the caller's `source_wait`, from those found later."""
         since = self._clock.monotonic()
-        sources = located.sources
+        sources, listed = located.sources, True
         while True:
             manifest = await self._manifests.fetch(located.content_id, sources)
             if manifest is not None:
                 return manifest
             _check_wait(request, self._clock.monotonic() - since)
             message = "no source is reachable; waiting for one to come back"
+            if not listed:
+                message = "nobody has this version now; waiting for a source to come back"
             on_progress(
                 Progress(DownloadPhase.WAITING, located.size_bytes, message=message, content_id=located.content_id)
             )
@@ -177,7 +194,10 @@ class Downloader:
             await asyncio.sleep(RETRY_SECONDS)
             record.begin(Phase.MANIFEST)
             try:
-                sources = await self._directory.sources(located.content_id) or sources
+                found = await self._sources(located)
+                sources, listed = found or sources, bool(found)
+            except VersionReplacedError:
+                raise
             except MingaError as error:
                 log_event(log, logging.DEBUG, "directory_away", error=error)
 
@@ -189,7 +209,7 @@ class Downloader:
         record: TransferRecord,
         on_progress: OnProgress,
     ) -> Finished:
-        swarm = self._swarm(part, record)
+        swarm = self._swarm(located, part, record)
         meter = _Meter(part, swarm, located.content_id)
         on_progress(meter.progress())
         record.begin(Phase.FETCHING)
@@ -212,11 +232,31 @@ class Downloader:
         on_progress(done)
         return Finished(done, row)
 
-    def _swarm(self, part: Part, record: TransferRecord) -> SwarmDownload:
-        content_id = part.manifest.content_id
+    async def _sources(self, located: Located) -> list[SourceAddress]:
+        """Peers that have the version. Raises VersionReplacedError, LocatorUnavailableError."""
+        found = await self._directory.sources(located.content_id)
+        # A replica is asked for while nobody has the file whole yet.
+        was_whole = any(source.complete for source in located.sources)
+        if was_whole and not any(source.complete for source in found):
+            await self._check_replaced(located)
+        return found
 
+    async def _check_replaced(self, located: Located) -> None:
+        """Raises VersionReplacedError. A name without a later version may have holders that restart."""
+        try:
+            newest = await self._directory.locate(located.name)
+        except MingaError:
+            return
+        if newest.content_id != located.content_id and newest.published_ns > located.published_ns:
+            raise VersionReplacedError(
+                f"nobody has version {located.content_id.short} of {located.name} any more: {newest.content_id.short} "
+                "has replaced it",
+                hint="get it without a version to have the newest",
+            )
+
+    def _swarm(self, located: Located, part: Part, record: TransferRecord) -> SwarmDownload:
         async def find_sources() -> list[SourceAddress]:
-            return await self._directory.sources(content_id)
+            return await self._sources(located)
 
         return SwarmDownload(part, self._transport, find_sources, self._clock, self._options, record)
 
@@ -228,7 +268,7 @@ class Downloader:
         try:
             while not (await asyncio.wait({running}, timeout=PROGRESS_SECONDS))[0]:
                 on_progress(meter.progress())
-                _check_wait(request, swarm.waiting_seconds)
+                _check_wait(request, swarm.waiting_seconds, _why(swarm))
             await running
         finally:
             running.cancel()
@@ -280,8 +320,8 @@ class _Meter:
         received = dict(self._swarm.received_by_source)
         message = ""
         if waiting > 0:
-            away = f" ({self._swarm.directory_problem})" if self._swarm.directory_problem else ""
-            message = f"no source is reachable since {format_seconds(waiting)}{away}; it goes on when one is back"
+            why = f" ({reasons})" if (reasons := _why(self._swarm)) else ""
+            message = f"no source is usable since {format_seconds(waiting)}{why}; it goes on when one is back"
         return Progress(
             DownloadPhase.WAITING if message else DownloadPhase.FETCHING,
             self._geometry.size_bytes,
@@ -293,12 +333,19 @@ class _Meter:
         )
 
 
-def _check_wait(request: DownloadRequest, waited_seconds: float) -> None:
+def _why(swarm: SwarmDownload) -> str:
+    """Why there is no source; empty when no more is known than that."""
+    reasons = [f"{source}: {why}" for source, why in list(swarm.dropped.items())[-MAX_SHOWN_SOURCES:]]
+    return "; ".join([swarm.directory_problem, *reasons] if swarm.directory_problem else reasons)
+
+
+def _check_wait(request: DownloadRequest, waited_seconds: float, why: str = "") -> None:
     """Raises NoSourcesError once the caller has waited for a source for longer than it wants to."""
     limit = request.source_wait
     if limit is not None and waited_seconds > limit.total_seconds():
         raise NoSourcesError(
-            f"no source of {request.name} was reachable for {format_seconds(waited_seconds)}",
+            f"no source of {request.name} was usable for {format_seconds(waited_seconds)}"
+            + (f" ({why})" if why else ""),
             hint="what was fetched is kept: run the same command again to go on",
         )
 

@@ -27,6 +27,10 @@ MANIFEST_HEDGE_SECONDS = 0.5
 """A source that has not given the manifest after this long is joined by the next one."""
 
 
+class VersionReplacedError(FileNotFoundInDirectoryError):
+    """Nobody has that version whole any more, and the name has one that was published later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Located:
     """A version of a file and the peers that have it."""

@@ -29,6 +29,7 @@ from minga_engine.parts.part import Part
 from minga_engine.swarm import events as ev
 from minga_engine.swarm.scheduler import Scheduler
 from minga_engine.transfer.explaining import TransferRecord
+from minga_engine.transfer.locating import VersionReplacedError
 from minga_engine.transfer.options import TransferOptions
 from minga_engine.transfer.source_spans import SourceSpans
 from minga_engine.wire.messages import SourceAddress
@@ -83,6 +84,8 @@ class SwarmDownload:
         self.received_by_source: dict[PeerId, int] = {}
         self.directory_problem = ""
         """Why the last look-up of sources failed; empty when it did not."""
+        self.dropped: dict[PeerId, ev.DropReason] = {}
+        """Sources that are not used now, and why."""
 
     @property
     def scheduler(self) -> Scheduler:
@@ -98,7 +101,8 @@ class SwarmDownload:
     async def run(self, sources: list[SourceAddress]) -> None:
         """Returns when every chunk is verified and written. Does not give up by itself; cancel it to stop.
 
-        Raises NoSpaceError or StorageError for an error of the disk. Leaves no task behind, however it ends.
+        Raises NoSpaceError or StorageError for an error of the disk, and VersionReplacedError of `find_sources` when no
+        source is left. Leaves no task behind, however it ends.
         """
         if self._scheduler.finished:
             return
@@ -160,11 +164,13 @@ class SwarmDownload:
                 self._cancel(self._requests.pop(request_id, None))
             case ev.ConnectSource(source):
                 self._cancel(self._watches.pop(source, None))
+                self.dropped.pop(source, None)
                 # A complete source has no updates, and its loss shows in its requests.
                 if not self._addresses[source].complete:
                     self._watches[source] = self._spawn(self._watch(source), "watch")
             case ev.DropSource(source, why):
                 self._metrics.dropped(why)
+                self.dropped[source] = why
                 log_event(log, logging.DEBUG, "source_dropped", source=source, why=why, content=self._content_id.short)
                 if self._spans is not None:
                     self._spans.note(source, "source dropped", {"minga.reason": why})
@@ -283,6 +289,10 @@ class SwarmDownload:
     async def _find(self) -> None:
         try:
             found = await self._find_sources()
+        except VersionReplacedError as error:
+            if self._scheduler.waiting_since is not None:
+                self._fail(error)
+            return
         except MingaError as error:
             self.directory_problem = str(error)
             return

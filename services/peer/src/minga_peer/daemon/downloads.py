@@ -15,7 +15,7 @@ from minga_core.records import FileRow
 from minga_core.units import format_seconds
 from minga_engine.progress import DownloadPhase, Progress, SmallDone
 from minga_engine.transfer.download import Downloader, DownloadRequest, Finished
-from minga_engine.transfer.locating import Directory
+from minga_engine.transfer.locating import Directory, VersionReplacedError
 from minga_engine.transfer.small_downloads import SmallDownloads
 from minga_engine.wire.messages import SourceAddress
 from minga_runtime import tracing
@@ -97,7 +97,22 @@ class Downloads:
         The row is None when the file was there already. Raises what `Downloader.download` raises, and
         LimitExceededError.
         """
-        request = await self._resolved(request)
+        while True:
+            pinned = await self._resolved(request)
+            try:
+                async with aclosing(self._follow(pinned, replication=replication)) as steps:
+                    async for step in steps:
+                        yield step
+                return
+            except VersionReplacedError:
+                # By name: the newest is a later one now.
+                if request.content_id is not None:
+                    raise
+
+    async def _follow(
+        self, request: DownloadRequest, *, replication: bool
+    ) -> AsyncGenerator[tuple[Progress, FileRow | None], None]:
+        """As `follow`, for a request whose version is pinned."""
         key = (request.name, request.content_id)
         job = self._jobs.get(key)
         if job is None:
