@@ -11,7 +11,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from minga_core.clock import SystemClock
-from minga_core.errors import LeaseSupersededError, RegistryUnavailableError, StoreUnavailableError
+from minga_core.errors import (
+    InternalError,
+    InvalidArgumentError,
+    LeaseSupersededError,
+    LimitExceededError,
+    RegistryUnavailableError,
+    StoreUnavailableError,
+)
 from minga_core.ids import ContentId, Generation, parse_address, parse_peer_id
 from minga_core.names import parse_name
 from minga_core.records import FileRow, PeerInfo, RowKey
@@ -49,6 +56,10 @@ class FakeRegistry(RegistryServiceServicer):
         self.answers_per_stream = 0
         """After so many a stream is ended in order; 0: never."""
         self.error: Exception | None = None
+        self.push_error: Exception | None = None
+        self.refused = ""
+        """A name that is refused."""
+        self.max_rows = 1000
 
     def forget(self) -> None:
         """The store is emptied."""
@@ -75,6 +86,12 @@ class FakeRegistry(RegistryServiceServicer):
             put |= {item.name for item in request.rows.put}
             remove |= {item.name for item in request.rows.remove}
         self.pushes.append(whole)
+        if self.push_error is not None:
+            raise self.push_error
+        if self.refused in put:
+            raise InvalidArgumentError(f"size_bytes of {self.refused!r} is 0 to 5")
+        if len(put) > self.max_rows:
+            raise LimitExceededError(f"this registry takes at most {self.max_rows:,} rows of one peer")
         self.table = put if whole else (self.table | put) - remove
         self.revision = revision
         return pb.PushTableResponse(revision=revision)
@@ -274,3 +291,43 @@ async def test_a_stream_that_the_registry_ends_is_opened_anew() -> None:
         await fixture.until(lambda: fixture.registry.streams >= 3)
         assert fixture.announcer.problem == ""
         assert fixture.registry.pushes == [True]
+
+
+async def test_b11_a_row_that_is_refused_keeps_no_other_from_being_announced() -> None:
+    """It is left out and shown; its uploader gets an error; once it is gone all is well."""
+    async with announcing((row("a"), row("bad"), row("c"))) as fixture:
+        fixture.registry.refused = "bad"
+        await fixture.until(lambda: fixture.registry.table == {"a", "c"})
+        await fixture.until(lambda: "files not announced: 1" in fixture.announcer.problem)
+        assert "'bad'" in fixture.announcer.problem
+        with pytest.raises(RegistryUnavailableError, match="cannot be found"):
+            await fixture.announcer.announced(row("bad"), timedelta(seconds=5))
+        heartbeats = fixture.registry.heartbeats
+        await fixture.until(lambda: fixture.registry.heartbeats > heartbeats + 2)
+        assert fixture.registry.pushes == [True, True]
+        fixture.change(remove=(row("bad").key,))
+        await fixture.until(lambda: fixture.announcer.problem == "")
+        assert fixture.registry.table == {"a", "c"}
+
+
+async def test_b11_a_table_above_the_registrys_limit_is_announced_up_to_it() -> None:
+    """The newest rows are left out."""
+    async with announcing() as fixture:
+        fixture.registry.max_rows = 2
+        rows = [FileRow(RowKey(parse_name(f"f{number}"), ContentId(bytes(32))), 1, 2, number) for number in range(4)]
+        fixture.change(put=tuple(rows))
+        await fixture.until(lambda: fixture.registry.table == {"f0", "f1"})
+        await fixture.until(lambda: "files not announced: 2" in fixture.announcer.problem)
+
+
+async def test_b11_a_table_that_is_refused_for_good_is_pushed_ever_more_seldom() -> None:
+    """And costs neither the lease nor its heartbeats."""
+    async with announcing((row("a"),)) as fixture:
+        await fixture.until(lambda: fixture.registry.table == {"a"})
+        fixture.registry.push_error = InternalError("a bug")
+        fixture.change(put=(row("b"),))
+        await fixture.until(lambda: "a bug" in fixture.announcer.problem)
+        heartbeats, pushes = fixture.registry.heartbeats, len(fixture.registry.pushes)
+        await fixture.until(lambda: fixture.registry.heartbeats > heartbeats + 40)
+        assert len(fixture.registry.pushes) - pushes <= 3
+        assert fixture.announcer.registered

@@ -7,8 +7,9 @@
          │                       └────────────────┘
          └──── REGISTER_AGAIN, from anywhere; a call without an answer is retried with backoff
 
-One loop does all of it, one call after the other, so pushes of one peer never overlap. Every error is retried;
-only LeaseSupersededError ends the loop, because then another process is this peer.
+One loop does all of it, one call after the other, so pushes of one peer never overlap. Every error is retried, those
+that no retry cures ever more seldom and, where it can be found, without the row that causes them; only
+LeaseSupersededError ends the loop, because then another process is this peer.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ from minga_core.errors import (
     TableRevisionMismatchError,
 )
 from minga_core.records import FileRow, PeerInfo
+from minga_peer.daemon.refusals import MAX_WAIT_SECONDS, Refusals
 from minga_peer.daemon.registry_client import Action, RegistryClient
 from minga_peer.share.table import FileTable
 from minga_runtime import tracing
@@ -42,6 +44,7 @@ JITTER = 0.2
 FIRST_RETRY_SECONDS = 0.2
 MAX_RETRY_SECONDS = 3.0
 """Well below a lease: after an outage every peer is back within one heartbeat."""
+_PUSH_AGAIN = (RegisterAgainError, TableRevisionMismatchError, TableIncompleteError)
 GATHER_SECONDS = 0.05
 """Linger: changes that follow each other this closely go in one push."""
 
@@ -76,8 +79,15 @@ class Announcer:
         self._renewed_at: float | None = None
         self._heartbeat_due = 0.0
         self._pushed: int | None = None
-        self.problem = ""
+        self._refusals = Refusals()
+        self._push_due = 0.0
+        """No push before: the last one was refused."""
+        self._away = ""
+
+    @property
+    def problem(self) -> str:
         """The last problem in one line; empty when all is well."""
+        return self._away or self._refusals.problem
 
     @property
     def registered(self) -> bool:
@@ -104,7 +114,8 @@ class Announcer:
     async def announced(self, row: FileRow, timeout: timedelta) -> int:
         """Wait until the registry has confirmed `row`, which is in the table already; the table's revision.
 
-        Raises RegistryUnavailableError when it has not within `timeout`; the row is still pushed later.
+        Raises RegistryUnavailableError when it has not within `timeout`, or refuses the row; else the row is still
+        pushed later.
         """
         wanted = self._table.revision
         try:
@@ -114,6 +125,8 @@ class Announcer:
             raise RegistryUnavailableError(
                 f"{row.key.name} is stored, but the registry has not confirmed it: {self.problem or 'no answer yet'}"
             ) from None
+        if row.key in self._refusals.left_out:
+            raise RegistryUnavailableError(f"{row.key.name} is stored, but cannot be found: {self.problem}")
         return wanted
 
     async def run(self) -> None:
@@ -127,12 +140,12 @@ class Announcer:
                 await self._pause_until_due()
             except LeaseSupersededError:
                 raise
-            except (RegisterAgainError, TableRevisionMismatchError, TableIncompleteError) as error:
+            except _PUSH_AGAIN as error:
                 self._forget(error)
             except MingaError as error:
                 self._failed(error)
                 await self._pause(retry_seconds * self._rng.uniform(0.5, 1.0))
-                retry_seconds = min(retry_seconds * 2, MAX_RETRY_SECONDS)
+                retry_seconds = min(retry_seconds * 2, MAX_RETRY_SECONDS if error.retryable else MAX_WAIT_SECONDS)
 
     async def leave(self) -> None:
         """Release the lease, so that no downloader is sent here any more. Never raises; a lease left behind expires."""
@@ -147,7 +160,7 @@ class Announcer:
         """Make the one call that is due now."""
         if self._renewed_at is None:
             await self._register()
-        elif self._pushed != self._table.revision:
+        elif self._pushed != self._table.revision and self._clock.monotonic() >= self._push_due:
             await self._announce()
         elif self._clock.monotonic() >= self._heartbeat_due:
             await self._heartbeat()
@@ -156,7 +169,7 @@ class Announcer:
         info = self._peer_info()
         requested_at = self._clock.monotonic()
         self._ttl, self._interval = await self._registry.register(info, self._asked_ttl)
-        self._pushed = None
+        self._pushed, self._refusals, self._push_due = None, Refusals(), 0.0
         self._renewed(requested_at)
         log_event(
             log,
@@ -185,16 +198,39 @@ class Announcer:
             await self._heartbeat()
             if self._renewed_at is None:
                 return
-        change = None if self._pushed is None else self._table.change_since(self._pushed)
+        try:
+            self._pushed = await self._push_rows(info)
+        except (LeaseSupersededError, *_PUSH_AGAIN):
+            raise
+        except MingaError as error:
+            if error.retryable:
+                raise
+            self._refused(error)
+            return
+        self._push_due = self._clock.monotonic() + self._refusals.pushed()
+        async with self._progress:
+            self._progress.notify_all()
+
+    async def _push_rows(self, info: PeerInfo) -> int:
+        """Push what is not announced yet; the stored revision. While rows are left out it is everything."""
+        change = None
+        if self._pushed is not None and not self._refusals.any:
+            change = self._table.change_since(self._pushed)
         if change is None:
-            rows, revision = self._table.rows(), self._table.revision
+            rows, revision = self._refusals.accepted(self._table.rows()), self._table.revision
             pushed = await self._registry.push_whole(info.peer_id, info.generation, rows, revision)
             log_event(log, logging.INFO, "table_pushed", rows=len(rows), revision=revision)
         else:
             pushed = await self._registry.push_change(info.peer_id, info.generation, change)
-        self._pushed = pushed
-        async with self._progress:
-            self._progress.notify_all()
+        return pushed
+
+    def _refused(self, error: MingaError) -> None:
+        """Note that the table is refused as it is."""
+        before = self._refusals.problem
+        self._push_due = self._clock.monotonic() + self._refusals.learn(error, self._table.rows())
+        self._pushed = None
+        if self._refusals.problem != before:
+            log_event(log, logging.WARNING, "table_refused", registry=self._registry.address, error=error)
 
     async def _heartbeat(self) -> None:
         info = self._peer_info()
@@ -226,18 +262,23 @@ class Announcer:
             self._renewed_at = None
 
     def _failed(self, error: MingaError) -> None:
-        if not self.problem:
+        if not self._away:
             log_event(log, logging.WARNING, "registry_away", registry=self._registry.address, error=error)
-        self.problem = str(error)
+        self._away = str(error)
 
     def _recovered(self) -> None:
-        if self.problem:
+        if self._away:
             log_event(log, logging.INFO, "registry_back", registry=self._registry.address)
-        self.problem = ""
+        self._away = ""
 
     async def _pause_until_due(self) -> None:
         """Wait for the next heartbeat or a change of the table, and then linger for further changes."""
-        if self._renewed_at is None or self._pushed is None:
+        if self._renewed_at is None:
+            return
+        if (now := self._clock.monotonic()) < self._push_due and self._pushed != self._table.revision:
+            await self._pause(max(0.0, min(self._heartbeat_due, self._push_due) - now))
+            return
+        if self._pushed is None:
             return
         if self._pushed == self._table.revision:
             await self._pause(max(0.0, self._heartbeat_due - self._clock.monotonic()))
