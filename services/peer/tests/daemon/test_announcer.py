@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -47,6 +48,9 @@ class FakeRegistry(RegistryServiceServicer):
     """Holds one peer's lease and table; a test makes it forget, refuse or end streams."""
 
     def __init__(self) -> None:
+        self.info = INFO
+        """What the peer says of itself."""
+        self.addresses: list[str] = []
         self.registered = False
         self.table: set[str] = set()
         self.revision = -1
@@ -72,6 +76,7 @@ class FakeRegistry(RegistryServiceServicer):
     async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterResponse:
         self._check()
         self.registered = True
+        self.addresses.append(request.address)
         response = pb.RegisterResponse()
         response.granted_ttl.FromTimedelta(timedelta(seconds=1))
         response.heartbeat_interval.FromTimedelta(timedelta(seconds=0.05))
@@ -150,7 +155,7 @@ async def announcing(rows: tuple[FileRow, ...] = ()) -> AsyncIterator[Announced]
     (port,) = await server.start(["127.0.0.1:0"], ["minga.registry.v1.RegistryService"])
     client = RegistryClient(parse_address(f"127.0.0.1:{port}"))
     table = FileTable(rows)
-    announcer = Announcer(client, table, lambda: INFO, lambda: 0, SystemClock(), rng=random.Random(1))
+    announcer = Announcer(client, table, lambda: registry.info, lambda: 0, SystemClock(), rng=random.Random(1))
     fixture = Announced(registry, announcer, table)
     fixture.loop = asyncio.create_task(announcer.run())
     try:
@@ -331,3 +336,13 @@ async def test_b11_a_table_that_is_refused_for_good_is_pushed_ever_more_seldom()
         await fixture.until(lambda: fixture.registry.heartbeats > heartbeats + 40)
         assert len(fixture.registry.pushes) - pushes <= 3
         assert fixture.announcer.registered
+
+
+async def test_c14_a_new_address_is_registered_at_once() -> None:
+    """With the table, and not when the lease next ends."""
+    async with announcing((row("a"),)) as fixture:
+        await fixture.until(lambda: fixture.registry.table == {"a"})
+        fixture.registry.info = replace(INFO, address=parse_address("h:2"))
+        fixture.announcer.address_changed()
+        await fixture.until(lambda: fixture.registry.addresses == ["h:1", "h:2"])
+        await fixture.until(lambda: fixture.announcer.announced_revision == fixture.table.revision)

@@ -1,12 +1,14 @@
 """Where a peer tells others that it is."""
 
+import asyncio
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from minga_core.errors import SettingsError
+from minga_core.ids import Generation
 from minga_peer.daemon import identity
 from minga_peer.settings import PeerSettings
 from minga_runtime.settings import load_settings
@@ -59,3 +61,27 @@ def test_the_way_to_a_host_is_asked_of_the_system() -> None:
     assert identity.source_towards("127.0.0.1", 9) == "127.0.0.1"
     with pytest.raises(OSError):
         identity.source_towards("nowhere.invalid", 9)
+
+
+@pytest.mark.parametrize(("set_address", "followed"), [(None, True), ("a.lab:7", False)])
+async def test_c14_an_address_that_changes_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_address: str | None, *, followed: bool
+) -> None:
+    """Unless it is set; a registry that is nowhere for a while changes nothing."""
+    monkeypatch.setattr(identity, "ADDRESS_CHECK_SECONDS", 0.01)
+    settings = load_settings(PeerSettings, share_dir=tmp_path, registry="registry.lab:1", advertise=set_address)
+    who = identity.Identity(settings, Generation(1), cast("Any", None), "test")
+    who.reachable_at(await identity.address_for_others(settings, 50053))
+    changed = asyncio.Event()
+    following = asyncio.create_task(identity.follow_address(settings, who, changed.set))
+    try:
+        if not followed:
+            return await asyncio.wait_for(following, 10)
+        monkeypatch.delitem(ROUTES, "registry.lab")
+        await asyncio.sleep(0.1)
+        assert who.address == "198.51.100.1:50053"
+        monkeypatch.setitem(ROUTES, "registry.lab", "203.0.113.4")
+        await asyncio.wait_for(changed.wait(), 10)
+        assert who.address == "203.0.113.4:50053"
+    finally:
+        following.cancel()

@@ -77,6 +77,7 @@ class Announcer:
         self._ttl = timedelta(0)
         self._interval = timedelta(seconds=1)
         self._renewed_at: float | None = None
+        self._registered_address = ""
         self._heartbeat_due = 0.0
         self._pushed: int | None = None
         self._refusals = Refusals()
@@ -103,6 +104,10 @@ class Announcer:
         """Wake the loop to push a change."""
         if self._cause is INVALID_SPAN:
             self._cause = tracing.current()
+        self._wake.set()
+
+    def address_changed(self) -> None:
+        """Wake the loop to register the peer's new address."""
         self._wake.set()
 
     async def caught_up(self) -> None:
@@ -158,7 +163,7 @@ class Announcer:
 
     async def _step(self) -> None:
         """Make the one call that is due now."""
-        if self._renewed_at is None:
+        if self._renewed_at is None or self._peer_info().address != self._registered_address:
             await self._register()
         elif self._pushed != self._table.revision and self._clock.monotonic() >= self._push_due:
             await self._announce()
@@ -170,6 +175,7 @@ class Announcer:
         requested_at = self._clock.monotonic()
         self._ttl, self._interval = await self._registry.register(info, self._asked_ttl)
         self._pushed, self._refusals, self._push_due = None, Refusals(), 0.0
+        self._registered_address = info.address
         self._renewed(requested_at)
         log_event(
             log,

@@ -2,7 +2,9 @@
 
 import asyncio
 import ipaddress
+import logging
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -13,7 +15,12 @@ from minga_engine.wire.messages import SourceAddress
 from minga_peer.settings import PeerSettings
 from minga_peer.share.store import ContentStore
 from minga_runtime.channels import split_listen
+from minga_runtime.logs import log_event
 
+log = logging.getLogger(__name__)
+
+ADDRESS_CHECK_SECONDS = 10.0
+"""How often the system is asked for this machine's address, which may change: a lease on the old one helps nobody."""
 _ANY_HOSTS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 
 
@@ -70,6 +77,30 @@ async def address_for_others(settings: PeerSettings, port: int) -> Address:
     host, _ = split_listen(settings.listen)
     if host in _ANY_HOSTS:
         host = await asyncio.to_thread(_facing_directory, settings)
+    return _address(host, port)
+
+
+async def follow_address(settings: PeerSettings, identity: Identity, on_change: Callable[[], None]) -> None:
+    """Keep the identity's address that which faces the registry, until cancelled; at once over when it is a set one.
+
+    While the registry's name does not resolve, or there is no way to it, the address stays as it is.
+    """
+    if settings.advertise is not None or split_listen(settings.listen)[0] not in _ANY_HOSTS:
+        return
+    port = int(identity.address.rpartition(":")[2])
+    while True:
+        await asyncio.sleep(ADDRESS_CHECK_SECONDS)
+        try:
+            address = _address(await asyncio.to_thread(source_towards, *split_listen(settings.registry)), port)
+        except OSError:
+            continue
+        if address != identity.address:
+            log_event(log, logging.WARNING, "address_changed", before=identity.address, now=address)
+            identity.reachable_at(address)
+            on_change()
+
+
+def _address(host: str, port: int) -> Address:
     return parse_address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
 

@@ -29,7 +29,7 @@ from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.control import ControlService, DaemonFacts, TrafficCounts
 from minga_peer.daemon.downloads import Downloads
 from minga_peer.daemon.draining import until_idle
-from minga_peer.daemon.identity import Identity, address_for_others
+from minga_peer.daemon.identity import Identity, address_for_others, follow_address
 from minga_peer.daemon.registry_client import RegistryClient
 from minga_peer.daemon.socket_file import claim_socket, restrict
 from minga_peer.serve.http_server import HttpServer
@@ -183,6 +183,7 @@ async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
         tasks.start(store.run(), "store")
         tasks.start(announcer.run(), "announcer")
         tasks.start(_set_serving_once_announced(server, announcer), "readiness")
+        tasks.start(follow_address(settings, identity, announcer.address_changed), "address")
         tasks.start(_warm_up(network.locator), "warm-up")
         yield daemon
 
