@@ -57,11 +57,11 @@ def _version(content_id: ContentId, sources: list[FileSource]) -> FileVersion:
     return FileVersion(content_id, 1, 1, complete, len(sources) - complete, tuple(sources))
 
 
-async def put(locator: TrueLocator, path: Path, replicas: int) -> PutResult:
+async def put(locator: TrueLocator, path: Path, replicas: int, *, overwrite: bool = False) -> PutResult:
     """Uploads a file under NAME."""
     manifest = await hash_file(path)
     request = PutRequest(
-        HashedFile(path, manifest, manifest.content_id), NAME, replicas, False, 1, lambda progress: None
+        HashedFile(path, manifest, manifest.content_id), NAME, replicas, overwrite, 1, lambda progress: None
     )
     async with PeerConnections() as connections:
         return await Uploader(locator, connections, SystemClock()).put(request)  # type: ignore[arg-type]
@@ -151,3 +151,16 @@ async def test_c18_too_few_peers_for_the_replicas_is_one_outcome(network: Networ
     first, second = await put(locator, path, 2), await put(locator, path, 2)
     assert (first.peers, first.already_there, first.missing_replicas) == (("only",), False, 1)
     assert (second.peers, second.already_there, second.missing_replicas) == (("only",), True, 1)
+
+
+async def test_c4_an_old_content_that_is_put_over_a_newer_one_replaces_it(network: Network, tmp_path: Path) -> None:
+    """Though somebody holds it already: what was put last is what a `get` of the name gives."""
+    first, second = await network.peer("first"), await network.peer("second")
+    old = noise(MIB)
+    await first.shares(NAME, old)
+    await second.shares(NAME, noise(MIB, seed=2))
+    locator = TrueLocator([first, second])
+    result = await put(locator, await written(tmp_path, old), 1, overwrite=True)
+    assert set(result.peers) == {"first", "second"}
+    assert not result.already_there
+    assert [version.content_id for version in (await locator.find_file(NAME)).versions] == [result.content_id]

@@ -106,7 +106,8 @@ class Uploader:
 
     async def put(self, request: PutRequest) -> PutResult:
         """Returns once `request.replicas` peers hold the file and the locator names them; fewer, when no more peers
-        have room for it. Safe to retry: it resumes, on the peers that have a part.
+        have room for it. With overwrite, other contents of the name are replaced even where enough peers hold this one.
+        Safe to retry: it resumes, on the peers that have a part.
 
         Raises NameTakenError (every peer with room has another content of that name and overwriting was not asked
         for), NoSpaceError, PeerUnavailableError, LocatorUnavailableError, ContentChangedError (the file changed
@@ -133,8 +134,9 @@ class Uploader:
             request.holders |= _holders_of(same, HoldingState.COMPLETE)
             request.published_ns = same.published_ns
         before = set(request.holders)
-        if len(before) < request.replicas:
-            await self._spread(request, _known_targets(request, same, versions))
+        targets = _known_targets(request, same, versions)
+        if targets or len(before) < request.replicas:
+            await self._spread(request, targets)
         request.report(PutPhase.ANNOUNCING, request.size_bytes)
         with tracing.span("wait until found"), tracing.unsampled():
             # Its polls are many, and show nothing that their sum does not.
@@ -373,7 +375,7 @@ def _known_targets(request: PutRequest, same: FileVersion | None, versions: list
     """Peers that have a part of the content, so that an upload that was broken off goes on there, and those whose file
     is to be replaced."""
     parts = _holders_of(same, HoldingState.PARTIAL) if same is not None else {}
-    resumed = list(parts.values())[: request.replicas - len(request.holders)]
+    resumed = list(parts.values())[: max(0, request.replicas - len(request.holders))]
     return resumed + [target for target in _targets_to_replace(request, versions) if target not in resumed]
 
 
