@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from minga_core.chunks import Geometry
 from minga_core.errors import WIRE_STATUS, MingaError
 from minga_core.ids import digest
 from minga_core.manifest import Manifest
@@ -102,8 +103,8 @@ class FakeDaemon(ControlServiceServicer):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
             size_bytes = len(data)
-            proof = Manifest.from_digests(size_bytes, digest(data) if data else b"").content_id.raw
-            file = pb.DownloadedFile(name=name, content_id=proof, size_bytes=size_bytes, path=str(path), source=source)
+            raw = _content_id(data)
+            file = pb.DownloadedFile(name=name, content_id=raw, size_bytes=size_bytes, path=str(path), source=source)
             yield pb.DownloadFilesResponse(files=[file])
 
     def RemoveFile(self, request: pb.RemoveFileRequest, context: Any) -> pb.RemoveFileResponse:
@@ -125,7 +126,14 @@ class FakeDaemon(ControlServiceServicer):
             held_bytes=held,
             sources=[pb.SourceProgress(peer_id="peer-1", received_bytes=held)],
             path=str(path) if path else "",
+            content_id=_content_id(data) if path else b"",
         )
+
+
+def _content_id(data: bytes) -> bytes:
+    chunk_bytes = Geometry(len(data)).chunk_size_bytes
+    digests = b"".join(digest(data[start : start + chunk_bytes]) for start in range(0, len(data), chunk_bytes))
+    return Manifest.from_digests(len(data), digests).content_id.raw
 
 
 @pytest.fixture

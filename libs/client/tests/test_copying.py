@@ -4,12 +4,13 @@ import asyncio
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from minga import copying
 from minga.copying import copy_into_place
-from minga_core.errors import NameTakenError, NoSpaceError, StorageError
+from minga_core.errors import ContentChangedError, NameTakenError, NoSpaceError, StorageError
 from minga_engine.parts.hashing import hash_path
 
 # ruff: noqa: ASYNC240 - small files, and nothing else runs on the loop
@@ -23,14 +24,12 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-async def test_the_copy_has_the_same_bytes_and_mode(source: Path, tmp_path: Path) -> None:
+async def test_the_copy_has_the_same_bytes(source: Path, tmp_path: Path) -> None:
     """And is made once: again there is nothing to do."""
-    source.chmod(0o640)
     content_id = hash_path(source).content_id
     target = tmp_path / "target"
     assert await copy_into_place(source, target, content_id, overwrite=False)
     assert target.read_bytes() == source.read_bytes()
-    assert target.stat().st_mode & 0o777 == 0o640
     assert not await copy_into_place(source, target, content_id, overwrite=False)
     assert not await copy_into_place(source, source, content_id, overwrite=True)
 
@@ -44,7 +43,7 @@ async def test_without_the_kernels_help_it_is_the_same(
         raise OSError(errno.EXDEV, "cross-device")
 
     monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
-    assert await copy_into_place(source, tmp_path / "t", None, overwrite=False)
+    assert await copy_into_place(source, tmp_path / "t", hash_path(source).content_id, overwrite=False)
     assert (tmp_path / "t").read_bytes() == source.read_bytes()
 
 
@@ -71,7 +70,7 @@ async def test_a_disk_that_says_no_leaves_nothing_behind(
 
     monkeypatch.setattr(copying, "_copy_bytes", refuse)
     with pytest.raises(kind, match="cannot write"):
-        await copy_into_place(source, tmp_path / "t", None, overwrite=False)
+        await copy_into_place(source, tmp_path / "t", hash_path(source).content_id, overwrite=False)
     assert os.listdir(tmp_path) == ["source"]
 
 
@@ -87,9 +86,69 @@ async def test_a_cancelled_copy_leaves_nothing_behind(
         return len(os.read(source, 1)) and os.write(target, b"x")
 
     monkeypatch.setattr(os, "copy_file_range", crawl, raising=False)
-    work = asyncio.create_task(copy_into_place(source, tmp_path / "t", None, overwrite=False))
+    work = asyncio.create_task(copy_into_place(source, tmp_path / "t", hash_path(source).content_id, overwrite=False))
     await copied.wait()
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
     assert os.listdir(tmp_path) == ["source"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link to a device", "dangling link"])
+async def test_what_is_not_a_file_is_not_replaced(source: Path, tmp_path: Path, kind: str) -> None:
+    """Fault C8: `get -o DEVICE --overwrite` put a file in the place of a device, a pipe, or a dangling link."""
+    target = tmp_path / "t"
+    if kind == "fifo":
+        os.mkfifo(target)
+    else:
+        target.symlink_to("/dev/null" if "device" in kind else tmp_path / "nowhere")
+    before = target.lstat()
+    with pytest.raises(StorageError, match="not replaced"):
+        await copy_into_place(source, target, hash_path(source).content_id, overwrite=True)
+    assert target.lstat() == before
+
+
+@pytest.mark.parametrize("name", ["漢" * 80 + ".txt", "n" * 255])
+async def test_names_of_255_bytes_can_be_copied_to(source: Path, tmp_path: Path, name: str) -> None:
+    """Fault C10: the temporary name was cut by characters, and longer than file systems allow."""
+    assert await copy_into_place(source, tmp_path / name, hash_path(source).content_id, overwrite=False)
+
+
+async def test_a_file_that_appears_while_copying_is_not_overwritten(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault B18: the copy was renamed over whatever had come after the check."""
+    copy_bytes = copying._copy_bytes
+
+    def slow(*arguments: Any) -> None:
+        copy_bytes(*arguments)
+        (tmp_path / "t").write_text("theirs")
+
+    monkeypatch.setattr(copying, "_copy_bytes", slow)
+    with pytest.raises(NameTakenError):
+        await copy_into_place(source, tmp_path / "t", hash_path(source).content_id, overwrite=False)
+    assert sorted(os.listdir(tmp_path)) == ["source", "t"]
+    assert (tmp_path / "t").read_text() == "theirs"
+
+
+async def test_a_copy_of_damaged_bytes_is_not_delivered(source: Path, tmp_path: Path) -> None:
+    """Faults B18 and C6: what the daemon names was copied unread; what is there already stays."""
+    content_id = hash_path(source).content_id
+    with source.open("r+b") as file:
+        file.write(b"rotten")
+    (tmp_path / "t").write_text("good")
+    with pytest.raises(ContentChangedError, match="is not the content"):
+        await copy_into_place(source, tmp_path / "t", content_id, overwrite=True)
+    assert sorted(os.listdir(tmp_path)) == ["source", "t"]
+    assert (tmp_path / "t").read_text() == "good"
+
+
+async def test_a_copy_has_the_mode_that_the_umask_leaves(source: Path, tmp_path: Path) -> None:
+    """Fault of the field: copies had the mode of the daemon's file."""
+    source.chmod(0o600)
+    before = os.umask(0o027)
+    try:
+        await copy_into_place(source, tmp_path / "t", hash_path(source).content_id, overwrite=False)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "t").stat().st_mode & 0o777 == 0o640

@@ -43,3 +43,15 @@ def test_a_folder_or_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
     assert "puts the file inside it" in caught.value.hint
     with pytest.raises(StorageError, match="cannot write"):
         make_folders(item(tmp_path, "f/a"))
+
+
+def test_a_device_or_a_dangling_link_is_no_target(tmp_path: Path) -> None:
+    """Fault C8: also without a daemon, and before anything is fetched; a link to a file is a file."""
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "gone").symlink_to("nowhere")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("file")
+    for name in ("null", "gone"):
+        with pytest.raises(StorageError, match="not replaced"):
+            make_folders(item(tmp_path, name))
+    make_folders(item(tmp_path, "link"))

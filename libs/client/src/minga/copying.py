@@ -3,16 +3,18 @@
 import asyncio
 import errno
 import os
-import shutil
-import tempfile
+import secrets
+import stat
 import threading
-from contextlib import suppress
 from pathlib import Path
 
-from minga_core.errors import ContentChangedError, NameTakenError
+from minga_core.chunks import Geometry
+from minga_core.errors import ContentChangedError, NameTakenError, StorageError
 from minga_core.ids import ContentId
+from minga_core.manifest import Manifest
 from minga_engine.parts.disk import storage_errors
-from minga_engine.parts.hashing import hash_path
+from minga_engine.parts.files import Fingerprint, fsync_folder, move_without_replacing
+from minga_engine.parts.hashing import hash_path, hash_range
 
 STEP_BYTES = 16 * 1024 * 1024
 """Copied between two checks for cancellation."""
@@ -22,10 +24,12 @@ PIECE_BYTES = 1024 * 1024
 _UNSUPPORTED = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM)
 
 
-async def copy_into_place(source: Path, target: Path, content_id: ContentId | None, *, overwrite: bool) -> bool:
+async def copy_into_place(source: Path, target: Path, content_id: ContentId, *, overwrite: bool) -> bool:
     """Copy `source` to `target` in a thread; whether anything had to be copied. The folder of `target` exists.
 
-    Raises NameTakenError (target is another content and not overwrite), NoSpaceError, StorageError. Safe to retry.
+    The copy is verified before it gets its name, has the mode of a new file, and is on the disk when this returns.
+    Raises NameTakenError (target is another content and not overwrite), ContentChangedError (source is not that
+    content), NoSpaceError, StorageError. Safe to retry.
     """
     stop = threading.Event()
     work = asyncio.create_task(asyncio.to_thread(_copy, source, target, content_id, overwrite, stop), name="copy")
@@ -38,25 +42,77 @@ async def copy_into_place(source: Path, target: Path, content_id: ContentId | No
         raise
 
 
-def _copy(source: Path, target: Path, content_id: ContentId | None, overwrite: bool, stop: threading.Event) -> bool:
+def check_target(target: Path) -> None:
+    """Check that a file may go to `target`: nothing is there, or a regular file. Blocking.
+
+    Raises StorageError for a folder, a device, a FIFO, a socket, and a link to one of them or to nothing; OSError.
+    """
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        if target.is_symlink():
+            raise StorageError(f"{target} is a link to nothing; it is not replaced") from None
+        return
+    if stat.S_ISDIR(mode):
+        raise StorageError(f"{target} is a folder", hint=f"-o {target}/ puts the file inside it")
+    if not stat.S_ISREG(mode):
+        raise StorageError(f"{target} is a device, a pipe or a socket; it is not replaced")
+
+
+def _copy(source: Path, target: Path, content_id: ContentId, overwrite: bool, stop: threading.Event) -> bool:
     with storage_errors(f"cannot write {target}"):
+        check_target(target)
         if target.exists():
-            if target.samefile(source) or (content_id is not None and hash_path(target).content_id == content_id):
+            if hash_path(target).content_id == content_id:
                 return False
             if not overwrite:
                 raise NameTakenError(f"{target} exists and is another content", hint="--overwrite replaces it")
-        handle, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".minga", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as output, source.open("rb") as data:
-                _copy_bytes(data.fileno(), output.fileno(), stop)
-                os.fsync(output.fileno())
-            shutil.copymode(source, name)
-            Path(name).replace(target)
-        except BaseException:
-            with suppress(FileNotFoundError):  # it has its final name already
-                Path(name).unlink()
-            raise
+        with fsync_folder(target.parent) as parent:
+            # Of a fixed length: a name may have as many bytes as the file system allows.
+            temporary = target.parent / f".{secrets.token_hex(8)}.minga"
+            try:
+                _copy_verified(source, temporary, content_id, stop)
+                if overwrite:
+                    check_target(target)
+                    temporary.replace(target)
+                else:
+                    move_without_replacing(temporary, target.name, parent)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
     return True
+
+
+def _copy_verified(source: Path, copy: Path, content_id: ContentId, stop: threading.Event) -> None:
+    """Make a new file `copy` with the bytes of `source`. Raises ContentChangedError when they are another content."""
+    # The kernel applies the umask to this mode.
+    output = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with source.open("rb") as data:
+            _copy_bytes(data.fileno(), output, stop)
+        # What was written is read back: copies by the kernel do not pass through this process.
+        if _hash_bytes(output, str(copy), stop).content_id != content_id:
+            raise ContentChangedError(
+                f"{source} is not the content {content_id.short} any more", hint="it was changed or damaged there"
+            )
+        os.fsync(output)
+    finally:
+        os.close(output)
+
+
+def _hash_bytes(descriptor: int, what: str, stop: threading.Event) -> Manifest:
+    """The manifest of an open file. Raises ContentChangedError once `stop` is set."""
+    fingerprint = Fingerprint.of(os.fstat(descriptor))
+    digests = b""
+    for index in range(Geometry(fingerprint.size_bytes).chunk_count):
+        _check_stop(stop)
+        digests += hash_range(descriptor, fingerprint, index, index + 1, what)
+    return Manifest.from_digests(fingerprint.size_bytes, digests)
+
+
+def _check_stop(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise ContentChangedError("the copy was stopped")
 
 
 def _copy_bytes(source: int, target: int, stop: threading.Event) -> None:
@@ -64,8 +120,7 @@ def _copy_bytes(source: int, target: int, stop: threading.Event) -> None:
     wanted = os.fstat(source).st_size
     done, by_kernel = 0, hasattr(os, "copy_file_range")
     while done < wanted:
-        if stop.is_set():
-            raise ContentChangedError("the copy was stopped")
+        _check_stop(stop)
         count = min(STEP_BYTES, wanted - done)
         try:
             copied = os.copy_file_range(source, target, count) if by_kernel else _copy_piece(source, target)

@@ -16,7 +16,7 @@ from minga.fetching import (
     run_batch,
     with_folders,
 )
-from minga_core.errors import DaemonUnavailableError, MingaError
+from minga_core.errors import ContentChangedError, DaemonUnavailableError, MingaError
 from minga_core.names import Name
 from minga_engine.progress import DownloadPhase, Progress
 
@@ -80,8 +80,12 @@ class DaemonFetcher:
 
     async def _copy(self, item: FetchItem, last: Progress) -> Progress:
         """Copy a downloaded file to the target; the progress then."""
-        if last.path is None or item.target is None:
-            raise DaemonUnavailableError("the daemon does not say where the file is")
+        if last.path is None or item.target is None or last.content_id is None:
+            raise DaemonUnavailableError("the daemon does not say where the file is, or which content it is")
+        if self._options.content_id not in (None, last.content_id):
+            raise ContentChangedError(
+                f"the daemon has the content {last.content_id.short}, which is not the one wanted"
+            )
         copied = await copy_into_place(last.path, item.target, last.content_id, overwrite=self._options.overwrite)
         size_bytes = (await asyncio.to_thread(item.target.stat)).st_size
         # What the daemon had before was not fetched by this call.

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Generic, Protocol, TypeVar
 
+from minga.copying import check_target
 from minga_core.errors import MingaError, StorageError
 from minga_core.ids import ContentId
 from minga_core.names import Name
@@ -140,8 +141,8 @@ def _has_folders(item: FetchItem) -> bool:
 def make_folders(item: FetchItem) -> None:
     """Make the folders above the target. Blocking.
 
-    Raises StorageError when that is not possible, when the target is a folder, or when a symbolic link on the way leads
-    out of the base: the names come from others.
+    Raises StorageError when that is not possible, when the target is anything but a file, or when a symbolic link on
+    the way leads out of the base: the names come from others.
     """
     if item.base is None or item.target is None:
         return
@@ -153,10 +154,9 @@ def make_folders(item: FetchItem) -> None:
             folder.mkdir(exist_ok=True)
             if not folder.resolve().is_relative_to(root):
                 raise StorageError(f"{folder} is a link that leads out of {item.base}; nothing was written")
+        check_target(item.target)
     except OSError as error:
         raise StorageError(f"cannot write {item.target}: {(error.strerror or str(error)).lower()}") from error
-    if item.target.is_dir():
-        raise StorageError(f"{item.target} is a folder", hint=f"-o {item.target}/ puts the file inside it")
 
 
 async def make_folders_in_thread(item: FetchItem) -> None:
