@@ -81,6 +81,29 @@ def test_a_closed_pipe_ends_quietly(locator: FakeLocator, tmp_path: Path) -> Non
     assert (command.wait(20), errors) == (141, b"")
 
 
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+@pytest.mark.parametrize("arguments", [["ls"], ["ls", "--json"], ["--version"], ["ls", "--help"]])
+def test_output_that_cannot_be_written_is_one_line(
+    locator: FakeLocator, redirection: str, arguments: list[str]
+) -> None:
+    """Fault C19: a closed or full output was "a bug" with a traceback. More than a buffer, and less."""
+    locator.page = 1000
+    for number in range(1 if "--json" in arguments else 200):
+        locator.share(f"{number:06d}-{'x' * 200}")
+    line = ["sh", "-c", f'"$@" {redirection}', "sh", *COMMAND, "--locator", locator.url, *arguments]
+    ended = subprocess.run(line, capture_output=True, text=True, check=False, env=clean())
+    assert ended.stderr.startswith("minga: cannot write to standard output: ")
+    assert (ended.returncode, ended.stderr.count("\n")) == (6, 1)
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&-", "<&- 2>&-"])
+def test_errors_that_cannot_be_written_change_nothing(locator: FakeLocator, redirection: str) -> None:
+    """Fault C19: `get … 2>&-` was a bug; the exit code is that of what went wrong."""
+    line = ["sh", "-c", f'"$@" {redirection}', "sh", *COMMAND, "--locator", locator.url, "get", "--standalone", "none"]
+    ended = subprocess.run(line, capture_output=True, text=True, check=False, env=clean())
+    assert (ended.returncode, ended.stdout) == (3, "")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_ends_a_download_at_once(
     daemon: FakeDaemon, locator: FakeLocator, number: signal.Signals, code: int

@@ -13,6 +13,9 @@ def main() -> NoReturn:
     gc.set_threshold(GC_THRESHOLD)
     # httpx imports its own command line, with rich and pygments, where those are installed: a fifth of a cold `ls`.
     sys.modules["httpx._main"] = None  # type: ignore[assignment]
+    from minga_cli.streams import open_streams
+
+    open_streams()
     from minga_cli.main import main as run
 
     run()

@@ -81,17 +81,13 @@ def _leave(code: int) -> NoReturn:
     """End the process at once: everything is closed, and the interpreter's own shutdown takes a sixth of a command."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # the reader went away, or it is closed
+        with suppress(OSError, ValueError, MingaError):  # the reader went away, or the error was printed
             stream.flush()
     os._exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run a command line; the exit code. Errors are one line on standard error, bugs a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a name shows its escapes.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
     try:
         outcome = app(arguments, prog_name="minga", standalone_mode=False)
         sys.stdout.flush()

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,7 +42,8 @@ async def _interruptible(work: Coroutine[Any, Any, T], on_interrupt: str, cleanu
 
     def end() -> None:
         # Not by an exception: the interpreter would wait for threads that hash or read a large file.
-        sys.stdout.flush()
+        with suppress(OSError, MingaError):
+            sys.stdout.flush()
         sys.stderr.write(f"\rminga: {on_interrupt}\n" if sys.stderr.isatty() else f"minga: {on_interrupt}\n")
         sys.stderr.flush()
         os._exit(128 + received[0])
