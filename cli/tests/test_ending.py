@@ -81,6 +81,35 @@ def test_a_closed_pipe_ends_quietly(locator: FakeLocator, tmp_path: Path) -> Non
     assert (command.wait(20), errors) == (141, b"")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["get", "x", "--wait", "inf"], 2, "--wait inf is not a number of seconds"),
+        (["get", "x", "--wait", "1e300"], 2, "--wait 1e+300 is not"),
+        (["up", "--dir", "/dev/null"], 6, "cannot make the network's folders"),
+        (["up", "--dir", "/dev/null/x"], 6, "cannot make the network's folders"),
+        (["find", "\udcff"], 2, "not valid UTF-8"),
+        (["--control", "/tmp/\udcff", "status"], 2, "--control: the path is not valid UTF-8"),
+    ],
+)
+def test_wrong_input_is_one_line(minga: Minga, arguments: list[str], code: int, words: str) -> None:
+    """Fault C20: tracebacks for wrong input."""
+    ended = minga(*arguments)
+    assert (ended.code, ended.err.count("\n")) == (code, 1)
+    assert words in ended.err
+
+
+def test_a_deleted_folder_is_no_bug(minga: Minga, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault C20: `put .`, or a relative --control, where the current folder was deleted."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    here.rmdir()
+    for arguments in (["put", "."], ["--control", "relative", "status"]):
+        ended = minga(*arguments)
+        assert (ended.code, ended.err) == (2, "minga: the current folder was deleted (change to another one)\n")
+
+
 @pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
 @pytest.mark.parametrize("arguments", [["ls"], ["ls", "--json"], ["--version"], ["ls", "--help"]])
 def test_output_that_cannot_be_written_is_one_line(

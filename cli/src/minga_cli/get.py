@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MAX_FILES = 1_000_000
 """Files of one folder: a command holds the list of what it fetches in memory."""
+MAX_WAIT = timedelta(days=10_000)
+"""Longer waits would overflow the sums of clocks; 0 is for ever."""
 INTERRUPTED = "interrupted; what was fetched is kept, and the same command goes on from there"
 
 
@@ -80,11 +82,21 @@ def get(
     pinned = ContentId.parse(content_id) if content_id is not None else None
     if pinned is not None and (len(wanted) > 1 or wanted[0].is_folder):
         raise InvalidArgumentError("--content-id is one version of one file: give one NAME that is no folder")
-    source_wait = None if wait is None else timedelta(seconds=wait)
     request = GetRequest(
-        wanted, output, pinned, overwrite, source_wait, limited=limit_down is not None, explain=explain
+        wanted, output, pinned, overwrite, _source_wait(wait), limited=limit_down is not None, explain=explain
     )
     return run_with(client, "get", lambda client: get_files(client, request), INTERRUPTED)
+
+
+def _source_wait(seconds: float | None) -> timedelta | None:
+    """The time to wait for a source. Raises InvalidArgumentError for what is no time, `inf` and `nan` too."""
+    if seconds is None:
+        return None
+    if not 0 <= seconds <= MAX_WAIT.total_seconds():
+        raise InvalidArgumentError(
+            f"--wait {seconds:g} is not a number of seconds up to {MAX_WAIT.days} days", hint="0 waits for ever"
+        )
+    return timedelta(seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from minga.errors import (
     InvalidArgumentError,
     LocatorUnavailableError,
     MingaError,
+    StorageError,
     StoreUnavailableError,
     UnavailableError,
 )
@@ -162,11 +163,13 @@ class _Folders:
 
     @classmethod
     def make(cls, directory: Path | None) -> "_Folders":
-        run = Path(tempfile.mkdtemp(prefix="minga-"))
-        if directory is None:
-            return cls(run, run)
-        directory.mkdir(parents=True, exist_ok=True)
-        return cls(directory.absolute(), run)
+        try:
+            if directory is not None:
+                directory.mkdir(parents=True, exist_ok=True)
+            run = Path(tempfile.mkdtemp(prefix="minga-"))
+            return cls(run if directory is None else directory.absolute(), run)
+        except OSError as error:
+            raise StorageError(f"cannot make the network's folders: {error}") from error
 
     def log(self, name: str) -> Path:
         folder = self.root / "logs"

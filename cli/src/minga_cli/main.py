@@ -102,11 +102,23 @@ def run(arguments: list[str]) -> int:
         return _usage_error(error)
     except MingaError as error:
         return _known_error(error, debug="--debug" in arguments)
-    except Exception:  # noqa: BLE001 - a bug; the process ends with its traceback
+    except Exception as error:  # noqa: BLE001 - a bug; the process ends with its traceback
+        if isinstance(error, FileNotFoundError) and not _has_folder():
+            sys.stderr.write("minga: the current folder was deleted (change to another one)\n")
+            return ExitCode.USAGE
         traceback.print_exc()
         sys.stderr.write("minga: this is a bug in Minga; the lines above say where\n")
         return ExitCode.BUG
     return outcome if isinstance(outcome, int) else ExitCode.OK
+
+
+def _has_folder() -> bool:
+    """Whether the current folder exists: paths of the command line may be relative to it."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _known_error(error: MingaError, *, debug: bool) -> int:

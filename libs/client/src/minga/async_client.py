@@ -37,6 +37,15 @@ class FileInfo:
     """The newest publication first: it is what `get` fetches."""
 
 
+def is_utf8(text: str) -> bool:
+    """Whether `text` can be sent: arguments that are not UTF-8 have lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def ignore(*_: Any) -> None:
     """A callback that does nothing."""
 
@@ -94,10 +103,12 @@ class AsyncClient:
     def find(self, pattern: str) -> "AsyncGenerator[ListedFile, None]":
         """List the names that contain `pattern`, or match it when it is a glob: `*.iso`, `data/*/train?.bin`.
 
-        Raises InvalidArgumentError for an empty pattern.
+        Raises InvalidArgumentError for an empty pattern, and for one that is not valid UTF-8.
         """
         if not pattern:
             raise InvalidArgumentError("an empty pattern finds nothing", hint="`minga ls` lists everything")
+        if not is_utf8(pattern):
+            raise InvalidArgumentError(f"{pattern!a} is not a pattern: it is not valid UTF-8")
         return self._locator().iter_files(query=pattern)
 
     async def info(self, name: str | ContentId) -> FileInfo:

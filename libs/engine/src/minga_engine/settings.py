@@ -26,6 +26,15 @@ def default_control_socket() -> Path:
     return folder / "peer.sock"
 
 
+def in_utf8(path: Path) -> Path:
+    """`path`, which goes into messages and addresses. Raises ValueError when it is not valid UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError("the path is not valid UTF-8") from None
+    return path
+
+
 class TransferSettings(Settings):
     """Where the network is, and how contents are moved."""
 
@@ -34,6 +43,11 @@ class TransferSettings(Settings):
     source_wait: Seconds = timedelta(minutes=5)
     limit_up: ByteRate = 0
     limit_down: ByteRate = 0
+
+    @field_validator("control")
+    @classmethod
+    def _control_in_utf8(cls, value: Path) -> Path:
+        return in_utf8(value)
 
     @field_validator("limit_up", "limit_down")
     @classmethod

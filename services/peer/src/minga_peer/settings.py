@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from minga_engine.settings import TransferSettings
+from minga_engine.settings import TransferSettings, in_utf8
 from minga_peer.share.store import StoreSettings
 from minga_runtime.settings import AddressText, ByteCount, HttpListenText, ListenText, PeerIdText, Seconds, ZoneText
 
@@ -41,6 +41,11 @@ class PeerSettings(TransferSettings):
     """How long a peer that has left goes on serving those that are downloading from it."""
     metrics_listen: ListenText | None = None
     port_file: Path | None = None
+
+    @field_validator("share_dir")
+    @classmethod
+    def _share_in_utf8(cls, value: Path) -> Path:
+        return in_utf8(value)
 
     @field_validator("settle", "rescan")
     @classmethod
