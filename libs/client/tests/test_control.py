@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import tempfile
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from minga.control import ControlClient
-from minga_core.errors import DaemonUnavailableError, NameTakenError
+from minga_core.errors import DaemonUnavailableError, NameTakenError, StorageError
 from minga_core.names import parse_name
 from minga_engine.progress import DownloadPhase
+from minga_engine.settings import default_control_socket
 from tests.support.fake_daemon import FakeDaemon
 
 A = parse_name("a")
@@ -71,3 +73,14 @@ async def test_the_daemons_errors_come_as_ours(daemon: FakeDaemon) -> None:
         with pytest.raises(NameTakenError, match="taken") as caught:
             await control.remove(A)
     assert caught.value.hint == "--overwrite replaces it"
+
+
+async def test_a_socket_in_a_folder_of_others_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault C9: `get -o` delivered what another user's "daemon" named."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = default_control_socket()
+    path.parent.symlink_to(tmp_path)
+    for ask in (ControlClient(path).available, ControlClient(path).status):
+        with pytest.raises(StorageError, match="is a link"):
+            await ask()

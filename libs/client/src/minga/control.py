@@ -16,6 +16,7 @@ from minga_core.errors import DaemonUnavailableError, InvalidArgumentError, Ming
 from minga_core.ids import Address, ContentId, Generation, PeerId, parse_address, parse_generation, parse_peer_id
 from minga_core.names import Name, parse_name
 from minga_engine.progress import Progress
+from minga_engine.settings import check_control_folder
 from minga_engine.wire.control import progress_from_pb, small_file_from_pb
 from minga_protos.control.v1 import control_pb2 as pb
 from minga_protos.control.v1.control_pb2_grpc import ControlServiceStub
@@ -87,6 +88,7 @@ class ControlClient:
     """Calls to the daemon behind a Unix socket; an async context manager that connects when first used.
 
     Every method but `available` raises DaemonUnavailableError when no daemon answers, and whatever the daemon raised.
+    All raise StorageError when the socket's folder may be another user's.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -104,6 +106,7 @@ class ControlClient:
 
     async def available(self) -> bool:
         """Whether a daemon answers. False at once for a dead one's socket, after five seconds for one that hangs."""
+        check_control_folder(self.socket)
         try:
             async with asyncio.timeout(AVAILABLE_LIMIT.total_seconds()):
                 if not await self._listens():
@@ -184,6 +187,7 @@ class ControlClient:
 
     def _stub(self) -> "ControlServiceAsyncStub":
         if self._channel is None:
+            check_control_folder(self.socket)
             self._channel = make_channel(f"unix:{self.socket.absolute()}")
         return ControlServiceStub(self._channel)
 

@@ -1,12 +1,14 @@
 """Settings of a client and of a daemon: how this machine reaches the network, and how fast it sends and receives."""
 
 import os
+import stat
 import tempfile
 from datetime import timedelta
 from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from minga_core.errors import StorageError
 from minga_core.units import format_rate
 from minga_runtime.rate_limit import MIN_BYTES_PER_SECOND
 from minga_runtime.settings import (
@@ -24,6 +26,28 @@ def default_control_socket() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     folder = Path(runtime) / "minga" if runtime else Path(tempfile.gettempdir()) / f"minga-{os.getuid()}"
     return folder / "peer.sock"
+
+
+def check_control_folder(socket: Path) -> None:
+    """Check that nobody else can have made a socket in this user's folder in the temp directory. Blocking.
+
+    Everybody may make a folder of that name there; a path that was chosen is its user's choice. Raises StorageError;
+    OSError when the folder cannot be looked at. No folder is no error.
+    """
+    folder = socket.parent
+    if folder.name != f"minga-{os.getuid()}" or folder.parent != Path(tempfile.gettempdir()):
+        return
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise StorageError(
+            f"{folder} is a link, a file, or another user's: what answers there may be anybody",
+            hint="set MINGA_CONTROL to a path in a folder of your own",
+        )
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise StorageError(f"other users may open {folder}", hint=f"chmod 700 {folder}")
 
 
 def in_utf8(path: Path) -> Path:

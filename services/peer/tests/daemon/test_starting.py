@@ -1,10 +1,14 @@
 """What a daemon refuses before it starts."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from minga_core.errors import SettingsError
+from minga_core.errors import SettingsError, StorageError
+from minga_engine.settings import default_control_socket
+from minga_peer.daemon.socket_file import claim_socket
 from minga_peer.settings import PeerSettings
 from minga_runtime.settings import load_settings
 
@@ -13,3 +17,26 @@ def test_a_share_that_is_not_utf8_is_refused() -> None:
     """Fault C20: the daemon died at the first look into its folder."""
     with pytest.raises(SettingsError, match="not valid UTF-8"):
         load_settings(PeerSettings, share_dir=Path("/srv/\udcff"))
+
+
+@pytest.mark.parametrize("kind", ["link", "open to others", "another user's"])
+def test_a_control_folder_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Fault C9: whoever made /tmp/minga-UID first could take the socket's place."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    socket = default_control_socket()
+    claim_socket(socket)
+    if kind == "link":
+        socket.parent.rename(tmp_path / "theirs")
+        socket.parent.symlink_to("theirs")
+    elif kind == "open to others":
+        socket.parent.chmod(0o750)
+    else:
+        uid = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+        socket.parent.rename(tmp_path / f"minga-{uid + 1}")
+        socket = default_control_socket()
+    with pytest.raises(StorageError, match="minga-"):
+        claim_socket(socket)

@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 from minga_core.errors import AlreadyRunningError, StorageError
+from minga_engine.settings import check_control_folder
 
 # Linux: sizeof(sockaddr_un.sun_path) is 108, with the closing NUL (unix(7)); macOS has 104.
 MAX_SOCKET_PATH_BYTES = 103
@@ -12,7 +13,8 @@ MAX_SOCKET_PATH_BYTES = 103
 def claim_socket(path: Path) -> None:
     """Make way for a server at `path`. Blocks for at most a second.
 
-    Raises AlreadyRunningError when a daemon answers there, StorageError when the folder cannot be made.
+    Raises AlreadyRunningError when a daemon answers there, StorageError when the folder cannot be made, or
+    is another user's.
     """
     if len(str(path).encode()) > MAX_SOCKET_PATH_BYTES:
         raise StorageError(
@@ -21,6 +23,7 @@ def claim_socket(path: Path) -> None:
         )
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_control_folder(path)
         if not path.exists():
             return
         if _daemon_answers(path):
