@@ -50,8 +50,9 @@ def minga(
 def minga_with_daemon(
     capsys: pytest.CaptureFixture[str], locator: FakeLocator, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> Minga:
-    """The command on a machine with a daemon."""
+    """The command on a machine with a daemon of the same network."""
     _scrub(monkeypatch)
+    daemon.locator = locator.url
     return Minga(capsys, ["--locator", locator.url, "--control", str(daemon.socket)])
 
 

@@ -86,8 +86,8 @@ def test_a_closed_pipe_ends_quietly(locator: FakeLocator, tmp_path: Path) -> Non
     [
         (["get", "x", "--wait", "inf"], 2, "--wait inf is not a number of seconds"),
         (["get", "x", "--wait", "1e300"], 2, "--wait 1e+300 is not"),
-        (["up", "--dir", "/dev/null"], 6, "cannot make the network's folders"),
-        (["up", "--dir", "/dev/null/x"], 6, "cannot make the network's folders"),
+        (["up", "--base-port", "0", "--dir", "/dev/null"], 6, "cannot make the network's folders"),
+        (["up", "--base-port", "0", "--dir", "/dev/null/x"], 6, "cannot make the network's folders"),
         (["find", "\udcff"], 2, "not valid UTF-8"),
         (["--control", "/tmp/\udcff", "status"], 2, "--control: the path is not valid UTF-8"),
     ],
@@ -138,7 +138,7 @@ def test_ctrl_c_ends_a_download_at_once(
     daemon: FakeDaemon, locator: FakeLocator, number: signal.Signals, code: int
 ) -> None:
     """One line that says it resumes; the daemon stops it."""
-    daemon.contents, daemon.hang = {"a": b"x" * 100}, True
+    daemon.contents, daemon.hang, daemon.locator = {"a": b"x" * 100}, True, locator.url
     options = ["--locator", locator.url, "--control", str(daemon.socket)]
     command = subprocess.Popen([*COMMAND, *options, "get", "a"], stdout=-1, stderr=-1, env=clean(), text=True)
     deadline = time.monotonic() + 20

@@ -83,6 +83,16 @@ def test_with_a_daemon_and_a_path_the_file_is_copied_there(
     assert (daemon.share_dir / "data/a.bin").read_bytes() == b"abc"
 
 
+def test_a_daemon_of_another_network_is_not_asked(
+    minga_with_daemon: Minga, daemon: FakeDaemon, alone: type[FakeFetcher]
+) -> None:
+    """Fault C17: `minga --locator B get X` got network A's file of that name, or "nobody shares it"."""
+    daemon.contents, daemon.locator = {"a": b"of network A"}, "http://a:50052"
+    ended = minga_with_daemon("get", "a")
+    assert (ended.code, alone.alone, daemon.asked) == (0, ["a"], [])
+    assert ended.err == "minga: fetching without the peer on this machine: its locator is http://a:50052\n"
+
+
 def test_a_path_with_other_bytes_is_kept_unless_overwriting(
     minga_with_daemon: Minga, daemon: FakeDaemon, tmp_path: Path
 ) -> None:

@@ -50,7 +50,7 @@ def test_status_tells_what_the_daemon_does(minga_with_daemon: Minga, daemon: Fak
         "serves    10.0.0.7:50053, up 1 min 15 s, pid 77, version 0.1.0",
         f"shares    {daemon.share_dir}: 12 files, 3 MiB, 1 GiB free",
         "registry  reg:50051  lease: lives",
-        "locator   http://loc:50052",
+        f"locator   {daemon.locator}",
         "announced 1 change not yet announced to the registry",
         "traffic   2 KiB sent, 1 KiB received, 1 chunk being served",
         "hashing   1 file to go",

@@ -33,6 +33,7 @@ class Script:
 @pytest.fixture
 def settings(locator: FakeLocator, daemon: FakeDaemon) -> ClientSettings:
     """A machine with a daemon."""
+    daemon.locator = locator.url
     return ClientSettings(locator=locator.url, control=daemon.socket)
 
 

@@ -32,6 +32,7 @@ class FakeDaemon(ControlServiceServicer):
     asked: list[pb.DownloadRequest] = field(default_factory=list)
     asked_together: list[list[str]] = field(default_factory=list)
     limit_up: int = 0
+    locator: str = "http://loc:50052"
     explanation: pb.Explanation | None = None
     """Of each download."""
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -61,7 +62,7 @@ class FakeDaemon(ControlServiceServicer):
             active_serves=1,
             downloads=self.downloads,
             registry="reg:50051",
-            locator="http://loc:50052",
+            locator=self.locator,
             software_version="0.1.0",
             pid=77,
             limit_up_bytes_per_second=self.limit_up,

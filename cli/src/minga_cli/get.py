@@ -21,7 +21,7 @@ from minga.units import format_bytes, format_rate, format_seconds
 from minga_cli.completion import complete_name
 from minga_cli.context import LimitDownOption, client_settings, run_with
 from minga_cli.listing import not_found
-from minga_cli.output import counted, safe, say
+from minga_cli.output import counted, note, safe, say
 from minga_cli.progress_bar import TransferBar
 from minga_cli.report import report
 from minga_cli.targets import Layout, Wanted, refuse_collisions
@@ -120,6 +120,8 @@ async def get_files(client: "AsyncClient", request: GetRequest) -> int:
     """
     started = time.monotonic()
     into_share = await client.uses_daemon()
+    if client.other_network:
+        note(f"minga: fetching without the peer on this machine: its locator is {safe(client.other_network)}")
     if into_share and request.limited:
         raise InvalidArgumentError(
             "--limit-down is for what this command fetches itself; the peer on this machine has its own limits",

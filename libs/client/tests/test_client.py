@@ -76,6 +76,7 @@ def test_installing_the_library_brings_nothing_of_the_command_or_the_services() 
 @pytest.fixture
 def client(locator: FakeLocator, daemon: FakeDaemon) -> Iterator[Client]:
     """A client on a machine with a daemon."""
+    daemon.locator = locator.url
     with Client(locator=locator.url, control=daemon.socket) as client:
         yield client
 

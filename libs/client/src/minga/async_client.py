@@ -80,6 +80,8 @@ class AsyncClient:
         self.settings = settings or load_settings(locator=locator, control=control)
         self._retry_budget = retry_budget
         self._uses_daemon = False if standalone else None
+        self.other_network = ""
+        """Locator of this machine's daemon, once `uses_daemon` found that it is not the one given; otherwise empty."""
         self._directory: LocatorClient | None = None
         self._control: ControlClient | None = None
         self._engine: Engine | None = None
@@ -151,9 +153,17 @@ class AsyncClient:
     # Transfers.
 
     async def uses_daemon(self) -> bool:
-        """Whether `get` goes through the daemon: asked once, when first needed; False for a standalone client."""
+        """Whether `get` goes through the daemon: asked once, when first needed.
+
+        False for a standalone client, and when a locator was given that is not the daemon's: see `other_network`.
+        """
         if self._uses_daemon is None:
-            self._uses_daemon = await self.available()
+            available = await self.available()
+            # A locator that nobody chose is a default, and the daemon's own counts.
+            if available and "locator" in self.settings.model_fields_set:
+                found = (await self.status()).locator
+                self.other_network = "" if found.rstrip("/") == self.settings.locator.rstrip("/") else found
+            self._uses_daemon = available and not self.other_network
         return self._uses_daemon
 
     async def get(
