@@ -49,7 +49,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[FakeEngine]:
 
 def names(files: list[str], as_name: str | None = None) -> list[str]:
     """The names that arguments lead to."""
-    return [item.name for item in expand([Path(file) for file in files], as_name)]
+    return [item.name for item in expand([Path(file) for file in files], as_name).items]
 
 
 @pytest.fixture
@@ -133,6 +133,32 @@ def test_of_many_files_each_failure_is_listed(minga: Minga, engine: type[FakeEng
         "minga: data/huge: no peer has room",
         "minga: data/taken: everybody has another data/taken",
     ]
+
+
+def test_one_bad_name_stops_no_put(minga: Minga, engine: type[FakeEngine], tree: Path) -> None:
+    """Fault of the field: a file that cannot have a name stopped the whole folder."""
+    (tree / "bad\nname").write_text("")
+    (tree / "bad\udcff").write_text("")
+    ended = minga("put", "data")
+    assert [name for name, _, _ in engine.asked] == ["data/a", "data/b", "data/sub/c"]
+    assert (ended.code, ended.err.count("minga: not uploaded: ")) == (2, 2)
+
+
+def test_parts_of_downloads_are_not_uploaded(tree: Path) -> None:
+    """Fault C11: names below `.minga-parts` vanish at a peer's next start."""
+    (tree / "sub/.minga-parts").mkdir()
+    (tree / "sub/.minga-parts/x.data").write_text("")
+    assert names(["data"]) == ["data/a", "data/b", "data/sub/c"]
+
+
+def test_standard_streams_are_refused(minga: Minga, engine: type[FakeEngine], tree: Path) -> None:
+    """Fault of the field: `-o -` wrote a file `-`."""
+    Path("-").write_text("")
+    for arguments in (["put", "-"], ["get", "x", "-o", "-"]):
+        ended = minga(*arguments)
+        assert ended.code == 2
+        assert ended.err.endswith(" (a file of that name is ./-)\n")
+    assert minga("put", "./-").code == 0
 
 
 def test_an_empty_folder_is_2(minga: Minga, engine: type[FakeEngine], tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ def get(
     """
     from minga import AsyncClient
 
+    if output == "-":
+        raise InvalidArgumentError("files cannot go to standard output", hint="a file of that name is ./-")
     client = AsyncClient(client_settings(context, limit_down=limit_down), standalone=standalone)
     wanted = [Wanted.parse(name) for name in names]
     pinned = ContentId.parse(content_id) if content_id is not None else None

@@ -120,10 +120,10 @@ async def _upload(client: AsyncClient, questions: Questions) -> None:
     path = await questions.path("Which file or folder?")
     if not path:
         return
-    items = await asyncio.to_thread(expand, [Path(_expanded(path) or path)], None)
+    upload = await asyncio.to_thread(expand, [Path(_expanded(path) or path)], None)
     replicas = await questions.choose("On how many peers?", ["1", "2", "3"])
     if replicas is not None:
-        await traced(client.settings, "put", put_files(client, items, int(replicas), overwrite=False))
+        await traced(client.settings, "put", put_files(client, upload, int(replicas), overwrite=False))
 
 
 def _expanded(path: str) -> str | None:

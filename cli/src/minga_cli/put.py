@@ -4,18 +4,20 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minga import HIDDEN_ROOT, parse_name
+from minga import HIDDEN_ROOT, PARTS_FOLDER, parse_name
 from minga.errors import InvalidArgumentError, LimitExceededError
 from minga.units import format_bytes, format_seconds
 from minga_cli.context import LimitUpOption, client_settings, run_with
-from minga_cli.output import counted, enumerated, say
+from minga_cli.exit_codes import ExitCode
+from minga_cli.output import counted, enumerated, note, safe, say
 from minga_cli.progress_bar import TransferBar
-from minga_cli.report import report
+from minga_cli.report import MAX_FAILURES, report
 
 if TYPE_CHECKING:
     from minga import AsyncClient, Name, PutItem, PutProgress, PutResult
@@ -29,7 +31,7 @@ INTERRUPTED = "interrupted; what was uploaded is kept, and the same command goes
 
 def put(
     context: typer.Context,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files or folders.", show_default=False)],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Files or folders.", show_default=False)],
     as_name: Annotated[
         str | None,
         typer.Option("--as", metavar="NAME", help="Under that name; `NAME/` puts everything below it."),
@@ -48,31 +50,53 @@ def put(
     from minga import AsyncClient
 
     client = AsyncClient(client_settings(context, limit_up=limit_up))
-    items = expand(files, as_name)
-    return run_with(client, "put", lambda client: put_files(client, items, replicas, overwrite=overwrite), INTERRUPTED)
+    if "-" in files:
+        raise InvalidArgumentError("standard input cannot be uploaded", hint="a file of that name is ./-")
+    upload = expand([Path(file) for file in files], as_name)
+    return run_with(client, "put", lambda client: put_files(client, upload, replicas, overwrite=overwrite), INTERRUPTED)
 
 
-def expand(files: list[Path], as_name: str | None) -> "list[PutItem]":
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What to upload, and what is left out of the folders that were given."""
+
+    items: "list[PutItem]"
+    problems: list[str]
+
+
+def expand(files: list[Path], as_name: str | None) -> Upload:
     """The files to upload and their names. Blocking.
 
-    Raises InvalidArgumentError for what is no file and when there is none, InvalidNameError for what cannot be a name,
-    LimitExceededError.
+    What cannot be uploaded inside a folder is a problem. Raises InvalidArgumentError for an argument that is no file
+    and when there is none, InvalidNameError for one that cannot be a name, LimitExceededError.
     """
     if as_name is not None and len(files) > 1 and not as_name.endswith("/"):
         raise InvalidArgumentError("several files cannot all have one name", hint=f"--as {as_name}/ puts them below it")
     items: dict[Name, PutItem] = {}
+    problems: list[str] = []
+    for item in _items(files, as_name, problems):
+        if items.setdefault(item.name, item) is not item:
+            raise InvalidArgumentError(f"{items[item.name].path} and {item.path} would both be {item.name}")
+        if len(items) > MAX_FILES:
+            raise LimitExceededError(f"more than {MAX_FILES:,} files", hint="upload the folders one by one")
+    if not items:
+        raise InvalidArgumentError(problems[0] if problems else "there is no file in there")
+    return Upload(list(items.values()), problems)
+
+
+def _items(files: list[Path], as_name: str | None, problems: list[str]) -> "Iterator[PutItem]":
+    """A file for each argument, or those below it; what of a folder cannot be uploaded is added to `problems`."""
     for path in files:
         top = PurePosixPath(_top_name(path, as_name))
-        found = _files_below(path, top) if path.is_dir() else iter([(path, top)])
-        for file, name in found:
-            item = _item(file, parse_name(str(name)))
-            if items.setdefault(item.name, item) is not item:
-                raise InvalidArgumentError(f"{items[item.name].path} and {file} would both be {item.name}")
-            if len(items) > MAX_FILES:
-                raise LimitExceededError(f"more than {MAX_FILES:,} files", hint="upload the folders one by one")
-    if not items:
-        raise InvalidArgumentError("there is no file in there")
-    return list(items.values())
+        if not path.is_dir():
+            yield _item(path, parse_name(str(top)))
+            continue
+        parse_name(str(top))
+        for file, name in _files_below(path, top, problems):
+            try:
+                yield _item(file, parse_name(str(name)))
+            except InvalidArgumentError as error:
+                problems.append(str(error))
 
 
 def _top_name(path: Path, as_name: str | None) -> str:
@@ -84,19 +108,24 @@ def _top_name(path: Path, as_name: str | None) -> str:
     return as_name
 
 
-def _files_below(folder: Path, top: PurePosixPath) -> Iterator[tuple[Path, PurePosixPath]]:
-    """Regular files below a folder in order of their names, without links and Minga's own."""
-    for directory, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = sorted(name for name in folders if name != HIDDEN_ROOT)
+def _files_below(folder: Path, top: PurePosixPath, problems: list[str]) -> Iterator[tuple[Path, PurePosixPath]]:
+    """Files below a folder in order of their names, without links and Minga's own."""
+    for directory, folders, names in os.walk(folder, onerror=lambda error: problems.append(_unreadable(error))):
+        folders[:] = sorted(name for name in folders if name not in (HIDDEN_ROOT, PARTS_FOLDER))
         below = top / Path(directory).relative_to(folder).as_posix()
         for name in sorted(names):
             path = Path(directory) / name
-            if stat.S_ISREG(path.lstat().st_mode):
+            try:
+                regular = stat.S_ISREG(path.lstat().st_mode)
+            except OSError as error:
+                problems.append(_unreadable(error))
+                continue
+            if regular:
                 yield path, below / name
 
 
-def _refuse(error: OSError) -> None:
-    raise InvalidArgumentError(f"cannot read {error.filename}: {(error.strerror or '').lower()}") from error
+def _unreadable(error: OSError) -> str:
+    return f"cannot read {error.filename}: {(error.strerror or '').lower()}"
 
 
 def _item(path: Path, name: "Name") -> "PutItem":
@@ -105,13 +134,23 @@ def _item(path: Path, name: "Name") -> "PutItem":
     try:
         found = path.stat()
     except OSError as error:
-        raise InvalidArgumentError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
+        raise InvalidArgumentError(_unreadable(error)) from error
     if not stat.S_ISREG(found.st_mode):
         raise InvalidArgumentError(f"{path} is neither a file nor a folder")
     return PutItem(path, name, found.st_size)
 
 
-async def put_files(client: "AsyncClient", items: "list[PutItem]", replicas: int, *, overwrite: bool) -> int:
+async def put_files(client: "AsyncClient", upload: Upload, replicas: int, *, overwrite: bool) -> int:
+    """Upload all and print how it went, and what was left out; the exit code."""
+    code = await _put_items(client, upload.items, replicas, overwrite=overwrite)
+    for problem in upload.problems[:MAX_FAILURES]:
+        note(f"minga: not uploaded: {safe(problem)}")
+    if len(upload.problems) > MAX_FAILURES:
+        note(f"minga: … and {len(upload.problems) - MAX_FAILURES:,} more")
+    return code or (ExitCode.USAGE if upload.problems else ExitCode.OK)
+
+
+async def _put_items(client: "AsyncClient", items: "list[PutItem]", replicas: int, *, overwrite: bool) -> int:
     """Upload all and print how it went; the exit code. One file's error is raised, as for `get_files`."""
     started = time.monotonic()
     title = items[0].name if len(items) == 1 else counted(len(items), "file")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         SourceShare,
         WaitCause,
     )
+    from minga_engine.parts.files import PARTS_FOLDER
     from minga_engine.progress import DownloadPhase, Progress, PutPhase, PutProgress, PutResult
     from minga_engine.wire.locator import DirectoryFigures, FileSource, FileVersion, ListedFile, ListedPeer
 
@@ -50,6 +51,7 @@ _MODULES = {
     "minga_core.ids": "Address ContentId PeerId parse_peer_id",
     "minga_core.names": "HIDDEN_ROOT Name parse_name parse_prefix",
     "minga_engine.explanation": "Explanation Phase SlowReason SlowSource SourceShare WaitCause",
+    "minga_engine.parts.files": "PARTS_FOLDER",
     "minga_engine.progress": "DownloadPhase Progress PutPhase PutProgress PutResult",
     "minga_engine.wire.locator": "DirectoryFigures FileSource FileVersion ListedFile ListedPeer",
 }
@@ -75,6 +77,7 @@ __all__ = [  # noqa: RUF022 - the classes first
     "ListedPeer",
     "Name",
     "Outcome",
+    "PARTS_FOLDER",
     "PeerId",
     "Phase",
     "Progress",
