@@ -5,6 +5,7 @@ import json
 import pytest
 
 from minga_cli import output
+from minga_cli.output import safe
 
 from .conftest import FakeLocator, Minga, content_id
 
@@ -118,3 +119,21 @@ def test_a_terminal_gets_a_header_and_a_summary(
 def test_what_a_remote_says_cannot_drive_the_terminal() -> None:
     """Escapes are made visible."""
     assert output.safe("a\x1b[2Jb\nc") == "a\ufffd[2Jb\ufffdc"
+
+
+def test_names_cannot_turn_other_text(minga: Minga, locator: FakeLocator) -> None:
+    """Fault of the field: bidi overrides passed in `ls`, while U+202F, ZWJ and NBSP were replaced in paths."""
+    locator.share("a\u202egpj.exe")
+    locator.share("b\u202f\u00a0\u200dc")
+    shown = minga("ls").out
+    assert "\u202e" not in shown + minga("info", "a\u202egpj.exe").out
+    assert "a\ufffdgpj.exe\n" in shown
+    assert "b\u202f\u00a0\u200dc\n" in shown
+    assert safe("b\u202f\u00a0\u200dc") == "b\u202f\u00a0\u200dc"
+
+
+def test_json_has_no_broken_beginning(minga: Minga, locator: FakeLocator) -> None:
+    """Fault of the field: `ls --json` printed `{"files": [` when the locator was away."""
+    assert json.loads(minga("ls", "--json").out) == {"files": []}
+    locator.down = True
+    assert minga("ls", "--json").out == ""

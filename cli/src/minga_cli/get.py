@@ -199,8 +199,8 @@ async def _with_hint(client: "AsyncClient", item: "FetchItem", error: MingaError
 def _one_line(item: "FetchItem", progress: "Progress", seconds: float) -> str:
     place = safe(str(progress.path or item.target or ""))
     if progress.phase == "already_present":
-        return f"{item.name} is there already, whole: {place}"
-    return f"{item.name}: {_amounts([progress], seconds)}, to {place}"
+        return f"{safe(item.name)} is there already, whole: {place}"
+    return f"{safe(item.name)}: {_amounts([progress], seconds)}, to {place}"
 
 
 def _amounts(done: "list[Progress]", seconds: float) -> str:

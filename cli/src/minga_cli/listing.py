@@ -22,6 +22,7 @@ from minga_cli.output import (
     print_json_list,
     print_table,
     rfc3339,
+    safe,
     say,
 )
 
@@ -83,7 +84,7 @@ async def list_files(listed: "AsyncGenerator[ListedFile, None]", *, as_json: boo
                 say(heading(_WIDTHS.format("PUBLISHED", "SIZE", "NAME")))
             versions = f"  ({file.version_count} versions)" if file.version_count > 1 else ""
             published, size = local_time(file.published_ns), format_bytes(file.size_bytes)
-            say(_WIDTHS.format(published, size, file.name + versions))
+            say(_WIDTHS.format(published, size, safe(file.name) + versions))
             count, total_bytes = count + 1, total_bytes + file.size_bytes
     if people:
         say(f"{counted(count, 'file')}, {format_bytes(total_bytes)}" if count else "no files")
@@ -98,7 +99,7 @@ async def _info(client: "AsyncClient", name: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"names": found.names, "versions": [_version_json(version) for version in found.versions]})
         return
-    say(heading(enumerated(found.names)))
+    say(heading(safe(enumerated(found.names))))
     rows = [
         (str(version.content_id), format_bytes(version.size_bytes), local_time(version.published_ns), _holders(version))
         for version in found.versions

@@ -6,6 +6,7 @@ Text of others is made safe here: nothing from a remote reaches the terminal wit
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO, TypeVar
@@ -14,6 +15,9 @@ from minga.errors import MingaError
 
 T = TypeVar("T")
 
+_JOINERS = "\u200c\u200d"
+"""Format characters that scripts and emoji need; the others may reorder what is around them."""
+
 
 def on_terminal(stream: TextIO) -> bool:
     """Whether people watch the stream."""
@@ -21,8 +25,15 @@ def on_terminal(stream: TextIO) -> bool:
 
 
 def safe(text: str) -> str:
-    """`text` on one line, without terminal escapes."""
-    return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
+    """`text` on one line, without what moves or turns other text: control characters and bidi overrides.
+
+    Spaces of any width and joiners are shown as they are: paths have them.
+    """
+    return text if text.isprintable() else "".join(char if _harmless(char) else "\ufffd" for char in text)
+
+
+def _harmless(char: str) -> bool:
+    return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
 
 
 def say(line: str) -> None:
@@ -66,12 +77,13 @@ def print_json(value: Any) -> None:
 
 async def print_json_list(key: str, items: AsyncIterator[T], shape: Callable[[T], dict[str, Any]]) -> None:
     """Print `{key: [...]}`, an item on a line as it comes: a list of any length takes no memory."""
-    sys.stdout.write(f"{{{json.dumps(key)}: [")
-    before = "\n  "
+    opening = f"{{{json.dumps(key)}: ["
+    before = opening + "\n  "
     async for item in items:
         sys.stdout.write(before + json.dumps(shape(item), ensure_ascii=False))
         before = ",\n  "
-    say("\n]}")
+    # Nothing is printed before the first answer: an error then leaves no half of a document.
+    say("\n]}" if before != opening + "\n  " else opening + "\n]}")
 
 
 def rfc3339(nanos: int) -> str:

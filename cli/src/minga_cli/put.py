@@ -191,5 +191,5 @@ def _one_line(result: "PutResult", seconds: float) -> str:
         count = len(result.peers)
         place += f" ({count} of {count + result.missing_replicas} replicas: no more peers have room)"
     if result.already_there:
-        return f"{result.name} is there already, {place}"
-    return f"{result.name}: {format_bytes(result.size_bytes)} in {format_seconds(seconds)}, {place}"
+        return f"{safe(result.name)} is there already, {place}"
+    return f"{safe(result.name)}: {format_bytes(result.size_bytes)} in {format_seconds(seconds)}, {place}"

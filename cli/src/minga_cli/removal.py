@@ -9,7 +9,7 @@ from minga import parse_name
 from minga.errors import InvalidArgumentError
 from minga_cli.completion import complete_name
 from minga_cli.context import run_look_up
-from minga_cli.output import say
+from minga_cli.output import safe, say
 
 if TYPE_CHECKING:
     from minga import AsyncClient, Name
@@ -28,7 +28,7 @@ def rm(
     if not yes:
         if not sys.stdin.isatty():
             raise InvalidArgumentError("rm asks before it deletes, and nobody can answer", hint="--yes deletes")
-        if not typer.confirm(f"Delete {checked} from this machine's shared folder?", err=True):
+        if not typer.confirm(f"Delete {safe(checked)} from this machine's shared folder?", err=True):
             say("nothing was removed")
             return 0
     run_look_up(context, "rm", lambda client: _remove(client, checked))
@@ -37,4 +37,4 @@ def rm(
 
 async def _remove(client: "AsyncClient", name: "Name") -> None:
     await client.rm(name)
-    say(f"{name} is removed from this machine")
+    say(f"{safe(name)} is removed from this machine")
