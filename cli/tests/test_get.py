@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from minga import DownloadPhase, FetchItem, Progress, parse_peer_id
-from minga.errors import NameTakenError, NoSourcesError, NoSpaceError, StorageError
+from minga.errors import AlreadyRunningError, NameTakenError, NoSourcesError, NoSpaceError, StorageError
 
 from .conftest import FakeDaemon, FakeLocator, Minga, content_id
 
@@ -81,6 +81,14 @@ def test_with_a_daemon_and_a_path_the_file_is_copied_there(
     assert [path.name for path in out.iterdir()] == ["a.bin"]
     assert (out / "a.bin").read_bytes() == b"abc"
     assert (daemon.share_dir / "data/a.bin").read_bytes() == b"abc"
+
+
+def test_the_same_command_again_waits_for_the_one_that_ends(minga_with_daemon: Minga, daemon: FakeDaemon) -> None:
+    """Fault B13: Ctrl-C, and the same command again, was "already running"."""
+    daemon.contents, daemon.ending = {"a": b"x"}, {"a"}
+    daemon.errors = {"a": AlreadyRunningError("a is being stored here already")}
+    assert minga_with_daemon("get", "a").code == 0
+    assert len(daemon.asked) == 2
 
 
 def test_a_daemon_of_another_network_is_not_asked(

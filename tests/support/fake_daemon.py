@@ -29,6 +29,8 @@ class FakeDaemon(ControlServiceServicer):
     contents: dict[str, bytes] = field(default_factory=dict)
     """What the network has: downloads put it into the shared folder."""
     errors: dict[str, MingaError] = field(default_factory=dict)
+    ending: set[str] = field(default_factory=set)
+    """Names whose error comes once."""
     asked: list[pb.DownloadRequest] = field(default_factory=list)
     asked_together: list[list[str]] = field(default_factory=list)
     limit_up: int = 0
@@ -116,6 +118,9 @@ class FakeDaemon(ControlServiceServicer):
     def _refuse(self, name: str, context: Any) -> None:
         error = self.errors.get(name)
         if error is not None:
+            if name in self.ending:
+                self.ending.remove(name)
+                del self.errors[name]
             context.set_trailing_metadata(((CODE_KEY, error.code.value), (HINT_KEY, error.hint)))
             context.abort(grpc.StatusCode[WIRE_STATUS[error.code].grpc], str(error))
 

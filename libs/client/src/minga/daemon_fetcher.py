@@ -12,6 +12,7 @@ from minga.fetching import (
     FetchOptions,
     OnItemProgress,
     OnProgress,
+    after_earlier,
     make_folders_in_thread,
     run_batch,
     with_folders,
@@ -60,7 +61,7 @@ class DaemonFetcher:
     async def fetch(self, item: FetchItem, on_progress: OnProgress) -> Progress:
         """Download one file, and copy it to its target when it has one."""
         await make_folders_in_thread(item)
-        last = await self._download(item, on_progress)
+        last = await after_earlier(lambda: self._download(item, on_progress))
         if item.target is None:
             return last
         on_progress(replace(last, phase=DownloadPhase.FINISHING))

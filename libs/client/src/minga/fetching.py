@@ -5,6 +5,7 @@ There are two ways: `daemon_fetcher` lets the daemon of this machine download, `
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Generic, Protocol, TypeVar
 
 from minga.copying import check_target
-from minga_core.errors import MingaError, StorageError
+from minga_core.errors import AlreadyRunningError, MingaError, StorageError
 from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_engine.progress import Progress
@@ -24,6 +25,10 @@ AT_ONCE = 8
 """Files fetched at once, each with calls of its own: small ones are bound by round trips, not by bytes."""
 SMALL_BYTES = 256 * 1024
 """Files of at most this size are one chunk, and are fetched many in one call (contract: peer.proto)."""
+
+ENDING_LIMIT_SECONDS = 5.0
+"""A cancelled download keeps its part open until its writes are on the disk."""
+ENDING_POLL_SECONDS = 0.1
 
 _BASE = PurePosixPath()
 
@@ -163,6 +168,21 @@ async def make_folders_in_thread(item: FetchItem) -> None:
     """`make_folders` without blocking the event loop; nothing to do without a target."""
     if item.base is not None:
         await asyncio.to_thread(make_folders, item)
+
+
+async def after_earlier(fetch: Callable[[], Awaitable[R]]) -> R:
+    """Run `fetch`; again, for a while, as long as an earlier download of that file is ending: Ctrl-C and once more.
+
+    Raises AlreadyRunningError when it goes on longer: then it is another download.
+    """
+    give_up = time.monotonic() + ENDING_LIMIT_SECONDS
+    while True:
+        try:
+            return await fetch()
+        except AlreadyRunningError:
+            if time.monotonic() > give_up:
+                raise
+        await asyncio.sleep(ENDING_POLL_SECONDS)
 
 
 async def run_batch(items: Iterable[T], work: Callable[[T], Awaitable[R]], at_once: int) -> list[Outcome[T, R]]:

@@ -6,7 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from minga.fetching import FetchItem, FetchOptions, OnItemProgress, OnProgress, make_folders_in_thread, with_folders
+from minga.fetching import (
+    FetchItem,
+    FetchOptions,
+    OnItemProgress,
+    OnProgress,
+    after_earlier,
+    make_folders_in_thread,
+    with_folders,
+)
 from minga.settings import ClientSettings
 from minga_core.clock import SystemClock
 from minga_core.errors import InvalidArgumentError
@@ -99,7 +107,7 @@ class StandaloneFetcher:
         request = DownloadRequest(item.name, options.content_id, overwrite=options.overwrite, source_wait=wait)
         paths = _Paths({item.name: item.target}, engine.pool)
         downloader = Downloader(paths, engine.directory, engine.transport, engine.clock, engine.options)
-        return (await downloader.download(request, on_progress)).progress
+        return (await after_earlier(lambda: downloader.download(request, on_progress))).progress
 
 
 def _progress_of(done: SmallDone) -> Progress:
