@@ -11,14 +11,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from minga_core.errors import (
     Code,
     InvalidArgumentError,
-    InvalidNameError,
     LeaseSupersededError,
     LimitExceededError,
     MingaError,
     RegistryUnavailableError,
+    RowRefusedError,
     StoreUnavailableError,
 )
-from minga_core.records import HoldingState
+from minga_core.records import MAX_INSTANT_NS, HoldingState
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.leases import LeasePolicy
 from minga_registry.push import PushLimits
@@ -83,18 +83,36 @@ async def test_what_is_granted_is_what_was_asked_within_limits(
 async def test_a_push_passes_rows_on_as_they_are(registry: Running, directory: RememberedDirectory) -> None:
     """Names with slashes and any script, times to the nanosecond, both states."""
     modified = Timestamp(seconds=1_700_000_000, nanos=123_456_789)
-    first = row("dir/größe 漢.bin", size_bytes=0, modified_time=modified, published_time=Timestamp(seconds=-1, nanos=5))
+    first = row("dir/größe 漢.bin", size_bytes=0, modified_time=modified, published_time=Timestamp(seconds=1, nanos=5))
     second = row("b", content_id=b"\x01" * 32, state=pb.HOLDING_STATE_PARTIAL)
     response = await push(registry, begin(revision=4), rows(first), rows(second), rows(), end(2))
     assert response.revision == 4
     (made,) = directory.committed
     assert (made.whole, made.base_revision, made.revision) == (True, 0, 4)
     assert [found.key.name for found in made.rows] == ["dir/größe 漢.bin", "b"]
-    assert (made.rows[0].modified_ns, made.rows[0].published_ns) == (1_700_000_000_123_456_789, -999_999_995)
+    assert (made.rows[0].modified_ns, made.rows[0].published_ns) == (1_700_000_000_123_456_789, 1_000_000_005)
     assert [found.state for found in made.rows] == [HoldingState.COMPLETE, HoldingState.PARTIAL]
     assert made.rows[1].key.content_id.raw == b"\x01" * 32
     assert registry.metric("minga_registry_table_pushes_total", outcome="committed") == 1
     assert registry.metric("minga_registry_pushed_rows_total", kind="put") == 2
+
+
+async def test_a_row_with_a_time_that_nobody_keeps_costs_no_push(
+    registry: Running, directory: RememberedDirectory
+) -> None:
+    """Before 1970, after 2262, or malformed: it is the nearest time that is kept, and other rows are as they were."""
+    times = {
+        "before": Timestamp(seconds=-1, nanos=5),
+        "after": Timestamp(seconds=1 << 40),
+        "odd": Timestamp(seconds=0, nanos=-1),
+        "good": Timestamp(seconds=7, nanos=1),
+    }
+    sent = [row(name, modified_time=time, published_time=time) for name, time in times.items()]
+    await push(registry, begin(), rows(*sent), end(len(sent)))
+    (made,) = directory.committed
+    kept = {"before": 0, "after": MAX_INSTANT_NS, "odd": 0, "good": 7_000_000_001}
+    assert {each.key.name: each.modified_ns for each in made.rows} == kept
+    assert {each.key.name: each.published_ns for each in made.rows} == kept
 
 
 async def test_a_change_puts_and_removes(registry: Running, directory: RememberedDirectory) -> None:
@@ -177,8 +195,6 @@ BAD_ROWS = {
     "absurd size": row(size_bytes=(16 << 40) + 1),
     "no state": row(state=pb.HOLDING_STATE_UNSPECIFIED),
     "unknown state": row(state=77),
-    "time with negative nanos": row(modified_time=Timestamp(seconds=1, nanos=-1)),
-    "time past the end": row(published_time=Timestamp(seconds=1 << 40)),
 }
 
 
@@ -186,10 +202,10 @@ BAD_ROWS = {
 async def test_one_malformed_row_makes_the_whole_push_invisible(
     registry: Running, directory: RememberedDirectory, bad: pb.FileRow
 ) -> None:
-    """Even after good rows, and none of its own message is handed on."""
+    """Even after good rows, and none of its own message is handed on. The error names the row, which no retry helps."""
     error = await refused(push(registry, begin(), rows(row("good")), rows(row("also-good"), bad), end(3)))
-    assert isinstance(error, InvalidArgumentError)
-    assert isinstance(error, InvalidNameError) == (bad.name != "data.bin")
+    assert isinstance(error, RowRefusedError)
+    assert (error.row_name, error.retryable) == (bad.name[:1024], False)
     (made,) = directory.pushes
     assert (made.committed, made.ended) == (False, True)
     assert [found.key.name for found in made.rows] == ["good"]

@@ -5,6 +5,7 @@
     MingaError
     ├── InvalidArgumentError          bad input; do not retry
     │   ├── InvalidNameError          a file name breaks the rules of `names`
+    │   ├── RowRefusedError           one row of a table is not taken, and no retry changes that: push the others
     │   ├── InvalidManifestError      bytes that are not a manifest, or not the requested one
     │   └── SettingsError             a setting is missing, unknown or out of range
     ├── NotFoundError
@@ -45,6 +46,7 @@ class Code(StrEnum):
 
     INVALID_ARGUMENT = "invalid_argument"
     INVALID_NAME = "invalid_name"
+    ROW_REFUSED = "row_refused"
     INVALID_MANIFEST = "invalid_manifest"
     INVALID_SETTINGS = "invalid_settings"
     FILE_NOT_FOUND = "file_not_found"
@@ -88,6 +90,7 @@ class WireStatus:
 WIRE_STATUS: dict[Code, WireStatus] = {
     Code.INVALID_ARGUMENT: WireStatus("INVALID_ARGUMENT", 400, False),
     Code.INVALID_NAME: WireStatus("INVALID_ARGUMENT", 400, False),
+    Code.ROW_REFUSED: WireStatus("INVALID_ARGUMENT", 400, False),
     Code.INVALID_MANIFEST: WireStatus("INVALID_ARGUMENT", 400, False),
     Code.INVALID_SETTINGS: WireStatus("INVALID_ARGUMENT", 400, False),
     Code.FILE_NOT_FOUND: WireStatus("NOT_FOUND", 404, False),
@@ -141,6 +144,17 @@ class InvalidNameError(InvalidArgumentError):
     """A file name breaks the rules of `minga_core.names`."""
 
     code = Code.INVALID_NAME
+
+
+class RowRefusedError(InvalidArgumentError):
+    """One row of a table is not taken, and no retry changes that. Nothing became visible; push the others."""
+
+    code = Code.ROW_REFUSED
+
+    def __init__(self, message: str, *, row_name: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.row_name = row_name
+        """The name of the row as it was sent, cut at 1,024 bytes."""
 
 
 class InvalidManifestError(InvalidArgumentError):
@@ -325,7 +339,12 @@ ERROR_CLASSES: dict[Code, type[MingaError]] = _error_classes()
 
 
 def error_from_code(
-    code: str, message: str, *, retry_after: timedelta | None = None, owner_address: str = ""
+    code: str,
+    message: str,
+    *,
+    retry_after: timedelta | None = None,
+    owner_address: str = "",
+    row_name: str = "",
 ) -> MingaError:
     """The error for a code and a message from the wire; InternalError for an unknown code."""
     try:
@@ -336,4 +355,6 @@ def error_from_code(
         return BusyError(message, retry_after=retry_after or timedelta(seconds=1))
     if cls is LeaseSupersededError:
         return LeaseSupersededError(message, owner_address=owner_address)
+    if cls is RowRefusedError:
+        return RowRefusedError(message, row_name=row_name)
     return cls(message)

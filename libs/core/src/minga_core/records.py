@@ -10,6 +10,14 @@ from typing import NamedTuple
 from minga_core.ids import Address, ContentId, Generation, PeerId
 from minga_core.names import Name
 
+MAX_INSTANT_NS = (1 << 63) - 1
+"""In the year 2262."""
+
+
+def clamp_instant_ns(nanos: int) -> int:
+    """The nearest instant that is kept: 1970 to 2262. File systems have others, and no file is refused for its time."""
+    return max(0, min(nanos, MAX_INSTANT_NS))
+
 
 class HoldingState(StrEnum):
     """How much of a content a peer has."""

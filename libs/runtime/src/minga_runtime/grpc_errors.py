@@ -1,7 +1,7 @@
 """Mapping between our errors and gRPC's statuses: the server's interceptor, and the reverse for clients.
 
 An error is sent as its status, its sentence as the details, and its code and attributes in trailing metadata
-(`minga-code`, `minga-hint`, `minga-retry-after-ms`, `minga-owner-address`).
+(`minga-code`, `minga-hint`, `minga-retry-after-ms`, `minga-owner-address`, `minga-row-bin`).
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from minga_core.errors import (
     InvalidArgumentError,
     LeaseSupersededError,
     MingaError,
+    RowRefusedError,
     UnavailableError,
     error_from_code,
 )
@@ -37,6 +38,7 @@ CODE_KEY = "minga-code"
 HINT_KEY = "minga-hint"
 RETRY_AFTER_KEY = "minga-retry-after-ms"
 OWNER_KEY = "minga-owner-address"
+ROW_KEY = "minga-row-bin"
 
 MAX_DETAILS = 1_000
 """Characters of a sentence that are sent; gRPC refuses more than 8 KiB of metadata in all."""
@@ -226,14 +228,16 @@ def _bug(error: Exception, method: str) -> InternalError:
     return InternalError("internal error; the server's log has the details")
 
 
-def _metadata_of(error: MingaError) -> tuple[tuple[str, str], ...]:
-    pairs = [(CODE_KEY, error.code.value)]
+def _metadata_of(error: MingaError) -> tuple[tuple[str, str | bytes], ...]:
+    pairs: list[tuple[str, str | bytes]] = [(CODE_KEY, error.code.value)]
     if error.hint:
         pairs.append((HINT_KEY, error.hint[:MAX_DETAILS].encode("ascii", "replace").decode()))
     if isinstance(error, BusyError):
         pairs.append((RETRY_AFTER_KEY, str(int(error.retry_after / timedelta(milliseconds=1)))))
     if isinstance(error, LeaseSupersededError):
         pairs.append((OWNER_KEY, error.owner_address))
+    if isinstance(error, RowRefusedError):
+        pairs.append((ROW_KEY, error.row_name.encode()))
     return tuple(pairs)
 
 
@@ -261,7 +265,14 @@ def _from_metadata(
     millis = str(metadata.get(RETRY_AFTER_KEY, ""))
     # At most nine digits: a hostile server must not cause an overflow.
     retry_after = timedelta(milliseconds=int(millis)) if re.fullmatch("[0-9]{1,9}", millis) else None
-    found = error_from_code(code, details, retry_after=retry_after, owner_address=str(metadata.get(OWNER_KEY, "")))
+    row = metadata.get(ROW_KEY, b"")
+    found = error_from_code(
+        code,
+        details,
+        retry_after=retry_after,
+        owner_address=str(metadata.get(OWNER_KEY, "")),
+        row_name=row.decode(errors="replace") if isinstance(row, bytes) else "",
+    )
     found.hint = hint
     return found
 

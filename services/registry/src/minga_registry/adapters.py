@@ -4,23 +4,25 @@ Every function that reads a message checks each field with the parsers of `minga
 (InvalidNameError for names) before anything is done with any of it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
 
 from minga_core.chunks import MAX_CONTENT_BYTES
-from minga_core.errors import InvalidArgumentError, InvalidNameError
+from minga_core.errors import InvalidArgumentError, InvalidNameError, RowRefusedError
 from minga_core.ids import ContentId, Generation, PeerId, parse_address, parse_generation, parse_peer_id, parse_zone
 from minga_core.names import parse_name
-from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
+from minga_core.records import MAX_INSTANT_NS, FileRow, HoldingState, PeerInfo, RowKey, clamp_instant_ns
 from minga_directory.directory import HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
 
 MAX_BATCH_ROWS = 1_000
 """Rows to put, and rows to remove, in one message (contract: registry.proto)."""
 MAX_VERSION_BYTES = 64
-_MAX_INT64 = (1 << 63) - 1
+MAX_ROW_NAME_BYTES = 1_024
+"""Of a refused row's name, as the error tells it."""
 _NANOS = 1_000_000_000
 _MAX_DURATION_SECONDS = 315_576_000_000
 """10,000 years: the range of google.protobuf.Duration."""
@@ -140,10 +142,21 @@ def _row_batch(rows: pb.TableRows) -> RowBatch:
     for name, found in (("put", rows.put), ("remove", rows.remove)):
         if len(found) > MAX_BATCH_ROWS:
             raise InvalidArgumentError(f"{name} has {len(found):,} rows, at most {MAX_BATCH_ROWS:,} are allowed")
-    batch = RowBatch(tuple(map(_file_row, rows.put)), tuple(_key(row.name, row.content_id) for row in rows.remove))
+    batch = RowBatch(_file_rows(rows.put), tuple(_key(row.name, row.content_id) for row in rows.remove))
     if batch.remove and not {row.key for row in batch.put}.isdisjoint(batch.remove):
         raise InvalidArgumentError("a row is both put and removed")
     return batch
+
+
+def _file_rows(rows: Sequence[pb.FileRow]) -> tuple[FileRow, ...]:
+    """Raises RowRefusedError for the first row that is not good."""
+    done: list[FileRow] = []
+    try:
+        done.extend(map(_file_row, rows))
+    except InvalidArgumentError as error:
+        name = rows[len(done)].name.encode()[:MAX_ROW_NAME_BYTES].decode(errors="ignore")
+        raise RowRefusedError(str(error), row_name=name) from error
+    return tuple(done)
 
 
 def _file_row(row: pb.FileRow) -> FileRow:
@@ -155,13 +168,11 @@ def _file_row(row: pb.FileRow) -> FileRow:
     if not 0 <= size_bytes <= MAX_CONTENT_BYTES:
         raise InvalidArgumentError(f"size_bytes of {row.name[:80]!r} is 0 to {MAX_CONTENT_BYTES:,}")
     modified, published = row.modified_time, row.published_time
-    modified_part, published_part = modified.nanos, published.nanos
-    modified_ns = modified.seconds * _NANOS + modified_part
-    published_ns = published.seconds * _NANOS + published_part
-    if not (0 <= modified_part < _NANOS and -_MAX_INT64 <= modified_ns <= _MAX_INT64):
-        raise _bad_time("modified_time")
-    if not (0 <= published_part < _NANOS and -_MAX_INT64 <= published_ns <= _MAX_INT64):
-        raise _bad_time("published_time")
+    modified_ns = modified.seconds * _NANOS + modified.nanos
+    published_ns = published.seconds * _NANOS + published.nanos
+    if not (0 <= modified_ns <= MAX_INSTANT_NS and 0 <= published_ns <= MAX_INSTANT_NS):
+        # Times are what file systems say: no reason to refuse a row, and the table with it.
+        modified_ns, published_ns = clamp_instant_ns(modified_ns), clamp_instant_ns(published_ns)
     return FileRow(_key(row.name, row.content_id), size_bytes, modified_ns, published_ns, state)
 
 
@@ -171,11 +182,6 @@ def _key(text: str, content_id: bytes) -> RowKey:
     if name is not text and name != text:
         raise InvalidNameError(f"{text[:80]!r} is not a file name: it is not in the normal form NFC")
     return RowKey(name, ContentId(content_id))
-
-
-def _bad_time(field: str) -> InvalidArgumentError:
-    """Times are nanoseconds since 1970, within an int64; unset is 1970."""
-    return InvalidArgumentError(f"{field} is not a time between 1678 and 2262")
 
 
 def _count(value: int, field: str) -> int:

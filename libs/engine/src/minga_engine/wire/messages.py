@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from minga_core.chunks import ChunkSet
 from minga_core.errors import InvalidArgumentError
 from minga_core.ids import Address, PeerId, parse_address, parse_peer_id
+from minga_core.records import clamp_instant_ns
 from minga_protos.peer.v1 import peer_pb2 as pb
 
 PEER_SERVICE = "minga.peer.v1.PeerService"
@@ -56,11 +57,8 @@ def timestamp_of(nanos: int) -> Timestamp:
 
 
 def nanos_of(timestamp: Timestamp) -> int:
-    """Nanoseconds since 1970 of a received Timestamp. Raises InvalidArgumentError outside of 1970 to 2262."""
-    nanos = timestamp.seconds * 10**9 + timestamp.nanos
-    if not 0 <= nanos < 1 << 63 or not 0 <= timestamp.nanos < 10**9:
-        raise InvalidArgumentError("a time outside of 1970 to 2262")
-    return nanos
+    """Nanoseconds since 1970 of a received Timestamp, clamped as `clamp_instant_ns` does."""
+    return clamp_instant_ns(timestamp.seconds * 10**9 + timestamp.nanos)
 
 
 def sources_to_pb(sources: Iterable[SourceAddress]) -> list[pb.Source]:

@@ -337,7 +337,7 @@ class FileRow(_message.Message):
     """Complete or partial."""
     @_builtins.property
     def modified_time(self) -> _timestamp_pb2.Timestamp:
-        """Modification time of the file on that peer."""
+        """Modification time of the file on that peer. This and the next are clamped to 1970 … 2262-04-11."""
 
     @_builtins.property
     def published_time(self) -> _timestamp_pb2.Timestamp:

@@ -88,7 +88,9 @@ class RegistryServiceServicer:
         """Replaces or changes the peer's file table. Messages: one `begin`, any number of `rows`, one `end`. The table becomes
         visible whole at `end`; a stream that breaks before leaves the old one. FAILED_PRECONDITION `register_again`: no
         lease; ABORTED `table_revision_mismatch`: the stored revision is not `base_revision`, push the whole table;
-        RESOURCE_EXHAUSTED: more rows than this registry takes.
+        RESOURCE_EXHAUSTED `limit_exceeded`: more rows than this registry takes; no retry helps before the table is smaller.
+        INVALID_ARGUMENT `row_refused`: one row is not taken, whose name is in trailing metadata `minga-row-bin`; no retry of
+        that row helps, push the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

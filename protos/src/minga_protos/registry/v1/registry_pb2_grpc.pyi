@@ -49,7 +49,9 @@ class RegistryServiceStub:
     """Replaces or changes the peer's file table. Messages: one `begin`, any number of `rows`, one `end`. The table becomes
     visible whole at `end`; a stream that breaks before leaves the old one. FAILED_PRECONDITION `register_again`: no
     lease; ABORTED `table_revision_mismatch`: the stored revision is not `base_revision`, push the whole table;
-    RESOURCE_EXHAUSTED: more rows than this registry takes.
+    RESOURCE_EXHAUSTED `limit_exceeded`: more rows than this registry takes; no retry helps before the table is smaller.
+    INVALID_ARGUMENT `row_refused`: one row is not taken, whose name is in trailing metadata `minga-row-bin`; no retry of
+    that row helps, push the others.
     """
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]
     """Renews the lease and compares table revisions. Idempotent."""
@@ -80,7 +82,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Replaces or changes the peer's file table. Messages: one `begin`, any number of `rows`, one `end`. The table becomes
     visible whole at `end`; a stream that breaks before leaves the old one. FAILED_PRECONDITION `register_again`: no
     lease; ABORTED `table_revision_mismatch`: the stored revision is not `base_revision`, push the whole table;
-    RESOURCE_EXHAUSTED: more rows than this registry takes.
+    RESOURCE_EXHAUSTED `limit_exceeded`: more rows than this registry takes; no retry helps before the table is smaller.
+    INVALID_ARGUMENT `row_refused`: one row is not taken, whose name is in trailing metadata `minga-row-bin`; no retry of
+    that row helps, push the others.
     """
     Heartbeat: _aio.UnaryUnaryMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """Renews the lease and compares table revisions. Idempotent."""
@@ -120,7 +124,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Replaces or changes the peer's file table. Messages: one `begin`, any number of `rows`, one `end`. The table becomes
         visible whole at `end`; a stream that breaks before leaves the old one. FAILED_PRECONDITION `register_again`: no
         lease; ABORTED `table_revision_mismatch`: the stored revision is not `base_revision`, push the whole table;
-        RESOURCE_EXHAUSTED: more rows than this registry takes.
+        RESOURCE_EXHAUSTED `limit_exceeded`: more rows than this registry takes; no retry helps before the table is smaller.
+        INVALID_ARGUMENT `row_refused`: one row is not taken, whose name is in trailing metadata `minga-row-bin`; no retry of
+        that row helps, push the others.
         """
 
     @_abc_1.abstractmethod
