@@ -8,7 +8,6 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from deploy.tests.redis.fleet import CALL_LIMIT_SECONDS, fleet_over
-from deploy.tests.redis.proxy import Faults, proxied
 from minga_core.errors import StoreRefusedError, StoreUnavailableError
 from minga_core.names import Name
 from minga_directory import connect_reader, connect_writer
@@ -16,6 +15,7 @@ from minga_directory.failures import CALL_SECONDS
 from minga_directory.store import ANSWER_SECONDS, CONNECT_SECONDS
 from tests.conformance.harness import Harness, over, row, rows
 from tests.conformance.test_recovery import calls
+from tests.support.proxy import Faults, proxied
 from tests.support.redis_server import RedisServer
 
 SLACK_SECONDS = 1.5

@@ -15,6 +15,7 @@ import pytest
 
 from minga_runtime.channels import make_balanced_channel
 from minga_runtime.server import ConnectionAge, GrpcServer
+from tests.support.proxy import Faults, proxied
 
 from .support import LIMIT_SECONDS, SERVICE, answer, server_of
 
@@ -146,6 +147,23 @@ async def test_no_call_fails_because_a_connection_was_old(fleet: Fleet) -> None:
         loop = asyncio.get_running_loop()
         ends = loop.time() + 3.0
         await calling(channel, lambda: loop.time() > ends)
+
+
+async def test_a_server_that_vanishes_is_found_while_its_lease_lives(fleet: Fleet) -> None:
+    """Packets are dropped: no reset, no answer. A stream fails soon, and calls after it, over new connections, too."""
+    faults = Faults()
+    await fleet.start("127.0.0.1")
+    async with proxied(fleet.port, faults) as port:
+        vanished = timedelta(seconds=1)
+        async with make_balanced_channel(f"127.0.0.1:{port}", vanished=vanished) as channel:
+            stream = channel.unary_stream(f"/{SERVICE}/Stream")(b"")
+            assert await stream.read() == b"127.0.0.1"
+            faults.silent = True
+            for call in (stream.read(), channel.unary_unary(f"/{SERVICE}/Who")(b"")):
+                async with asyncio.timeout(LIMIT_SECONDS):
+                    with pytest.raises(grpc.aio.AioRpcError) as caught:
+                        await call
+                assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_a_stream_under_way_outlives_its_connections_age(fleet: Fleet) -> None:

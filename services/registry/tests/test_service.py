@@ -22,6 +22,8 @@ from minga_core.records import MAX_INSTANT_NS, HoldingState
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.leases import LeasePolicy
 from minga_registry.push import PushLimits
+from minga_registry.settings import RegistrySettings
+from minga_runtime.channels import VANISHED, make_channel, server_options
 from minga_runtime.grpc_errors import error_from_rpc
 from services.registry.tests.support import (
     LEASES,
@@ -332,3 +334,12 @@ def test_an_interval_that_is_set_is_a_limit() -> None:
     policy = LeasePolicy(LEASES.default_ttl, LEASES.min_ttl, LEASES.max_ttl, timedelta(seconds=2))
     assert policy.interval(timedelta(seconds=15)) == timedelta(seconds=2)
     assert policy.interval(timedelta(seconds=3)) == timedelta(seconds=1)
+
+
+def test_a_registry_and_a_peer_that_vanish_are_found_within_a_lease() -> None:
+    """A peer finds its registry gone within a third of the default lease, and has time for another one; a registry
+    finds a peer gone that was pushing, whose lease it keeps, within a lease."""
+    lease = RegistrySettings().lease_ttl
+    assert lease / 3 >= VANISHED
+    server = dict(server_options())
+    assert server["grpc.keepalive_time_ms"] + server["grpc.http2.ping_timeout_ms"] <= lease / timedelta(milliseconds=1)

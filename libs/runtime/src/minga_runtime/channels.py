@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from datetime import timedelta
 
 import grpc
 import grpc.aio
@@ -31,8 +32,14 @@ __all__ = [
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Largest message that is accepted: gRPC's default, above 1 MiB of payload and 1,000 rows of the longest names."""
 KEEPALIVE_MILLIS = 20_000
-MIN_PING_INTERVAL_MILLIS = 5_000
-"""Below KEEPALIVE_MILLIS, so that our servers never count the pings of our clients as abuse."""
+KEEPALIVE_TIMEOUT_MILLIS = 5_000
+SERVER_KEEPALIVE_MILLIS = 10_000
+"""Of a server: above two heartbeats, so that a peer that lives is not pinged, and below a lease of 15 s."""
+VANISHED = timedelta(seconds=5)
+"""Within this a call over a balanced channel fails when its server's machine is gone and nothing answers any more: a
+third of a lease of 15 s, so that the heartbeat after it still comes in time, at another server."""
+MIN_PING_INTERVAL_MILLIS = 100
+"""Below every interval of pings of our clients, so that our servers never count them as abuse."""
 CONNECT_TIMEOUT_MILLIS = 2_000
 MAX_RECONNECT_BACKOFF_MILLIS = 2_000
 """A peer that restarts is reached again within this; gRPC's default of two minutes is meant for the internet."""
@@ -43,12 +50,23 @@ _UNIX = "unix:"
 _COMMON: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", KEEPALIVE_MILLIS),
-    ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
 ]
+
+
+def _keepalive(time_millis: int, timeout_millis: int) -> list[tuple[str, int]]:
+    """A connection on which nothing came for so long while a call was under way is tried with a ping, and closed when
+    no answer comes. Without a limit of its own each ping would have a minute (seen with gRPC 1.85)."""
+    return [
+        ("grpc.keepalive_time_ms", time_millis),
+        ("grpc.keepalive_timeout_ms", timeout_millis),
+        ("grpc.http2.ping_timeout_ms", timeout_millis),
+    ]
+
+
 CLIENT_OPTIONS = [
     *_COMMON,
+    *_keepalive(KEEPALIVE_MILLIS, KEEPALIVE_TIMEOUT_MILLIS),
     ("grpc.use_local_subchannel_pool", 1),
     # Machines of one network are reached directly, whatever proxy variables say.
     ("grpc.enable_http_proxy", 0),
@@ -90,6 +108,7 @@ def server_options() -> list[tuple[str, int]]:
     """gRPC options of every server."""
     return [
         *_COMMON,
+        *_keepalive(SERVER_KEEPALIVE_MILLIS, KEEPALIVE_TIMEOUT_MILLIS),
         # Otherwise two processes could share a port and each get a part of the calls.
         ("grpc.so_reuseport", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MILLIS),
@@ -112,13 +131,15 @@ def make_channel(target: str) -> grpc.aio.Channel:
     return traced_channel(grpc.aio.insecure_channel(scheme + target, options=CLIENT_OPTIONS), target)
 
 
-def make_balanced_channel(target: str, *, name_server: str = "") -> grpc.aio.Channel:
+def make_balanced_channel(target: str, *, name_server: str = "", vanished: timedelta = VANISHED) -> grpc.aio.Channel:
     """A channel that sends calls to every server behind `host:port` in turn. Only for calls that are safe to repeat.
 
     New servers are found when a connection ends; servers that stop get no more calls. The caller closes it.
-    name_server: `host:port` of the DNS server to ask; the system's unless given.
+    name_server: `host:port` of the DNS server to ask; the system's unless given. vanished: see VANISHED.
     """
-    options = [*(option for option in CLIENT_OPTIONS if option[0] not in _BALANCED), *_BALANCED.items()]
+    millis = int(vanished / timedelta(milliseconds=1))
+    own = _BALANCED | dict(_keepalive(millis * 3 // 5, millis * 2 // 5))
+    options = [*(option for option in CLIENT_OPTIONS if option[0] not in own), *own.items()]
     return traced_channel(grpc.aio.insecure_channel(f"dns://{name_server}/{target}", options=options), target)
 
 
