@@ -27,6 +27,7 @@ from minga_runtime.channels import VANISHED, make_channel, server_options
 from minga_runtime.grpc_errors import error_from_rpc
 from services.registry.tests.support import (
     LEASES,
+    LIMITS,
     RememberedDirectory,
     Running,
     begin,
@@ -76,6 +77,7 @@ async def test_what_is_granted_is_what_was_asked_within_limits(
         request.asked_ttl.CopyFrom(Duration(seconds=int(asked_seconds)))
     response = await registry.stub.Register(request, timeout=LIMIT_SECONDS)
     assert (ms(response.granted_ttl), ms(response.heartbeat_interval)) == (granted_ms, interval_ms)
+    assert response.push_limit.ToTimedelta() == LIMITS.total
     ((info, ttl),) = directory.registered
     assert ttl == timedelta(milliseconds=granted_ms)
     assert (info.peer_id, info.generation, info.address, info.zone) == ("a", 7, "10.0.0.1:50053", "z1")

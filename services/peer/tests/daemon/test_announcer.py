@@ -64,6 +64,8 @@ class FakeRegistry(RegistryServiceServicer):
         self.refused = ""
         """A name that is refused."""
         self.max_rows = 1000
+        self.push_seconds = 0.0
+        """What the peer let the last push take."""
 
     def forget(self) -> None:
         """The store is emptied."""
@@ -80,10 +82,12 @@ class FakeRegistry(RegistryServiceServicer):
         response = pb.RegisterResponse()
         response.granted_ttl.FromTimedelta(timedelta(seconds=1))
         response.heartbeat_interval.FromTimedelta(timedelta(seconds=0.05))
+        response.push_limit.FromTimedelta(timedelta(minutes=40))
         return response
 
     async def PushTable(self, requests: AsyncIterator[pb.PushTableRequest], context: Any) -> pb.PushTableResponse:
         self._check()
+        self.push_seconds = context.time_remaining()
         whole, put, remove, revision = False, set(), set(), 0
         async for request in requests:
             if request.HasField("begin"):
@@ -165,6 +169,13 @@ async def announcing(rows: tuple[FileRow, ...] = ()) -> AsyncIterator[Announced]
         await asyncio.gather(fixture.loop, return_exceptions=True)
         await client.aclose()
         await server.stop(timedelta(0))
+
+
+async def test_a_push_may_take_as_long_as_the_registry_lets_it() -> None:
+    """One limit, the registry's; the peer's is above it, so that the registry's answer is heard."""
+    async with announcing((row("a"),)) as fixture:
+        await fixture.until(lambda: bool(fixture.registry.pushes))
+        assert 40 * 60 < fixture.registry.push_seconds < 41 * 60
 
 
 async def test_it_registers_pushes_everything_and_keeps_the_lease() -> None:

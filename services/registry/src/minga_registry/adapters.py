@@ -91,9 +91,11 @@ def asked_ttl(request: pb.RegisterRequest) -> timedelta | None:
     return timedelta(seconds=asked.seconds, microseconds=asked.nanos // 1000)
 
 
-def registered(granted: timedelta, interval: timedelta) -> pb.RegisterResponse:
+def registered(granted: timedelta, interval: timedelta, push_limit: timedelta) -> pb.RegisterResponse:
     """The answer to Register."""
-    return pb.RegisterResponse(granted_ttl=_duration(granted), heartbeat_interval=_duration(interval))
+    return pb.RegisterResponse(
+        granted_ttl=_duration(granted), heartbeat_interval=_duration(interval), push_limit=_duration(push_limit)
+    )
 
 
 def renewal(request: pb.HeartbeatRequest) -> Renewal:

@@ -82,7 +82,7 @@ class RegistryService(RegistryServiceServicer):
             address=info.address,
             ttl_seconds=granted.total_seconds(),
         )
-        return adapters.registered(granted, self._leases.interval(granted))
+        return adapters.registered(granted, self._leases.interval(granted), self._limits.total)
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:  # noqa: N802 - contract
         """See the contract."""

@@ -135,6 +135,7 @@ class RegisterResponse(_message.Message):
 
     GRANTED_TTL_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    PUSH_LIMIT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def granted_ttl(self) -> _duration_pb2.Duration:
         """The lease ends this long after the last renewal, by the store's clock."""
@@ -143,15 +144,20 @@ class RegisterResponse(_message.Message):
     def heartbeat_interval(self) -> _duration_pb2.Duration:
         """Send heartbeats this far apart, with +-20 % jitter. Less than half of granted_ttl."""
 
+    @_builtins.property
+    def push_limit(self) -> _duration_pb2.Duration:
+        """How long the registry lets a table push take; the peer's own limit is above it, so that the registry's answer counts."""
+
     def __init__(
         self,
         *,
         granted_ttl: _duration_pb2.Duration | None = ...,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
+        push_limit: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["granted_ttl", b"granted_ttl", "heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["granted_ttl", b"granted_ttl", "heartbeat_interval", b"heartbeat_interval", "push_limit", b"push_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["granted_ttl", b"granted_ttl", "heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["granted_ttl", b"granted_ttl", "heartbeat_interval", b"heartbeat_interval", "push_limit", b"push_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -21,7 +21,6 @@ from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from minga_runtime.channels import make_balanced_channel
 from minga_runtime.grpc_errors import error_from_rpc
 
-PUSH_TIMEOUT = timedelta(seconds=120)
 BATCH_ROWS = 1000
 """Rows in a message (contract: registry.proto)."""
 
@@ -59,6 +58,8 @@ class RegistryClient:
         self._channel = make_balanced_channel(address)
         self._stub = RegistryServiceStub(self._channel)
         self._lease = LeaseStream(self._stub)
+        self._push_seconds: float | None = None
+        """Limit of a push; None before the first lease."""
 
     async def register(self, info: PeerInfo, asked_ttl: timedelta | None) -> tuple[timedelta, timedelta]:
         """Acquire the lease; the granted time to live and the interval of heartbeats."""
@@ -75,6 +76,9 @@ class RegistryClient:
             request.asked_ttl.CopyFrom(_duration(asked_ttl))
         with _registry_errors():
             response = await self._stub.Register(request, timeout=CALL_TIMEOUT.total_seconds())
+        if response.HasField("push_limit"):
+            # A little above: the registry's answer says more than ours.
+            self._push_seconds = (response.push_limit.ToTimedelta() + CALL_TIMEOUT).total_seconds()
         return response.granted_ttl.ToTimedelta(), response.heartbeat_interval.ToTimedelta()
 
     async def heartbeat(
@@ -110,7 +114,7 @@ class RegistryClient:
 
     async def _push(self, steps: AsyncIterator[pb.PushTableRequest]) -> int:
         with _registry_errors():
-            response = await self._stub.PushTable(steps, timeout=PUSH_TIMEOUT.total_seconds())
+            response = await self._stub.PushTable(steps, timeout=self._push_seconds)
         return response.revision
 
     async def leave(self, peer_id: PeerId, generation: Generation) -> None:
