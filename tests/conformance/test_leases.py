@@ -1,19 +1,19 @@
 """Leases: who is alive, who was overtaken, and who has to say everything again."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from minga_core.errors import LeaseSupersededError, PeerNotFoundError, RegisterAgainError
-from minga_core.ids import Generation, PeerId
+from minga_core.errors import InvalidArgumentError, LeaseSupersededError, PeerNotFoundError, RegisterAgainError
+from minga_core.ids import Generation, PeerId, new_generation
 from tests.conformance.harness import LONG, SHORT, Harness, peer, row
 
 
 async def test_a_registered_peer_is_listed_with_what_it_said(directory: Harness) -> None:
     """A lease makes the peer visible with its own figures."""
-    await directory.register("a", generation=1 << 62, free=77)
+    await directory.register("a", generation=1 << 60, free=77)
     record = await directory.reader.get_peer(PeerId("a"))
-    assert record.info == peer("a", 1 << 62, 77)
+    assert record.info == peer("a", 1 << 60, 77)
     assert (record.table_revision, record.file_count, record.active_serves) == (0, 0, 0)
     assert timedelta(minutes=4) < record.lease_remaining <= timedelta(minutes=5)
 
@@ -173,3 +173,16 @@ async def test_reaping_is_bounded(directory: Harness) -> None:
     assert max(counts) <= 10
     assert sum(counts) == 25
     assert await directory.names() == []
+
+
+@pytest.mark.redis
+async def test_a_generation_from_the_far_future_takes_no_living_lease_over(on_redis: Harness) -> None:
+    """It would own the peer id for good. A clock that is some hours ahead is believed."""
+    await on_redis.register("a")
+    for ahead in (timedelta(hours=25), timedelta(days=40_000)):
+        with pytest.raises(InvalidArgumentError):
+            await on_redis.register("a", generation=new_generation((datetime.now(UTC) + ahead).timestamp()))
+    with pytest.raises(InvalidArgumentError):
+        await on_redis.register("a", generation=(1 << 63) - 1)
+    assert await on_redis.beat("a", revision=-1) == "ok"
+    await on_redis.register("a", generation=new_generation((datetime.now(UTC) + timedelta(hours=20)).timestamp()))

@@ -1,13 +1,16 @@
 """Pushes: whole or not at all, on the revision they say, and only by the owner of the lease."""
 
+import time
+
 import pytest
 
 from minga_core.errors import RegisterAgainError, TableRevisionMismatchError
 from minga_core.ids import Generation, PeerId
-from minga_core.records import HoldingState
+from minga_core.names import Name
+from minga_core.records import MAX_INSTANT_NS, HoldingState
 from minga_directory.connect import connect
 from minga_directory.push import MAX_CHANGE_ROWS
-from tests.conformance.harness import SHORT, Harness, over, row
+from tests.conformance.harness import SHORT, Harness, content, over, row
 
 
 async def test_a_whole_push_replaces_the_table(directory: Harness) -> None:
@@ -90,6 +93,19 @@ async def test_a_row_put_twice_is_taken_once(directory: Harness) -> None:
     await directory.push("a", [row("x", partial=True), row("x")])
     assert (await directory.reader.find(row("x").key.name))[0].complete_count == 1
     assert (await directory.reader.get_peer(PeerId("a"))).file_count == 1
+
+
+@pytest.mark.redis
+async def test_a_time_of_publishing_in_the_future_owns_no_name(on_redis: Harness) -> None:
+    """It counts as that of the push: what is published later is newer."""
+    for peer_id in "ab":
+        await on_redis.register(peer_id)
+    await on_redis.push("a", [row("x", "hijack", published=MAX_INSTANT_NS)])
+    (version,) = await on_redis.reader.find(Name("x"))
+    assert abs(version.published_ns - time.time_ns()) < 3600 * 1_000_000_000
+    await on_redis.push("b", [row("x", "later", published=MAX_INSTANT_NS)])
+    versions = await on_redis.reader.find(Name("x"))
+    assert [version.content_id for version in versions] == [content("later"), content("hijack")]
 
 
 async def test_instants_before_1970_are_kept(directory: Harness) -> None:

@@ -18,6 +18,7 @@ MAX_ADDRESS_BYTES = 261
 _PEER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 _HOST = re.compile(r"\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
 _GENERATION_RANDOM_BITS = 20
+_GENERATION_AHEAD_MILLIS = 24 * 3600 * 1000
 
 PeerId = NewType("PeerId", str)
 """A checked peer id. Made by `parse_peer_id`."""
@@ -59,6 +60,12 @@ def new_generation(now_seconds: float, rng: random.Random | None = None) -> Gene
     """A generation for a peer that starts now. now_seconds: Unix time."""
     bits = (rng or random.SystemRandom()).getrandbits(_GENERATION_RANDOM_BITS)
     return Generation((int(now_seconds * 1000) << _GENERATION_RANDOM_BITS) | bits)
+
+
+def latest_generation(now_millis: int) -> Generation:
+    """The greatest generation that is believed at that Unix time: of a clock that is a day ahead. One that is greater
+    would own its peer id for good."""
+    return Generation(((now_millis + _GENERATION_AHEAD_MILLIS) << _GENERATION_RANDOM_BITS) - 1)
 
 
 def parse_generation(value: int) -> Generation:

@@ -133,7 +133,8 @@ class TablePush(Protocol):
     async def __aexit__(self, *exc: object) -> None: ...
 
     async def put(self, rows: Sequence[FileRow]) -> None:
-        """Stages rows to add or replace (at most 1,000 a call)."""
+        """Stages rows to add or replace (at most 1,000 a call). Times of publishing that are ahead of the store's clock
+        count as that of the push."""
         ...
 
     async def remove(self, keys: Sequence[RowKey]) -> None:
@@ -159,7 +160,8 @@ class DirectoryWriter(Protocol):
         """Grants the lease. A greater generation takes over, and the table of the smaller one is dropped.
 
         The same generation again renews and keeps the table. Raises LeaseSupersededError with the owner's address when
-        a greater generation holds the lease.
+        a greater generation holds the lease, InvalidArgumentError for one that is more than a day ahead of the store's
+        clock: it would own the peer id for good.
         """
         ...
 

@@ -80,6 +80,11 @@ class RedisTablePush:
     async def put(self, rows: Sequence[FileRow]) -> None:
         """See TablePush. Raises what `commit` does when the push can no longer succeed."""
         self._count(rows)
+        # Tokens are microseconds of Redis' clock.
+        latest_ns = self._intent.token * 1_000
+        if any(row.published_ns > latest_ns for row in rows):
+            # A clock that is ahead, or a lie, would own each of its names until then.
+            rows = [row._replace(published_ns=min(row.published_ns, latest_ns)) for row in rows]
         async with store_errors():
             for start in range(0, len(rows), BATCH_ROWS):
                 await self._index.add(self._intent, self._lease_token, rows[start : start + BATCH_ROWS])

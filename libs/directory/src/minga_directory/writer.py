@@ -44,8 +44,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from minga_core.errors import LeaseSupersededError, StoreUnavailableError
-from minga_core.ids import Generation, PeerId
+from minga_core.errors import InvalidArgumentError, LeaseSupersededError, StoreUnavailableError
+from minga_core.ids import Generation, PeerId, latest_generation
 from minga_core.records import PeerInfo
 from minga_directory import keys
 from minga_directory.cluster import ClusterStore
@@ -84,6 +84,10 @@ class RedisDirectoryWriter:
         """See DirectoryWriter."""
         async with store_errors():
             intent = await self._garbage.log(info.peer_id, ttl)
+            # Tokens are microseconds of Redis' clock.
+            if info.generation > latest_generation(intent.token // 1_000):
+                await self._garbage.finish(intent, limit=0, empty=True)
+                raise InvalidArgumentError(f"generation {info.generation} is more than a day ahead: a clock is wrong")
             await self._losses.before_first_push(intent.data_loss)
             answer = await self._store.script(
                 "register",

@@ -92,7 +92,9 @@ class RegisterRequest(_message.Message):
     peer_id: _builtins.str
     """Stable name of the node: 1 to 128 of A-Z a-z 0-9 . _ -, starting with a letter or digit."""
     generation: _builtins.int
-    """Drawn at each start of the peer: milliseconds since 1970 shifted left by 20 bits, plus 20 random bits. > 0."""
+    """Drawn at each start of the peer: milliseconds since 1970 shifted left by 20 bits, plus 20 random bits. > 0, and at
+    most a day ahead of the store's clock: INVALID_ARGUMENT.
+    """
     address: _builtins.str
     """host:port on which other peers reach this one; IPv6 hosts in brackets. At most 261 bytes."""
     zone: _builtins.str
@@ -348,7 +350,7 @@ class FileRow(_message.Message):
     @_builtins.property
     def published_time(self) -> _timestamp_pb2.Timestamp:
         """When this content was first shared under this name anywhere; copies carry their source's value. The version with
-        the newest is the default.
+        the newest is the default. One that is ahead of the store's clock counts as the time of the push.
         """
 
     def __init__(
