@@ -9,7 +9,7 @@ import pytest
 from deploy.tests.redis.stores import KINDS, PROGRAMS, running
 
 SUITE_SECONDS = 300.0
-ONE_SERVER = ("test_crashes.py", "test_interleaving.py", "test_recovery.py", "test_scale.py")
+ONE_SERVER = ("test_collecting.py", "test_crashes.py", "test_interleaving.py", "test_recovery.py", "test_scale.py")
 """Use databases, or servers of their own, or bound the time of one server; they run on single servers alone."""
 WITHOUT_KEYS = "not stood_still and not ran_out"
 """Two tests ask with KEYS what is left, which the directory never does."""
