@@ -23,7 +23,7 @@ from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.leases import LeasePolicy
 from minga_registry.push import PushLimits
 from minga_registry.settings import RegistrySettings
-from minga_runtime.channels import VANISHED, make_channel, server_options
+from minga_runtime.channels import VANISHED, server_options
 from minga_runtime.grpc_errors import error_from_rpc
 from services.registry.tests.support import (
     LEASES,
