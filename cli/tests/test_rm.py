@@ -38,6 +38,14 @@ def test_rm_asks(
     assert (daemon.share_dir / "a").exists() is stays
 
 
+def test_rm_shows_no_bidi_override_in_its_question(minga_with_daemon: Minga, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault of the field: the question named another file than the one to be deleted."""
+    stdin = io.StringIO("n\n")
+    monkeypatch.setattr(stdin, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert "Delete a\ufffdgpj.exe from" in minga_with_daemon("rm", "a\u202egpj.exe").err
+
+
 def test_rm_of_what_is_not_there_is_3(minga_with_daemon: Minga, daemon: FakeDaemon) -> None:
     """The daemon's own words."""
     daemon.errors["a"] = FileNotFoundInDirectoryError("a is not in the shared folder")
