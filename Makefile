@@ -70,8 +70,9 @@ format: sync  ## rewrite the code in the house's format
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-test: sync  ## every test
-	$(BIN)/python -m pytest $(ARGS)
+# Three workers, since tests wait more than they compute. ARGS='-n 0 --pdb -k name' for one process.
+test: sync  ## every test, in parallel
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 demo: sync  ## the whole main job on real files, step by step
 	$(BIN)/python -m demo.run $(ARGS)

@@ -36,3 +36,12 @@ def test_every_setting_of_every_part_is_documented() -> None:
         PREFIX + name.upper() for cls in (RegistrySettings, LocatorSettings, PeerSettings) for name in cls.model_fields
     }
     assert fields == set(KNOWN_VARIABLES)
+
+
+def test_no_module_lies_on_a_cycle() -> None:
+    """A module that imports itself by way of others cannot be read, or tested, alone."""
+    import grimp
+
+    from docs.house import PACKAGES, modules_on_cycles
+
+    assert modules_on_cycles(grimp.build_graph(*PACKAGES)) == []

@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry
 from minga_core.clock import SystemClock
 from minga_core.errors import (
     InternalError,
-    InvalidArgumentError,
     LeaseSupersededError,
     LimitExceededError,
     RegistryUnavailableError,
+    RowRefusedError,
     StoreUnavailableError,
 )
 from minga_core.ids import ContentId, Generation, parse_address, parse_peer_id
@@ -98,7 +98,7 @@ class FakeRegistry(RegistryServiceServicer):
         if self.push_error is not None:
             raise self.push_error
         if self.refused in put:
-            raise InvalidArgumentError(f"size_bytes of {self.refused!r} is 0 to 5")
+            raise RowRefusedError(f"size_bytes of {self.refused!r} is 0 to 5", row_name=self.refused)
         if len(put) > self.max_rows:
             raise LimitExceededError(f"this registry takes at most {self.max_rows:,} rows of one peer")
         self.table = put if whole else (self.table | put) - remove

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from minga_core.errors import LimitExceededError, MingaError
+from minga_core.errors import LimitExceededError, MingaError, RowRefusedError
 from minga_core.records import FileRow, RowKey
 
 FIRST_WAIT_SECONDS = 0.2
@@ -12,8 +12,6 @@ MAX_WAIT_SECONDS = 120.0
 FULL_TABLE_SECONDS = 60.0
 PACE_SECONDS = 3.0
 """Between pushes while rows are left out: each is of everything."""
-NAME_CHARACTERS = 80
-"""So much of a name the registry repeats in its error."""
 _MOST_ROWS = re.compile(r"at most ([\d,]+) rows")
 
 
@@ -40,9 +38,8 @@ class Refusals:
         self._reason = str(error)
         if isinstance(error, LimitExceededError) and (most := _MOST_ROWS.search(self._reason)) is not None:
             self._max_rows = int(most[1].replace(",", ""))
-        else:
-            named = (row for row in rows if repr(row.key.name[:NAME_CHARACTERS]) in self._reason)
-            self._bad.update((row.key, row) for row in named)
+        elif isinstance(error, RowRefusedError):
+            self._bad.update((row.key, row) for row in rows if row.key.name == error.row_name)
         self.problem = f"the registry refuses the files of this peer: {self._reason}"
         self._in_a_row += 1
         return min(MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** min(self._in_a_row, 20))
@@ -61,6 +58,5 @@ class Refusals:
         self.problem = f"files not announced: {len(self.left_out):,} ({self._reason})" if self.left_out else ""
         if not self.left_out:
             self._bad, self._max_rows = {}, None
-        if not self.left_out:
             return 0.0
         return FULL_TABLE_SECONDS if self._max_rows is not None else PACE_SECONDS
