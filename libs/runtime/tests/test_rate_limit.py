@@ -165,7 +165,7 @@ async def test_one_that_is_cancelled_in_line_has_taken_nothing() -> None:
 
 @pytest.mark.parametrize("rate", [-1, 1, MIN_BYTES_PER_SECOND - 1])
 def test_limits_with_which_nothing_would_move_are_refused(rate: int) -> None:
-    """Too low is an error that tells the least there is."""
+    """Too low is an error that names the least."""
     with pytest.raises(InvalidArgumentError, match="64 KiB/s"):
         RateLimit(rate)
 

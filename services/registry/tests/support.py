@@ -68,8 +68,8 @@ class Push:
 
 @dataclass
 class RememberedDirectory:
-    """A DirectoryWriter that remembers, and fails or answers as told. For what the registry does before and after the
-    directory; what the directory itself does is tested with the real ones."""
+    """A DirectoryWriter that remembers, and fails or answers as the test says. For what the registry does before and
+    after the directory; what the directory itself does is tested with the real ones."""
 
     fail_with: MingaError | None = None
     outcome: HeartbeatOutcome = HeartbeatOutcome.OK

@@ -16,7 +16,7 @@ from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.heartbeats import HeartbeatBatcher
 from minga_registry.streams import BURST, StandingStreams, paced
 from minga_runtime.grpc_errors import error_from_rpc
-from minga_runtime.shares import Shares
+from minga_runtime.quotas import Quota
 from minga_runtime.tasks import TaskOwner
 from services.registry.tests.support import RememberedDirectory, Running, until
 
@@ -79,7 +79,7 @@ async def test_a_stream_ends_when_it_is_old_and_errors_stay_errors() -> None:
 
 async def test_one_host_leaves_streams_to_others(registry: Running) -> None:
     """One stream too many of a host is RESOURCE_EXHAUSTED, and has room again when another one ends."""
-    slots = registry.service._stream_slots = Shares("heartbeat streams", 4)
+    slots = registry.service._stream_slots = Quota("heartbeat streams", 4)
     standing = [registry.stub.KeepLease() for _ in range(2)]  # type: ignore[call-arg]
     for call in standing:
         await call.write(heartbeat())
@@ -88,7 +88,7 @@ async def test_one_host_leaves_streams_to_others(registry: Running) -> None:
     async with asyncio.timeout(LIMIT_SECONDS):
         assert await late.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         standing[0].cancel()
-        await until(lambda: slots.taken_count == 1)
+        await until(lambda: slots.held_count == 1)
         again = registry.stub.KeepLease()  # type: ignore[call-arg]
         await again.write(heartbeat())
         assert await again.read() is not grpc.aio.EOF

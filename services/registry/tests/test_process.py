@@ -55,7 +55,7 @@ class Process:
         return [json.loads(line) for line in self._log.read_text().splitlines()]
 
     def health(self, service: str = "") -> int:
-        """What a health check is told."""
+        """The answer to a health check."""
         with grpc.insecure_channel(self.address) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             return int(stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status)
@@ -108,7 +108,7 @@ def test_the_registry_starts_without_a_store_and_is_ready_when_that_comes(
 
 
 def test_a_push_under_way_outlives_its_connections_age(redis_url: str, tmp_path: Path) -> None:
-    """The connection is told to end, the push goes on over it, and is visible whole."""
+    """The connection is asked to end, the push goes on over it, and is visible whole."""
     registry = Process(tmp_path, "--redis-url", redis_url, "--max-connection-age", "0.2")
     with registry.process as process, grpc.insecure_channel(registry.address) as channel:
         try:

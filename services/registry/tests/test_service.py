@@ -289,7 +289,7 @@ async def test_errors_of_the_directory_reach_the_peer_as_they_are(
 
 
 async def test_a_silent_push_is_given_up(directory: RememberedDirectory) -> None:
-    """Nobody holds a slot for nothing; the peer is told to push again."""
+    """Nobody holds a slot for nothing; the peer has to push again."""
     limits = PushLimits(10, 1, idle=timedelta(milliseconds=50), total=timedelta(minutes=1))
     async with serving(directory, limits) as registry:
         call = registry.stub.PushTable(timeout=LIMIT_SECONDS)
@@ -315,7 +315,7 @@ async def test_a_push_that_trickles_is_given_up(directory: RememberedDirectory) 
 async def test_pushes_at_once_are_limited_and_a_cancelled_one_frees_its_slot(
     registry: Running, directory: RememberedDirectory
 ) -> None:
-    """The one too many of a host, which may have half, is told to come back; a peer that goes away leaves nothing
+    """The one too many of a host, which may have half, is refused for now; a peer that goes away leaves nothing
     behind."""
     calls = [registry.stub.PushTable(timeout=LIMIT_SECONDS) for _ in range(2)]
     for count, call in enumerate(calls, start=1):
@@ -326,7 +326,7 @@ async def test_pushes_at_once_are_limited_and_a_cancelled_one_frees_its_slot(
     calls[0].cancel()
     await until(lambda: directory.pushes[0].ended and not directory.pushes[0].committed)
     await push(registry, begin(), end(0))
-    ended = ["table_incomplete", "cancelled"]  # whichever gRPC tells the handler first: the stream's end, or its own
+    ended = ["table_incomplete", "cancelled"]  # whichever reaches the handler first: the stream's end, or its own
     assert sum(registry.metric("minga_registry_table_pushes_total", outcome=each) for each in ended) == 1
     calls[1].cancel()
 

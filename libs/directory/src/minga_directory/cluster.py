@@ -217,7 +217,7 @@ class ClusterStore(Store):
         """The first answer to CLUSTER SLOTS of some nodes at a time, and the node that gave it."""
         nodes = random.sample(sorted(self._known), len(self._known))
         nodes += [seed for seed in self._seeds if seed not in self._known]
-        failure: BaseException = StoreTimeoutError("Timeout: no node tells the slots")
+        failure: BaseException = StoreTimeoutError("Timeout: no node knows the slots")
         deadline = time.monotonic() + MAP_SECONDS
         while nodes and (left := deadline - time.monotonic()) > 0:
             some, nodes = nodes[:ASKED_AT_ONCE], nodes[ASKED_AT_ONCE:]

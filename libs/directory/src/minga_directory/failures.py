@@ -24,7 +24,7 @@ CALL_SECONDS = 5.0
 """For one call of a port, however many commands it takes: beyond that its caller has gone, or tries again."""
 
 _IN_SCRIPT = re.compile(r"(?:^|-)(OOM|READONLY|NOPERM|MISCONF|NOREPLICAS|LOADING|CLUSTERDOWN)\b")
-"""Redis 6.2 tells errors of a command in a script inside another one, behind a dash."""
+"""Redis 6.2 wraps the error of a command in a script into another one, behind a dash."""
 _FORBIDDEN_IN_SCRIPT = re.compile(r"ACL failure in script|has no permissions to|can't run this command")
 
 _AWAY = {

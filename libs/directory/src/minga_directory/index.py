@@ -1,6 +1,6 @@
 """Write the index entries of a push's rows: in one script where scripts may span slots, else in steps.
 
-Both ways stage the rows as tombstones first, so that whoever collects garbage after a crash knows of them.
+Both ways stage the rows as tombstones first, so that garbage collection after a crash knows of them.
 """
 
 import asyncio

@@ -221,7 +221,7 @@ async def test_a_bitmap_never_speaks_for_other_data(tmp_path: Path, pool: DiskPo
 
 
 async def test_one_part_has_one_writer(tmp_path: Path, pool: DiskPool) -> None:
-    """The second is told, and does the first no harm."""
+    """The second is refused, and does the first no harm."""
     part = await begun(tmp_path, pool)
     await fill(part, DATA, [0])
     with pytest.raises(AlreadyRunningError):
@@ -232,7 +232,7 @@ async def test_one_part_has_one_writer(tmp_path: Path, pool: DiskPool) -> None:
 
 
 async def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path: Path, pool: DiskPool) -> None:
-    """Neither when it was there before, nor when it came meanwhile; the part is kept for whoever asks again."""
+    """Neither when it was there before, nor when it came meanwhile; the part is kept for a retry."""
     out = tmp_path / "out/file.bin"
     part = await begun(tmp_path, pool)
     await fill(part, DATA)
@@ -453,7 +453,7 @@ async def test_a_part_survives_sigkill_with_true_claims_only(tmp_path: Path, poo
         await writer.wait()
     written |= {int(line) for line in rest.split()}
     part = await begun(tmp_path, pool)
-    # One more than it told may be written: it was killed between writing and telling.
+    # One more than it reported may be written: it was killed in between.
     assert len(set(part.held) - written) <= 1
     for index in part.held:
         assert await read(pool, part, index) == chunk_of(DATA, index)

@@ -2,8 +2,8 @@
 else is real.
 
 Chunks flow at once: a source shares its uplink fairly among those that it sends, none faster than an equal share of its
-taker's downlink. The directory names 20 random peers at a time, and hears of a new holder a second late; sources name
-those that took chunks from them lately.
+downloader's downlink. The directory names 20 random peers at a time, and learns of a new holder a second late; sources
+name those that took chunks from them lately.
 """
 
 import heapq
@@ -40,7 +40,7 @@ class Flow:
     """A chunk on its way."""
 
     source: "SimPeer"
-    taker: "SimPeer"
+    downloader: "SimPeer"
     request_id: int
     upload: ServingRequest
     left: float
@@ -66,12 +66,12 @@ class SimPeer:
     woken_at: float | None = None
     sent: Counter[int] = field(default_factory=Counter)
     watchers: dict[PeerId, None] = field(default_factory=dict)
-    takers: dict[PeerId, None] = field(default_factory=dict)
+    downloaders: dict[PeerId, None] = field(default_factory=dict)
     asked: dict[int, tuple["SimPeer", int]] = field(default_factory=dict)
     """Upload id → who asked, and its own id of the request."""
     uploading: dict[int, Flow] = field(default_factory=dict)
     downloading: dict[int, Flow] = field(default_factory=dict)
-    """By the taker's id of the request."""
+    """By the downloader's id of the request."""
 
 
 class Simulation:
@@ -196,46 +196,46 @@ class Simulation:
 
     # The sources' side.
 
-    def _serve(self, taker: SimPeer, source: SimPeer, request_id: int, candidates: tuple[int, ...]) -> None:
+    def _serve(self, downloader: SimPeer, source: SimPeer, request_id: int, candidates: tuple[int, ...]) -> None:
         """A request has come."""
-        latency = taker.link.latency_seconds
+        latency = downloader.link.latency_seconds
         if not source.alive:
-            self._later(taker, ev.RequestFailed(request_id, ev.FailureReason.LOST), latency)
+            self._later(downloader, ev.RequestFailed(request_id, ev.FailureReason.LOST), latency)
             return
         bits = sum(1 << index for index in candidates)
         size = max(self.geometry.length(index) for index in candidates)
         upload_id = None
         if source.behaviour != "busy":
-            upload_id = source.queue.ask(CONTENT, bits, taker.peer_id, size, self.now)
+            upload_id = source.queue.ask(CONTENT, bits, downloader.peer_id, size, self.now)
         if upload_id is None:
             failed = ev.RequestFailed(request_id, ev.FailureReason.BUSY, retry_after_seconds=0.5)
-            self._later(taker, failed, latency)
+            self._later(downloader, failed, latency)
             return
-        source.asked[upload_id] = (taker, request_id)
-        self._name_takers(taker, source)
+        source.asked[upload_id] = (downloader, request_id)
+        self._name_downloaders(downloader, source)
         self._next_uploads(source)
 
-    def _name_takers(self, taker: SimPeer, source: SimPeer) -> None:
-        for other in list(source.takers)[-MAX_NAMED:]:
-            if other != taker.peer_id:
-                self._later(taker, ev.SourceFound(other, complete=False), taker.link.latency_seconds)
-        source.takers.pop(taker.peer_id, None)
-        source.takers[taker.peer_id] = None
+    def _name_downloaders(self, downloader: SimPeer, source: SimPeer) -> None:
+        for other in list(source.downloaders)[-MAX_NAMED:]:
+            if other != downloader.peer_id:
+                self._later(downloader, ev.SourceFound(other, complete=False), downloader.link.latency_seconds)
+        source.downloaders.pop(downloader.peer_id, None)
+        source.downloaders[downloader.peer_id] = None
 
     def _next_uploads(self, source: SimPeer) -> None:
         while source.alive and (upload := source.queue.next(lambda _: source.held.bits, self.now)) is not None:
-            taker, request_id = source.asked[upload.request_id]
+            downloader, request_id = source.asked[upload.request_id]
             if upload.index < 0:
                 self._drop_upload(source, upload.request_id)
                 failed = ev.RequestFailed(request_id, ev.FailureReason.NOTHING_WANTED)
-                self._later(taker, failed, taker.link.latency_seconds)
+                self._later(downloader, failed, downloader.link.latency_seconds)
                 continue
             source.sent[upload.index] += 1
-            self._later(taker, ev.ChunkChosen(request_id, upload.index), taker.link.latency_seconds)
+            self._later(downloader, ev.ChunkChosen(request_id, upload.index), downloader.link.latency_seconds)
             left = float(self.geometry.length(upload.index))
-            flow = Flow(source, taker, request_id, upload, left, since=self.now)
+            flow = Flow(source, downloader, request_id, upload, left, since=self.now)
             source.uploading[upload.request_id] = flow
-            taker.downloading[request_id] = flow
+            downloader.downloading[request_id] = flow
             self._share_links()
         wakeup = source.queue.wakeup_at
         if wakeup is not None and source.woken_at != wakeup:
@@ -250,8 +250,8 @@ class Simulation:
         source.asked.pop(upload_id, None)
         source.queue.ended(upload_id, self.now, sent_bytes=sent_bytes)
 
-    def _cancel(self, taker: SimPeer, request_id: int) -> None:
-        flow = taker.downloading.pop(request_id, None)
+    def _cancel(self, downloader: SimPeer, request_id: int) -> None:
+        flow = downloader.downloading.pop(request_id, None)
         if flow is not None:
             self._end_flow(flow)
             self._drop_upload(flow.source, flow.upload.request_id)
@@ -259,7 +259,7 @@ class Simulation:
             self._next_uploads(flow.source)
             return
         for source in self.peers.values():
-            for upload_id in [key for key, value in source.asked.items() if value == (taker, request_id)]:
+            for upload_id in [key for key, value in source.asked.items() if value == (downloader, request_id)]:
                 self._drop_upload(source, upload_id)
 
     # Links.
@@ -272,7 +272,7 @@ class Simulation:
             for flow in peer.uploading.values():
                 for link, rate in (
                     (("up", peer.peer_id), peer.link.up),
-                    (("down", flow.taker.peer_id), flow.taker.link.down),
+                    (("down", flow.downloader.peer_id), flow.downloader.link.down),
                 ):
                     links.setdefault(link, []).append(flow)
                     room[link] = rate
@@ -285,7 +285,7 @@ class Simulation:
                 if id(flow) in rates:
                     continue
                 rates[id(flow)] = rate
-                for link in (("up", flow.source.peer_id), ("down", flow.taker.peer_id)):
+                for link in (("up", flow.source.peer_id), ("down", flow.downloader.peer_id)):
                     room[link] -= rate
                     open_count[link] -= 1
                     if not open_count[link]:
@@ -304,14 +304,16 @@ class Simulation:
         flow.turn += 1
         turn = flow.turn
         if int(moved) > 0:
-            self._later(flow.taker, ev.BytesReceived(flow.request_id, int(moved)), flow.taker.link.latency_seconds)
+            self._later(
+                flow.downloader, ev.BytesReceived(flow.request_id, int(moved)), flow.downloader.link.latency_seconds
+            )
         if rate > 0:
             self.at(self.now + max(0.0, flow.left) / rate, lambda: self._arrive(flow, turn))
 
     def _end_flow(self, flow: Flow) -> None:
         flow.turn = -1
         flow.source.uploading.pop(flow.upload.request_id, None)
-        flow.taker.downloading.pop(flow.request_id, None)
+        flow.downloader.downloading.pop(flow.request_id, None)
 
     def _arrive(self, flow: Flow, turn: int) -> None:
         if flow.turn != turn:
@@ -319,26 +321,26 @@ class Simulation:
         self._end_flow(flow)
         size = self.geometry.length(flow.upload.index)
         self._drop_upload(flow.source, flow.upload.request_id, sent_bytes=size)
-        self.at(self.now + flow.taker.link.latency_seconds, lambda: self._deliver(flow))
+        self.at(self.now + flow.downloader.link.latency_seconds, lambda: self._deliver(flow))
         self._share_links()
         self._next_uploads(flow.source)
 
     def _deliver(self, flow: Flow) -> None:
-        taker, index = flow.taker, flow.upload.index
+        downloader, index = flow.downloader, flow.upload.index
         size = self.geometry.length(index)
-        self._feed(taker, ev.BytesReceived(flow.request_id, size // 2))
+        self._feed(downloader, ev.BytesReceived(flow.request_id, size // 2))
         if flow.source.behaviour == "corrupts":
-            self._feed(taker, ev.ChunkCorrupt(flow.request_id))
+            self._feed(downloader, ev.ChunkCorrupt(flow.request_id))
             return
-        if taker.alive and index not in taker.held:
-            taker.held.add(index)
-            if taker.listed_at is None:
-                taker.listed_at = self.now + DIRECTORY_DELAY_SECONDS
-        self._feed(taker, ev.ChunkArrived(flow.request_id, index, size))
-        for watcher in list(taker.watchers):
-            news = ev.SourceHolds(taker.peer_id, ChunkSet(self.geometry.chunk_count, [index]), snapshot=False)
-            self._later(self.peers[watcher], news, taker.link.latency_seconds)
-        self._next_uploads(taker)
+        if downloader.alive and index not in downloader.held:
+            downloader.held.add(index)
+            if downloader.listed_at is None:
+                downloader.listed_at = self.now + DIRECTORY_DELAY_SECONDS
+        self._feed(downloader, ev.ChunkArrived(flow.request_id, index, size))
+        for watcher in list(downloader.watchers):
+            news = ev.SourceHolds(downloader.peer_id, ChunkSet(self.geometry.chunk_count, [index]), snapshot=False)
+            self._later(self.peers[watcher], news, downloader.link.latency_seconds)
+        self._next_uploads(downloader)
 
     def _die(self, peer: SimPeer) -> None:
         peer.alive = False
@@ -350,8 +352,8 @@ class Simulation:
             self._drop_upload(flow.source, flow.upload.request_id)
             self._share_links()
             self._next_uploads(flow.source)
-        for taker, request_id in list(peer.asked.values()):
-            self._later(taker, ev.RequestFailed(request_id, ev.FailureReason.LOST), 0.0)
+        for downloader, request_id in list(peer.asked.values()):
+            self._later(downloader, ev.RequestFailed(request_id, ev.FailureReason.LOST), 0.0)
         peer.asked.clear()
         for watcher in list(peer.watchers):
             self._later(self.peers[watcher], ev.SourceLost(peer.peer_id), 0.0)

@@ -92,7 +92,7 @@ def test_a_lost_source_is_replaced_at_once() -> None:
 
 
 def test_a_source_with_a_wrong_chunk_never_comes_back() -> None:
-    """Banned, whoever names it again."""
+    """Banned, even when it is named again."""
     one = scheduler()
     asked = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
     actions = one.handle(ev.ChunkCorrupt(asked[0].request_id), 0.1)

@@ -25,9 +25,9 @@ def queue(**config: object) -> ServingQueue:
     return ServingQueue(ServingConfig(**config), random.Random(1))  # type: ignore[arg-type]
 
 
-def ask(of: ServingQueue, candidates: int, taker: str, now: float = 0.0) -> int:
+def ask(of: ServingQueue, candidates: int, downloader: str, now: float = 0.0) -> int:
     """A request that is taken in."""
-    request_id = of.ask(CONTENT, candidates, taker, CHUNK, now)
+    request_id = of.ask(CONTENT, candidates, downloader, CHUNK, now)
     assert request_id is not None
     return request_id
 
@@ -42,8 +42,8 @@ def test_no_chunk_is_sent_twice_before_each_was_sent_once() -> None:
     one = queue(served_at_once=1)
     sent = []
     for _ in range(16):
-        for taker in "abc":
-            ask(one, ALL, taker)
+        for downloader in "abc":
+            ask(one, ALL, downloader)
     for _ in range(16):
         request = take(one)
         assert request is not None
@@ -67,7 +67,7 @@ def test_who_wants_a_fresh_chunk_goes_first() -> None:
 
 
 def test_many_requests_win_a_taker_nothing() -> None:
-    """Of equals, whoever had a turn longest ago is next."""
+    """Of equals, the one served longest ago is next."""
     one = queue(served_at_once=1)
     for _ in range(4):
         ask(one, ALL, "greedy")
@@ -84,8 +84,8 @@ def test_many_requests_win_a_taker_nothing() -> None:
 def test_few_are_served_at_a_time() -> None:
     """The rest wait until one has ended."""
     one = queue(served_at_once=2)
-    for taker in "abc":
-        ask(one, ALL, taker)
+    for downloader in "abc":
+        ask(one, ALL, downloader)
     first, second = take(one), take(one)
     assert first is not None
     assert second is not None
@@ -147,10 +147,10 @@ def test_a_chunk_that_did_not_go_out_counts_as_not_sent() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 7), st.booleans()), max_size=200), st.integers(1, 255))
-def test_bitmaps_count_as_a_counter_does(deeds: list[tuple[int, bool]], wanted: int) -> None:
+def test_bitmaps_count_as_a_counter_does(changes: list[tuple[int, bool]], wanted: int) -> None:
     """Sent and taken back in any order: the least sent of any set are what counting says."""
     chunks, counts = SentCounts(), [0] * 8
-    for index, back in deeds:
+    for index, back in changes:
         if back and counts[index]:
             chunks.unsend(index)
             counts[index] -= 1
@@ -162,9 +162,9 @@ def test_bitmaps_count_as_a_counter_does(deeds: list[tuple[int, bool]], wanted: 
     assert chunks.least_sent(wanted) == (least, bits(*(index for index in members if counts[index] == least)))
 
 
-def ask_from(of: ServingQueue, host: str, taker: str = "somebody", now: float = 0.0) -> int | None:
+def ask_from(of: ServingQueue, host: str, downloader: str = "somebody", now: float = 0.0) -> int | None:
     """A request of a host for anything; None when it is turned away."""
-    return of.ask(CONTENT, ALL, taker, CHUNK, now, host=host)
+    return of.ask(CONTENT, ALL, downloader, CHUNK, now, host=host)
 
 
 def test_one_host_has_half_of_the_queue_whatever_it_calls_itself() -> None:

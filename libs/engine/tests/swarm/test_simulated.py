@@ -98,17 +98,17 @@ def test_slow_sources_do_not_slow_a_fast_taker() -> None:
     """One fast seed and nine slow ones: hardly slower than the fast one alone."""
     alone = Simulation(32 * MIB)
     alone.add_seed("fast", Link(25e6, 25e6))
-    taker = alone.add_downloader("taker", Link(25e6, 25e6))
+    downloader = alone.add_downloader("downloader", Link(25e6, 25e6))
     alone.run()
     mixed = Simulation(32 * MIB)
     mixed.add_seed("fast", Link(25e6, 25e6))
     for number in range(9):
         mixed.add_seed(f"slow{number}", Link(0.3e6, 0.3e6))
-    other = mixed.add_downloader("taker", Link(25e6, 25e6))
+    other = mixed.add_downloader("downloader", Link(25e6, 25e6))
     mixed.run()
-    assert taker.finished_at is not None
+    assert downloader.finished_at is not None
     assert other.finished_at is not None
-    assert other.finished_at < 2 * taker.finished_at + 2
+    assert other.finished_at < 2 * downloader.finished_at + 2
 
 
 def test_a_large_file_costs_little_to_schedule() -> None:
@@ -116,7 +116,7 @@ def test_a_large_file_costs_little_to_schedule() -> None:
     simulation = Simulation(32 * 1024 * MIB)
     for number in range(10):
         simulation.add_seed(f"seed{number}", Link(1e9, 1e9))
-    peer = simulation.add_downloader("taker", Link(10e9, 10e9))
+    peer = simulation.add_downloader("downloader", Link(10e9, 10e9))
     simulation.run()
     assert simulation.geometry.chunk_count == 2048
     assert peer.finished_at is not None

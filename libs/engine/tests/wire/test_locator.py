@@ -221,7 +221,7 @@ async def test_figures(client: LocatorClient, directory: MemoryDirectory) -> Non
 
 
 async def test_placements(client: LocatorClient, directory: MemoryDirectory) -> None:
-    """Peers with room; holders are left out; each kind of none is told apart."""
+    """Peers with room; holders are left out; each kind of none is its own error."""
     with pytest.raises(PeerUnavailableError):
         await client.place(FILE, 10, 1)
     await join(directory, "a", row())

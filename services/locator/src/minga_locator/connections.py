@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from minga_core.errors import BusyError
 from minga_locator.request_limits import client_host
-from minga_runtime.shares import Shares, plain_address
+from minga_runtime.quotas import Quota, plain_address
 
 HEAD_SECONDS = 10.0
 """A request's head must be complete this long after its first byte. Before that byte, the keep-alive limit holds."""
@@ -28,7 +28,7 @@ MAX_HEAD_BYTES = 64 * 1024
 class LimitedConnection(HttpToolsProtocol):
     """One connection. `connection_class` makes the class that a server uses."""
 
-    quota: Shares
+    quota: Quota
     proxies: Container[str]
 
     _host: str | None = None
@@ -47,7 +47,7 @@ class LimitedConnection(HttpToolsProtocol):
             self.client = (plain_address(self.client[0]), self.client[1])
         host = self._quota_host()
         try:
-            self.quota.take(host)
+            self.quota.acquire(host)
             self._host = host
         except BusyError:
             transport.abort()
@@ -59,7 +59,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._close_after(None)
         self._stop_aborting()
         if self._host is not None:
-            self.quota.give_back(self._host)
+            self.quota.release(self._host)
             self._host = None
         super().connection_lost(exc)
 
@@ -155,5 +155,5 @@ def connection_class(max_connections: int, proxies: Container[str] = ()) -> type
     proxies: addresses of hosts that may have all of them.
     """
     return type(
-        "Connection", (LimitedConnection,), {"quota": Shares("connections", max_connections), "proxies": proxies}
+        "Connection", (LimitedConnection,), {"quota": Quota("connections", max_connections), "proxies": proxies}
     )

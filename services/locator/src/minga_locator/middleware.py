@@ -11,7 +11,7 @@ from minga_locator._metrics import LocatorMetrics
 from minga_locator.problems import RETRY_AFTER_SECONDS, error_response, http_error_response, problem_response
 from minga_locator.request_limits import RequestLimits, client_host
 from minga_runtime.logs import log_event
-from minga_runtime.shares import Shares
+from minga_runtime.quotas import Quota
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +23,8 @@ class RequestMiddleware:
         self._app = app
         self._metrics = metrics
         self._clock = clock
-        self._api_quota = Shares("requests", limits.max_requests)
-        self._operator_quota = Shares("probes and scrapes", limits.max_operator_requests)
+        self._api_quota = Quota("requests", limits.max_requests)
+        self._operator_quota = Quota("probes and scrapes", limits.max_operator_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -52,7 +52,7 @@ class RequestMiddleware:
         try:
             await self._pass_on(scope, receive, answer)
         finally:
-            quota.give_back(host)
+            quota.release(host)
 
     async def _pass_on(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         # With an app in the scope, Starlette's Router raises HTTPException for paths and methods that it does not have.
@@ -82,14 +82,14 @@ class RequestMiddleware:
             log_event(log, logging.DEBUG, "request", **fields)
 
 
-def _acquire(quota: Shares, scope: Scope, host: str) -> ASGIApp | None:
+def _acquire(quota: Quota, scope: Scope, host: str) -> ASGIApp | None:
     """Take a slot for the host; the refusal when there is none."""
-    if quota.taken_count >= quota.total:
+    if quota.held_count >= quota.total:
         detail = "the locator is answering as many requests as it can"
         code = Code.UNAVAILABLE.value
         return problem_response(scope, 503, code, detail, retry_after_seconds=RETRY_AFTER_SECONDS)
     try:
-        quota.take(host)
+        quota.acquire(host)
     except BusyError as error:
         return error_response(scope, error)
     return None

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from minga_runtime.shares import host_of
+from minga_runtime.quotas import host_of
 
 MAX_REQUESTS = 1_000
 """About 0.2 s of work for one process: a client that queued behind more would wait longer than for a retry."""

@@ -1,4 +1,4 @@
-"""Where a peer tells others that it is."""
+"""The address that a peer announces."""
 
 import asyncio
 import socket
@@ -30,7 +30,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "announced"),
     [
         ({"advertise": "a.lab:7"}, "a.lab:7"),
         ({"listen": "192.0.2.9:0"}, "192.0.2.9:50053"),
@@ -41,10 +41,12 @@ def network(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"registry": "later.lab:1", "locator": "https://six.lab"}, "[fd00::5]:50053"),
     ],
 )
-async def test_the_address_is_set_or_listened_on_or_found_out(tmp_path: Path, flags: dict[str, Any], told: str) -> None:
+async def test_the_address_is_set_or_listened_on_or_found_out(
+    tmp_path: Path, flags: dict[str, Any], announced: str
+) -> None:
     """In this order; towards the registry, or where that is nowhere yet, towards the locator."""
     settings = load_settings(PeerSettings, share_dir=tmp_path, **flags)
-    assert await identity.address_for_others(settings, 50053) == told
+    assert await identity.address_for_others(settings, 50053) == announced
 
 
 @pytest.mark.parametrize("locator", ["http://127.0.0.1:2", "http://later.lab:2"])

@@ -23,7 +23,7 @@ def test_a_share_that_is_not_utf8_is_refused() -> None:
 def test_a_control_folder_of_another_user_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Fault C9: whoever made /tmp/minga-UID first could take the socket's place."""
+    """Fault C9: the user who made /tmp/minga-UID first could take the socket's place."""
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     socket = default_control_socket()

@@ -74,7 +74,7 @@ async def test_an_index_of_the_version_before_keeps_when_files_were_published(op
 async def test_one_modification_time_out_of_range_keeps_no_other_file_from_being_shared(
     opened: Opener, seconds: int
 ) -> None:
-    """After 2262, and before 1970: shared with the nearest time that can be told."""
+    """After 2262, and before 1970: shared with the nearest time that can be written."""
     opened.root.mkdir()
     for name in ("odd", "other"):
         (opened.root / name).write_bytes(b"x")

@@ -103,7 +103,7 @@ def test_names_that_are_no_text_are_told_in_one_printable_line(root: Root, entry
 
 @pytest.mark.parametrize("first", [NFC, NFD])
 def test_of_two_spellings_of_one_name_the_normal_one_is_shared(root: Root, first: str) -> None:
-    """Whichever came first, the file whose name is NFC on disk wins; the other is told."""
+    """Whichever came first, the file whose name is NFC on disk wins; the other is a problem."""
     for spelling in (first, NFD if first == NFC else NFC):
         (root.path / spelling).write_bytes(spelling.encode())
     scan = root.scan()

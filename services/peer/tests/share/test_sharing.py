@@ -66,12 +66,12 @@ async def test_files_that_go_are_unlisted(opened: Opener) -> None:
         shared.drop(name, name.encode())
         await shared.shares(name, name.encode())
     (shared.root / "a").unlink()
-    await eventually(lambda: shared.content("a") is None, "a is unlisted")
+    await eventually(lambda: shared.content("a") is None, "a is not listed")
     (shared.root / "f").rename(shared.root / "h")
     await shared.shares("h/g", b"f/g")
-    await eventually(lambda: shared.content("f/g") is None, "f/g is unlisted")
+    await eventually(lambda: shared.content("f/g") is None, "f/g is not listed")
     (shared.root / "b").rename(shared.root.parent / "away")
-    await eventually(lambda: len(shared.store.table.rows()) == 1, "everything in b is unlisted")
+    await eventually(lambda: len(shared.store.table.rows()) == 1, "nothing in b is listed")
 
 
 async def test_a_scan_finds_what_the_watch_missed(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ async def test_a_file_is_hashed_only_once_it_is_quiet(opened: Opener, monkeypatc
 
 
 async def test_a_file_that_grows_while_hashed_is_hashed_again(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No content that never was is ever told."""
+    """No content that never was is ever announced."""
     shared = await opened()
     real, grown = os.preadv, asyncio.Event()
 
@@ -129,8 +129,8 @@ async def test_a_file_that_grows_while_hashed_is_hashed_again(opened: Opener, mo
     monkeypatch.setattr(os, "preadv", read)
     shared.drop("a", noise(MIB))
     await shared.shares("a", noise(MIB) + b"more")
-    told = {row.key.content_id for change in shared.seen.changes for row in change.put}
-    assert told == {manifest_of(noise(MIB) + b"more").content_id}
+    announced = {row.key.content_id for change in shared.seen.changes for row in change.put}
+    assert announced == {manifest_of(noise(MIB) + b"more").content_id}
 
 
 async def test_a_restart_hashes_nothing_again(opened: Opener) -> None:
@@ -209,7 +209,7 @@ async def test_what_cannot_be_shared_is_told_and_the_rest_is_shared(
     (opened.root / "good").write_bytes(b"x")
     shared = await opened()
     await shared.shares("good", b"x")
-    await eventually(lambda: shared.problem("locked cannot be read: permission denied"), "the locked file is told")
+    await eventually(lambda: shared.problem("locked cannot be read: permission denied"), "the locked file is a problem")
     assert shared.problem("link is a symbolic link")
     assert shared.problem("pipe is a pipe")
     assert shared.problem("not valid UTF-8")
@@ -228,7 +228,7 @@ async def test_a_file_that_becomes_readable_is_shared_after_the_next_scan(
 
     monkeypatch.setattr(hash_queue, "hash_descriptor", refuse)
     shared.drop("a", b"x")
-    await eventually(lambda: shared.problem("a cannot be read: input/output error"), "the problem is told")
+    await eventually(lambda: shared.problem("a cannot be read: input/output error"), "the problem is shown")
     monkeypatch.setattr(hash_queue, "hash_descriptor", real)
     shared.store.sync.rescan()
     await shared.shares("a", b"x")
@@ -244,7 +244,7 @@ async def test_the_normal_spelling_of_a_name_takes_over(opened: Opener) -> None:
     shared.drop(NFC, b"normal")
     await shared.shares(NFC, b"normal")
     shared.store.sync.rescan()
-    await eventually(lambda: shared.problem("another Unicode form"), "the loser is told")
+    await eventually(lambda: shared.problem("another Unicode form"), "the other is a problem")
     (shared.root / NFC).unlink()
     await shared.shares(NFC, b"decomposed")
 
@@ -301,7 +301,7 @@ async def test_stopping_leaves_no_task_thread_or_descriptor(opened: Opener) -> N
     """As before the store was opened."""
     async with opened.running(opened.root.parent / "warm"):
         pass
-    # The watcher's own thread closes its descriptors a moment after it was told to end.
+    # The watcher's own thread closes its descriptors a moment after it was asked to end.
     await eventually(lambda: not any("inotify" in path for path in open_files()), "the first watcher has ended")
     # What earlier tests left to the garbage collector must not go in the middle of the count.
     gc.collect()

@@ -33,7 +33,7 @@ async def read(files: SmallFiles, content_ids: list[ContentId]) -> list[list[tup
 
 
 async def test_many_files_are_placed_shared_and_known_from_then_on(opened: Opener) -> None:
-    """1. Files of several folders are stored, one is empty. 2. They are there and told. 3. A restart hashes none."""
+    """1. Files of several folders are stored, one is empty. 2. They are announced. 3. A restart hashes none."""
     data = {f"d{number % 3}/sub/{number:03}": noise(number * 10, number) for number in range(100)}
     async with opened.running() as shared:
         before = len(shared.seen.changes)
@@ -92,7 +92,7 @@ async def test_no_link_leads_out_of_the_shared_folder(opened: Opener, tmp_path: 
 
 
 async def test_what_does_not_fit_is_left(opened: Opener) -> None:
-    """As many as the capacity has room for; the others are told as left."""
+    """As many as the capacity has room for; the others are reported as left."""
     shared = await opened(capacity_bytes=2500)
     paths = await shared.store.small.store([small(f"f{number}", noise(1000, number)) for number in range(4)])
     assert [path is not None for path in paths] == [True, True, False, False]
@@ -117,7 +117,7 @@ async def test_a_file_system_without_nameless_files_gets_none(opened: Opener, mo
 
 
 async def test_a_cancelled_store_leaves_whole_files_that_are_shared(opened: Opener) -> None:
-    """Once it has begun it goes to its end: what has a name is known and told."""
+    """Once it has begun it goes to its end: what has a name is known and announced."""
     shared = await opened()
     files = [small(f"f{number:03}", noise(5000, number)) for number in range(200)]
     work = asyncio.create_task(shared.store.small.store(files))
@@ -146,7 +146,7 @@ async def test_small_contents_are_read_in_groups(opened: Opener) -> None:
 
 
 async def test_a_file_that_changed_is_not_served(opened: Opener) -> None:
-    """It is left out, unlisted, and shared again as what it is now."""
+    """It is left out, no longer announced, and shared again as what it is now."""
     shared = await opened()
     shared.drop("f", b"before")
     row = await shared.shares("f", b"before")
@@ -183,7 +183,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("after", [1, 3])
 async def test_sigkill_leaves_whole_files_or_nothing(opened: Opener, tmp_path: Path, after: int) -> None:
     """1. A process stores batches. 2. It is killed without warning. 3. Every file there is whole, nothing else is left,
-    and those that were told are known without hashing."""
+    and those that were announced are known without hashing."""
     root = tmp_path / "shared"
     writer = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _STORER, str(root)), stdout=subprocess.PIPE, cwd=Path(__file__).parents[4]

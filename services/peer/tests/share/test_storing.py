@@ -65,7 +65,7 @@ async def test_a_part_is_told_after_its_first_chunk_and_complete_at_its_commit(s
 
 
 async def test_a_download_is_known_after_a_restart(opened: Opener) -> None:
-    """Its digests and its source's publishing time are in the index before it is told."""
+    """Its digests and its source's publishing time are in the index before it is announced."""
     async with opened.running() as first:
         part = await first.part("file.bin", DATA)
         await fill(part, DATA)
@@ -423,7 +423,7 @@ async def test_a_disk_that_fills_up_fails_that_part_and_nothing_else(opened: Ope
 async def test_a_download_that_replaces_a_file_being_hashed_wins(
     shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """1. A file is being hashed. 2. A download takes its name. 3. The old digests come too late to be told."""
+    """1. A file is being hashed. 2. A download takes its name. 3. The old digests come too late to be announced."""
     shared.drop("file.bin", OTHER)
     real = shared.store.sync._on_hashed
     late: list[object] = []

@@ -15,7 +15,7 @@ MIB = 1024 * 1024
 
 
 async def downloaded(peer: TestPeer, name: str) -> Explanation:
-    """Downloads a file to its end; what is told of it then."""
+    """Downloads a file to its end; its explanation then."""
     found: Explanation | None = None
     async for progress, _ in peer.downloads.follow(DownloadRequest(parse_name(name))):
         found = progress.explanation or found

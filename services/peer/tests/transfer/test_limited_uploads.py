@@ -70,18 +70,18 @@ async def test_an_upload_going_out_takes_every_payload_byte(network: Network, tm
     data = noise(3 * MIB + 5)
     await asyncio.to_thread(path.write_bytes, data)
     manifest = await hash_file(path)
-    told: list[PutProgress] = []
+    steps: list[PutProgress] = []
     limit = CountedLimit(MIB)
     name = parse_name("out.bin")
     file = HashedFile(path, manifest, manifest.content_id)
     async with PeerConnections() as connections:
         uploader = Uploader(OnePeerLocator(peer), connections, SystemClock(), limit)  # type: ignore[arg-type]
-        await uploader.put(PutRequest(file, name, 1, False, 1, told.append))
+        await uploader.put(PutRequest(file, name, 1, False, 1, steps.append))
     assert sum(limit.taken) == len(data)
     assert max(limit.taken) == 256 * 1024
     assert limit.waited_seconds > 0
     assert limit.waiting_count == 0
-    assert told[-1].phase is PutPhase.DONE
+    assert steps[-1].phase is PutPhase.DONE
     assert await asyncio.to_thread((peer.root / "out.bin").read_bytes) == data
 
 

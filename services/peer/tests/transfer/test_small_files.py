@@ -99,7 +99,7 @@ async def test_a_busy_peer_is_asked_again(network: Network) -> None:
     seed, downloader = await network.peer("seed", serving_slots=1), await network.peer("downloader")
     data = files(10)
     await sharing(network, [seed], data)
-    with seed.service.quotas.file_calls.taken("ipv4:10.0.0.9"):
+    with seed.service.quotas.file_calls.held("ipv4:10.0.0.9"):
         work = asyncio.create_task(get(downloader, list(data)))
         await eventually(lambda: busy_answers(seed) > 0, "it was turned away")
     assert len(await work) == 10
@@ -110,7 +110,7 @@ async def test_a_peer_that_stays_busy_is_left_to_others(network: Network, monkey
     monkeypatch.setattr(module, "MAX_BUSY_PAUSE", timedelta(milliseconds=5))
     seed, downloader = await network.peer("seed", serving_slots=1), await network.peer("downloader")
     await sharing(network, [seed], {"f": b"x"})
-    with seed.service.quotas.file_calls.taken("ipv4:10.0.0.9"):
+    with seed.service.quotas.file_calls.held("ipv4:10.0.0.9"):
         assert await get(downloader, ["f"]) == {}
 
 
@@ -240,9 +240,9 @@ async def test_what_is_sent_keeps_to_the_limit(network: Network) -> None:
     request = pb.FetchFilesRequest(content_ids=[row.key.content_id.raw for row in seed.store.table.rows()])
     async with aclosing(service.FetchFiles(request, Caller())) as messages:
         sent = [len(file.data) for file in (await anext(messages)).files]
-        assert service.quotas.file_calls.taken_count == 1
+        assert service.quotas.file_calls.held_count == 1
     assert sum(taken) == sum(sent) == 5000
-    assert service.quotas.file_calls.taken_count == 0
+    assert service.quotas.file_calls.held_count == 0
 
 
 def busy_answers(peer: TestPeer) -> float:

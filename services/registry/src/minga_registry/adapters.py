@@ -22,7 +22,7 @@ MAX_BATCH_ROWS = 1_000
 """Rows to put, and rows to remove, in one message (contract: registry.proto)."""
 MAX_VERSION_BYTES = 64
 MAX_ROW_NAME_BYTES = 1_024
-"""Of a refused row's name, as the error tells it."""
+"""Of a refused row's name, as the error names it."""
 _NANOS = 1_000_000_000
 _MAX_DURATION_SECONDS = 315_576_000_000
 """10,000 years: the range of google.protobuf.Duration."""

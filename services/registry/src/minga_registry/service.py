@@ -23,7 +23,7 @@ from minga_registry.leases import LeasePolicy
 from minga_registry.push import PushLimits, TableReceiver
 from minga_registry.streams import StandingStreams, paced
 from minga_runtime.logs import log_event
-from minga_runtime.shares import Shares, caller_of
+from minga_runtime.quotas import Quota, caller_of
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,9 @@ class RegistryService(RegistryServiceServicer):
         self._metrics = metrics
         self._clock = clock
         # For each host at most half of them, so that one that floods the registry leaves room for the others.
-        self._call_slots = Shares("calls", MAX_CALLS)
-        self._push_slots = Shares("table pushes", limits.max_pushes)
-        self._stream_slots = Shares("heartbeat streams", MAX_STREAMS)
+        self._call_slots = Quota("calls", MAX_CALLS)
+        self._push_slots = Quota("table pushes", limits.max_pushes)
+        self._stream_slots = Quota("heartbeat streams", MAX_STREAMS)
         self._streams = StandingStreams(stream_life)
 
     def end_streams(self) -> None:
@@ -71,7 +71,7 @@ class RegistryService(RegistryServiceServicer):
         """See the contract."""
         info = adapters.peer_info(request)
         granted = self._leases.grant(adapters.asked_ttl(request))
-        with self._call_slots.taken(caller_of(context.peer())):
+        with self._call_slots.held(caller_of(context.peer())):
             await self._directory.register(info, granted)
         log_event(
             log,
@@ -86,14 +86,14 @@ class RegistryService(RegistryServiceServicer):
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:  # noqa: N802 - contract
         """See the contract."""
-        with self._call_slots.taken(caller_of(context.peer())):
+        with self._call_slots.held(caller_of(context.peer())):
             return await self._renew(request)
 
     async def KeepLease(  # noqa: N802 - contract
         self, request_iterator: AsyncIterator[pb.HeartbeatRequest], context: Any
     ) -> AsyncIterator[pb.HeartbeatResponse]:
         """See the contract."""
-        with self._stream_slots.taken(caller_of(context.peer())):
+        with self._stream_slots.held(caller_of(context.peer())):
             async with self._streams.standing():
                 async for request in paced(request_iterator):
                     yield await self._renew(request)
@@ -128,7 +128,7 @@ class RegistryService(RegistryServiceServicer):
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveResponse:  # noqa: N802 - contract
         """See the contract."""
         peer_id, generation = adapters.leaver(request)
-        with self._call_slots.taken(caller_of(context.peer())):
+        with self._call_slots.held(caller_of(context.peer())):
             left = await self._directory.leave(peer_id, generation)
         if left:
             log_event(log, logging.INFO, "peer_left", peer_id=peer_id, generation=generation)
@@ -139,7 +139,7 @@ class RegistryService(RegistryServiceServicer):
         """Takes a slot for one push, and counts its outcome. Raises BusyError when there is no slot."""
         with ExitStack() as slot:
             try:
-                slot.enter_context(self._push_slots.taken(caller))
+                slot.enter_context(self._push_slots.held(caller))
             except BusyError as error:
                 self._metrics.push_refused(error.code.value)
                 raise

@@ -71,7 +71,7 @@ class PeerServiceServicer:
 
     def GetManifest(self, request, context):
         """The manifest of a content, in parts of at most 1 MiB to be joined in order. BLAKE3 of the whole must equal the
-        content id: whoever receives it checks. Safe to retry.
+        content id: the receiver checks. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -81,7 +81,7 @@ class PeerServiceServicer:
         """Many small contents in one call: those of one chunk, at most 256 KiB, that this peer holds whole, in any order. What
         is not held here, is larger, or has just changed is left out; the end of the stream with OK says that no more comes.
         Manifests are not sent: that of a content of one chunk follows from its bytes, and its BLAKE3 must equal the content
-        id: whoever receives it checks. Alone in the stream, `busy` says that no slot is free; one slot serves the whole
+        id: the receiver checks. Alone in the stream, `busy` says that no slot is free; one slot serves the whole
         call. Safe to retry; cancelling it frees the slot at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -100,7 +100,7 @@ class PeerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReplicateFile(self, request, context):
-        """Fetches a content from the given peers and keeps it under a name; the stream tells progress and ends OK when the
+        """Fetches a content from the given peers and keeps it under a name; the stream reports progress and ends OK when the
         file is whole and announced. Codes as for StoreFile. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

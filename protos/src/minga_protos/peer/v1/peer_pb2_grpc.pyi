@@ -42,13 +42,13 @@ class PeerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> PeerServiceAsyncStub: ...
     GetManifest: _grpc.UnaryStreamMultiCallable[_peer_pb2.GetManifestRequest, _peer_pb2.GetManifestResponse]
     """The manifest of a content, in parts of at most 1 MiB to be joined in order. BLAKE3 of the whole must equal the
-    content id: whoever receives it checks. Safe to retry.
+    content id: the receiver checks. Safe to retry.
     """
     FetchFiles: _grpc.UnaryStreamMultiCallable[_peer_pb2.FetchFilesRequest, _peer_pb2.FetchFilesResponse]
     """Many small contents in one call: those of one chunk, at most 256 KiB, that this peer holds whole, in any order. What
     is not held here, is larger, or has just changed is left out; the end of the stream with OK says that no more comes.
     Manifests are not sent: that of a content of one chunk follows from its bytes, and its BLAKE3 must equal the content
-    id: whoever receives it checks. Alone in the stream, `busy` says that no slot is free; one slot serves the whole
+    id: the receiver checks. Alone in the stream, `busy` says that no slot is free; one slot serves the whole
     call. Safe to retry; cancelling it frees the slot at once.
     """
     StoreFile: _grpc.StreamStreamMultiCallable[_peer_pb2.StoreFileRequest, _peer_pb2.StoreFileResponse]
@@ -59,7 +59,7 @@ class PeerServiceStub:
     RESOURCE_EXHAUSTED `no_space`: it does not fit; DATA_LOSS `chunk_corrupt`: a chunk failed its digest.
     """
     ReplicateFile: _grpc.UnaryStreamMultiCallable[_peer_pb2.ReplicateFileRequest, _peer_pb2.ReplicateFileResponse]
-    """Fetches a content from the given peers and keeps it under a name; the stream tells progress and ends OK when the
+    """Fetches a content from the given peers and keeps it under a name; the stream reports progress and ends OK when the
     file is whole and announced. Codes as for StoreFile. Safe to retry.
     """
 
@@ -75,13 +75,13 @@ class PeerServiceAsyncStub(PeerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetManifest: _aio.UnaryStreamMultiCallable[_peer_pb2.GetManifestRequest, _peer_pb2.GetManifestResponse]  # type: ignore[assignment]
     """The manifest of a content, in parts of at most 1 MiB to be joined in order. BLAKE3 of the whole must equal the
-    content id: whoever receives it checks. Safe to retry.
+    content id: the receiver checks. Safe to retry.
     """
     FetchFiles: _aio.UnaryStreamMultiCallable[_peer_pb2.FetchFilesRequest, _peer_pb2.FetchFilesResponse]  # type: ignore[assignment]
     """Many small contents in one call: those of one chunk, at most 256 KiB, that this peer holds whole, in any order. What
     is not held here, is larger, or has just changed is left out; the end of the stream with OK says that no more comes.
     Manifests are not sent: that of a content of one chunk follows from its bytes, and its BLAKE3 must equal the content
-    id: whoever receives it checks. Alone in the stream, `busy` says that no slot is free; one slot serves the whole
+    id: the receiver checks. Alone in the stream, `busy` says that no slot is free; one slot serves the whole
     call. Safe to retry; cancelling it frees the slot at once.
     """
     StoreFile: _aio.StreamStreamMultiCallable[_peer_pb2.StoreFileRequest, _peer_pb2.StoreFileResponse]  # type: ignore[assignment]
@@ -92,7 +92,7 @@ class PeerServiceAsyncStub(PeerServiceStub):
     RESOURCE_EXHAUSTED `no_space`: it does not fit; DATA_LOSS `chunk_corrupt`: a chunk failed its digest.
     """
     ReplicateFile: _aio.UnaryStreamMultiCallable[_peer_pb2.ReplicateFileRequest, _peer_pb2.ReplicateFileResponse]  # type: ignore[assignment]
-    """Fetches a content from the given peers and keeps it under a name; the stream tells progress and ends OK when the
+    """Fetches a content from the given peers and keeps it under a name; the stream reports progress and ends OK when the
     file is whole and announced. Codes as for StoreFile. Safe to retry.
     """
 
@@ -111,7 +111,7 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_peer_pb2.GetManifestResponse], _abc.AsyncIterator[_peer_pb2.GetManifestResponse]]:
         """The manifest of a content, in parts of at most 1 MiB to be joined in order. BLAKE3 of the whole must equal the
-        content id: whoever receives it checks. Safe to retry.
+        content id: the receiver checks. Safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -123,7 +123,7 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Many small contents in one call: those of one chunk, at most 256 KiB, that this peer holds whole, in any order. What
         is not held here, is larger, or has just changed is left out; the end of the stream with OK says that no more comes.
         Manifests are not sent: that of a content of one chunk follows from its bytes, and its BLAKE3 must equal the content
-        id: whoever receives it checks. Alone in the stream, `busy` says that no slot is free; one slot serves the whole
+        id: the receiver checks. Alone in the stream, `busy` says that no slot is free; one slot serves the whole
         call. Safe to retry; cancelling it frees the slot at once.
         """
 
@@ -146,7 +146,7 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _peer_pb2.ReplicateFileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_peer_pb2.ReplicateFileResponse], _abc.AsyncIterator[_peer_pb2.ReplicateFileResponse]]:
-        """Fetches a content from the given peers and keeps it under a name; the stream tells progress and ends OK when the
+        """Fetches a content from the given peers and keeps it under a name; the stream reports progress and ends OK when the
         file is whole and announced. Codes as for StoreFile. Safe to retry.
         """
 

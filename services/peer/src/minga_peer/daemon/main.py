@@ -146,7 +146,7 @@ class _Serving:
 
     def in_progress(self) -> int:
         """Requests being served or waiting."""
-        return self.chunks.active_count + self.chunks.waiting_count + self.quotas.file_calls.taken_count
+        return self.chunks.active_count + self.chunks.waiting_count + self.quotas.file_calls.held_count
 
 
 @asynccontextmanager

@@ -41,7 +41,7 @@ from minga_engine.wire.http_format import (
 from minga_engine.wire.messages import SourceAddress
 from minga_peer.serve.serving import RETRY_AFTER, ChunkServing, ServedChunk
 from minga_runtime.logs import log_event
-from minga_runtime.shares import Shares, host_of
+from minga_runtime.quotas import Quota, host_of
 from minga_runtime.sockets import keep_alive
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class HttpServer:
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._connections: dict[asyncio.Task[None], socket.socket] = {}
-        self._shares = Shares("connections", MAX_CONNECTIONS, each=MAX_CONNECTIONS_EACH, retry_after=RETRY_AFTER)
+        self._quota = Quota("connections", MAX_CONNECTIONS, each=MAX_CONNECTIONS_EACH, retry_after=RETRY_AFTER)
 
     def start(self, listener: socket.socket) -> int:
         """Serves a listening socket, which is closed with the server; its port."""
@@ -125,7 +125,7 @@ class HttpServer:
         with suppress(OSError):
             connection.setblocking(False)
             try:
-                with self._shares.taken(_host_of(connection)):
+                with self._quota.held(_host_of(connection)):
                     await self._serve_taken(connection)
             except BusyError as error:
                 # The buffer of a new connection has room for it.

@@ -4,7 +4,7 @@ A call whose responses are not read keeps its slot: gRPC cannot end it before th
 """
 
 from minga_peer.serve.serving import RETRY_AFTER
-from minga_runtime.shares import Shares
+from minga_runtime.quotas import Quota
 
 MIB = 1024 * 1024
 
@@ -21,12 +21,12 @@ class Quotas:
         upload_bytes: int = 512 * MIB,
         replicas: int = 512,
     ) -> None:
-        self.manifests = Shares("manifests", manifests)
+        self.manifests = Quota("manifests", manifests)
         """Each up to 32 MiB of memory."""
-        self.file_calls = Shares("calls for small files", file_calls, retry_after=RETRY_AFTER)
+        self.file_calls = Quota("calls for small files", file_calls, retry_after=RETRY_AFTER)
         """Each reads up to 512 KiB ahead."""
-        self.uploads = Shares("uploads", uploads)
+        self.uploads = Quota("uploads", uploads)
         """`minga put` makes 32 of small files at a time."""
-        self.upload_bytes = Shares("bytes of uploads", upload_bytes)
+        self.upload_bytes = Quota("bytes of uploads", upload_bytes)
         """Memory: of each its manifest, and the chunk that is being put together."""
-        self.replicas = Shares("replicas", replicas)
+        self.replicas = Quota("replicas", replicas)

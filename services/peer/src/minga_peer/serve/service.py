@@ -29,8 +29,8 @@ from minga_peer.share.small_store import READ_BYTES, SmallFiles
 from minga_peer.share.store import ContentStore
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_protos.peer.v1.peer_pb2_grpc import PeerServiceServicer
+from minga_runtime.quotas import caller_of
 from minga_runtime.rate_limit import RateLimit
-from minga_runtime.shares import caller_of
 
 ANNOUNCE_TIMEOUT = timedelta(seconds=10)
 """How long an upload waits until the registry has its row."""
@@ -89,7 +89,7 @@ class PeerService(PeerServiceServicer):
         self, request: pb.GetManifestRequest, context: Any
     ) -> AsyncGenerator[pb.GetManifestResponse, None]:
         """See the contract."""
-        with self.quotas.manifests.taken(caller_of(context.peer())):
+        with self.quotas.manifests.held(caller_of(context.peer())):
             encoded = (await self.store.manifest(ContentId(request.content_id))).encode()
             for start in range(0, len(encoded), MAX_PIECE_BYTES):
                 port = self.http_port if start == 0 else 0
@@ -104,7 +104,7 @@ class PeerService(PeerServiceServicer):
         content_ids = [ContentId(raw) for raw in request.content_ids]
         small = self.small
         try:
-            with self.quotas.file_calls.taken(caller_of(context.peer())):
+            with self.quotas.file_calls.held(caller_of(context.peer())):
                 async with aclosing(small.files.read(content_ids, small.up.piece_bytes(READ_BYTES))) as groups:
                     async for group in groups:
                         size_bytes = sum(len(data) for _, data in group)
@@ -121,8 +121,8 @@ class PeerService(PeerServiceServicer):
     ) -> AsyncGenerator[pb.StoreFileResponse, None]:
         """See the contract."""
         host = caller_of(context.peer())
-        memory = partial(self.quotas.upload_bytes.taken, host)
-        with self.quotas.uploads.taken(host):
+        memory = partial(self.quotas.upload_bytes.held, host)
+        with self.quotas.uploads.held(host):
             async with aclosing(self.storing.receiver.receive(request_iterator, memory)) as steps:
                 async for step in steps:
                     yield await self._response_to(step)
@@ -150,7 +150,7 @@ class PeerService(PeerServiceServicer):
             overwrite=request.overwrite,
             published_ns=nanos_of(request.published_time),
         )
-        with self.quotas.replicas.taken(caller_of(context.peer())):
+        with self.quotas.replicas.held(caller_of(context.peer())):
             async with aclosing(steps):
                 async for progress, row in steps:
                     if row is not None:

@@ -3,21 +3,21 @@
 import pytest
 
 from minga_core.errors import BusyError
-from minga_runtime.shares import Shares, caller_of
+from minga_runtime.quotas import Quota, caller_of
 
 
 def test_no_caller_holds_more_than_its_share() -> None:
     """Half, unless it is the first and asks for one large thing; what it gives back it may have again."""
-    shares = Shares("bytes", 100)
-    with shares.taken("a", 30), shares.taken("b", 10):
-        with pytest.raises(BusyError, match="30 bytes of yours"), shares.taken("a", 21):
+    quota = Quota("bytes", 100)
+    with quota.held("a", 30), quota.held("b", 10):
+        with pytest.raises(BusyError, match="30 bytes of yours"), quota.held("a", 21):
             pass
-        with shares.taken("a", 20), shares.taken("c", 40), pytest.raises(BusyError), shares.taken("d", 1):
+        with quota.held("a", 20), quota.held("c", 40), pytest.raises(BusyError), quota.held("d", 1):
             pass
-    assert shares.taken_count == 0
-    with shares.taken("a", 90), shares.taken("b", 10):
-        assert shares.taken_count == 100
-    with shares.taken("a", 500):
+    assert quota.held_count == 0
+    with quota.held("a", 90), quota.held("b", 10):
+        assert quota.held_count == 100
+    with quota.held("a", 500):
         pass
 
 

@@ -16,7 +16,7 @@ from minga_core.errors import BusyError
 RETRY_AFTER = timedelta(seconds=1)
 
 
-class Shares:
+class Quota:
     """A quota of slots (or bytes), of which one caller may hold half at most. For the event loop's thread alone.
 
     what: plural noun for messages ("table pushes"). each: the limit of one caller, if not half.
@@ -28,33 +28,33 @@ class Shares:
         self.each = max(1, total // 2) if each is None else each
         self._retry_after = retry_after
         self._held: Counter[str] = Counter()
-        self.taken_count = 0
+        self.held_count = 0
 
     @contextmanager
-    def taken(self, caller: str, amount: int = 1) -> Iterator[None]:
+    def held(self, caller: str, amount: int = 1) -> Iterator[None]:
         """Hold slots for the length of the block. Raises BusyError at once when there are too few.
 
         A caller that holds none gets any amount, even above its limit, as long as the total allows it.
         """
-        self.take(caller, amount)
+        self.acquire(caller, amount)
         try:
             yield
         finally:
-            self.give_back(caller, amount)
+            self.release(caller, amount)
 
-    def take(self, caller: str, amount: int = 1) -> None:
-        """As `taken`, until `give_back` is called with the same arguments."""
+    def acquire(self, caller: str, amount: int = 1) -> None:
+        """As `held`, until `release` is called with the same arguments."""
         held = self._held[caller]
         if held and held + amount > self.each:
             raise BusyError(f"{held:,} {self.what} of yours are under way already", retry_after=self._retry_after)
-        if self.taken_count and self.taken_count + amount > self.total:
-            raise BusyError(f"{self.taken_count:,} {self.what} are under way", retry_after=self._retry_after)
+        if self.held_count and self.held_count + amount > self.total:
+            raise BusyError(f"{self.held_count:,} {self.what} are under way", retry_after=self._retry_after)
         self._held[caller] += amount
-        self.taken_count += amount
+        self.held_count += amount
 
-    def give_back(self, caller: str, amount: int = 1) -> None:
+    def release(self, caller: str, amount: int = 1) -> None:
         """Release the slots of a caller."""
-        self.taken_count -= amount
+        self.held_count -= amount
         self._held[caller] -= amount
         if not self._held[caller]:
             del self._held[caller]
