@@ -9,6 +9,8 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,13 +36,17 @@ sys.exit(run_process(main))
 """
 
 
-def started(grace: float, *before: str) -> "subprocess.Popen[str]":
-    """A process that takes `grace` seconds to stop, once it is ready."""
+@contextmanager
+def started(grace: float, *before: str) -> Iterator["subprocess.Popen[str]"]:
+    """A process that takes `grace` seconds to stop, once it is ready; killed at the end of the block."""
     command = [*before, sys.executable, "-c", SCRIPT.format(grace=grace)]
-    made = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert made.stdout is not None
-    assert made.stdout.readline() == "ready\n"
-    return made
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as made:
+        try:
+            assert made.stdout is not None
+            assert made.stdout.readline() == "ready\n"
+            yield made
+        finally:
+            made.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
