@@ -23,6 +23,12 @@ SETTLE_SECONDS = 0.05
 __all__ = ["chunk_of", "eventually", "fill", "manifest_of", "noise"]
 
 
+async def read_chunk(store: ContentStore, content_id: ContentId, index: int) -> bytes:
+    """A chunk's bytes, as they would be sent. Raises as `open_chunk`."""
+    async with store.open_chunk(content_id, index) as chunk:
+        return chunk.read()
+
+
 def open_files() -> list[str]:
     """What this process has open."""
     links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]

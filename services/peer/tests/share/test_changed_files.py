@@ -41,22 +41,6 @@ async def test_a_local_copy_that_was_changed_is_not_delivered(opened: Opener) ->
         assert (await shared.store.small.sort([located]))[0] == []
 
 
-async def test_a_holder_whose_chunk_was_refused_looks_at_its_file(opened: Opener) -> None:
-    """1. The disk changes a file and nothing shows it (simulated). 2. A recheck finds it; the file is hashed again."""
-    shared = await opened()
-    path = shared.drop("a", b"before")
-    row = await shared.shares("a", b"before")
-    await shared.store.recheck(row.key.content_id)
-    assert shared.content("a") == row.key.content_id
-    _damage_unseen(shared, path, b"behind")
-    await shared.store.recheck(row.key.content_id)
-    assert shared.content("a") == row.key.content_id, "once in ten minutes is enough"
-    shared.store._rechecker._begun.clear()
-    await shared.store.recheck(row.key.content_id)
-    assert shared.store.held(row.key.content_id) is None
-    await shared.shares("a", b"behind")
-
-
 async def test_an_index_of_the_version_before_keeps_when_files_were_published(opened: Opener) -> None:
     """It lacks the change time: files are hashed again, and are not published anew."""
     async with opened.running() as first:

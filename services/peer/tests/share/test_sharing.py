@@ -17,7 +17,7 @@ from minga_engine.parts import hashing as hasher
 from minga_peer.share import hash_queue
 from minga_peer.share.store import ContentStore, StoreSettings
 
-from .conftest import Opener, eventually, manifest_of, noise, open_files
+from .conftest import Opener, eventually, manifest_of, noise, open_files, read_chunk
 
 KIB, MIB = 1024, 1024 * 1024
 NFC, NFD = unicodedata.normalize("NFC", "é🎉.bin"), unicodedata.normalize("NFD", "é🎉.bin")
@@ -309,7 +309,7 @@ async def test_stopping_leaves_no_task_thread_or_descriptor(opened: Opener) -> N
     async with opened.running() as shared:
         shared.drop("a", noise(MIB))
         row = await shared.shares("a", noise(MIB))
-        await shared.store.read_chunk(row.key.content_id, 0)
+        await read_chunk(shared.store, row.key.content_id, 0)
         part = await shared.part("b", b"new")
         await part.write_chunk(0, b"new")
     assert len(asyncio.all_tasks()) == tasks

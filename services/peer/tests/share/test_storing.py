@@ -25,7 +25,7 @@ from minga_core.records import HoldingState, RowKey
 from minga_peer.share import part_store
 from minga_peer.share.part_store import PART_LIFE_SECONDS
 
-from .conftest import Opener, Shared, chunk_of, eventually, fill, manifest_of, noise
+from .conftest import Opener, Shared, chunk_of, eventually, fill, manifest_of, noise, read_chunk
 
 MIB = 1024 * 1024
 DATA = noise(2 * MIB + 3)
@@ -81,9 +81,9 @@ async def test_the_chunks_of_a_part_are_served_at_once(shared: Shared) -> None:
     await fill(part, DATA, [2])
     assert shared.store.held(CONTENT) == ChunkSet(COUNT, [2])
     assert await shared.store.manifest(CONTENT) == MANIFEST
-    assert await shared.store.read_chunk(CONTENT, 2) == chunk_of(DATA, 2)
+    assert await read_chunk(shared.store, CONTENT, 2) == chunk_of(DATA, 2)
     with pytest.raises(ContentNotHeldError):
-        await shared.store.read_chunk(CONTENT, 1)
+        await read_chunk(shared.store, CONTENT, 1)
     with pytest.raises(ChunkCorruptError):
         await part.write_chunk(1, chunk_of(OTHER, 1))
     assert shared.store.held(CONTENT) == ChunkSet(COUNT, [2])
@@ -107,7 +107,7 @@ async def test_a_part_is_written_by_one_at_a_time(shared: Shared) -> None:
     await fill(first, DATA, [0, 1])
     await first.close()
     assert shared.seen.states("file.bin") == {HoldingState.PARTIAL}
-    assert await shared.store.read_chunk(CONTENT, 1) == chunk_of(DATA, 1)
+    assert await read_chunk(shared.store, CONTENT, 1) == chunk_of(DATA, 1)
     second = await shared.part("file.bin", DATA)
     assert list(second.held) == [0, 1]
     await fill(second, DATA)
@@ -123,7 +123,7 @@ async def test_parts_of_an_earlier_run_are_served_and_resumed(opened: Opener) ->
     second = await opened()
     (row,) = second.store.table.rows()
     assert (row.key.name, row.state, row.published_ns) == ("file.bin", HoldingState.PARTIAL, 5)
-    assert await second.store.read_chunk(CONTENT, 3) == chunk_of(DATA, 3)
+    assert await read_chunk(second.store, CONTENT, 3) == chunk_of(DATA, 3)
     part = await second.part("file.bin", DATA)
     assert list(part.held) == [1, 3]
     await fill(part, DATA)
@@ -205,7 +205,7 @@ async def test_another_content_under_the_name_is_refused_unless_overwrite(shared
         await shared.part("file.bin", DATA)
     part = await shared.part("file.bin", DATA, overwrite=True)
     await fill(part, DATA)
-    assert await shared.store.read_chunk(old.key.content_id, 0) == chunk_of(OTHER, 0)
+    assert await read_chunk(shared.store, old.key.content_id, 0) == chunk_of(OTHER, 0)
     assert shared.seen.states("file.bin") == {HoldingState.COMPLETE, HoldingState.PARTIAL}
     row = await part.commit()
     last = shared.seen.changes[-1]
@@ -301,7 +301,7 @@ async def test_a_copy_of_a_file_that_changed_takes_only_what_is_true(
     path = shared.drop("here.bin", DATA)
     await shared.shares("here.bin", DATA)
     monkeypatch.setattr(shared.store.sync, "_look_at", lambda paths: asyncio.sleep(0))
-    await shared.store.read_chunk(CONTENT, 0)
+    await read_chunk(shared.store, CONTENT, 0)
     with path.open("r+b") as file:
         file.seek(2 * 256 * 1024)
         file.write(b"changed")
@@ -410,7 +410,7 @@ async def test_a_disk_that_fills_up_fails_that_part_and_nothing_else(opened: Ope
     filler.write_bytes(bytes(room.f_bavail * room.f_frsize))
     with pytest.raises(NoSpaceError, match=r"^cannot write file.bin: no space left on device$"):
         await fill(part, DATA)
-    assert await shared.store.read_chunk(row.key.content_id, 0) == b"x"
+    assert await read_chunk(shared.store, row.key.content_id, 0) == b"x"
     held = part.held
     assert 0 in held
     filler.unlink()
@@ -439,7 +439,7 @@ async def test_a_download_that_replaces_a_file_being_hashed_wins(
     monkeypatch.undo()
     await real(late)  # type: ignore[arg-type]
     assert shared.store.table.rows() == [row]
-    assert await shared.store.read_chunk(CONTENT, 0) == chunk_of(DATA, 0)
+    assert await read_chunk(shared.store, CONTENT, 0) == chunk_of(DATA, 0)
 
 
 async def test_a_part_that_is_damaged_altogether_has_no_row_any_more(opened: Opener) -> None:

@@ -128,12 +128,6 @@ class Part:
         await self._drop_wrong(await self._find_wrong())
         self._saver = asyncio.create_task(self._save_regularly(), name=f"part-{self.target.content_id.short}")
 
-    async def recheck(self) -> None:
-        """Verify what is held of an earlier attempt; what is damaged is missing again. No-op while it is written."""
-        wrong = [] if self.writing or self._descriptor is None else await self._find_wrong()
-        if not self.writing and self._descriptor is not None:
-            await self._drop_wrong(wrong)
-
     async def _find_wrong(self) -> list[int]:
         """Chunks that are not what they were when they were written: the disk or another program changed them.
 

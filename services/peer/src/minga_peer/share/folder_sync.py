@@ -117,18 +117,6 @@ class FolderSync:
             self.hash_again(file)
         return not changed
 
-    async def verify(self, file: IndexedFile) -> bool:
-        """Whether a shared file still has its content. All of it is read; if it is another one, it is hashed again.
-
-        For doubts that a fingerprint cannot settle: the disk may have changed what no program did.
-        """
-        outcome = await self._queue.hash_now(FoundFile(file.name, file.path, file.fingerprint))
-        same = (outcome.content_id, outcome.fingerprint) == (file.content_id, file.fingerprint)
-        if not same and self._inventory.files.get(file.name) == file:
-            log_event(log, logging.WARNING, "file_changed_unseen", name=file.name, content_id=file.content_id)
-            self.hash_again(file)
-        return same
-
     @contextmanager
     def placing(self, path: str) -> Iterator[None]:
         """Ignore changes of `path` inside the block, which moves a download there and shares it."""

@@ -229,10 +229,6 @@ class HashQueue:
             self._large_jobs -= 1
         await self._on_hashed([outcome])
 
-    async def hash_now(self, found: FoundFile) -> Hashed:
-        """Hash a file outside of the queue, in its threads. `on_hashed` is not called."""
-        return await self._hash_in_ranges(found)
-
     async def _hash_in_ranges(self, found: FoundFile) -> Hashed:
         try:
             descriptor = SharedDescriptor(await self._pool.acquire(self._root.open, found.path, undo=os.close))

@@ -41,10 +41,6 @@ class Inventory:
         names = self._names.get(content_id)
         return self.files[next(iter(names))] if names else None
 
-    def files_with(self, content_id: ContentId) -> list[IndexedFile]:
-        """All shared files with that content."""
-        return [self.files[name] for name in self._names.get(content_id, ())]
-
     def file_at(self, path: str) -> IndexedFile | None:
         """The shared file with exactly that path."""
         file = self.files.get(Name(unicodedata.normalize("NFC", path)))

@@ -25,7 +25,7 @@ from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import HIDDEN_ROOT, Name
 from minga_core.records import FileRow
-from minga_engine.parts.disk import DiskPool, storage_error, storage_errors
+from minga_engine.parts.disk import DiskPool, storage_errors
 from minga_engine.parts.files import OpenChunk
 from minga_engine.parts.part import Part
 from minga_engine.parts.part_files import PartTarget
@@ -35,7 +35,6 @@ from minga_peer.share.free_space import FreeSpace
 from minga_peer.share.index import Index
 from minga_peer.share.inventory import Inventory, row_of
 from minga_peer.share.part_store import PartStore
-from minga_peer.share.rechecking import Rechecker
 from minga_peer.share.root import Root
 from minga_peer.share.shared_folder import SharedFolder
 from minga_peer.share.small_store import SmallFiles
@@ -104,7 +103,6 @@ class ContentStore:
         self.parts = PartStore(self.folder, self.sync, state_dir / "parts")
         self.small = SmallFiles(self.folder, self.sync)
         """Many small files at once."""
-        self._rechecker = Rechecker(self.folder, self.sync)
         self.table = self.inventory.table
         """Complete files, and parts with at least one chunk."""
         self._lock_path = state_dir / "lock"
@@ -247,19 +245,6 @@ class ContentStore:
         except (ContentChangedError, StorageError):
             self.sync.hash_again(file)
             raise
-
-    async def recheck(self, content_id: ContentId) -> None:
-        """Read again all that is held of a content because somebody refused it as wrong; what differs is not served
-        any more, and hashed anew. Returns at once when that was done a short time ago or nothing is held."""
-        await self._rechecker.recheck(content_id)
-
-    async def read_chunk(self, content_id: ContentId, index: int) -> bytes:
-        """A chunk's bytes. Raises as `open_chunk`, and StorageError."""
-        async with self.open_chunk(content_id, index) as chunk:
-            try:
-                return await self.folder.disk.run(chunk.read)
-            except OSError as error:
-                raise storage_error(error, f"cannot read {content_id.short}") from error
 
     async def follow(self, content_id: ContentId) -> AsyncGenerator[ChunkSet, None]:
         """All chunks held now, then each new set of chunks as it is verified; ends when complete or no longer held.
