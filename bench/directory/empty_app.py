@@ -6,7 +6,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from minga_locator.__main__ import bind, http_server
+from minga_locator.server import bind, http_server
 from minga_locator.settings import LocatorSettings
 from minga_runtime.listening import bound_address
 from minga_runtime.process import StopSignal, run_process, write_port_file

@@ -162,7 +162,7 @@ async def _leave(network: Network, ledger: Ledger) -> None:
 
 def _is_left_over(key: bytes) -> bool:
     """All keys but the counters and the mark that the directory has begun, which belong to no peer."""
-    return key.decode() not in (keys.SEQUENCE, keys.CURSOR, keys.BEGUN)
+    return key.decode() not in (keys.TOKENS, keys.CURSOR, keys.EPOCH)
 
 
 if __name__ == "__main__":

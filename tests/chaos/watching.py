@@ -35,8 +35,8 @@ async def watch_answers(network: Network, ledger: Ledger, seed: str) -> None:
             asked_at = monotonic()
             well = network.locator.healthy
             try:
-                page = await locator.list_peers(page_size=1000)
-                ledger.check_answer("the list of peers", [str(peer.peer_id) for peer in page.peers], asked_at)
+                listed = [str(peer.peer_id) async for peer in locator.iter_peers()]
+                ledger.check_answer("the list of peers", listed, asked_at)
                 if ledger.contents:
                     name = rng.choice(list(ledger.contents))
                     asked_at = monotonic()
