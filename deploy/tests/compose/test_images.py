@@ -66,7 +66,7 @@ def test_an_image_has_its_lock_and_our_packages(engine: Engine, part: str) -> No
         "print(json.dumps({d.name: [d.version, d.read_text('direct_url.json') or ''] for d in m.distributions()}))"
     )
     found = engine.run_once("--entrypoint=python", f"minga/{part}:dev", "-c", script).json
-    ours = {name for name, (_, url) in found.items() if '"file:///tmp/wheels/minga_' in url}
+    ours = {name for name, (_, url) in found.items() if '"file:///tmp/wheels/minga' in url}
     assert f"minga-{part}" in ours
     installed = {name.lower().replace("_", "-"): version for name, (version, _) in found.items()}
     assert everywhere <= installed.keys() - ours
