@@ -28,7 +28,6 @@ from minga.errors import (
 from minga.fetching import all_of
 from minga_cli.localprocess import READY_POLL_SECONDS, LocalProcess, module_command
 
-DEFAULT_BASE_PORT = 50051
 MAX_PEERS = 64
 START_LIMIT = timedelta(seconds=30)
 PEER_GRACE = timedelta(seconds=5)

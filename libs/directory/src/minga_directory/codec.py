@@ -19,7 +19,6 @@ _STATE_OF_DIGIT = {b"%d" % code: state for code, state in _STATE_OF.items()}
 ROW_BYTES = _ROW.size
 """Bytes of a value of `table` before the name."""
 NAME_HASH_BYTES = 8
-ROW_FIELD_BYTES = DIGEST_BYTES + NAME_HASH_BYTES
 TAG_BYTES = 8
 RECORD_BYTES = _RECORD.size
 _BIAS = 1 << 63
