@@ -13,7 +13,8 @@
     │   ├── PeerNotFoundError         no living peer has that id
     │   └── ContentNotHeldError       this peer does not have that content, or no longer
     ├── NameTakenError                another content has that name, and overwriting was not requested
-    ├── LeaseSupersededError          a greater generation owns the peer id: stop
+    ├── LeaseSupersededError          a later start of this peer has its lease: stop
+    ├── PeerIdTakenError              another peer has that peer id, as long as it lives
     ├── RegisterAgainError            no lease under that peer id and generation: register, then push
     ├── TableRevisionMismatchError    a change was based on another revision: push the whole table
     ├── TableIncompleteError          a push ended with row counts that do not match: push again
@@ -54,6 +55,7 @@ class Code(StrEnum):
     CONTENT_NOT_HELD = "content_not_held"
     NAME_TAKEN = "name_taken"
     LEASE_SUPERSEDED = "lease_superseded"
+    PEER_ID_TAKEN = "peer_id_taken"
     REGISTER_AGAIN = "register_again"
     TABLE_REVISION_MISMATCH = "table_revision_mismatch"
     TABLE_INCOMPLETE = "table_incomplete"
@@ -98,6 +100,7 @@ WIRE_STATUS: dict[Code, WireStatus] = {
     Code.CONTENT_NOT_HELD: WireStatus("NOT_FOUND", 404, False),
     Code.NAME_TAKEN: WireStatus("ALREADY_EXISTS", 409, False),
     Code.LEASE_SUPERSEDED: WireStatus("FAILED_PRECONDITION", 409, False),
+    Code.PEER_ID_TAKEN: WireStatus("FAILED_PRECONDITION", 409, True),
     Code.REGISTER_AGAIN: WireStatus("FAILED_PRECONDITION", 409, False),
     Code.TABLE_REVISION_MISMATCH: WireStatus("ABORTED", 409, False),
     Code.TABLE_INCOMPLETE: WireStatus("ABORTED", 409, True),
@@ -198,13 +201,19 @@ class NameTakenError(MingaError):
 
 
 class LeaseSupersededError(MingaError):
-    """A greater generation owns the peer id. The process that gets this error must stop."""
+    """A later start of this peer has its lease. The process that gets this error must stop."""
 
     code = Code.LEASE_SUPERSEDED
 
     def __init__(self, message: str, *, owner_address: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.owner_address = owner_address
+
+
+class PeerIdTakenError(MingaError):
+    """Another peer, with another lease token, has that peer id. Its lease may end: try again, and tell the user."""
+
+    code = Code.PEER_ID_TAKEN
 
 
 class RegisterAgainError(MingaError):

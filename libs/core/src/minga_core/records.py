@@ -12,11 +12,18 @@ from minga_core.names import Name
 
 MAX_INSTANT_NS = (1 << 63) - 1
 """In the year 2262."""
+PUBLISH = 0
+"""In place of a time of publication: the registry is yet to be asked for one, later than all others of the name."""
+FOUND = -1
+"""In place of a time of publication: the registry is yet to be asked when this was published, if it knows."""
 
 
 def clamp_instant_ns(nanos: int) -> int:
     """The nearest instant that is kept: 1970 to 2262. File systems have others, and no file is refused for its time."""
     return max(0, min(nanos, MAX_INSTANT_NS))
+
+
+LEASE_TOKEN_BYTES = 16
 
 
 class HoldingState(StrEnum):
@@ -45,8 +52,20 @@ class FileRow(NamedTuple):
     modified_ns: int
     """Modification time of the file on that peer."""
     published_ns: int
-    """When any peer first shared this content under this name; copies keep their source's value."""
+    """When this content was given this name, by the registry's clock; copies keep their source's value. Or PUBLISH or
+    FOUND: not known yet, which orders it before all others."""
     state: HoldingState = HoldingState.COMPLETE
+    executable: bool = False
+    """Whether the file's owner may execute it."""
+
+
+class Lease(NamedTuple):
+    """What a peer shows to the registry in every call: who it is, and that it is the one that registered."""
+
+    peer_id: PeerId
+    generation: Generation
+    token: bytes = b""
+    """LEASE_TOKEN_BYTES that only the peer and the registries know; empty for a peer of a version without one."""
 
 
 @dataclass(frozen=True, slots=True)

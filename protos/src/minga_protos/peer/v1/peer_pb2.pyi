@@ -308,6 +308,8 @@ class StoreBegin(_message.Message):
     MANIFEST_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     OVERWRITE_FIELD_NUMBER: _builtins.int
     PUBLISHED_TIME_FIELD_NUMBER: _builtins.int
+    MODIFIED_TIME_FIELD_NUMBER: _builtins.int
+    EXECUTABLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """See FileRow.name in minga.registry.v1."""
     content_id: _builtins.bytes
@@ -316,9 +318,15 @@ class StoreBegin(_message.Message):
     """Size of the manifest's encoding; at most 32 MiB + 20."""
     overwrite: _builtins.bool
     """Replace another content of that name on this peer."""
+    executable: _builtins.bool
+    """Whether the file's owner may execute it, as far as the umask of the peer lets."""
     @_builtins.property
     def published_time(self) -> _timestamp_pb2.Timestamp:
         """When the content was first shared under that name; unset: now."""
+
+    @_builtins.property
+    def modified_time(self) -> _timestamp_pb2.Timestamp:
+        """Modification time that the file gets; unset: now."""
 
     def __init__(
         self,
@@ -328,10 +336,12 @@ class StoreBegin(_message.Message):
         manifest_size_bytes: _builtins.int = ...,
         overwrite: _builtins.bool = ...,
         published_time: _timestamp_pb2.Timestamp | None = ...,
+        modified_time: _timestamp_pb2.Timestamp | None = ...,
+        executable: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["published_time", b"published_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["modified_time", b"modified_time", "published_time", b"published_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "manifest_size_bytes", b"manifest_size_bytes", "name", b"name", "overwrite", b"overwrite", "published_time", b"published_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "executable", b"executable", "manifest_size_bytes", b"manifest_size_bytes", "modified_time", b"modified_time", "name", b"name", "overwrite", b"overwrite", "published_time", b"published_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -454,12 +464,16 @@ class ReplicateFileRequest(_message.Message):
     SOURCES_FIELD_NUMBER: _builtins.int
     OVERWRITE_FIELD_NUMBER: _builtins.int
     PUBLISHED_TIME_FIELD_NUMBER: _builtins.int
+    MODIFIED_TIME_FIELD_NUMBER: _builtins.int
+    EXECUTABLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """See FileRow.name in minga.registry.v1."""
     content_id: _builtins.bytes
     """32 raw bytes."""
     overwrite: _builtins.bool
     """Replace another content of that name on this peer."""
+    executable: _builtins.bool
+    """As for StoreBegin."""
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Source]:
         """Peers that have, or are getting, the content: 1 to 20. More are asked of the locator."""
@@ -467,6 +481,10 @@ class ReplicateFileRequest(_message.Message):
     @_builtins.property
     def published_time(self) -> _timestamp_pb2.Timestamp:
         """When the content was first shared under that name; unset: now."""
+
+    @_builtins.property
+    def modified_time(self) -> _timestamp_pb2.Timestamp:
+        """As for StoreBegin."""
 
     def __init__(
         self,
@@ -476,10 +494,12 @@ class ReplicateFileRequest(_message.Message):
         sources: _abc.Iterable[Global___Source] | None = ...,
         overwrite: _builtins.bool = ...,
         published_time: _timestamp_pb2.Timestamp | None = ...,
+        modified_time: _timestamp_pb2.Timestamp | None = ...,
+        executable: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["published_time", b"published_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["modified_time", b"modified_time", "published_time", b"published_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "name", b"name", "overwrite", b"overwrite", "published_time", b"published_time", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "executable", b"executable", "modified_time", b"modified_time", "name", b"name", "overwrite", b"overwrite", "published_time", b"published_time", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,6 +89,7 @@ class RegisterRequest(_message.Message):
     FREE_BYTES_FIELD_NUMBER: _builtins.int
     ASKED_TTL_FIELD_NUMBER: _builtins.int
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     """Stable name of the node: 1 to 128 of A-Z a-z 0-9 . _ -, starting with a letter or digit."""
     generation: _builtins.int
@@ -105,6 +106,10 @@ class RegisterRequest(_message.Message):
     """Bytes still free of that. >= 0."""
     software_version: _builtins.str
     """Version of the peer's software, for people. At most 64 bytes."""
+    lease_token: _builtins.bytes
+    """16 bytes that the peer drew at random when it was first started, keeps in its state and shows to registries alone.
+    Empty for a peer of a version without one.
+    """
     @_builtins.property
     def asked_ttl(self) -> _duration_pb2.Duration:
         """Lease the peer would like; the registry clamps it. Unset: the registry's default."""
@@ -120,10 +125,11 @@ class RegisterRequest(_message.Message):
         free_bytes: _builtins.int = ...,
         asked_ttl: _duration_pb2.Duration | None = ...,
         software_version: _builtins.str = ...,
+        lease_token: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["asked_ttl", b"asked_ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "asked_ttl", b"asked_ttl", "capacity_bytes", b"capacity_bytes", "free_bytes", b"free_bytes", "generation", b"generation", "peer_id", b"peer_id", "software_version", b"software_version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "asked_ttl", b"asked_ttl", "capacity_bytes", b"capacity_bytes", "free_bytes", b"free_bytes", "generation", b"generation", "lease_token", b"lease_token", "peer_id", b"peer_id", "software_version", b"software_version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -164,6 +170,101 @@ class RegisterResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RegisterResponse: _TypeAlias = RegisterResponse  # noqa: Y015
+
+@_typing.final
+class PublishRequest(_message.Message):
+    """What is published."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEER_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
+    PUBLICATIONS_FIELD_NUMBER: _builtins.int
+    peer_id: _builtins.str
+    """As registered."""
+    generation: _builtins.int
+    """As registered."""
+    lease_token: _builtins.bytes
+    """As registered."""
+    @_builtins.property
+    def publications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Publication]:
+        """1 to 1,000."""
+
+    def __init__(
+        self,
+        *,
+        peer_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        lease_token: _builtins.bytes = ...,
+        publications: _abc.Iterable[Global___Publication] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "lease_token", b"lease_token", "peer_id", b"peer_id", "publications", b"publications"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishRequest: _TypeAlias = PublishRequest  # noqa: Y015
+
+@_typing.final
+class Publication(_message.Message):
+    """One content under one name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONTENT_ID_FIELD_NUMBER: _builtins.int
+    FOUND_MODIFIED_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """See RowKey.name."""
+    content_id: _builtins.bytes
+    """See RowKey.content_id."""
+    @_builtins.property
+    def found_modified_time(self) -> _timestamp_pb2.Timestamp:
+        """Unset: the name gets this content now, as its newest version. Set, to the modification time of a file about which
+        nothing else is known: when this version is known, its time; when others of the name are, a time before the newest
+        of them; else this time, or now if that is earlier.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        content_id: _builtins.bytes = ...,
+        found_modified_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["found_modified_time", b"found_modified_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "found_modified_time", b"found_modified_time", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Publication: _TypeAlias = Publication  # noqa: Y015
+
+@_typing.final
+class PublishResponse(_message.Message):
+    """The times of publication."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLISHED_TIMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def published_times(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
+        """In the order of `publications`."""
+
+    def __init__(
+        self,
+        *,
+        published_times: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["published_times", b"published_times"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishResponse: _TypeAlias = PublishResponse  # noqa: Y015
 
 @_typing.final
 class PushTableRequest(_message.Message):
@@ -214,6 +315,7 @@ class TableBegin(_message.Message):
     WHOLE_FIELD_NUMBER: _builtins.int
     BASE_REVISION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     """As registered."""
     generation: _builtins.int
@@ -224,6 +326,8 @@ class TableBegin(_message.Message):
     """For a change: the revision that the rows are a change of; ignored when whole. >= 0."""
     revision: _builtins.int
     """The revision that the table has after this push. > base_revision, or >= 0 when whole."""
+    lease_token: _builtins.bytes
+    """As registered."""
     def __init__(
         self,
         *,
@@ -232,10 +336,11 @@ class TableBegin(_message.Message):
         whole: _builtins.bool = ...,
         base_revision: _builtins.int = ...,
         revision: _builtins.int = ...,
+        lease_token: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_revision", b"base_revision", "generation", b"generation", "peer_id", b"peer_id", "revision", b"revision", "whole", b"whole"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_revision", b"base_revision", "generation", b"generation", "lease_token", b"lease_token", "peer_id", b"peer_id", "revision", b"revision", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -335,6 +440,7 @@ class FileRow(_message.Message):
     MODIFIED_TIME_FIELD_NUMBER: _builtins.int
     PUBLISHED_TIME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    EXECUTABLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """See RowKey.name."""
     content_id: _builtins.bytes
@@ -343,14 +449,16 @@ class FileRow(_message.Message):
     """Size of the content in bytes. >= 0."""
     state: Global___HoldingState.ValueType
     """Complete or partial."""
+    executable: _builtins.bool
+    """Whether its owner may execute the file."""
     @_builtins.property
     def modified_time(self) -> _timestamp_pb2.Timestamp:
         """Modification time of the file on that peer. This and the next are clamped to 1970 … 2262-04-11."""
 
     @_builtins.property
     def published_time(self) -> _timestamp_pb2.Timestamp:
-        """When this content was first shared under this name anywhere; copies carry their source's value. The version with
-        the newest is the default. One that is ahead of the store's clock counts as the time of the push.
+        """When this content was given this name, as Publish said; copies carry their source's value. Of the holders' values the
+        latest counts; one that is ahead of the store's clock counts as the time of the push. Unset: before all others.
         """
 
     def __init__(
@@ -362,10 +470,11 @@ class FileRow(_message.Message):
         modified_time: _timestamp_pb2.Timestamp | None = ...,
         published_time: _timestamp_pb2.Timestamp | None = ...,
         state: Global___HoldingState.ValueType = ...,
+        executable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["modified_time", b"modified_time", "published_time", b"published_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "modified_time", b"modified_time", "name", b"name", "published_time", b"published_time", "size_bytes", b"size_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "executable", b"executable", "modified_time", b"modified_time", "name", b"name", "published_time", b"published_time", "size_bytes", b"size_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,6 +513,7 @@ class HeartbeatRequest(_message.Message):
     TABLE_REVISION_FIELD_NUMBER: _builtins.int
     FREE_BYTES_FIELD_NUMBER: _builtins.int
     ACTIVE_SERVES_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     """As registered."""
     generation: _builtins.int
@@ -414,6 +524,8 @@ class HeartbeatRequest(_message.Message):
     """Bytes free now. >= 0."""
     active_serves: _builtins.int
     """Chunks being sent to downloaders now. >= 0."""
+    lease_token: _builtins.bytes
+    """As registered."""
     def __init__(
         self,
         *,
@@ -422,10 +534,11 @@ class HeartbeatRequest(_message.Message):
         table_revision: _builtins.int = ...,
         free_bytes: _builtins.int = ...,
         active_serves: _builtins.int = ...,
+        lease_token: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_serves", b"active_serves", "free_bytes", b"free_bytes", "generation", b"generation", "peer_id", b"peer_id", "table_revision", b"table_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_serves", b"active_serves", "free_bytes", b"free_bytes", "generation", b"generation", "lease_token", b"lease_token", "peer_id", b"peer_id", "table_revision", b"table_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -461,19 +574,23 @@ class LeaveRequest(_message.Message):
 
     PEER_ID_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     """As registered."""
     generation: _builtins.int
     """As registered; a greater one stored is left alone."""
+    lease_token: _builtins.bytes
+    """As registered."""
     def __init__(
         self,
         *,
         peer_id: _builtins.str = ...,
         generation: _builtins.int = ...,
+        lease_token: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "peer_id", b"peer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "lease_token", b"lease_token", "peer_id", b"peer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

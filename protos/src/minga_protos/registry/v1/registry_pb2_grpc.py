@@ -30,8 +30,8 @@ class RegistryServiceStub:
 
     Every RPC is safe to retry. Codes shared by all: INVALID_ARGUMENT (a field is out of its range; nothing was written),
     UNAVAILABLE (the store is away; retry with backoff), RESOURCE_EXHAUSTED with code `busy` (too much is under way, in all
-    or of the caller's host; retry after `minga-retry-after-ms`), FAILED_PRECONDITION with code `lease_superseded` (a process with a
-    greater generation owns this peer id: stop).
+    or of the caller's host; retry after `minga-retry-after-ms`), FAILED_PRECONDITION with code `lease_superseded` (a later
+    start of this peer has the lease: stop). A lease token that is not that of the lease is answered as if there were no lease.
     """
 
     def __init__(self, channel):
@@ -44,6 +44,11 @@ class RegistryServiceStub:
                 '/minga.registry.v1.RegistryService/Register',
                 request_serializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.RegisterRequest.SerializeToString,
                 response_deserializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.RegisterResponse.FromString,
+                _registered_method=True)
+        self.Publish = channel.unary_unary(
+                '/minga.registry.v1.RegistryService/Publish',
+                request_serializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.PublishRequest.SerializeToString,
+                response_deserializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.PublishResponse.FromString,
                 _registered_method=True)
         self.PushTable = channel.stream_unary(
                 '/minga.registry.v1.RegistryService/PushTable',
@@ -72,13 +77,24 @@ class RegistryServiceServicer:
 
     Every RPC is safe to retry. Codes shared by all: INVALID_ARGUMENT (a field is out of its range; nothing was written),
     UNAVAILABLE (the store is away; retry with backoff), RESOURCE_EXHAUSTED with code `busy` (too much is under way, in all
-    or of the caller's host; retry after `minga-retry-after-ms`), FAILED_PRECONDITION with code `lease_superseded` (a process with a
-    greater generation owns this peer id: stop).
+    or of the caller's host; retry after `minga-retry-after-ms`), FAILED_PRECONDITION with code `lease_superseded` (a later
+    start of this peer has the lease: stop). A lease token that is not that of the lease is answered as if there were no lease.
     """
 
     def Register(self, request, context):
-        """Takes or takes over the lease of a peer id. Idempotent for one (peer id, generation). A greater generation takes a
-        living lease over at once. After OK the peer pushes its whole table.
+        """Takes or takes over the lease of a peer id. Idempotent for one (peer id, generation, lease token). With the lease
+        token of a living lease a greater generation takes it over at once; with another one FAILED_PRECONDITION
+        `peer_id_taken`: another peer has this id, try again when its lease may be over. After OK the peer pushes its whole
+        table.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Publish(self, request, context):
+        """Gives contents to names, or finds out when that was done: the times by which versions are ordered, all by the store's
+        clock. Nothing becomes visible by it: rows carry the times. FAILED_PRECONDITION `register_again`: no lease. Safe to
+        retry; the later time counts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,9 +120,9 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def KeepLease(self, request_iterator, context):
-        """Heartbeats on a standing stream: one answer to each, in order, the next sent after it. The same as Heartbeat at less
-        than half its cost, which is what a fleet needs. The registry ends the stream with OK whenever it likes (it stops, or
-        the stream is old and others shall have their share of the peers): open another, or call Heartbeat.
+        """Heartbeats on a standing stream, each of which renews the lease and compares table revisions: one answer to each, in
+        order, the next sent after it. The registry ends the stream with OK whenever it likes (it stops, or the stream is old
+        and others shall have their share of the peers): open another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,6 +142,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.Register,
                     request_deserializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.RegisterRequest.FromString,
                     response_serializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.RegisterResponse.SerializeToString,
+            ),
+            'Publish': grpc.unary_unary_rpc_method_handler(
+                    servicer.Publish,
+                    request_deserializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.PublishRequest.FromString,
+                    response_serializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.PublishResponse.SerializeToString,
             ),
             'PushTable': grpc.stream_unary_rpc_method_handler(
                     servicer.PushTable,
@@ -160,8 +181,8 @@ class RegistryService:
 
     Every RPC is safe to retry. Codes shared by all: INVALID_ARGUMENT (a field is out of its range; nothing was written),
     UNAVAILABLE (the store is away; retry with backoff), RESOURCE_EXHAUSTED with code `busy` (too much is under way, in all
-    or of the caller's host; retry after `minga-retry-after-ms`), FAILED_PRECONDITION with code `lease_superseded` (a process with a
-    greater generation owns this peer id: stop).
+    or of the caller's host; retry after `minga-retry-after-ms`), FAILED_PRECONDITION with code `lease_superseded` (a later
+    start of this peer has the lease: stop). A lease token that is not that of the lease is answered as if there were no lease.
     """
 
     @staticmethod
@@ -181,6 +202,33 @@ class RegistryService:
             '/minga.registry.v1.RegistryService/Register',
             minga__protos_dot_registry_dot_v1_dot_registry__pb2.RegisterRequest.SerializeToString,
             minga__protos_dot_registry_dot_v1_dot_registry__pb2.RegisterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Publish(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minga.registry.v1.RegistryService/Publish',
+            minga__protos_dot_registry_dot_v1_dot_registry__pb2.PublishRequest.SerializeToString,
+            minga__protos_dot_registry_dot_v1_dot_registry__pb2.PublishResponse.FromString,
             options,
             channel_credentials,
             insecure,

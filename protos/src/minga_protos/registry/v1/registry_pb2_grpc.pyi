@@ -33,8 +33,8 @@ class RegistryServiceStub:
 
     Every RPC is safe to retry. Codes shared by all: INVALID_ARGUMENT (a field is out of its range; nothing was written),
     UNAVAILABLE (the store is away; retry with backoff), RESOURCE_EXHAUSTED with code `busy` (too much is under way, in all
-    or of the caller's host; retry after `minga-retry-after-ms`), FAILED_PRECONDITION with code `lease_superseded` (a process with a
-    greater generation owns this peer id: stop).
+    or of the caller's host; retry after `minga-retry-after-ms`), FAILED_PRECONDITION with code `lease_superseded` (a later
+    start of this peer has the lease: stop). A lease token that is not that of the lease is answered as if there were no lease.
     """
 
     @_typing.overload
@@ -42,8 +42,15 @@ class RegistryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RegistryServiceAsyncStub: ...
     Register: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RegisterRequest, _registry_pb2.RegisterResponse]
-    """Takes or takes over the lease of a peer id. Idempotent for one (peer id, generation). A greater generation takes a
-    living lease over at once. After OK the peer pushes its whole table.
+    """Takes or takes over the lease of a peer id. Idempotent for one (peer id, generation, lease token). With the lease
+    token of a living lease a greater generation takes it over at once; with another one FAILED_PRECONDITION
+    `peer_id_taken`: another peer has this id, try again when its lease may be over. After OK the peer pushes its whole
+    table.
+    """
+    Publish: _grpc.UnaryUnaryMultiCallable[_registry_pb2.PublishRequest, _registry_pb2.PublishResponse]
+    """Gives contents to names, or finds out when that was done: the times by which versions are ordered, all by the store's
+    clock. Nothing becomes visible by it: rows carry the times. FAILED_PRECONDITION `register_again`: no lease. Safe to
+    retry; the later time counts.
     """
     PushTable: _grpc.StreamUnaryMultiCallable[_registry_pb2.PushTableRequest, _registry_pb2.PushTableResponse]
     """Replaces or changes the peer's file table. Messages: one `begin`, any number of `rows`, one `end`. The table becomes
@@ -56,9 +63,9 @@ class RegistryServiceStub:
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]
     """Renews the lease and compares table revisions. Idempotent."""
     KeepLease: _grpc.StreamStreamMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]
-    """Heartbeats on a standing stream: one answer to each, in order, the next sent after it. The same as Heartbeat at less
-    than half its cost, which is what a fleet needs. The registry ends the stream with OK whenever it likes (it stops, or
-    the stream is old and others shall have their share of the peers): open another, or call Heartbeat.
+    """Heartbeats on a standing stream, each of which renews the lease and compares table revisions: one answer to each, in
+    order, the next sent after it. The registry ends the stream with OK whenever it likes (it stops, or the stream is old
+    and others shall have their share of the peers): open another.
     """
     Leave: _grpc.UnaryUnaryMultiCallable[_registry_pb2.LeaveRequest, _registry_pb2.LeaveResponse]
     """Gives the lease up: the peer is gone from answers at once. Idempotent; a lease that is already gone is OK."""
@@ -69,14 +76,21 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
 
     Every RPC is safe to retry. Codes shared by all: INVALID_ARGUMENT (a field is out of its range; nothing was written),
     UNAVAILABLE (the store is away; retry with backoff), RESOURCE_EXHAUSTED with code `busy` (too much is under way, in all
-    or of the caller's host; retry after `minga-retry-after-ms`), FAILED_PRECONDITION with code `lease_superseded` (a process with a
-    greater generation owns this peer id: stop).
+    or of the caller's host; retry after `minga-retry-after-ms`), FAILED_PRECONDITION with code `lease_superseded` (a later
+    start of this peer has the lease: stop). A lease token that is not that of the lease is answered as if there were no lease.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Register: _aio.UnaryUnaryMultiCallable[_registry_pb2.RegisterRequest, _registry_pb2.RegisterResponse]  # type: ignore[assignment]
-    """Takes or takes over the lease of a peer id. Idempotent for one (peer id, generation). A greater generation takes a
-    living lease over at once. After OK the peer pushes its whole table.
+    """Takes or takes over the lease of a peer id. Idempotent for one (peer id, generation, lease token). With the lease
+    token of a living lease a greater generation takes it over at once; with another one FAILED_PRECONDITION
+    `peer_id_taken`: another peer has this id, try again when its lease may be over. After OK the peer pushes its whole
+    table.
+    """
+    Publish: _aio.UnaryUnaryMultiCallable[_registry_pb2.PublishRequest, _registry_pb2.PublishResponse]  # type: ignore[assignment]
+    """Gives contents to names, or finds out when that was done: the times by which versions are ordered, all by the store's
+    clock. Nothing becomes visible by it: rows carry the times. FAILED_PRECONDITION `register_again`: no lease. Safe to
+    retry; the later time counts.
     """
     PushTable: _aio.StreamUnaryMultiCallable[_registry_pb2.PushTableRequest, _registry_pb2.PushTableResponse]  # type: ignore[assignment]
     """Replaces or changes the peer's file table. Messages: one `begin`, any number of `rows`, one `end`. The table becomes
@@ -89,9 +103,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     Heartbeat: _aio.UnaryUnaryMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """Renews the lease and compares table revisions. Idempotent."""
     KeepLease: _aio.StreamStreamMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]  # type: ignore[assignment]
-    """Heartbeats on a standing stream: one answer to each, in order, the next sent after it. The same as Heartbeat at less
-    than half its cost, which is what a fleet needs. The registry ends the stream with OK whenever it likes (it stops, or
-    the stream is old and others shall have their share of the peers): open another, or call Heartbeat.
+    """Heartbeats on a standing stream, each of which renews the lease and compares table revisions: one answer to each, in
+    order, the next sent after it. The registry ends the stream with OK whenever it likes (it stops, or the stream is old
+    and others shall have their share of the peers): open another.
     """
     Leave: _aio.UnaryUnaryMultiCallable[_registry_pb2.LeaveRequest, _registry_pb2.LeaveResponse]  # type: ignore[assignment]
     """Gives the lease up: the peer is gone from answers at once. Idempotent; a lease that is already gone is OK."""
@@ -101,8 +115,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Every RPC is safe to retry. Codes shared by all: INVALID_ARGUMENT (a field is out of its range; nothing was written),
     UNAVAILABLE (the store is away; retry with backoff), RESOURCE_EXHAUSTED with code `busy` (too much is under way, in all
-    or of the caller's host; retry after `minga-retry-after-ms`), FAILED_PRECONDITION with code `lease_superseded` (a process with a
-    greater generation owns this peer id: stop).
+    or of the caller's host; retry after `minga-retry-after-ms`), FAILED_PRECONDITION with code `lease_superseded` (a later
+    start of this peer has the lease: stop). A lease token that is not that of the lease is answered as if there were no lease.
     """
 
     @_abc_1.abstractmethod
@@ -111,8 +125,21 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.RegisterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.RegisterResponse, _abc.Awaitable[_registry_pb2.RegisterResponse]]:
-        """Takes or takes over the lease of a peer id. Idempotent for one (peer id, generation). A greater generation takes a
-        living lease over at once. After OK the peer pushes its whole table.
+        """Takes or takes over the lease of a peer id. Idempotent for one (peer id, generation, lease token). With the lease
+        token of a living lease a greater generation takes it over at once; with another one FAILED_PRECONDITION
+        `peer_id_taken`: another peer has this id, try again when its lease may be over. After OK the peer pushes its whole
+        table.
+        """
+
+    @_abc_1.abstractmethod
+    def Publish(
+        self,
+        request: _registry_pb2.PublishRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.PublishResponse, _abc.Awaitable[_registry_pb2.PublishResponse]]:
+        """Gives contents to names, or finds out when that was done: the times by which versions are ordered, all by the store's
+        clock. Nothing becomes visible by it: rows carry the times. FAILED_PRECONDITION `register_again`: no lease. Safe to
+        retry; the later time counts.
         """
 
     @_abc_1.abstractmethod
@@ -143,9 +170,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_registry_pb2.HeartbeatRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_registry_pb2.HeartbeatResponse], _abc.AsyncIterator[_registry_pb2.HeartbeatResponse]]:
-        """Heartbeats on a standing stream: one answer to each, in order, the next sent after it. The same as Heartbeat at less
-        than half its cost, which is what a fleet needs. The registry ends the stream with OK whenever it likes (it stops, or
-        the stream is old and others shall have their share of the peers): open another, or call Heartbeat.
+        """Heartbeats on a standing stream, each of which renews the lease and compares table revisions: one answer to each, in
+        order, the next sent after it. The registry ends the stream with OK whenever it likes (it stops, or the stream is old
+        and others shall have their share of the peers): open another.
         """
 
     @_abc_1.abstractmethod
