@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from bench.directory import fixture
 from bench.directory.fixture import Layout
+from minga_core.records import Lease
 from minga_directory import connect_writer
 
 LEASE = timedelta(hours=12)
@@ -24,7 +25,7 @@ async def fill(url: str, layout: Layout, mine: list[int], first_name: int = 0, f
             await writer.register(info, LEASE)
             numbers = [first_name + number for block in layout.blocks_of(peer) for number in layout.numbers_in(block)]
             async with writer.push_table(
-                info.peer_id, info.generation, whole=True, base_revision=0, revision=1
+                Lease(info.peer_id, info.generation), whole=True, base_revision=0, revision=1
             ) as push:
                 for start in range(0, len(numbers), BATCH_ROWS):
                     await push.put([fixture.row(number) for number in numbers[start : start + BATCH_ROWS]])

@@ -14,7 +14,7 @@ from minga_core.clock import ManualClock
 from minga_core.errors import LeaseSupersededError
 from minga_core.ids import Address, ContentId, Generation, PeerId, digest
 from minga_core.names import Name, parse_name
-from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
+from minga_core.records import FileRow, HoldingState, Lease, PeerInfo, Publication, RowKey
 from minga_directory import RedisDirectoryWriter, connect_reader
 from minga_directory.connect import connect
 from minga_directory.directory import DirectoryReader, DirectoryWriter, Renewal, Version
@@ -37,23 +37,33 @@ class Harness:
     """The directory's clock when it can be turned; real time passes by itself."""
     revisions: dict[PeerId, int] = field(default_factory=dict)
 
-    async def register(self, peer_id: str, generation: int = 1, ttl: timedelta = LONG, free: int = 100) -> None:
+    async def register(
+        self, peer_id: str, generation: int = 1, ttl: timedelta = LONG, free: int = 100, token: bytes = b""
+    ) -> None:
         """A lease for a peer at `<peer_id>:<generation>`."""
-        await self.writer.register(peer(peer_id, generation, free), ttl)
+        await self.writer.register(peer(peer_id, generation, free), ttl, token)
 
-    async def beat(self, peer_id: str, generation: int = 1, *, revision: int = 1) -> str:
+    async def beat(self, peer_id: str, generation: int = 1, *, revision: int = 1, token: bytes = b"") -> str:
         """A heartbeat; what it found."""
         (outcome,) = await self.writer.renew(
-            [Renewal(PeerId(peer_id), Generation(generation), revision, free_bytes=50, active_serves=2)]
+            [Renewal(lease(peer_id, generation, token), revision, free_bytes=50, active_serves=2)]
         )
         if isinstance(outcome, LeaseSupersededError):
             raise outcome
         return outcome.value
 
-    async def push(self, peer_id: str, rows: Sequence[FileRow], generation: int = 1, *, revision: int = 1) -> None:
+    async def publish(
+        self, peer_id: str, *publications: Publication, generation: int = 1, token: bytes = b""
+    ) -> list[int]:
+        """The times of publications."""
+        return list(await self.writer.publish(lease(peer_id, generation, token), publications))
+
+    async def push(
+        self, peer_id: str, rows: Sequence[FileRow], generation: int = 1, *, revision: int = 1, token: bytes = b""
+    ) -> None:
         """The whole table."""
         begun = self.writer.push_table(
-            PeerId(peer_id), Generation(generation), whole=True, base_revision=0, revision=revision
+            lease(peer_id, generation, token), whole=True, base_revision=0, revision=revision
         )
         async with begun as push:
             for start in range(0, len(rows), 1000):
@@ -68,10 +78,11 @@ class Harness:
         *,
         base: int = 1,
         generation: int = 1,
+        token: bytes = b"",
     ) -> None:
         """A change of the table from revision `base` to the next one."""
         begun = self.writer.push_table(
-            PeerId(peer_id), Generation(generation), whole=False, base_revision=base, revision=base + 1
+            lease(peer_id, generation, token), whole=False, base_revision=base, revision=base + 1
         )
         async with begun as push:
             if put:
@@ -131,6 +142,11 @@ class Harness:
         """For each version of a name, in the order of the answer, the ids of its holders."""
         versions = await self.reader.find(parse_name(name))
         return {version.content_id.short: peer_ids(version) for version in versions}
+
+
+def lease(peer_id: str, generation: int = 1, token: bytes = b"") -> Lease:
+    """The lease of such a peer."""
+    return Lease(PeerId(peer_id), Generation(generation), token)
 
 
 def peer(peer_id: str, generation: int = 1, free: int = 100) -> PeerInfo:

@@ -4,10 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from minga_core.ids import Generation, PeerId
 from minga_directory import writer
 from minga_directory.garbage import SHARE_ROWS
-from tests.conformance.harness import LONG, SHORT, Harness, over, rows
+from tests.conformance.harness import LONG, SHORT, Harness, lease, over, rows
 
 pytestmark = pytest.mark.redis
 
@@ -28,7 +27,7 @@ async def test_the_rows_of_130_000_files_are_collected_to_the_end_and_others_mea
     async with over(redis_url, late_after=writer.LATE_AFTER) as directory:
         await pushed(directory, "many", ROWS)
         await pushed(directory, "few", 10, SHORT)
-        await directory.writer.leave(PeerId("many"), Generation(1))
+        await directory.writer.leave(lease("many"))
         await directory.let_end("few")
         passes, few_gone_after = 0, 0
         while await directory.writer.reap(limit=PASS_ROWS):

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from minga_core.errors import StoreUnavailableError
-from minga_core.ids import Generation, PeerId
+from minga_core.ids import PeerId
 from minga_core.names import Name
 from minga_core.records import FileRow
 from minga_directory import RedisDirectoryWriter, keys
 from minga_directory.store import Store
 from tests.conformance.crashing import crashing
-from tests.conformance.harness import LATE_AFTER, Harness, content, eventually, over, raw, row
+from tests.conformance.harness import LATE_AFTER, Harness, content, eventually, lease, over, raw, row
 
 pytestmark = pytest.mark.redis
 
@@ -41,7 +41,7 @@ async def taken_over(directory: Harness) -> None:
 
 async def left(directory: Harness) -> None:
     """A peer leaves."""
-    await directory.writer.leave(PeerId("a"), Generation(1))
+    await directory.writer.leave(lease("a"))
 
 
 DATABASES = 16
@@ -196,7 +196,7 @@ async def nothing_left_of_a(client: Any, directory: Harness) -> bool:
 async def test_an_abandoned_push_of_a_living_peer_is_cleaned_up_after_the_next_one(on_redis: Harness) -> None:
     """The registry dies in the middle of a push, and the peer pushes something else."""
     await on_redis.register("a")
-    begun = on_redis.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+    begun = on_redis.writer.push_table(lease("a"), whole=True, base_revision=0, revision=1)
     await begun.__aenter__()
     await begun.put([row("never")])
     assert await on_redis.names() == ["never"]
@@ -208,7 +208,7 @@ async def test_a_push_that_only_pauses_is_not_cleaned_up(redis_url: str) -> None
     """However long a peer takes between two batches, and however often the reaper passes: its index entries stay."""
     async with over(redis_url, late_after=timedelta(milliseconds=150)) as directory:
         await directory.register("a")
-        begun = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+        begun = directory.writer.push_table(lease("a"), whole=True, base_revision=0, revision=1)
         async with begun as push:
             await push.put([row("x")])
             client = raw(redis_url)

@@ -34,7 +34,7 @@ from minga_directory.connect import connect
 from minga_directory.directory import TablePush
 from minga_directory.store import Store
 from tests.conformance.crashing import crashing
-from tests.conformance.harness import Harness, eventually, over, raw
+from tests.conformance.harness import Harness, eventually, lease, over, raw
 from tests.conformance.test_crashes import die
 from tests.conformance.test_properties import PEERS, Model, answers, file_rows, row_keys
 from tests.support.redis_server import RedisServer
@@ -169,7 +169,7 @@ class Play:
     async def _leave(self, life: int | None, peer_id: str, generation: int) -> None:
         after = deepcopy(self.model)
         after.apply("leave", peer_id, generation)
-        work = self._writer(life).leave(PeerId(peer_id), Generation(generation))
+        work = self._writer(life).leave(lease(peer_id, generation))
         if await self._tried(work, [self.model, after]) == "done":
             self.model = after
         self._touch(peer_id)

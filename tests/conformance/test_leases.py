@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from minga_core.errors import InvalidArgumentError, LeaseSupersededError, PeerNotFoundError, RegisterAgainError
-from minga_core.ids import Generation, PeerId, new_generation
-from tests.conformance.harness import LONG, SHORT, Harness, peer, row
+from minga_core.ids import PeerId, new_generation
+from tests.conformance.harness import LONG, SHORT, Harness, lease, peer, row
 
 
 async def test_a_registered_peer_is_listed_with_what_it_said(directory: Harness) -> None:
@@ -50,7 +50,7 @@ async def test_a_push_keeps_its_lease_and_no_other(directory: Harness) -> None:
     """A renewal by a push is that of its own lease: of a later one it is refused, as the push is."""
     await directory.register("a", ttl=4 * SHORT)
     await directory.register("b", ttl=SHORT)
-    begun = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+    begun = directory.writer.push_table(lease("a"), whole=True, base_revision=0, revision=1)
     async with begun as push:
         assert push.ttl == 4 * SHORT
         await directory.let_end("b")
@@ -133,20 +133,20 @@ async def test_leaving_takes_effect_at_once(directory: Harness) -> None:
     """After leave no answer names the peer, and its names are gone."""
     await directory.register("a")
     await directory.push("a", [row("x"), row("y")])
-    assert await directory.writer.leave(PeerId("a"), Generation(1))
+    assert await directory.writer.leave(lease("a"))
     assert await directory.is_gone("a")
     assert await directory.holders("x") == {}
     assert await directory.names() == []
     assert await directory.writer.lease_counts() == (0, 0)
-    assert not await directory.writer.leave(PeerId("a"), Generation(1))
+    assert not await directory.writer.leave(lease("a"))
 
 
 async def test_leaving_spares_another_generation(directory: Harness) -> None:
     """A late leave of an older process does not end the lease of the younger one."""
     await directory.register("a", generation=2)
-    assert not await directory.writer.leave(PeerId("a"), Generation(1))
+    assert not await directory.writer.leave(lease("a"))
     assert not await directory.is_gone("a")
-    assert not await directory.writer.leave(PeerId("unknown"), Generation(1))
+    assert not await directory.writer.leave(lease("unknown"))
 
 
 async def test_the_reaper_unlists_the_dead_and_only_them(directory: Harness) -> None:

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from minga_core.clock import ManualClock
 from minga_core.errors import LeaseSupersededError, RegisterAgainError, TableRevisionMismatchError
-from minga_core.ids import Generation, PeerId
 from minga_core.names import Name
 from minga_core.records import FileRow, HoldingState, RowKey
-from tests.conformance.harness import Harness, content, over, row
+from tests.conformance.harness import Harness, content, lease, over, row
 from tests.support.memory_directory import MemoryDirectory
 from tests.support.redis_server import RedisServer
 
@@ -84,7 +83,7 @@ class Model:
                 key = row(name, version).key
                 rows = {peer_id: table[key] for peer_id, table in self.tables.items() if key in table}
                 if rows:
-                    published = min(one.published_ns for one in rows.values())
+                    published = max(one.published_ns for one in rows.values())
                     complete = sum(one.state is HoldingState.COMPLETE for one in rows.values())
                     versions.append((str(content(version)), published, sorted(rows), complete))
             found[name] = sorted(versions, key=lambda one: (one[3] == 0, -one[1], one[0]))
@@ -99,16 +98,14 @@ async def do(directory: Harness, model: Model, kind: str, peer_id: str, *rest: o
         if kind == "register":
             await directory.register(peer_id, generation)
         elif kind == "leave":
-            await directory.writer.leave(PeerId(peer_id), Generation(generation))
+            await directory.writer.leave(lease(peer_id, generation))
         elif kind == "push":
             await directory.push(peer_id, rest[1], generation)  # type: ignore[arg-type]
         elif kind == "change":
             base = model.revisions.get(peer_id, 7)
             await directory.change(peer_id, rest[1], rest[2], base=base, generation=generation)  # type: ignore[arg-type]
         elif kind == "broken push":
-            begun = directory.writer.push_table(
-                PeerId(peer_id), Generation(generation), whole=True, base_revision=0, revision=9
-            )
+            begun = directory.writer.push_table(lease(peer_id, generation), whole=True, base_revision=0, revision=9)
             async with begun as push:
                 await push.put(rest[1])  # type: ignore[arg-type]
         else:

@@ -8,14 +8,14 @@ from datetime import timedelta
 import pytest
 
 from minga_core.errors import MingaError, RegisterAgainError, StoreUnavailableError, TableRevisionMismatchError
-from minga_core.ids import Generation, PeerId
+from minga_core.ids import PeerId
 from minga_core.names import Name
 from minga_directory import RedisDirectoryWriter, keys
 from minga_directory.codec import TAG_BYTES
 from minga_directory.connect import connect
 from minga_directory.directory import TablePush
 from tests.conformance.crashing import pause
-from tests.conformance.harness import LATE_AFTER, Harness, content, eventually, over, row, rows
+from tests.conformance.harness import LATE_AFTER, Harness, content, eventually, lease, over, row, rows
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
@@ -68,7 +68,7 @@ async def test_a_remover_that_races_another_holder_leaves_the_name(redis_url: st
             store = connect(redis_url)
             leaver = RedisDirectoryWriter(store, late_after=LATE_AFTER)
             pause(store, stop_before, comes)
-            await leaver.leave(PeerId("goes"), Generation(1))
+            await leaver.leave(lease("goes"))
             if await directory.beat("comes") != "ok":
                 await comes()
             await directory.settle()
@@ -90,7 +90,7 @@ async def test_a_comer_that_races_the_removal_of_the_last_holder_lists_the_name(
             gone: list[bool] = []
 
             async def goes(of: Harness = directory, done: list[bool] = gone) -> None:
-                done.append(await of.writer.leave(PeerId("goes"), Generation(1)))
+                done.append(await of.writer.leave(lease("goes")))
 
             store = connect(cluster_server.url)
             comer = Harness(RedisDirectoryWriter(store, late_after=LATE_AFTER), directory.reader)
@@ -122,10 +122,10 @@ async def test_a_mark_that_stays_behind_says_nothing(redis_url: str) -> None:
         for stop_before in range(12):
             await directory.register("goes", stop_before + 2)
             await directory.push("goes", [row("x")], stop_before + 2)
-            await directory.writer.leave(PeerId("comes"), Generation(1))
+            await directory.writer.leave(lease("comes"))
             await directory.register("comes")
             pause(store, stop_before, lambda: directory.push("comes", [row("x")]))
-            await leaver.leave(PeerId("goes"), Generation(stop_before + 2))
+            await leaver.leave(lease("goes", stop_before + 2))
             if await marked():
                 break
         else:
@@ -134,8 +134,8 @@ async def test_a_mark_that_stays_behind_says_nothing(redis_url: str) -> None:
         await directory.register("third")
         await directory.push("third", [row("x")])
         assert not await marked()
-        await directory.writer.leave(PeerId("comes"), Generation(1))
-        await directory.writer.leave(PeerId("third"), Generation(1))
+        await directory.writer.leave(lease("comes"))
+        await directory.writer.leave(lease("third"))
         await directory.until_names([])
         await store.aclose()
 
@@ -143,8 +143,8 @@ async def test_a_mark_that_stays_behind_says_nothing(redis_url: str) -> None:
 async def test_a_later_push_that_never_ends_does_not_spoil_an_earlier_one(on_redis: Harness) -> None:
     """Both write index entries of one row; the later is given up, the earlier may no longer commit."""
     await on_redis.register("a")
-    earlier = on_redis.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
-    later = on_redis.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+    earlier = on_redis.writer.push_table(lease("a"), whole=True, base_revision=0, revision=1)
+    later = on_redis.writer.push_table(lease("a"), whole=True, base_revision=0, revision=1)
     async with earlier as first:
         await first.put([row("x")])
         async with later as second:
@@ -161,7 +161,7 @@ async def test_rows_that_an_abandoned_push_repeated_stay_listed(on_redis: Harnes
     """A push that repeats committed rows and is given up must not remove their index entries."""
     await on_redis.register("a")
     await on_redis.push("a", [row("x")])
-    begun = on_redis.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=2)
+    begun = on_redis.writer.push_table(lease("a"), whole=True, base_revision=0, revision=2)
     async with begun as push:
         await push.put([row("x"), row("y")])
     await on_redis.until_names(["x"])
@@ -178,7 +178,7 @@ async def test_a_push_that_races_the_removal_of_its_row_keeps_the_row(
             await directory.push("a", [row("x")])
             store = connect(redis_url)
             remover = Harness(RedisDirectoryWriter(store, late_after=LATE_AFTER), directory.reader)
-            again = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=3)
+            again = directory.writer.push_table(lease("a"), whole=True, base_revision=0, revision=3)
 
             async def puts(push: TablePush = again) -> None:
                 await push.__aenter__()
@@ -204,10 +204,10 @@ async def test_a_process_that_stood_still_is_refused(redis_url: str) -> None:
             await directory.register("a")
             store = connect(redis_url)
             slow = RedisDirectoryWriter(store, late_after=timedelta(milliseconds=100))
-            begun = slow.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+            begun = slow.push_table(lease("a"), whole=True, base_revision=0, revision=1)
 
             async def much_later(of: Harness = directory) -> None:
-                await of.writer.leave(PeerId("a"), Generation(1))
+                await of.writer.leave(lease("a"))
                 await eventually(lambda: no_notes(redis_url, of))
 
             pause(store, stop_before, much_later)
@@ -243,7 +243,7 @@ async def test_everybody_at_once_ends_in_what_was_said_last(redis_url: str) -> N
         for turn in range(12):
             if turn == 0 or rng.random() < 0.3:
                 if rng.random() < 0.5:
-                    await directory.writer.leave(PeerId(peer_id), Generation(generation + 1))
+                    await directory.writer.leave(lease(peer_id, generation + 1))
                 generation += 1
                 await directory.register(peer_id, generation)
             chosen = {f"n{rng.randrange(8)}" for _ in range(rng.randrange(6))}
@@ -288,7 +288,7 @@ async def test_a_step_that_comes_too_late_is_refused(redis_url: str, leaves: boo
 
         async def step() -> None:
             if leaves:
-                assert await slow.writer.leave(PeerId("a"), Generation(1))
+                assert await slow.writer.leave(lease("a"))
             else:
                 await slow.register("a", 2)
 

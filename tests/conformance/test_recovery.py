@@ -11,12 +11,12 @@ import pytest
 import redis.asyncio as redis
 
 from minga_core.errors import RegisterAgainError, SettingsError, StoreUnavailableError
-from minga_core.ids import Generation, PeerId
+from minga_core.ids import PeerId
 from minga_core.names import Name
 from minga_directory import connect_reader, connect_writer, keys
 from minga_directory.leases import MAX_RECOVERY_SECONDS
 from minga_directory.store import ANSWER_SECONDS
-from tests.conformance.harness import Harness, content, over, row
+from tests.conformance.harness import Harness, content, lease, over, row
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
@@ -128,7 +128,7 @@ async def _doubts(directory: Harness, words: str) -> None:
 async def test_emptied_in_the_middle_of_a_push(on_redis: Harness, redis_server: RedisServer) -> None:
     """Half of the rows were forgotten: that push must not become visible, even when the lease is back."""
     await on_redis.register("a")
-    begun = on_redis.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+    begun = on_redis.writer.push_table(lease("a"), whole=True, base_revision=0, revision=1)
     async with begun as push:
         await push.put([row("x")])
         redis_server.flush()
@@ -177,7 +177,7 @@ def calls(directory: Harness) -> list:  # type: ignore[type-arg]
         directory.register("a"),
         directory.beat("a"),
         directory.push("a", [row("x")]),
-        writer.leave(PeerId("a"), Generation(1)),
+        writer.leave(lease("a")),
         writer.reap(),
         writer.lease_counts(),
         writer.ping(),

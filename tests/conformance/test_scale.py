@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from minga_core.ids import Generation, PeerId
+from minga_core.ids import PeerId
 from minga_core.names import Name
 from minga_directory import writer
-from tests.conformance.harness import Harness, over, row
+from tests.conformance.harness import Harness, lease, over, row
 
 ROWS = 100_000
 BATCH = 1_000
@@ -28,7 +28,7 @@ async def push_and_look(on_redis: Harness) -> None:
     """The three steps."""
     await on_redis.register("a")
     started = time.monotonic()
-    begun = on_redis.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+    begun = on_redis.writer.push_table(lease("a"), whole=True, base_revision=0, revision=1)
     async with begun as push:
         for start in range(0, ROWS, BATCH):
             numbers = range(start, start + BATCH)

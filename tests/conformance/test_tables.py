@@ -5,12 +5,12 @@ import time
 import pytest
 
 from minga_core.errors import RegisterAgainError, TableRevisionMismatchError
-from minga_core.ids import Generation, PeerId
+from minga_core.ids import PeerId
 from minga_core.names import Name
 from minga_core.records import MAX_INSTANT_NS, HoldingState
 from minga_directory.connect import connect
 from minga_directory.push import MAX_CHANGE_ROWS
-from tests.conformance.harness import SHORT, Harness, content, over, row
+from tests.conformance.harness import SHORT, Harness, content, lease, over, row
 
 
 async def test_a_whole_push_replaces_the_table(directory: Harness) -> None:
@@ -54,7 +54,7 @@ async def test_nothing_is_visible_before_the_commit(directory: Harness) -> None:
     """Answers show the old table until the commit."""
     await directory.register("a")
     await directory.push("a", [row("old")])
-    begun = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=2)
+    begun = directory.writer.push_table(lease("a"), whole=True, base_revision=0, revision=2)
     async with begun as push:
         await push.put([row("new")])
         assert await directory.holders("new") == {}
@@ -68,7 +68,7 @@ async def test_a_push_that_breaks_leaves_the_old_table(directory: Harness) -> No
     """Leaving the push without a commit discards it, and its names do not stay in the catalogue."""
     await directory.register("a")
     await directory.push("a", [row("old")])
-    begun = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=2)
+    begun = directory.writer.push_table(lease("a"), whole=True, base_revision=0, revision=2)
     async with begun as push:
         await push.put([row("new")])
     assert await directory.beat("a", revision=1) == "ok"
@@ -152,7 +152,7 @@ async def test_a_push_without_a_lease_is_told_to_register_again(directory: Harne
 async def test_a_lease_that_ends_during_a_push_ends_the_push(directory: Harness) -> None:
     """Even when the peer has registered again meanwhile: what was staged may have been reaped."""
     await directory.register("a", ttl=SHORT)
-    begun = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=2)
+    begun = directory.writer.push_table(lease("a"), whole=True, base_revision=0, revision=2)
     async with begun as push:
         await push.put([row("x")])
         await directory.let_end("a")
@@ -169,8 +169,8 @@ async def test_a_lease_that_ends_during_a_push_ends_the_push(directory: Harness)
 async def test_of_two_pushes_at_once_the_table_is_one_of_them(directory: Harness) -> None:
     """A push that was retried elsewhere while the first still runs never mixes with it."""
     await directory.register("a")
-    first = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
-    second = directory.writer.push_table(PeerId("a"), Generation(1), whole=True, base_revision=0, revision=1)
+    first = directory.writer.push_table(lease("a"), whole=True, base_revision=0, revision=1)
+    second = directory.writer.push_table(lease("a"), whole=True, base_revision=0, revision=1)
     async with first as one, second as other:
         await one.put([row("x"), row("first")])
         await other.put([row("x"), row("second")])
@@ -187,7 +187,7 @@ async def test_a_change_too_large_to_copy_is_answered_with_push_the_whole_table(
     """A whole table changes hands by renaming; a change is copied, and must not hold Redis up."""
     await on_redis.register("a")
     await on_redis.push("a", [row("x")])
-    begun = on_redis.writer.push_table(PeerId("a"), Generation(1), whole=False, base_revision=1, revision=2)
+    begun = on_redis.writer.push_table(lease("a"), whole=False, base_revision=1, revision=2)
     async with begun as push:
         for start in range(0, MAX_CHANGE_ROWS, 1000):
             await push.put([row(f"n{number}") for number in range(start, start + 1000)])
@@ -202,7 +202,7 @@ async def test_a_change_whose_removals_ran_out_is_refused(redis_url: str) -> Non
     async with over(redis_url) as directory:
         await directory.register("a")
         await directory.push("a", [row("x")])
-        begun = directory.writer.push_table(PeerId("a"), Generation(1), whole=False, base_revision=1, revision=2)
+        begun = directory.writer.push_table(lease("a"), whole=False, base_revision=1, revision=2)
         async with begun as push:
             await push.remove([row("x").key])
             store = connect(redis_url)

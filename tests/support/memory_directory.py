@@ -12,16 +12,18 @@ from minga_core.clock import Clock, SystemClock
 from minga_core.errors import (
     LeaseSupersededError,
     NoSpaceError,
+    PeerIdTakenError,
     PeerNotFoundError,
     PeerUnavailableError,
     RegisterAgainError,
     StoreUnavailableError,
     TableRevisionMismatchError,
 )
-from minga_core.ids import ContentId, Generation, PeerId
+from minga_core.ids import ContentId, PeerId
 from minga_core.names import Name
-from minga_core.records import FileRow, PeerInfo, RowKey
+from minga_core.records import FileRow, Lease, PeerInfo, Publication, RowKey
 from minga_directory.answers import Found, default_first, merge_found, version_of
+from minga_directory.codec import RowSummary
 from minga_directory.directory import (
     CatalogEntry,
     CatalogPage,
@@ -37,8 +39,9 @@ from minga_directory.search import page_matcher
 
 
 @dataclass(slots=True)
-class _Lease:
+class _Granted:
     info: PeerInfo
+    token: bytes
     ends_at: float
     table: dict[RowKey, FileRow] = field(default_factory=dict)
     ttl: timedelta = timedelta(0)
@@ -55,17 +58,20 @@ class MemoryDirectory:
         self.available = True
         self._clock = clock or SystemClock()
         self._rng = random.Random()
-        self._leases: dict[PeerId, _Lease] = {}
+        self._leases: dict[PeerId, _Granted] = {}
         self._garbage = 0
+        self._drawn = 0
         self._cursor = 0
 
     # DirectoryWriter
 
-    async def register(self, info: PeerInfo, ttl: timedelta) -> None:
+    async def register(self, info: PeerInfo, ttl: timedelta, token: bytes = b"") -> None:
         old = self._alive(info.peer_id)
+        if old and old.token != token:
+            raise PeerIdTakenError(f"another peer is {info.peer_id}, at {old.info.address}")
         if old and old.info.generation > info.generation:
             raise _superseded(old)
-        lease = _Lease(info, self._clock.monotonic() + ttl.total_seconds(), ttl=ttl)
+        lease = _Granted(info, token, self._clock.monotonic() + ttl.total_seconds(), ttl=ttl)
         if info.peer_id in self._leases:
             lease.push = self._leases[info.peer_id].push + 1
         if old and old.info.generation == info.generation:
@@ -79,41 +85,60 @@ class MemoryDirectory:
         return [self._renew(renewal) for renewal in renewals]
 
     def _renew(self, renewal: Renewal) -> HeartbeatOutcome | LeaseSupersededError:
-        lease = self._alive(renewal.peer_id)
-        if lease is None or lease.info.generation < renewal.generation:
+        try:
+            lease = self._granted(renewal.lease)
+        except RegisterAgainError:
             return HeartbeatOutcome.REGISTER_AGAIN
-        if lease.info.generation > renewal.generation:
-            return _superseded(lease)
+        except LeaseSupersededError as error:
+            return error
         lease.ends_at = self._clock.monotonic() + lease.ttl.total_seconds()
         lease.info = replace(lease.info, free_bytes=renewal.free_bytes)
         lease.active_serves = renewal.active_serves
         return HeartbeatOutcome.OK if lease.revision == renewal.table_revision else HeartbeatOutcome.PUSH_TABLE
 
-    def push_table(
-        self, peer_id: PeerId, generation: Generation, *, whole: bool, base_revision: int, revision: int
-    ) -> "MemoryPush":
+    async def publish(self, lease: Lease, publications: Sequence[Publication]) -> Sequence[int]:
+        self._granted(lease)
+        self._drawn = now = max(self._drawn + 1_000, int(self._clock.wall() * 1_000_000) * 1_000)
+        return [
+            now + at if found_ns is None else self._found_time(key, found_ns, now)
+            for at, (key, found_ns) in enumerate(publications)
+        ]
+
+    def _found_time(self, key: RowKey, found_ns: int, now: int) -> int:
+        published = [(row.published_ns, row.key) for row in self._rows() if row.key.name == key.name]
+        known = max([time for time, of in published if of == key], default=0)
+        newest = max([time for time, _ in published], default=0)
+        if known > 0:
+            return known
+        return max(1, min(found_ns, newest - 1_000_000)) if newest > 0 else max(10**9, min(found_ns, now - 1))
+
+    def push_table(self, lease: Lease, *, whole: bool, base_revision: int, revision: int) -> "MemoryPush":
         return MemoryPush(
-            lambda: self._pushable(peer_id, generation, None if whole else base_revision),
+            lambda: self._pushable(lease, None if whole else base_revision),
             self._clock,
             whole=whole,
             revision=revision,
         )
 
-    def _pushable(self, peer_id: PeerId, generation: Generation, base_revision: int | None) -> _Lease:
-        lease = self._alive(peer_id)
-        if lease and lease.info.generation > generation:
-            raise _superseded(lease)
-        if lease is None or lease.info.generation < generation:
-            raise RegisterAgainError(f"{peer_id} has no lease of that generation")
-        if base_revision is not None and lease.revision != base_revision:
-            raise TableRevisionMismatchError(f"{peer_id} has a table of another revision")
-        return lease
+    def _granted(self, lease: Lease) -> _Granted:
+        granted = self._alive(lease.peer_id)
+        if granted is None or granted.token != lease.token or granted.info.generation < lease.generation:
+            raise RegisterAgainError(f"{lease.peer_id} has no lease of that generation")
+        if granted.info.generation > lease.generation:
+            raise _superseded(granted)
+        return granted
 
-    async def leave(self, peer_id: PeerId, generation: Generation) -> bool:
-        lease = self._alive(peer_id)
-        if lease is None or lease.info.generation != generation:
+    def _pushable(self, lease: Lease, base_revision: int | None) -> _Granted:
+        granted = self._granted(lease)
+        if base_revision is not None and granted.revision != base_revision:
+            raise TableRevisionMismatchError(f"{lease.peer_id} has a table of another revision")
+        return granted
+
+    async def leave(self, lease: Lease) -> bool:
+        granted = self._alive(lease.peer_id)
+        if granted is None or (granted.info.generation, granted.token) != lease[1:]:
             return False
-        del self._leases[peer_id]
+        del self._leases[lease.peer_id]
         return True
 
     async def reap(self, *, limit: int = 10_000) -> int:
@@ -224,16 +249,16 @@ class MemoryDirectory:
         if not self.available:
             raise StoreUnavailableError("the store is away")
 
-    def _alive(self, peer_id: PeerId) -> _Lease | None:
+    def _alive(self, peer_id: PeerId) -> _Granted | None:
         self._check()
         lease = self._leases.get(peer_id)
         return lease if lease and lease.ends_at > self._clock.monotonic() else None
 
-    def _living(self) -> list[_Lease]:
+    def _living(self) -> list[_Granted]:
         self._check()
         return [lease for peer_id in sorted(self._leases) if (lease := self._alive(peer_id))]
 
-    def _record(self, lease: _Lease) -> PeerRecord:
+    def _record(self, lease: _Granted) -> PeerRecord:
         left = timedelta(seconds=lease.ends_at - self._clock.monotonic())
         return PeerRecord(lease.info, lease.revision or 0, len(lease.table), lease.active_serves, left)
 
@@ -243,16 +268,16 @@ class MemoryDirectory:
     def _holding(self, content_id: ContentId, name: Name | None = None) -> Iterator[Found]:
         for lease in self._living():
             info = lease.info
-            for (row_name, content), size_bytes, _, published_ns, state in lease.table.values():
+            for (row_name, content), size_bytes, modified_ns, published_ns, state, executable in lease.table.values():
                 if content == content_id and name in (None, row_name):
                     holder = Holder(info.peer_id, info.address, info.zone, state)
-                    yield Found(holder, size_bytes, published_ns)
+                    yield Found(holder, RowSummary(state, executable, size_bytes, modified_ns, published_ns))
 
 
 class MemoryPush:
     """Implements TablePush."""
 
-    def __init__(self, lease: Callable[[], _Lease], clock: Clock, *, whole: bool, revision: int) -> None:
+    def __init__(self, lease: Callable[[], _Granted], clock: Clock, *, whole: bool, revision: int) -> None:
         self._lease = lease
         self._clock = clock
         self.ttl = timedelta(0)
@@ -294,7 +319,7 @@ class MemoryPush:
         return self._revision
 
 
-def _superseded(lease: _Lease) -> LeaseSupersededError:
+def _superseded(lease: _Granted) -> LeaseSupersededError:
     return LeaseSupersededError(
         f"{lease.info.peer_id} is owned by a later start at {lease.info.address}", owner_address=lease.info.address
     )

@@ -19,7 +19,7 @@ from minga_core.errors import (
 )
 from minga_core.ids import Generation, PeerId
 from minga_core.names import Name
-from minga_core.records import FileRow
+from minga_core.records import FileRow, Lease
 from minga_directory import RedisDirectoryReader, RedisDirectoryWriter, connect_reader, connect_writer
 from minga_directory.directory import HeartbeatOutcome, Renewal
 from minga_directory.failures import CALL_SECONDS
@@ -158,7 +158,7 @@ class Fleet:
                     await self._change(peer)
 
     async def _beat(self, peer: SimulatedPeer) -> None:
-        renewal = Renewal(PeerId(peer.peer_id), Generation(1), peer.revision, 50, 2)
+        renewal = Renewal(Lease(PeerId(peer.peer_id), Generation(1)), peer.revision, 50, 2)
         (outcome,) = await self._call("renew", self._renewed(renewal))
         if outcome is HeartbeatOutcome.OK:
             return
@@ -193,7 +193,7 @@ class Fleet:
     async def _push(self, peer: SimulatedPeer, put: list[FileRow], removed: list[FileRow], *, base: int | None) -> None:
         revision = peer.revision
         push = self.writer.push_table(
-            PeerId(peer.peer_id), Generation(1), whole=base is None, base_revision=base or 0, revision=revision
+            Lease(PeerId(peer.peer_id), Generation(1)), whole=base is None, base_revision=base or 0, revision=revision
         )
         async with push:
             if put:

@@ -13,6 +13,7 @@ from deploy.tests.redis.topologies import ClusterStore, stop_replication
 from minga_core.errors import StoreUnavailableError
 from minga_core.ids import PeerId
 from minga_core.names import Name
+from minga_core.records import Lease
 from minga_directory import connect_reader, keys
 from minga_directory.connect import connect
 from minga_directory.directory import HeartbeatOutcome, Renewal
@@ -106,7 +107,7 @@ async def test_a_dead_shard_keeps_no_lease_of_the_others_from_being_renewed(stor
         hurt = {each for each in ids if store.owner(key_slot(each.encode())) is dead}
         assert set(ids) - hurt
         dead.kill()
-        renewals = [Renewal(PeerId(each), Generation(1), -1, 1, 0) for each in ids]
+        renewals = [Renewal(Lease(PeerId(each), Generation(1)), -1, 1, 0) for each in ids]
         outcomes = await directory.writer.renew(renewals)
         failed = {each for each, outcome in zip(ids, outcomes, strict=True) if isinstance(outcome, Exception)}
         assert failed == hurt

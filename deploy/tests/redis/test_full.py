@@ -8,8 +8,7 @@ import pytest
 from deploy.tests.redis.programs import program
 from deploy.tests.redis.stores import PROGRAMS
 from minga_core.errors import StoreUnavailableError
-from minga_core.ids import Generation, PeerId
-from tests.conformance.harness import SHORT, Harness, over, row, rows
+from tests.conformance.harness import SHORT, Harness, lease, over, row, rows
 from tests.support.redis_server import RedisServer
 
 FULL = r"Redis has reached its maxmemory"
@@ -88,8 +87,8 @@ async def test_removals_and_leaves_are_not_refused_when_redis_is_full(store: tup
     await directory.push("removes", rows(["r1", "r2"]))
     set_limit(FULL_BYTES)
     await directory.change("removes", remove=[row("r1", "r1").key])
-    assert await directory.writer.leave(PeerId("leaves"), Generation(1))
+    assert await directory.writer.leave(lease("leaves"))
     await directory.let_end("dies")
-    assert await directory.writer.leave(PeerId("full"), Generation(1))
+    assert await directory.writer.leave(lease("full"))
     await directory.until_names(["r2"])
     assert await directory.holders("r2") != {}

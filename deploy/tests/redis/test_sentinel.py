@@ -10,11 +10,10 @@ from deploy.tests.redis.fleet import fleet_over
 from deploy.tests.redis.programs import program
 from deploy.tests.redis.topologies import SentinelStore, asked, stop_replication
 from minga_core.errors import SettingsError, StoreRefusedError, StoreUnavailableError
-from minga_core.ids import Generation, PeerId
 from minga_core.names import Name
 from minga_directory import connect_reader
 from minga_directory.sentinel import ASK_AGAIN_SECONDS
-from tests.conformance.harness import Harness, eventually, over, row
+from tests.conformance.harness import Harness, eventually, lease, over, row
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -78,7 +77,7 @@ async def test_a_lost_tail_of_writes_is_noticed_by_heartbeats(store: SentinelSto
         await directory.push("pushed", [row("pushed/1")])
         await directory.register("new")
         await directory.push("new", [row("new/1")])
-        await directory.writer.leave(PeerId("left"), Generation(1))
+        await directory.writer.leave(lease("left"))
         old.kill()
         await asyncio.to_thread(store.wait_for_other, old)
 
@@ -92,7 +91,7 @@ async def test_a_lost_tail_of_writes_is_noticed_by_heartbeats(store: SentinelSto
         await directory.register("new")
         await directory.push("new", [row("new/1")])
         # Its deregistration was lost: it is listed until it leaves again, or its lease ends.
-        assert await directory.writer.leave(PeerId("left"), Generation(1))
+        assert await directory.writer.leave(lease("left"))
         await directory.until_names(["changed/2", "kept/1", "new/1", "pushed/1", "shared"])
         assert list((await directory.holders("shared")).values()) == [["changed", "kept"]]
 

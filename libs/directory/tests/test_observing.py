@@ -11,7 +11,7 @@ import pytest
 from minga_core.errors import LeaseSupersededError, PeerNotFoundError, StoreUnavailableError
 from minga_core.ids import Address, ContentId, Generation, PeerId
 from minga_core.names import parse_name
-from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
+from minga_core.records import FileRow, HoldingState, Lease, PeerInfo, Publication, RowKey
 from minga_directory import (
     OUTCOMES,
     READER_OPERATIONS,
@@ -25,11 +25,11 @@ from minga_directory import (
 from minga_directory.directory import Renewal
 from tests.support.memory_directory import MemoryDirectory
 
-A, SEVEN, TTL = PeerId("a"), Generation(7), timedelta(seconds=15)
-INFO = PeerInfo(A, SEVEN, Address("a:50053"), "", 100, 60, "0.1.0")
+LEASE, TTL = Lease(PeerId("a"), Generation(7), bytes(16)), timedelta(seconds=15)
+INFO = PeerInfo(LEASE.peer_id, LEASE.generation, Address("a:50053"), "", 100, 60, "0.1.0")
 NAME, CONTENT = parse_name("f"), ContentId(bytes(32))
 ROW = FileRow(RowKey(NAME, CONTENT), 5, 1, 1, HoldingState.COMPLETE)
-BEAT = Renewal(A, SEVEN, 1, 60, 0)
+BEAT = Renewal(LEASE, 1, 60, 0)
 
 
 class Heard:
@@ -48,7 +48,7 @@ class Heard:
 
 async def push(writer: DirectoryWriter) -> int:
     """A push that puts a row and takes another one away."""
-    change = writer.push_table(A, SEVEN, whole=False, base_revision=1, revision=2)
+    change = writer.push_table(LEASE, whole=False, base_revision=1, revision=2)
     async with change as push:
         await push.put([ROW])
         await push.remove([RowKey(parse_name("old"), CONTENT)])
@@ -58,17 +58,18 @@ async def push(writer: DirectoryWriter) -> int:
 
 async def push_whole(writer: DirectoryWriter) -> None:
     """The table that `push` changes."""
-    async with writer.push_table(A, SEVEN, whole=True, base_revision=0, revision=1) as push:
+    async with writer.push_table(LEASE, whole=True, base_revision=0, revision=1) as push:
         await push.commit()
 
 
 Writing = Callable[[DirectoryWriter], Awaitable[Any]]
 Reading = Callable[[DirectoryReader], Awaitable[Any]]
 WRITING: dict[str, tuple[Writing, list[str]]] = {
-    "register": (lambda writer: writer.register(INFO, TTL), ["register"]),
+    "register": (lambda writer: writer.register(INFO, TTL, LEASE.token), ["register"]),
+    "publish": (lambda writer: writer.publish(LEASE, [Publication(ROW.key)]), ["publish"]),
     "renew": (lambda writer: writer.renew([BEAT]), ["renew"]),
     "push": (push, ["push_begin", "push_rows", "push_rows", "push_renew", "push_commit"]),
-    "leave": (lambda writer: writer.leave(A, SEVEN), ["leave"]),
+    "leave": (lambda writer: writer.leave(LEASE), ["leave"]),
     "reap": (lambda writer: writer.reap(limit=5), ["reap"]),
     "lease_counts": (lambda writer: writer.lease_counts(), ["lease_counts"]),
     "ping": (lambda writer: writer.ping(), ["ping"]),
@@ -79,7 +80,7 @@ READING: dict[str, Reading] = {
     "find_content": lambda reader: reader.find_content(CONTENT, max_holders=3),
     "list_names": lambda reader: reader.list_names(prefix="f", query="*", after="", limit=5),
     "list_peers": lambda reader: reader.list_peers(after="", limit=5),
-    "get_peer": lambda reader: reader.get_peer(A),
+    "get_peer": lambda reader: reader.get_peer(LEASE.peer_id),
     "place": lambda reader: reader.place(parse_name("new"), 5, 1, content_id=None, margin_bytes=1),
     "stats": lambda reader: reader.stats(),
     "ping": lambda reader: reader.ping(),
@@ -90,7 +91,7 @@ READING: dict[str, Reading] = {
 async def directory() -> MemoryDirectory:
     """A peer that shares a file."""
     memory = MemoryDirectory()
-    await memory.register(INFO, TTL)
+    await memory.register(INFO, TTL, LEASE.token)
     await push_whole(memory)
     return memory
 
@@ -150,7 +151,7 @@ async def test_a_refusal_is_no_failure_of_the_store(directory: MemoryDirectory) 
     heard = Heard()
     with pytest.raises(LeaseSupersededError):
         await observed_writer(directory, heard).register(
-            PeerInfo(A, Generation(6), Address("b:1"), "", 100, 60, "0.1.0"), TTL
+            PeerInfo(LEASE.peer_id, Generation(6), Address("b:1"), "", 100, 60, "0.1.0"), TTL, LEASE.token
         )
     with pytest.raises(PeerNotFoundError):
         await observed_reader(directory, heard).get_peer(PeerId("nobody"))

@@ -13,7 +13,7 @@ from starlette.routing import Router
 
 from minga_core.ids import Address, ContentId, Generation, PeerId, digest
 from minga_core.names import Name, parse_name
-from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
+from minga_core.records import FileRow, HoldingState, Lease, PeerInfo, RowKey
 from minga_directory import DirectoryWriter
 from minga_locator.openapi import openapi_document
 
@@ -47,7 +47,9 @@ async def join(
     """A living peer that shares those rows."""
     info = PeerInfo(PeerId(peer_id), Generation(7), Address(f"{peer_id}:50053"), zone, 200 * GIB, free_bytes, "1.2.3")
     await directory.register(info, LEASE)
-    async with directory.push_table(info.peer_id, info.generation, whole=True, base_revision=0, revision=1) as push:
+    async with directory.push_table(
+        Lease(info.peer_id, info.generation), whole=True, base_revision=0, revision=1
+    ) as push:
         await push.put(rows)
         await push.commit()
     return info

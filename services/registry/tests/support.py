@@ -10,8 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from minga_core.clock import ManualClock, SystemClock
 from minga_core.errors import LeaseSupersededError, MingaError
-from minga_core.ids import Generation, PeerId
-from minga_core.records import FileRow, PeerInfo, RowKey
+from minga_core.records import FileRow, Lease, PeerInfo, Publication, RowKey
 from minga_directory.directory import DirectoryWriter, HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub, add_RegistryServiceServicer_to_server
@@ -74,10 +73,15 @@ class RememberedDirectory:
     fail_with: MingaError | None = None
     outcome: HeartbeatOutcome = HeartbeatOutcome.OK
     registered: list[tuple[PeerInfo, timedelta]] = field(default_factory=list)
+    tokens: list[bytes] = field(default_factory=list)
+    """Of registrations."""
     renewals: list[Renewal] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     pushes: list[Push] = field(default_factory=list)
-    left: list[tuple[PeerId, Generation]] = field(default_factory=list)
+    published: list[tuple[Lease, Sequence[Publication]]] = field(default_factory=list)
+    leases: list[Lease] = field(default_factory=list)
+    """Of pushes."""
+    left: list[Lease] = field(default_factory=list)
     to_reap: list[int] = field(default_factory=list)
     reap_calls: int = 0
     pings: int = 0
@@ -86,7 +90,7 @@ class RememberedDirectory:
     @property
     def calls(self) -> int:
         """How often anything was to be written."""
-        return len(self.registered) + len(self.renewals) + len(self.pushes) + len(self.left)
+        return len(self.registered) + len(self.renewals) + len(self.pushes) + len(self.left) + len(self.published)
 
     @property
     def committed(self) -> list[Push]:
@@ -98,9 +102,15 @@ class RememberedDirectory:
             self.failures += 1
             raise self.fail_with
 
-    async def register(self, info: PeerInfo, ttl: timedelta) -> None:
+    async def register(self, info: PeerInfo, ttl: timedelta, token: bytes = b"") -> None:
         self._check()
         self.registered.append((info, ttl))
+        self.tokens.append(token)
+
+    async def publish(self, lease: Lease, publications: Sequence[Publication]) -> list[int]:
+        self._check()
+        self.published.append((lease, publications))
+        return [1_700_000_000_000_000_001 + at for at in range(len(publications))]
 
     async def renew(self, renewals: Sequence[Renewal]) -> list[HeartbeatOutcome | LeaseSupersededError]:
         if isinstance(self.fail_with, LeaseSupersededError):
@@ -110,16 +120,15 @@ class RememberedDirectory:
         self.renewals.extend(renewals)
         return [self.outcome for _ in renewals]
 
-    def push_table(
-        self, peer_id: PeerId, generation: Generation, *, whole: bool, base_revision: int, revision: int
-    ) -> Push:
+    def push_table(self, lease: Lease, *, whole: bool, base_revision: int, revision: int) -> Push:
+        self.leases.append(lease)
         push = Push(whole, base_revision, revision, fail_with=self.fail_with)
         self.pushes.append(push)
         return push
 
-    async def leave(self, peer_id: PeerId, generation: Generation) -> bool:
+    async def leave(self, lease: Lease) -> bool:
         self._check()
-        self.left.append((peer_id, generation))
+        self.left.append(lease)
         return True
 
     async def reap(self, *, limit: int = 10_000) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 from minga_core.errors import LeaseSupersededError, StoreUnavailableError
 from minga_core.ids import Generation, PeerId
+from minga_core.records import Lease
 from minga_directory.directory import HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.heartbeats import HeartbeatBatcher
@@ -122,7 +123,7 @@ async def running(batcher: HeartbeatBatcher) -> AsyncIterator[None]:
 
 def renewal(peer_id: str) -> Renewal:
     """Some renewal."""
-    return Renewal(PeerId(peer_id), Generation(7), 1, free_bytes=2, active_serves=3)
+    return Renewal(Lease(PeerId(peer_id), Generation(7)), 1, free_bytes=2, active_serves=3)
 
 
 async def test_heartbeats_that_arrive_together_share_a_round_trip(directory: RememberedDirectory) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
@@ -27,6 +28,7 @@ MOVED: dict[str, dict[str, str]] = {
     "minga_registry_heartbeats_total": {"action": "register_again"},
     "minga_registry_leases": {"state": "alive"},
     "minga_registry_pushed_rows_total": {"kind": "put"},
+    "minga_registry_publications_total": {"kind": "found"},
     "minga_registry_reaped_rows_total": {},
     "minga_registry_redis_duration_seconds": {"operation": "register", "outcome": "ok"},
     "minga_registry_rpc_duration_seconds": {"method": "Register", "code": "OK"},
@@ -66,8 +68,9 @@ async def whole(caplog: pytest.LogCaptureFixture) -> AsyncIterator[tuple[Registr
 async def test_every_documented_metric_is_there_from_the_start_and_moves(
     whole: tuple[RegistryServiceStub, RedisServer, str],
 ) -> None:
-    """1. Nothing has happened: all series exist. 2. A heartbeat of an unknown peer. 3. A peer registers and pushes, and
-    begins another push. 4. It dies and is reaped. 5. The store dies: calls to it are counted as unavailable."""
+    """1. Nothing has happened: all series exist. 2. A heartbeat of an unknown peer. 3. A peer registers, pushes
+    and publishes, and begins another push. 4. It dies and is reaped. 5. The store dies: calls to it are counted as
+    unavailable."""
     stub, store, address = whole
     assert MOVED.keys() | CONSTANT == documented("registry")
 
@@ -89,6 +92,9 @@ async def test_every_documented_metric_is_there_from_the_start_and_moves(
     request.asked_ttl.FromTimedelta(timedelta(seconds=2))
     await stub.Register(request, timeout=LIMIT_SECONDS)
     await stub.PushTable(iter([begin(), rows(row("f"), row("g")), end(2)]), timeout=LIMIT_SECONDS)
+    found = pb.Publication(name="f", content_id=bytes(32), found_modified_time=Timestamp(seconds=1))
+    publish = pb.PublishRequest(peer_id="a", generation=7, publications=[found])
+    await stub.Publish(publish, timeout=LIMIT_SECONDS)
     call: Any = stub.PushTable(timeout=LIMIT_SECONDS)
     await call.write(begin())
     await until_moved(*(MOVED.keys() - {"minga_registry_reaped_rows_total", "minga_registry_store_up"}))

@@ -68,6 +68,14 @@ class Lease(NamedTuple):
     """LEASE_TOKEN_BYTES that only the peer and the registries know; empty for a peer of a version without one."""
 
 
+class Publication(NamedTuple):
+    """A content that is to be given a name, or of which the registry is asked when that was done."""
+
+    key: RowKey
+    found_modified_ns: int | None = None
+    """None: it is given the name now. Else the modification time of a file about which nothing else is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class PeerInfo:
     """A peer's own data in its registration."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from minga_core.ids import ContentId, PeerId
 from minga_core.records import HoldingState
+from minga_directory.codec import RowSummary
 from minga_directory.directory import Holder, Version
 
 SAMPLE_HOLDERS = 100
@@ -14,11 +15,10 @@ SAMPLE_HOLDERS = 100
 
 
 class Found(NamedTuple):
-    """A living peer whose table has the content, with the values of its row."""
+    """A living peer whose table has the content, with its row."""
 
     holder: Holder
-    size_bytes: int
-    published_ns: int
+    row: RowSummary
 
 
 def version_of(
@@ -30,14 +30,25 @@ def version_of(
     """
     holders = [one.holder for one in found]
     complete = [holder.state for holder in holders].count(HoldingState.COMPLETE)
+    # Most holders have equal rows.
+    rows = {one.row for one in found}
+    row = rows.pop() if len(rows) == 1 else min(rows, key=_precedence)
     return Version(
         content_id=content_id,
-        size_bytes=found[0].size_bytes,
-        published_ns=min([one.published_ns for one in found]),
+        size_bytes=row.size_bytes,
+        published_ns=row.published_ns,
+        modified_ns=row.modified_ns,
+        executable=row.executable,
         holders=chosen_holders(holders, max_holders, rng),
         complete_count=round(complete * scale),
         partial_count=round((len(found) - complete) * scale),
     )
+
+
+def _precedence(row: RowSummary) -> tuple[int, bool, int, bool]:
+    """The latest claim comes first; of equal ones a complete file, then the one that was modified first: copies may
+    have times of their own."""
+    return -row.published_ns, row.state is not HoldingState.COMPLETE, row.modified_ns, row.executable
 
 
 def chosen_holders(holders: Sequence[Holder], max_holders: int, rng: random.Random) -> tuple[Holder, ...]:
@@ -70,10 +81,11 @@ def is_available(version: Version) -> bool:
 
 
 def merge_found(best: dict[PeerId, Found], found: Iterable[Found]) -> None:
-    """Adds holders under one more name: one entry a peer, complete rather than partial, earliest published."""
+    """Adds holders under one more name: one entry a peer, complete rather than partial, the row that was published
+    last."""
     for one in found:
         known = best.setdefault(one.holder.peer_id, one)
         states = (known.holder.state, one.holder.state)
         state = HoldingState.COMPLETE if HoldingState.COMPLETE in states else HoldingState.PARTIAL
-        earliest = min(known.published_ns, one.published_ns)
-        best[one.holder.peer_id] = known._replace(holder=known.holder._replace(state=state), published_ns=earliest)
+        row = min(known.row, one.row, key=_precedence)
+        best[one.holder.peer_id] = Found(known.holder._replace(state=state), row)

@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -14,8 +15,18 @@ _ROW = struct.Struct(">QQQB")
 _VERSION = struct.Struct(">QQ")
 _RECORD = struct.Struct(">B32s8sQQQBQQ")
 _COMPLETE = HoldingState.COMPLETE
-_STATE_OF = {0: HoldingState.COMPLETE, 1: HoldingState.PARTIAL}
-_STATE_OF_DIGIT = {b"%d" % code: state for code, state in _STATE_OF.items()}
+_STATE_OF_DIGIT = {b"0": HoldingState.COMPLETE, b"1": HoldingState.PARTIAL}
+_EXECUTABLE = 2
+"""Bit of a row's last byte; the lowest one is its state."""
+_FLAGS = {
+    code: (state, executable)
+    for code, state, executable in (
+        (0, HoldingState.COMPLETE, False),
+        (1, HoldingState.PARTIAL, False),
+        (_EXECUTABLE, HoldingState.COMPLETE, True),
+        (_EXECUTABLE + 1, HoldingState.PARTIAL, True),
+    )
+}
 ROW_BYTES = _ROW.size
 """Bytes of a value of `table` before the name."""
 NAME_HASH_BYTES = 8
@@ -43,8 +54,8 @@ class NameEntry:
     published_ns: int
 
 
-def _code(state: HoldingState) -> int:
-    return 0 if state is _COMPLETE else 1
+def _flags(state: HoldingState, executable: bool) -> int:
+    return (0 if state is _COMPLETE else 1) + (_EXECUTABLE if executable else 0)
 
 
 def name_hash(name: Name) -> bytes:
@@ -59,8 +70,9 @@ def row_field(key: RowKey) -> bytes:
 
 def row_value(row: FileRow) -> bytes:
     """Value of a row in `table`."""
-    key, size_bytes, modified_ns, published_ns, state, _ = row
-    return _ROW.pack(size_bytes, modified_ns + _BIAS, published_ns + _BIAS, _code(state)) + key.name.encode()
+    key, size_bytes, modified_ns, published_ns, state, executable = row
+    flags = _flags(state, executable)
+    return _ROW.pack(size_bytes, modified_ns + _BIAS, published_ns + _BIAS, flags) + key.name.encode()
 
 
 def key_of_row(field: bytes, value: bytes) -> RowKey:
@@ -74,10 +86,10 @@ def index_record(row: FileRow, hashed: bytes, names_at: int) -> bytes:
     One byte of the caller's (script `put`: which of the `names` keys), field of `table`, value of
     `table` up to the name, value of `name`. hashed: the name's `name_hash`.
     """
-    key, size_bytes, modified_ns, published_ns, state, _ = row
+    key, size_bytes, modified_ns, published_ns, state, executable = row
     published = published_ns + _BIAS
     return _RECORD.pack(
-        names_at, key.content_id.raw, hashed, size_bytes, modified_ns + _BIAS, published, _code(state),
+        names_at, key.content_id.raw, hashed, size_bytes, modified_ns + _BIAS, published, _flags(state, executable),
         size_bytes, published,
     )  # fmt: skip
 
@@ -113,34 +125,25 @@ def name_entry(field: bytes, value: bytes) -> NameEntry | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A decoded value of `table`."""
+class RowSummary(NamedTuple):
+    """A value of `table` without its name."""
 
+    state: HoldingState
+    executable: bool
     size_bytes: int
     modified_ns: int
     published_ns: int
-    state: HoldingState
-    name: Name
 
 
-def decode_row(value: bytes) -> Row:
-    """A decoded value of `table`. Raises ValueError when it is damaged."""
+def row_summary(value: bytes) -> RowSummary:
+    """The first ROW_BYTES of a value of `table`. Raises ValueError when they are damaged."""
     try:
-        size_bytes, modified_ns, published_ns, state = _ROW.unpack_from(value)
-        name = Name(value[ROW_BYTES:].decode())
-        return Row(size_bytes, modified_ns - _BIAS, published_ns - _BIAS, _STATE_OF[state], name)
-    except (struct.error, KeyError, UnicodeDecodeError) as error:
-        raise ValueError("damaged row") from error
-
-
-def row_summary(value: bytes) -> tuple[HoldingState, int, int]:
-    """State, size and time of publishing of the first ROW_BYTES of a value of `table`.
-
-    Raises ValueError when they are damaged. Without the rest of `decode_row`: look-ups read thousands a second.
-    """
-    try:
-        size_bytes, _, published_ns, state = _ROW.unpack_from(value)
-        return _STATE_OF[state], size_bytes, published_ns - _BIAS
+        size_bytes, modified_ns, published_ns, flags = _ROW.unpack_from(value)
+        return RowSummary(*_FLAGS[flags], size_bytes, modified_ns - _BIAS, published_ns - _BIAS)
     except (struct.error, KeyError) as error:
         raise ValueError("damaged row") from error
+
+
+def row_name(value: bytes) -> Name:
+    """The rest of a value of `table`. Raises ValueError when it is damaged."""
+    return Name(value[ROW_BYTES:].decode())

@@ -65,7 +65,7 @@ class DataLossDetector:
             lost = [each for each, was in stale if was not in primaries]
             if lost:
                 # Before the markers: a registry that dies in between leaves it to the next one to record it again.
-                await store.script("record_loss", [keys.DATA_LOSS], [])
+                await store.script("draw", [keys.DATA_LOSS], [])
             await store.run([evalsha("set_incarnation", [each], [was, owners[each]]) for each, was in stale])
         except (RedisError, OSError, TimeoutError):
             return

@@ -11,9 +11,9 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from minga_core.errors import LeaseSupersededError, StoreUnavailableError
-from minga_core.ids import Address, ContentId, Generation, PeerId
+from minga_core.ids import Address, ContentId, PeerId
 from minga_core.names import Name
-from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
+from minga_core.records import FileRow, HoldingState, Lease, PeerInfo, Publication, RowKey
 
 
 class HeartbeatOutcome(StrEnum):
@@ -28,8 +28,7 @@ class HeartbeatOutcome(StrEnum):
 class Renewal:
     """A heartbeat: whose lease is renewed, for as long as it was granted, and what its peer reports of itself."""
 
-    peer_id: PeerId
-    generation: Generation
+    lease: Lease
     table_revision: int
     free_bytes: int
     active_serves: int
@@ -73,7 +72,11 @@ class Version:
     content_id: ContentId
     size_bytes: int
     published_ns: int
-    """The earliest that a holder has pushed."""
+    """The latest that a holder has pushed."""
+    modified_ns: int
+    """This and the next are of the file of the holder with the latest publication; of several, a complete one's that
+    was modified first."""
+    executable: bool
     holders: Sequence[Holder]
     """A random sample in random order, complete ones first when there are more than asked for."""
     complete_count: int
@@ -154,14 +157,28 @@ class TablePush(Protocol):
 
 
 class DirectoryWriter(Protocol):
-    """What the registry may do. Every method is safe to retry and to run on several replicas at once."""
+    """What the registry may do. Every method is safe to retry and to run on several replicas at once.
 
-    async def register(self, info: PeerInfo, ttl: timedelta) -> None:
+    A lease whose token is not that of the living lease of that peer id counts everywhere as none.
+    """
+
+    async def register(self, info: PeerInfo, ttl: timedelta, token: bytes = b"") -> None:
         """Grants the lease. A greater generation takes over, and the table of the smaller one is dropped.
 
-        The same generation again renews and keeps the table. Raises LeaseSupersededError with the owner's address when
-        a greater generation holds the lease, InvalidArgumentError for one that is more than a day ahead of the store's
-        clock: it would own the peer id for good.
+        The same generation again renews and keeps the table. Raises PeerIdTakenError when a lease lives that was
+        granted for another token, whatever the generation, LeaseSupersededError with the owner's address when a greater
+        generation holds the lease, InvalidArgumentError for one that is more than a day ahead of the store's clock: it
+        would own the peer id for good.
+        """
+        ...
+
+    async def publish(self, lease: Lease, publications: Sequence[Publication]) -> Sequence[int]:
+        """The time of each publication, in their order and by the store's clock, in nanoseconds. At most 1,000.
+
+        That of a content that is given a name is later than all times that are known, and than those before it. A
+        content that is found has the time that is known of it; where other contents of the name are known, a time
+        before the newest of them; else its modification time, or the time of this call if that is earlier. Stores
+        nothing: rows carry the times. Raises RegisterAgainError, LeaseSupersededError.
         """
         ...
 
@@ -176,15 +193,13 @@ class DirectoryWriter(Protocol):
         """
         ...
 
-    def push_table(
-        self, peer_id: PeerId, generation: Generation, *, whole: bool, base_revision: int, revision: int
-    ) -> TablePush:
+    def push_table(self, lease: Lease, *, whole: bool, base_revision: int, revision: int) -> TablePush:
         """Begins a push; see TablePush."""
         ...
 
-    async def leave(self, peer_id: PeerId, generation: Generation) -> bool:
+    async def leave(self, lease: Lease) -> bool:
         """Ends the lease at once; the peer is out of every answer when this returns. False when there was none of that
-        generation; a greater generation's lease is left alone."""
+        generation and token; any other is left alone."""
         ...
 
     async def reap(self, *, limit: int = 10_000) -> int:

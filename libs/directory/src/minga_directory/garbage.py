@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from minga_core.ids import PeerId
-from minga_core.records import RowKey
+from minga_core.records import Lease, RowKey
 from minga_directory import keys
 from minga_directory.codec import TAG_BYTES, holder_field, key_of_row
 from minga_directory.leases import LeaseIndex, millis
@@ -91,25 +91,27 @@ class GarbageCollector:
 
     # Collection
 
-    async def end_lease(self, peer_id: PeerId, generation: str, *, limit: int) -> tuple[bool, int]:
-        """Ends a lease of that generation, or (empty) turns the table of an expired one into tombstones.
+    async def end_lease(self, lease: Lease, *, limit: int) -> bool:
+        """Ends a lease and collects at most `limit` of its rows; whether there was any."""
+        return await self._end(lease.peer_id, str(lease.generation), lease.token, limit)
 
-        Returns whether there was any, and how many rows (at most `limit`) were collected.
-        """
+    async def _end(self, peer_id: PeerId, generation: str, token: bytes, limit: int) -> bool:
+        """Ends a lease of that generation, or (empty) turns the table of an expired one into tombstones."""
         intent = await self.log(peer_id)
         end = await self._store.one("ZSCORE", keys.LEASES, peer_id)
         answer = await self._store.script(
             "leave",
             [keys.peer(peer_id), keys.table(peer_id), intent.tombstones],
-            [generation, intent.deadline_millis],
+            [generation, intent.deadline_millis, token],
         )
         if answer[0] == LATE:
             check_reply(peer_id, answer)
-        ended = answer[0] == OK
+        ended: bool = answer[0] == OK
         if ended and end is not None:
             # A registration since `end` was read has changed it; one before has been undone by `leave`.
             await self._leases.drop(peer_id, str(int(end)))
-        return ended, await self.finish(intent, limit=limit)
+        await self.finish(intent, limit=limit)
+        return ended
 
     async def collect(self, limit: int) -> int:
         """Collects what is due, at most `limit` rows; how many.
@@ -150,7 +152,7 @@ class GarbageCollector:
             await self._leases.update([(peer_id, left)])
             return
         if await self._store.one("EXISTS", keys.table(peer_id)):
-            await self.end_lease(peer_id, "", limit=0)
+            await self._end(peer_id, "", b"", limit=0)
         # Whatever became of that: an entry that nothing removes would come again and again.
         await self._leases.drop(peer_id, end)
 

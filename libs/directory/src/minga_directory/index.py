@@ -29,26 +29,26 @@ class RowIndex(ABC):
         self._store = store
         self._slots = asyncio.Semaphore(BATCHES_AT_ONCE)
 
-    async def add(self, intent: Intent, lease_token: bytes, rows: Sequence[FileRow]) -> None:
+    async def add(self, intent: Intent, registration: bytes, rows: Sequence[FileRow]) -> None:
         """Adds up to some thousand rows. Of rows with one key the last one counts. Raises what a commit raises."""
         async with self._slots:
-            for answer in await self._add(intent, lease_token, rows):
+            for answer in await self._add(intent, registration, rows):
                 check_reply(intent.peer_id, answer)
 
     @abstractmethod
-    async def _add(self, intent: Intent, lease_token: bytes, rows: Sequence[FileRow]) -> Sequence[Sequence[int]]:
+    async def _add(self, intent: Intent, registration: bytes, rows: Sequence[FileRow]) -> Sequence[Sequence[int]]:
         """The answers of the scripts that decide whether the push goes on."""
 
 
 class ScriptIndex(RowIndex):
     """One round trip, some scripts."""
 
-    async def _add(self, intent: Intent, lease_token: bytes, rows: Sequence[FileRow]) -> Sequence[Sequence[int]]:
+    async def _add(self, intent: Intent, registration: bytes, rows: Sequence[FileRow]) -> Sequence[Sequence[int]]:
         parts = (rows[start : start + SCRIPT_ROWS] for start in range(0, len(rows), SCRIPT_ROWS))
-        return await self._store.run([_put(intent, lease_token, part) for part in parts])
+        return await self._store.run([_put(intent, registration, part) for part in parts])
 
 
-def _put(intent: Intent, lease_token: bytes, rows: Sequence[FileRow]) -> Command:
+def _put(intent: Intent, registration: bytes, rows: Sequence[FileRow]) -> Command:
     shards: dict[int, int] = {}
     entries: list[str] = []
     records = []
@@ -58,7 +58,7 @@ def _put(intent: Intent, lease_token: bytes, rows: Sequence[FileRow]) -> Command
         entries += keys.entries(row.key.content_id.raw, hashed, name)
         records.append(index_record(row, hashed, shards.setdefault(keys.shard_of(name, hashed), len(shards) + 1)))
     all_keys = [keys.peer(intent.peer_id), intent.tombstones, *map(keys.names, shards), *entries]
-    arguments = [lease_token, intent.token, holder_prefix(intent.peer_id), len(shards), b"".join(records)]
+    arguments = [registration, intent.token, holder_prefix(intent.peer_id), len(shards), b"".join(records)]
     return evalsha("put", all_keys, arguments)
 
 
@@ -69,11 +69,11 @@ class StepIndex(RowIndex):
         super().__init__(store)
         self._garbage = garbage
 
-    async def _add(self, intent: Intent, lease_token: bytes, rows: Sequence[FileRow]) -> Sequence[Sequence[int]]:
+    async def _add(self, intent: Intent, registration: bytes, rows: Sequence[FileRow]) -> Sequence[Sequence[int]]:
         deadline = await self._garbage.extend(intent)
         fields = [part for row in rows for part in (row_field(row.key), row_value(row))]
         staged = [keys.peer(intent.peer_id), intent.tombstones]
-        answer: Sequence[int] = await self._store.script("stage", staged, [lease_token, intent.token, *fields])
+        answer: Sequence[int] = await self._store.script("stage", staged, [registration, intent.token, *fields])
         if answer[0] != OK:
             return [answer]
         hashes = [name_hash(row.key.name) for row in rows]

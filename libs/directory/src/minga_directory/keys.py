@@ -48,9 +48,9 @@ CATALOG: tuple[KeyPattern, ...] = (
         "peer:{P}",
         "hash",
         "address, generation, zone, capacity, free, serves, revision, files, software; ttl (milliseconds that each "
-        "renewal gives the lease, as granted); lease_token (of the "
-        "registration that made the lease), committed (pushes up to that token are "
-        "refused), data_loss (the last one before the table was pushed whole)",
+        "renewal gives the lease, as granted); secret (the lease token that the peer shows, adr/0029); lease_token "
+        "(fencing token of the registration that made the lease), committed (pushes up to that token are refused), "
+        "data_loss (the last one before the table was pushed whole)",
         "the lease's time to live; **its existence is the liveness fact**",
         "registry: register, heartbeat, push, leave",
         "registry, locator",
@@ -58,7 +58,8 @@ CATALOG: tuple[KeyPattern, ...] = (
     KeyPattern(
         "table:{P}",
         "hash",
-        "content id (32 bytes), hash of the name (8) → size, modified, published, state (packed, 25 bytes), name",
+        "content id (32 bytes), hash of the name (8) → size, modified, published, state with the executable bit "
+        "(packed, 25 bytes), name",
         "until collected; means nothing without `peer`",
         "registry: commit of a push",
         "registry, locator (to check a holder)",
@@ -107,7 +108,7 @@ CATALOG: tuple[KeyPattern, ...] = (
     KeyPattern(
         "name:{nS}:N",
         "hash",
-        "content id (32 bytes) → size, published (the earliest pushed), while its removal is decided a tag of the "
+        "content id (32 bytes) → size, published (the latest pushed), while its removal is decided a tag of the "
         "remover (packed, 16 or 24 bytes)",
         "until its last content is collected",
         "registry: push, garbage collection",
@@ -151,7 +152,7 @@ CATALOG: tuple[KeyPattern, ...] = (
         "integer",
         "the last fencing token: microseconds of Redis' clock, made unique",
         "for ever",
-        "registry: push, register, leave, garbage collection",
+        "registry: publish, push, register, leave, garbage collection",
         "registry",
     ),
     KeyPattern(

@@ -5,8 +5,10 @@ from datetime import timedelta
 from itertools import chain
 
 from minga_core.ids import PeerId
+from minga_core.records import Lease
 from minga_directory import keys
-from minga_directory.store import Store
+from minga_directory.scripts import evalsha
+from minga_directory.store import Command, Store
 
 MAX_RECOVERY_SECONDS = 1_800
 """After a loss, for so long peers that have yet to push keep the directory recovering."""
@@ -15,6 +17,11 @@ MAX_RECOVERY_SECONDS = 1_800
 def millis(duration: timedelta) -> int:
     """Whole milliseconds."""
     return int(duration / timedelta(milliseconds=1))
+
+
+def check_lease(lease: Lease) -> Command:
+    """The command that asks whether that lease lives; script `check_lease` says what it answers."""
+    return evalsha("check_lease", [keys.peer(lease.peer_id)], [lease.generation, lease.token])
 
 
 class LeaseIndex:

@@ -20,11 +20,11 @@ from minga_directory.codec import (
     ROW_BYTES,
     HolderEntry,
     NameEntry,
-    Row,
-    decode_row,
+    RowSummary,
     holder_entry,
     name_entry,
     name_hash,
+    row_name,
     row_summary,
 )
 from minga_directory.directory import Holder, Version
@@ -127,9 +127,10 @@ class Lookup:
             if address is None or zone is None:
                 continue
             for field, value in zip(wanted, values, strict=True):
-                if value is not None and (row := _row(value)) is not None:
+                if value is not None and (named := _named_row(value)) is not None:
+                    name, row = named
                     holder = Holder(peer_id, Address(bytes(address).decode()), bytes(zone).decode(), row.state)
-                    found[peer_id, field] = row.name, Found(holder, row.size_bytes, row.published_ns)
+                    found[peer_id, field] = name, Found(holder, row)
         return [found.get(one) for one in asked]
 
     async def _samples(self, wanted: Sequence[RowKey]) -> list[Sample]:
@@ -196,8 +197,8 @@ class ScriptLookup(Lookup):
 def _found(packed: bytes) -> Found | None:
     """A holder as script `find` packs it; None when what is stored is damaged."""
     try:
-        state, size_bytes, published_ns = row_summary(packed)
-        return Found(_holder(packed[ROW_BYTES:], state), size_bytes, published_ns)
+        row = _summary(packed[:ROW_BYTES])
+        return Found(_holder(packed[ROW_BYTES:], row.state), row)
     except ValueError:
         return None
 
@@ -209,9 +210,15 @@ def _holder(packed: bytes, state: HoldingState) -> Holder:
     return Holder(PeerId(peer_id), Address(address), zone, state)
 
 
-def _row(value: bytes) -> Row | None:
+# Holders of one content have mostly equal rows.
+@lru_cache(maxsize=40_000)
+def _summary(packed: bytes) -> RowSummary:
+    return row_summary(packed)
+
+
+def _named_row(value: bytes) -> tuple[Name, RowSummary] | None:
     try:
-        return decode_row(value)
+        return row_name(value), row_summary(value)
     except ValueError:
         return None
 

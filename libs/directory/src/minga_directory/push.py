@@ -5,16 +5,14 @@ from contextlib import suppress
 from datetime import timedelta
 
 from minga_core.errors import StoreUnavailableError, TableRevisionMismatchError
-from minga_core.ids import Generation, PeerId
-from minga_core.records import FileRow, RowKey
+from minga_core.records import FileRow, Lease, RowKey
 from minga_directory import keys
 from minga_directory.codec import row_field
 from minga_directory.failures import store_errors
 from minga_directory.garbage import GarbageCollector, Intent, logged
 from minga_directory.index import RowIndex
-from minga_directory.leases import LeaseIndex, millis
+from minga_directory.leases import LeaseIndex, check_lease, millis
 from minga_directory.replies import check_reply
-from minga_directory.scripts import evalsha
 from minga_directory.store import Store
 
 BATCH_ROWS = 1_000
@@ -36,8 +34,7 @@ class RedisTablePush:
         garbage: GarbageCollector,
         leases: LeaseIndex,
         index: RowIndex,
-        peer_id: PeerId,
-        generation: Generation,
+        lease: Lease,
         *,
         base_revision: int | None,
         revision: int,
@@ -46,12 +43,13 @@ class RedisTablePush:
         self._garbage = garbage
         self._leases = leases
         self._index = index
-        self._peer_id = peer_id
-        self._generation = generation
+        self._lease = lease
+        self._peer_id = lease.peer_id
         self._base_revision = base_revision
         self._revision = revision
-        self._intent = Intent(peer_id, 0, 0)
-        self._lease_token = b""
+        self._intent = Intent(lease.peer_id, 0, 0)
+        self._registration = b""
+        """Fencing token of the registration that made the lease."""
         self._row_count = 0
         self._removing = False
         self._committed = False
@@ -60,10 +58,9 @@ class RedisTablePush:
     async def __aenter__(self) -> "RedisTablePush":
         """Raises RegisterAgainError or LeaseSupersededError when there is no lease to push under."""
         async with store_errors():
-            begin = evalsha("begin_push", [keys.peer(self._peer_id)], [self._generation])
-            answer, intent = await self._store.run([begin, self._garbage.log_command(self._peer_id)])
+            answer, intent = await self._store.run([check_lease(self._lease), self._garbage.log_command(self._peer_id)])
             check_reply(self._peer_id, answer)
-            self._lease_token = answer[1]
+            self._registration = answer[1]
             self.ttl = timedelta(milliseconds=int(answer[2]))
             self._intent = logged(self._peer_id, intent)
         return self
@@ -75,7 +72,7 @@ class RedisTablePush:
         with suppress(StoreUnavailableError):
             async with store_errors():
                 abandoned = [keys.peer(self._peer_id), self._removals]
-                await self._store.script("abandon", abandoned, [self._lease_token, self._intent.token])
+                await self._store.script("abandon", abandoned, [self._registration, self._intent.token])
 
     async def put(self, rows: Sequence[FileRow]) -> None:
         """See TablePush. Raises what `commit` does when the push can no longer succeed."""
@@ -87,7 +84,7 @@ class RedisTablePush:
             rows = [row._replace(published_ns=min(row.published_ns, latest_ns)) for row in rows]
         async with store_errors():
             for start in range(0, len(rows), BATCH_ROWS):
-                await self._index.add(self._intent, self._lease_token, rows[start : start + BATCH_ROWS])
+                await self._index.add(self._intent, self._registration, rows[start : start + BATCH_ROWS])
 
     async def remove(self, keys_: Sequence[RowKey]) -> None:
         """See TablePush."""
@@ -103,7 +100,7 @@ class RedisTablePush:
     async def renew(self) -> None:
         """See TablePush."""
         async with store_errors():
-            answer = await self._store.script("keep_lease", [keys.peer(self._peer_id)], [self._lease_token])
+            answer = await self._store.script("keep_lease", [keys.peer(self._peer_id)], [self._registration])
             check_reply(self._peer_id, answer)
             await self._leases.update([(self._peer_id, millis(self.ttl))], all_pushed=False)
 
@@ -121,14 +118,15 @@ class RedisTablePush:
                     keys.swap(peer_id, intent.token),
                 ],
                 [
-                    self._generation,
-                    self._lease_token,
+                    self._lease.generation,
+                    self._registration,
                     intent.token,
                     int(self._base_revision is None),
                     self._base_revision or 0,
                     self._revision,
                     int(self._removing),
                     intent.data_loss,
+                    self._lease.token,
                 ],
             )
             check_reply(peer_id, answer)

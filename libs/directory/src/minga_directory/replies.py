@@ -4,6 +4,7 @@ from typing import Any
 
 from minga_core.errors import (
     LeaseSupersededError,
+    PeerIdTakenError,
     RegisterAgainError,
     StoreUnavailableError,
     TableRevisionMismatchError,
@@ -25,6 +26,11 @@ def check_reply(peer_id: PeerId, answer: Any) -> None:
         case 4:
             # Past its deadline: its tombstones may be collected already.
             raise StoreUnavailableError("Redis took too long; nothing was changed")
+        case 5:
+            raise PeerIdTakenError(
+                f"another peer is {peer_id}, at {bytes(answer[1]).decode()}",
+                hint="give each peer an id of its own with MINGA_PEER_ID",
+            )
 
 
 def superseded(peer_id: PeerId, answer: Any) -> LeaseSupersededError:

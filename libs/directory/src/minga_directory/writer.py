@@ -10,8 +10,8 @@ tombstones may come to be is logged as an intent before that, with a deadline fr
 they are steps of their own, `add_holders` and `add_names` refuse (`log_intent`, `extend_intent`). So a collector that
 finds an intent after its deadline finds all tombstones that there will ever be under it, unless its push may still be
 committed and put the deadline off: then they are left alone (`tombstones`), and `stage` and `put` check the same two
-facts, the lease token and the committed token: they refuse where the tombstones may be collected. Leases are logged
-likewise, and dropped by compare-and-delete.
+facts, the token of the registration and the committed token: they refuse where the tombstones may be collected. Leases
+are logged likewise, and dropped by compare-and-delete.
 
 **In one script or in steps.** On one server `put` does for some rows what on a Cluster, where the keys are in different
 slots, `stage`, `add_holders` and `add_names` do one after the other. All that is argued below of the steps holds of the
@@ -26,7 +26,7 @@ refused.
    the later one commits first, the earlier is below `committed`. When the later one never commits, its tombstones are
    collected once `committed` has reached its token, so that the earlier one cannot commit rows any more whose entries
    are removed; rows that the table has are struck off (`tombstones`): they were committed, and their entries must stay.
-3. *A lease ends in the middle of a push and is granted again.* A push is bound to one lease token, so it is refused,
+3. *A lease ends in the middle of a push and is granted again.* A push is bound to one registration, so it is refused,
    and its tombstones may be collected as soon as the lease is gone. The same holds when Redis is emptied meanwhile.
 4. *The last holder of a content under a name goes while another comes.* The remover removes its holder, and when there
    is none left it tags the name's entry with a tag of its own (`tag_names`), then looks for holders again, then removes
@@ -36,8 +36,8 @@ refused.
    nothing, and added the name again. If it looked after, it found a holder; its tag stays until the next adder or
    remover, and means nothing. Of two removers the later tag counts, and its owner looks after setting it. If the adder
    dies in between, or a remover, its tombstones are collected.
-5. *A process stands still and goes on much later.* Its scripts refuse: the deadline has passed, or the lease token is
-   not that of the lease; or its push may still be committed, and goes on.
+5. *A process stands still and goes on much later.* Its scripts refuse: the deadline has passed, or the lease is of
+   another registration; or its push may still be committed, and goes on.
 """
 
 from collections.abc import Sequence
@@ -45,8 +45,8 @@ from datetime import timedelta
 from typing import Any
 
 from minga_core.errors import InvalidArgumentError, LeaseSupersededError, StoreUnavailableError
-from minga_core.ids import Generation, PeerId, latest_generation
-from minga_core.records import PeerInfo
+from minga_core.ids import latest_generation
+from minga_core.records import Lease, PeerInfo, Publication
 from minga_directory import keys
 from minga_directory.cluster import ClusterStore
 from minga_directory.data_loss import DataLossDetector
@@ -55,6 +55,7 @@ from minga_directory.failures import failure_of, store_errors
 from minga_directory.garbage import BATCH_ROWS, GarbageCollector
 from minga_directory.index import RowIndex, ScriptIndex, StepIndex
 from minga_directory.leases import LeaseIndex, millis
+from minga_directory.publishing import publish
 from minga_directory.push import RedisTablePush
 from minga_directory.replies import NO_LEASE, OK, SUPERSEDED, check_reply, superseded
 from minga_directory.scripts import evalsha
@@ -80,7 +81,7 @@ class RedisDirectoryWriter:
         self._losses = DataLossDetector(store if isinstance(store, ClusterStore) else None)
         self._index: RowIndex = ScriptIndex(store) if store.spans_slots else StepIndex(store, self._garbage)
 
-    async def register(self, info: PeerInfo, ttl: timedelta) -> None:
+    async def register(self, info: PeerInfo, ttl: timedelta, token: bytes = b"") -> None:
         """See DirectoryWriter."""
         async with store_errors():
             intent = await self._garbage.log(info.peer_id, ttl)
@@ -102,6 +103,7 @@ class RedisDirectoryWriter:
                     info.capacity_bytes,
                     info.free_bytes,
                     info.software_version,
+                    token,
                 ],
             )
             check_reply(info.peer_id, answer)
@@ -132,33 +134,34 @@ class RedisDirectoryWriter:
         try:
             async with store_errors():
                 return await self._leases.update(
-                    [(each.peer_id, int(answer[3])) for each, answer in alive],
+                    [(each.lease.peer_id, int(answer[3])) for each, answer in alive],
                     all_pushed=all(answer[1] for _, answer in alive),
                 )
         except StoreUnavailableError:
             # The leases are renewed, which is what counts; the reaper finds them alive.
             return 0
 
-    def push_table(
-        self, peer_id: PeerId, generation: Generation, *, whole: bool, base_revision: int, revision: int
-    ) -> RedisTablePush:
+    async def publish(self, lease: Lease, publications: Sequence[Publication]) -> Sequence[int]:
+        """See DirectoryWriter."""
+        async with store_errors():
+            return await publish(self._store, lease, publications)
+
+    def push_table(self, lease: Lease, *, whole: bool, base_revision: int, revision: int) -> RedisTablePush:
         """See DirectoryWriter."""
         return RedisTablePush(
             self._store,
             self._garbage,
             self._leases,
             self._index,
-            peer_id,
-            generation,
+            lease,
             base_revision=None if whole else base_revision,
             revision=revision,
         )
 
-    async def leave(self, peer_id: PeerId, generation: Generation) -> bool:
+    async def leave(self, lease: Lease) -> bool:
         """See DirectoryWriter."""
         async with store_errors():
-            ended, _ = await self._garbage.end_lease(peer_id, str(generation), limit=LEAVE_ROWS)
-        return ended
+            return await self._garbage.end_lease(lease, limit=LEAVE_ROWS)
 
     async def reap(self, *, limit: int = 10_000) -> int:
         """See DirectoryWriter."""
@@ -186,8 +189,9 @@ class RedisDirectoryWriter:
 
 
 def _heartbeat(each: Renewal) -> tuple[Any, ...]:
-    arguments = [each.generation, each.table_revision, each.free_bytes, each.active_serves]
-    return evalsha("heartbeat", [keys.peer(each.peer_id)], arguments)
+    lease = each.lease
+    arguments = [lease.generation, each.table_revision, each.free_bytes, each.active_serves, lease.token]
+    return evalsha("heartbeat", [keys.peer(lease.peer_id)], arguments)
 
 
 def _outcome(
@@ -197,7 +201,7 @@ def _outcome(
     if isinstance(answer, BaseException):
         return failure_of(answer)
     if answer[0] == SUPERSEDED:
-        return superseded(renewal.peer_id, answer)
+        return superseded(renewal.lease.peer_id, answer)
     if answer[0] == NO_LEASE:
         return HeartbeatOutcome.REGISTER_AGAIN
     _, same_revision, loss_before_push, _ = answer

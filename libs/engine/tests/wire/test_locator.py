@@ -22,7 +22,7 @@ from minga_core.errors import (
 )
 from minga_core.ids import Address, ContentId, Generation, PeerId, digest
 from minga_core.names import parse_name
-from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey
+from minga_core.records import FileRow, HoldingState, Lease, PeerInfo, RowKey
 from minga_engine.wire import locator as module
 from minga_engine.wire import locator_http
 from minga_engine.wire.locator import (
@@ -56,7 +56,9 @@ async def join(directory: MemoryDirectory, peer_id: str, *rows: FileRow, free_by
     """A living peer that shares those rows."""
     info = PeerInfo(PeerId(peer_id), Generation(7), Address(f"{peer_id}:50053"), "lab", 200 * GIB, free_bytes, "1.2.3")
     await directory.register(info, timedelta(seconds=15))
-    async with directory.push_table(info.peer_id, info.generation, whole=True, base_revision=0, revision=1) as push:
+    async with directory.push_table(
+        Lease(info.peer_id, info.generation), whole=True, base_revision=0, revision=1
+    ) as push:
         await push.put(rows)
         await push.commit()
 

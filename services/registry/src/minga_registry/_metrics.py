@@ -1,12 +1,13 @@
 """The registry's metrics, bound to a registry given from outside; every series exists at 0 from the start."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from minga_core.errors import Code
+from minga_core.records import Publication
 from minga_directory.directory import HeartbeatOutcome
 
 COMMITTED = "committed"
@@ -51,6 +52,13 @@ class RegistryMetrics:
         self._reaped = Counter(
             "minga_registry_reaped_rows", "Rows collected because their peer was gone.", registry=registry
         )
+        self._publications = Counter(
+            "minga_registry_publications",
+            "Publications answered, by kind: new (a name is given a content now), or found (by a peer that does not "
+            "know when that was).",
+            ["kind"],
+            registry=registry,
+        )
         heartbeats = Counter(
             "minga_registry_heartbeats", "Heartbeats answered, by action.", ["action"], registry=registry
         )
@@ -64,6 +72,8 @@ class RegistryMetrics:
             self._pushes.labels(str(outcome))
         for kind in ("put", "remove"):
             self._rows.labels(kind)
+        for kind in ("new", "found"):
+            self._publications.labels(kind)
 
     def push_began(self) -> None:
         """A push has a slot."""
@@ -88,6 +98,12 @@ class RegistryMetrics:
     def rows_reaped(self, count: int) -> None:
         """Rows collected by the reaper."""
         self._reaped.inc(count)
+
+    def published(self, publications: Sequence[Publication]) -> None:
+        """Publications were answered."""
+        found = sum(each.found_modified_ns is not None for each in publications)
+        self._publications.labels("found").inc(found)
+        self._publications.labels("new").inc(len(publications) - found)
 
     def heartbeat(self, outcome: HeartbeatOutcome) -> None:
         """A heartbeat was answered."""

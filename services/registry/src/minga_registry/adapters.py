@@ -4,22 +4,36 @@ Every function that reads a message checks each field with the parsers of `minga
 (InvalidNameError for names) before anything is done with any of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from minga_core.chunks import MAX_CONTENT_BYTES
 from minga_core.errors import InvalidArgumentError, InvalidNameError, RowRefusedError
-from minga_core.ids import ContentId, Generation, PeerId, parse_address, parse_generation, parse_peer_id, parse_zone
+from minga_core.ids import ContentId, parse_address, parse_generation, parse_peer_id, parse_zone
 from minga_core.names import parse_name
-from minga_core.records import MAX_INSTANT_NS, FileRow, HoldingState, PeerInfo, RowKey, clamp_instant_ns
+from minga_core.records import (
+    LEASE_TOKEN_BYTES,
+    MAX_INSTANT_NS,
+    FileRow,
+    HoldingState,
+    Lease,
+    PeerInfo,
+    Publication,
+    RowKey,
+    clamp_instant_ns,
+)
 from minga_directory.directory import HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
 
 MAX_BATCH_ROWS = 1_000
 """Rows to put, and rows to remove, in one message (contract: registry.proto)."""
+MAX_PUBLICATIONS = 1_000
+"""In one request (contract: registry.proto)."""
 MAX_VERSION_BYTES = 64
 MAX_ROW_NAME_BYTES = 1_024
 """Of a refused row's name, as the error names it."""
@@ -42,8 +56,7 @@ _ACTIONS = {
 class PushHeader:
     """The peer whose table is pushed, and how its rows are meant."""
 
-    peer_id: PeerId
-    generation: Generation
+    lease: Lease
     whole: bool
     base_revision: int
     revision: int
@@ -63,6 +76,30 @@ class RowBatch:
 
     put: tuple[FileRow, ...]
     remove: tuple[RowKey, ...]
+
+
+class _OfLease(Protocol):
+    """A message that is sent under a lease."""
+
+    @property
+    def peer_id(self) -> str: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def lease_token(self) -> bytes: ...
+
+
+def lease(request: _OfLease) -> Lease:
+    """The lease under which a message is sent."""
+    generation = parse_generation(request.generation)
+    return Lease(parse_peer_id(request.peer_id), generation, lease_token(request.lease_token))
+
+
+def lease_token(token: bytes) -> bytes:
+    """A lease token as sent. No error shows it."""
+    if len(token) not in (0, LEASE_TOKEN_BYTES):
+        raise InvalidArgumentError(f"lease_token has {LEASE_TOKEN_BYTES} bytes, or none")
+    return token
 
 
 def peer_info(request: pb.RegisterRequest) -> PeerInfo:
@@ -101,8 +138,7 @@ def registered(granted: timedelta, interval: timedelta, push_limit: timedelta) -
 def renewal(request: pb.HeartbeatRequest) -> Renewal:
     """A heartbeat."""
     return Renewal(
-        parse_peer_id(request.peer_id),
-        parse_generation(request.generation),
+        lease(request),
         _count(request.table_revision, "table_revision"),
         _count(request.free_bytes, "free_bytes"),
         _count(request.active_serves, "active_serves"),
@@ -110,13 +146,31 @@ def renewal(request: pb.HeartbeatRequest) -> Renewal:
 
 
 def heartbeat_answer(outcome: HeartbeatOutcome) -> pb.HeartbeatResponse:
-    """The answer to Heartbeat."""
+    """The answer to a heartbeat."""
     return pb.HeartbeatResponse(action=_ACTIONS[outcome])
 
 
-def leaver(request: pb.LeaveRequest) -> tuple[PeerId, Generation]:
-    """The peer that leaves, and its generation."""
-    return parse_peer_id(request.peer_id), parse_generation(request.generation)
+def publications(request: pb.PublishRequest) -> list[Publication]:
+    """What is published."""
+    if not 1 <= len(request.publications) <= MAX_PUBLICATIONS:
+        raise InvalidArgumentError(f"{len(request.publications):,} publications: 1 to {MAX_PUBLICATIONS:,} are allowed")
+    return [
+        Publication(
+            _key(each.name, each.content_id),
+            _instant_ns(each.found_modified_time) if each.HasField("found_modified_time") else None,
+        )
+        for each in request.publications
+    ]
+
+
+def published(times_ns: Iterable[int]) -> pb.PublishResponse:
+    """The answer to Publish."""
+    times = (Timestamp(seconds=time // _NANOS, nanos=time % _NANOS) for time in times_ns)
+    return pb.PublishResponse(published_times=times)
+
+
+def _instant_ns(time: Timestamp) -> int:
+    return clamp_instant_ns(time.seconds * _NANOS + time.nanos)
 
 
 def push_step(request: pb.PushTableRequest) -> PushHeader | RowBatch | PushEnd:
@@ -137,7 +191,7 @@ def _push_header(begin: pb.TableBegin) -> PushHeader:
     base = 0 if begin.whole else _count(begin.base_revision, "base_revision")
     if not begin.whole and revision <= base:
         raise InvalidArgumentError(f"revision {revision} is not above base_revision {base}")
-    return PushHeader(parse_peer_id(begin.peer_id), parse_generation(begin.generation), begin.whole, base, revision)
+    return PushHeader(lease(begin), begin.whole, base, revision)
 
 
 def _row_batch(rows: pb.TableRows) -> RowBatch:
@@ -175,7 +229,7 @@ def _file_row(row: pb.FileRow) -> FileRow:
     if not (0 <= modified_ns <= MAX_INSTANT_NS and 0 <= published_ns <= MAX_INSTANT_NS):
         # Times are what file systems say: no reason to refuse a row, and the table with it.
         modified_ns, published_ns = clamp_instant_ns(modified_ns), clamp_instant_ns(published_ns)
-    return FileRow(_key(row.name, row.content_id), size_bytes, modified_ns, published_ns, state)
+    return FileRow(_key(row.name, row.content_id), size_bytes, modified_ns, published_ns, state, row.executable)
 
 
 def _key(text: str, content_id: bytes) -> RowKey:

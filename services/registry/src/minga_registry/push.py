@@ -109,8 +109,7 @@ class TableReceiver:
         if not isinstance(header, PushHeader):
             raise InvalidArgumentError("a push starts with begin")
         push = self._directory.push_table(
-            header.peer_id,
-            header.generation,
+            header.lease,
             whole=header.whole,
             base_revision=header.base_revision,
             revision=header.revision,

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 SERVICE = "minga.registry.v1.RegistryService"
 METHODS = tuple(pb.DESCRIPTOR.services_by_name["RegistryService"].methods_by_name)
 MAX_CALLS = 4_000
-"""Registrations, heartbeats and deregistrations under way: some seconds of the store's work when it is slow."""
+"""Registrations, publications and deregistrations under way: some seconds of the store's work when it is slow."""
 MAX_STREAMS = 20_000
 """Heartbeat streams: twice the fleet that one replica is measured with, at about 30 KiB each."""
 STREAM_LIFE = timedelta(minutes=5)
@@ -69,10 +69,10 @@ class RegistryService(RegistryServiceServicer):
 
     async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterResponse:  # noqa: N802 - contract
         """See the contract."""
-        info = adapters.peer_info(request)
+        info, token = adapters.peer_info(request), adapters.lease_token(request.lease_token)
         granted = self._leases.grant(adapters.asked_ttl(request))
         with self._call_slots.held(caller_of(context.peer())):
-            await self._directory.register(info, granted)
+            await self._directory.register(info, granted, token)
         log_event(
             log,
             logging.INFO,
@@ -83,6 +83,15 @@ class RegistryService(RegistryServiceServicer):
             ttl_seconds=granted.total_seconds(),
         )
         return adapters.registered(granted, self._leases.interval(granted), self._limits.total)
+
+    async def Publish(self, request: pb.PublishRequest, context: Any) -> pb.PublishResponse:  # noqa: N802 - contract
+        """See the contract."""
+        lease, publications = adapters.lease(request), adapters.publications(request)
+        with self._call_slots.held(caller_of(context.peer())):
+            times = await self._directory.publish(lease, publications)
+        self._metrics.published(publications)
+        log_event(log, logging.DEBUG, "published", peer_id=lease.peer_id, count=len(times))
+        return adapters.published(times)
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:  # noqa: N802 - contract
         """See the contract."""
@@ -103,7 +112,7 @@ class RegistryService(RegistryServiceServicer):
         outcome = await self._heartbeats.renew(renewal)
         self._metrics.heartbeat(outcome)
         if outcome is not HeartbeatOutcome.OK:
-            log_event(log, logging.INFO, "peer_asked_again", peer_id=renewal.peer_id, action=outcome.value)
+            log_event(log, logging.INFO, "peer_asked_again", peer_id=renewal.lease.peer_id, action=outcome.value)
         return adapters.heartbeat_answer(outcome)
 
     async def PushTable(  # noqa: N802 - contract
@@ -117,7 +126,7 @@ class RegistryService(RegistryServiceServicer):
             log,
             logging.INFO if result.header.whole else logging.DEBUG,
             "table_pushed",
-            peer_id=result.header.peer_id,
+            peer_id=result.header.lease.peer_id,
             whole=result.header.whole,
             put=result.put_count,
             removed=result.remove_count,
@@ -127,11 +136,11 @@ class RegistryService(RegistryServiceServicer):
 
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveResponse:  # noqa: N802 - contract
         """See the contract."""
-        peer_id, generation = adapters.leaver(request)
+        lease = adapters.lease(request)
         with self._call_slots.held(caller_of(context.peer())):
-            left = await self._directory.leave(peer_id, generation)
+            left = await self._directory.leave(lease)
         if left:
-            log_event(log, logging.INFO, "peer_left", peer_id=peer_id, generation=generation)
+            log_event(log, logging.INFO, "peer_left", peer_id=lease.peer_id, generation=lease.generation)
         return pb.LeaveResponse()
 
     @contextmanager

@@ -1,13 +1,14 @@
 -- Makes a push visible, whole or not at all.
 -- KEYS: peer, table, tombstones (of this push; has its rows), removals (of this push), swap (of this push)
--- ARGV: generation, lease token, token, '1' when the rows are the whole table else '0',
---       base revision, revision, '1' when it has rows to remove else '0', number of the last data loss before it
+-- ARGV: generation, fencing token of the registration, token, '1' when the rows are the whole table else '0',
+--       base revision, revision, '1' when it has rows to remove else '0', number of the last data loss before it,
+--       lease token of the peer
 -- Afterwards the tombstones are the rows that the table no longer has. A whole table is swapped by renaming, however
 -- many rows it has; a change is copied row by row, which is why it may have some thousand at most (`push`).
 -- Returns {1, 1 when there are tombstones else 0}, {2} when there is no such lease, {3} when the base revision is not the
 -- stored one, a later push is committed, or the removals have expired, or {0, owner's address} when a greater
 -- generation owns it.
-local refused = refusal(KEYS[1], ARGV[1])
+local refused = refusal(KEYS[1], ARGV[1], ARGV[9])
 if refused then return refused end
 if redis.call('HGET', KEYS[1], 'lease_token') ~= ARGV[2] then return {2} end
 if tonumber(redis.call('HGET', KEYS[1], 'committed')) >= tonumber(ARGV[3]) then return {3} end

@@ -1,9 +1,9 @@
 -- Renews a lease for as long as it was granted, whichever registry did that.
 -- KEYS: peer
--- ARGV: generation, table revision, free, active serves
+-- ARGV: generation, table revision, free, active serves, lease token of the peer
 -- Returns {1, 1 when the revision is the stored one else 0, number of the last data loss before the table was pushed,
 -- lease ms}, {2} when there is no such lease, or {0, owner's address} when a greater generation holds it.
-local refused = refusal(KEYS[1], ARGV[1])
+local refused = refusal(KEYS[1], ARGV[1], ARGV[5])
 if refused then return refused end
 local stored = redis.call('HMGET', KEYS[1], 'revision', 'data_loss', 'ttl')
 if not stored[3] then return {2} end

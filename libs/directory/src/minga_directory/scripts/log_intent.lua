@@ -2,13 +2,11 @@
 -- KEYS: tokens, intents, leases, peers, data_loss
 -- ARGV: the key of the tombstones without the token, ms until the deadline, peer id,
 --       lease ms (empty when no lease is to be granted)
--- Tokens are microseconds of Redis' clock, made unique: they go on growing after Redis has lost the last one.
+-- Tokens go on growing after Redis has lost the last one.
 -- Returns {token, deadline of its scripts in ms by Redis' clock, number of the last data loss}.
-redis.call('PERSIST', KEYS[1]) -- A write that cannot grow: maxmemory refuses nothing after it.
-local token = math.max(micros(), tonumber(redis.call('GET', KEYS[1]) or '0') + 1)
-redis.call('SET', KEYS[1], string.format('%.0f', token))
+local token = draw(KEYS[1])
 local deadline = now() + ARGV[2]
-redis.call('ZADD', KEYS[2], deadline, ARGV[1] .. string.format('%.0f', token))
+redis.call('ZADD', KEYS[2], deadline, ARGV[1] .. token)
 if ARGV[4] ~= '' then
   -- Always later than before: a compare-and-delete of the earlier end fails.
   local ends = math.max(now() + ARGV[4], tonumber(redis.call('ZSCORE', KEYS[3], ARGV[3]) or '0') + 1)
@@ -16,4 +14,4 @@ if ARGV[4] ~= '' then
   redis.call('ZADD', KEYS[4], 0, ARGV[3])
   deadline = math.min(deadline, ends)
 end
-return {string.format('%.0f', token), string.format('%.0f', deadline), redis.call('GET', KEYS[5]) or '0'}
+return {token, string.format('%.0f', deadline), redis.call('GET', KEYS[5]) or '0'}

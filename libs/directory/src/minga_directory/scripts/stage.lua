@@ -1,6 +1,6 @@
 -- Stages rows of a push as tombstones, before their index entries are written.
 -- KEYS: peer, tombstones (of this push)
--- ARGV: lease token, token, then field, value, field, value, …
+-- ARGV: fencing token of the registration, token, then field, value, field, value, …
 -- Returns {1}, {2} when that lease is over, {3} when a later push is committed.
 local peer = redis.call('HMGET', KEYS[1], 'lease_token', 'committed')
 if peer[1] ~= ARGV[1] then return {2} end
