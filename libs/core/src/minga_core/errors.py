@@ -235,9 +235,13 @@ class TableIncompleteError(MingaError):
 
 
 class LimitExceededError(MingaError):
-    """More than this service accepts."""
+    """More than this service accepts. limit: how much that is, where it was said."""
 
     code = Code.LIMIT_EXCEEDED
+
+    def __init__(self, message: str, *, limit: int | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.limit = limit
 
 
 class BusyError(MingaError):
@@ -354,6 +358,7 @@ def error_from_code(
     retry_after: timedelta | None = None,
     owner_address: str = "",
     row_name: str = "",
+    limit: int | None = None,
 ) -> MingaError:
     """The error for a code and a message from the wire; InternalError for an unknown code."""
     try:
@@ -366,4 +371,6 @@ def error_from_code(
         return LeaseSupersededError(message, owner_address=owner_address)
     if cls is RowRefusedError:
         return RowRefusedError(message, row_name=row_name)
+    if cls is LimitExceededError:
+        return LimitExceededError(message, limit=limit)
     return cls(message)

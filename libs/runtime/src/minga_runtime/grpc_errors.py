@@ -1,7 +1,7 @@
 """Mapping between our errors and gRPC's statuses: the server's interceptor, and the reverse for clients.
 
 An error is sent as its status, its sentence as the details, and its code and attributes in trailing metadata
-(`minga-code`, `minga-hint`, `minga-retry-after-ms`, `minga-owner-address`, `minga-row-bin`).
+(`minga-code`, `minga-hint`, `minga-retry-after-ms`, `minga-owner-address`, `minga-row-bin`, `minga-limit`).
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from minga_core.errors import (
     InternalError,
     InvalidArgumentError,
     LeaseSupersededError,
+    LimitExceededError,
     MingaError,
     RowRefusedError,
     UnavailableError,
@@ -39,6 +40,7 @@ HINT_KEY = "minga-hint"
 RETRY_AFTER_KEY = "minga-retry-after-ms"
 OWNER_KEY = "minga-owner-address"
 ROW_KEY = "minga-row-bin"
+LIMIT_KEY = "minga-limit"
 
 MAX_DETAILS = 1_000
 """Characters of a sentence that are sent; gRPC refuses more than 8 KiB of metadata in all."""
@@ -238,6 +240,8 @@ def _metadata_of(error: MingaError) -> tuple[tuple[str, str | bytes], ...]:
         pairs.append((OWNER_KEY, error.owner_address))
     if isinstance(error, RowRefusedError):
         pairs.append((ROW_KEY, error.row_name.encode()))
+    if isinstance(error, LimitExceededError) and error.limit is not None:
+        pairs.append((LIMIT_KEY, str(error.limit)))
     return tuple(pairs)
 
 
@@ -262,9 +266,8 @@ def _from_metadata(
     hint = _one_line(str(metadata.get(HINT_KEY, "")))
     if code in (Code.STORE_UNAVAILABLE, Code.UNAVAILABLE):
         return unavailable(details, hint=hint)
-    millis = str(metadata.get(RETRY_AFTER_KEY, ""))
-    # At most nine digits: a hostile server must not cause an overflow.
-    retry_after = timedelta(milliseconds=int(millis)) if re.fullmatch("[0-9]{1,9}", millis) else None
+    millis = _number(metadata.get(RETRY_AFTER_KEY, ""), digits=9)
+    retry_after = None if millis is None else timedelta(milliseconds=millis)
     row = metadata.get(ROW_KEY, b"")
     found = error_from_code(
         code,
@@ -272,9 +275,15 @@ def _from_metadata(
         retry_after=retry_after,
         owner_address=str(metadata.get(OWNER_KEY, "")),
         row_name=row.decode(errors="replace") if isinstance(row, bytes) else "",
+        limit=_number(metadata.get(LIMIT_KEY, ""), digits=18),
     )
     found.hint = hint
     return found
+
+
+def _number(text: object, *, digits: int) -> int | None:
+    """At most so many digits, since a hostile server must not cause an overflow; None when it is something else."""
+    return int(str(text)) if re.fullmatch(f"[0-9]{{1,{digits}}}", str(text)) else None
 
 
 def _connection_problem(code: grpc.StatusCode, details: str) -> str:

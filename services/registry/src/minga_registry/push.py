@@ -149,8 +149,9 @@ class TableReceiver:
             raise InvalidArgumentError("a push of a whole table removes nothing")
         self._put_count += len(batch.put)
         self._remove_count += len(batch.remove)
-        if max(self._put_count, self._remove_count) > self._limits.max_rows:
-            raise LimitExceededError(f"this registry takes at most {self._limits.max_rows:,} rows of one peer")
+        most = self._limits.max_rows
+        if max(self._put_count, self._remove_count) > most:
+            raise LimitExceededError(f"this registry takes at most {most:,} rows of one peer", limit=most)
 
     def _check_counts(self, end: PushEnd) -> None:
         came = PushEnd(self._put_count, self._remove_count)

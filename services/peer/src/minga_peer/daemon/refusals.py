@@ -1,6 +1,5 @@
 """What the registry refuses of a table, and how to announce the rest."""
 
-import re
 from collections.abc import Sequence
 
 from minga_core.errors import LimitExceededError, MingaError, RowRefusedError
@@ -12,7 +11,6 @@ MAX_WAIT_SECONDS = 120.0
 FULL_TABLE_SECONDS = 60.0
 PACE_SECONDS = 3.0
 """Between pushes while rows are left out: each is of everything."""
-_MOST_ROWS = re.compile(r"at most ([\d,]+) rows")
 
 
 class Refusals:
@@ -36,8 +34,8 @@ class Refusals:
     def learn(self, error: MingaError, rows: Sequence[FileRow]) -> float:
         """Take in why a table of those rows was refused; seconds until the next push makes sense."""
         self._reason = str(error)
-        if isinstance(error, LimitExceededError) and (most := _MOST_ROWS.search(self._reason)) is not None:
-            self._max_rows = int(most[1].replace(",", ""))
+        if isinstance(error, LimitExceededError) and error.limit is not None:
+            self._max_rows = error.limit
         elif isinstance(error, RowRefusedError):
             self._bad.update((row.key, row) for row in rows if row.key.name == error.row_name)
         self.problem = f"the registry refuses the files of this peer: {self._reason}"
