@@ -10,12 +10,10 @@ PEER = {
     "peer_id": "peer-1",
     "address": "10.0.0.1:50053",
     "zone": "",
-    "generation": 7,
     "capacity_bytes": 10 << 30,
     "free_bytes": 5 << 30,
     "file_count": 1234,
     "active_serves": 2,
-    "table_revision": 3,
     "software_version": "0.1.0",
     "lease_remaining_seconds": 12.25,
 }

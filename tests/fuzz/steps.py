@@ -37,12 +37,16 @@ def of_registry(target: Target) -> Steps:
         registry_pb2.PushTableRequest(end=registry_pb2.TableEnd(put_count=2, remove_count=1)),
     ]
     heartbeats = [registry_pb2.HeartbeatRequest(**ME, table_revision=revision, free_bytes=3) for revision in (1, 1, 2)]
+    found = registry_pb2.Publication(name="fuzz/b.txt", content_id=bytes(32))
+    found.found_modified_time.seconds = 1_700_000_000
+    new = registry_pb2.Publication(name="fuzz/a.txt", content_id=bytes(32))
+    publish = registry_pb2.PublishRequest(**ME, publications=[new, found])
     return _copies_of(
         {
             "Register": [register],
             "PushTable": push,
-            "Heartbeat": heartbeats[:1],
             "KeepLease": heartbeats,
+            "Publish": [publish],
             "Leave": [registry_pb2.LeaveRequest(**ME)],
         }
     )

@@ -233,7 +233,7 @@ def _lives(channel: grpc.Channel, revision: int) -> None:
     )
     assert pushed.revision == revision
     heartbeat = registry_pb2.HeartbeatRequest(**me, table_revision=revision)
-    (answer,) = _call(channel, f"{REGISTRY}Heartbeat", heartbeat, registry_pb2.HeartbeatResponse)
+    (answer,) = _call(channel, f"{REGISTRY}KeepLease", heartbeat, registry_pb2.HeartbeatResponse)
     assert answer.action == registry_pb2.HEARTBEAT_ACTION_OK
 
 

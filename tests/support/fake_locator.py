@@ -38,6 +38,8 @@ class FakeLocator:
             "content_id": content_id(number),
             "size_bytes": size_bytes,
             "published_time": PUBLISHED,
+            "modified_time": PUBLISHED,
+            "executable": False,
             "complete_count": len(sources),
             "partial_count": 0,
             "sources": sources,

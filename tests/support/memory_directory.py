@@ -260,7 +260,7 @@ class MemoryDirectory:
 
     def _record(self, lease: _Granted) -> PeerRecord:
         left = timedelta(seconds=lease.ends_at - self._clock.monotonic())
-        return PeerRecord(lease.info, lease.revision or 0, len(lease.table), lease.active_serves, left)
+        return PeerRecord(lease.info, len(lease.table), lease.active_serves, left)
 
     def _rows(self) -> Iterator[FileRow]:
         return (row for lease in self._living() for row in lease.table.values())

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from minga import AsyncClient, DaemonStatus, DaemonTransfer, ListedPeer
 
 _PEER_FIELDS = (
-    *("peer_id", "address", "zone", "generation", "capacity_bytes", "free_bytes", "file_count", "active_serves"),
-    *("table_revision", "software_version"),
+    *("peer_id", "address", "zone", "capacity_bytes", "free_bytes", "file_count", "active_serves", "software_version"),
 )
 _STATUS_FIELDS = (
     *("peer_id", "generation", "address", "registered", "registry_problem", "table_revision", "announced_revision"),

@@ -28,8 +28,8 @@ _JSON_SHAPES = """## JSON
 | `info` | `{"names": […], "versions": [{"content_id", "size_bytes", "published_time", "complete_count", \
 "partial_count", "sources": [{"peer_id", "address", "zone", "state"}]}]}`, newest version first, \
 `state` is `complete` or `partial` |
-| `peers` | `{"peers": [{"peer_id", "address", "zone", "generation", "capacity_bytes", "free_bytes", "file_count", \
-"active_serves", "table_revision", "software_version", "lease_remaining_seconds"}]}` |
+| `peers` | `{"peers": [{"peer_id", "address", "zone", "capacity_bytes", "free_bytes", "file_count", \
+"active_serves", "software_version", "lease_remaining_seconds"}]}` |
 | `status` | `{"peer_id", "generation", "address", "registered", "registry_problem", "table_revision", \
 "announced_revision", "file_count", "shared_bytes", "pending_hash_count", "free_bytes", "sent_bytes", \
 "received_bytes", "active_serves", "registry", "locator", "software_version", "pid", "share_dir", "uptime_seconds", \

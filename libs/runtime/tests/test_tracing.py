@@ -218,7 +218,7 @@ class Handlers:
 
     def __init__(self) -> None:
         self.seen: list[str] = []
-        handlers = {"Answer": self.answer, "Stream": self.stream, "Heartbeat": self.answer}
+        handlers = {"Answer": self.answer, "Stream": self.stream, "Leave": self.answer}
         self.server = server_of(handlers)
 
     async def answer(self, request: bytes, context: Any) -> bytes:
@@ -289,6 +289,6 @@ async def test_heartbeats_are_no_spans(spans: KeepingTracer) -> None:
     server = Handlers()
     async with connected(server) as channel:
         with tracing.span("whole"):
-            await answer(channel, method="Heartbeat")
+            await answer(channel, method="Leave")
     assert [span.name for span in spans.spans] == ["whole"]
     assert server.seen == [""]

@@ -14,8 +14,10 @@ from tests.support.memory_directory import MemoryDirectory
 
 
 async def test_a_lookup_has_versions_and_sources(api: httpx.AsyncClient, directory: MemoryDirectory) -> None:
-    """An answer has the content, its size, its exact time, and the peers that have it in whole or in part."""
-    await join(directory, "a", row("data/set.bin"), zone="lab")
+    """An answer has the content, its size, its exact times, whether it is executable, and the peers that have it in
+    whole or in part."""
+    shared = row("data/set.bin")._replace(modified_ns=7, executable=True)
+    await join(directory, "a", shared, zone="lab")
     await join(directory, "b", row("data/set.bin", state=HoldingState.PARTIAL))
     answer = (await api.get("/v1/files/data/set.bin")).json()
     (version,) = answer["versions"]
@@ -25,6 +27,8 @@ async def test_a_lookup_has_versions_and_sources(api: httpx.AsyncClient, directo
         "content_id": str(content("data/set.bin")),
         "size_bytes": 1000,
         "published_time": "2025-11-23T04:18:46.123456789Z",
+        "modified_time": "1970-01-01T00:00:00.000000007Z",
+        "executable": True,
         "complete_count": 1,
         "partial_count": 1,
     }

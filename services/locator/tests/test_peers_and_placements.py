@@ -23,12 +23,10 @@ async def test_a_peer_is_shown_as_it_registered(
         "peer_id": "a",
         "address": "a:50053",
         "zone": "lab",
-        "generation": 7,
         "capacity_bytes": 200 * GIB,
         "free_bytes": 5,
         "file_count": 1,
         "active_serves": 0,
-        "table_revision": 1,
         "software_version": "1.2.3",
         "lease_remaining_seconds": 12.5,
     }

@@ -228,6 +228,12 @@ def end(put_count: int, remove_count: int = 0) -> pb.PushTableRequest:
     return pb.PushTableRequest(end=pb.TableEnd(put_count=put_count, remove_count=remove_count))
 
 
+async def beat(registry: Running, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
+    """One heartbeat, on a stream of its own."""
+    (answer,) = [each async for each in registry.stub.KeepLease(iter([request]), timeout=5.0)]
+    return answer
+
+
 async def until(condition: Callable[[], object], limit_seconds: float = 5.0) -> None:
     """Returns once `condition` holds. Raises TimeoutError at the deadline."""
     async with asyncio.timeout(limit_seconds):

@@ -87,7 +87,8 @@ async def test_every_documented_metric_is_there_from_the_start_and_moves(
             await until_shown(scrape, lambda now, name=name: _value(now, name) != _value(first, name))
             moved.add(name)
 
-    await stub.Heartbeat(pb.HeartbeatRequest(peer_id="a", generation=7), timeout=LIMIT_SECONDS)
+    unknown = pb.HeartbeatRequest(peer_id="a", generation=7)
+    assert [each async for each in stub.KeepLease(iter([unknown]), timeout=LIMIT_SECONDS)]
     request = register_request()
     request.asked_ttl.FromTimedelta(timedelta(seconds=2))
     await stub.Register(request, timeout=LIMIT_SECONDS)

@@ -30,6 +30,7 @@ from services.registry.tests.support import (
     LIMITS,
     RememberedDirectory,
     Running,
+    beat,
     begin,
     end,
     register_request,
@@ -175,7 +176,7 @@ async def test_a_malformed_heartbeat_or_leave_writes_nothing(
 ) -> None:
     """Refused at the edge."""
     heartbeat = pb.HeartbeatRequest(**({"peer_id": "a", "generation": 7} | changed))
-    assert isinstance(await refused(registry.stub.Heartbeat(heartbeat, timeout=LIMIT_SECONDS)), InvalidArgumentError)
+    assert isinstance(await refused(beat(registry, heartbeat)), InvalidArgumentError)
     if changed.keys() <= {"peer_id", "generation"}:
         leave = pb.LeaveRequest(**({"peer_id": "a", "generation": 7} | changed))
         assert isinstance(await refused(registry.stub.Leave(leave, timeout=LIMIT_SECONDS)), InvalidArgumentError)
@@ -274,7 +275,7 @@ async def test_errors_of_the_directory_reach_the_peer_as_they_are(
     """Superseded names the owner; a store that is away is UNAVAILABLE and not a bug."""
     calls: list[Any] = [
         lambda: registry.stub.Register(register_request(), timeout=LIMIT_SECONDS),
-        lambda: registry.stub.Heartbeat(pb.HeartbeatRequest(peer_id="a", generation=7), timeout=LIMIT_SECONDS),
+        lambda: beat(registry, pb.HeartbeatRequest(peer_id="a", generation=7)),
         lambda: push(registry, begin(), rows(row()), end(1)),
         lambda: registry.stub.Leave(pb.LeaveRequest(peer_id="a", generation=7), timeout=LIMIT_SECONDS),
     ]

@@ -23,6 +23,7 @@ from minga_registry.leases import LeasePolicy
 from minga_runtime.grpc_errors import error_from_rpc
 from services.registry.tests.support import (
     Running,
+    beat,
     begin,
     end,
     register_request,
@@ -59,7 +60,7 @@ class Net:
     async def heartbeat(self, revision: int, generation: int = 7) -> str:
         """A heartbeat; the action's name."""
         request = pb.HeartbeatRequest(peer_id="a", generation=generation, table_revision=revision)
-        response = await self.registry.stub.Heartbeat(request, timeout=LIMIT_SECONDS)
+        response = await beat(self.registry, request)
         return pb.HeartbeatAction.Name(response.action).removeprefix("HEARTBEAT_ACTION_")
 
     async def leave(self, generation: int = 7) -> None:

@@ -40,7 +40,6 @@ class PeerRecord:
 
     info: PeerInfo
     """As registered, with the free bytes of the last heartbeat."""
-    table_revision: int
     file_count: int
     active_serves: int
     lease_remaining: timedelta

@@ -10,7 +10,7 @@ from minga_directory import keys
 from minga_directory.directory import PeerRecord
 from minga_directory.store import Command, Store
 
-_FIELDS = ("address", "generation", "zone", "capacity", "free", "serves", "revision", "files", "software")
+_FIELDS = ("address", "generation", "zone", "capacity", "free", "serves", "files", "software")
 
 
 async def living_peers(store: Store, ids: Sequence[PeerId]) -> list[PeerRecord]:
@@ -29,13 +29,13 @@ def _record(peer_id: PeerId, fields: Sequence[bytes | None], left_millis: int) -
     if left_millis < 0 or None in fields:
         return None
     try:
-        address, generation, zone, capacity, free, serves, revision, files, software = (
+        address, generation, zone, capacity, free, serves, files, software = (
             (field or b"").decode() for field in fields
         )
         info = PeerInfo(
             peer_id, Generation(int(generation)), Address(address), zone, int(capacity), int(free), software
         )
         left = timedelta(milliseconds=left_millis)
-        return PeerRecord(info, max(0, int(revision)), int(files), int(serves), left)
+        return PeerRecord(info, int(files), int(serves), left)
     except (ValueError, MingaError):
         return None

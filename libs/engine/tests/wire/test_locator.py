@@ -49,7 +49,7 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 def row(name: str = FILE, content_id: ContentId = CONTENT, state: HoldingState = HoldingState.COMPLETE) -> FileRow:
     """A row of a table."""
-    return FileRow(RowKey(parse_name(name), content_id), 1000, 5, PUBLISHED_NS, state)
+    return FileRow(RowKey(parse_name(name), content_id), 1000, 5, PUBLISHED_NS, state, executable=True)
 
 
 async def join(directory: MemoryDirectory, peer_id: str, *rows: FileRow, free_bytes: int = 100 * GIB) -> None:
@@ -155,7 +155,7 @@ async def test_a_file_is_found_with_checked_values(client: LocatorClient, direct
     assert next(source for source in version.sources if source.peer_id == "a") == FileSource(
         PeerId("a"), Address("a:50053"), "lab", HoldingState.COMPLETE
     )
-    assert version == FileVersion(CONTENT, 1000, PUBLISHED_NS, 1, 1, version.sources)
+    assert version == FileVersion(CONTENT, 1000, PUBLISHED_NS, 5, True, 1, 1, version.sources)
 
 
 async def test_a_content_id_pins_a_version(client: LocatorClient, directory: MemoryDirectory) -> None:
@@ -211,7 +211,7 @@ async def test_every_peer_is_listed_page_by_page(
     peer = peers[1]
     assert timedelta(0) < peer.lease_remaining <= timedelta(seconds=15)
     assert peer == ListedPeer(
-        PeerId("p1"), Address("p1:50053"), "lab", Generation(7), 200 * GIB, 100 * GIB, 1, 0, 1, "1.2.3",
+        PeerId("p1"), Address("p1:50053"), "lab", 200 * GIB, 100 * GIB, 1, 0, "1.2.3",
         peer.lease_remaining,
     )  # fmt: skip
 
@@ -385,6 +385,8 @@ GOOD_VERSION = {
     "content_id": str(CONTENT),
     "size_bytes": 1,
     "published_time": "2025-01-01T00:00:00Z",
+    "modified_time": "2024-01-01T00:00:00Z",
+    "executable": False,
     "complete_count": 1,
     "partial_count": 0,
     "sources": [GOOD_SOURCE],
@@ -429,6 +431,9 @@ async def test_the_unchanged_answer_is_good() -> None:
         json.dumps(answer_with({"published_time": "2025-01-01T00:00:00"})).encode(),
         json.dumps(answer_with({"published_time": "2025-13-01T00:00:00Z"})).encode(),
         json.dumps(answer_with({"published_time": 5})).encode(),
+        json.dumps(answer_with({"modified_time": "yesterday"})).encode(),
+        json.dumps(answer_with({"executable": 1})).encode(),
+        json.dumps(answer_with({"executable": None})).encode(),
         json.dumps(answer_with({"sources": 5})).encode(),
         json.dumps(answer_with(source={"peer_id": "../a"})).encode(),
         json.dumps(answer_with(source={"peer_id": None})).encode(),

@@ -15,7 +15,7 @@ from minga_runtime import tracing
 from minga_runtime.tasks import TaskOwner
 from minga_runtime.tracing import TRACEPARENT
 
-UNTRACED = frozenset({"Check", "Watch", "ServerReflectionInfo", "Register", "Leave", "Heartbeat", "KeepLease"})
+UNTRACED = frozenset({"Check", "Watch", "ServerReflectionInfo", "Register", "Leave", "KeepLease"})
 """Calls that check health, keep a lease, or last as long as both sides run: no part of a command's work."""
 
 # The codes that count as a server's errors (https://opentelemetry.io/docs/specs/semconv/rpc/grpc).

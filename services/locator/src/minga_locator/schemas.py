@@ -127,8 +127,12 @@ class FileVersion(_Shape):
     content_id: str
     size_bytes: int
     published_time: Annotated[
-        str, Meta(extra_json_schema=TIME, description="When it was first shared under that name.")
+        str, Meta(extra_json_schema=TIME, description="When that name was given this content, by Redis' clock.")
     ]
+    modified_time: Annotated[
+        str, Meta(extra_json_schema=TIME, description="Modification time of the file that was published last.")
+    ]
+    executable: Annotated[bool, Meta(description="Whether the owner of that file may execute it.")]
     complete_count: Annotated[int, Meta(description="Living peers that have all of it.")]
     partial_count: Annotated[int, Meta(description="Living peers that have some of it.")]
     sources: Annotated[list[Source], Meta(description="At most 20 of them, in random order.")]
@@ -140,6 +144,8 @@ class FileVersion(_Shape):
             str(version.content_id),
             version.size_bytes,
             rfc3339(version.published_ns),
+            rfc3339(version.modified_ns),
+            version.executable,
             version.complete_count,
             version.partial_count,
             [Source(peer_id, address, zone, state) for peer_id, address, zone, state in version.holders],
@@ -231,12 +237,10 @@ class PeerInfo(_Shape):
     peer_id: str
     address: Address
     zone: Zone
-    generation: Annotated[int, Meta(description="Greater with each start of the peer; up to 63 bits.")]
     capacity_bytes: Annotated[int, Meta(description="The most that it holds in all.")]
     free_bytes: FreeBytes
     file_count: Annotated[int, Meta(description="Rows of its file table.")]
     active_serves: Annotated[int, Meta(description="Chunk streams that it was serving at its last heartbeat.")]
-    table_revision: Annotated[int, Meta(description="Grows with each change of its file table.")]
     software_version: str
     lease_remaining_seconds: Annotated[float, Meta(description="Listed for this long unless it renews its lease.")]
 
@@ -248,12 +252,10 @@ class PeerInfo(_Shape):
             peer_id=info.peer_id,
             address=info.address,
             zone=info.zone,
-            generation=info.generation,
             capacity_bytes=info.capacity_bytes,
             free_bytes=info.free_bytes,
             file_count=peer.file_count,
             active_serves=peer.active_serves,
-            table_revision=peer.table_revision,
             software_version=info.software_version,
             lease_remaining_seconds=round(peer.lease_remaining.total_seconds(), 3),
         )

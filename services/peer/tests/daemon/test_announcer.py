@@ -100,12 +100,12 @@ class FakeRegistry(RegistryServiceServicer):
         if self.refused in put:
             raise RowRefusedError(f"size_bytes of {self.refused!r} is 0 to 5", row_name=self.refused)
         if len(put) > self.max_rows:
-            raise LimitExceededError(f"this registry takes at most {self.max_rows:,} rows of one peer")
+            raise LimitExceededError("too many rows", limit=self.max_rows)
         self.table = put if whole else (self.table | put) - remove
         self.revision = revision
         return pb.PushTableResponse(revision=revision)
 
-    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
+    def _heartbeat(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
         self._check()
         self.heartbeats += 1
         if not self.registered:
@@ -119,7 +119,7 @@ class FakeRegistry(RegistryServiceServicer):
         self.streams += 1
         left = self.answers_per_stream
         async for request in requests:
-            yield await self.Heartbeat(request, context)
+            yield self._heartbeat(request)
             left -= 1
             if left == 0:
                 return
@@ -223,7 +223,7 @@ async def test_a_push_is_a_part_of_the_trace_that_changed_the_table() -> None:
     assert [span.kind for span in pushes] == ["client", "server", "client", "server"]
     assert pushes[2].parent == second.traceparent
     assert pushes[3].parent == pushes[2].traceparent
-    assert not [span for span in spans.spans if "Heartbeat" in span.name or "KeepLease" in span.name]
+    assert not [span for span in spans.spans if "KeepLease" in span.name]
 
 
 async def test_a_registry_that_stays_away_is_one_failed_trace() -> None:

@@ -55,7 +55,8 @@ class OnePeerLocator:
         if row is None:
             raise NotFoundError(f"nobody shares {name}")
         source = FileSource(self.peer.peer_id, self.peer.source.address, "", HoldingState.COMPLETE)
-        version = FileVersion(row.key.content_id, row.size_bytes, row.published_ns, 1, 0, (source,))
+        times = row.published_ns, row.modified_ns
+        version = FileVersion(row.key.content_id, row.size_bytes, *times, False, 1, 0, (source,))
         return FileAnswer(name, (version,))
 
     async def place(self, name: Name, size_bytes: int, replicas: int) -> list[Any]:

@@ -54,7 +54,7 @@ class TrueLocator:
 
 def _version(content_id: ContentId, sources: list[FileSource]) -> FileVersion:
     complete = sum(source.state is HoldingState.COMPLETE for source in sources)
-    return FileVersion(content_id, 1, 1, complete, len(sources) - complete, tuple(sources))
+    return FileVersion(content_id, 1, 1, 1, False, complete, len(sources) - complete, tuple(sources))
 
 
 async def put(locator: TrueLocator, path: Path, replicas: int, *, overwrite: bool = False) -> PutResult:

@@ -93,11 +93,6 @@ class RegistryService(RegistryServiceServicer):
         log_event(log, logging.DEBUG, "published", peer_id=lease.peer_id, count=len(times))
         return adapters.published(times)
 
-    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:  # noqa: N802 - contract
-        """See the contract."""
-        with self._call_slots.held(caller_of(context.peer())):
-            return await self._renew(request)
-
     async def KeepLease(  # noqa: N802 - contract
         self, request_iterator: AsyncIterator[pb.HeartbeatRequest], context: Any
     ) -> AsyncIterator[pb.HeartbeatResponse]:

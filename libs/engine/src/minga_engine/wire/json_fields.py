@@ -16,6 +16,13 @@ def count(value: Any) -> int:
     return value
 
 
+def flag(value: Any) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{str(value)[:40]!r} is neither true nor false")
+    return value
+
+
 def text(value: Any) -> str:
     """A line of text that is safe to show."""
     if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH or not value.isprintable():

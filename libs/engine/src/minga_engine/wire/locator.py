@@ -14,16 +14,14 @@ from urllib.parse import quote
 from minga_core.ids import (
     Address,
     ContentId,
-    Generation,
     PeerId,
     parse_address,
-    parse_generation,
     parse_peer_id,
     parse_zone,
 )
 from minga_core.names import Name, parse_name
 from minga_core.records import HoldingState
-from minga_engine.wire.json_fields import count, nanos, text
+from minga_engine.wire.json_fields import count, flag, nanos, text
 from minga_engine.wire.locator_http import LocatorHttp, checked, not_a_locator
 
 if TYPE_CHECKING:
@@ -67,11 +65,14 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """One content, with at most 20 of its holders in random order."""
+    """One content, with at most 20 of its holders in random order. modified_ns and executable: of the file that was
+    published last."""
 
     content_id: ContentId
     size_bytes: int
     published_ns: int
+    modified_ns: int
+    executable: bool
     complete_count: int
     partial_count: int
     sources: tuple[FileSource, ...]
@@ -100,12 +101,10 @@ class ListedPeer:
     peer_id: PeerId
     address: Address
     zone: str
-    generation: Generation
     capacity_bytes: int
     free_bytes: int
     file_count: int
     active_serves: int
-    table_revision: int
     software_version: str
     lease_remaining: timedelta
 
@@ -284,6 +283,8 @@ def _version(item: Any) -> FileVersion:
         ContentId.parse(item["content_id"]),
         count(item["size_bytes"]),
         nanos(item["published_time"]),
+        nanos(item["modified_time"]),
+        flag(item["executable"]),
         count(item["complete_count"]),
         count(item["partial_count"]),
         tuple(_source(source) for source in item["sources"]),
@@ -314,12 +315,10 @@ def _listed_peer(item: Any) -> ListedPeer:
         parse_peer_id(item["peer_id"]),
         parse_address(item["address"]),
         parse_zone(item["zone"]),
-        parse_generation(count(item["generation"])),
         count(item["capacity_bytes"]),
         count(item["free_bytes"]),
         count(item["file_count"]),
         count(item["active_serves"]),
-        count(item["table_revision"]),
         text(item["software_version"]),
         timedelta(seconds=float(item["lease_remaining_seconds"])),
     )

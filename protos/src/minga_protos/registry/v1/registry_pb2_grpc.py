@@ -55,11 +55,6 @@ class RegistryServiceStub:
                 request_serializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.PushTableRequest.SerializeToString,
                 response_deserializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.PushTableResponse.FromString,
                 _registered_method=True)
-        self.Heartbeat = channel.unary_unary(
-                '/minga.registry.v1.RegistryService/Heartbeat',
-                request_serializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.HeartbeatRequest.SerializeToString,
-                response_deserializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.HeartbeatResponse.FromString,
-                _registered_method=True)
         self.KeepLease = channel.stream_stream(
                 '/minga.registry.v1.RegistryService/KeepLease',
                 request_serializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.HeartbeatRequest.SerializeToString,
@@ -112,13 +107,6 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Heartbeat(self, request, context):
-        """Renews the lease and compares table revisions. Idempotent.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def KeepLease(self, request_iterator, context):
         """Heartbeats on a standing stream, each of which renews the lease and compares table revisions: one answer to each, in
         order, the next sent after it. The registry ends the stream with OK whenever it likes (it stops, or the stream is old
@@ -152,11 +140,6 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.PushTable,
                     request_deserializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.PushTableRequest.FromString,
                     response_serializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.PushTableResponse.SerializeToString,
-            ),
-            'Heartbeat': grpc.unary_unary_rpc_method_handler(
-                    servicer.Heartbeat,
-                    request_deserializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.HeartbeatRequest.FromString,
-                    response_serializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.HeartbeatResponse.SerializeToString,
             ),
             'KeepLease': grpc.stream_stream_rpc_method_handler(
                     servicer.KeepLease,
@@ -256,33 +239,6 @@ class RegistryService:
             '/minga.registry.v1.RegistryService/PushTable',
             minga__protos_dot_registry_dot_v1_dot_registry__pb2.PushTableRequest.SerializeToString,
             minga__protos_dot_registry_dot_v1_dot_registry__pb2.PushTableResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Heartbeat(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/minga.registry.v1.RegistryService/Heartbeat',
-            minga__protos_dot_registry_dot_v1_dot_registry__pb2.HeartbeatRequest.SerializeToString,
-            minga__protos_dot_registry_dot_v1_dot_registry__pb2.HeartbeatResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,8 +60,6 @@ class RegistryServiceStub:
     INVALID_ARGUMENT `row_refused`: one row is not taken, whose name is in trailing metadata `minga-row-bin`; no retry of
     that row helps, push the others.
     """
-    Heartbeat: _grpc.UnaryUnaryMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]
-    """Renews the lease and compares table revisions. Idempotent."""
     KeepLease: _grpc.StreamStreamMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]
     """Heartbeats on a standing stream, each of which renews the lease and compares table revisions: one answer to each, in
     order, the next sent after it. The registry ends the stream with OK whenever it likes (it stops, or the stream is old
@@ -100,8 +98,6 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     INVALID_ARGUMENT `row_refused`: one row is not taken, whose name is in trailing metadata `minga-row-bin`; no retry of
     that row helps, push the others.
     """
-    Heartbeat: _aio.UnaryUnaryMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]  # type: ignore[assignment]
-    """Renews the lease and compares table revisions. Idempotent."""
     KeepLease: _aio.StreamStreamMultiCallable[_registry_pb2.HeartbeatRequest, _registry_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """Heartbeats on a standing stream, each of which renews the lease and compares table revisions: one answer to each, in
     order, the next sent after it. The registry ends the stream with OK whenever it likes (it stops, or the stream is old
@@ -155,14 +151,6 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT `row_refused`: one row is not taken, whose name is in trailing metadata `minga-row-bin`; no retry of
         that row helps, push the others.
         """
-
-    @_abc_1.abstractmethod
-    def Heartbeat(
-        self,
-        request: _registry_pb2.HeartbeatRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.HeartbeatResponse, _abc.Awaitable[_registry_pb2.HeartbeatResponse]]:
-        """Renews the lease and compares table revisions. Idempotent."""
 
     @_abc_1.abstractmethod
     def KeepLease(
