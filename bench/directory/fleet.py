@@ -17,8 +17,8 @@ from bench.directory.pushers import CALL_SECONDS, each_of
 from bench.product import Announcer, FileTable, RegistryClient
 from minga_core.clock import SystemClock
 from minga_core.errors import RegistryUnavailableError
-from minga_core.ids import Address, Generation, PeerId
-from minga_core.records import FileRow
+from minga_core.ids import Address
+from minga_core.records import FileRow, Lease
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_runtime.channels import make_channel
 from minga_runtime.grpc_errors import error_from_rpc
@@ -41,7 +41,7 @@ class PreparedRegistryClient(RegistryClient):
         self.registered_at.append(time.monotonic())
         return await super().register(*arguments, **named)
 
-    async def push_whole(self, peer_id: PeerId, generation: Generation, rows: Sequence[FileRow], revision: int) -> int:
+    async def push_whole(self, lease: Lease, rows: Sequence[FileRow], revision: int) -> int:
         """The rows of the layout, which `rows` are."""
         deserializer = pb.PushTableResponse.FromString
         call: Any = self._push_channel.stream_unary(PUSH_TABLE, response_deserializer=deserializer)
@@ -68,13 +68,20 @@ async def start(addresses: list[str], layout: Layout, mine: list[int], spread_se
         client = PreparedRegistryClient(Address(addresses[peer % len(addresses)]), tables, peer)
         table = FileTable(row for block in layout.blocks_of(peer) for row in rows[block])
         info = partial(fixture.peer_info, peer)
-        announcer = Announcer(client, table, info, lambda: 0, SystemClock(), rng=random.Random(peer))
+        lease = Lease(info().peer_id, info().generation)
+        announcer = Announcer(
+            client, table, lease, info, lambda: 0, SystemClock(), keep_times=_published, rng=random.Random(peer)
+        )
         _CLIENTS.append(client)
         _ANNOUNCERS.append(announcer)
         _TASKS.append(asyncio.create_task(announcer.run()))
         await asyncio.sleep(spread_seconds / len(mine))
     while any(announcer.announced_revision < 1 for announcer in _ANNOUNCERS):  # noqa: ASYNC110 - their own progress
         await asyncio.sleep(POLL_SECONDS)
+
+
+async def _published(times: Sequence[tuple[FileRow, int]]) -> None:
+    """Keep nothing: the layout's rows are published."""
 
 
 async def noticed(since: float) -> list[float]:

@@ -77,7 +77,6 @@ def _upload() -> list[Message]:
     begin = peer_pb2.StoreBegin(
         name="fuzz/uploaded.txt", content_id=manifest.content_id.raw, manifest_size_bytes=len(encoded), overwrite=True
     )
-    begin.published_time.seconds = 1_700_000_000
     return [
         peer_pb2.StoreFileRequest(begin=begin),
         peer_pb2.StoreFileRequest(manifest_part=encoded),

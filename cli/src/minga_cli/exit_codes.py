@@ -53,7 +53,7 @@ _CODES = {
     ],
     ExitCode.STORAGE: [Code.NO_SPACE, Code.STORAGE],
     ExitCode.INTEGRITY: [Code.INVALID_MANIFEST, Code.CONTENT_CHANGED, Code.CHUNK_CORRUPT],
-    ExitCode.CONFLICT: [Code.LEASE_SUPERSEDED, Code.ALREADY_RUNNING],
+    ExitCode.CONFLICT: [Code.LEASE_SUPERSEDED, Code.PEER_ID_TAKEN, Code.ALREADY_RUNNING],
 }
 EXIT_CODES = {code: exit_code for exit_code, codes in _CODES.items() for code in codes}
 """Exit code of each error."""

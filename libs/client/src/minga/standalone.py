@@ -71,8 +71,7 @@ class Engine:
         with tracing.span("hash"):
             manifest = await hash_file(path)
         file = HashedFile(path, manifest, manifest.content_id)
-        published_ns = int(self.clock.wall() * 1e9)
-        return await self._uploader.put(PutRequest(file, name, replicas, overwrite, published_ns, on_progress))
+        return await self._uploader.put(PutRequest(file, name, replicas, overwrite, on_progress))
 
 
 class StandaloneFetcher:

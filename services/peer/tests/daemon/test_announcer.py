@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -22,7 +22,7 @@ from minga_core.errors import (
 )
 from minga_core.ids import ContentId, Generation, parse_address, parse_peer_id
 from minga_core.names import parse_name
-from minga_core.records import FileRow, PeerInfo, RowKey
+from minga_core.records import FileRow, Lease, PeerInfo, RowKey
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.registry_client import RegistryClient
 from minga_peer.share.table import FileTable, RowsChanged
@@ -37,6 +37,7 @@ from minga_runtime.server import GrpcServer
 from tests.support.spans import keeping_spans
 
 INFO = PeerInfo(parse_peer_id("p"), Generation(7), parse_address("h:1"), "", 100, 50, "test")
+LEASE = Lease(INFO.peer_id, INFO.generation, b"0123456789abcdef")
 
 
 def row(name: str) -> FileRow:
@@ -159,7 +160,20 @@ async def announcing(rows: tuple[FileRow, ...] = ()) -> AsyncIterator[Announced]
     (port,) = await server.start(["127.0.0.1:0"], ["minga.registry.v1.RegistryService"])
     client = RegistryClient(parse_address(f"127.0.0.1:{port}"))
     table = FileTable(rows)
-    announcer = Announcer(client, table, lambda: registry.info, lambda: 0, SystemClock(), rng=random.Random(1))
+
+    async def keep_times(times: Sequence[tuple[FileRow, int]]) -> None:
+        table.apply(RowsChanged(tuple(row._replace(published_ns=at) for row, at in times)))
+
+    announcer = Announcer(
+        client,
+        table,
+        LEASE,
+        lambda: registry.info,
+        lambda: 0,
+        SystemClock(),
+        keep_times=keep_times,
+        rng=random.Random(1),
+    )
     fixture = Announced(registry, announcer, table)
     fixture.loop = asyncio.create_task(announcer.run())
     try:

@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 
 from minga_core.errors import SettingsError
-from minga_core.ids import Generation
+from minga_core.ids import Generation, parse_peer_id
+from minga_core.records import Lease
 from minga_peer.daemon import identity
 from minga_peer.settings import PeerSettings
 from minga_runtime.settings import load_settings
@@ -72,7 +73,7 @@ async def test_c14_an_address_that_changes_is_followed(
     """Unless it is set; a registry that is nowhere for a while changes nothing."""
     monkeypatch.setattr(identity, "ADDRESS_CHECK_SECONDS", 0.01)
     settings = load_settings(PeerSettings, share_dir=tmp_path, registry="registry.lab:1", advertise=set_address)
-    who = identity.Identity(settings, Generation(1), cast("Any", None), "test")
+    who = identity.Identity(Lease(parse_peer_id("p"), Generation(1)), "", cast("Any", None), "test")
     who.reachable_at(await identity.address_for_others(settings, 50053))
     changed = asyncio.Event()
     following = asyncio.create_task(identity.follow_address(settings, who, changed.set))

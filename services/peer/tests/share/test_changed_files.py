@@ -45,9 +45,10 @@ async def test_an_index_of_the_version_before_keeps_when_files_were_published(op
     """It lacks the change time: files are hashed again, and are not published anew."""
     async with opened.running() as first:
         first.drop("a", b"x")
-        row = await first.shares("a", b"x")
+        row = await first.published("a", b"x", 77)
     with closing(sqlite3.connect(opened.root / ".minga/index.sqlite")) as database, database:
         database.execute("ALTER TABLE files DROP COLUMN ctime")
+        database.execute("DROP TABLE complete")
         database.execute("PRAGMA user_version = 1")
     second = await opened()
     assert await second.shares("a", b"x") == row

@@ -12,7 +12,7 @@ import pytest
 from minga_core.clock import ManualClock
 from minga_core.errors import AlreadyRunningError, StorageError
 from minga_core.names import parse_name
-from minga_core.records import HoldingState
+from minga_core.records import PUBLISH, HoldingState
 from minga_engine.parts import hashing as hasher
 from minga_peer.share import hash_queue
 from minga_peer.share.store import ContentStore, StoreSettings
@@ -49,13 +49,13 @@ async def test_a_file_that_is_dropped_in_is_shared_without_a_scan(opened: Opener
 
 
 async def test_a_file_that_changes_is_hashed_again(opened: Opener) -> None:
-    """The old content's row goes, and the publishing time is the new one's."""
+    """The old content's row goes, and the new one is to be published."""
     shared = await opened()
     path = shared.drop("a", b"one")
-    old = await shared.shares("a", b"one")
+    await shared.published("a", b"one", 77)
     path.write_bytes(b"two!")
     new = await shared.shares("a", b"two!")
-    assert new.published_ns > old.published_ns
+    assert new.published_ns == PUBLISH
     assert [row.key for row in shared.store.table.rows()] == [new.key]
 
 
@@ -149,19 +149,20 @@ async def test_a_restart_hashes_nothing_again(opened: Opener) -> None:
 
 
 async def test_a_change_while_stopped_is_noticed_at_the_start(opened: Opener) -> None:
-    """The same content keeps its publishing time, another does not."""
+    """The same content keeps its time of publication, another is to be published."""
     async with opened.running() as first:
         first.drop("touched", b"same")
         first.drop("changed", b"old")
         first.drop("gone", b"gone")
-        touched, changed = await first.shares("touched", b"same"), await first.shares("changed", b"old")
+        await first.published("touched", b"same", 77)
+        await first.published("changed", b"old", 78)
         await first.shares("gone", b"gone")
     os.utime(opened.root / "touched", ns=(1, 1))
     (opened.root / "changed").write_bytes(b"new")
     (opened.root / "gone").unlink()
     second = await opened()
-    assert (await second.shares("touched", b"same")).published_ns == touched.published_ns
-    assert (await second.shares("changed", b"new")).published_ns > changed.published_ns
+    assert (await second.shares("touched", b"same")).published_ns == 77
+    assert (await second.shares("changed", b"new")).published_ns == PUBLISH
     assert second.content("gone") is None
 
 

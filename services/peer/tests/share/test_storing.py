@@ -374,7 +374,7 @@ async def test_a_file_removed_while_it_is_hashed_once_more_stays_removed(
 
     monkeypatch.setattr(shared.store.folder.index, "_write", write)
     file = shared.store.inventory.files[Name("file.bin")]
-    changed = replace(file, published_ns=file.published_ns + 1)
+    changed = replace(file, fingerprint=replace(file.fingerprint, modified_ns=1))
     again = asyncio.create_task(shared.store.sync._share_hashed([(changed, MANIFEST)]))
     await eventually(writing.is_set, "the index is written")
     removal = asyncio.create_task(shared.store.remove(Name("file.bin")))

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,24 @@ class FakeDirectory:
         self.peers.setdefault(content_id, []).append(source)
 
 
+TIMES = count(1)
+"""The registry's clock."""
+
+
+@dataclass
 class FakeAnnouncer:
-    """Announces every row at once."""
+    """Publishes and announces every row at once."""
+
+    store: ContentStore
 
     async def announced(self, row: FileRow, timeout: timedelta) -> int:
+        await publish_all(self.store)
         return 1
+
+
+async def publish_all(store: ContentStore) -> None:
+    """Give a time of publication to every file that has none."""
+    await store.sync.set_published([(row, next(TIMES)) for row in store.table.unpublished.values()])
 
 
 @dataclass
@@ -124,6 +138,7 @@ class TestPeer:
             return row if row is not None and row.size_bytes == len(data) else None
 
         await eventually(lambda: found() is not None, f"{name} is hashed")
+        await publish_all(self.store)
         row = found()
         assert row is not None
         return row
@@ -171,7 +186,7 @@ class Network:
         service = PeerService(
             store,
             SmallFileServing(store.small, metrics, limits.up),
-            Storing(UploadReceiver(store, metrics), downloads, FakeAnnouncer()),
+            Storing(UploadReceiver(store, metrics), downloads, FakeAnnouncer(store)),
             http.start(listen_tcp("127.0.0.1:0")),
             Quotas(file_calls=serving_slots),
         )

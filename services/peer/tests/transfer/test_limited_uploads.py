@@ -77,7 +77,7 @@ async def test_an_upload_going_out_takes_every_payload_byte(network: Network, tm
     file = HashedFile(path, manifest, manifest.content_id)
     async with PeerConnections() as connections:
         uploader = Uploader(OnePeerLocator(peer), connections, SystemClock(), limit)  # type: ignore[arg-type]
-        await uploader.put(PutRequest(file, name, 1, False, 1, steps.append))
+        await uploader.put(PutRequest(file, name, 1, False, steps.append))
     assert sum(limit.taken) == len(data)
     assert max(limit.taken) == 256 * 1024
     assert limit.waited_seconds > 0

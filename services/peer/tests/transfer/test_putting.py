@@ -61,7 +61,7 @@ async def put(locator: TrueLocator, path: Path, replicas: int, *, overwrite: boo
     """Uploads a file under NAME."""
     manifest = await hash_file(path)
     request = PutRequest(
-        HashedFile(path, manifest, manifest.content_id), NAME, replicas, overwrite, 1, lambda progress: None
+        HashedFile(path, manifest, manifest.content_id), NAME, replicas, overwrite, lambda progress: None
     )
     async with PeerConnections() as connections:
         return await Uploader(locator, connections, SystemClock()).put(request)  # type: ignore[arg-type]

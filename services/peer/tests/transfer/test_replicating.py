@@ -31,9 +31,7 @@ NOBODY = SourceAddress(PeerId("nobody"), Address("127.0.0.1:1"))
 async def replicate(peer: TestPeer, name: str, *sources: SourceAddress) -> None:
     """Has a peer copy a content that nobody has."""
     content_id = ContentId(bytes(31) + name.encode()[-1:])
-    steps = peer.downloads.replicate(
-        parse_name(name), content_id, list(sources or (NOBODY,)), overwrite=False, published_ns=1
-    )
+    steps = peer.downloads.replicate(parse_name(name), content_id, list(sources or (NOBODY,)), overwrite=False)
     async with aclosing(steps):
         async for _ in steps:
             pass
@@ -77,7 +75,6 @@ async def test_b9_a_wrong_address_for_an_honest_peer_is_not_held_against_it(netw
             row.key.content_id,
             [replace(evil, peer_id=seed.peer_id)],
             overwrite=False,
-            published_ns=row.published_ns,
         )
         async for progress, _ in steps:
             last = progress

@@ -86,6 +86,7 @@ class DownloadRequest:
     sources: list[SourceAddress] = field(default_factory=list)
     """Peers known beforehand; with content_id and published_ns the locator is not needed to begin."""
     published_ns: int | None = None
+    """The source's time of publication, or FOUND."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from minga_core.errors import (
 from minga_core.ids import ContentId, PeerId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
-from minga_core.records import HoldingState
+from minga_core.records import FOUND, PUBLISH, HoldingState
 from minga_engine.wire.locator import FileAnswer, FileVersion, LocatorClient
 from minga_engine.wire.messages import SourceAddress
 from minga_engine.wire.transport import Transport
@@ -39,6 +39,7 @@ class Located:
     content_id: ContentId
     size_bytes: int
     published_ns: int
+    """Or FOUND: not known."""
     sources: list[SourceAddress]
 
 
@@ -58,8 +59,7 @@ class Directory:
         answer: FileAnswer = await self._locator.find_file(name, content_id)
         if not answer.versions:
             raise FileNotFoundInDirectoryError(f"nobody shares {name}")
-        version = answer.versions[0]
-        return Located(name, version.content_id, version.size_bytes, version.published_ns, self._sources(version))
+        return self._located(name, answer.versions[0])
 
     async def locate_newest(self, names: Sequence[Name]) -> list[Located]:
         """The newest versions of those names that somebody shares, with some of their sources.
@@ -67,10 +67,7 @@ class Directory:
         Raises LocatorUnavailableError.
         """
         found = await self._locator.find_newest(names)
-        return [
-            Located(name, version.content_id, version.size_bytes, version.published_ns, self._sources(version))
-            for name, version in found.items()
-        ]
+        return [self._located(name, version) for name, version in found.items()]
 
     async def sources(self, content_id: ContentId) -> list[SourceAddress]:
         """Peers that have, or are getting, a content; empty when there are none. Raises LocatorUnavailableError."""
@@ -79,6 +76,11 @@ class Directory:
         except NotFoundError:
             return []
         return self._sources(answer.version)
+
+    def _located(self, name: Name, version: FileVersion) -> Located:
+        # A copy publishes nothing, even of a version that has no time yet.
+        published_ns = version.published_ns if version.published_ns > PUBLISH else FOUND
+        return Located(name, version.content_id, version.size_bytes, published_ns, self._sources(version))
 
     def _sources(self, version: FileVersion) -> list[SourceAddress]:
         return [

@@ -1,9 +1,12 @@
 """Putting a file onto the network: hash, place, upload once, let the replicas copy from each other, wait until all
-can find it.
+find it as the newest version of its name.
 
 ::
 
     HASHING ─► PLACING ─► UPLOADING ─► REPLICATING ─► ANNOUNCING ─► DONE
+
+The peer that takes the upload publishes the file. Where enough peers hold it, and it is not the newest version, one of
+them is asked to store it once more, which sends no bytes and publishes it again.
 
 The replicas are asked as soon as the first holder has taken the manifest, so that they copy verified chunks while the
 upload is still under way.
@@ -73,10 +76,11 @@ class PutRequest:
     name: Name
     replicas: int
     overwrite: bool
-    published_ns: int
     on_progress: OnPut
     holders: dict[PeerId, SourceAddress] = field(default_factory=dict)
     """Peers that hold it whole."""
+    published: bool = False
+    """Whether a peer has published it for this request."""
 
     @property
     def size_bytes(self) -> int:
@@ -86,7 +90,7 @@ class PutRequest:
     @property
     def stored_file(self) -> StoredFile:
         """The file as peers are asked to store it."""
-        return StoredFile(self.name, self.file.content_id, self.published_ns, self.overwrite)
+        return StoredFile(self.name, self.file.content_id, self.overwrite)
 
     def report(self, phase: PutPhase, done_bytes: int = 0, message: str = "") -> None:
         """Reports progress."""
@@ -106,8 +110,9 @@ class Uploader:
 
     async def put(self, request: PutRequest) -> PutResult:
         """Returns once `request.replicas` peers hold the file and the locator names them; fewer, when no more peers
-        have room for it. With overwrite, other contents of the name are replaced even where enough peers hold this one.
-        Safe to retry: it resumes, on the peers that have a part.
+        have room for it. It is the newest version of its name then, unless another was published meanwhile. With
+        overwrite, other contents of the name are replaced even where enough peers hold this one. Safe to retry: it
+        resumes, on the peers that have a part.
 
         Raises NameTakenError (every peer with room has another content of that name and overwriting was not asked
         for), NoSpaceError, PeerUnavailableError, LocatorUnavailableError, ContentChangedError (the file changed
@@ -132,21 +137,23 @@ class Uploader:
         same = next((version for version in versions if version.content_id == request.file.content_id), None)
         if same is not None:
             request.holders |= _holders_of(same, HoldingState.COMPLETE)
-            request.published_ns = same.published_ns
-        before = set(request.holders)
+        before, is_default = set(request.holders), same is not None and same is versions[0]
         targets = _known_targets(request, same, versions)
         if targets or len(before) < request.replicas:
             await self._spread(request, targets)
+        # With overwrite in any case: the locator may not know yet of a version that was published a moment ago.
+        if not request.published and (request.overwrite or not is_default):
+            await self._publish(request)
         request.report(PutPhase.ANNOUNCING, request.size_bytes)
         with tracing.span("wait until found"), tracing.unsampled():
             # Its polls are many, and show nothing that their sum does not.
-            await self._wait_until_visible(request)
+            await self._wait_until_visible(request, same.published_ns if same is not None else 0)
         return PutResult(
             request.name,
             request.file.content_id,
             request.size_bytes,
             tuple(request.holders),
-            already_there=request.holders.keys() == before,
+            already_there=is_default and request.holders.keys() == before,
             missing_replicas=max(0, request.replicas - len(request.holders)),
         )
 
@@ -236,6 +243,18 @@ class Uploader:
         async with store_file(self._connections, target.address) as call:
             await _StoreExchange(request, call, on_accepted, self._up).run()
         request.holders[target.peer_id] = target
+        request.published = True
+
+    async def _publish(self, request: PutRequest) -> None:
+        """Have one of the holders publish the file."""
+        problem: MingaError = PeerUnavailableError(f"nobody holds {request.name} any more")
+        for holder in list(request.holders.values())[:PLACEMENT_TRIES]:
+            try:
+                await self._upload(request, holder, lambda: None)
+                return
+            except (PeerUnavailableError, RegistryUnavailableError, AlreadyRunningError, NameTakenError) as error:
+                problem = error
+        raise problem
 
     async def _replicate(self, request: PutRequest, target: SourceAddress, sources: list[SourceAddress]) -> None:
         async for held_bytes, stored in replicate_file(self._connections, target.address, request.stored_file, sources):
@@ -245,21 +264,29 @@ class Uploader:
         if target.peer_id not in request.holders:
             raise PeerUnavailableError(f"{target.peer_id} stopped before it held {request.name}")
 
-    async def _wait_until_visible(self, request: PutRequest) -> None:
-        """Returns when the locator names every holder."""
+    async def _wait_until_visible(self, request: PutRequest, published_before_ns: int) -> None:
+        """Returns when the locator names every holder, and the file as the newest version of its name."""
         deadline = self._clock.monotonic() + VISIBLE_LIMIT.total_seconds()
-        wanted = min(request.replicas, len(request.holders))
-        while True:
-            # Pinned, so that the locator's short cache does not answer with what it said before the upload.
-            versions = await self._versions(request.name, request.file.content_id)
-            if versions and versions[0].complete_count >= wanted:
-                return
+        while not await self._is_visible(request, published_before_ns):
             if self._clock.monotonic() > deadline:
                 raise LocatorUnavailableError(
                     f"{request.name} is uploaded, but the directory does not name its holders yet",
                     hint="it will once the registry is reachable again; `minga info` shows it",
                 )
             await asyncio.sleep(VISIBLE_POLL_SECONDS)
+
+    async def _is_visible(self, request: PutRequest, published_before_ns: int) -> bool:
+        # Pinned, so that the locator's short cache does not answer with what it said before the upload.
+        pinned = await self._versions(request.name, request.file.content_id)
+        if not pinned or pinned[0].complete_count < min(request.replicas, len(request.holders)):
+            return False
+        if not request.published:
+            return True
+        versions = await self._versions(request.name)
+        if not versions or versions[0].content_id == request.file.content_id:
+            return bool(versions)
+        # Another may have been published meanwhile.
+        return published_before_ns < pinned[0].published_ns < versions[0].published_ns
 
 
 class _StoreExchange:

@@ -15,7 +15,7 @@ from minga_core.chunks import ChunkSet
 from minga_core.ids import Address, ContentId
 from minga_core.names import Name
 from minga_engine.wire.connections import PeerConnections, rpc_errors
-from minga_engine.wire.messages import MAX_PIECE_BYTES, SourceAddress, ranges_from_pb, sources_to_pb, timestamp_of
+from minga_engine.wire.messages import MAX_PIECE_BYTES, SourceAddress, ranges_from_pb, sources_to_pb
 from minga_protos.peer.v1 import peer_pb2 as pb
 
 PIECE_BYTES = 512 * 1024
@@ -29,7 +29,6 @@ class StoredFile:
 
     name: Name
     content_id: ContentId
-    published_ns: int
     overwrite: bool
 
 
@@ -47,7 +46,6 @@ class StoreCall:
             content_id=file.content_id.raw,
             manifest_size_bytes=len(manifest),
             overwrite=file.overwrite,
-            published_time=timestamp_of(file.published_ns),
         )
         await self._call.write(pb.StoreFileRequest(begin=begin))
         for part in pieces(manifest, MAX_PIECE_BYTES):
@@ -103,7 +101,6 @@ async def replicate_file(
         content_id=file.content_id.raw,
         sources=sources_to_pb(sources),
         overwrite=file.overwrite,
-        published_time=timestamp_of(file.published_ns),
     )
     async with connections.to(address) as peer:
         call = peer.stub.ReplicateFile(request)

@@ -307,7 +307,6 @@ class StoreBegin(_message.Message):
     CONTENT_ID_FIELD_NUMBER: _builtins.int
     MANIFEST_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     OVERWRITE_FIELD_NUMBER: _builtins.int
-    PUBLISHED_TIME_FIELD_NUMBER: _builtins.int
     MODIFIED_TIME_FIELD_NUMBER: _builtins.int
     EXECUTABLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -321,10 +320,6 @@ class StoreBegin(_message.Message):
     executable: _builtins.bool
     """Whether the file's owner may execute it, as far as the umask of the peer lets."""
     @_builtins.property
-    def published_time(self) -> _timestamp_pb2.Timestamp:
-        """When the content was first shared under that name; unset: now."""
-
-    @_builtins.property
     def modified_time(self) -> _timestamp_pb2.Timestamp:
         """Modification time that the file gets; unset: now."""
 
@@ -335,13 +330,12 @@ class StoreBegin(_message.Message):
         content_id: _builtins.bytes = ...,
         manifest_size_bytes: _builtins.int = ...,
         overwrite: _builtins.bool = ...,
-        published_time: _timestamp_pb2.Timestamp | None = ...,
         modified_time: _timestamp_pb2.Timestamp | None = ...,
         executable: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["modified_time", b"modified_time", "published_time", b"published_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["modified_time", b"modified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "executable", b"executable", "manifest_size_bytes", b"manifest_size_bytes", "modified_time", b"modified_time", "name", b"name", "overwrite", b"overwrite", "published_time", b"published_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "executable", b"executable", "manifest_size_bytes", b"manifest_size_bytes", "modified_time", b"modified_time", "name", b"name", "overwrite", b"overwrite"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -463,7 +457,6 @@ class ReplicateFileRequest(_message.Message):
     CONTENT_ID_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
     OVERWRITE_FIELD_NUMBER: _builtins.int
-    PUBLISHED_TIME_FIELD_NUMBER: _builtins.int
     MODIFIED_TIME_FIELD_NUMBER: _builtins.int
     EXECUTABLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -479,10 +472,6 @@ class ReplicateFileRequest(_message.Message):
         """Peers that have, or are getting, the content: 1 to 20. More are asked of the locator."""
 
     @_builtins.property
-    def published_time(self) -> _timestamp_pb2.Timestamp:
-        """When the content was first shared under that name; unset: now."""
-
-    @_builtins.property
     def modified_time(self) -> _timestamp_pb2.Timestamp:
         """As for StoreBegin."""
 
@@ -493,13 +482,12 @@ class ReplicateFileRequest(_message.Message):
         content_id: _builtins.bytes = ...,
         sources: _abc.Iterable[Global___Source] | None = ...,
         overwrite: _builtins.bool = ...,
-        published_time: _timestamp_pb2.Timestamp | None = ...,
         modified_time: _timestamp_pb2.Timestamp | None = ...,
         executable: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["modified_time", b"modified_time", "published_time", b"published_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["modified_time", b"modified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "executable", b"executable", "modified_time", b"modified_time", "name", b"name", "overwrite", b"overwrite", "published_time", b"published_time", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "executable", b"executable", "modified_time", b"modified_time", "name", b"name", "overwrite", b"overwrite", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

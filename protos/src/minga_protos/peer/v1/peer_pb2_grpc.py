@@ -89,7 +89,7 @@ class PeerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StoreFile(self, request_iterator, context):
-        """Takes an upload. The caller sends `begin`, then the manifest in `manifest_part`s, then waits for `lacking`, sends the
+        """Takes an upload, and publishes it: the name gets this content now. The caller sends `begin`, then the manifest in `manifest_part`s, then waits for `lacking`, sends the
         chunks lacking (a `chunk` header, then `data` pieces of at most 1 MiB), and waits for `stored`. Chunks are verified
         as they come and kept when the stream breaks: calling again resumes. The file becomes visible only when it is whole,
         synced, and announced. ALREADY_EXISTS `name_taken`: another content has that name and overwrite is false;
@@ -100,7 +100,7 @@ class PeerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReplicateFile(self, request, context):
-        """Fetches a content from the given peers and keeps it under a name; the stream reports progress and ends OK when the
+        """Fetches a content from the given peers and keeps it under a name, which publishes nothing; the stream reports progress and ends OK when the
         file is whole and announced. Codes as for StoreFile. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

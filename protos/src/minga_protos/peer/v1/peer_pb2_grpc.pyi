@@ -52,14 +52,14 @@ class PeerServiceStub:
     call. Safe to retry; cancelling it frees the slot at once.
     """
     StoreFile: _grpc.StreamStreamMultiCallable[_peer_pb2.StoreFileRequest, _peer_pb2.StoreFileResponse]
-    """Takes an upload. The caller sends `begin`, then the manifest in `manifest_part`s, then waits for `lacking`, sends the
+    """Takes an upload, and publishes it: the name gets this content now. The caller sends `begin`, then the manifest in `manifest_part`s, then waits for `lacking`, sends the
     chunks lacking (a `chunk` header, then `data` pieces of at most 1 MiB), and waits for `stored`. Chunks are verified
     as they come and kept when the stream breaks: calling again resumes. The file becomes visible only when it is whole,
     synced, and announced. ALREADY_EXISTS `name_taken`: another content has that name and overwrite is false;
     RESOURCE_EXHAUSTED `no_space`: it does not fit; DATA_LOSS `chunk_corrupt`: a chunk failed its digest.
     """
     ReplicateFile: _grpc.UnaryStreamMultiCallable[_peer_pb2.ReplicateFileRequest, _peer_pb2.ReplicateFileResponse]
-    """Fetches a content from the given peers and keeps it under a name; the stream reports progress and ends OK when the
+    """Fetches a content from the given peers and keeps it under a name, which publishes nothing; the stream reports progress and ends OK when the
     file is whole and announced. Codes as for StoreFile. Safe to retry.
     """
 
@@ -85,14 +85,14 @@ class PeerServiceAsyncStub(PeerServiceStub):
     call. Safe to retry; cancelling it frees the slot at once.
     """
     StoreFile: _aio.StreamStreamMultiCallable[_peer_pb2.StoreFileRequest, _peer_pb2.StoreFileResponse]  # type: ignore[assignment]
-    """Takes an upload. The caller sends `begin`, then the manifest in `manifest_part`s, then waits for `lacking`, sends the
+    """Takes an upload, and publishes it: the name gets this content now. The caller sends `begin`, then the manifest in `manifest_part`s, then waits for `lacking`, sends the
     chunks lacking (a `chunk` header, then `data` pieces of at most 1 MiB), and waits for `stored`. Chunks are verified
     as they come and kept when the stream breaks: calling again resumes. The file becomes visible only when it is whole,
     synced, and announced. ALREADY_EXISTS `name_taken`: another content has that name and overwrite is false;
     RESOURCE_EXHAUSTED `no_space`: it does not fit; DATA_LOSS `chunk_corrupt`: a chunk failed its digest.
     """
     ReplicateFile: _aio.UnaryStreamMultiCallable[_peer_pb2.ReplicateFileRequest, _peer_pb2.ReplicateFileResponse]  # type: ignore[assignment]
-    """Fetches a content from the given peers and keeps it under a name; the stream reports progress and ends OK when the
+    """Fetches a content from the given peers and keeps it under a name, which publishes nothing; the stream reports progress and ends OK when the
     file is whole and announced. Codes as for StoreFile. Safe to retry.
     """
 
@@ -133,7 +133,7 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_peer_pb2.StoreFileRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_peer_pb2.StoreFileResponse], _abc.AsyncIterator[_peer_pb2.StoreFileResponse]]:
-        """Takes an upload. The caller sends `begin`, then the manifest in `manifest_part`s, then waits for `lacking`, sends the
+        """Takes an upload, and publishes it: the name gets this content now. The caller sends `begin`, then the manifest in `manifest_part`s, then waits for `lacking`, sends the
         chunks lacking (a `chunk` header, then `data` pieces of at most 1 MiB), and waits for `stored`. Chunks are verified
         as they come and kept when the stream breaks: calling again resumes. The file becomes visible only when it is whole,
         synced, and announced. ALREADY_EXISTS `name_taken`: another content has that name and overwrite is false;
@@ -146,7 +146,7 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _peer_pb2.ReplicateFileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_peer_pb2.ReplicateFileResponse], _abc.AsyncIterator[_peer_pb2.ReplicateFileResponse]]:
-        """Fetches a content from the given peers and keeps it under a name; the stream reports progress and ends OK when the
+        """Fetches a content from the given peers and keeps it under a name, which publishes nothing; the stream reports progress and ends OK when the
         file is whole and announced. Codes as for StoreFile. Safe to retry.
         """
 

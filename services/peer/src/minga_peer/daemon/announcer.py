@@ -1,22 +1,25 @@
-"""Keeps the registry up to date: lease, heartbeats, table.
+"""Keeps the registry up to date: lease, heartbeats, publications, table.
 
 ::
 
-    UNREGISTERED ──register──► STALE ──push──► CURRENT ──heartbeat──► CURRENT
+    UNREGISTERED ──register──► STALE ──publish, push──► CURRENT ──heartbeat──► CURRENT
          ▲                       ▲                │ table changed, or PUSH_TABLE, or revision mismatch
          │                       └────────────────┘
          └──── REGISTER_AGAIN, from anywhere; a call without an answer is retried with backoff
 
 One loop does all of it, one call after the other, so pushes of one peer never overlap. Every error is retried, those
 that no retry cures ever more seldom and, where it can be found, without the row that causes them; only
-LeaseSupersededError ends the loop, because then another process is this peer.
+LeaseSupersededError ends the loop, because then another process is this peer. While another peer has the peer id, its
+lease is waited for.
 """
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
 from opentelemetry.trace import INVALID_SPAN, Span
@@ -25,12 +28,15 @@ from minga_core.clock import Clock
 from minga_core.errors import (
     LeaseSupersededError,
     MingaError,
+    PeerIdTakenError,
     RegisterAgainError,
     RegistryUnavailableError,
     TableIncompleteError,
     TableRevisionMismatchError,
 )
-from minga_core.records import FileRow, PeerInfo
+from minga_core.records import FileRow, Lease, PeerInfo, RowKey
+from minga_peer.daemon.lease_stream import JITTER
+from minga_peer.daemon.publications import KeepTimes, Publications
 from minga_peer.daemon.refusals import MAX_WAIT_SECONDS, Refusals
 from minga_peer.daemon.registry_client import Action, RegistryClient
 from minga_peer.share.table import FileTable
@@ -39,14 +45,15 @@ from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
 
-JITTER = 0.2
-"""Heartbeats are sent at the interval ± this share, so that a fleet's heartbeats spread over time (design: ± 20 %)."""
 FIRST_RETRY_SECONDS = 0.2
 MAX_RETRY_SECONDS = 3.0
 """Well below a lease: after an outage every peer is back within one heartbeat."""
 _PUSH_AGAIN = (RegisterAgainError, TableRevisionMismatchError, TableIncompleteError)
 GATHER_SECONDS = 0.05
 """Linger: changes that follow each other this closely go in one push."""
+PUBLISHED_AT_LEAST = 20_000
+"""Rows published before the next push, if so many wait, or as many as are announced: each push of so many is of the
+whole table, and all pushes together are of twice as many rows then."""
 
 
 class Announcer:
@@ -56,15 +63,18 @@ class Announcer:
         self,
         registry: RegistryClient,
         table: FileTable,
+        lease: Lease,
         peer_info: Callable[[], PeerInfo],
         active_serves: Callable[[], int],
         clock: Clock,
         *,
+        keep_times: KeepTimes,
         asked_ttl: timedelta | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._registry = registry
         self._table = table
+        self._lease = lease
         self._peer_info = peer_info
         self._active_serves = active_serves
         self._clock = clock
@@ -80,6 +90,8 @@ class Announcer:
         self._registered_address = ""
         self._heartbeat_due = 0.0
         self._pushed: int | None = None
+        self._announced_rows = 0
+        self._publications = Publications(registry, table, keep_times, clock)
         self._refusals = Refusals()
         self._push_due = 0.0
         """No push before: the last one was refused."""
@@ -88,7 +100,7 @@ class Announcer:
     @property
     def problem(self) -> str:
         """The last problem in one line; empty when all is well."""
-        return self._away or self._refusals.problem
+        return self._away or self._refusals.problem or self._publications.problem
 
     @property
     def registered(self) -> bool:
@@ -112,8 +124,13 @@ class Announcer:
 
     async def caught_up(self) -> None:
         """Return once the registry has confirmed the table as it is now, however long that takes."""
-        wanted = self._table.revision
+        await self._confirmed(next(reversed(self._table.unpublished), None))
+
+    async def _confirmed(self, key: RowKey | None) -> None:
+        """Return once that row, and those that waited before it, are published and the registry has the table."""
         async with self._progress:
+            await self._progress.wait_for(lambda: key not in self._table.unpublished)
+            wanted = self._table.revision
             await self._progress.wait_for(lambda: self.announced_revision >= wanted)
 
     async def announced(self, row: FileRow, timeout: timedelta) -> int:
@@ -122,17 +139,16 @@ class Announcer:
         Raises RegistryUnavailableError when it has not within `timeout`, or refuses the row; else the row is still
         pushed later.
         """
-        wanted = self._table.revision
         try:
-            async with asyncio.timeout(timeout.total_seconds()), self._progress:
-                await self._progress.wait_for(lambda: self.announced_revision >= wanted)
+            async with asyncio.timeout(timeout.total_seconds()):
+                await self._confirmed(row.key)
         except TimeoutError:
             raise RegistryUnavailableError(
                 f"{row.key.name} is stored, but the registry has not confirmed it: {self.problem or 'no answer yet'}"
             ) from None
-        if row.key in self._refusals.left_out:
+        if row.key in self._refusals.left_out or self._publications.is_refused(row):
             raise RegistryUnavailableError(f"{row.key.name} is stored, but cannot be found: {self.problem}")
-        return wanted
+        return self.announced_revision
 
     async def run(self) -> None:
         """Run until cancelled. Raises LeaseSupersededError when another process took the peer id over."""
@@ -156,25 +172,31 @@ class Announcer:
         """Release the lease, so that no downloader is sent here any more. Never raises; a lease left behind expires."""
         if self._renewed_at is None:
             return
-        info = self._peer_info()
         with suppress(MingaError):
-            await self._registry.leave(info.peer_id, info.generation)
+            await self._registry.leave(self._lease)
         self._renewed_at = None
 
     async def _step(self) -> None:
         """Make the one call that is due now."""
         if self._renewed_at is None or self._peer_info().address != self._registered_address:
             await self._register()
-        elif self._pushed != self._table.revision and self._clock.monotonic() >= self._push_due:
+        elif self._clock.monotonic() >= self._table_due_at:
             await self._announce()
-        elif self._clock.monotonic() >= self._heartbeat_due:
-            await self._heartbeat()
+        else:
+            await self._heartbeat_if_due()
+
+    @property
+    def _table_due_at(self) -> float:
+        """When rows are to be published or pushed."""
+        push_at = self._push_due if self._pushed != self._table.revision else math.inf
+        return min(push_at, self._publications.due_at)
 
     async def _register(self) -> None:
         info = self._peer_info()
         requested_at = self._clock.monotonic()
-        self._ttl, self._interval = await self._registry.register(info, self._asked_ttl)
+        self._ttl, self._interval = await self._registry.register(info, self._lease.token, self._asked_ttl)
         self._pushed, self._refusals, self._push_due = None, Refusals(), 0.0
+        self._publications.try_again()
         self._registered_address = info.address
         self._renewed(requested_at)
         log_event(
@@ -192,20 +214,27 @@ class Announcer:
         traced = cause is not INVALID_SPAN or not self.problem
         try:
             with tracing.span("announce", parent=cause) if traced else INVALID_SPAN:
-                await self._push()
+                await self._publish()
+                # A long push must not cost the lease.
+                await self._heartbeat_if_due()
+                if self._pushed != self._table.revision and self._clock.monotonic() >= self._push_due:
+                    await self._push()
         except MingaError:
             self._cause = cause
             raise
 
+    async def _publish(self) -> None:
+        """Publish what waits for it, while heartbeats go on."""
+        left = max(PUBLISHED_AT_LEAST, self._announced_rows)
+        while left > 0 and self._clock.monotonic() >= self._publications.due_at:
+            await self._heartbeat_if_due()
+            left -= await self._publications.publish_some(self._lease)
+        if self._publications.gave_up:
+            self._publications.gave_up, self._pushed = False, None
+
     async def _push(self) -> None:
-        info = self._peer_info()
-        if self._clock.monotonic() >= self._heartbeat_due:
-            # A long push must not cost the lease.
-            await self._heartbeat()
-            if self._renewed_at is None:
-                return
         try:
-            self._pushed = await self._push_rows(info)
+            self._pushed = await self._push_rows()
         except (LeaseSupersededError, *_PUSH_AGAIN):
             raise
         except MingaError as error:
@@ -217,17 +246,19 @@ class Announcer:
         async with self._progress:
             self._progress.notify_all()
 
-    async def _push_rows(self, info: PeerInfo) -> int:
+    async def _push_rows(self) -> int:
         """Push what is not announced yet; the stored revision. While rows are left out it is everything."""
         change = None
         if self._pushed is not None and not self._refusals.any:
             change = self._table.change_since(self._pushed)
         if change is None:
-            rows, revision = self._refusals.accepted(self._table.rows()), self._table.revision
-            pushed = await self._registry.push_whole(info.peer_id, info.generation, rows, revision)
+            rows = self._refusals.accepted(self._publications.announceable(self._table.rows()))
+            revision, self._announced_rows = self._table.revision, len(rows)
+            pushed = await self._registry.push_whole(self._lease, rows, revision)
             log_event(log, logging.INFO, "table_pushed", rows=len(rows), revision=revision)
         else:
-            pushed = await self._registry.push_change(info.peer_id, info.generation, change)
+            put = tuple(self._publications.announceable(change.put))
+            pushed = await self._registry.push_change(self._lease, replace(change, put=put))
         return pushed
 
     def _refused(self, error: MingaError) -> None:
@@ -238,14 +269,16 @@ class Announcer:
         if self._refusals.problem != before:
             log_event(log, logging.WARNING, "table_refused", registry=self._registry.address, error=error)
 
+    async def _heartbeat_if_due(self) -> None:
+        if self._clock.monotonic() >= self._heartbeat_due:
+            await self._heartbeat()
+
     async def _heartbeat(self) -> None:
-        info = self._peer_info()
         requested_at = self._clock.monotonic()
         action = await self._registry.heartbeat(
-            info.peer_id,
-            info.generation,
+            self._lease,
             table_revision=self.announced_revision if self._pushed is not None else 0,
-            free_bytes=info.free_bytes,
+            free_bytes=self._peer_info().free_bytes,
             active_serves=self._active_serves(),
         )
         if action is Action.REGISTER_AGAIN:
@@ -268,9 +301,12 @@ class Announcer:
             self._renewed_at = None
 
     def _failed(self, error: MingaError) -> None:
-        if not self._away:
-            log_event(log, logging.WARNING, "registry_away", registry=self._registry.address, error=error)
-        self._away = str(error)
+        problem, event = str(error), "registry_away"
+        if isinstance(error, PeerIdTakenError):
+            problem, event = f"{error}: set MINGA_PEER_ID to another name, or stop the other peer", "peer_id_taken"
+        if problem != self._away and (not self._away or event == "peer_id_taken"):
+            log_event(log, logging.WARNING, event, registry=self._registry.address, error=error)
+        self._away = problem
 
     def _recovered(self) -> None:
         if self._away:
@@ -278,17 +314,13 @@ class Announcer:
         self._away = ""
 
     async def _pause_until_due(self) -> None:
-        """Wait for the next heartbeat or a change of the table, and then linger for further changes."""
+        """Wait for what is due next, which a change of the table may be, and then linger for further changes."""
         if self._renewed_at is None:
             return
-        if (now := self._clock.monotonic()) < self._push_due and self._pushed != self._table.revision:
-            await self._pause(max(0.0, min(self._heartbeat_due, self._push_due) - now))
-            return
-        if self._pushed is None:
-            return
-        if self._pushed == self._table.revision:
-            await self._pause(max(0.0, self._heartbeat_due - self._clock.monotonic()))
-        if self._pushed != self._table.revision:
+        seconds = min(self._heartbeat_due, self._table_due_at) - self._clock.monotonic()
+        if seconds > 0:
+            await self._pause(seconds)
+        if self._pushed not in (None, self._table.revision):
             await asyncio.sleep(GATHER_SECONDS)
 
     async def _pause(self, seconds: float) -> None:

@@ -11,7 +11,7 @@ from minga_core.clock import Clock
 from minga_core.errors import LimitExceededError, NoSourcesError, NoSpaceError, StorageError
 from minga_core.ids import ContentId
 from minga_core.names import Name
-from minga_core.records import FileRow
+from minga_core.records import FOUND, FileRow
 from minga_core.units import format_seconds
 from minga_engine.progress import DownloadPhase, Progress, SmallDone
 from minga_engine.transfer.download import Downloader, DownloadRequest, Finished
@@ -143,13 +143,13 @@ class Downloads:
         )
 
     async def replicate(
-        self, name: Name, content_id: ContentId, sources: list[SourceAddress], *, overwrite: bool, published_ns: int
+        self, name: Name, content_id: ContentId, sources: list[SourceAddress], *, overwrite: bool
     ) -> AsyncGenerator[tuple[Progress, FileRow | None], None]:
         """A download from given sources. Implements `Replicator`.
 
         Raises as `follow`, and NoSourcesError when nothing new came for REPLICATION_IDLE_SECONDS.
         """
-        request = DownloadRequest(name, content_id, overwrite=overwrite, sources=sources, published_ns=published_ns)
+        request = DownloadRequest(name, content_id, overwrite=overwrite, sources=sources, published_ns=FOUND)
         held_bytes, since = -1, self._clock.monotonic()
         async with aclosing(self.follow(request, replication=True)) as steps:
             async for progress, row in steps:

@@ -9,8 +9,8 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 from minga_core.errors import SettingsError
-from minga_core.ids import Address, Generation, PeerId, parse_address, parse_peer_id
-from minga_core.records import PeerInfo
+from minga_core.ids import Address, parse_address
+from minga_core.records import Lease, PeerInfo
 from minga_engine.wire.messages import SourceAddress
 from minga_peer.settings import PeerSettings
 from minga_peer.share.store import ContentStore
@@ -27,10 +27,10 @@ _ANY_HOSTS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 class Identity:
     """One start of a peer. It has no address until `reachable_at` is called, once the port is bound."""
 
-    def __init__(self, settings: PeerSettings, generation: Generation, store: ContentStore, version: str) -> None:
-        self.peer_id: PeerId = parse_peer_id(settings.peer_id)
-        self.generation = generation
-        self._zone = settings.zone
+    def __init__(self, lease: Lease, zone: str, store: ContentStore, version: str) -> None:
+        self.lease = lease
+        self.peer_id = lease.peer_id
+        self._zone = zone
         self._store = store
         self._version = version
         self._address: Address | None = None
@@ -53,7 +53,7 @@ class Identity:
         status = self._store.status()
         return PeerInfo(
             peer_id=self.peer_id,
-            generation=self.generation,
+            generation=self.lease.generation,
             address=self.address,
             zone=self._zone,
             capacity_bytes=status.capacity_bytes,

@@ -11,7 +11,17 @@ from minga_core.errors import RegistryUnavailableError
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
 
-CALL_TIMEOUT = timedelta(seconds=5)
+MAX_CALL_TIMEOUT = timedelta(seconds=5)
+JITTER = 0.2
+"""Heartbeats are sent at the interval ± this share, so that a fleet's heartbeats spread over time (design: ± 20 %)."""
+
+
+def call_timeout(ttl: timedelta, interval: timedelta) -> timedelta:
+    """The limit of a call while a lease of that length is renewed at that interval.
+
+    Half of what is left of the lease when a heartbeat is due: one call that hangs leaves time for another.
+    """
+    return min(MAX_CALL_TIMEOUT, (ttl - interval * (1 + JITTER)) / 2)
 
 
 class LeaseStream:
@@ -20,11 +30,13 @@ class LeaseStream:
     def __init__(self, stub: RegistryServiceStub) -> None:
         self._stub = stub
         self._call: Any = None
+        self.timeout = MAX_CALL_TIMEOUT
+        """The limit of one heartbeat."""
 
     async def heartbeat(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
         """The answer to a heartbeat. Raises AioRpcError, or RegistryUnavailableError when none comes in time."""
         try:
-            async with asyncio.timeout(CALL_TIMEOUT.total_seconds()):
+            async with asyncio.timeout(self.timeout.total_seconds()):
                 answer = await self._over_standing_stream(request) or await self._over_new_stream(request)
         except TimeoutError:
             raise RegistryUnavailableError("no answer in time") from None

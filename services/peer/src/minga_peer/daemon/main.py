@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from minga_core.clock import Clock, SystemClock
 from minga_core.errors import AlreadyRunningError, MingaError
-from minga_core.ids import new_generation, parse_address
+from minga_core.ids import new_generation, parse_address, parse_peer_id
+from minga_core.records import Lease
 from minga_engine.swarm.serving_queue import ServingConfig, ServingQueue
 from minga_engine.transfer.download import Downloader
 from minga_engine.transfer.locating import Directory
@@ -30,6 +31,7 @@ from minga_peer.daemon.control import ControlService, DaemonFacts, TrafficCounts
 from minga_peer.daemon.downloads import Downloads
 from minga_peer.daemon.draining import until_idle
 from minga_peer.daemon.identity import Identity, address_for_others, follow_address
+from minga_peer.daemon.lease_token import lease_token
 from minga_peer.daemon.registry_client import RegistryClient
 from minga_peer.daemon.socket_file import claim_socket, restrict
 from minga_peer.serve.http_server import HttpServer
@@ -113,7 +115,7 @@ class _Base:
     settings: PeerSettings
     stack: AsyncExitStack
     limits: Limits
-    clock: Clock = field(default_factory=SystemClock)
+    clock: Clock
     series: CollectorRegistry = field(default_factory=CollectorRegistry)
     metrics: PeerMetrics = field(init=False)
 
@@ -150,21 +152,24 @@ class _Serving:
 
 
 @asynccontextmanager
-async def running_daemon(settings: PeerSettings) -> AsyncIterator[Daemon]:
+async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> AsyncIterator[Daemon]:
     """A peer that serves and is announced inside the block. At the end it leaves first, then stops serving."""
     async with AsyncExitStack() as stack:
-        base = _Base(settings, stack, Limits.of(settings.limit_up, settings.limit_down, SystemClock()))
+        clock = clock or SystemClock()
+        base = _Base(settings, stack, Limits.of(settings.limit_up, settings.limit_down, clock), clock)
         await asyncio.to_thread(claim_socket, settings.control)
         store = await _open_store(base)
-        identity = Identity(settings, new_generation(base.clock.wall()), store, VERSION)
+        identity = Identity(await _take_lease(base, store), settings.zone, store, VERSION)
         serving = _make_serving(base, store)
         network = await _connect(base)
         announcer = Announcer(
             network.registry,
             store.table,
+            identity.lease,
             identity.info,
             serving.active_count,
             base.clock,
+            keep_times=store.sync.set_published,
             asked_ttl=settings.lease_ttl,
         )
         store.table.on_change(lambda _: announcer.table_changed())
@@ -192,6 +197,12 @@ async def _open_store(base: _Base) -> ContentStore:
     store = await ContentStore.open(base.settings.store, base.clock, base.metrics)
     base.stack.push_async_callback(store.aclose)
     return store
+
+
+async def _take_lease(base: _Base, store: ContentStore) -> Lease:
+    """What this start of the peer shows to the registry."""
+    token = await asyncio.to_thread(lease_token, store.state_dir)
+    return Lease(parse_peer_id(base.settings.peer_id), new_generation(base.clock.wall()), token)
 
 
 def _make_serving(base: _Base, store: ContentStore) -> _Serving:

@@ -42,7 +42,7 @@ class Refusals:
         self._in_a_row += 1
         return min(MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** min(self._in_a_row, 20))
 
-    def accepted(self, rows: list[FileRow]) -> list[FileRow]:
+    def accepted(self, rows: Sequence[FileRow]) -> list[FileRow]:
         """The rows to announce. A row that was refused and is another now is tried again."""
         good = [row for row in rows if self._bad.get(row.key) != row]
         if self._max_rows is not None and len(good) > self._max_rows:

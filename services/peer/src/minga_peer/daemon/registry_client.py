@@ -1,4 +1,4 @@
-"""The registry's client: leases, heartbeats and table pushes as plain values."""
+"""The registry's client: leases, heartbeats, publications and table pushes as plain values."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,18 +11,18 @@ import grpc
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
-from minga_core.errors import RegistryUnavailableError
-from minga_core.ids import Address, Generation, PeerId
-from minga_core.records import FileRow, HoldingState, PeerInfo, RowKey, TableChange
-from minga_engine.wire.messages import timestamp_of
-from minga_peer.daemon.lease_stream import CALL_TIMEOUT, LeaseStream
+from minga_core.errors import InternalError, RegistryUnavailableError
+from minga_core.ids import Address
+from minga_core.records import FOUND, PUBLISH, FileRow, HoldingState, Lease, PeerInfo, RowKey, TableChange
+from minga_engine.wire.messages import nanos_of, timestamp_of
+from minga_peer.daemon.lease_stream import MAX_CALL_TIMEOUT, LeaseStream, call_timeout
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from minga_runtime.channels import make_balanced_channel
 from minga_runtime.grpc_errors import error_from_rpc
 
 BATCH_ROWS = 1000
-"""Rows in a message (contract: registry.proto)."""
+"""Rows, or publications, in a message (contract: registry.proto)."""
 
 T = TypeVar("T")
 
@@ -61,8 +61,11 @@ class RegistryClient:
         self._push_seconds: float | None = None
         """Limit of a push; None before the first lease."""
 
-    async def register(self, info: PeerInfo, asked_ttl: timedelta | None) -> tuple[timedelta, timedelta]:
-        """Acquire the lease; the granted time to live and the interval of heartbeats."""
+    async def register(self, info: PeerInfo, token: bytes, asked_ttl: timedelta | None) -> tuple[timedelta, timedelta]:
+        """Acquire the lease; the granted time to live and the interval of heartbeats.
+
+        token: the lease token. Raises PeerIdTakenError while another peer has the peer id.
+        """
         request = pb.RegisterRequest(
             peer_id=info.peer_id,
             generation=info.generation,
@@ -71,57 +74,70 @@ class RegistryClient:
             capacity_bytes=info.capacity_bytes,
             free_bytes=info.free_bytes,
             software_version=info.software_version,
+            lease_token=token,
         )
         if asked_ttl is not None:
             request.asked_ttl.CopyFrom(_duration(asked_ttl))
         with _registry_errors():
-            response = await self._stub.Register(request, timeout=CALL_TIMEOUT.total_seconds())
+            response = await self._stub.Register(request, timeout=MAX_CALL_TIMEOUT.total_seconds())
         if response.HasField("push_limit"):
             # A little above: the registry's answer says more than ours.
-            self._push_seconds = (response.push_limit.ToTimedelta() + CALL_TIMEOUT).total_seconds()
-        return response.granted_ttl.ToTimedelta(), response.heartbeat_interval.ToTimedelta()
+            self._push_seconds = (response.push_limit.ToTimedelta() + MAX_CALL_TIMEOUT).total_seconds()
+        ttl, interval = response.granted_ttl.ToTimedelta(), response.heartbeat_interval.ToTimedelta()
+        self._lease.timeout = call_timeout(ttl, interval)
+        return ttl, interval
 
-    async def heartbeat(
-        self, peer_id: PeerId, generation: Generation, *, table_revision: int, free_bytes: int, active_serves: int
-    ) -> Action:
+    async def heartbeat(self, lease: Lease, *, table_revision: int, free_bytes: int, active_serves: int) -> Action:
         """Renew the lease."""
         request = pb.HeartbeatRequest(
-            peer_id=peer_id,
-            generation=generation,
+            peer_id=lease.peer_id,
+            generation=lease.generation,
             table_revision=table_revision,
             free_bytes=free_bytes,
             active_serves=active_serves,
+            lease_token=lease.token,
         )
         with _registry_errors():
             response = await self._lease.heartbeat(request)
         return _ACTIONS.get(response.action, Action.OK)
 
-    async def push_change(self, peer_id: PeerId, generation: Generation, change: TableChange) -> int:
-        """Push a change; the stored revision. Raises TableRevisionMismatchError, RegisterAgainError."""
-        begin = pb.TableBegin(
-            peer_id=peer_id,
-            generation=generation,
-            whole=False,
-            base_revision=change.base_revision,
-            revision=change.revision,
+    async def publish(self, lease: Lease, rows: Sequence[FileRow]) -> list[int]:
+        """The times of publication of at most BATCH_ROWS rows that have PUBLISH or FOUND, in their order.
+
+        Raises RegisterAgainError, RowRefusedError. Safe to retry: the later time counts.
+        """
+        request = pb.PublishRequest(
+            peer_id=lease.peer_id,
+            generation=lease.generation,
+            lease_token=lease.token,
+            publications=[_publication(row) for row in rows],
         )
+        with _registry_errors():
+            response = await self._stub.Publish(request, timeout=self._lease.timeout.total_seconds())
+        if len(response.published_times) != len(rows):
+            raise InternalError(f"the registry has {len(response.published_times)} times for {len(rows)} publications")
+        # 1970 is a file's modification time like any other, and not PUBLISH.
+        return [max(1, nanos_of(time)) for time in response.published_times]
+
+    async def push_change(self, lease: Lease, change: TableChange) -> int:
+        """Push a change; the stored revision. Raises TableRevisionMismatchError, RegisterAgainError."""
+        begin = _begin(lease, whole=False, base_revision=change.base_revision, revision=change.revision)
         return await self._push(_steps(begin, change.put, change.remove))
 
-    async def push_whole(self, peer_id: PeerId, generation: Generation, rows: Sequence[FileRow], revision: int) -> int:
+    async def push_whole(self, lease: Lease, rows: Sequence[FileRow], revision: int) -> int:
         """Push the whole table; the stored revision. Raises RegisterAgainError."""
-        begin = pb.TableBegin(peer_id=peer_id, generation=generation, whole=True, revision=revision)
-        return await self._push(_steps(begin, rows, ()))
+        return await self._push(_steps(_begin(lease, whole=True, base_revision=0, revision=revision), rows, ()))
 
     async def _push(self, steps: AsyncIterator[pb.PushTableRequest]) -> int:
         with _registry_errors():
             response = await self._stub.PushTable(steps, timeout=self._push_seconds)
         return response.revision
 
-    async def leave(self, peer_id: PeerId, generation: Generation) -> None:
+    async def leave(self, lease: Lease) -> None:
         """Release the lease."""
-        request = pb.LeaveRequest(peer_id=peer_id, generation=generation)
+        request = pb.LeaveRequest(peer_id=lease.peer_id, generation=lease.generation, lease_token=lease.token)
         with _registry_errors():
-            await self._stub.Leave(request, timeout=CALL_TIMEOUT.total_seconds())
+            await self._stub.Leave(request, timeout=MAX_CALL_TIMEOUT.total_seconds())
 
     async def aclose(self) -> None:
         """Close the channel."""
@@ -135,6 +151,17 @@ def _registry_errors() -> Iterator[None]:
         yield
     except grpc.aio.AioRpcError as error:
         raise error_from_rpc(error, unavailable=RegistryUnavailableError) from error
+
+
+def _begin(lease: Lease, *, whole: bool, base_revision: int, revision: int) -> pb.TableBegin:
+    return pb.TableBegin(
+        peer_id=lease.peer_id,
+        generation=lease.generation,
+        whole=whole,
+        base_revision=base_revision,
+        revision=revision,
+        lease_token=lease.token,
+    )
 
 
 async def _steps(
@@ -161,9 +188,16 @@ def _row(row: FileRow) -> pb.FileRow:
         content_id=row.key.content_id.raw,
         size_bytes=row.size_bytes,
         modified_time=timestamp_of(row.modified_ns),
-        published_time=timestamp_of(row.published_ns),
+        # Unset: before all others.
+        published_time=timestamp_of(row.published_ns) if row.published_ns > PUBLISH else None,
         state=_STATES[row.state],
+        executable=row.executable,
     )
+
+
+def _publication(row: FileRow) -> pb.Publication:
+    found = timestamp_of(row.modified_ns) if row.published_ns == FOUND else None
+    return pb.Publication(name=row.key.name, content_id=row.key.content_id.raw, found_modified_time=found)
 
 
 def _duration(value: timedelta) -> Duration:

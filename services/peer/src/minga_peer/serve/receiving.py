@@ -4,7 +4,8 @@
 
     begin ─► manifest parts ─► (lacking) ─► chunk, data … ─► every chunk held ─► commit ─► row
 
-A stream that breaks at any point leaves verified chunks in a part file, and no name.
+An upload publishes, also that of a content which is here under that name already. A stream that breaks at any point
+leaves verified chunks in a part file, and no name.
 """
 
 import asyncio
@@ -24,9 +25,9 @@ from minga_core.errors import (
 from minga_core.ids import ContentId
 from minga_core.manifest import HEADER_BYTES, MAX_MANIFEST_BYTES, Manifest
 from minga_core.names import Name, parse_name
-from minga_core.records import FileRow
+from minga_core.records import PUBLISH, FileRow
 from minga_engine.parts.part import Part
-from minga_engine.wire.messages import MAX_PIECE_BYTES, nanos_of
+from minga_engine.wire.messages import MAX_PIECE_BYTES
 from minga_peer.share.store import ContentStore
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_runtime.rate_limit import RateLimit
@@ -101,15 +102,18 @@ class UploadReceiver:
         present = self._store.find(name)
         if present is not None and present.key.content_id == content_id:
             yield ChunkSet(manifest.geometry.chunk_count)
-            yield present
+            yield await self._store.publish_again(present)
             return
         with memory(manifest.geometry.chunk_size_bytes), self._disk_failures_counted():
-            part = await self._begin_part(name, manifest, nanos_of(begin.published_time), overwrite=begin.overwrite)
+            part = await self._begin_part(name, manifest, overwrite=begin.overwrite)
             try:
                 yield part.held.missing()
                 async for held_bytes in self._receive_chunks(part, incoming, name):
                     yield held_bytes
                 row = await part.commit()
+                if row.published_ns != PUBLISH:
+                    # It came here in another way meanwhile.
+                    row = await self._store.publish_again(row)
             finally:
                 await part.close()
         yield row
@@ -122,12 +126,12 @@ class UploadReceiver:
             self._metrics.disk_failed(error)
             raise
 
-    async def _begin_part(self, name: Name, manifest: Manifest, published_ns: int, *, overwrite: bool) -> Part:
+    async def _begin_part(self, name: Name, manifest: Manifest, *, overwrite: bool) -> Part:
         """Opens the part, once an upload that was cut off a moment ago has released it."""
         deadline = asyncio.get_running_loop().time() + RELEASE_SECONDS
         while True:
             try:
-                return await self._store.begin_part(name, manifest, published_ns=published_ns, overwrite=overwrite)
+                return await self._store.begin_part(name, manifest, published_ns=PUBLISH, overwrite=overwrite)
             except AlreadyRunningError:
                 if asyncio.get_running_loop().time() > deadline:
                     raise

@@ -18,7 +18,6 @@ from minga_engine.wire.messages import (
     MAX_SMALL_FILES,
     MAX_SOURCES,
     SourceAddress,
-    nanos_of,
     ranges_to_pb,
     sources_from_pb,
 )
@@ -51,7 +50,7 @@ class Replicator(Protocol):
     """Downloads into the shared folder."""
 
     def replicate(
-        self, name: Name, content_id: ContentId, sources: list[SourceAddress], *, overwrite: bool, published_ns: int
+        self, name: Name, content_id: ContentId, sources: list[SourceAddress], *, overwrite: bool
     ) -> AsyncGenerator[tuple[Progress, FileRow | None], None]:
         """Progress, and in the last item the finished row."""
         ...
@@ -148,7 +147,6 @@ class PeerService(PeerServiceServicer):
             content_id,
             list(sources_from_pb(request.sources)),
             overwrite=request.overwrite,
-            published_ns=nanos_of(request.published_time),
         )
         with self.quotas.replicas.held(caller_of(context.peer())):
             async with aclosing(steps):

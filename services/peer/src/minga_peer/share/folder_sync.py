@@ -3,21 +3,23 @@
 import asyncio
 import logging
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Protocol
 
 from minga_core.errors import InvalidNameError
+from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name, parse_name
+from minga_core.records import FOUND, PUBLISH, FileRow
 from minga_engine.parts.disk import DiskPool
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.part import Part
 from minga_peer.share.folder_watcher import changed_paths, watched_count
 from minga_peer.share.hash_queue import Hashed, HashQueue
 from minga_peer.share.index import IndexedFile
-from minga_peer.share.inventory import folders_of
+from minga_peer.share.inventory import folders_of, row_of
 from minga_peer.share.root import FoundFile, Scan, note_problem, shown
 from minga_peer.share.shared_folder import SharedFolder
 from minga_runtime.logs import log_event
@@ -68,6 +70,8 @@ class FolderSync:
         self._rescan_seconds = rescan_seconds
         self._queue = HashQueue(folder.root, hashing, folder.clock, self._on_hashed)
         self._known: dict[Name, IndexedFile] = {}
+        self._first: dict[Name, Fingerprint] = {}
+        """Files that were there when the index was made, and are not hashed yet."""
         self._placing: set[str] = set()
         self._scanned = asyncio.Event()
         self._rescan = asyncio.Event()
@@ -105,7 +109,7 @@ class FolderSync:
         """Stop sharing a file that is not what was hashed, and hash it once it has settled."""
         if self._inventory.files.get(file.name) == file:
             self._inventory.update(remove=[file.name])
-        # Kept for its publishing time only: no file has this fingerprint.
+        # Kept for its time of publication only: no file has this fingerprint.
         self._known[file.name] = replace(file, fingerprint=NO_FINGERPRINT)
         self._queue.put(FoundFile(file.name, file.path, file.fingerprint), self._settled_at())
 
@@ -135,9 +139,21 @@ class FolderSync:
         self._known.update((file.name, file) for file, _ in files)
         self._inventory.update(put=[file for file, _ in files], drop_parts=[part] if part is not None else [])
 
+    async def set_published(self, times: Sequence[tuple[FileRow, int]]) -> None:
+        """Keep the times of publication of shared files, each if the file still has the row that it had."""
+        files: list[IndexedFile] = []
+        for row, published_ns in times:
+            file = self._inventory.files.get(row.key.name)
+            if file is not None and row_of(file) == row:
+                files.append(replace(file, published_ns=published_ns))
+        self._known.update((file.name, file) for file in files)
+        self._inventory.set_published(files)
+        await self._folder.index.set_published(files)
+
     async def forget_removed(self, file: IndexedFile) -> None:
         """Stop sharing a file that was deleted on purpose, and forget its digests."""
         self._queue.drop(file.name)
+        self._first.pop(file.name, None)
         if self._inventory.files.get(file.name) == file:
             self._inventory.update(remove=[file.name])
             await self._forget_digests([file.name])
@@ -154,6 +170,7 @@ class FolderSync:
             await self._bound_absent(scan)
             await self._check_watch(scan.folder_count)
             self._scanned.set()
+            await self._check_complete()
             try:
                 async with asyncio.timeout(self._scan_interval_seconds):
                     await self._rescan.wait()
@@ -205,6 +222,8 @@ class FolderSync:
             elif file is not None and (file.path, file.fingerprint) == (found.path, found.fingerprint):
                 known.append(file)
             elif found.name not in self._queue:
+                if not self._folder.index.complete and not self._scanned.is_set():
+                    self._first[found.name] = found.fingerprint
                 self._queue.put(found, self._settled_since(found.fingerprint))
         if self._metrics is not None:
             self._metrics.hash_cache_hits(len(known))
@@ -322,6 +341,15 @@ class FolderSync:
             self._metrics.hash_cache_misses(len(files))
             self._metrics.hashed_bytes(sum(file.fingerprint.size_bytes for file, _ in files))
         await self._look_at(again | await self._share_hashed(files))
+        for outcome in outcomes:
+            if not self._queue.is_waiting(outcome.found.name):
+                self._first.pop(outcome.found.name, None)
+        await self._check_complete()
+
+    async def _check_complete(self) -> None:
+        """Note in the index when all files of the first scan have been hashed."""
+        if not self._first and self._scanned.is_set() and not self._folder.index.complete:
+            await self._folder.index.set_complete()
 
     async def _share_hashed(self, files: list[tuple[IndexedFile, Manifest]]) -> set[str]:
         """Share files; the paths of those that were removed or replaced while the index was written."""
@@ -349,14 +377,21 @@ class FolderSync:
             self._inventory.update(remove=[found.name])
 
     def _indexed(self, outcome: Hashed) -> IndexedFile:
-        """A file's entry; the same content under the same name keeps its publishing time."""
+        """A file's entry."""
         found, content_id, fingerprint = outcome.found, outcome.content_id, outcome.fingerprint
         if content_id is None or fingerprint is None:
             raise ValueError(f"{found.path} was not hashed")
-        before = self._inventory.files.get(found.name) or self._known.get(found.name)
-        same = before is not None and before.content_id == content_id
-        published_ns = before.published_ns if before is not None and same else self._folder.now_ns
+        published_ns = self._published_ns(found.name, content_id, fingerprint)
         return IndexedFile(found.name, found.path, fingerprint, content_id, published_ns)
+
+    def _published_ns(self, name: Name, content_id: ContentId, fingerprint: Fingerprint) -> int:
+        """When a file was published. Touching it publishes nothing, and neither does an index that was lost."""
+        before = self._inventory.files.get(name) or self._known.get(name)
+        if before is not None:
+            return before.published_ns if before.content_id == content_id else PUBLISH
+        first = self._first.get(name)
+        unchanged = first is not None and first.modified_ns == fingerprint.modified_ns
+        return FOUND if unchanged else PUBLISH
 
 
 def _below(files: list[IndexedFile], folders: set[str]) -> list[Name]:

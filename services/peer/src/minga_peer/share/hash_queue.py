@@ -115,7 +115,11 @@ class HashQueue:
 
     def __contains__(self, name: Name) -> bool:
         """Whether a file of that name waits or is being hashed."""
-        return name in self._small.due or name in self._large.due or name in self._hashing
+        return self.is_waiting(name) or name in self._hashing
+
+    def is_waiting(self, name: Name) -> bool:
+        """Whether a file of that name waits to be hashed."""
+        return name in self._small.due or name in self._large.due
 
     def is_hashing(self, found: FoundFile) -> bool:
         """Whether exactly this state of the file is being hashed now."""

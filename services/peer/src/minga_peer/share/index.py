@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from minga_core.errors import MingaError, NoSpaceError, StorageError
@@ -26,16 +26,17 @@ log = logging.getLogger(__name__)
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 CREATE TABLE IF NOT EXISTS files (
   name TEXT PRIMARY KEY, path TEXT NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL, inode INTEGER NOT NULL,
   device INTEGER NOT NULL, content BLOB NOT NULL, published INTEGER NOT NULL, ctime INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifests (content BLOB PRIMARY KEY, manifest BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS complete (complete INTEGER PRIMARY KEY);
 DELETE FROM manifests WHERE content NOT IN (SELECT content FROM files);
 """
 
-_VERSION = 2
+_VERSION = 3
 _DISK_CODES = (
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_FULL,
@@ -60,7 +61,8 @@ class IndexedFile:
     path: str
     fingerprint: Fingerprint
     content_id: ContentId
-    published_ns: int
+    published_ns: int = field(compare=False)
+    """See FileRow. The file stays the same one when it is published."""
 
 
 class ManifestCache:
@@ -97,6 +99,8 @@ class Index:
         self._database: sqlite3.Connection | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="minga-index")
         self._cache = ManifestCache()
+        self.complete = False
+        """Whether all files that were there when the index was made have been in it: others are new then."""
 
     async def open(self) -> dict[Name, IndexedFile]:
         """Open or make the index; the files it knows. A damaged one is set aside and made anew.
@@ -115,6 +119,18 @@ class Index:
         for file, manifest in put if cached else ():
             self._cache.put(file.content_id, manifest)
         await run_to_end(self._thread, self._write, put, remove)
+
+    async def set_published(self, files: Sequence[IndexedFile]) -> None:
+        """Keep when files were published, in one transaction; those that are not in the index as they are stay out.
+
+        Errors are logged: the registry is asked again after a restart.
+        """
+        await run_to_end(self._thread, self._set_published, files)
+
+    async def set_complete(self) -> None:
+        """Note that all files that were there when the index was made have been in it. Errors are logged."""
+        self.complete = True
+        await run_to_end(self._thread, self._set_complete)
 
     async def manifest(self, content_id: ContentId) -> Manifest | None:
         """The manifest of a content; None when it is not known or fails its digest."""
@@ -152,9 +168,13 @@ class Index:
         if version == 1:
             # It lacks one time of each file: all are hashed again, and keep when they were published.
             self._database.execute("ALTER TABLE files ADD COLUMN ctime INTEGER NOT NULL DEFAULT -1")
-        elif version not in (0, _VERSION):
+        elif version not in (0, 2, _VERSION):
             raise StorageError(f"it has version {version}, not {_VERSION}")
         self._database.executescript(_SCHEMA)
+        if version in (1, 2):
+            # It had no such note: what it lacks was made while the peer was away.
+            self._set_complete()
+        self.complete = self._database.execute("SELECT 1 FROM complete").fetchone() is not None
         rows = self._database.execute(
             "SELECT name, path, size, mtime, inode, device, content, published, ctime FROM files"
         ).fetchall()
@@ -184,6 +204,20 @@ class Index:
                 database.executemany("DELETE FROM files WHERE name = ?", ((name,) for name in remove))
                 for file, manifest in put:
                     self._put(database, file, manifest)
+        except sqlite3.Error as error:
+            log_event(log, logging.WARNING, "index_not_written", path=self._path, error=error)
+
+    def _set_published(self, files: Iterable[IndexedFile]) -> None:
+        times = ((file.published_ns, file.name, file.content_id.raw) for file in files)
+        self._execute("UPDATE files SET published = ? WHERE name = ? AND content = ?", times)
+
+    def _set_complete(self) -> None:
+        self._execute("INSERT OR REPLACE INTO complete VALUES (?)", [(1,)])
+
+    def _execute(self, statement: str, parameters: Iterable[tuple[object, ...]]) -> None:
+        try:
+            with self._opened() as database:
+                database.executemany(statement, parameters)
         except sqlite3.Error as error:
             log_event(log, logging.WARNING, "index_not_written", path=self._path, error=error)
 

@@ -98,6 +98,12 @@ class Inventory:
         for key in touched:
             self._notify(key.content_id)
 
+    def set_published(self, files: Iterable[IndexedFile]) -> None:
+        """Replace shared files by the same ones with other times of publication, as one change of the table."""
+        files = list(files)
+        self.files.update((file.name, file) for file in files)
+        self._update_table(key_of(file) for file in files)
+
     def add_part(self, part: Part) -> None:
         """Add a part; it has a row once it holds a chunk."""
         self.parts[part.key] = part

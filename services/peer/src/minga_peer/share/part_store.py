@@ -98,7 +98,8 @@ class PartStore:
         if part is None:
             part = Part(self._path, target, self._folder.disk, self)
             self._inventory.add_part(part)
-        part.writing = True
+        # A download may go on with the part of an upload, and an upload with that of a download, which it publishes.
+        part.target, part.writing = target, True
         return part
 
     async def _make_room(self) -> None:

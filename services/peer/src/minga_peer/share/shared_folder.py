@@ -23,8 +23,3 @@ class SharedFolder:
     inventory: Inventory
     space: FreeSpace
     clock: Clock
-
-    @property
-    def now_ns(self) -> int:
-        """Unix time in nanoseconds."""
-        return int(self.clock.wall() * 1e9)

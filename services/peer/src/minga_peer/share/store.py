@@ -24,7 +24,7 @@ from minga_core.errors import (
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import HIDDEN_ROOT, Name
-from minga_core.records import FileRow
+from minga_core.records import PUBLISH, FileRow
 from minga_engine.parts.disk import DiskPool, storage_errors
 from minga_engine.parts.files import OpenChunk
 from minga_engine.parts.part import Part
@@ -79,7 +79,7 @@ class ContentStore:
 
     def __init__(self, settings: StoreSettings, clock: Clock, metrics: StoreMetrics | None) -> None:
         path = settings.root.absolute()
-        state_dir = settings.state_dir or path / HIDDEN_ROOT
+        self.state_dir = state_dir = settings.state_dir or path / HIDDEN_ROOT
         root, disk = Root(path, state_dir), DiskPool(DISK_THREADS)
         reader = FileReader(root, disk)
         self.inventory = Inventory(clock, on_file_gone=reader.forget)
@@ -271,13 +271,20 @@ class ContentStore:
     # Storing.
 
     async def begin_part(self, name: Name, manifest: Manifest, *, published_ns: int, overwrite: bool) -> Part:
-        """Begin or resume a part; a content that is here under another name is copied into it. published_ns: 0 is now.
+        """Begin or resume a part; a content that is here under another name is copied into it.
+
+        published_ns: the source's time of publication, or PUBLISH, or FOUND (see FileRow).
 
         Raises NameTakenError (another content has the name, and not overwrite), NoSpaceError, StorageError,
         AlreadyRunningError (the same part is being written already).
         """
-        target = PartTarget(name, manifest, manifest.content_id, published_ns or self.folder.now_ns)
+        target = PartTarget(name, manifest, manifest.content_id, published_ns)
         return await self.parts.begin(target, overwrite=overwrite)
+
+    async def publish_again(self, row: FileRow) -> FileRow:
+        """Have a shared file published again, as the newest version of its name; its row now."""
+        await self.sync.set_published([(row, PUBLISH)])
+        return row._replace(published_ns=PUBLISH)
 
     async def remove(self, name: Name) -> FileRow:
         """Delete the file of that name and stop sharing it. Raises FileNotFoundInDirectoryError, StorageError."""

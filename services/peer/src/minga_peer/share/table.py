@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from minga_core.records import FileRow, RowKey, TableChange
+from minga_core.records import PUBLISH, FileRow, HoldingState, RowKey, TableChange
 
 MAX_JOURNAL_ROWS = 20_000
 """Rows that the journal remembers; a reader further behind takes the whole table."""
@@ -26,6 +26,8 @@ class FileTable:
         self._journal: deque[tuple[int, RowsChanged]] = deque()
         self._journal_rows = 0
         self._listeners: list[Callable[[RowsChanged], None]] = []
+        self.unpublished = {row.key: row for row in self._rows.values() if _is_unpublished(row)}
+        """Rows of complete files whose time of publication is not known yet, the oldest first."""
         self.revision = 1
         """Revision of the rows as they are; 0 is the table of a peer that has pushed none."""
 
@@ -45,7 +47,13 @@ class FileTable:
         """Change rows; the revision grows by one."""
         for key in change.remove:
             self._rows.pop(key, None)
-        self._rows.update((row.key, row) for row in change.put)
+            self.unpublished.pop(key, None)
+        for row in change.put:
+            self._rows[row.key] = row
+            if _is_unpublished(row):
+                self.unpublished[row.key] = row
+            else:
+                self.unpublished.pop(row.key, None)
         self.revision += 1
         self._journal.append((self.revision, change))
         self._journal_rows += len(change.put) + len(change.remove)
@@ -69,3 +77,7 @@ class FileTable:
         put = tuple(self._rows[key] for key in touched if key in self._rows)
         remove = tuple(key for key in touched if key not in self._rows)
         return TableChange(base_revision, self.revision, put, remove)
+
+
+def _is_unpublished(row: FileRow) -> bool:
+    return row.published_ns <= PUBLISH and row.state is HoldingState.COMPLETE

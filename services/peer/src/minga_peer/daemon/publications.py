@@ -1,0 +1,128 @@
+"""Has files published by the registry before they are announced: their rows carry the times that it answers."""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
+
+from minga_core.clock import Clock
+from minga_core.errors import LeaseSupersededError, MingaError, RegisterAgainError, RowRefusedError
+from minga_core.records import FileRow, Lease, RowKey
+from minga_peer.daemon.registry_client import BATCH_ROWS, RegistryClient
+from minga_peer.share.table import FileTable
+from minga_runtime.logs import log_event
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT_SECONDS = 0.2
+MAX_WAIT_SECONDS = 3.0
+"""After a registry that was away: well below a lease, as for other calls."""
+MAX_REFUSED_WAIT_SECONDS = 120.0
+"""After one that refuses row by row, which no retry cures."""
+
+KeepTimes = Callable[[Sequence[tuple[FileRow, int]]], Awaitable[None]]
+"""Keeps times of publication, each for the row as it was, durably, and changes the table."""
+
+
+class Publications:
+    """Publishes the rows that `table` lists as unpublished, some at a time.
+
+    They are not announced before, so that no version is without its time. Those that the registry refuses to publish
+    are announced without one, which is before all others.
+    """
+
+    def __init__(self, registry: RegistryClient, table: FileTable, keep: KeepTimes, clock: Clock) -> None:
+        self._registry = registry
+        self._table = table
+        self._keep = keep
+        self._clock = clock
+        self._batch_rows = BATCH_ROWS
+        self._failures = 0
+        self._next_at = 0.0
+        self._reason = ""
+        """Why the last call failed; empty when it did not."""
+        self._refused: dict[RowKey, FileRow] = {}
+        self._refusal = ""
+        """Why the last of them was refused."""
+        self.gave_up = False
+        """Whether rows were refused since this was last set to False: they are to be announced as they are."""
+
+    @property
+    def problem(self) -> str:
+        """In one line; empty when all is well."""
+        if self._reason and (waiting := len(self._table.unpublished)):
+            return f"files not published yet: {waiting:,} ({self._reason})"
+        refused = sum(self._table.get(key) == row for key, row in self._refused.items())
+        return f"files that the registry refuses to publish: {refused:,} ({self._refusal})" if refused else ""
+
+    def is_refused(self, row: FileRow) -> bool:
+        """Whether the registry has refused to publish a row as it is."""
+        return self._refused.get(row.key) == row
+
+    def try_again(self) -> None:
+        """Publish what was refused, by another registry perhaps."""
+        again = {key: row for key, row in self._refused.items() if self._table.get(key) == row}
+        self._table.unpublished.update(again)
+        self._refused.clear()
+        self._failures, self._next_at = 0, 0.0
+
+    @property
+    def due_at(self) -> float:
+        """When to go on, by the monotonic clock; infinity when nothing waits."""
+        return self._next_at if self._table.unpublished else math.inf
+
+    def announceable(self, rows: Sequence[FileRow]) -> Sequence[FileRow]:
+        """The rows without those that are still to be published; these change when they are, and are announced then."""
+        waiting = self._table.unpublished
+        return [row for row in rows if row.key not in waiting] if waiting else rows
+
+    async def publish_some(self, lease: Lease) -> int:
+        """Publish at most BATCH_ROWS rows; how many were published.
+
+        Raises LeaseSupersededError and RegisterAgainError; after other errors `due_at` is later.
+        """
+        rows = list(islice(self._table.unpublished.values(), self._batch_rows))
+        try:
+            times = await self._registry.publish(lease, rows)
+        except (LeaseSupersededError, RegisterAgainError):
+            raise
+        except MingaError as error:
+            self._failed(error, rows)
+            return 0
+        await self._keep(list(zip(rows, times, strict=True)))
+        self._failures, self._batch_rows = 0, min(BATCH_ROWS, self._batch_rows * 2)
+        self._reason = ""
+        return len(rows)
+
+    def _failed(self, error: MingaError, rows: list[FileRow]) -> None:
+        """Find out which row is refused, or wait."""
+        if not self._reason:
+            log_event(
+                log, logging.WARNING, "not_published", registry=self._registry.address, rows=len(rows), error=error
+            )
+        self._reason = str(error)
+        if error.retryable:
+            self._wait(MAX_WAIT_SECONDS)
+            return
+        named = [row for row in rows if isinstance(error, RowRefusedError) and row.key.name == error.row_name]
+        if named:
+            self._give_up(named)
+        elif len(rows) > 1:
+            # One of them is the cause; the others must not wait for it.
+            self._batch_rows = len(rows) // 2
+        else:
+            self._give_up(rows)
+            self._wait(MAX_REFUSED_WAIT_SECONDS)
+
+    def _give_up(self, rows: list[FileRow]) -> None:
+        self._refusal = self._reason
+        for row in rows:
+            if self._table.unpublished.get(row.key) == row:
+                del self._table.unpublished[row.key]
+                self._refused[row.key] = row
+        self.gave_up = True
+
+    def _wait(self, most_seconds: float) -> None:
+        seconds = min(most_seconds, FIRST_WAIT_SECONDS * 2.0 ** min(self._failures, 20))
+        self._failures += 1
+        self._next_at = self._clock.monotonic() + seconds
