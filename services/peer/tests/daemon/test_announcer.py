@@ -1,6 +1,7 @@
 """The announcer against a registry that answers as the test says."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -14,16 +15,19 @@ from prometheus_client import CollectorRegistry
 from minga_core.clock import SystemClock
 from minga_core.errors import (
     InternalError,
+    InvalidArgumentError,
     LeaseSupersededError,
     LimitExceededError,
+    PeerIdTakenError,
     RegistryUnavailableError,
     RowRefusedError,
     StoreUnavailableError,
 )
 from minga_core.ids import ContentId, Generation, parse_address, parse_peer_id
 from minga_core.names import parse_name
-from minga_core.records import FileRow, Lease, PeerInfo, RowKey
+from minga_core.records import FOUND, PUBLISH, FileRow, HoldingState, Lease, PeerInfo, RowKey
 from minga_peer.daemon.announcer import Announcer
+from minga_peer.daemon.lease_stream import call_timeout
 from minga_peer.daemon.registry_client import RegistryClient
 from minga_peer.share.table import FileTable, RowsChanged
 from minga_protos.registry.v1 import registry_pb2 as pb
@@ -40,15 +44,16 @@ INFO = PeerInfo(parse_peer_id("p"), Generation(7), parse_address("h:1"), "", 100
 LEASE = Lease(INFO.peer_id, INFO.generation, b"0123456789abcdef")
 
 
-def row(name: str) -> FileRow:
+def row(name: str, published_ns: int = 3) -> FileRow:
     """Some row."""
-    return FileRow(RowKey(parse_name(name), ContentId(bytes(32))), 1, 2, 3)
+    return FileRow(RowKey(parse_name(name), ContentId(bytes(32))), 1, 2, published_ns)
 
 
 class FakeRegistry(RegistryServiceServicer):
     """Holds one peer's lease and table; a test makes it forget, refuse or end streams."""
 
     def __init__(self) -> None:
+        self._clock = itertools.count(1000)
         self.info = INFO
         """What the peer says of itself."""
         self.addresses: list[str] = []
@@ -67,6 +72,19 @@ class FakeRegistry(RegistryServiceServicer):
         self.max_rows = 1000
         self.push_seconds = 0.0
         """What the peer let the last push take."""
+        self.published: list[list[tuple[str, int | None]]] = []
+        """The name and, for a file that was found, its modification time: of each call that was answered."""
+        self.times: dict[str, int] = {}
+        """Of the rows of the last push that have a time of publication, in nanoseconds."""
+        self.publish_errors: list[Exception] = []
+        """What the next calls are answered with."""
+        self.unpublishable = ""
+        """A name that is refused to be published."""
+        self.publish_calls = 0
+        self.tokens: set[bytes] = set()
+        self.hang = asyncio.Event()
+        """Calls wait while it is not set."""
+        self.hang.set()
 
     def forget(self) -> None:
         """The store is emptied."""
@@ -78,6 +96,7 @@ class FakeRegistry(RegistryServiceServicer):
 
     async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterResponse:
         self._check()
+        self.tokens.add(request.lease_token)
         self.registered = True
         self.addresses.append(request.address)
         response = pb.RegisterResponse()
@@ -92,8 +111,11 @@ class FakeRegistry(RegistryServiceServicer):
         whole, put, remove, revision = False, set(), set(), 0
         async for request in requests:
             if request.HasField("begin"):
+                self.tokens.add(request.begin.lease_token)
                 whole, revision = request.begin.whole, request.begin.revision
             put |= {item.name for item in request.rows.put}
+            for item in request.rows.put:
+                self.times[item.name] = item.published_time.ToNanoseconds() if item.HasField("published_time") else 0
             remove |= {item.name for item in request.rows.remove}
         self.pushes.append(whole)
         if self.push_error is not None:
@@ -106,8 +128,28 @@ class FakeRegistry(RegistryServiceServicer):
         self.revision = revision
         return pb.PushTableResponse(revision=revision)
 
+    async def Publish(self, request: pb.PublishRequest, context: Any) -> pb.PublishResponse:
+        self._check()
+        self.tokens.add(request.lease_token)
+        self.publish_calls += 1
+        if self.publish_errors:
+            raise self.publish_errors.pop(0)
+        if any(item.name == self.unpublishable for item in request.publications):
+            raise InvalidArgumentError("a name is invalid")
+        self.published.append(
+            [
+                (item.name, item.found_modified_time.ToNanoseconds() if item.HasField("found_modified_time") else None)
+                for item in request.publications
+            ]
+        )
+        response = pb.PublishResponse()
+        for _ in request.publications:
+            response.published_times.add().FromNanoseconds(next(self._clock))
+        return response
+
     def _heartbeat(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
         self._check()
+        self.tokens.add(request.lease_token)
         self.heartbeats += 1
         if not self.registered:
             return pb.HeartbeatResponse(action=pb.HEARTBEAT_ACTION_REGISTER_AGAIN)
@@ -120,12 +162,14 @@ class FakeRegistry(RegistryServiceServicer):
         self.streams += 1
         left = self.answers_per_stream
         async for request in requests:
+            await self.hang.wait()
             yield self._heartbeat(request)
             left -= 1
             if left == 0:
                 return
 
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveResponse:
+        self.tokens.add(request.lease_token)
         self.registered = False
         return pb.LeaveResponse()
 
@@ -344,7 +388,9 @@ async def test_b11_a_table_above_the_registrys_limit_is_announced_up_to_it() -> 
     """The newest rows are left out."""
     async with announcing() as fixture:
         fixture.registry.max_rows = 2
-        rows = [FileRow(RowKey(parse_name(f"f{number}"), ContentId(bytes(32))), 1, 2, number) for number in range(4)]
+        rows = [
+            FileRow(RowKey(parse_name(f"f{number}"), ContentId(bytes(32))), 1, 2, 1 + number) for number in range(4)
+        ]
         fixture.change(put=tuple(rows))
         await fixture.until(lambda: fixture.registry.table == {"f0", "f1"})
         await fixture.until(lambda: "files not announced: 2" in fixture.announcer.problem)
@@ -371,3 +417,119 @@ async def test_c14_a_new_address_is_registered_at_once() -> None:
         fixture.announcer.address_changed()
         await fixture.until(lambda: fixture.registry.addresses == ["h:1", "h:2"])
         await fixture.until(lambda: fixture.announcer.announced_revision == fixture.table.revision)
+
+
+async def test_files_are_published_before_they_are_announced() -> None:
+    """New ones now, found ones with their modification times; one that has a time, or is a part, is not asked after."""
+    part = row("part", PUBLISH)._replace(state=HoldingState.PARTIAL)
+    async with announcing((row("new", PUBLISH), row("old"), row("found", FOUND), part)) as fixture:
+        await fixture.until(lambda: bool(fixture.registry.table))
+        assert fixture.registry.published == [[("new", None), ("found", 2)]]
+        assert fixture.registry.times == {"new": 1000, "found": 1001, "old": 3, "part": 0}
+        assert fixture.registry.pushes == [True]
+        fixture.change(put=(row("newer", PUBLISH),))
+        await fixture.announcer.announced(row("newer", PUBLISH), timedelta(seconds=10))
+        assert fixture.registry.times["newer"] == 1002
+        assert fixture.registry.pushes == [True, False]
+
+
+async def test_every_call_shows_the_lease_token() -> None:
+    """Register, KeepLease, Publish, PushTable, Leave."""
+    async with announcing((row("a", PUBLISH),)) as fixture:
+        await fixture.until(lambda: fixture.registry.table == {"a"} and fixture.registry.heartbeats > 1)
+        assert fixture.loop is not None
+        fixture.loop.cancel()
+        await asyncio.gather(fixture.loop, return_exceptions=True)
+        await fixture.announcer.leave()
+        assert fixture.registry.tokens == {LEASE.token}
+
+
+async def test_a_publication_that_fails_keeps_no_other_file_from_being_announced() -> None:
+    """It is tried again, and its file is announced then; the lease lives on, and `problem` says what is the matter."""
+    async with announcing((row("a"), row("new", PUBLISH))) as fixture:
+        fixture.registry.publish_errors = [StoreUnavailableError("Redis is full")] * 4
+        await fixture.until(lambda: fixture.registry.table == {"a"})
+        await fixture.until(lambda: "not published yet: 1 (Redis is full)" in fixture.announcer.problem)
+        with pytest.raises(RegistryUnavailableError, match="has not confirmed it: files not published yet"):
+            await fixture.announcer.announced(row("new", PUBLISH), timedelta(seconds=0.01))
+        await fixture.until(lambda: fixture.registry.table == {"a", "new"})
+        assert fixture.registry.times["new"] == 1000
+        assert fixture.announcer.problem == ""
+        assert len(fixture.registry.addresses) == 1
+
+
+async def test_a_name_that_the_registry_does_not_publish_keeps_no_other_from_being_published() -> None:
+    """It is found among many in a few calls, not tried for ever, and announced without a time; a new lease tries it
+    again."""
+    names = [f"f{number}" for number in range(100)]
+    async with announcing(tuple(row(name, PUBLISH) for name in names)) as fixture:
+        fixture.registry.unpublishable = "f77"
+        await fixture.until(lambda: len(fixture.registry.table) == 100)
+        assert fixture.registry.times["f77"] == 0
+        assert sorted(name for call in fixture.registry.published for name, _ in call) == sorted({*names} - {"f77"})
+        assert "refuses to publish: 1 (a name is invalid)" in fixture.announcer.problem
+        with pytest.raises(RegistryUnavailableError, match="cannot be found"):
+            await fixture.announcer.announced(row("f77", PUBLISH), timedelta(seconds=5))
+        calls, heartbeats = fixture.registry.publish_calls, fixture.registry.heartbeats
+        assert calls < 30
+        await fixture.until(lambda: fixture.registry.heartbeats > heartbeats + 5)
+        assert fixture.registry.publish_calls == calls
+        fixture.registry.unpublishable = ""
+        fixture.registry.forget()
+        await fixture.until(lambda: fixture.registry.times["f77"] > 0)
+        assert fixture.announcer.problem == ""
+
+
+async def test_a_row_that_is_named_as_refused_is_left_out_at_once() -> None:
+    """Without a search."""
+    async with announcing((row("a", PUBLISH), row("bad", PUBLISH))) as fixture:
+        fixture.registry.publish_errors = [RowRefusedError("no such name", row_name="bad")]
+        await fixture.until(lambda: fixture.registry.table == {"a", "bad"})
+        assert fixture.registry.published == [[("a", None)]]
+
+
+async def test_heartbeats_go_on_while_very_many_files_are_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand in a call; and what is published is announced before all is."""
+    monkeypatch.setattr("minga_peer.daemon.announcer.PUBLISHED_AT_LEAST", 5_000)
+    async with announcing(tuple(row(f"f{number}", FOUND) for number in range(20_000))) as fixture:
+        fixture.registry.max_rows = 1_000_000
+        async with asyncio.timeout(60):
+            await fixture.announcer.caught_up()
+        assert len(fixture.registry.table) == 20_000
+        assert [len(call) for call in fixture.registry.published] == [1000] * 20
+        assert len(fixture.registry.pushes) == 3
+        assert 0 not in fixture.registry.times.values()
+        assert len(fixture.registry.addresses) == 1
+
+
+async def test_while_another_peer_has_the_id_its_lease_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    """Shown all the time, logged once, tried now and then; then it is taken."""
+    async with announcing((row("a"),)) as fixture:
+        fixture.registry.error = PeerIdTakenError("another peer is p, at h:9")
+        await fixture.until(lambda: "another peer is p, at h:9: set MINGA_PEER_ID" in fixture.announcer.problem)
+        await asyncio.sleep(1)
+        assert fixture.loop is not None
+        assert not fixture.loop.done()
+        fixture.registry.error = None
+        await fixture.until(lambda: fixture.registry.table == {"a"} and fixture.announcer.problem == "")
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == ["peer_id_taken"]
+
+
+async def test_one_call_that_hangs_does_not_cost_a_short_lease() -> None:
+    """Its limit follows from the lease, here of a second, and leaves time for another."""
+    async with announcing((row("a"),)) as fixture:
+        await fixture.until(lambda: fixture.registry.heartbeats > 0)
+        fixture.registry.hang.clear()
+        await fixture.until(lambda: "no answer in time" in fixture.announcer.problem)
+        assert fixture.announcer.registered
+        fixture.registry.hang.set()
+        heartbeats = fixture.registry.heartbeats
+        await fixture.until(lambda: fixture.registry.heartbeats > heartbeats)
+        assert fixture.announcer.registered
+
+
+@pytest.mark.parametrize(("ttl", "interval", "limit"), [(1, 0.3, 0.32), (5, 1.5, 1.6), (15, 5, 4.5), (600, 200, 5)])
+def test_the_limit_of_a_call_leaves_time_for_another(ttl: float, interval: float, limit: float) -> None:
+    """Before the lease ends, by the latest heartbeat."""
+    found = call_timeout(timedelta(seconds=ttl), timedelta(seconds=interval))
+    assert found == timedelta(seconds=limit)

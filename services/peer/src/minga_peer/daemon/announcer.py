@@ -52,8 +52,8 @@ _PUSH_AGAIN = (RegisterAgainError, TableRevisionMismatchError, TableIncompleteEr
 GATHER_SECONDS = 0.05
 """Linger: changes that follow each other this closely go in one push."""
 PUBLISHED_AT_LEAST = 20_000
-"""Rows published before the next push, if so many wait, or as many as are announced: each push of so many is of the
-whole table, and all pushes together are of twice as many rows then."""
+"""Rows published before the next push, if so many wait, or as many as are published already: a push of so many is of
+the whole table, and all pushes together are of twice as many rows then."""
 
 
 class Announcer:
@@ -90,7 +90,6 @@ class Announcer:
         self._registered_address = ""
         self._heartbeat_due = 0.0
         self._pushed: int | None = None
-        self._announced_rows = 0
         self._publications = Publications(registry, table, keep_times, clock)
         self._refusals = Refusals()
         self._push_due = 0.0
@@ -225,7 +224,7 @@ class Announcer:
 
     async def _publish(self) -> None:
         """Publish what waits for it, while heartbeats go on."""
-        left = max(PUBLISHED_AT_LEAST, self._announced_rows)
+        left = max(PUBLISHED_AT_LEAST, len(self._table) - len(self._table.unpublished))
         while left > 0 and self._clock.monotonic() >= self._publications.due_at:
             await self._heartbeat_if_due()
             left -= await self._publications.publish_some(self._lease)
@@ -253,7 +252,7 @@ class Announcer:
             change = self._table.change_since(self._pushed)
         if change is None:
             rows = self._refusals.accepted(self._publications.announceable(self._table.rows()))
-            revision, self._announced_rows = self._table.revision, len(rows)
+            revision = self._table.revision
             pushed = await self._registry.push_whole(self._lease, rows, revision)
             log_event(log, logging.INFO, "table_pushed", rows=len(rows), revision=revision)
         else:
@@ -303,7 +302,10 @@ class Announcer:
     def _failed(self, error: MingaError) -> None:
         problem, event = str(error), "registry_away"
         if isinstance(error, PeerIdTakenError):
-            problem, event = f"{error}: set MINGA_PEER_ID to another name, or stop the other peer", "peer_id_taken"
+            problem, event = (
+                f"{error}: set MINGA_PEER_ID to another name, or wait until its lease ends",
+                "peer_id_taken",
+            )
         if problem != self._away and (not self._away or event == "peer_id_taken"):
             log_event(log, logging.WARNING, event, registry=self._registry.address, error=error)
         self._away = problem

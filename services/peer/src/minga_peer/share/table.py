@@ -31,6 +31,9 @@ class FileTable:
         self.revision = 1
         """Revision of the rows as they are; 0 is the table of a peer that has pushed none."""
 
+    def __len__(self) -> int:
+        return len(self._rows)
+
     def on_change(self, callback: Callable[[RowsChanged], None]) -> None:
         """Call back after each change."""
         self._listeners.append(callback)

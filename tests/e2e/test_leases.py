@@ -1,0 +1,37 @@
+"""A peer that is killed comes back: at once with its state, and within a lease without."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .conftest import Story, eventually, running
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize("state", ["kept", "lost"])
+async def test_a_peer_that_was_killed_is_back(tmp_path: Path, state: str) -> None:
+    """With its state it takes its own lease over; without it the lease of before is another peer's, which ends."""
+    async with running(tmp_path, peer_count=1) as story:
+        (peer,) = story.peers
+        content_id = await story.share(peer, "file.bin", b"data")
+        peer.kill()
+        await peer.process.wait()
+        if state == "lost":
+            await asyncio.to_thread(shutil.rmtree, peer.share_dir / ".minga")
+        await peer.restart()
+
+        async def is_back() -> bool:
+            version = await story.version("file.bin")
+            return "table_pushed" in await _last_log(story) and version is not None and version.content_id == content_id
+
+        await eventually(is_back, "it is back")
+        assert ("peer_id_taken" in await _last_log(story)) == (state == "lost")
+
+
+async def _last_log(story: Story) -> str:
+    """What the peer has logged since it was last started."""
+    log = await asyncio.to_thread((story.net.directory / "logs/peer-1.log").read_text)
+    return log.rpartition("peer_started")[2]
