@@ -99,9 +99,8 @@ def failing(error: Exception) -> tuple[Callable[..., Any], Callable[..., AsyncIt
 @pytest.mark.parametrize("code", list(Code))
 async def test_every_error_arrives_as_the_class_it_was(example: Example, channel: grpc.aio.Channel, code: Code) -> None:
     """Server and client hold the one table from both ends, for unary and streaming calls alike."""
-    sent = error_from_code(
-        code.value, "ein Satz für Menschen", owner_address="h:1", retry_after=timedelta(seconds=3), row_name="größe"
-    )
+    attributes = {"owner_address": "h:1", "retry_after": timedelta(seconds=3), "row_name": "größe", "limit": 1_000_000}
+    sent = error_from_code(code.value, "ein Satz für Menschen", **attributes)  # type: ignore[arg-type]
     sent.hint = "do this"
     example.answer, example.stream = failing(sent)
     for call in (answer, streamed):
@@ -121,6 +120,8 @@ async def test_every_error_arrives_as_the_class_it_was(example: Example, channel
             assert got.owner_address == "h:1"
         if isinstance(got, RowRefusedError):
             assert got.row_name == "größe"
+        if isinstance(got, LimitExceededError):
+            assert got.limit == 1_000_000
     assert await example.observed.ended(2) == [("Answer", WIRE_STATUS[code].grpc), ("Stream", WIRE_STATUS[code].grpc)]
 
 

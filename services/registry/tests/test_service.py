@@ -1,5 +1,7 @@
 """The contract, over real connections: what is granted, what is passed on, what is refused."""
 
+import logging
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -7,6 +9,7 @@ import grpc.aio
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from prometheus_client import generate_latest
 
 from minga_core.errors import (
     Code,
@@ -18,13 +21,15 @@ from minga_core.errors import (
     RowRefusedError,
     StoreUnavailableError,
 )
-from minga_core.records import MAX_INSTANT_NS, HoldingState
+from minga_core.ids import Generation, PeerId
+from minga_core.records import MAX_INSTANT_NS, HoldingState, Lease
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.leases import LeasePolicy
 from minga_registry.push import PushLimits
 from minga_registry.settings import RegistrySettings
 from minga_runtime.channels import VANISHED, server_options
 from minga_runtime.grpc_errors import error_from_rpc
+from minga_runtime.quotas import Quota
 from services.registry.tests.support import (
     LEASES,
     LIMITS,
@@ -41,6 +46,7 @@ from services.registry.tests.support import (
 )
 
 LIMIT_SECONDS = 5.0
+TOKEN = b"lease-token-of-a"
 
 
 async def refused(call: Any) -> MingaError:
@@ -86,10 +92,11 @@ async def test_what_is_granted_is_what_was_asked_within_limits(
 
 
 async def test_a_push_passes_rows_on_as_they_are(registry: Running, directory: RememberedDirectory) -> None:
-    """Names with slashes and any script, times to the nanosecond, both states."""
+    """Names with slashes and any script, times to the nanosecond, both states, the executable bit; a row that is not
+    published yet has no time."""
     modified = Timestamp(seconds=1_700_000_000, nanos=123_456_789)
     first = row("dir/größe 漢.bin", size_bytes=0, modified_time=modified, published_time=Timestamp(seconds=1, nanos=5))
-    second = row("b", content_id=b"\x01" * 32, state=pb.HOLDING_STATE_PARTIAL)
+    second = row("b", content_id=b"\x01" * 32, state=pb.HOLDING_STATE_PARTIAL, executable=True)
     response = await push(registry, begin(revision=4), rows(first), rows(second), rows(), end(2))
     assert response.revision == 4
     (made,) = directory.committed
@@ -97,6 +104,8 @@ async def test_a_push_passes_rows_on_as_they_are(registry: Running, directory: R
     assert [found.key.name for found in made.rows] == ["dir/größe 漢.bin", "b"]
     assert (made.rows[0].modified_ns, made.rows[0].published_ns) == (1_700_000_000_123_456_789, 1_000_000_005)
     assert [found.state for found in made.rows] == [HoldingState.COMPLETE, HoldingState.PARTIAL]
+    assert [found.executable for found in made.rows] == [False, True]
+    assert made.rows[1].published_ns == 0
     assert made.rows[1].key.content_id.raw == b"\x01" * 32
     assert registry.metric("minga_registry_table_pushes_total", outcome="committed") == 1
     assert registry.metric("minga_registry_pushed_rows_total", kind="put") == 2
@@ -129,6 +138,94 @@ async def test_a_change_puts_and_removes(registry: Running, directory: Remembere
     assert [key.name for key in made.removed] == ["old"]
 
 
+def publication(name: str = "f", **changed: object) -> pb.Publication:
+    """A good publication, but for what is changed."""
+    fields: dict[str, object] = {"name": name, "content_id": bytes(32)}
+    return pb.Publication(**(fields | changed))  # type: ignore[arg-type]  # built from keywords
+
+
+def publish_request(*publications: pb.Publication, **changed: object) -> pb.PublishRequest:
+    """A good Publish, but for what is changed."""
+    fields: dict[str, object] = {"peer_id": "a", "generation": 7, "lease_token": TOKEN, "publications": publications}
+    return pb.PublishRequest(**(fields | changed))  # type: ignore[arg-type]  # built from keywords
+
+
+async def test_publications_are_answered_in_their_order(registry: Running, directory: RememberedDirectory) -> None:
+    """A thousand of the longest names travel in one call; times are exact, and a time that nobody keeps is the nearest
+    that is kept."""
+    names = [f"{number:04}" + "/ä" * 340 for number in range(998)]
+    times = {"before": Timestamp(seconds=-5), "after": Timestamp(seconds=1 << 40)}
+    found = [publication(name, found_modified_time=when) for name, when in times.items()]
+    response = await registry.stub.Publish(publish_request(*map(publication, names), *found), timeout=LIMIT_SECONDS)
+    assert [when.nanos for when in response.published_times] == list(range(1, 1_001))
+    ((lease, publications),) = directory.published
+    assert lease == Lease(PeerId("a"), Generation(7), TOKEN)
+    assert [each.key.name for each in publications] == [*names, "before", "after"]
+    assert [each.found_modified_ns for each in publications[-3:]] == [None, 0, MAX_INSTANT_NS]
+    assert registry.metric("minga_registry_publications_total", kind="new") == 998
+    assert registry.metric("minga_registry_publications_total", kind="found") == 2
+
+
+BAD_PUBLISHES = {
+    "nothing": publish_request(),
+    "too many": publish_request(*(publication(f"{number}") for number in range(1_001))),
+    "a bad name": publish_request(publication("good"), publication("../x")),
+    "a name that is not NFC": publish_request(publication("o\u0308")),
+    "a short content id": publish_request(publication(content_id=bytes(31))),
+    "a bad peer id": publish_request(publication(), peer_id="a b"),
+    "no generation": publish_request(publication(), generation=0),
+    "a short lease token": publish_request(publication(), lease_token=TOKEN[1:]),
+}
+
+
+@pytest.mark.parametrize("request_", BAD_PUBLISHES.values(), ids=BAD_PUBLISHES.keys())
+async def test_a_malformed_publish_asks_nothing(
+    registry: Running, directory: RememberedDirectory, request_: pb.PublishRequest
+) -> None:
+    """Refused at the edge."""
+    assert isinstance(await refused(registry.stub.Publish(request_, timeout=LIMIT_SECONDS)), InvalidArgumentError)
+    assert directory.calls == 0
+
+
+async def test_publications_that_are_too_many_at_once_are_refused_for_now(
+    registry: Running, directory: RememberedDirectory
+) -> None:
+    """They count as calls."""
+    registry.service._call_slots = Quota("calls", 1)
+    registry.service._call_slots.acquire("another host")
+    error = await refused(registry.stub.Publish(publish_request(publication()), timeout=LIMIT_SECONDS))
+    assert error.code is Code.BUSY
+    assert directory.calls == 0
+
+
+async def test_the_lease_token_is_passed_on_and_shown_to_nobody(
+    registry: Running, directory: RememberedDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In no log, no error and no metric, whatever becomes of the call."""
+    caplog.set_level(logging.DEBUG)
+    mine = {"peer_id": "a", "generation": 7, "lease_token": TOKEN}
+    calls: list[Callable[[], Any]] = [
+        lambda: registry.stub.Register(register_request(lease_token=TOKEN), timeout=LIMIT_SECONDS),
+        lambda: registry.stub.Publish(publish_request(publication()), timeout=LIMIT_SECONDS),
+        lambda: beat(registry, pb.HeartbeatRequest(**mine)),  # type: ignore[arg-type]
+        lambda: push(registry, begin(lease_token=TOKEN), rows(row()), end(1)),
+        lambda: registry.stub.Leave(pb.LeaveRequest(**mine), timeout=LIMIT_SECONDS),  # type: ignore[arg-type]
+    ]
+    shown = [str(await call()) for call in calls]
+    leases = [*directory.leases, *directory.left, *(lease for lease, _ in directory.published)]
+    leases += [each.lease for each in directory.renewals]
+    assert [*directory.tokens, *(lease.token for lease in leases)] == [TOKEN] * 5
+    directory.fail_with = LeaseSupersededError("another process is a", owner_address="h:1")
+    shown += [str(await refused(call())) for call in calls]
+    directory.fail_with = RuntimeError("a bug")  # type: ignore[assignment]
+    shown.append(str(await refused(calls[-1]())))
+    shown += [str(leases), str(directory.renewals), generate_latest(registry.metrics).decode()]
+    shown += [f"{vars(record)}" for record in caplog.records] + [caplog.text]
+    for text in shown:
+        assert TOKEN.decode() not in text
+        assert TOKEN.hex() not in text
+
+
 BAD_REGISTERS = {
     "no peer id": register_request(peer_id=""),
     "peer id with a slash": register_request(peer_id="a/b"),
@@ -149,6 +246,8 @@ BAD_REGISTERS = {
     "negative lease": register_request(asked_ttl=Duration(seconds=-1)),
     "lease with negative nanos": register_request(asked_ttl=Duration(seconds=1, nanos=-1)),
     "endless lease": register_request(asked_ttl=Duration(seconds=1 << 60)),
+    "a short lease token": register_request(lease_token=bytes(15)),
+    "a long lease token": register_request(lease_token=bytes(17)),
 }
 
 
@@ -169,6 +268,7 @@ async def test_a_malformed_register_writes_nothing(
         {"table_revision": -1},
         {"free_bytes": -1},
         {"active_serves": -1},
+        {"lease_token": b"1"},
     ],
 )
 async def test_a_malformed_heartbeat_or_leave_writes_nothing(
@@ -177,7 +277,7 @@ async def test_a_malformed_heartbeat_or_leave_writes_nothing(
     """Refused at the edge."""
     heartbeat = pb.HeartbeatRequest(**({"peer_id": "a", "generation": 7} | changed))
     assert isinstance(await refused(beat(registry, heartbeat)), InvalidArgumentError)
-    if changed.keys() <= {"peer_id", "generation"}:
+    if changed.keys() <= {"peer_id", "generation", "lease_token"}:
         leave = pb.LeaveRequest(**({"peer_id": "a", "generation": 7} | changed))
         assert isinstance(await refused(registry.stub.Leave(leave, timeout=LIMIT_SECONDS)), InvalidArgumentError)
     assert directory.calls == 0
@@ -228,6 +328,7 @@ BAD_PUSHES = {
     "a negative count": ([begin(), end(-1)], Code.INVALID_ARGUMENT),
     "a bad peer id": ([begin(peer_id="a b"), end(0)], Code.INVALID_ARGUMENT),
     "no generation": ([begin(generation=0), end(0)], Code.INVALID_ARGUMENT),
+    "a short lease token": ([begin(lease_token=bytes(3)), end(0)], Code.INVALID_ARGUMENT),
     "a negative revision": ([begin(revision=-1), end(0)], Code.INVALID_ARGUMENT),
     "a change without progress": ([begin(whole=False, base_revision=3, revision=3), end(0)], Code.INVALID_ARGUMENT),
     "a negative base": ([begin(whole=False, base_revision=-1), end(0)], Code.INVALID_ARGUMENT),
@@ -255,6 +356,8 @@ async def test_a_push_out_of_order_or_out_of_bounds_is_invisible(
     """The old table stays; the outcome is counted; the slot is free again."""
     error = await refused(push(registry, *steps))
     assert error.code is code
+    if isinstance(error, LimitExceededError):
+        assert error.limit == LIMITS.max_rows
     assert directory.committed == []
     assert all(made.ended for made in directory.pushes)
     assert registry.metric("minga_registry_table_pushes_total", outcome=code.value) == 1

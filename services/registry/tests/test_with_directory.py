@@ -12,6 +12,8 @@ import pytest
 
 from minga_core.errors import (
     MingaError,
+    PeerIdTakenError,
+    RegisterAgainError,
     RegistryUnavailableError,
 )
 from minga_core.ids import parse_peer_id
@@ -140,6 +142,37 @@ async def _paced(steps: Iterator[pb.PushTableRequest], seconds: float) -> AsyncI
     for step in steps:
         yield step
         await asyncio.sleep(seconds)
+
+
+async def test_who_does_not_know_the_token_is_answered_as_if_there_were_no_lease(net: Net) -> None:
+    """A stranger who knows the peer id and its generation: over the network its calls look alike for a peer that lives
+    and for one that nobody knows, but for Register, which says that the id is taken."""
+    token = bytes(range(16))
+    await net.register(lease_token=token)
+    await net.push(begin(lease_token=token), rows(row()), end(1))
+    answers = []
+    for peer_id in ("unknown", "a"):
+        peer = {"peer_id": peer_id, "generation": 7}
+        change = begin(**peer, whole=False, base_revision=1, revision=2)
+        publish = pb.PublishRequest(**peer, publications=[pb.Publication(name="x", content_id=bytes(32))])  # type: ignore[arg-type]
+        beats = await beat(net.registry, pb.HeartbeatRequest(**peer))  # type: ignore[arg-type]
+        left = await net.registry.stub.Leave(pb.LeaveRequest(**peer), timeout=LIMIT_SECONDS)  # type: ignore[arg-type]
+        errors = [
+            await refused(net.push(begin(**peer, revision=2), rows(row("y")), end(1))),
+            await refused(net.push(change, rows(row("y")), end(1))),
+            await refused(net.registry.stub.Publish(publish, timeout=LIMIT_SECONDS)),
+        ]
+        assert [type(error) for error in errors] == [RegisterAgainError] * 3
+        answers.append([beats, left, *(str(error).removeprefix(peer_id) for error in errors)])
+    assert answers[0] == answers[1]
+    for generation in (6, 7, 8):
+        error = await refused(net.register(generation=generation, address="10.6.6.6:1"))
+        assert isinstance(error, PeerIdTakenError)
+        assert "10.0.0.1:50053" in str(error)
+    assert await net.holders() == ["10.0.0.1:50053"]
+    assert await net.holders("y") == []
+    request = pb.HeartbeatRequest(peer_id="a", generation=7, table_revision=1, lease_token=token)
+    assert (await beat(net.registry, request)).action == pb.HEARTBEAT_ACTION_OK
 
 
 @pytest.mark.parametrize("how", ["killed", "paused"])

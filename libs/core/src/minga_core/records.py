@@ -67,6 +67,10 @@ class Lease(NamedTuple):
     token: bytes = b""
     """LEASE_TOKEN_BYTES that only the peer and the registries know; empty for a peer of a version without one."""
 
+    def __repr__(self) -> str:
+        """Without the token: it must be in no log."""
+        return f"Lease({self.peer_id!r}, {self.generation})"
+
 
 class Publication(NamedTuple):
     """A content that is to be given a name, or of which the registry is asked when that was done."""

@@ -63,10 +63,13 @@ class GarbageCollector:
 
     def log_command(self, peer_id: PeerId, lease: timedelta | None = None) -> Command:
         """The command that logs an intent, and with `lease` that the peer may get one; see `logged`."""
+        late_after = self._late_after_millis
+        # Not for the whole lease: one that is refused would keep the end of the lease that lives from being noticed.
+        listed: str | int = "" if lease is None else min(millis(lease), late_after)
         return evalsha(
             "log_intent",
             [keys.TOKENS, keys.INTENTS, keys.LEASES, keys.PEERS, keys.DATA_LOSS],
-            [keys.tombstones(peer_id, None), self._late_after_millis, peer_id, "" if lease is None else millis(lease)],
+            [keys.tombstones(peer_id, None), late_after, peer_id, listed],
         )
 
     async def log(self, peer_id: PeerId, lease: timedelta | None = None) -> Intent:

@@ -1,7 +1,7 @@
 -- Draws a fencing token, and logs before anything is done under it that tombstones of that token may come to be.
 -- KEYS: tokens, intents, leases, peers, data_loss
 -- ARGV: the key of the tombstones without the token, ms until the deadline, peer id,
---       lease ms (empty when no lease is to be granted)
+--       ms until the lease is looked at (empty when none is to be granted)
 -- Tokens go on growing after Redis has lost the last one.
 -- Returns {token, deadline of its scripts in ms by Redis' clock, number of the last data loss}.
 local token = draw(KEYS[1])
