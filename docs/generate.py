@@ -15,6 +15,7 @@ from minga_locator.app import make_app
 from minga_locator.settings import LocatorSettings
 from minga_peer.daemon._metrics import STATE, PeerMetrics, StateCollector
 from minga_peer.settings import PeerSettings
+from minga_peer.share.conditions import Kind
 from minga_registry._metrics import RegistryMetrics
 from minga_registry.service import METHODS as REGISTRY_METHODS
 from minga_registry.settings import RegistrySettings
@@ -129,7 +130,7 @@ def _peer_metrics() -> CollectorRegistry:
     describe_process(registry, "peer", "")
     RpcMetrics(registry, "peer", PEER_METHODS)
     PeerMetrics(registry)
-    registry.register(StateCollector(dict.fromkeys(STATE, lambda: 0.0)))
+    registry.register(StateCollector(dict.fromkeys(STATE, lambda: 0.0), dict.fromkeys(Kind, lambda: 0.0)))
     return registry
 
 

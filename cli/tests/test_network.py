@@ -2,6 +2,7 @@
 
 import json
 
+from minga_cli.output import local_time
 from minga_protos.control.v1 import control_pb2 as pb
 
 from .conftest import FakeDaemon, FakeLocator, Minga
@@ -52,7 +53,9 @@ def test_status_tells_what_the_daemon_does(minga_with_daemon: Minga, daemon: Fak
         "announced 1 change not yet announced to the registry",
         "traffic   2 KiB sent, 1 KiB received, 1 chunk being served",
         "hashing   1 file to go",
-        "problem   a\ufffd[31m.bin: permission denied",
+        f"problem   files that cannot be read are not shared (unreadable, since {local_time(1_700_000_000 * 10**9)})",
+        "          a\ufffd[31m.bin: permission denied",
+        "          … and 6 more",
         "DOWNLOAD   HELD   SIZE     RATE  SOURCES",
         "big.iso   1 KiB  4 KiB  512 B/s        3",
     ]
@@ -67,6 +70,15 @@ def test_status_json_has_every_field(minga_with_daemon: Minga, daemon: FakeDaemo
     assert status["peer_id"] == "lab-7"
     assert status["uptime_seconds"] == 75
     assert status["downloads"] == []
+    assert status["conditions"] == [
+        {
+            "kind": "unreadable",
+            "count": 7,
+            "examples": ["a\x1b[31m.bin: permission denied"],
+            "begin_time": "2023-11-14T22:13:20.000000Z",
+            "text": "files that cannot be read are not shared",
+        }
+    ]
     assert status["share_dir"] == str(daemon.share_dir)
 
 

@@ -44,7 +44,7 @@ async def test_a_peer_without_registry_and_locator_shares_later(tmp_path: Path) 
 
             async def waits() -> bool:
                 status = await status_of(control)
-                return status is not None and not status.registered and bool(status.registry_problem)
+                return status is not None and [each.kind for each in status.conditions] == ["registry_away"]
 
             await eventually(waits, "it says what it waits for")
             assert peer.returncode is None
@@ -60,7 +60,7 @@ async def test_a_peer_without_registry_and_locator_shares_later(tmp_path: Path) 
             peer.send_signal(signal.SIGTERM)
             output, _ = await peer.communicate()
         assert peer.returncode == 0
-        lines = [line for line in output.decode().splitlines() if "registry_away" in line]
+        lines = [line for line in output.decode().splitlines() if "condition_began" in line]
         assert len(lines) == 1, "an outage is logged once, not at every attempt"
 
 

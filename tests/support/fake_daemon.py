@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from minga_core.chunks import Geometry
 from minga_core.errors import WIRE_STATUS, MingaError
@@ -68,7 +69,15 @@ class FakeDaemon(ControlServiceServicer):
             software_version="0.1.0",
             pid=77,
             limit_up_bytes_per_second=self.limit_up,
-            problems=["a\x1b[31m.bin: permission denied"],
+            conditions=[
+                pb.Condition(
+                    kind="unreadable",
+                    count=7,
+                    examples=["a\x1b[31m.bin: permission denied"],
+                    begin_time=Timestamp(seconds=1_700_000_000),
+                    text="files that cannot be read are not shared",
+                )
+            ],
         )
         response.uptime.FromSeconds(75)
         return response

@@ -8,16 +8,16 @@ import typer
 from minga.errors import DaemonUnavailableError
 from minga.units import format_bytes, format_rate, format_seconds
 from minga_cli.context import JsonOption, run_look_up
-from minga_cli.output import counted, heading, print_json, print_json_list, print_table, safe, say
+from minga_cli.output import counted, heading, local_time, print_json, print_json_list, print_table, rfc3339, safe, say
 
 if TYPE_CHECKING:
-    from minga import AsyncClient, DaemonStatus, DaemonTransfer, ListedPeer
+    from minga import AsyncClient, DaemonCondition, DaemonStatus, DaemonTransfer, ListedPeer
 
 _PEER_FIELDS = (
     *("peer_id", "address", "zone", "capacity_bytes", "free_bytes", "file_count", "active_serves", "software_version"),
 )
 _STATUS_FIELDS = (
-    *("peer_id", "generation", "address", "registered", "registry_problem", "table_revision", "announced_revision"),
+    *("peer_id", "generation", "address", "registered", "table_revision", "announced_revision"),
     *("file_count", "shared_bytes", "pending_hash_count", "free_bytes", "sent_bytes", "received_bytes"),
     *("active_serves", "registry", "locator", "software_version", "pid", "limit_up_bytes_per_second"),
     "limit_down_bytes_per_second",
@@ -66,7 +66,7 @@ async def show_status(client: "AsyncClient", *, as_json: bool = False) -> None:
 
 def status_lines(status: "DaemonStatus") -> list[str]:
     """A daemon's status for people."""
-    lease = "lives" if status.registered else f"none{': ' if status.registry_problem else ''}{status.registry_problem}"
+    lease = "lives" if status.registered else "none"
     behind = status.table_revision - status.announced_revision
     announced = "all" if behind <= 0 else f"{counted(behind, 'change')} not yet announced to the registry"
     lines = [
@@ -85,7 +85,19 @@ def status_lines(status: "DaemonStatus") -> list[str]:
         lines.append(f"limits    {_limit(up)} up, {_limit(down)} down")
     if status.pending_hash_count:
         lines.append(f"hashing   {counted(status.pending_hash_count, 'file')} to go")
-    return lines + [f"problem   {problem}" for problem in status.problems]
+    for condition in status.conditions:
+        lines += _condition_lines(condition)
+    return lines
+
+
+def _condition_lines(condition: "DaemonCondition") -> list[str]:
+    """What is wrong, since when, and some of the files or other things concerned."""
+    more = condition.count - len(condition.examples)
+    return [
+        f"problem   {condition.text} ({condition.kind}, since {local_time(condition.began_ns)})",
+        *(f"          {example}" for example in condition.examples),
+        *([f"          … and {more:,} more"] if more > 0 else []),
+    ]
 
 
 def status_json(status: "DaemonStatus") -> dict[str, Any]:
@@ -94,7 +106,17 @@ def status_json(status: "DaemonStatus") -> dict[str, Any]:
         "share_dir": str(status.share_dir),
         "uptime_seconds": round(status.uptime.total_seconds(), 3),
         "downloads": [_transfer_json(transfer) for transfer in status.downloads],
-        "problems": list(status.problems),
+        "conditions": [_condition_json(condition) for condition in status.conditions],
+    }
+
+
+def _condition_json(condition: "DaemonCondition") -> dict[str, Any]:
+    return {
+        "kind": condition.kind,
+        "count": condition.count,
+        "examples": list(condition.examples),
+        "begin_time": rfc3339(condition.began_ns),
+        "text": condition.text,
     }
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from minga import errors, units
     from minga.async_client import AsyncClient, FileInfo
     from minga.client import Client
-    from minga.control import DaemonStatus, DaemonTransfer
+    from minga.control import DaemonCondition, DaemonStatus, DaemonTransfer
     from minga.fetching import FetchItem, Outcome
     from minga.putting import PutItem
     from minga.settings import ClientSettings, load_settings
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "minga.async_client": "AsyncClient FileInfo",
     "minga.client": "Client",
-    "minga.control": "DaemonStatus DaemonTransfer",
+    "minga.control": "DaemonCondition DaemonStatus DaemonTransfer",
     "minga.fetching": "FetchItem Outcome",
     "minga.putting": "PutItem",
     "minga.settings": "ClientSettings load_settings",
@@ -63,6 +63,7 @@ __all__ = [  # noqa: RUF022 - the classes first
     "Address",
     "ClientSettings",
     "ContentId",
+    "DaemonCondition",
     "DaemonStatus",
     "DaemonTransfer",
     "DirectoryFigures",

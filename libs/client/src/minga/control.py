@@ -18,6 +18,7 @@ from minga_core.names import Name, parse_name
 from minga_engine.progress import Progress
 from minga_engine.settings import check_control_folder
 from minga_engine.wire.control import progress_from_pb, small_file_from_pb
+from minga_engine.wire.messages import nanos_of
 from minga_protos.control.v1 import control_pb2 as pb
 from minga_protos.control.v1.control_pb2_grpc import ControlServiceStub
 from minga_runtime.channels import make_channel
@@ -51,6 +52,22 @@ class DaemonTransfer:
 
 
 @dataclass(frozen=True, slots=True)
+class DaemonCondition:
+    """Something that keeps files from being shared, found or stored, for as long as it lasts."""
+
+    kind: str
+    """A word, as `bad_name`; docs/conditions.md lists them."""
+    count: int
+    """Files or other things that it concerns, at least."""
+    examples: tuple[str, ...]
+    """A line for each of some of them."""
+    began_ns: int
+    """Unix time in nanoseconds."""
+    text: str
+    """What it means and what to do, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonStatus:
     """What the daemon is and does."""
 
@@ -59,8 +76,6 @@ class DaemonStatus:
     address: Address
     share_dir: Path
     registered: bool
-    registry_problem: str
-    """One line; empty when there is none."""
     table_revision: int
     announced_revision: int
     """The last revision that the registry has."""
@@ -77,7 +92,8 @@ class DaemonStatus:
     software_version: str
     uptime: timedelta
     pid: int
-    problems: tuple[str, ...]
+    conditions: tuple[DaemonCondition, ...]
+    """What keeps files from being shared, found or stored now, the longest first; one of each kind."""
     limit_up_bytes_per_second: int
     """Payload that it sends at most; 0: no limit."""
     limit_down_bytes_per_second: int
@@ -219,9 +235,13 @@ def _status(response: pb.GetStatusResponse) -> DaemonStatus:
         "share_dir": Path(response.share_dir),
         "downloads": tuple(_transfer(item) for item in response.downloads),
         "uptime": response.uptime.ToTimedelta(),
-        "problems": tuple(response.problems),
+        "conditions": tuple(_condition(item) for item in response.conditions),
     }
     return DaemonStatus(**values)
+
+
+def _condition(item: pb.Condition) -> DaemonCondition:
+    return DaemonCondition(item.kind, item.count, tuple(item.examples), nanos_of(item.begin_time), item.text)
 
 
 def _transfer(item: pb.TransferStatus) -> DaemonTransfer:

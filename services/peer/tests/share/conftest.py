@@ -15,6 +15,7 @@ from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name
 from minga_core.records import FileRow, HoldingState, RowKey
 from minga_engine.parts.part import Part
+from minga_peer.share.conditions import Kind
 from minga_peer.share.store import ContentStore, StoreSettings
 from minga_peer.share.table import RowsChanged
 
@@ -114,7 +115,8 @@ class Shared:
 
     def problem(self, text: str) -> list[str]:
         """The problem lines that have that text."""
-        return [line for line in self.store.status().problems if text in line]
+        lines = [line for kind in Kind for line in self.store.conditions.lines(kind).values()]
+        return [line for line in lines if text in line]
 
 
 class Opener:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from minga_core.clock import SystemClock
 from minga_core.errors import StorageError
 from minga_core.names import Name
 from minga_engine.parts.files import Fingerprint
+from minga_peer.share.conditions import Conditions
 from minga_peer.share.index import Index, IndexedFile, ManifestCache
 
 from .conftest import manifest_of, noise
@@ -22,7 +24,7 @@ FILE = IndexedFile(Name("a/b"), "a/b", Fingerprint(300_000, 17, 18, (1 << 64) - 
 @asynccontextmanager
 async def indexed(path: Path, known: bool = True) -> AsyncIterator[Index]:
     """An open index; known: whether it must know the file already."""
-    index = Index(path)
+    index = Index(path, Conditions(SystemClock()))
     try:
         assert await index.open() == ({FILE.name: FILE} if known else {})
         yield index

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from minga_core.errors import NameTakenError
+from minga_peer.share.conditions import Kind
 from minga_peer.share.root import Root
 
 NFC, NFD = unicodedata.normalize("NFC", "é🎉.bin"), unicodedata.normalize("NFD", "é🎉.bin")
@@ -53,10 +54,11 @@ def test_links_pipes_and_sockets_are_told_and_not_shared(root: Root, outside: Pa
         listener.bind(str(root.path / "socket"))
         scan = root.scan()
     assert scan.files == {}
-    assert scan.problems["link"] == "link is a symbolic link, not a regular file"
-    assert scan.problems["pipe"] == "pipe is a pipe, not a regular file"
-    assert scan.problems["socket"] == "socket is a socket, not a regular file"
-    assert set(scan.problems) == {"link", "folder", "loop", "pipe", "socket"}
+    lines = scan.problems[Kind.NOT_A_FILE].lines
+    assert lines["link"] == "link is a symbolic link, not a regular file"
+    assert lines["pipe"] == "pipe is a pipe, not a regular file"
+    assert lines["socket"] == "socket is a socket, not a regular file"
+    assert set(lines) == {"link", "folder", "loop", "pipe", "socket"}
     assert [root.look(path) for path in ("link", "folder/secret", "pipe", "socket")] == [None] * 4
 
 
@@ -96,7 +98,7 @@ def test_names_that_are_no_text_are_told_in_one_printable_line(root: Root, entry
     (root.path / os.fsdecode(entry)).write_bytes(b"x")
     scan = root.scan()
     assert scan.files == {}
-    (line,) = scan.problems.values()
+    (line,) = scan.problems[Kind.BAD_NAME].lines.values()
     assert line.isprintable()
     line.encode()
 
@@ -108,8 +110,9 @@ def test_of_two_spellings_of_one_name_the_normal_one_is_shared(root: Root, first
         (root.path / spelling).write_bytes(spelling.encode())
     scan = root.scan()
     assert {name: found.path for name, found in scan.files.items()} == {NFC: NFC}
-    assert list(scan.problems) == [NFD]
-    assert "another Unicode form" in scan.problems[NFD]
+    ((path, line),) = scan.problems[Kind.BAD_NAME].lines.items()
+    assert path == NFD
+    assert "another Unicode form" in line
 
 
 def test_a_file_whose_name_is_decomposed_on_disk_is_found_under_its_normal_name(root: Root) -> None:
@@ -137,7 +140,7 @@ def test_a_folder_that_cannot_be_read_is_told_and_the_rest_is_found(
     monkeypatch.setattr(os, "open", refuse)
     scan = root.scan()
     assert set(scan.files) == {"open/a"}
-    assert scan.problems == {"closed": "closed cannot be read: permission denied"}
+    assert scan.problems[Kind.UNREADABLE].lines == {"closed": "closed cannot be read: permission denied"}
 
 
 def test_placing_makes_folders_and_never_replaces_unasked(root: Root, tmp_path: Path) -> None:

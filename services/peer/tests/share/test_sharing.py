@@ -233,7 +233,7 @@ async def test_a_file_that_becomes_readable_is_shared_after_the_next_scan(
     monkeypatch.setattr(hash_queue, "hash_descriptor", real)
     shared.store.sync.rescan()
     await shared.shares("a", b"x")
-    assert not shared.store.status().problems
+    await eventually(lambda: not shared.store.conditions.all(), "the problem is over")
 
 
 async def test_the_normal_spelling_of_a_name_takes_over(opened: Opener) -> None:

@@ -346,7 +346,7 @@ async def test_a_content_larger_than_what_is_free_is_refused_at_once(opened: Ope
 
 async def test_what_parts_will_take_is_not_promised_twice(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     """Space on the disk that a sparse part has not written yet counts as taken; what is written, the disk counts."""
-    disk = SimpleNamespace(f_bavail=3 * len(DATA), f_frsize=1)
+    disk = SimpleNamespace(f_bavail=3 * len(DATA), f_frsize=1, f_flag=0)
     monkeypatch.setattr(os, "statvfs", lambda path: disk)
     part = await shared.part("file.bin", DATA)
     assert shared.store.status().free_bytes == 2 * len(DATA)

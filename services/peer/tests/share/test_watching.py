@@ -26,9 +26,9 @@ async def main():
     store = await ContentStore.open(StoreSettings(root, settle_seconds=0.05), SystemClock())
     loop = asyncio.create_task(store.run())
     async with asyncio.timeout(20):
-        while not store.status().problems:
+        while not store.conditions.all():
             await asyncio.sleep(0.05)
-        print(store.status().problems[0])
+        print(store.conditions.all()[0].examples[0])
         for number in range(20):
             (root / f"{number}/file").write_bytes(b"x")
         while store.status().file_count < 20:
@@ -78,7 +78,7 @@ async def test_folders_that_are_all_watched_are_no_problem(shared: Shared) -> No
         shared.drop(f"{number}/deep/file", b"x")
     await shared.shares("49/deep/file", b"x")
     await shared.store.sync._check_watch(101)
-    assert shared.store.status().problems == []
+    assert shared.store.conditions.all() == []
 
 
 async def test_a_shared_folder_that_was_renamed_and_made_anew_is_watched_again(shared: Shared) -> None:

@@ -26,6 +26,7 @@ from minga_engine.wire.http_format import (
 )
 from minga_engine.wire.messages import SourceAddress
 from minga_peer.serve import http_server as module
+from minga_peer.share.conditions import Kind
 
 from .conftest import Network, TestPeer, eventually, noise
 from .test_swarm_download import fetch
@@ -260,8 +261,8 @@ async def test_b7_a_disk_error_while_sending_is_counted_shown_and_not_announced(
             writer.write(wanted(content_id, (0, 1)))
             await reader.read()
         assert seed.store.held(content_id) is None
-        await eventually(lambda: len(seed.store.status().problems) == 1, "status names the file")
-        assert "nput/output" in seed.store.status().problems[0]
+        await eventually(lambda: seed.store.conditions.count(Kind.UNREADABLE) == 1, "status names the file")
+        assert "nput/output" in seed.store.conditions.all()[0].examples[0]
     assert seed.metric("minga_peer_disk_errors_total", reason="other") == 1
     assert [record.getMessage() for record in caplog.records].count("chunk_not_read") == 1
     seed.store.sync.rescan()

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%minga_protos/control/v1/control.proto\x12\x10minga.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\xdf\x04\n\x11GetStatusResponse\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x11\n\tshare_dir\x18\x04 \x01(\t\x12\x12\n\nregistered\x18\x05 \x01(\x08\x12\x18\n\x10registry_problem\x18\x06 \x01(\t\x12\x16\n\x0etable_revision\x18\x07 \x01(\x03\x12\x1a\n\x12\x61nnounced_revision\x18\x08 \x01(\x03\x12\x12\n\nfile_count\x18\t \x01(\x03\x12\x14\n\x0cshared_bytes\x18\n \x01(\x03\x12\x1a\n\x12pending_hash_count\x18\x0b \x01(\x03\x12\x12\n\nfree_bytes\x18\x0c \x01(\x03\x12\x12\n\nsent_bytes\x18\r \x01(\x03\x12\x16\n\x0ereceived_bytes\x18\x0e \x01(\x03\x12\x33\n\tdownloads\x18\x0f \x03(\x0b\x32 .minga.control.v1.TransferStatus\x12\x15\n\ractive_serves\x18\x10 \x01(\x03\x12\x10\n\x08registry\x18\x11 \x01(\t\x12\x0f\n\x07locator\x18\x12 \x01(\t\x12\x18\n\x10software_version\x18\x13 \x01(\t\x12)\n\x06uptime\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03pid\x18\x15 \x01(\x03\x12\x10\n\x08problems\x18\x16 \x03(\t\x12!\n\x19limit_up_bytes_per_second\x18\x17 \x01(\x03\x12#\n\x1blimit_down_bytes_per_second\x18\x18 \x01(\x03\"\x96\x01\n\x0eTransferStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x12\n\nheld_bytes\x18\x04 \x01(\x03\x12\x1d\n\x15rate_bytes_per_second\x18\x05 \x01(\x01\x12\x1b\n\x13\x61\x63tive_source_count\x18\x06 \x01(\x05\"v\n\x0f\x44ownloadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x11\n\toverwrite\x18\x03 \x01(\x08\x12.\n\x0bsource_wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9b\x02\n\x10\x44ownloadResponse\x12.\n\x05phase\x18\x01 \x01(\x0e\x32\x1f.minga.control.v1.DownloadPhase\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x12\n\nheld_bytes\x18\x03 \x01(\x03\x12\x15\n\rresumed_bytes\x18\x04 \x01(\x03\x12\x31\n\x07sources\x18\x05 \x03(\x0b\x32 .minga.control.v1.SourceProgress\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x12\n\ncontent_id\x18\x07 \x01(\x0c\x12\x0c\n\x04path\x18\x08 \x01(\t\x12\x32\n\x0b\x65xplanation\x18\t \x01(\x0b\x32\x1d.minga.control.v1.Explanation\"9\n\x0eSourceProgress\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x03\"\xf9\x03\n\x0b\x45xplanation\x12\x0f\n\x07seconds\x18\x01 \x01(\x01\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x15\n\rresumed_bytes\x18\x03 \x01(\x03\x12\x14\n\x0cwasted_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06hedges\x18\x05 \x01(\x03\x12\x12\n\nduplicates\x18\x06 \x01(\x03\x12\x32\n\x07sources\x18\x07 \x03(\x0b\x32!.minga.control.v1.ExplainedSource\x12\x46\n\rphase_seconds\x18\x08 \x03(\x0b\x32/.minga.control.v1.Explanation.PhaseSecondsEntry\x12H\n\x0ewaited_seconds\x18\t \x03(\x0b\x32\x30.minga.control.v1.Explanation.WaitedSecondsEntry\x12\x1c\n\x14longest_wait_seconds\x18\n \x01(\x01\x12\x11\n\tbest_rate\x18\x0b \x01(\x01\x12\x12\n\nlimit_rate\x18\x0c \x01(\x01\x1a\x33\n\x11PhaseSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x34\n\x12WaitedSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xce\x02\n\x0f\x45xplainedSource\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x11\n\tsame_zone\x18\x03 \x01(\x08\x12\x16\n\x0ereceived_bytes\x18\x04 \x01(\x03\x12\x13\n\x0b\x63hunk_count\x18\x05 \x01(\x03\x12\x17\n\x0fworking_seconds\x18\x06 \x01(\x01\x12\x16\n\x0equeued_seconds\x18\x07 \x01(\x01\x12\x14\n\x0c\x62usy_answers\x18\x08 \x01(\x03\x12\x0e\n\x06losses\x18\t \x01(\x03\x12\x16\n\x0e\x63orrupt_chunks\x18\n \x01(\x03\x12;\n\x05\x64rops\x18\x0b \x03(\x0b\x32,.minga.control.v1.ExplainedSource.DropsEntry\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"%\n\x14\x44ownloadFilesRequest\x12\r\n\x05names\x18\x01 \x03(\t\"H\n\x15\x44ownloadFilesResponse\x12/\n\x05\x66iles\x18\x01 \x03(\x0b\x32 .minga.control.v1.DownloadedFile\"d\n\x0e\x44ownloadedFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\"!\n\x11RemoveFileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"G\n\x12RemoveFileResponse\x12\x31\n\rmodified_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xe0\x01\n\rDownloadPhase\x12\x1e\n\x1a\x44OWNLOAD_PHASE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44OWNLOAD_PHASE_LOCATING\x10\x01\x12\x1b\n\x17\x44OWNLOAD_PHASE_FETCHING\x10\x02\x12\x1a\n\x16\x44OWNLOAD_PHASE_WAITING\x10\x03\x12\x1c\n\x18\x44OWNLOAD_PHASE_FINISHING\x10\x04\x12\x17\n\x13\x44OWNLOAD_PHASE_DONE\x10\x05\x12\"\n\x1e\x44OWNLOAD_PHASE_ALREADY_PRESENT\x10\x06\x32\xf8\x02\n\x0e\x43ontrolService\x12T\n\tGetStatus\x12\".minga.control.v1.GetStatusRequest\x1a#.minga.control.v1.GetStatusResponse\x12S\n\x08\x44ownload\x12!.minga.control.v1.DownloadRequest\x1a\".minga.control.v1.DownloadResponse0\x01\x12\x62\n\rDownloadFiles\x12&.minga.control.v1.DownloadFilesRequest\x1a\'.minga.control.v1.DownloadFilesResponse0\x01\x12W\n\nRemoveFile\x12#.minga.control.v1.RemoveFileRequest\x1a$.minga.control.v1.RemoveFileResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%minga_protos/control/v1/control.proto\x12\x10minga.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\x8c\x05\n\x11GetStatusResponse\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x11\n\tshare_dir\x18\x04 \x01(\t\x12\x12\n\nregistered\x18\x05 \x01(\x08\x12\x16\n\x0etable_revision\x18\x07 \x01(\x03\x12\x1a\n\x12\x61nnounced_revision\x18\x08 \x01(\x03\x12\x12\n\nfile_count\x18\t \x01(\x03\x12\x14\n\x0cshared_bytes\x18\n \x01(\x03\x12\x1a\n\x12pending_hash_count\x18\x0b \x01(\x03\x12\x12\n\nfree_bytes\x18\x0c \x01(\x03\x12\x12\n\nsent_bytes\x18\r \x01(\x03\x12\x16\n\x0ereceived_bytes\x18\x0e \x01(\x03\x12\x33\n\tdownloads\x18\x0f \x03(\x0b\x32 .minga.control.v1.TransferStatus\x12\x15\n\ractive_serves\x18\x10 \x01(\x03\x12\x10\n\x08registry\x18\x11 \x01(\t\x12\x0f\n\x07locator\x18\x12 \x01(\t\x12\x18\n\x10software_version\x18\x13 \x01(\t\x12)\n\x06uptime\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03pid\x18\x15 \x01(\x03\x12!\n\x19limit_up_bytes_per_second\x18\x17 \x01(\x03\x12#\n\x1blimit_down_bytes_per_second\x18\x18 \x01(\x03\x12/\n\nconditions\x18\x19 \x03(\x0b\x32\x1b.minga.control.v1.ConditionJ\x04\x08\x06\x10\x07J\x04\x08\x16\x10\x17R\x10registry_problemR\x08problems\"x\n\tCondition\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x10\n\x08\x65xamples\x18\x03 \x03(\t\x12.\n\nbegin_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04text\x18\x05 \x01(\t\"\x96\x01\n\x0eTransferStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x12\n\nheld_bytes\x18\x04 \x01(\x03\x12\x1d\n\x15rate_bytes_per_second\x18\x05 \x01(\x01\x12\x1b\n\x13\x61\x63tive_source_count\x18\x06 \x01(\x05\"v\n\x0f\x44ownloadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x11\n\toverwrite\x18\x03 \x01(\x08\x12.\n\x0bsource_wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9b\x02\n\x10\x44ownloadResponse\x12.\n\x05phase\x18\x01 \x01(\x0e\x32\x1f.minga.control.v1.DownloadPhase\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x12\n\nheld_bytes\x18\x03 \x01(\x03\x12\x15\n\rresumed_bytes\x18\x04 \x01(\x03\x12\x31\n\x07sources\x18\x05 \x03(\x0b\x32 .minga.control.v1.SourceProgress\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x12\n\ncontent_id\x18\x07 \x01(\x0c\x12\x0c\n\x04path\x18\x08 \x01(\t\x12\x32\n\x0b\x65xplanation\x18\t \x01(\x0b\x32\x1d.minga.control.v1.Explanation\"9\n\x0eSourceProgress\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x03\"\xf9\x03\n\x0b\x45xplanation\x12\x0f\n\x07seconds\x18\x01 \x01(\x01\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x15\n\rresumed_bytes\x18\x03 \x01(\x03\x12\x14\n\x0cwasted_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06hedges\x18\x05 \x01(\x03\x12\x12\n\nduplicates\x18\x06 \x01(\x03\x12\x32\n\x07sources\x18\x07 \x03(\x0b\x32!.minga.control.v1.ExplainedSource\x12\x46\n\rphase_seconds\x18\x08 \x03(\x0b\x32/.minga.control.v1.Explanation.PhaseSecondsEntry\x12H\n\x0ewaited_seconds\x18\t \x03(\x0b\x32\x30.minga.control.v1.Explanation.WaitedSecondsEntry\x12\x1c\n\x14longest_wait_seconds\x18\n \x01(\x01\x12\x11\n\tbest_rate\x18\x0b \x01(\x01\x12\x12\n\nlimit_rate\x18\x0c \x01(\x01\x1a\x33\n\x11PhaseSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x34\n\x12WaitedSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xce\x02\n\x0f\x45xplainedSource\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x11\n\tsame_zone\x18\x03 \x01(\x08\x12\x16\n\x0ereceived_bytes\x18\x04 \x01(\x03\x12\x13\n\x0b\x63hunk_count\x18\x05 \x01(\x03\x12\x17\n\x0fworking_seconds\x18\x06 \x01(\x01\x12\x16\n\x0equeued_seconds\x18\x07 \x01(\x01\x12\x14\n\x0c\x62usy_answers\x18\x08 \x01(\x03\x12\x0e\n\x06losses\x18\t \x01(\x03\x12\x16\n\x0e\x63orrupt_chunks\x18\n \x01(\x03\x12;\n\x05\x64rops\x18\x0b \x03(\x0b\x32,.minga.control.v1.ExplainedSource.DropsEntry\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"%\n\x14\x44ownloadFilesRequest\x12\r\n\x05names\x18\x01 \x03(\t\"H\n\x15\x44ownloadFilesResponse\x12/\n\x05\x66iles\x18\x01 \x03(\x0b\x32 .minga.control.v1.DownloadedFile\"d\n\x0e\x44ownloadedFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\"!\n\x11RemoveFileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"G\n\x12RemoveFileResponse\x12\x31\n\rmodified_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xe0\x01\n\rDownloadPhase\x12\x1e\n\x1a\x44OWNLOAD_PHASE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44OWNLOAD_PHASE_LOCATING\x10\x01\x12\x1b\n\x17\x44OWNLOAD_PHASE_FETCHING\x10\x02\x12\x1a\n\x16\x44OWNLOAD_PHASE_WAITING\x10\x03\x12\x1c\n\x18\x44OWNLOAD_PHASE_FINISHING\x10\x04\x12\x17\n\x13\x44OWNLOAD_PHASE_DONE\x10\x05\x12\"\n\x1e\x44OWNLOAD_PHASE_ALREADY_PRESENT\x10\x06\x32\xf8\x02\n\x0e\x43ontrolService\x12T\n\tGetStatus\x12\".minga.control.v1.GetStatusRequest\x1a#.minga.control.v1.GetStatusResponse\x12S\n\x08\x44ownload\x12!.minga.control.v1.DownloadRequest\x1a\".minga.control.v1.DownloadResponse0\x01\x12\x62\n\rDownloadFiles\x12&.minga.control.v1.DownloadFilesRequest\x1a\'.minga.control.v1.DownloadFilesResponse0\x01\x12W\n\nRemoveFile\x12#.minga.control.v1.RemoveFileRequest\x1a$.minga.control.v1.RemoveFileResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,40 +39,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPLANATION_WAITEDSECONDSENTRY']._serialized_options = b'8\001'
   _globals['_EXPLAINEDSOURCE_DROPSENTRY']._loaded_options = None
   _globals['_EXPLAINEDSOURCE_DROPSENTRY']._serialized_options = b'8\001'
-  _globals['_DOWNLOADPHASE']._serialized_start=2541
-  _globals['_DOWNLOADPHASE']._serialized_end=2765
+  _globals['_DOWNLOADPHASE']._serialized_start=2708
+  _globals['_DOWNLOADPHASE']._serialized_end=2932
   _globals['_GETSTATUSREQUEST']._serialized_start=124
   _globals['_GETSTATUSREQUEST']._serialized_end=142
   _globals['_GETSTATUSRESPONSE']._serialized_start=145
-  _globals['_GETSTATUSRESPONSE']._serialized_end=752
-  _globals['_TRANSFERSTATUS']._serialized_start=755
-  _globals['_TRANSFERSTATUS']._serialized_end=905
-  _globals['_DOWNLOADREQUEST']._serialized_start=907
-  _globals['_DOWNLOADREQUEST']._serialized_end=1025
-  _globals['_DOWNLOADRESPONSE']._serialized_start=1028
-  _globals['_DOWNLOADRESPONSE']._serialized_end=1311
-  _globals['_SOURCEPROGRESS']._serialized_start=1313
-  _globals['_SOURCEPROGRESS']._serialized_end=1370
-  _globals['_EXPLANATION']._serialized_start=1373
-  _globals['_EXPLANATION']._serialized_end=1878
-  _globals['_EXPLANATION_PHASESECONDSENTRY']._serialized_start=1773
-  _globals['_EXPLANATION_PHASESECONDSENTRY']._serialized_end=1824
-  _globals['_EXPLANATION_WAITEDSECONDSENTRY']._serialized_start=1826
-  _globals['_EXPLANATION_WAITEDSECONDSENTRY']._serialized_end=1878
-  _globals['_EXPLAINEDSOURCE']._serialized_start=1881
-  _globals['_EXPLAINEDSOURCE']._serialized_end=2215
-  _globals['_EXPLAINEDSOURCE_DROPSENTRY']._serialized_start=2171
-  _globals['_EXPLAINEDSOURCE_DROPSENTRY']._serialized_end=2215
-  _globals['_DOWNLOADFILESREQUEST']._serialized_start=2217
-  _globals['_DOWNLOADFILESREQUEST']._serialized_end=2254
-  _globals['_DOWNLOADFILESRESPONSE']._serialized_start=2256
-  _globals['_DOWNLOADFILESRESPONSE']._serialized_end=2328
-  _globals['_DOWNLOADEDFILE']._serialized_start=2330
-  _globals['_DOWNLOADEDFILE']._serialized_end=2430
-  _globals['_REMOVEFILEREQUEST']._serialized_start=2432
-  _globals['_REMOVEFILEREQUEST']._serialized_end=2465
-  _globals['_REMOVEFILERESPONSE']._serialized_start=2467
-  _globals['_REMOVEFILERESPONSE']._serialized_end=2538
-  _globals['_CONTROLSERVICE']._serialized_start=2768
-  _globals['_CONTROLSERVICE']._serialized_end=3144
+  _globals['_GETSTATUSRESPONSE']._serialized_end=797
+  _globals['_CONDITION']._serialized_start=799
+  _globals['_CONDITION']._serialized_end=919
+  _globals['_TRANSFERSTATUS']._serialized_start=922
+  _globals['_TRANSFERSTATUS']._serialized_end=1072
+  _globals['_DOWNLOADREQUEST']._serialized_start=1074
+  _globals['_DOWNLOADREQUEST']._serialized_end=1192
+  _globals['_DOWNLOADRESPONSE']._serialized_start=1195
+  _globals['_DOWNLOADRESPONSE']._serialized_end=1478
+  _globals['_SOURCEPROGRESS']._serialized_start=1480
+  _globals['_SOURCEPROGRESS']._serialized_end=1537
+  _globals['_EXPLANATION']._serialized_start=1540
+  _globals['_EXPLANATION']._serialized_end=2045
+  _globals['_EXPLANATION_PHASESECONDSENTRY']._serialized_start=1940
+  _globals['_EXPLANATION_PHASESECONDSENTRY']._serialized_end=1991
+  _globals['_EXPLANATION_WAITEDSECONDSENTRY']._serialized_start=1993
+  _globals['_EXPLANATION_WAITEDSECONDSENTRY']._serialized_end=2045
+  _globals['_EXPLAINEDSOURCE']._serialized_start=2048
+  _globals['_EXPLAINEDSOURCE']._serialized_end=2382
+  _globals['_EXPLAINEDSOURCE_DROPSENTRY']._serialized_start=2338
+  _globals['_EXPLAINEDSOURCE_DROPSENTRY']._serialized_end=2382
+  _globals['_DOWNLOADFILESREQUEST']._serialized_start=2384
+  _globals['_DOWNLOADFILESREQUEST']._serialized_end=2421
+  _globals['_DOWNLOADFILESRESPONSE']._serialized_start=2423
+  _globals['_DOWNLOADFILESRESPONSE']._serialized_end=2495
+  _globals['_DOWNLOADEDFILE']._serialized_start=2497
+  _globals['_DOWNLOADEDFILE']._serialized_end=2597
+  _globals['_REMOVEFILEREQUEST']._serialized_start=2599
+  _globals['_REMOVEFILEREQUEST']._serialized_end=2632
+  _globals['_REMOVEFILERESPONSE']._serialized_start=2634
+  _globals['_REMOVEFILERESPONSE']._serialized_end=2705
+  _globals['_CONTROLSERVICE']._serialized_start=2935
+  _globals['_CONTROLSERVICE']._serialized_end=3311
 # @@protoc_insertion_point(module_scope)

@@ -89,7 +89,6 @@ class GetStatusResponse(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     SHARE_DIR_FIELD_NUMBER: _builtins.int
     REGISTERED_FIELD_NUMBER: _builtins.int
-    REGISTRY_PROBLEM_FIELD_NUMBER: _builtins.int
     TABLE_REVISION_FIELD_NUMBER: _builtins.int
     ANNOUNCED_REVISION_FIELD_NUMBER: _builtins.int
     FILE_COUNT_FIELD_NUMBER: _builtins.int
@@ -105,9 +104,9 @@ class GetStatusResponse(_message.Message):
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
     UPTIME_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
-    PROBLEMS_FIELD_NUMBER: _builtins.int
     LIMIT_UP_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     LIMIT_DOWN_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     """Its peer id."""
     generation: _builtins.int
@@ -118,8 +117,6 @@ class GetStatusResponse(_message.Message):
     """Absolute path of the shared folder."""
     registered: _builtins.bool
     """Registered with the registry and not yet expired by its own clock."""
-    registry_problem: _builtins.str
-    """The last problem with the registry in one line; empty when there is none."""
     table_revision: _builtins.int
     """Table revision, of which announced_revision is known to the registry."""
     announced_revision: _builtins.int
@@ -159,8 +156,8 @@ class GetStatusResponse(_message.Message):
         """How long the daemon has been running."""
 
     @_builtins.property
-    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Files that could not be shared, each with the reason in one line; at most 20 of them."""
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
+        """What keeps files from being shared, found or stored now, the longest first; one of each kind."""
 
     def __init__(
         self,
@@ -170,7 +167,6 @@ class GetStatusResponse(_message.Message):
         address: _builtins.str = ...,
         share_dir: _builtins.str = ...,
         registered: _builtins.bool = ...,
-        registry_problem: _builtins.str = ...,
         table_revision: _builtins.int = ...,
         announced_revision: _builtins.int = ...,
         file_count: _builtins.int = ...,
@@ -186,17 +182,59 @@ class GetStatusResponse(_message.Message):
         software_version: _builtins.str = ...,
         uptime: _duration_pb2.Duration | None = ...,
         pid: _builtins.int = ...,
-        problems: _abc.Iterable[_builtins.str] | None = ...,
         limit_up_bytes_per_second: _builtins.int = ...,
         limit_down_bytes_per_second: _builtins.int = ...,
+        conditions: _abc.Iterable[Global___Condition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_serves", b"active_serves", "address", b"address", "announced_revision", b"announced_revision", "downloads", b"downloads", "file_count", b"file_count", "free_bytes", b"free_bytes", "generation", b"generation", "limit_down_bytes_per_second", b"limit_down_bytes_per_second", "limit_up_bytes_per_second", b"limit_up_bytes_per_second", "locator", b"locator", "peer_id", b"peer_id", "pending_hash_count", b"pending_hash_count", "pid", b"pid", "problems", b"problems", "received_bytes", b"received_bytes", "registered", b"registered", "registry", b"registry", "registry_problem", b"registry_problem", "sent_bytes", b"sent_bytes", "share_dir", b"share_dir", "shared_bytes", b"shared_bytes", "software_version", b"software_version", "table_revision", b"table_revision", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_serves", b"active_serves", "address", b"address", "announced_revision", b"announced_revision", "conditions", b"conditions", "downloads", b"downloads", "file_count", b"file_count", "free_bytes", b"free_bytes", "generation", b"generation", "limit_down_bytes_per_second", b"limit_down_bytes_per_second", "limit_up_bytes_per_second", b"limit_up_bytes_per_second", "locator", b"locator", "peer_id", b"peer_id", "pending_hash_count", b"pending_hash_count", "pid", b"pid", "received_bytes", b"received_bytes", "registered", b"registered", "registry", b"registry", "sent_bytes", b"sent_bytes", "share_dir", b"share_dir", "shared_bytes", b"shared_bytes", "software_version", b"software_version", "table_revision", b"table_revision", "uptime", b"uptime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class Condition(_message.Message):
+    """Something that keeps files from being shared, found or stored, for as long as it lasts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    BEGIN_TIME_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """A word of a closed list, the label of the metric minga_peer_conditions."""
+    count: _builtins.int
+    """Files or other things that it concerns, at least."""
+    text: _builtins.str
+    """What it means and what to do, in one line."""
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A line for each of some of them; at most 5."""
+
+    @_builtins.property
+    def begin_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        count: _builtins.int = ...,
+        examples: _abc.Iterable[_builtins.str] | None = ...,
+        begin_time: _timestamp_pb2.Timestamp | None = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "count", b"count", "examples", b"examples", "kind", b"kind", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Condition: _TypeAlias = Condition  # noqa: Y015
 
 @_typing.final
 class TransferStatus(_message.Message):

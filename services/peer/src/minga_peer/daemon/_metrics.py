@@ -160,14 +160,26 @@ STATE = {
 
 
 class StateCollector(Collector):
-    """Reads state at each scrape. readers: one for each gauge of STATE."""
+    """Reads state at each scrape. readers: one for each gauge of STATE; conditions: one for each kind of condition."""
 
-    def __init__(self, readers: Mapping[str, Callable[[], float]]) -> None:
+    def __init__(
+        self, readers: Mapping[str, Callable[[], float]], conditions: Mapping[str, Callable[[], float]]
+    ) -> None:
         if readers.keys() != STATE.keys():
             raise ValueError(f"readers for other gauges than STATE's: {readers.keys() ^ STATE.keys()}")
         self._readers = readers
+        self._conditions = conditions
 
     def collect(self) -> Iterable[Metric]:
         """See Collector."""
         for name, read in self._readers.items():
             yield GaugeMetricFamily(name, STATE[name], value=read())
+        family = GaugeMetricFamily(
+            "minga_peer_conditions",
+            "Files, folders or other things that something is wrong with, by kind; 0 when nothing is. The local "
+            "`minga status` names them.",
+            labels=["kind"],
+        )
+        for kind, read in self._conditions.items():
+            family.add_metric([kind], read())
+        yield family

@@ -39,6 +39,7 @@ from minga_peer.daemon.lease_stream import JITTER
 from minga_peer.daemon.publications import KeepTimes, Publications
 from minga_peer.daemon.refusals import MAX_WAIT_SECONDS, Refusals
 from minga_peer.daemon.registry_client import Action, RegistryClient
+from minga_peer.share.conditions import Conditions, Kind
 from minga_peer.share.table import FileTable
 from minga_runtime import tracing
 from minga_runtime.logs import log_event
@@ -71,6 +72,7 @@ class Announcer:
         keep_times: KeepTimes,
         asked_ttl: timedelta | None = None,
         rng: random.Random | None = None,
+        conditions: Conditions | None = None,
     ) -> None:
         self._registry = registry
         self._table = table
@@ -80,6 +82,7 @@ class Announcer:
         self._clock = clock
         self._asked_ttl = asked_ttl
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
+        self._conditions = conditions or Conditions(clock)
         self._wake = asyncio.Event()
         self._cause: Span = INVALID_SPAN
         """The span that changed the table since the last push, which becomes a part of its trace."""
@@ -242,6 +245,7 @@ class Announcer:
             self._refused(error)
             return
         self._push_due = self._clock.monotonic() + self._refusals.pushed()
+        self._note_refusals()
         async with self._progress:
             self._progress.notify_all()
 
@@ -262,11 +266,15 @@ class Announcer:
 
     def _refused(self, error: MingaError) -> None:
         """Note that the table is refused as it is."""
-        before = self._refusals.problem
         self._push_due = self._clock.monotonic() + self._refusals.learn(error, self._table.rows())
         self._pushed = None
-        if self._refusals.problem != before:
-            log_event(log, logging.WARNING, "table_refused", registry=self._registry.address, error=error)
+        self._note_refusals()
+
+    def _note_refusals(self) -> None:
+        if self._refusals.problem:
+            self._conditions.set(Kind.TABLE_REFUSED, self._refusals.problem)
+        else:
+            self._conditions.clear(Kind.TABLE_REFUSED)
 
     async def _heartbeat_if_due(self) -> None:
         if self._clock.monotonic() >= self._heartbeat_due:
@@ -300,20 +308,15 @@ class Announcer:
             self._renewed_at = None
 
     def _failed(self, error: MingaError) -> None:
-        problem, event = str(error), "registry_away"
-        if isinstance(error, PeerIdTakenError):
-            problem, event = (
-                f"{error}: set MINGA_PEER_ID to another name, or wait until its lease ends",
-                "peer_id_taken",
-            )
-        if problem != self._away and (not self._away or event == "peer_id_taken"):
-            log_event(log, logging.WARNING, event, registry=self._registry.address, error=error)
-        self._away = problem
+        self._away = str(error)
+        taken = isinstance(error, PeerIdTakenError)
+        self._conditions.clear(Kind.REGISTRY_AWAY if taken else Kind.PEER_ID_TAKEN)
+        self._conditions.set(Kind.PEER_ID_TAKEN if taken else Kind.REGISTRY_AWAY, self._away)
 
     def _recovered(self) -> None:
-        if self._away:
-            log_event(log, logging.INFO, "registry_back", registry=self._registry.address)
         self._away = ""
+        self._conditions.clear(Kind.REGISTRY_AWAY)
+        self._conditions.clear(Kind.PEER_ID_TAKEN)
 
     async def _pause_until_due(self) -> None:
         """Wait for what is due next, which a change of the table may be, and then linger for further changes."""

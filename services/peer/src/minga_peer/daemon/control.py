@@ -19,6 +19,7 @@ from minga_engine.wire.control import progress_to_pb, small_file_to_pb, small_na
 from minga_engine.wire.messages import timestamp_of
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.downloads import Downloads, Job
+from minga_peer.share.conditions import Condition
 from minga_peer.share.store import ContentStore
 from minga_peer.share.table import FileTable
 from minga_protos.control.v1 import control_pb2 as pb
@@ -85,7 +86,6 @@ class ControlService(ControlServiceServicer):
             address=info.address,
             share_dir=str(self._store.root),
             registered=self._announcer.registered,
-            registry_problem=self._announcer.problem,
             table_revision=self._table.revision,
             announced_revision=self._announcer.announced_revision,
             file_count=status.file_count,
@@ -101,7 +101,7 @@ class ControlService(ControlServiceServicer):
             software_version=info.software_version,
             uptime=uptime,
             pid=os.getpid(),
-            problems=list(status.problems),
+            conditions=[_condition(each) for each in self._store.conditions.all()],
             limit_up_bytes_per_second=self._facts.limit_up,
             limit_down_bytes_per_second=self._facts.limit_down,
         )
@@ -150,6 +150,16 @@ class ControlService(ControlServiceServicer):
         if self._announcer.registered:
             with suppress(RegistryUnavailableError):
                 await self._announcer.announced(row, ANNOUNCE_WAIT)
+
+
+def _condition(condition: Condition) -> pb.Condition:
+    return pb.Condition(
+        kind=condition.kind,
+        count=condition.count,
+        examples=condition.examples,
+        begin_time=timestamp_of(int(condition.began_at * 1e9)),
+        text=condition.text,
+    )
 
 
 def _transfer(job: Job) -> pb.TransferStatus:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -40,6 +41,7 @@ from minga_peer.serve.receiving import UploadReceiver
 from minga_peer.serve.service import PeerService, SmallFileServing, Storing
 from minga_peer.serve.serving import ChunkServing
 from minga_peer.settings import PeerSettings
+from minga_peer.share.conditions import Kind
 from minga_peer.share.store import ContentStore
 from minga_peer.version import VERSION
 from minga_protos.control.v1.control_pb2_grpc import add_ControlServiceServicer_to_server
@@ -171,6 +173,7 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
             base.clock,
             keep_times=store.sync.set_published,
             asked_ttl=settings.lease_ttl,
+            conditions=store.conditions,
         )
         store.table.on_change(lambda _: announcer.table_changed())
         downloads = _make_downloads(base, store, network, identity)
@@ -327,5 +330,6 @@ def _state(store: ContentStore, announcer: Announcer, downloads: Downloads, serv
             "minga_peer_waiting_serves": lambda: serving.chunks.waiting_count,
             "minga_peer_active_downloads": lambda: len(downloads.jobs),
             "minga_peer_registered": lambda: float(announcer.registered),
-        }
+        },
+        {kind.value: partial(store.conditions.count, kind) for kind in Kind},
     )

@@ -1,11 +1,11 @@
 """Keeps the inventory in step with the shared folder: scan, watch, and hash what is new once it has settled."""
 
 import asyncio
-import logging
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from minga_core.errors import InvalidNameError
@@ -16,21 +16,22 @@ from minga_core.records import FOUND, PUBLISH, FileRow
 from minga_engine.parts.disk import DiskPool
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.part import Part
+from minga_peer.share.conditions import Kind
+from minga_peer.share.file_conditions import FileConditions
 from minga_peer.share.folder_watcher import changed_paths, watched_count
 from minga_peer.share.hash_queue import Hashed, HashQueue
 from minga_peer.share.index import IndexedFile
 from minga_peer.share.inventory import folders_of, row_of
-from minga_peer.share.root import FoundFile, Scan, note_problem, shown
+from minga_peer.share.root import FoundFile, Scan, shown
 from minga_peer.share.shared_folder import SharedFolder
-from minga_runtime.logs import log_event
-
-log = logging.getLogger(__name__)
 
 STEP_FILES = 1000
 """Files compared before other tasks get the event loop."""
 BLIND_RESCAN_SECONDS = 30.0
 """Between scans while folders are not watched."""
 WATCH_SETTLE_SECONDS = 1.0
+SETTLED_SECONDS = 2.0
+"""A file that changed all the time has settled once it is shared and was left alone for this and the settle time."""
 NO_FINGERPRINT = Fingerprint(-1, 0, 0, 0, 0)
 """One that no file has."""
 MAX_ABSENT = 100_000
@@ -76,10 +77,8 @@ class FolderSync:
         self._scanned = asyncio.Event()
         self._rescan = asyncio.Event()
         self._watching = False
-        self.watch_problem = ""
-        """One line when changes of some folders are found by scans alone; else empty."""
-        self.problems: dict[str, str] = {}
-        """Relative path → one line that says why it is not shared."""
+        self._conditions = folder.conditions
+        self._of_files = FileConditions(folder.conditions)
 
     @property
     def pending_count(self) -> int:
@@ -164,11 +163,13 @@ class FolderSync:
         while True:
             self._rescan.clear()
             scan = await self._folder.disk.run(self._folder.root.scan)
-            self.problems = dict(scan.problems)
+            self._of_files.scanned(scan, partial(self._awaited, scan))
             await self._compare(scan)
             await self._remove_absent([name for name in self._inventory.files if name not in scan.files])
             await self._bound_absent(scan)
             await self._check_watch(scan.folder_count)
+            if not self.pending_count:
+                self._folder.index.made_anew()
             self._scanned.set()
             await self._check_complete()
             try:
@@ -179,7 +180,13 @@ class FolderSync:
 
     @property
     def _scan_interval_seconds(self) -> float:
-        return min(self._rescan_seconds, BLIND_RESCAN_SECONDS) if self.watch_problem else self._rescan_seconds
+        blind = self._conditions.count(Kind.UNWATCHED) > 0
+        return min(self._rescan_seconds, BLIND_RESCAN_SECONDS) if blind else self._rescan_seconds
+
+    def _awaited(self, scan: Scan, path: str) -> bool:
+        """Whether a file is there, and not shared yet."""
+        found = scan.files.get(Name(unicodedata.normalize("NFC", path)))
+        return found is not None and found.path == path and not self._is_shared(found)
 
     async def _check_watch(self, folder_count: int) -> None:
         """Note whether folders are not watched."""
@@ -191,14 +198,9 @@ class FolderSync:
             await asyncio.sleep(WATCH_SETTLE_SECONDS)
             watched = await self._folder.disk.run(watched_count)
         if watched >= folder_count:
-            self.watch_problem = ""
-            return
-        if not self.watch_problem:
-            log_event(log, logging.WARNING, "watches_missing", watched=watched, folders=folder_count)
-        self.watch_problem = (
-            f"only {watched:,} of {folder_count:,} folders are watched, changes in the others are found by scans every "
-            f"{BLIND_RESCAN_SECONDS:.0f} s: raise fs.inotify.max_user_watches and start again"
-        )
+            self._conditions.clear(Kind.UNWATCHED)
+        else:
+            self._conditions.set(Kind.UNWATCHED, f"only {watched:,} of {folder_count:,} folders are watched")
 
     async def _compare(self, scan: Scan) -> None:
         """Share what a scan found and the index knows, and queue what is new."""
@@ -244,7 +246,8 @@ class FolderSync:
         gone = [file for file in files if there[file.path] is None]
         absent = [file.name for file in gone if self._inventory.files.get(file.name) == file]
         self._inventory.update(remove=absent)
-        if not {unicodedata.normalize("NFC", path) for path in self.problems}.isdisjoint(absent):
+        bad = self._of_files.refused(Kind.BAD_NAME)
+        if not {unicodedata.normalize("NFC", path) for path in bad}.isdisjoint(absent):
             # The same name in another Unicode form was refused because of the one that is gone.
             self.rescan()
 
@@ -277,17 +280,17 @@ class FolderSync:
 
     async def _look_at(self, paths: set[str]) -> None:
         """Compare paths that changed: files, folders, or things gone."""
+        others: dict[str, Scan] = {}
         for path, fingerprint in (await self._look(sorted(paths))).items():
             if path in self._placing:
                 continue
             if fingerprint is not None:
                 self._file_changed(path, fingerprint)
             else:
-                self.problems.pop(path, None)
-                scan = await self._folder.disk.run(self._folder.root.scan, path)
-                for problem_path, line in scan.problems.items():
-                    note_problem(self.problems, problem_path, line)
-                await self._compare(scan)
+                others[path] = await self._folder.disk.run(self._folder.root.scan, path)
+                await self._compare(others[path])
+        if others:
+            self._of_files.scanned_below(set(others), list(others.values()))
         await self._remove_absent([file.name for path in paths if (file := self._inventory.file_at(path)) is not None])
         folders = {path for path in paths if self._inventory.is_folder(path)}
         if folders:
@@ -298,20 +301,31 @@ class FolderSync:
         try:
             found = FoundFile(parse_name(path), path, fingerprint)
         except InvalidNameError as error:
-            note_problem(self.problems, path, str(error))
+            self._of_files.refuse(Kind.BAD_NAME, path, str(error))
             return
         shared = self._inventory.files.get(found.name)
         if shared is not None and shared.path != path and shared.path == found.name:
             line = f"{shown(path)} is there in another Unicode form too; that one is shared"
-            note_problem(self.problems, path, line)
+            self._of_files.refuse(Kind.BAD_NAME, path, line)
             return
         if self._is_shared(found):
             return
         if shared is not None and shared.path == path:
             # Reads of it would be refused already.
             self._inventory.update(remove=[found.name])
-        if not self._queue.is_hashing(found):
-            self._queue.put(found, self._settled_at())
+        if not self._queue.is_hashing(found) and self._queue.put(found, self._settled_at()):
+            self._is_changing(path)
+
+    def _is_changing(self, path: str) -> None:
+        self._of_files.refuse(Kind.CHANGING, path, f"{shown(path)} changes all the time")
+
+    def note_settled(self) -> None:
+        """End the conditions of files that changed all the time, and have not for a moment."""
+        latest_ns = self._folder.now_ns - int((SETTLED_SECONDS + self._settle_seconds) * 1e9)
+        for path in self._of_files.refused(Kind.CHANGING):
+            file = self._inventory.file_at(path)
+            if file is not None and file.fingerprint.changed_ns < latest_ns:
+                self._conditions.clear(Kind.CHANGING, path)
 
     def _settled_at(self) -> float:
         """When a file that changed just now has settled."""
@@ -334,8 +348,9 @@ class FolderSync:
                 self._refuse(outcome)
             elif outcome.manifest is None or self._is_outdated(outcome):
                 again.add(outcome.found.path)
+                if outcome.manifest is None:
+                    self._is_changing(outcome.found.path)
             else:
-                self.problems.pop(outcome.found.path, None)
                 files.append((self._indexed(outcome), outcome.manifest))
         if self._metrics is not None:
             self._metrics.hash_cache_misses(len(files))
@@ -360,6 +375,8 @@ class FolderSync:
         current = [file for file, _ in files if self._inventory.files.get(file.name) is before[file.name]]
         self._known.update((file.name, file) for file in current)
         self._inventory.update(put=current)
+        for file in current:
+            self._of_files.hashed(file.path)
         return {file.path for file, _ in files} - {file.path for file in current}
 
     def _is_outdated(self, outcome: Hashed) -> bool:
@@ -370,9 +387,7 @@ class FolderSync:
 
     def _refuse(self, outcome: Hashed) -> None:
         found = outcome.found
-        if self.problems.get(found.path) != outcome.problem:
-            log_event(log, logging.WARNING, "file_not_shared", path=shown(found.path), why=outcome.problem)
-        note_problem(self.problems, found.path, outcome.problem)
+        self._of_files.refuse(Kind.UNREADABLE, found.path, outcome.problem)
         if found.name in self._inventory.files:
             self._inventory.update(remove=[found.name])
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from minga_peer.share.inventory import Inventory
 
+LITTLE_BYTES = 16 * 1024 * 1024
+"""Less than this, or than a hundredth of a smaller capacity, is no room: a full disk keeps a few blocks."""
+
 
 class FreeSpace:
     """Free bytes, less what parts that are being written will still take. `measure` blocks, the rest does not.
@@ -18,6 +21,8 @@ class FreeSpace:
         self._capacity_bytes = capacity_bytes
         self._inventory = inventory
         self._disk_free_bytes = 0
+        self.read_only = False
+        """Whether nothing can be written to the file system."""
         self.reserved_bytes = 0
         """Bytes of small files that are being written and not shared yet."""
 
@@ -26,6 +31,12 @@ class FreeSpace:
         with suppress(OSError):
             disk = os.statvfs(self._root)
             self._disk_free_bytes = disk.f_bavail * disk.f_frsize
+            self.read_only = bool(disk.f_flag & os.ST_RDONLY)
+
+    @property
+    def used_up(self) -> bool:
+        """Whether there is next to no room."""
+        return self.free_bytes < min(LITTLE_BYTES, self.capacity_bytes // 100 + 1)
 
     @property
     def capacity_bytes(self) -> int:

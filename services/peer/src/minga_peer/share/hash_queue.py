@@ -125,18 +125,19 @@ class HashQueue:
         """Whether exactly this state of the file is being hashed now."""
         return found in self._hashing.get(found.name, ())
 
-    def put(self, found: FoundFile, due: float) -> None:
+    def put(self, found: FoundFile, due: float) -> bool:
         """Queue a file for that monotonic time; it replaces an earlier entry of that name.
 
-        Changes put it off by MAX_SETTLE_SECONDS at most.
+        Changes put it off by MAX_SETTLE_SECONDS at most; whether they would have by more.
         """
         first_due = self._first_due.get(found.name, due)
         self.drop(found.name)
         self._first_due[found.name] = first_due
-        due = min(due, first_due + MAX_SETTLE_SECONDS)
+        latest = first_due + MAX_SETTLE_SECONDS
         queue = self._large if found.fingerprint.size_bytes > RANGE_BYTES else self._small
-        queue.due[found.name] = (due, found)
+        queue.due[found.name] = (min(due, latest), found)
         self._changed.set()
+        return due > latest
 
     def drop(self, name: Name) -> None:
         """Remove a file that waits; no error when none does."""

@@ -19,6 +19,7 @@ from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_engine.parts.disk import run_to_end
 from minga_engine.parts.files import Fingerprint
+from minga_peer.share.conditions import Conditions, Kind
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ _DISK_CODES = (
     sqlite3.SQLITE_LOCKED,
 )
 """Errors of the disk: the index itself may be intact, and must not be set aside for them."""
+SET_ASIDE = "set aside"
+"""Key of the condition that lasts until a damaged index has everything again."""
 MAX_CACHED_BYTES = 64 * 1024 * 1024
 """Bound of all manifests in memory; the largest single one has half of this."""
 _MANIFEST_OVERHEAD_BYTES = 512
@@ -94,31 +97,44 @@ class ManifestCache:
 class Index:
     """The index. Its coroutines end only when their work in the index's thread has."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, conditions: Conditions) -> None:
         self._path = path
+        self._conditions = conditions
         self._database: sqlite3.Connection | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="minga-index")
         self._cache = ManifestCache()
         self.complete = False
         """Whether all files that were there when the index was made have been in it: others are new then."""
+        self._set_aside_for = ""
 
     async def open(self) -> dict[Name, IndexedFile]:
         """Open or make the index; the files it knows. A damaged one is set aside and made anew.
 
         Raises StorageError or NoSpaceError when the disk does not let it be opened at all.
         """
-        return await run_to_end(self._thread, self._open_or_make)
+        known = await run_to_end(self._thread, self._open_or_make)
+        if self._set_aside_for:
+            self._conditions.set(Kind.INDEX, f"{self._path} was damaged: {self._set_aside_for}", SET_ASIDE)
+        return known
+
+    def made_anew(self) -> None:
+        """Note that all files are in the index (again)."""
+        self._conditions.clear(Kind.INDEX, SET_ASIDE)
 
     async def write(
         self, put: Sequence[tuple[IndexedFile, Manifest]] = (), remove: Iterable[Name] = (), *, cached: bool = False
     ) -> None:
         """Add files and remove names, in one transaction. cached: keep the manifests in memory too.
 
-        Errors are logged: without an entry the file is hashed again after a restart, and nothing is lost.
+        An error is a condition: without an entry the file is hashed again after a restart, and nothing is lost.
         """
         for file, manifest in put if cached else ():
             self._cache.put(file.content_id, manifest)
-        await run_to_end(self._thread, self._write, put, remove)
+        problem = await run_to_end(self._thread, self._write, put, remove)
+        if problem:
+            self._conditions.set(Kind.INDEX, f"{self._path} cannot be written: {problem}")
+        else:
+            self._conditions.clear(Kind.INDEX)
 
     async def set_published(self, files: Sequence[IndexedFile]) -> None:
         """Keep when files were published, in one transaction; those that are not in the index as they are stay out.
@@ -190,7 +206,7 @@ class Index:
         }
 
     def _set_aside(self, error: Exception) -> None:
-        log_event(log, logging.WARNING, "index_set_aside", path=self._path, error=error)
+        self._set_aside_for = str(error)
         self._close()
         for suffix in ("-wal", "-shm"):
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
@@ -198,14 +214,16 @@ class Index:
         with suppress(OSError):
             self._path.replace(self._path.with_suffix(".broken"))
 
-    def _write(self, put: Iterable[tuple[IndexedFile, Manifest]], remove: Iterable[Name]) -> None:
+    def _write(self, put: Iterable[tuple[IndexedFile, Manifest]], remove: Iterable[Name]) -> str:
+        """What went wrong; empty when nothing did."""
         try:
             with self._opened() as database:
                 database.executemany("DELETE FROM files WHERE name = ?", ((name,) for name in remove))
                 for file, manifest in put:
                     self._put(database, file, manifest)
         except sqlite3.Error as error:
-            log_event(log, logging.WARNING, "index_not_written", path=self._path, error=error)
+            return str(error)
+        return ""
 
     def _set_published(self, files: Iterable[IndexedFile]) -> None:
         times = ((file.published_ns, file.name, file.content_id.raw) for file in files)

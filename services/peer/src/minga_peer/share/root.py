@@ -8,19 +8,19 @@ check and a use is refused by the kernel.
 import errno
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from minga_core.errors import InvalidNameError
 from minga_core.names import HIDDEN_ROOT, MAX_NAME_BYTES, Name, parse_name
 from minga_engine.parts.files import PARTS_FOLDER, Fingerprint, move_without_replacing
+from minga_peer.share.conditions import Found, Kind
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-MAX_PROBLEMS = 1000
-"""Bound of the problems remembered: a folder of a million links must not fill the memory."""
 MAX_SHOWN_PATH = 200
 _RESERVED = (HIDDEN_ROOT, PARTS_FOLDER)
 
@@ -39,21 +39,15 @@ class FoundFile:
 class Scan:
     """What a walk found."""
 
-    files: dict[Name, FoundFile]
-    problems: dict[str, str]
-    """Relative path → one line that says why it cannot be shared; at most MAX_PROBLEMS."""
-    folder_count: int
+    files: dict[Name, FoundFile] = field(default_factory=dict)
+    problems: defaultdict[Kind, Found] = field(default_factory=lambda: defaultdict(Found))
+    """Relative paths, each with a line that says why it cannot be shared."""
+    folder_count: int = 0
     """Folders that could be read."""
 
-    def refuse(self, path: str, why: str) -> None:
+    def refuse(self, kind: Kind, path: str, why: str) -> None:
         """Record a problem. why: a clause such as `is a symbolic link`."""
-        note_problem(self.problems, path, f"{shown(path)} {why}")
-
-
-def note_problem(problems: dict[str, str], path: str, line: str) -> None:
-    """Record a problem, unless there are too many already."""
-    if path in problems or len(problems) < MAX_PROBLEMS:
-        problems[path] = line
+        self.problems[kind].add(path, f"{shown(path)} {why}")
 
 
 def shown(path: str) -> str:
@@ -78,7 +72,7 @@ class Root:
 
     def scan(self, below: str = "") -> Scan:
         """Every regular file below a folder. What cannot be shared becomes a problem, never an error."""
-        found = Scan({}, {}, 0)
+        found = Scan()
         pending, count = [below], 0
         while pending:
             count += self._scan_folder(pending.pop(), pending, found)
@@ -92,10 +86,12 @@ class Root:
                     self._scan_entry(folder, entry, pending, found)
             return True
         except OSError as error:
-            # A folder that is gone, or something else by now, is not a problem but a change; the root itself is one.
-            if not folder or error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                line = f"{shown(folder or str(self.path))} cannot be read: {(error.strerror or '').lower()}"
-                note_problem(found.problems, folder, line)
+            why = f"cannot be read: {(error.strerror or '').lower()}"
+            if not folder:
+                found.problems[Kind.FOLDER].add("", f"{shown(str(self.path))} {why}")
+            elif error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                # A folder that is gone, or something else by now, is not a problem but a change.
+                found.refuse(Kind.UNREADABLE, folder, why)
             return False
 
     def _scan_entry(self, folder: str, entry: "os.DirEntry[str]", pending: list[str], found: Scan) -> None:
@@ -110,24 +106,24 @@ class Root:
             if len(os.fsencode(path)) < MAX_NAME_BYTES:
                 pending.append(path)
             else:
-                found.refuse(path, f"is too deep: names have at most {MAX_NAME_BYTES:,} bytes")
+                found.refuse(Kind.BAD_NAME, path, f"is too deep: names have at most {MAX_NAME_BYTES:,} bytes")
         elif stat.S_ISREG(status.st_mode):
             self._take(path, Fingerprint.of(status), found)
         else:
-            found.refuse(path, f"is {_kind_of(status.st_mode)}, not a regular file")
+            found.refuse(Kind.NOT_A_FILE, path, f"is {_kind_of(status.st_mode)}, not a regular file")
 
     @staticmethod
     def _take(path: str, fingerprint: Fingerprint, found: Scan) -> None:
         try:
             name = parse_name(path)
         except InvalidNameError as error:
-            note_problem(found.problems, path, str(error))
+            found.problems[Kind.BAD_NAME].add(path, str(error))
             return
         rival = found.files.get(name)
         if rival is not None:
             # Two spellings of one name: the normal one is shared, whichever order the disk gives them in.
             loser = rival.path if path == name else path
-            found.refuse(loser, "is there in another Unicode form too; that one is shared")
+            found.refuse(Kind.BAD_NAME, loser, "is there in another Unicode form too; that one is shared")
             if loser == path:
                 return
         found.files[name] = FoundFile(name, path, fingerprint)

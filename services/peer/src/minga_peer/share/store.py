@@ -7,7 +7,7 @@ the shared files themselves and from part files; no byte is stored twice.
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,22 +25,23 @@ from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import HIDDEN_ROOT, Name
 from minga_core.records import PUBLISH, FileRow
+from minga_core.units import format_bytes
 from minga_engine.parts.disk import DiskPool, storage_errors
 from minga_engine.parts.files import OpenChunk
 from minga_engine.parts.part import Part
 from minga_engine.parts.part_files import PartTarget
+from minga_peer.share.conditions import Conditions, Kind
 from minga_peer.share.file_reader import FileReader
 from minga_peer.share.folder_sync import FolderSync, StoreMetrics
 from minga_peer.share.free_space import FreeSpace
 from minga_peer.share.index import Index
 from minga_peer.share.inventory import Inventory, row_of
 from minga_peer.share.part_store import PartStore
-from minga_peer.share.root import Root
+from minga_peer.share.root import Root, shown
 from minga_peer.share.shared_folder import SharedFolder
 from minga_peer.share.small_store import SmallFiles
 
 DISK_THREADS = 4
-MAX_SHOWN_PROBLEMS = 20
 SPACE_CHECK_SECONDS = 2.0
 
 
@@ -70,8 +71,6 @@ class StoreStatus:
     free_bytes: int
     """What downloads and uploads may still take: the lesser of the disk's free space and the capacity's rest."""
     capacity_bytes: int
-    problems: Sequence[str]
-    """Files that cannot be shared, each with its reason in one line; at most MAX_SHOWN_PROBLEMS."""
 
 
 class ContentStore:
@@ -83,13 +82,16 @@ class ContentStore:
         root, disk = Root(path, state_dir), DiskPool(DISK_THREADS)
         reader = FileReader(root, disk)
         self.inventory = Inventory(clock, on_file_gone=reader.forget)
+        self.conditions = Conditions(clock)
+        """What is wrong with the folder and its files; other parts of the peer add theirs."""
         self.folder = SharedFolder(
             root=root,
             disk=disk,
             reader=reader,
-            index=Index(state_dir / "index.sqlite"),
+            index=Index(state_dir / "index.sqlite", self.conditions),
             inventory=self.inventory,
             space=FreeSpace(root.path, settings.capacity_bytes, self.inventory),
+            conditions=self.conditions,
             clock=clock,
         )
         self._hashing = DiskPool(settings.hash_threads, "hash")
@@ -151,7 +153,21 @@ class ContentStore:
     async def _measure_space(self) -> None:
         while True:
             await self.folder.disk.run(self.folder.space.measure)
+            self._note_space()
+            self.sync.note_settled()
             await asyncio.sleep(SPACE_CHECK_SECONDS)
+
+    def _note_space(self) -> None:
+        space, path = self.folder.space, shown(str(self.root))
+        if space.used_up:
+            free, capacity = format_bytes(space.free_bytes), format_bytes(space.capacity_bytes)
+            self.conditions.set(Kind.NO_SPACE, f"{free} of {capacity} are free")
+        else:
+            self.conditions.clear(Kind.NO_SPACE)
+        if space.read_only:
+            self.conditions.set(Kind.READ_ONLY, f"{path} is on a file system that is mounted read-only")
+        else:
+            self.conditions.clear(Kind.READ_ONLY)
 
     async def aclose(self) -> None:
         """Save what parts have and close everything. `run` must have ended. Idempotent."""
@@ -183,9 +199,6 @@ class ContentStore:
             pending_hash_count=self.sync.pending_count,
             free_bytes=self.folder.space.free_bytes,
             capacity_bytes=self.folder.space.capacity_bytes,
-            problems=[line for line in (self.sync.watch_problem, *self.sync.problems.values()) if line][
-                :MAX_SHOWN_PROBLEMS
-            ],
         )
 
     def find(self, name: Name) -> FileRow | None:
