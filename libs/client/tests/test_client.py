@@ -20,7 +20,7 @@ from tests.support.fake_locator import FakeLocator, content_id
 ROOT = Path(__file__).parents[3]
 OURS = {"minga": "libs/client"} | {f"minga-{part}": f"libs/{part}" for part in ("core", "engine", "runtime")}
 OURS["minga-protos"] = "protos"
-COMMAND_ONLY = {"typer", "rich", "questionary", "watchfiles", "redis", "fastapi", "uvicorn"}
+COMMAND_ONLY = {"typer", "rich", "questionary", "redis", "fastapi", "uvicorn"}
 PUBLIC = """
     Address AsyncClient Client ClientSettings ContentId DaemonCondition DaemonStatus DaemonTransfer DirectoryFigures
     DownloadPhase Explanation FetchItem FileInfo FileSource FileVersion HIDDEN_ROOT ListedFile ListedPeer Name

@@ -20,7 +20,7 @@ _bound: ContextVar[Mapping[str, Any]] = ContextVar("minga_log_fields", default={
 
 _GRPC = "grpc._cython.cygrpc"
 # Libraries that log each request at INFO.
-_VERBOSE = ("httpx", "httpcore", "watchfiles", "uvicorn.access")
+_VERBOSE = ("httpx", "httpcore", "uvicorn.access")
 
 
 def configure_logging(level: str = "info", log_format: LogFormat = "auto", stream: TextIO | None = None) -> None:

@@ -1,8 +1,11 @@
 """The shared folder becomes rows: found, hashed, changed, gone."""
 
 import asyncio
+import errno
+import fcntl
 import gc
 import os
+import stat
 import threading
 import unicodedata
 from pathlib import Path
@@ -77,7 +80,7 @@ async def test_files_that_go_are_unlisted(opened: Opener) -> None:
 async def test_a_scan_finds_what_the_watch_missed(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """New, changed and gone files, with no watch at all."""
 
-    async def nothing(root: Path):  # type: ignore[no-untyped-def]
+    async def nothing(*_: object):  # type: ignore[no-untyped-def]
         await asyncio.Event().wait()
         yield set()
 
@@ -174,6 +177,35 @@ async def test_one_folder_has_one_store(opened: Opener) -> None:
         first.drop("a", b"x")
         await first.shares("a", b"x")
     await opened()
+
+
+async def test_two_state_folders_do_not_let_two_stores_share_one_folder(opened: Opener, tmp_path: Path) -> None:
+    """Awkward from the field: two daemons with different --state-dir both started. Nor do two folders share a state."""
+    async with opened.running(state_dir=tmp_path / "state"):
+        with pytest.raises(AlreadyRunningError, match="shares"):
+            await opened(state_dir=tmp_path / "other state")
+        with pytest.raises(AlreadyRunningError, match="has its state in"):
+            await opened(tmp_path / "other folder", state_dir=tmp_path / "state")
+    await opened(state_dir=tmp_path / "other state")
+
+
+async def test_a_folder_that_cannot_be_locked_is_shared_all_the_same(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS refuses an exclusive lock on what is not open for writing, as no folder is."""
+    real = fcntl.flock
+
+    def refuse(descriptor: int, operation: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    shared = await opened()
+    shared.drop("a", b"x")
+    await shared.shares("a", b"x")
+    with pytest.raises(AlreadyRunningError, match="has its state in"):
+        await opened()
 
 
 async def test_state_on_another_file_system_is_refused_at_the_start(opened: Opener, tmp_path: Path) -> None:

@@ -4,11 +4,15 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from minga_peer.share import folder_watcher
+from minga_peer.share.conditions import Kind
+from minga_peer.share.inotify import IN_Q_OVERFLOW, Event, Inotify
 
 from .conftest import Opener, Shared, eventually, fill, noise
 
@@ -16,10 +20,10 @@ USED_UP = """
 import asyncio, sys
 from pathlib import Path
 from minga_core.clock import SystemClock
-from minga_peer.share import folder_sync
+from minga_peer.share import folder_watcher
 from minga_peer.share.store import ContentStore, StoreSettings
 
-folder_sync.BLIND_RESCAN_SECONDS = 0.5
+folder_watcher.BLIND_RESCAN_SECONDS = folder_watcher.CHECK_SECONDS = 0.5
 
 async def main():
     root = Path(sys.argv[1])
@@ -32,6 +36,12 @@ async def main():
         for number in range(20):
             (root / f"{number}/file").write_bytes(b"x")
         while store.status().file_count < 20:
+            await asyncio.sleep(0.05)
+        Path("/proc/sys/user/max_inotify_watches").write_text("100")
+        while store.conditions.all():
+            await asyncio.sleep(0.05)
+        (root / "19/late").write_bytes(b"x")
+        while store.status().file_count < 21:
             await asyncio.sleep(0.05)
     loop.cancel()
     await asyncio.gather(loop, return_exceptions=True)
@@ -48,12 +58,23 @@ async def shared(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> Shared:
     shared = await opened()
     shared.drop("first", b"x")
     await shared.shares("first", b"x")
-    await eventually(lambda: shared.store.sync._watching, "the watch is set")
+    await eventually(watched_count, "the watch is set")
     return shared
 
 
+def watched_count() -> int:
+    """How many folders this process watches."""
+    count = 0
+    for number in os.listdir("/proc/self/fd"):
+        # Closed meanwhile, or not a file that has a name.
+        with suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{number}") == "anon_inode:inotify":
+                count += Path(f"/proc/self/fdinfo/{number}").read_text().count("inotify wd:")
+    return count
+
+
 def test_used_up_inotify_watches_are_reported_and_scans_come_more_often(tmp_path: Path) -> None:
-    """A user namespace of its own has five watches for twenty folders."""
+    """A user namespace of its own has five watches for twenty folders. With more it is over, without a restart."""
     limit = "echo 5 > /proc/sys/user/max_inotify_watches"
     enter = ["unshare", "-Ur", "sh", "-c"]
     if subprocess.run([*enter, limit], capture_output=True, check=False).returncode:
@@ -69,16 +90,47 @@ def test_used_up_inotify_watches_are_reported_and_scans_come_more_often(tmp_path
         timeout=60,
     )
     assert run.returncode == 0, run.stderr
-    assert "of 21 folders are watched" in run.stdout
+    assert "16 folders, and those in them, are not watched" in run.stdout
 
 
-async def test_folders_that_are_all_watched_are_no_problem(shared: Shared) -> None:
-    """Root, fifty in it, fifty in those: also right after they were made."""
-    for number in range(50):
-        shared.drop(f"{number}/deep/file", b"x")
-    await shared.shares("49/deep/file", b"x")
-    await shared.store.sync._check_watch(101)
+async def test_folders_are_watched_wherever_they_come_from(shared: Shared) -> None:
+    """Made deep at once, moved in from outside, moved within; what is moved away is no longer watched."""
+    shared.drop("a/b/c/file", b"1")
+    await shared.shares("a/b/c/file", b"1")
+    outside = shared.root.with_name("outside")
+    (outside / "d/e").mkdir(parents=True)
+    outside.rename(shared.root / "in")
+    (shared.root / "a/b").rename(shared.root / "in/d/e/b")
+    await shared.shares("in/d/e/b/c/file", b"1")
+    shared.drop("in/d/e/b/c/other", b"2")
+    await shared.shares("in/d/e/b/c/other", b"2")
+    assert shared.content("a/b/c/file") is None
+    (shared.root / "in").rename(outside)
+    await eventually(lambda: watched_count() == 2, "root and `a` are watched")
     assert shared.store.conditions.all() == []
+
+
+async def test_a_queue_that_overflowed_means_a_scan(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the lost events said is found, and folders that came meanwhile are watched."""
+    monkeypatch.setattr(Inotify, "read", _overflow_once(Inotify.read))
+    shared.drop("new/file", b"x")
+    await shared.shares("new/file", b"x")
+    shared.drop("new/later", b"y")
+    await shared.shares("new/later", b"y")
+
+
+def _overflow_once(real: Callable[[Inotify], list[Event]]) -> Callable[[Inotify], list[Event]]:
+    """Reads as `real`, but for the first events, in whose place the kernel says that it lost some."""
+    lost: list[Event] = []
+
+    def read(inotify: Inotify) -> list[Event]:
+        events = real(inotify)
+        if events and not lost:
+            lost.extend(events)
+            return [Event(-1, IN_Q_OVERFLOW, "")]
+        return events
+
+    return read
 
 
 async def test_a_shared_folder_that_was_renamed_and_made_anew_is_watched_again(shared: Shared) -> None:
@@ -97,19 +149,23 @@ async def test_a_shared_folder_that_was_renamed_and_made_anew_is_watched_again(s
     await shared.shares("stored", noise(1000))
 
 
-async def test_a_name_that_is_not_utf8_does_not_make_the_watch_wait_longer_each_time(
-    shared: Shared, monkeypatch: pytest.MonkeyPatch
+async def test_names_that_are_not_utf8_cost_the_watch_nothing(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Six changes of it would have meant a pause of six seconds; each time the watch is back soon, and it is named."""
-    monkeypatch.setattr(folder_watcher, "MIN_PAUSE_SECONDS", 0.2)
-    monkeypatch.setattr(folder_watcher, "MAX_SETTING_SHARE", 1.0)
-    for number in range(6):
-        (shared.root / os.fsdecode(b"\xff")).write_bytes(b"x" * number)
+    """Each is named in `status` as long as it is there, in files and in folders; the watch goes on."""
+    monkeypatch.setattr(shared.store.sync, "rescan", lambda: pytest.fail("no scan is needed"))
+    bad = shared.root / os.fsdecode(b"\xff")
+    for number in range(3):
+        bad.write_bytes(b"x" * number)
         shared.drop(f"other{number}", b"x")
-        async with asyncio.timeout(4):
-            await shared.shares(f"other{number}", b"x")
-        await asyncio.sleep(0.5)
-    assert shared.problem("not valid UTF-8")
+        await shared.shares(f"other{number}", b"x")
+    shared.drop(f"{os.fsdecode(bytes([0xFE]))}/file", b"x")
+    await eventually(lambda: shared.store.conditions.count(Kind.BAD_NAME) == 2, "both are named")
+    bad.unlink()
+    (shared.root / os.fsdecode(b"\xfe")).rename(shared.root / "good")
+    await shared.shares("good/file", b"x")
+    await eventually(lambda: not shared.store.conditions.all(), "no name is bad any more")
+    assert "watch_ended" not in caplog.text
 
 
 async def test_a_log_that_always_grows_is_listed_some_day(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:

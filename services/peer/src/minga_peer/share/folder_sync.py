@@ -18,7 +18,7 @@ from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.part import Part
 from minga_peer.share.conditions import Kind
 from minga_peer.share.file_conditions import FileConditions
-from minga_peer.share.folder_watcher import changed_paths, watched_count
+from minga_peer.share.folder_watcher import changed_paths
 from minga_peer.share.hash_queue import Hashed, HashQueue
 from minga_peer.share.index import IndexedFile
 from minga_peer.share.inventory import folders_of, row_of
@@ -27,9 +27,6 @@ from minga_peer.share.shared_folder import SharedFolder
 
 STEP_FILES = 1000
 """Files compared before other tasks get the event loop."""
-BLIND_RESCAN_SECONDS = 30.0
-"""Between scans while folders are not watched."""
-WATCH_SETTLE_SECONDS = 1.0
 SETTLED_SECONDS = 2.0
 """A file that changed all the time has settled once it is shared and was left alone for this and the settle time."""
 NO_FINGERPRINT = Fingerprint(-1, 0, 0, 0, 0)
@@ -76,7 +73,6 @@ class FolderSync:
         self._placing: set[str] = set()
         self._scanned = asyncio.Event()
         self._rescan = asyncio.Event()
-        self._watching = False
         self._conditions = folder.conditions
         self._of_files = FileConditions(folder.conditions)
 
@@ -167,40 +163,20 @@ class FolderSync:
             await self._compare(scan)
             await self._remove_absent([name for name in self._inventory.files if name not in scan.files])
             await self._bound_absent(scan)
-            await self._check_watch(scan.folder_count)
             if not self.pending_count:
                 self._folder.index.made_anew()
             self._scanned.set()
             await self._check_complete()
             try:
-                async with asyncio.timeout(self._scan_interval_seconds):
+                async with asyncio.timeout(self._rescan_seconds):
                     await self._rescan.wait()
             except TimeoutError:
                 continue
-
-    @property
-    def _scan_interval_seconds(self) -> float:
-        blind = self._conditions.count(Kind.UNWATCHED) > 0
-        return min(self._rescan_seconds, BLIND_RESCAN_SECONDS) if blind else self._rescan_seconds
 
     def _awaited(self, scan: Scan, path: str) -> bool:
         """Whether a file is there, and not shared yet."""
         found = scan.files.get(Name(unicodedata.normalize("NFC", path)))
         return found is not None and found.path == path and not self._is_shared(found)
-
-    async def _check_watch(self, folder_count: int) -> None:
-        """Note whether folders are not watched."""
-        if not self._watching:
-            return
-        watched = await self._folder.disk.run(watched_count)
-        if watched < folder_count:
-            # Folders that were made a moment ago are watched in a moment.
-            await asyncio.sleep(WATCH_SETTLE_SECONDS)
-            watched = await self._folder.disk.run(watched_count)
-        if watched >= folder_count:
-            self._conditions.clear(Kind.UNWATCHED)
-        else:
-            self._conditions.set(Kind.UNWATCHED, f"only {watched:,} of {folder_count:,} folders are watched")
 
     async def _compare(self, scan: Scan) -> None:
         """Share what a scan found and the index knows, and queue what is new."""
@@ -270,10 +246,9 @@ class FolderSync:
 
     async def _watch(self) -> None:
         await self._scanned.wait()
-        async with aclosing(changed_paths(self._folder.root)) as changes:
+        async with aclosing(changed_paths(self._folder.root, self._conditions)) as changes:
             async for paths in changes:
                 if paths is None:
-                    self._watching = True
                     self._rescan.set()
                 else:
                     await self._look_at(paths)

@@ -3,45 +3,37 @@
 import asyncio
 import logging
 import os
+import select
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing
 from pathlib import Path
 
-from watchfiles import BaseFilter, Change, watch
-
+from minga_peer.share.conditions import Conditions, Kind
+from minga_peer.share.inotify import Inotify
 from minga_peer.share.root import Root
+from minga_peer.share.watch_tree import WatchTree
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
 
-STEP_MILLIS = 50
-GROUP_MILLIS = 200
-"""Debounce: changes within this time come together."""
-READY_MILLIS = 250
-"""How long the watcher may stay silent before it reports that it is ready."""
+STEP_SECONDS = 0.05
+GROUP_SECONDS = 0.2
+"""Debounce: changes that follow each other by less than a step come together, for as long at most."""
+CHECK_SECONDS = 1.0
+"""How often the folder at the root's path is compared with the one that is watched: no event says that a folder above
+it was renamed, or that something was mounted there."""
 MAX_PATHS = 2000
-"""More changes at once may have overflowed the system's queue: the whole folder is scanned instead."""
-
+"""With more changes at once the whole folder is scanned instead."""
+BLIND_RESCAN_SECONDS = 30.0
+"""Between scans while folders are not watched."""
 MIN_PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 30.0
-"""Bounds of the pause before a failed watch is set again; doubled each time that it could not be set."""
+"""Bounds of the pause before a watch that failed is set again; doubled each time that it could not be set."""
 MAX_SETTING_SHARE = 0.1
 """Of the time, setting a watch that fails again and again takes at most this share."""
-
-
-class _OutsideOfState(BaseFilter):
-    """All but our own state. The library's default filter would hide files of editors and VCS, which are shared."""
-
-    def __init__(self, root: Root) -> None:
-        super().__init__()
-        self._root = root
-        self._prefix_length = len(str(root.path)) + 1
-
-    def __call__(self, change: Change, path: str) -> bool:
-        return not self._root.is_reserved(path[self._prefix_length :])
 
 
 class _PendingPaths:
@@ -52,10 +44,10 @@ class _PendingPaths:
         self._everything = False
         self.ready = asyncio.Event()
 
-    def add(self, paths: set[str]) -> None:
-        """Add paths; an empty set, as the watcher gives when it is ready, stands for the whole folder."""
-        self._everything = self._everything or not paths or len(self._paths) + len(paths) > MAX_PATHS
-        self._paths = set() if self._everything else self._paths | paths
+    def add(self, paths: set[str] | None) -> None:
+        """Add paths; None stands for the whole folder."""
+        self._everything = self._everything or paths is None or len(self._paths) + len(paths) > MAX_PATHS
+        self._paths = set() if self._everything else self._paths | (paths or set())
         self.ready.set()
 
     def take(self) -> set[str] | None:
@@ -66,104 +58,149 @@ class _PendingPaths:
         return paths
 
 
-async def changed_paths(root: Root) -> AsyncGenerator[set[str] | None, None]:
-    """Sets of paths, relative to the root, that were made, changed or removed.
+class _Stop:
+    """Ends a thread that waits for events. Used from both sides."""
 
-    None means: scan the whole folder; it comes once the watcher is ready, and when changes may have been missed.
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        """Readable once it is set."""
+        return self._descriptor
+
+    def set(self) -> None:
+        self._event.set()
+        os.eventfd_write(self._descriptor, 1)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for so long, or until it is set; whether it is."""
+        return self._event.wait(seconds)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+async def changed_paths(root: Root, conditions: Conditions) -> AsyncGenerator[set[str] | None, None]:
+    """Sets of paths, relative to the root, that were made, changed or removed; names may have any bytes.
+
+    None means: scan the whole folder; it comes once the watch is set, when changes may have been missed, and regularly
+    while folders cannot be watched, which is a condition.
     """
-    pending, stop, loop = _PendingPaths(), threading.Event(), asyncio.get_running_loop()
-    thread = ThreadPoolExecutor(1, thread_name_prefix="minga-watch")
-    watcher = loop.run_in_executor(thread, _follow, root, stop, pending, loop)
-    watcher.add_done_callback(lambda _: pending.ready.set())
-    try:
-        while True:
-            await pending.ready.wait()
-            yield pending.take()
-            if watcher.done():
-                watcher.result()
-                return
-    finally:
-        stop.set()
-        # It looks at `stop` every STEP_MILLIS.
-        await asyncio.gather(watcher, return_exceptions=True)
-        thread.shutdown()
-
-
-def _follow(root: Root, stop: threading.Event, pending: _PendingPaths, loop: asyncio.AbstractEventLoop) -> None:
-    """Run in a thread of its own until `stop`: setting a watch on a hundred thousand folders alone takes a while.
-
-    A watch ends when another folder has the root's path, and fails with each change of a name that is not UTF-8; it is
-    set again after a pause, and a scan finds what was missed.
-    """
-    pause = MIN_PAUSE_SECONDS
-    while not stop.is_set():
-        each = _Watch(root, stop, pending, loop)
+    pending, loop = _PendingPaths(), asyncio.get_running_loop()
+    with closing(_Stop()) as stop:
+        thread = ThreadPoolExecutor(1, thread_name_prefix="minga-watch")
+        follower = _Follower(
+            root,
+            stop,
+            lambda paths: loop.call_soon_threadsafe(pending.add, paths),
+            lambda line: loop.call_soon_threadsafe(_note_unwatched, conditions, line),
+        )
+        watcher = loop.run_in_executor(thread, follower.run)
+        watcher.add_done_callback(lambda _: pending.ready.set())
         try:
-            each.follow()
-        except (OSError, RuntimeError) as error:
-            log_event(log, logging.WARNING, "watch_failed", root=root.path, error=error)
-        if each.setting_seconds is not None:
-            pause = max(MIN_PAUSE_SECONDS, each.setting_seconds / MAX_SETTING_SHARE)
-        stop.wait(pause)
-        pause = min(2 * pause, MAX_PAUSE_SECONDS)
+            while True:
+                await pending.ready.wait()
+                yield pending.take()
+                if watcher.done():
+                    watcher.result()
+                    return
+        finally:
+            stop.set()
+            await asyncio.gather(watcher, return_exceptions=True)
+            thread.shutdown()
 
 
-class _Watch:
-    """One watch, from when it is set until it ends. Only for its thread."""
+def _note_unwatched(conditions: Conditions, line: str) -> None:
+    """Note what is not watched; nothing when the line is empty."""
+    if line:
+        conditions.set(Kind.UNWATCHED, line)
+    else:
+        conditions.clear(Kind.UNWATCHED)
+
+
+class _Follower:
+    """Watches in a thread of its own until `stop`: setting a watch on a hundred thousand folders alone takes a while.
+
+    A watch ends when another folder has the root's path; it is set again after a pause, and a scan finds what was
+    missed.
+    """
 
     def __init__(
-        self, root: Root, stop: threading.Event, pending: _PendingPaths, loop: asyncio.AbstractEventLoop
+        self,
+        root: Root,
+        stop: _Stop,
+        report: Callable[[set[str] | None], object],
+        note_unwatched: Callable[[str], object],
     ) -> None:
         self._root = root
         self._stop = stop
-        self._pending = pending
-        self._loop = loop
-        self.setting_seconds: float | None = None
-        """What it took until it was set; None when it never was."""
+        self._report = report
+        self._note_unwatched = note_unwatched
+        self._set_in_seconds = -1.0
+        """How long it took to set the watch; negative when it was not."""
 
-    def follow(self) -> None:
-        """Report changes until it ends. Raises OSError or RuntimeError when it fails."""
-        began, identity, path = time.monotonic(), _identity(self._root.path), self._root.path
-        for changes in watch(
-            path,
-            watch_filter=_OutsideOfState(self._root),
-            step=STEP_MILLIS,
-            debounce=GROUP_MILLIS,
-            stop_event=self._stop,
-            rust_timeout=READY_MILLIS,
-            yield_on_timeout=True,
-            raise_interrupt=False,
-            force_polling=False,
-            recursive=True,
-            ignore_permission_denied=True,
-        ):
-            if self.setting_seconds is None:
-                self.setting_seconds = time.monotonic() - began
-                self._report(set())
-            elif paths := {str(Path(changed).relative_to(path)) for _, changed in changes if changed != str(path)}:
-                self._report(paths)
-            if _identity(path) != identity:
-                # It was renamed, or something is mounted there: what is watched is elsewhere now.
-                log_event(log, logging.WARNING, "shared_folder_replaced", root=path)
-                return
+    def run(self) -> None:
+        """Watch until `stop`."""
+        pause = MIN_PAUSE_SECONDS
+        while not self._stop.wait(0):
+            self._set_in_seconds = -1.0
+            try:
+                with closing(Inotify()) as inotify:
+                    self._follow(inotify)
+            except FileNotFoundError as error:
+                # The scan that follows notes a folder that is gone.
+                log_event(log, logging.INFO, "watch_ended", root=self._root.path, error=error)
+            except OSError as error:
+                self._note_unwatched(f"the shared folder cannot be watched: {(error.strerror or '').lower()}")
+            self._report(None)
+            if self._set_in_seconds >= 0:
+                pause = max(MIN_PAUSE_SECONDS, self._set_in_seconds / MAX_SETTING_SHARE)
+            self._stop.wait(pause)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
-    def _report(self, paths: set[str]) -> None:
-        self._loop.call_soon_threadsafe(self._pending.add, paths)
+    def _follow(self, inotify: Inotify) -> None:
+        """Set a watch and report changes. Raises OSError when it cannot be set, or ends."""
+        began, identity = time.monotonic(), _identity(self._root.path)
+        tree = WatchTree(self._root, inotify)
+        self._watch_all(tree)
+        self._set_in_seconds = time.monotonic() - began
+        scanned_at = time.monotonic()
+        waiting = select.poll()
+        for each in (inotify, self._stop):
+            waiting.register(each.fileno(), select.POLLIN)
+        while not self._stop.wait(0):
+            if waiting.poll(CHECK_SECONDS * 1000):
+                paths = self._gather(inotify, tree)
+                if paths is None or paths:
+                    self._report(paths)
+            if _identity(self._root.path) != identity:
+                raise FileNotFoundError(2, "another folder is there now")
+            if tree.unwatched_count and time.monotonic() - scanned_at >= BLIND_RESCAN_SECONDS:
+                self._watch_all(tree)
+                scanned_at = time.monotonic()
+
+    def _watch_all(self, tree: WatchTree) -> None:
+        tree.watch_all()
+        missing = tree.unwatched_count
+        self._note_unwatched(f"{missing:,} folders, and those in them, are not watched" if missing else "")
+        self._report(None)
+
+    def _gather(self, inotify: Inotify, tree: WatchTree) -> set[str] | None:
+        """What changed, until nothing does for a step; None: anything may have."""
+        paths: set[str] = set()
+        until = time.monotonic() + GROUP_SECONDS
+        while events := inotify.read():
+            changed = tree.changed(events)
+            if changed is None:
+                return None
+            paths |= changed
+            if time.monotonic() > until or self._stop.wait(STEP_SECONDS):
+                break
+        return paths
 
 
 def _identity(path: Path) -> tuple[int, int]:
     """Which folder has that path. Raises OSError when none has."""
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-def watched_count() -> int:
-    """How many files and folders this process watches. Blocking. Folders may be missing: the library says nothing when
-    a user's inotify watches are used up."""
-    count = 0
-    for number in os.listdir("/proc/self/fd"):
-        # Closed meanwhile, or not a file that has a name.
-        with suppress(OSError):
-            if os.readlink(f"/proc/self/fd/{number}") == "anon_inode:inotify":
-                count += Path(f"/proc/self/fdinfo/{number}").read_text().count("inotify wd:")
-    return count

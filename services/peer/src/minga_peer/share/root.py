@@ -11,7 +11,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from minga_core.errors import InvalidNameError
@@ -42,8 +42,6 @@ class Scan:
     files: dict[Name, FoundFile] = field(default_factory=dict)
     problems: defaultdict[Kind, Found] = field(default_factory=lambda: defaultdict(Found))
     """Relative paths, each with a line that says why it cannot be shared."""
-    folder_count: int = 0
-    """Folders that could be read."""
 
     def refuse(self, kind: Kind, path: str, why: str) -> None:
         """Record a problem. why: a clause such as `is a symbolic link`."""
@@ -70,21 +68,23 @@ class Root:
         inside_state = self._state and (path == self._state or path.startswith(f"{self._state}/"))
         return bool(inside_state) or HIDDEN_ROOT in parts or PARTS_FOLDER in parts
 
+    def hides(self, path: str, *, folder: bool) -> bool:
+        """Whether an entry of a folder that is not hidden is not looked at."""
+        return self.is_reserved(path)
+
     def scan(self, below: str = "") -> Scan:
         """Every regular file below a folder. What cannot be shared becomes a problem, never an error."""
         found = Scan()
-        pending, count = [below], 0
+        pending = [below]
         while pending:
-            count += self._scan_folder(pending.pop(), pending, found)
-        return replace(found, folder_count=count)
+            self._scan_folder(pending.pop(), pending, found)
+        return found
 
-    def _scan_folder(self, folder: str, pending: list[str], found: Scan) -> bool:
-        """Scan one folder; whether it could be read."""
+    def _scan_folder(self, folder: str, pending: list[str], found: Scan) -> None:
         try:
             with self.folder(folder) as descriptor, os.scandir(descriptor) as entries:
                 for entry in entries:
                     self._scan_entry(folder, entry, pending, found)
-            return True
         except OSError as error:
             why = f"cannot be read: {(error.strerror or '').lower()}"
             if not folder:
@@ -92,7 +92,6 @@ class Root:
             elif error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 # A folder that is gone, or something else by now, is not a problem but a change.
                 found.refuse(Kind.UNREADABLE, folder, why)
-            return False
 
     def _scan_entry(self, folder: str, entry: "os.DirEntry[str]", pending: list[str], found: Scan) -> None:
         path = f"{folder}/{entry.name}" if folder else entry.name

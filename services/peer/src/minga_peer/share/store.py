@@ -6,6 +6,7 @@ the shared files themselves and from part files; no byte is stored twice.
 
 import asyncio
 import fcntl
+import logging
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -40,6 +41,9 @@ from minga_peer.share.part_store import PartStore
 from minga_peer.share.root import Root, shown
 from minga_peer.share.shared_folder import SharedFolder
 from minga_peer.share.small_store import SmallFiles
+from minga_runtime.logs import log_event
+
+log = logging.getLogger(__name__)
 
 DISK_THREADS = 4
 SPACE_CHECK_SECONDS = 2.0
@@ -108,7 +112,7 @@ class ContentStore:
         self.table = self.inventory.table
         """Complete files, and parts with at least one chunk."""
         self._lock_path = state_dir / "lock"
-        self._lock = -1
+        self._locks: list[int] = []
         self._closed = False
 
     @classmethod
@@ -126,7 +130,7 @@ class ContentStore:
         return store
 
     def _claim(self) -> None:
-        """Make the folders and take the lock that keeps a second daemon out."""
+        """Make the folders and take the locks that keep a second daemon out, whatever its state folder."""
         with storage_errors(f"cannot use the shared folder {self.root}"):
             self.root.mkdir(parents=True, exist_ok=True)
             if self._lock_path.parent.resolve() == self.root.resolve():
@@ -134,14 +138,24 @@ class ContentStore:
                     f"the shared folder {self.root} cannot be the state folder too",
                     hint="give --state-dir another folder, inside of it or elsewhere",
                 )
+            self._lock(self.root, os.O_RDONLY | os.O_DIRECTORY, f"another process shares {self.root} already")
             self.parts.make_folder()
-            self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise AlreadyRunningError(
-                    f"another process shares {self.root} already", hint="give this one another --share"
-                ) from None
+            state = self._lock_path.parent
+            self._lock(self._lock_path, os.O_RDWR | os.O_CREAT, f"another process has its state in {state} already")
+
+    def _lock(self, path: Path, flags: int, taken: str) -> None:
+        """Take a lock that the kernel releases with the process. Raises OSError; AlreadyRunningError saying `taken`."""
+        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        self._locks.append(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunningError(taken, hint="give this one another --share and --state-dir") from None
+        except OSError as error:
+            # NFS locks only what is open for writing, which no folder is; its state folder still is locked.
+            if not flags & os.O_DIRECTORY:
+                raise
+            log_event(log, logging.INFO, "folder_not_locked", path=path, error=error)
 
     async def run(self) -> None:
         """Share the folder until cancelled."""
@@ -181,8 +195,8 @@ class ContentStore:
         await self.folder.index.aclose()
         await asyncio.to_thread(self._hashing.close)
         await asyncio.to_thread(self.folder.disk.close)
-        if self._lock >= 0:
-            os.close(self._lock)
+        for descriptor in self._locks:
+            os.close(descriptor)
 
     # What is here.
 

@@ -1,0 +1,168 @@
+"""The folders that are watched, as a tree: inotify knows single folders only, by descriptor and not by path."""
+
+import errno
+import os
+from dataclasses import dataclass, field
+
+from minga_peer.share.inotify import (
+    IN_ATTRIB,
+    IN_CREATE,
+    IN_DELETE,
+    IN_GONE,
+    IN_IGNORED,
+    IN_ISDIR,
+    IN_MOVED_FROM,
+    IN_MOVED_TO,
+    IN_Q_OVERFLOW,
+    IN_UNMOUNT,
+    Event,
+    Inotify,
+)
+from minga_peer.share.root import Root
+
+_FOLDER_CAME_OR_WENT = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_ATTRIB
+
+
+@dataclass(slots=True, eq=False)
+class _Folder:
+    """A folder that is watched; its path follows from those above."""
+
+    name: str
+    above: "_Folder | None"
+    wd: int
+    below: dict[str, "_Folder"] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        names: list[str] = []
+        folder = self
+        while folder.above is not None:
+            names.append(folder.name)
+            folder = folder.above
+        return "/".join(reversed(names))
+
+
+class WatchTree:
+    """Watches on all folders of a root that are not hidden. Blocking; only for one thread."""
+
+    def __init__(self, root: Root, inotify: Inotify) -> None:
+        """Watches nothing yet but the root. Raises OSError."""
+        self._root = root
+        self._inotify = inotify
+        self._top = _Folder("", None, inotify.add(str(root.path)))
+        self._by_wd = {self._top.wd: self._top}
+        self.unwatched_count = 0
+        """Folders that the last `watch_all` could not watch, since this user's watches are used up, and later ones."""
+
+    def __len__(self) -> int:
+        return len(self._by_wd)
+
+    def watch_all(self) -> None:
+        """Watch everything that is not watched yet."""
+        self.unwatched_count = 0
+        self._watch_below(self._top)
+
+    def changed(self, events: list[Event]) -> set[str] | None:
+        """The paths that changed, hidden ones apart; None when any may have. Watches folders that came.
+
+        Raises FileNotFoundError when the root is not where it was.
+        """
+        if any(event.mask & IN_Q_OVERFLOW for event in events):
+            self.watch_all()
+            return None
+        paths: set[str] = set()
+        folders: dict[str, bool] = {}
+        for event in events:
+            folder = self._by_wd.get(event.wd)
+            if folder is None:
+                continue
+            if event.mask & IN_GONE and folder is self._top:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._root.path))
+            path = self._path(folder, event)
+            if path is None:
+                continue
+            paths.add(path)
+            if event.mask & IN_UNMOUNT or (event.mask & IN_ISDIR and event.mask & _FOLDER_CAME_OR_WENT):
+                folders[path] = folders.get(path, False) or event.mask & IN_ATTRIB == 0
+        for path, moved in folders.items():
+            self._look_again(path, moved=moved)
+        return paths
+
+    def _path(self, folder: _Folder, event: Event) -> str | None:
+        """The path that an event is about; None for one that says nothing new, or of something hidden."""
+        if event.mask & IN_IGNORED:
+            self._by_wd.pop(event.wd)
+            return None
+        if not event.name:
+            return folder.path if event.mask & IN_UNMOUNT else None
+        path = f"{folder.path}/{event.name}" if folder.above is not None else event.name
+        return None if self._root.hides(path, folder=bool(event.mask & IN_ISDIR)) else path
+
+    def _look_again(self, path: str, *, moved: bool) -> None:
+        """Watch a folder that came or may be read now, and no longer what went. moved: it may be another one."""
+        above, _, name = path.rpartition("/")
+        parent = self._find(above)
+        if parent is None or (name in parent.below and not moved):
+            return
+        if name in parent.below:
+            self._forget(parent.below.pop(name))
+        if (folder := self._add(parent, name)) is not None:
+            self._watch_below(folder)
+
+    def _find(self, path: str) -> _Folder | None:
+        folder: _Folder | None = self._top
+        for name in path.split("/") if path else ():
+            folder = folder.below.get(name) if folder is not None else None
+        return folder
+
+    def _watch_below(self, folder: _Folder) -> None:
+        pending = [folder]
+        while pending:
+            above = pending.pop()
+            for name in self._folders_in(above.path):
+                below = above.below.get(name) or self._add(above, name)
+                if below is not None:
+                    pending.append(below)
+
+    def _add(self, above: _Folder, name: str) -> _Folder | None:
+        """Watch one folder; None when it is gone, cannot be read, or cannot be watched."""
+        path = f"{above.path}/{name}" if above.above is not None else name
+        try:
+            wd = self._inotify.add(f"{self._root.path}/{path}")
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                self.unwatched_count += 1
+            return None
+        if (known := self._by_wd.get(wd)) is not None:
+            # It was moved, and is met at its new place before the events that say so; so will be those below it.
+            self._detach(known)
+        folder = above.below[name] = self._by_wd[wd] = _Folder(name, above, wd)
+        return folder
+
+    @staticmethod
+    def _detach(folder: _Folder) -> None:
+        if folder.above is not None and folder.above.below.get(folder.name) is folder:
+            del folder.above.below[folder.name]
+
+    def _forget(self, folder: _Folder) -> None:
+        """End the watches of a folder and all below it."""
+        pending = [folder]
+        while pending:
+            gone = pending.pop()
+            pending += gone.below.values()
+            if self._by_wd.get(gone.wd) is gone:
+                del self._by_wd[gone.wd]
+                self._inotify.remove(gone.wd)
+
+    def _folders_in(self, path: str) -> list[str]:
+        """Names of the folders in a folder that are not hidden."""
+        prefix = f"{path}/" if path else ""
+        try:
+            with self._root.folder(path) as descriptor, os.scandir(descriptor) as entries:
+                return [
+                    entry.name
+                    for entry in entries
+                    if entry.is_dir(follow_symlinks=False) and not self._root.hides(prefix + entry.name, folder=True)
+                ]
+        except OSError:
+            return []
