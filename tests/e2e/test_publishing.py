@@ -22,6 +22,7 @@ from minga_core.records import FileRow, HoldingState, RowKey
 from minga_engine.wire.locator import FileVersion, LocatorClient
 from minga_peer.daemon.main import Daemon, running_daemon
 from minga_peer.settings import PeerSettings
+from minga_peer.share.conditions import Kind
 from minga_runtime.settings import load_settings
 
 from .conftest import LEASE, eventually, noise
@@ -274,7 +275,7 @@ async def test_two_hosts_of_one_name_do_not_disturb_each_other(made: Versions) -
 
         await eventually(says_so, "the second says what is wrong")
         assert first.identity.address in second.announcer.problem
-        assert "MINGA_PEER_ID" in second.announcer.problem
+        assert second.store.conditions.count(Kind.PEER_ID_TAKEN) == 1
         deadline = asyncio.get_running_loop().time() + 1.5 * LEASE.total_seconds()
         while asyncio.get_running_loop().time() < deadline:
             assert [version.content_id for version in await made.versions()] == [content_id]

@@ -506,13 +506,14 @@ async def test_while_another_peer_has_the_id_its_lease_is_waited_for(caplog: pyt
     """Shown all the time, logged once, tried now and then; then it is taken."""
     async with announcing((row("a"),)) as fixture:
         fixture.registry.error = PeerIdTakenError("another peer is p, at h:9")
-        await fixture.until(lambda: "another peer is p, at h:9: set MINGA_PEER_ID" in fixture.announcer.problem)
+        await fixture.until(lambda: "another peer is p, at h:9" in fixture.announcer.problem)
         await asyncio.sleep(1)
         assert fixture.loop is not None
         assert not fixture.loop.done()
         fixture.registry.error = None
         await fixture.until(lambda: fixture.registry.table == {"a"} and fixture.announcer.problem == "")
-    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == ["peer_id_taken"]
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [(record.message, record.fields["kind"]) for record in warnings] == [("condition_began", "peer_id_taken")]
 
 
 async def test_one_call_that_hangs_does_not_cost_a_short_lease() -> None:

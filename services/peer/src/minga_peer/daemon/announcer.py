@@ -231,6 +231,7 @@ class Announcer:
         while left > 0 and self._clock.monotonic() >= self._publications.due_at:
             await self._heartbeat_if_due()
             left -= await self._publications.publish_some(self._lease)
+            self._note_refusals()
         if self._publications.gave_up:
             self._publications.gave_up, self._pushed = False, None
 
@@ -271,8 +272,8 @@ class Announcer:
         self._note_refusals()
 
     def _note_refusals(self) -> None:
-        if self._refusals.problem:
-            self._conditions.set(Kind.TABLE_REFUSED, self._refusals.problem)
+        if problem := self._refusals.problem or self._publications.problem:
+            self._conditions.set(Kind.TABLE_REFUSED, problem)
         else:
             self._conditions.clear(Kind.TABLE_REFUSED)
 

@@ -296,7 +296,7 @@ class FolderSync:
 
     def note_settled(self) -> None:
         """End the conditions of files that changed all the time, and have not for a moment."""
-        latest_ns = self._folder.now_ns - int((SETTLED_SECONDS + self._settle_seconds) * 1e9)
+        latest_ns = int(self._clock.wall() * 1e9) - int((SETTLED_SECONDS + self._settle_seconds) * 1e9)
         for path in self._of_files.refused(Kind.CHANGING):
             file = self._inventory.file_at(path)
             if file is not None and file.fingerprint.changed_ns < latest_ns:
