@@ -59,6 +59,14 @@ def in_utf8(path: Path) -> Path:
     return path
 
 
+def absolute(path: Path) -> Path:
+    """`path` from the root, which a process that works elsewhere later needs. Raises ValueError."""
+    try:
+        return path.absolute()
+    except FileNotFoundError:
+        raise ValueError(f"{path} is relative, and the current folder was deleted") from None
+
+
 class TransferSettings(Settings):
     """Where the network is, and how contents are moved."""
 

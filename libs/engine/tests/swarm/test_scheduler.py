@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -162,6 +163,25 @@ def test_without_sources_the_directory_is_asked_again_and_again() -> None:
     asked_at = [when / 10 for when in range(100) if ev.FindSources() in one.handle(ev.Tick(), when / 10)]
     assert asked_at[:3] == [0.0, 2.0, 4.0]
     assert one.waiting_since == 0.0
+
+
+@pytest.mark.parametrize("why", [ev.FailureReason.LOST, ev.FailureReason.NOT_HELD, ev.FailureReason.CONTENT_CHANGED])
+def test_c7_attempts_at_sources_that_fail_do_not_begin_the_wait_anew(why: ev.FailureReason) -> None:
+    """A download that gives up after 300 s without a source never did: each attempt was taken for a usable source."""
+    one = scheduler()
+    actions, now = one.handle(ev.SourceFound(A, complete=True), 0.0), 0.0
+    while now < 400:
+        for request in requests(actions):
+            one.handle(ev.RequestFailed(request.request_id, why), now)
+        now += 0.5
+        actions = one.handle(ev.Tick(), now)
+    assert one.waiting_since is not None
+    assert one.waiting_since < 1
+    while not (asked := requests(actions)):
+        now += 0.5
+        actions = one.handle(ev.Tick(), now)
+    deliver(one, asked[0], now)
+    assert one.waiting_since is None
 
 
 def test_the_rarest_chunk_is_asked_for_first() -> None:

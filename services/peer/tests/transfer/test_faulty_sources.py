@@ -5,6 +5,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +25,7 @@ from minga_core.manifest import Manifest
 from minga_core.names import parse_name
 from minga_core.records import FileRow
 from minga_engine.progress import DownloadPhase, Progress
+from minga_engine.transfer import locating
 from minga_engine.transfer.download import DownloadRequest
 from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.http_format import END_OF_HEAD, ChunkRequest, ChunkResponse, ErrorResponse, decode_request
@@ -301,14 +303,26 @@ async def test_cancelling_a_download_leaves_no_task_and_keeps_what_came(network:
     assert (downloader.root / "file.bin").read_bytes() == data
 
 
+async def interrupted(downloader: TestPeer, row: FileRow) -> None:
+    """A part of the file has come."""
+    following = asyncio.create_task(fetch(downloader, "file.bin"))
+    await eventually(lambda: bool(downloader.store.held(row.key.content_id)), "some chunks came")
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+async def removed(seed: TestPeer, row: FileRow) -> None:
+    """The file is deleted, and its peer has seen that."""
+    (seed.root / row.key.name).unlink()
+    seed.store.sync.rescan()
+    await eventually(lambda: seed.store.find(row.key.name) is None, "the removal is seen")
+
+
 async def broken_off(network: Network, seed: TestPeer, downloader: TestPeer) -> tuple[FileRow, FileRow]:
     """The only source replaces a file of which a part has come; the rows before and after."""
     old = await seed.shares("file.bin", noise(8 * MIB))
     network.directory.holds(old, seed.source)
-    following = asyncio.create_task(fetch(downloader, "file.bin"))
-    await eventually(lambda: bool(downloader.store.held(old.key.content_id)), "some chunks came")
-    following.cancel()
-    await asyncio.gather(following, return_exceptions=True)
+    await interrupted(downloader, old)
     new = await seed.shares("file.bin", noise(8 * MIB + 1, seed=2))
     return old, new
 
@@ -348,3 +362,42 @@ async def test_c7_a_get_of_a_pinned_version_that_is_gone_says_so(network: Networ
     async with asyncio.timeout(20):
         with pytest.raises(FileNotFoundInDirectoryError, match="has replaced it"):
             await following
+
+
+@pytest.mark.parametrize("began", [True, False], ids=["resumed", "without its manifest"])
+@pytest.mark.parametrize("pinned", [True, False], ids=["pinned", "by name"])
+async def test_c7_a_get_of_a_version_that_was_only_removed_ends_soon(
+    network: Network, monkeypatch: pytest.MonkeyPatch, *, pinned: bool, began: bool
+) -> None:
+    """Its only holder answers that it does not have it any more: nothing will come, however long one waits."""
+    monkeypatch.setattr(locating, "REMOVED_SECONDS", 0.5)
+    seed, downloader = await network.peer("seed"), await network.peer("downloader")
+    row = await seed.shares("file.bin", noise(8 * MIB))
+    network.directory.holds(row, seed.source)
+    if began:
+        await interrupted(downloader, row)
+    await removed(seed, row)
+    content_id = row.key.content_id
+    following = asyncio.create_task(fetch(downloader, "file.bin", content_id=content_id if pinned else None))
+    waits = DownloadPhase.WAITING
+    await eventually(lambda: any(job.progress.phase is waits for job in downloader.downloads.jobs), "it waits")
+    # The directory is changed later than the downloader looks.
+    network.directory.peers.pop(content_id)
+    network.directory.located.pop(row.key.name)
+    words = "it was removed by seed" if pinned else "nobody shares file.bin"
+    async with asyncio.timeout(20):
+        with pytest.raises(FileNotFoundInDirectoryError, match=words):
+            await following
+
+
+async def test_c7_a_holder_that_only_went_away_is_waited_for(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has said that the file is removed: it may restart."""
+    monkeypatch.setattr(locating, "REMOVED_SECONDS", 0.0)
+    seed, downloader = await network.peer("seed"), await network.peer("downloader")
+    row = await seed.shares("file.bin", noise(8 * MIB))
+    network.directory.holds(row, seed.source)
+    await seed.server.stop(timedelta(0))
+    network.directory.located[row.key.name] = replace(network.directory.located[row.key.name], sources=[seed.source])
+    network.directory.peers.pop(row.key.content_id)
+    with pytest.raises(NoSourcesError):
+        await fetch(downloader, "file.bin", source_wait=timedelta(seconds=3))

@@ -39,7 +39,8 @@ class Scheduler:
         self._replaced_at = 0.0
         self._announced_finish = False
         self.waiting_since: float | None = None
-        """Since when no source offers a missing chunk; None while one does."""
+        """Since when no source offers a missing chunk; None while one does. A source that comes back counts once it
+        answers: one that cannot be reached would begin the wait anew with each attempt."""
         self.wakeup_at: float | None = None
         """Monotonic seconds at which a Tick is due at the latest; None: only events matter."""
         self._handlers: dict[type, Callable[[Any, float], None]] = {
@@ -154,6 +155,7 @@ class Scheduler:
         request = self._state.requests.get(event.request_id)
         if request is None:
             return
+        self.waiting_since = None
         request.received_bytes += event.count
         source = self._state.sources[request.source]
         source.last_progress = now
@@ -162,6 +164,7 @@ class Scheduler:
     def _chunk_arrived(self, event: ev.ChunkArrived, now: float) -> None:
         request = self._end(event.request_id, now)
         if request is not None:
+            self.waiting_since = None
             source = self._state.sources[request.source]
             source.last_progress = now
             source.losses = 0
@@ -181,6 +184,7 @@ class Scheduler:
         source = self._state.sources[request.source]
         match event.reason:
             case ev.FailureReason.BUSY:
+                self.waiting_since = None
                 source.busy_until = max(source.busy_until, now + event.retry_after_seconds)
                 source.last_progress = now
             case ev.FailureReason.NOTHING_WANTED if not source.complete:
@@ -274,9 +278,8 @@ class Scheduler:
         self._offering_count = sum(
             source.banned_until <= now and bool(source.bits & missing) for source in self._state.sources.values()
         )
-        if self._offering_count or len(self._state.requests):
-            self.waiting_since = None
-        elif self.waiting_since is None:
+        offered = self._offering_count or len(self._state.requests)
+        if self.waiting_since is None and not offered:
             self.waiting_since = now
         if now >= self._find_due():
             self._found_at = now

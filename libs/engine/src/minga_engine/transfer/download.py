@@ -28,8 +28,9 @@ from minga_engine.explanation import Phase
 from minga_engine.parts.part import Part
 from minga_engine.progress import DownloadPhase, Progress
 from minga_engine.swarm.config import SwarmConfig
+from minga_engine.swarm.events import DropReason
 from minga_engine.transfer.explaining import TransferRecord
-from minga_engine.transfer.locating import Directory, Located, ManifestFetcher, VersionReplacedError
+from minga_engine.transfer.locating import Directory, Located, ManifestFetcher, SourceFinder, VersionGoneError
 from minga_engine.transfer.options import TransferOptions
 from minga_engine.transfer.source_spans import download_attributes
 from minga_engine.transfer.swarming import SwarmDownload
@@ -46,6 +47,8 @@ RETRY_SECONDS = 1.0
 """How often the directory is asked again while nobody can give the manifest."""
 MAX_SHOWN_SOURCES = 3
 """Sources that a message says the state of."""
+REMOVED = (DropReason.NOT_HELD, DropReason.CONTENT_CHANGED)
+"""What sources that have removed a file are dropped for."""
 LIMITED_AHEAD_SECONDS = 4.0
 """With a download limit no more is asked for than comes in that time: chunks that creep in side by side are late all of
 them, and lost with their sources."""
@@ -120,8 +123,8 @@ class Downloader:
     async def download(self, request: DownloadRequest, on_progress: OnProgress) -> Finished:
         """Downloads one file and returns once it is whole and in place. Safe to retry: it resumes.
 
-        A version that is replaced meanwhile is given up for the newest, unless the request pins it. Raises
-        VersionReplacedError, FileNotFoundInDirectoryError, NameTakenError, NoSpaceError, StorageError, NoSourcesError,
+        A version that is gone meanwhile is given up for the newest, unless the request pins it. Raises
+        VersionGoneError, FileNotFoundInDirectoryError, NameTakenError, NoSpaceError, StorageError, NoSourcesError,
         LocatorUnavailableError, AlreadyRunningError. However it ends, verified chunks are kept.
         """
         record = TransferRecord(self._clock, self._options.down)
@@ -146,10 +149,10 @@ class Downloader:
         while True:
             try:
                 return await self._download(request, record, on_progress)
-            except VersionReplacedError as error:
+            except VersionGoneError as error:
                 if request.content_id is not None:
                     raise
-                log_event(log, logging.INFO, "version_replaced", name=request.name, error=error)
+                log_event(log, logging.INFO, "version_gone", name=request.name, error=error)
                 record.begin(Phase.LOCATING)
 
     async def _download(self, request: DownloadRequest, record: TransferRecord, on_progress: OnProgress) -> Finished:
@@ -179,9 +182,10 @@ class Downloader:
     ) -> Manifest:
         """The manifest, from the located sources or, within the caller's `source_wait`, from those found later."""
         since = self._clock.monotonic()
+        finder = SourceFinder(self._directory, located, self._clock)
         sources, listed = located.sources, True
         while True:
-            manifest = await self._manifests.fetch(located.content_id, sources)
+            manifest, refused = await self._manifests.fetch(located.content_id, sources)
             if manifest is not None:
                 return manifest
             _check_wait(request, self._clock.monotonic() - since)
@@ -195,9 +199,9 @@ class Downloader:
             await asyncio.sleep(RETRY_SECONDS)
             record.begin(Phase.MANIFEST)
             try:
-                found = await self._sources(located)
+                found = await finder.find(refused)
                 sources, listed = found or sources, bool(found)
-            except VersionReplacedError:
+            except VersionGoneError:
                 raise
             except MingaError as error:
                 log_event(log, logging.DEBUG, "directory_away", error=error)
@@ -233,33 +237,13 @@ class Downloader:
         on_progress(done)
         return Finished(done, row)
 
-    async def _sources(self, located: Located) -> list[SourceAddress]:
-        """Peers that have the version. Raises VersionReplacedError, LocatorUnavailableError."""
-        found = await self._directory.sources(located.content_id)
-        # A replica is asked for while nobody has the file whole yet.
-        was_whole = any(source.complete for source in located.sources)
-        if was_whole and not any(source.complete for source in found):
-            await self._check_replaced(located)
-        return found
-
-    async def _check_replaced(self, located: Located) -> None:
-        """Raises VersionReplacedError. A name without a later version may have holders that restart."""
-        try:
-            newest = await self._directory.locate(located.name)
-        except MingaError:
-            return
-        if newest.content_id != located.content_id and newest.published_ns > located.published_ns:
-            raise VersionReplacedError(
-                f"nobody has version {located.content_id.short} of {located.name} any more: {newest.content_id.short} "
-                "has replaced it",
-                hint="get it without a version to have the newest",
-            )
-
     def _swarm(self, located: Located, part: Part, record: TransferRecord) -> SwarmDownload:
-        async def find_sources() -> list[SourceAddress]:
-            return await self._sources(located)
+        finder = SourceFinder(self._directory, located, self._clock)
 
-        return SwarmDownload(part, self._transport, find_sources, self._clock, self._options, record)
+        async def find_sources() -> list[SourceAddress]:
+            return await finder.find([source for source, why in swarm.dropped.items() if why in REMOVED])
+
+        return (swarm := SwarmDownload(part, self._transport, find_sources, self._clock, self._options, record))
 
     async def _run_swarm(
         self, request: DownloadRequest, located: Located, swarm: SwarmDownload, meter: "_Meter", on_progress: OnProgress

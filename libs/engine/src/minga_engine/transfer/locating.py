@@ -3,10 +3,13 @@
 import asyncio
 import logging
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from minga_core.clock import Clock
 from minga_core.errors import (
+    ContentChangedError,
+    ContentNotHeldError,
     FileNotFoundInDirectoryError,
     InvalidManifestError,
     MingaError,
@@ -27,8 +30,15 @@ MANIFEST_HEDGE_SECONDS = 0.5
 """A source that has not given the manifest after this long is joined by the next one."""
 
 
-class VersionReplacedError(FileNotFoundInDirectoryError):
-    """Nobody has that version whole any more, and the name has one that was published later."""
+MAX_SHOWN_HOLDERS = 3
+"""Peers that a message names."""
+REMOVED_SECONDS = 10.0
+"""How long all holders must be known to have removed a version before it counts as gone: above what a file that was
+only touched takes to be hashed again, in the common case."""
+
+
+class VersionGoneError(FileNotFoundInDirectoryError):
+    """Nobody has that version whole any more: the name has one that was published later, or all holders removed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +105,60 @@ class Directory:
         ]
 
 
+class SourceFinder:
+    """Finds the sources of one version for as long as somebody may have it."""
+
+    def __init__(self, directory: Directory, located: Located, clock: Clock) -> None:
+        self._directory = directory
+        self._located = located
+        self._clock = clock
+        self._holders = {source.peer_id for source in located.sources if source.complete}
+        self._refused: set[PeerId] = set()
+        self._removed_since: float | None = None
+
+    async def find(self, refused: Collection[PeerId] = ()) -> list[SourceAddress]:
+        """Peers that have the version now. refused: those that answered that they do not have it.
+
+        Raises VersionGoneError, LocatorUnavailableError.
+        """
+        found = await self._directory.sources(self._located.content_id)
+        holders = {source.peer_id for source in found if source.complete}
+        self._holders |= holders
+        self._refused = (self._refused | set(refused)) - holders
+        # A replica is asked for while nobody has the file whole yet.
+        if self._holders and not holders:
+            await self._check_replaced()
+        self._check_removed(removed=bool(self._holders) and self._holders <= self._refused)
+        return found
+
+    async def _check_replaced(self) -> None:
+        """Raises VersionGoneError. A name without a later version may have holders that restart."""
+        located = self._located
+        try:
+            newest = await self._directory.locate(located.name)
+        except MingaError:
+            return
+        if newest.content_id != located.content_id and newest.published_ns > located.published_ns:
+            raise VersionGoneError(
+                f"nobody has version {located.content_id.short} of {located.name} any more: {newest.content_id.short} "
+                "has replaced it",
+                hint="get it without a version to have the newest",
+            )
+
+    def _check_removed(self, *, removed: bool) -> None:
+        """Raises VersionGoneError once the version has been removed everywhere for long enough."""
+        now = self._clock.monotonic()
+        if not removed:
+            self._removed_since = None
+        elif self._removed_since is None:
+            self._removed_since = now
+        elif now - self._removed_since >= REMOVED_SECONDS:
+            raise VersionGoneError(
+                f"nobody has version {self._located.content_id.short} of {self._located.name} any more: it was removed "
+                f"by {', '.join(sorted(self._holders)[:MAX_SHOWN_HOLDERS])}"
+            )
+
+
 class ManifestFetcher:
     """Fetches manifests from the sources of a content."""
 
@@ -102,19 +166,24 @@ class ManifestFetcher:
         self._transport = transport
         self._rng = rng or random.Random()  # noqa: S311 - order, not secrets
 
-    async def fetch(self, content_id: ContentId, sources: Iterable[SourceAddress]) -> Manifest | None:
-        """The manifest, checked against its id, or None when no source gives it now.
+    async def fetch(
+        self, content_id: ContentId, sources: Iterable[SourceAddress]
+    ) -> tuple[Manifest | None, set[PeerId]]:
+        """The manifest, checked against its id, or None when no source gives it now; and the sources that answered
+        that they do not have the content.
 
         Asks one source after the other, the next one early when the last is slow; takes the first good answer.
         """
         order = list(sources)
         self._rng.shuffle(order)
         pending: set[asyncio.Task[Manifest | None]] = set()
+        refused: set[PeerId] = set()
         try:
             while order or pending:
                 if order:
                     source = order.pop()
-                    pending.add(asyncio.create_task(self._ask(content_id, source), name=f"manifest-{content_id.short}"))
+                    asked = self._ask(content_id, source, refused)
+                    pending.add(asyncio.create_task(asked, name=f"manifest-{content_id.short}"))
                 done, pending = await asyncio.wait(
                     pending,
                     timeout=MANIFEST_HEDGE_SECONDS if order else None,
@@ -122,16 +191,18 @@ class ManifestFetcher:
                 )
                 for task in done:
                     if (manifest := task.result()) is not None:
-                        return manifest
-            return None
+                        return manifest, refused
+            return None, refused
         finally:
             for task in pending:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
 
-    async def _ask(self, content_id: ContentId, source: SourceAddress) -> Manifest | None:
+    async def _ask(self, content_id: ContentId, source: SourceAddress, refused: set[PeerId]) -> Manifest | None:
         try:
             return await self._transport.manifest(source, content_id)
+        except (ContentNotHeldError, ContentChangedError):
+            refused.add(source.peer_id)
         except InvalidManifestError as error:
             log_event(log, logging.WARNING, "manifest_refused", source=source.peer_id, error=error)
         except MingaError as error:

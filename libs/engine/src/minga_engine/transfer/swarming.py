@@ -29,7 +29,7 @@ from minga_engine.parts.part import Part
 from minga_engine.swarm import events as ev
 from minga_engine.swarm.scheduler import Scheduler
 from minga_engine.transfer.explaining import TransferRecord
-from minga_engine.transfer.locating import VersionReplacedError
+from minga_engine.transfer.locating import VersionGoneError
 from minga_engine.transfer.options import TransferOptions
 from minga_engine.transfer.source_spans import SourceSpans
 from minga_engine.wire.messages import SourceAddress
@@ -101,7 +101,7 @@ class SwarmDownload:
     async def run(self, sources: list[SourceAddress]) -> None:
         """Returns when every chunk is verified and written. Does not give up by itself; cancel it to stop.
 
-        Raises NoSpaceError or StorageError for an error of the disk, and VersionReplacedError of `find_sources` when no
+        Raises NoSpaceError or StorageError for an error of the disk, and VersionGoneError of `find_sources` when no
         source is left. Leaves no task behind, however it ends.
         """
         if self._scheduler.finished:
@@ -289,7 +289,7 @@ class SwarmDownload:
     async def _find(self) -> None:
         try:
             found = await self._find_sources()
-        except VersionReplacedError as error:
+        except VersionGoneError as error:
             if self._scheduler.waiting_since is not None:
                 self._fail(error)
             return

@@ -15,7 +15,7 @@ from minga_core.records import FOUND, FileRow
 from minga_core.units import format_seconds
 from minga_engine.progress import DownloadPhase, Progress, SmallDone
 from minga_engine.transfer.download import Downloader, DownloadRequest, Finished
-from minga_engine.transfer.locating import Directory, VersionReplacedError
+from minga_engine.transfer.locating import Directory, VersionGoneError
 from minga_engine.transfer.small_downloads import SmallDownloads
 from minga_engine.wire.messages import SourceAddress
 from minga_runtime import tracing
@@ -104,8 +104,8 @@ class Downloads:
                     async for step in steps:
                         yield step
                 return
-            except VersionReplacedError:
-                # By name: the newest is a later one now.
+            except VersionGoneError:
+                # By name: the newest is another one now, or there is none.
                 if request.content_id is not None:
                     raise
 
