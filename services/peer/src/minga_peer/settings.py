@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from minga_engine.settings import TransferSettings, in_utf8
+from minga_engine.settings import TransferSettings, absolute, in_utf8
 from minga_peer.share.store import StoreSettings
 from minga_runtime.settings import AddressText, ByteCount, HttpListenText, ListenText, PeerIdText, Seconds, ZoneText
 
@@ -42,10 +42,10 @@ class PeerSettings(TransferSettings):
     metrics_listen: ListenText | None = None
     port_file: Path | None = None
 
-    @field_validator("share_dir")
+    @field_validator("share_dir", "state_dir")
     @classmethod
-    def _share_in_utf8(cls, value: Path) -> Path:
-        return in_utf8(value)
+    def _absolute_in_utf8(cls, value: Path | None) -> Path | None:
+        return None if value is None else absolute(in_utf8(value))
 
     @field_validator("settle", "rescan")
     @classmethod

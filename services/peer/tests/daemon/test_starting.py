@@ -19,6 +19,19 @@ def test_a_share_that_is_not_utf8_is_refused() -> None:
         load_settings(PeerSettings, share_dir=Path("/srv/\udcff"))
 
 
+@pytest.mark.parametrize("setting", ["share_dir", "state_dir"])
+def test_a_relative_folder_where_the_current_one_was_deleted_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    """Fault C20: `minga peer --share x` in a deleted folder was a traceback."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    here.rmdir()
+    with pytest.raises(SettingsError, match=f"--{setting.replace('_', '-')}: x is relative, and the current folder"):
+        load_settings(PeerSettings, **{"share_dir": tmp_path, setting: Path("x")})
+
+
 @pytest.mark.parametrize("kind", ["link", "open to others", "another user's"])
 def test_a_control_folder_of_another_user_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
