@@ -6,13 +6,11 @@ the death of a child is one line. Not for production: the store keeps nothing, a
 
 import asyncio
 import socket
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from shutil import rmtree
 from types import TracebackType
 
 from minga import AsyncClient, PeerId, parse_peer_id
@@ -21,11 +19,11 @@ from minga.errors import (
     InvalidArgumentError,
     LocatorUnavailableError,
     MingaError,
-    StorageError,
     StoreUnavailableError,
     UnavailableError,
 )
 from minga.fetching import all_of
+from minga_cli.localfolders import LocalFolders
 from minga_cli.localprocess import READY_POLL_SECONDS, LocalProcess, module_command
 
 MAX_PEERS = 64
@@ -151,35 +149,6 @@ class LocalStore(LocalService):
             raise StoreUnavailableError(f"the store does not answer: {error}") from error
 
 
-@dataclass(slots=True)
-class _Folders:
-    """Where the network's files are."""
-
-    root: Path
-    """Shared folders and logs."""
-    run: Path
-    """Sockets and port files: short paths, since a socket's may have about 100 bytes only."""
-
-    @classmethod
-    def make(cls, directory: Path | None) -> "_Folders":
-        try:
-            if directory is not None:
-                directory.mkdir(parents=True, exist_ok=True)
-            run = Path(tempfile.mkdtemp(prefix="minga-"))
-            return cls(run if directory is None else directory.absolute(), run)
-        except OSError as error:
-            raise StorageError(f"cannot make the network's folders: {error}") from error
-
-    def log(self, name: str) -> Path:
-        folder = self.root / "logs"
-        folder.mkdir(exist_ok=True)
-        return folder / f"{name}.log"
-
-    def remove(self) -> None:
-        # A child that was killed may be losing files just now; there is no data in here.
-        rmtree(self.run, ignore_errors=True)
-
-
 class LocalNetwork:
     """An async context manager: inside the block all processes run; afterwards none does.
 
@@ -198,7 +167,7 @@ class LocalNetwork:
     async def __aenter__(self) -> "LocalNetwork":
         self.failed: asyncio.Future[MingaError] = asyncio.get_running_loop().create_future()
         await asyncio.to_thread(self._check_ports)
-        self._folders = await asyncio.to_thread(_Folders.make, self.config.directory)
+        self._folders = await asyncio.to_thread(LocalFolders.make, self.config.directory)
         await asyncio.to_thread(self._lay_out)
         try:
             await self._start()
