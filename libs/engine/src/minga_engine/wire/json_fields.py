@@ -1,10 +1,15 @@
 """Checked fields of JSON from others. Each raises ValueError or TypeError for anything else."""
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 MAX_TEXT_LENGTH = 4096
+MAX_ITEMS = 1000
+"""Of a list: a page at most. Each costs the event loop some microseconds."""
+MAX_SECONDS = 1e9
+MAX_NANOS = (1 << 63) - 1
+"""What an index keeps: a time in 2262."""
 # RFC 3339; fromisoformat would drop what is below a microsecond.
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -23,6 +28,20 @@ def flag(value: Any) -> bool:
     return value
 
 
+def items(value: Any, limit: int = MAX_ITEMS) -> list[Any]:
+    """A list of so many items at most."""
+    if not isinstance(value, list) or len(value) > limit:
+        raise ValueError(f"a list of {limit:,} items at most was expected")
+    return value
+
+
+def seconds(value: Any) -> timedelta:
+    """A duration: 0 to MAX_SECONDS, fractions of a second included."""
+    if type(value) not in (int, float) or not 0 <= value <= MAX_SECONDS:
+        raise ValueError(f"{str(value)[:40]!r} is not a number of seconds")
+    return timedelta(seconds=value)
+
+
 def text(value: Any) -> str:
     """A line of text that is safe to show."""
     if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH or not value.isprintable():
@@ -38,9 +57,10 @@ def line(value: Any) -> str:
 
 
 def nanos(text: Any) -> int:
-    """Nanoseconds since 1970 of an RFC 3339 time."""
+    """Nanoseconds since 1970 of an RFC 3339 time; for one before 1970, or after 2262, the next that can be kept."""
     match = _TIME.fullmatch(text)
     if match is None:
         raise ValueError(f"{text[:40]!r} is not a time")
     whole = datetime.fromisoformat(match[1] + match[3])
-    return round(whole.timestamp()) * 10**9 + int((match[2] or "0").ljust(9, "0"))
+    exact = round(whole.timestamp()) * 10**9 + int((match[2] or "0").ljust(9, "0"))
+    return min(max(0, exact), MAX_NANOS)

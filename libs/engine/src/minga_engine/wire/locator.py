@@ -21,13 +21,15 @@ from minga_core.ids import (
 )
 from minga_core.names import Name, parse_name
 from minga_core.records import HoldingState
-from minga_engine.wire.json_fields import count, flag, nanos, text
+from minga_engine.wire.json_fields import count, flag, items, nanos, seconds, text
 from minga_engine.wire.locator_http import LocatorHttp, checked, not_a_locator
 
 if TYPE_CHECKING:
     import httpx
 
 ITER_PAGE_SIZE = 1000
+MAX_EMPTY_PAGES = 100_000
+"""In a row. A search goes over some thousand names for each page, and may find none for a while."""
 MAX_LOOKUP_NAMES = 256
 MAX_LOOKUP_BYTES = 60 * 1024
 """Of one look-up of many names as JSON; the locator takes bodies of at most 64 KiB."""
@@ -161,7 +163,7 @@ class LocatorClient:
         wanted = {"content_id": str(content_id)} if content_id is not None else {}
         answer = await self._get(f"/v1/files/{quote(name, safe='/')}", wanted)
         with checked():
-            found = FileAnswer(parse_name(answer["name"]), tuple(_version(item) for item in answer["versions"]))
+            found = FileAnswer(parse_name(answer["name"]), tuple(map(_version, items(answer["versions"]))))
             strangers = content_id is not None and any(item.content_id != content_id for item in found.versions)
             if found.name != name or strangers:
                 raise ValueError("it answers what was not asked")
@@ -187,7 +189,7 @@ class LocatorClient:
         """A content's holders and names. Raises FileNotFoundInDirectoryError."""
         answer = await self._get(f"/v1/contents/{content_id}", {})
         with checked():
-            found = ContentAnswer(_version(answer), tuple(parse_name(name) for name in answer["names"]))
+            found = ContentAnswer(_version(answer), tuple(map(parse_name, items(answer["names"]))))
             if found.version.content_id != content_id:
                 raise ValueError("it answers what was not asked")
             return found
@@ -199,39 +201,43 @@ class LocatorClient:
         wanted = {"prefix": prefix, "query": query, "page_size": str(page_size), "page_token": page_token}
         answer = await self._get("/v1/files", {key: value for key, value in wanted.items() if value})
         with checked():
-            return FilePage(tuple(_listed_file(item) for item in answer["files"]), text(answer["next_page_token"]))
+            files = tuple(_listed_file(item) for item in items(answer["files"]))
+            return FilePage(files, text(answer["next_page_token"]))
 
     async def iter_files(self, *, prefix: str = "", query: str = "") -> AsyncGenerator[ListedFile, None]:
         """Every name of the catalogue that matches, in byte order."""
         wanted = {key: value for key, value in (("prefix", prefix), ("query", query)) if value}
-        async for answer in self._pages("/v1/files", wanted):
+        async for page in self._pages("/v1/files", "files", wanted):
             with checked():
-                files = [_listed_file(item) for item in answer["files"]]
+                files = [_listed_file(item) for item in page]
             for file in files:
                 yield file
 
     async def iter_peers(self) -> AsyncGenerator[ListedPeer, None]:
         """Every living peer in order of the ids."""
-        async for answer in self._pages("/v1/peers", {}):
+        async for page in self._pages("/v1/peers", "peers", {}):
             with checked():
-                peers = [_listed_peer(item) for item in answer["peers"]]
+                peers = [_listed_peer(item) for item in page]
             for peer in peers:
                 yield peer
 
-    async def _pages(self, path: str, wanted: dict[str, str]) -> AsyncGenerator[Any, None]:
-        """The answers of all pages of a list."""
+    async def _pages(self, path: str, key: str, wanted: dict[str, str]) -> AsyncGenerator[list[Any], None]:
+        """The items of each page of a list."""
         token = ""
-        while True:
+        empty_count = 0
+        while empty_count <= MAX_EMPTY_PAGES:
             query = wanted | {"page_size": str(ITER_PAGE_SIZE)} | ({"page_token": token} if token else {})
             answer = await self._get(path, query)
-            yield answer
             with checked():
-                following = text(answer["next_page_token"])
+                page, following = items(answer[key]), text(answer["next_page_token"])
+            yield page
             if following and following == token:
                 raise not_a_locator("its pages go in circles")
             token = following
             if not token:
                 return
+            empty_count = 0 if page else empty_count + 1
+        raise not_a_locator(f"{MAX_EMPTY_PAGES:,} pages in a row are empty")
 
     async def stats(self) -> DirectoryFigures:
         """The directory in figures."""
@@ -256,7 +262,7 @@ class LocatorClient:
             body["content_id"] = str(content_id)
         answer = await self._http.send("POST", "/v1/placements", {}, body)
         with checked():
-            return [_placed(item) for item in answer["placements"]]
+            return [_placed(item) for item in items(answer["placements"], replicas)]
 
     async def _get(self, path: str, query: dict[str, str]) -> Any:
         return await self._http.look_up("GET", path, query, None)
@@ -287,7 +293,7 @@ def _version(item: Any) -> FileVersion:
         flag(item["executable"]),
         count(item["complete_count"]),
         count(item["partial_count"]),
-        tuple(_source(source) for source in item["sources"]),
+        tuple(_source(source) for source in items(item["sources"])),
     )
 
 
@@ -320,7 +326,7 @@ def _listed_peer(item: Any) -> ListedPeer:
         count(item["file_count"]),
         count(item["active_serves"]),
         text(item["software_version"]),
-        timedelta(seconds=float(item["lease_remaining_seconds"])),
+        seconds(item["lease_remaining_seconds"]),
     )
 
 

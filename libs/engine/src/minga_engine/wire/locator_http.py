@@ -131,7 +131,13 @@ class LocatorHttp:
             # Machines of one network are reached directly, whatever proxy variables say about the way out of it.
             # Loading the system's certificates takes longer than a look-up; without TLS there is nothing to verify.
             verify = self._base_url.startswith("https:")
-            self._client = httpx.AsyncClient(timeout=timeout, transport=self._transport, trust_env=False, verify=verify)
+            self._client = httpx.AsyncClient(
+                timeout=timeout,
+                transport=self._transport,
+                trust_env=False,
+                verify=verify,
+                headers={"Accept-Encoding": "identity"},
+            )
         return self._client
 
     def _away(self, reason: str) -> "_LocatorAwayError":
@@ -192,7 +198,10 @@ def _checked_url(text: str) -> str:
 
 
 async def _content(response: "httpx.Response") -> bytes:
-    """The body. Raises LocatorUnavailableError when it is larger than any answer of ours."""
+    """The body. Raises LocatorUnavailableError when it is larger than any answer of ours, or compressed: 2 KiB can be
+    GiB, and more with each further encoding, and the client library unpacks what it has read at once."""
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise not_a_locator("an answer is compressed, which was not asked for")
     content = bytearray()
     async for part in response.aiter_bytes():
         content += part
