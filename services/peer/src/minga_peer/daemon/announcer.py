@@ -98,6 +98,7 @@ class Announcer:
         self._push_due = 0.0
         """No push before: the last one was refused."""
         self._away = ""
+        self._again_at, self._again_seconds = -math.inf, 0.0
 
     @property
     def problem(self) -> str:
@@ -165,6 +166,7 @@ class Announcer:
                 raise
             except _PUSH_AGAIN as error:
                 self._forget(error)
+                await self._pause_again()
             except MingaError as error:
                 self._failed(error)
                 await self._pause(retry_seconds * self._rng.uniform(0.5, 1.0))
@@ -307,6 +309,14 @@ class Announcer:
         self._pushed = None
         if isinstance(error, RegisterAgainError):
             self._renewed_at = None
+
+    async def _pause_again(self) -> None:
+        """Begin again at once the first time: a registry that asks for that over and over is answered ever later."""
+        self._again_seconds = min(2 * self._again_seconds or FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS)
+        if self._clock.monotonic() > self._again_at + 2 * MAX_RETRY_SECONDS:
+            self._again_seconds = 0.0
+        await self._pause(self._again_seconds)
+        self._again_at = self._clock.monotonic()
 
     def _failed(self, error: MingaError) -> None:
         self._away = str(error)

@@ -21,6 +21,11 @@ from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from minga_runtime.channels import make_balanced_channel
 from minga_runtime.grpc_errors import error_from_rpc
 
+MIN_LEASE, MAX_LEASE = timedelta(seconds=1), timedelta(days=1)
+"""A peer whose lease ends later than it lives would not ask again for as long, whatever becomes of its registry."""
+MIN_INTERVAL = timedelta(seconds=0.05)
+"""Between heartbeats."""
+MIN_PUSH_LIMIT, MAX_PUSH_LIMIT = timedelta(seconds=30), timedelta(days=1)
 BATCH_ROWS = 1000
 """Rows, or publications, in a message (contract: registry.proto)."""
 
@@ -82,10 +87,16 @@ class RegistryClient:
             response = await self._stub.Register(request, timeout=MAX_CALL_TIMEOUT.total_seconds())
         if response.HasField("push_limit"):
             # A little above: the registry's answer says more than ours.
+<<<<<<< HEAD
             self._push_seconds = (response.push_limit.ToTimedelta() + MAX_CALL_TIMEOUT).total_seconds()
         ttl, interval = response.granted_ttl.ToTimedelta(), response.heartbeat_interval.ToTimedelta()
         self._lease.timeout = call_timeout(ttl, interval)
         return ttl, interval
+=======
+            limit = _bounded(response.push_limit, MIN_PUSH_LIMIT, MAX_PUSH_LIMIT)
+            self._push_seconds = (limit + CALL_TIMEOUT).total_seconds()
+        return _granted(response)
+>>>>>>> eb5091e (Announcer: keep to a pace whatever a registry answers)
 
     async def heartbeat(self, lease: Lease, *, table_revision: int, free_bytes: int, active_serves: int) -> Action:
         """Renew the lease."""
@@ -112,6 +123,7 @@ class RegistryClient:
             lease_token=lease.token,
             publications=[_publication(row) for row in rows],
         )
+<<<<<<< HEAD
         with _registry_errors():
             response = await self._stub.Publish(request, timeout=self._lease.timeout.total_seconds())
         if len(response.published_times) != len(rows):
@@ -123,15 +135,26 @@ class RegistryClient:
         """Push a change; the stored revision. Raises TableRevisionMismatchError, RegisterAgainError."""
         begin = _begin(lease, whole=False, base_revision=change.base_revision, revision=change.revision)
         return await self._push(_steps(begin, change.put, change.remove))
+=======
+        return await self._push(_steps(begin, change.put, change.remove), change.revision)
+>>>>>>> eb5091e (Announcer: keep to a pace whatever a registry answers)
 
     async def push_whole(self, lease: Lease, rows: Sequence[FileRow], revision: int) -> int:
         """Push the whole table; the stored revision. Raises RegisterAgainError."""
+<<<<<<< HEAD
         return await self._push(_steps(_begin(lease, whole=True, base_revision=0, revision=revision), rows, ()))
+=======
+        begin = pb.TableBegin(peer_id=peer_id, generation=generation, whole=True, revision=revision)
+        return await self._push(_steps(begin, rows, ()), revision)
+>>>>>>> eb5091e (Announcer: keep to a pace whatever a registry answers)
 
-    async def _push(self, steps: AsyncIterator[pb.PushTableRequest]) -> int:
+    async def _push(self, steps: AsyncIterator[pb.PushTableRequest], revision: int) -> int:
         with _registry_errors():
             response = await self._stub.PushTable(steps, timeout=self._push_seconds)
-        return response.revision
+        if response.revision != revision:
+            # Taken as it comes, it would be pushed again at once, and for ever.
+            raise RegistryUnavailableError(f"the registry confirmed revision {response.revision}, not {revision}")
+        return revision
 
     async def leave(self, lease: Lease) -> None:
         """Release the lease."""
@@ -195,9 +218,23 @@ def _row(row: FileRow) -> pb.FileRow:
     )
 
 
+<<<<<<< HEAD
 def _publication(row: FileRow) -> pb.Publication:
     found = timestamp_of(row.modified_ns) if row.published_ns == FOUND else None
     return pb.Publication(name=row.key.name, content_id=row.key.content_id.raw, found_modified_time=found)
+=======
+def _granted(response: pb.RegisterResponse) -> tuple[timedelta, timedelta]:
+    """The lease and the interval of heartbeats, within what a peer can keep to: no interval is a third of the lease."""
+    ttl = _bounded(response.granted_ttl, MIN_LEASE, MAX_LEASE)
+    interval = _bounded(response.heartbeat_interval, timedelta(0), ttl / 2)
+    return ttl, max(interval, MIN_INTERVAL) if interval else ttl / 3
+
+
+def _bounded(value: Duration, least: timedelta, most: timedelta) -> timedelta:
+    """The duration, or the bound that it exceeds. It may have any number: Duration's own conversion would raise."""
+    seconds = value.seconds + value.nanos / 1e9
+    return timedelta(seconds=min(max(seconds, least.total_seconds()), most.total_seconds()))
+>>>>>>> eb5091e (Announcer: keep to a pace whatever a registry answers)
 
 
 def _duration(value: timedelta) -> Duration:
