@@ -25,6 +25,8 @@ VERSION = {
     "content_id": ID,
     "size_bytes": 1,
     "published_time": "2025-01-01T00:00:00Z",
+    "modified_time": "2025-01-01T00:00:00Z",
+    "executable": False,
     "complete_count": 1,
     "partial_count": 0,
     "sources": [SOURCE],

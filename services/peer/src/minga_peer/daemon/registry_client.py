@@ -87,16 +87,11 @@ class RegistryClient:
             response = await self._stub.Register(request, timeout=MAX_CALL_TIMEOUT.total_seconds())
         if response.HasField("push_limit"):
             # A little above: the registry's answer says more than ours.
-<<<<<<< HEAD
-            self._push_seconds = (response.push_limit.ToTimedelta() + MAX_CALL_TIMEOUT).total_seconds()
-        ttl, interval = response.granted_ttl.ToTimedelta(), response.heartbeat_interval.ToTimedelta()
+            limit = _bounded(response.push_limit, MIN_PUSH_LIMIT, MAX_PUSH_LIMIT)
+            self._push_seconds = (limit + MAX_CALL_TIMEOUT).total_seconds()
+        ttl, interval = _granted(response)
         self._lease.timeout = call_timeout(ttl, interval)
         return ttl, interval
-=======
-            limit = _bounded(response.push_limit, MIN_PUSH_LIMIT, MAX_PUSH_LIMIT)
-            self._push_seconds = (limit + CALL_TIMEOUT).total_seconds()
-        return _granted(response)
->>>>>>> eb5091e (Announcer: keep to a pace whatever a registry answers)
 
     async def heartbeat(self, lease: Lease, *, table_revision: int, free_bytes: int, active_serves: int) -> Action:
         """Renew the lease."""
@@ -123,7 +118,6 @@ class RegistryClient:
             lease_token=lease.token,
             publications=[_publication(row) for row in rows],
         )
-<<<<<<< HEAD
         with _registry_errors():
             response = await self._stub.Publish(request, timeout=self._lease.timeout.total_seconds())
         if len(response.published_times) != len(rows):
@@ -134,19 +128,12 @@ class RegistryClient:
     async def push_change(self, lease: Lease, change: TableChange) -> int:
         """Push a change; the stored revision. Raises TableRevisionMismatchError, RegisterAgainError."""
         begin = _begin(lease, whole=False, base_revision=change.base_revision, revision=change.revision)
-        return await self._push(_steps(begin, change.put, change.remove))
-=======
         return await self._push(_steps(begin, change.put, change.remove), change.revision)
->>>>>>> eb5091e (Announcer: keep to a pace whatever a registry answers)
 
     async def push_whole(self, lease: Lease, rows: Sequence[FileRow], revision: int) -> int:
         """Push the whole table; the stored revision. Raises RegisterAgainError."""
-<<<<<<< HEAD
-        return await self._push(_steps(_begin(lease, whole=True, base_revision=0, revision=revision), rows, ()))
-=======
-        begin = pb.TableBegin(peer_id=peer_id, generation=generation, whole=True, revision=revision)
+        begin = _begin(lease, whole=True, base_revision=0, revision=revision)
         return await self._push(_steps(begin, rows, ()), revision)
->>>>>>> eb5091e (Announcer: keep to a pace whatever a registry answers)
 
     async def _push(self, steps: AsyncIterator[pb.PushTableRequest], revision: int) -> int:
         with _registry_errors():
@@ -218,11 +205,11 @@ def _row(row: FileRow) -> pb.FileRow:
     )
 
 
-<<<<<<< HEAD
 def _publication(row: FileRow) -> pb.Publication:
     found = timestamp_of(row.modified_ns) if row.published_ns == FOUND else None
     return pb.Publication(name=row.key.name, content_id=row.key.content_id.raw, found_modified_time=found)
-=======
+
+
 def _granted(response: pb.RegisterResponse) -> tuple[timedelta, timedelta]:
     """The lease and the interval of heartbeats, within what a peer can keep to: no interval is a third of the lease."""
     ttl = _bounded(response.granted_ttl, MIN_LEASE, MAX_LEASE)
@@ -234,7 +221,6 @@ def _bounded(value: Duration, least: timedelta, most: timedelta) -> timedelta:
     """The duration, or the bound that it exceeds. It may have any number: Duration's own conversion would raise."""
     seconds = value.seconds + value.nanos / 1e9
     return timedelta(seconds=min(max(seconds, least.total_seconds()), most.total_seconds()))
->>>>>>> eb5091e (Announcer: keep to a pace whatever a registry answers)
 
 
 def _duration(value: timedelta) -> Duration:
