@@ -105,7 +105,10 @@ class FolderSync:
         if self._inventory.files.get(file.name) == file:
             self._inventory.update(remove=[file.name])
         # Kept for its time of publication only: no file has this fingerprint.
-        self._known[file.name] = replace(file, fingerprint=NO_FINGERPRINT)
+        known = self._known.get(file.name)
+        if known is None or known.content_id != file.content_id:
+            known = file
+        self._known[file.name] = replace(known, fingerprint=NO_FINGERPRINT)
         self._queue.put(FoundFile(file.name, file.path, file.fingerprint), self._settled_at())
 
     async def all_unchanged(self, files: list[IndexedFile]) -> bool:
