@@ -17,7 +17,7 @@ from minga_core.clock import SystemClock
 from minga_core.errors import FileNotFoundInDirectoryError
 from minga_core.ids import ContentId, PeerId, parse_address, parse_peer_id
 from minga_core.names import Name
-from minga_core.records import FileRow
+from minga_core.records import PUBLISH, FileRow
 from minga_engine.swarm.config import SwarmConfig
 from minga_engine.swarm.serving_queue import ServingConfig, ServingQueue
 from minga_engine.transfer.download import Downloader
@@ -82,8 +82,10 @@ class FakeDirectory:
         self.peers.setdefault(content_id, []).append(source)
 
 
-TIMES = count(1)
-"""The registry's clock."""
+FOUND_TIME = 1
+"""What the registry answers for files that were found."""
+TIMES = count(FOUND_TIME + 1)
+"""Its clock."""
 
 
 @dataclass
@@ -99,7 +101,8 @@ class FakeAnnouncer:
 
 async def publish_all(store: ContentStore) -> None:
     """Give a time of publication to every file that has none."""
-    await store.sync.set_published([(row, next(TIMES)) for row in store.table.unpublished.values()])
+    rows = store.table.unpublished.values()
+    await store.sync.set_published([(row, next(TIMES) if row.published_ns == PUBLISH else FOUND_TIME) for row in rows])
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 
 from minga_core.clock import SystemClock
 from minga_core.errors import NotFoundError
-from minga_core.ids import ContentId
+from minga_core.ids import ContentId, parse_address, parse_peer_id
 from minga_core.names import Name, parse_name
 from minga_core.records import HoldingState
 from minga_engine.parts.hashing import hash_file
@@ -21,7 +21,7 @@ from minga_engine.wire.locator import FileAnswer, FileSource, FileVersion
 from minga_engine.wire.messages import SourceAddress
 from minga_peer.serve.receiving import UploadReceiver
 
-from .conftest import Network, TestPeer, eventually, noise
+from .conftest import FOUND_TIME, Network, TestPeer, eventually, noise
 from .test_uploads import begin, lacking, manifest_of, raw_store, send_chunk
 
 MIB = 1024 * 1024
@@ -30,21 +30,27 @@ NAME = parse_name("file.bin")
 
 @dataclass
 class TrueLocator:
-    """Names what the peers hold now; places on those that have nothing of the name, the first one first."""
+    """Names what the peers hold now, the newest version first; places on those that have nothing of the name."""
 
     peers: list[TestPeer]
+    also: dict[ContentId, FileSource] = field(default_factory=dict)
+    """A peer that holds a content too, and is not there any more."""
     placed: list[int] = field(default_factory=list)
 
     async def find_file(self, name: Name, content_id: ContentId | None = None) -> FileAnswer:
         sources: dict[ContentId, list[FileSource]] = {}
+        times: dict[ContentId, int] = {}
         for peer in self.peers:
             for row in peer.store.table.rows():
-                if row.key.name == name and content_id in (None, row.key.content_id):
+                held = row.key.content_id
+                if row.key.name == name and content_id in (None, held):
                     source = FileSource(peer.peer_id, peer.source.address, "", row.state)
-                    sources.setdefault(row.key.content_id, []).append(source)
+                    sources.setdefault(held, [self.also[held]] if held in self.also else []).append(source)
+                    times[held] = max(times.get(held, 0), row.published_ns)
         if not sources:
             raise NotFoundError(f"nobody shares {name}")
-        return FileAnswer(name, tuple(_version(content_id, held) for content_id, held in sources.items()))
+        newest_first = sorted(sources, key=lambda held: times[held], reverse=True)
+        return FileAnswer(name, tuple(_version(held, sources[held], times[held]) for held in newest_first))
 
     async def place(self, name: Name, size_bytes: int, replicas: int) -> list[SourceAddress]:
         self.placed.append(replicas)
@@ -52,9 +58,9 @@ class TrueLocator:
         return [peer.source for peer in free[:replicas]]
 
 
-def _version(content_id: ContentId, sources: list[FileSource]) -> FileVersion:
+def _version(content_id: ContentId, sources: list[FileSource], published_ns: int) -> FileVersion:
     complete = sum(source.state is HoldingState.COMPLETE for source in sources)
-    return FileVersion(content_id, 1, 1, 1, False, complete, len(sources) - complete, tuple(sources))
+    return FileVersion(content_id, 1, published_ns, 1, False, complete, len(sources) - complete, tuple(sources))
 
 
 async def put(locator: TrueLocator, path: Path, replicas: int, *, overwrite: bool = False) -> PutResult:
@@ -164,3 +170,34 @@ async def test_c4_an_old_content_that_is_put_over_a_newer_one_replaces_it(networ
     assert set(result.peers) == {"first", "second"}
     assert not result.already_there
     assert [version.content_id for version in (await locator.find_file(NAME)).versions] == [result.content_id]
+
+
+async def test_c4_an_old_content_is_published_again_by_a_peer_that_holds_it(network: Network, tmp_path: Path) -> None:
+    """No byte is sent again, and no peer loses its version; where one is not there any more, another publishes it."""
+    first, second = await network.peer("first"), await network.peer("second")
+    old = noise(MIB)
+    row = await first.shares(NAME, old)
+    newer = await second.shares(NAME, noise(MIB, seed=2))
+    gone = FileSource(parse_peer_id("gone"), parse_address("127.0.0.1:1"), "", HoldingState.COMPLETE)
+    locator = TrueLocator([first, second], {row.key.content_id: gone})
+    result = await put(locator, await written(tmp_path, old), 2)
+    assert set(result.peers) == {"gone", "first"}
+    assert not result.already_there
+    versions = (await locator.find_file(NAME)).versions
+    assert [version.content_id for version in versions] == [row.key.content_id, newer.key.content_id]
+    assert first.metrics.received_payload_bytes == 0
+    again = await put(locator, await written(tmp_path, old), 2)
+    assert again.already_there
+    assert (await locator.find_file(NAME)).versions[0].published_ns == versions[0].published_ns
+
+
+async def test_a_replica_publishes_nothing(network: Network, tmp_path: Path) -> None:
+    """Neither while the upload is under way, nor when more replicas are asked for later."""
+    first, second, third = [await network.peer(name) for name in ("first", "second", "third")]
+    locator, path = TrueLocator([first, second, third]), await written(tmp_path, noise(MIB))
+    await put(locator, path, 2)
+    (version,) = (await locator.find_file(NAME)).versions
+    result = await put(locator, path, 3)
+    assert set(result.peers) == {"first", "second", "third"}
+    times = [peer.store.table.rows()[0].published_ns for peer in (first, second, third)]
+    assert times == [version.published_ns, FOUND_TIME, FOUND_TIME]
