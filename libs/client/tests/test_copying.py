@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,13 @@ from minga_core.errors import ContentChangedError, NameTakenError, NoSpaceError,
 from minga_engine.parts.hashing import hash_path
 
 # ruff: noqa: ASYNC240 - small files, and nothing else runs on the loop
+
+
+@pytest.fixture(autouse=True, params=["nameless", "named"])
+def _kind_of_new_files(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test on a file system with files without a name, and on one without."""
+    if request.param == "named":
+        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
 
 
 @pytest.fixture
@@ -81,10 +90,11 @@ async def test_a_cancelled_copy_leaves_nothing_behind(
     copied = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def crawl(source: int, target: int, count: int) -> int:
+    def crawl(source: int, target: int, count: int, start: int, to: int) -> int:
         loop.call_soon_threadsafe(copied.set)
-        return len(os.read(source, 1)) and os.write(target, b"x")
+        return os.pwrite(target, b"x", to)
 
+    monkeypatch.setattr(copying, "STEP_BYTES", 1000)
     monkeypatch.setattr(os, "copy_file_range", crawl, raising=False)
     work = asyncio.create_task(copy_into_place(source, tmp_path / "t", hash_path(source).content_id, overwrite=False))
     await copied.wait()
@@ -152,3 +162,61 @@ async def test_a_copy_has_the_mode_that_the_umask_leaves(source: Path, tmp_path:
     finally:
         os.umask(before)
     assert (tmp_path / "t").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("executable", [True, False])
+async def test_a_copy_has_the_sources_time_and_executable_bit(source: Path, tmp_path: Path, executable: bool) -> None:
+    """What is kept of a file; the rest is that of a new one."""
+    source.chmod(0o4711 if executable else 0o604)
+    os.utime(source, ns=(5, 1_234_567_890_123_456_789))
+    before = os.umask(0o022)
+    try:
+        await copy_into_place(source, tmp_path / "t", hash_path(source).content_id, overwrite=False)
+    finally:
+        os.umask(before)
+    status = (tmp_path / "t").stat()
+    assert status.st_mtime_ns == 1_234_567_890_123_456_789
+    assert status.st_mode & 0o7777 == (0o755 if executable else 0o644)
+
+
+@pytest.mark.parametrize("by_kernel", [True, False])
+async def test_a_copy_keeps_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_kernel: bool) -> None:
+    """Within a file system and across two."""
+
+    def refuse(*_: int) -> int:
+        raise OSError(errno.EXDEV, "cross-device")
+
+    if not by_kernel:
+        monkeypatch.setattr(os, "copy_file_range", refuse)
+    source = tmp_path / "sparse"
+    with source.open("wb") as file:
+        file.seek(40_000_000)
+        file.write(os.urandom(1000))
+        file.truncate(90_000_000)
+    await copy_into_place(source, tmp_path / "t", hash_path(source).content_id, overwrite=False)
+    assert hash_path(tmp_path / "t") == hash_path(source)
+    assert (tmp_path / "t").stat().st_blocks * 512 < 1_000_000
+
+
+_KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from minga import copying
+from minga_core.ids import ContentId
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+copying.set_modified = kill
+source, target, content_id = Path(sys.argv[1]), Path(sys.argv[2]), ContentId.parse(sys.argv[3])
+asyncio.run(copying.copy_into_place(source, target, content_id, overwrite=False))
+"""
+
+
+async def test_a_copy_that_is_killed_leaves_nothing(source: Path, tmp_path: Path) -> None:
+    """Fault of the field: `kill -9` left a temporary copy of the whole file."""
+    (tmp_path / "out").mkdir()
+    arguments = (source, tmp_path / "out/t", str(hash_path(source).content_id))
+    ended = await asyncio.create_subprocess_exec(sys.executable, "-c", _KILLED, *arguments)
+    assert await ended.wait() == -signal.SIGKILL
+    assert os.listdir(tmp_path / "out") == []

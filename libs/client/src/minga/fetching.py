@@ -12,10 +12,10 @@ from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Generic, Protocol, TypeVar
 
-from minga.copying import check_target
 from minga_core.errors import AlreadyRunningError, MingaError, StorageError
 from minga_core.ids import ContentId
 from minga_core.names import Name
+from minga_engine.parts.files import check_replaceable
 from minga_engine.progress import Progress
 
 T = TypeVar("T")
@@ -159,7 +159,7 @@ def make_folders(item: FetchItem) -> None:
             folder.mkdir(exist_ok=True)
             if not folder.resolve().is_relative_to(root):
                 raise StorageError(f"{folder} is a link that leads out of {item.base}; nothing was written")
-        check_target(item.target)
+        check_replaceable(item.target)
     except OSError as error:
         raise StorageError(f"cannot write {item.target}: {(error.strerror or str(error)).lower()}") from error
 

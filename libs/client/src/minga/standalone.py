@@ -16,12 +16,13 @@ from minga.fetching import (
     with_folders,
 )
 from minga.settings import ClientSettings
+from minga_core.attributes import FileAttributes
 from minga_core.clock import SystemClock
 from minga_core.errors import InvalidArgumentError
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
-from minga_engine.parts.disk import DiskPool, uninterrupted
+from minga_engine.parts.disk import DiskPool, storage_errors, uninterrupted
 from minga_engine.parts.files import PARTS_FOLDER, Fingerprint, fsync_folder
 from minga_engine.parts.hashing import hash_file
 from minga_engine.parts.part import Part
@@ -69,8 +70,9 @@ class Engine:
         """Hash and upload a file; returns once `replicas` peers hold it and the locator names them."""
         on_progress(PutProgress(PutPhase.HASHING, replicas_wanted=replicas))
         with tracing.span("hash"):
+            attributes = await asyncio.to_thread(_attributes_of, path)
             manifest = await hash_file(path)
-        file = HashedFile(path, manifest, manifest.content_id)
+        file = HashedFile(path, manifest, manifest.content_id, attributes)
         return await self._uploader.put(PutRequest(file, name, replicas, overwrite, on_progress))
 
 
@@ -135,9 +137,11 @@ class _Paths:
             return None
         return target
 
-    async def begin_part(self, name: Name, manifest: Manifest, *, published_ns: int, overwrite: bool) -> Part:
+    async def begin_part(
+        self, name: Name, manifest: Manifest, *, published_ns: int, attributes: FileAttributes, overwrite: bool
+    ) -> Part:
         """Open the part of that file, an earlier attempt's when there is one."""
-        part = PartTarget(name, manifest, manifest.content_id, published_ns)
+        part = PartTarget(name, manifest, manifest.content_id, published_ns, attributes)
         return await open_part(self.targets[name], part, self.pool, overwrite=overwrite)
 
     async def sort(self, located: Sequence[Located]) -> tuple[list[SmallDone], list[Located]]:
@@ -162,9 +166,14 @@ class _Paths:
             return [None] * len(files)
         try:
             with fsync_folder(folder) as parent:
-                return write_all(parent, [(self.targets[file.name].name, file.content.data) for file in files])
+                return write_all(parent, [(self.targets[file.name].name, file) for file in files])
         except OSError:
             return [None] * len(files)
+
+
+def _attributes_of(path: Path) -> FileAttributes:
+    with storage_errors(f"cannot read {path}"):
+        return Fingerprint.of(path.stat()).attributes
 
 
 def _part_of(file: SmallFile) -> PartTarget:

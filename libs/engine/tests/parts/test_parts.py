@@ -256,14 +256,14 @@ async def test_a_commit_that_is_cancelled_is_done_or_not_begun(
     """1. The commit syncs. 2. Its caller is cancelled. 3. The file is in place, and no part is left."""
     part = await begun(tmp_path, pool)
     await fill(part, DATA)
-    syncing, go, real = threading.Event(), threading.Event(), os.fdatasync
+    syncing, go, real = threading.Event(), threading.Event(), os.fsync
 
-    def fdatasync(descriptor: int) -> None:
+    def fsync(descriptor: int) -> None:
         syncing.set()
         go.wait(10)
         real(descriptor)
 
-    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    monkeypatch.setattr(os, "fsync", fsync)
     commit = asyncio.create_task(part.commit())
     await eventually(syncing.is_set, "the commit syncs")
     commit.cancel()

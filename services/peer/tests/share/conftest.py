@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from libs.engine.tests.parts.support import chunk_of, eventually, fill, manifest_of, noise
+from minga_core.attributes import NO_ATTRIBUTES, FileAttributes
 from minga_core.clock import Clock, SystemClock
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name
@@ -107,10 +108,18 @@ class Shared:
         row = self.store.find(parse_name(name))
         return None if row is None else row.key.content_id
 
-    async def part(self, name: str, data: bytes, *, overwrite: bool = False, published_ns: int = 5) -> Part:
+    async def part(
+        self,
+        name: str,
+        data: bytes,
+        *,
+        overwrite: bool = False,
+        published_ns: int = 5,
+        attributes: FileAttributes = NO_ATTRIBUTES,
+    ) -> Part:
         """Begins a part."""
         return await self.store.begin_part(
-            Name(name), manifest_of(data), published_ns=published_ns, overwrite=overwrite
+            Name(name), manifest_of(data), published_ns=published_ns, attributes=attributes, overwrite=overwrite
         )
 
     def problem(self, text: str) -> list[str]:

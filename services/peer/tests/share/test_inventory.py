@@ -6,6 +6,7 @@ from typing import cast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minga_core.attributes import NO_ATTRIBUTES
 from minga_core.clock import ManualClock
 from minga_core.ids import ContentId
 from minga_core.names import Name
@@ -33,7 +34,7 @@ def partial(name: str, number: int = 1) -> FileRow:
 
 def part(name: str, number: int = 1) -> Part:
     """What the inventory reads of a part with one chunk."""
-    target = SimpleNamespace(content_id=content(number), published_ns=7)
+    target = SimpleNamespace(content_id=content(number), published_ns=7, attributes=NO_ATTRIBUTES)
     manifest = SimpleNamespace(size_bytes=10)
     return cast("Part", SimpleNamespace(key=partial(name, number).key, target=target, manifest=manifest, held_count=1))
 

@@ -82,13 +82,16 @@ def test_a_folder_that_is_swapped_for_a_link_is_refused_by_every_operation(
     assert root.scan("a").files == {}
 
 
-def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(root: Root, outside: Path, tmp_path: Path) -> None:
-    """Overwriting a name that is a link changes the link, not what it points to."""
+def test_a_link_in_the_place_of_a_file_is_neither_replaced_nor_followed(
+    root: Root, outside: Path, tmp_path: Path
+) -> None:
+    """Overwriting is for files: a link is its owner's, whatever it points to."""
     (root.path / "name").symlink_to(outside / "secret")
     with pytest.raises(NameTakenError):
         root.place(part_of(tmp_path), "name", overwrite=False)
-    root.place(part_of(tmp_path), "name", overwrite=True)
-    assert not (root.path / "name").is_symlink()
+    with pytest.raises(OSError, match="a symbolic link is there"):
+        root.place(part_of(tmp_path), "name", overwrite=True)
+    assert (root.path / "name").is_symlink()
     assert (outside / "secret").read_bytes() == b"secret"
 
 

@@ -170,12 +170,12 @@ async def test_parts_that_nobody_resumes_expire(opened: Opener) -> None:
             await fill(part, DATA, [1])
             await part.close()
         long_ago = first.store.folder.clock.wall() - PART_LIFE_SECONDS - 60
-        for path in (opened.root / ".minga/parts").glob("*.data"):
+        for path in (opened.root / ".minga/parts").glob("*.held"):
             os.utime(path, (long_ago, long_ago))
         await (await first.part("resumed", DATA)).close()
     second = await opened()
     assert [row.key.name for row in second.store.table.rows()] == ["resumed"]
-    for path in (opened.root / ".minga/parts").glob("*.data"):
+    for path in (opened.root / ".minga/parts").glob("*.held"):
         os.utime(path, (long_ago, long_ago))
     await second.store.parts._expire()
     assert second.store.table.rows() == []
@@ -189,7 +189,7 @@ async def test_the_oldest_parts_go_when_there_are_too_many(shared: Shared, monke
         await fill(part, DATA, [1])
         await part.close()
         last_used = shared.store.folder.clock.wall() - age
-        os.utime(part.files.data_path, (last_used, last_used))
+        os.utime(part.files.data_path.with_suffix(".held"), (last_used, last_used))
     writing = await shared.part("writing", DATA)
     await fill(writing, DATA, [1])
     await shared.store.parts._expire()
@@ -478,7 +478,7 @@ async def test_the_oldest_idle_parts_go_when_space_is_needed(opened: Opener) -> 
         await fill(part, DATA, [1, 2, 3, 4])
         await part.close()
         last_used = shared.store.folder.clock.wall() - age
-        os.utime(part.files.data_path, (last_used, last_used))
+        os.utime(part.files.data_path.with_suffix(".held"), (last_used, last_used))
     with pytest.raises(NoSpaceError):
         await shared.part("too large", noise(5 * MIB + 1))
     assert len(shared.store.table.rows()) == 3

@@ -1,13 +1,15 @@
-"""What all modules that touch files need: a file's fingerprint, chunks in open files, durable folders and moves."""
+"""What all modules that touch files need: fingerprints, attributes, holes, chunks in open files, durable moves."""
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from minga_core.errors import ContentChangedError, NameTakenError
+from minga_core.attributes import FileAttributes
+from minga_core.errors import ContentChangedError, NameTakenError, StorageError
 
 PARTS_FOLDER = ".minga-parts"
 """Where a process without a shared folder keeps its parts, beside the file that they become; never shared."""
@@ -24,12 +26,20 @@ class Fingerprint:
     """When the kernel last changed the inode: unlike the modification time no program can set it back."""
     inode: int
     device: int
+    executable: bool = field(default=False, compare=False)
+    """Whether the owner may execute it. Not compared, and so not kept: a change of it changes `changed_ns`."""
 
     @classmethod
     def of(cls, status: os.stat_result) -> "Fingerprint":
         """The fingerprint of a stat. Times before 1970 or after 2262 become the nearest that 64 bits can tell."""
         modified_ns, changed_ns = _bounded(status.st_mtime_ns), _bounded(status.st_ctime_ns)
-        return cls(status.st_size, modified_ns, changed_ns, status.st_ino, status.st_dev)
+        executable = bool(status.st_mode & stat.S_IXUSR)
+        return cls(status.st_size, modified_ns, changed_ns, status.st_ino, status.st_dev, executable)
+
+    @property
+    def attributes(self) -> FileAttributes:
+        """What of the file travels with its name."""
+        return FileAttributes(self.modified_ns, self.executable)
 
     def moved(self, now: "Fingerprint") -> "Fingerprint":
         """The fingerprint after a move, which changes the inode: `now`, if nothing else changed; else this one."""
@@ -71,6 +81,63 @@ def fsync_folder(path: Path) -> Iterator[int]:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def mode_of(attributes: FileAttributes) -> int:
+    """The mode to create a file with; the kernel takes the umask off."""
+    return 0o777 if attributes.executable else 0o666
+
+
+def set_executable(descriptor: int, attributes: FileAttributes) -> None:
+    """Let those who may read an open file execute it, or nobody, where its mode says something else. Blocking."""
+    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    if attributes.executable != bool(mode & stat.S_IXUSR):
+        os.fchmod(descriptor, mode | (mode & 0o444) >> 2 if attributes.executable else mode & ~0o111)
+
+
+def set_modified(descriptor: int, attributes: FileAttributes) -> None:
+    """Set the modification time of an open file, if there is one to be kept. Blocking."""
+    if attributes.modified_ns is not None:
+        os.utime(descriptor, ns=(os.fstat(descriptor).st_atime_ns, attributes.modified_ns))
+
+
+def check_replaceable(target: Path) -> None:
+    """Check that a file may go to `target`: nothing is there, or a regular file. Blocking.
+
+    Raises StorageError for a folder, a device, a FIFO, a socket, and a link to one of them or to nothing; OSError.
+    """
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        if target.is_symlink():
+            raise StorageError(f"{target} is a link to nothing; it is not replaced") from None
+        return
+    if stat.S_ISDIR(mode):
+        raise StorageError(f"{target} is a folder", hint=f"-o {target}/ puts the file inside it")
+    if not stat.S_ISREG(mode):
+        raise StorageError(f"{target} is a device, a pipe or a socket; it is not replaced")
+
+
+def link_nameless(descriptor: int, base: str, folder: int) -> None:
+    """Give an open file without a name (O_TMPFILE) the name `base` in an open folder. Blocking.
+
+    Raises OSError, FileExistsError when something has that name.
+    """
+    os.link(f"/proc/self/fd/{descriptor}", base, dst_dir_fd=folder, follow_symlinks=True)
+
+
+def move_into_place(source: Path, target: Path, *, overwrite: bool) -> None:
+    """Move a file to `target` in an existing folder of the same file system, in one step and durably. Blocking.
+
+    Raises NameTakenError when something is there and not `overwrite`, what `check_replaceable` raises, OSError.
+    """
+    with fsync_folder(target.parent) as parent:
+        if overwrite:
+            # The kernel has no rename that asks what it replaces: this is as late as one can look.
+            check_replaceable(target)
+            source.replace(target)
+        else:
+            move_without_replacing(source, target.name, parent)
 
 
 def move_without_replacing(source: Path, base: str, parent: int) -> None:

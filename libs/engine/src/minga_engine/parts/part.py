@@ -62,7 +62,6 @@ class Part:
     """Chunks may be written from many tasks at once. Verified chunks survive kill -9; the name appears at `commit`."""
 
     def __init__(self, folder: Path, target: PartTarget, pool: DiskPool, owner: PartOwner) -> None:
-        self.target = target
         self.files = PartFiles(folder, target)
         self._pool = pool
         self._owner = owner
@@ -79,6 +78,11 @@ class Part:
         """Whether a download or upload has it for writing."""
         self.overwrite = False
         """Whether `finish` may replace a file of that name."""
+
+    @property
+    def target(self) -> PartTarget:
+        """What it becomes."""
+        return self.files.target
 
     @property
     def manifest(self) -> Manifest:
@@ -124,7 +128,7 @@ class Part:
         self.overwrite, self.writing = overwrite, True
         await self.open()
         with self._opened().used() as descriptor:
-            await self._pool.run(self.files.touch, descriptor)
+            await self._pool.run(self.files.resume, descriptor)
         await self._drop_wrong(await self._find_wrong())
         self._saver = asyncio.create_task(self._save_regularly(), name=f"part-{self.target.content_id.short}")
 

@@ -3,8 +3,8 @@
 A part is up to three files in the parts folder, named after the content and the file:
 
 ==========  ====================================================================================
-``.data``   the content, chunks at their offsets; sparse until they come
-``.meta``   what is being built: name, publishing time, manifest; with a checksum
+``.data``   the content, chunks at their offsets; holes until they come, and where they are zeros
+``.meta``   what is being built: name, publishing time, attributes, manifest; with a checksum
 ``.held``   bitmap of the verified chunks whose data are synced, the data file's inode, and a checksum
 ==========  ====================================================================================
 
@@ -18,10 +18,13 @@ import json
 import os
 import struct
 import threading
+import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from minga_core.attributes import NO_ATTRIBUTES, FileAttributes
 from minga_core.chunks import ChunkSet
 from minga_core.errors import (
     AlreadyRunningError,
@@ -33,13 +36,15 @@ from minga_core.ids import ContentId, digest
 from minga_core.manifest import Manifest
 from minga_core.names import Name, parse_name
 from minga_engine.parts.disk import storage_errors
-from minga_engine.parts.files import Fingerprint, fsync_folder
+from minga_engine.parts.files import Fingerprint, fsync_folder, mode_of, set_executable, set_modified
+from minga_engine.parts.holes import copy_range, data_ranges, is_hole, is_zero, write_at
 
+PART_LIFE_SECONDS = 7 * 24 * 3600.0
+"""A part that was not resumed for a week is deleted."""
 _META_VERSION = 1
 _LENGTH = struct.Struct(">I")
 _INODE = struct.Struct(">Q")
 _CHECKSUM_BYTES = 32
-_COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class PartTarget:
     manifest: Manifest
     content_id: ContentId
     published_ns: int
+    attributes: FileAttributes = NO_ATTRIBUTES
 
     def stem(self) -> str:
         """The files' common name: the content, and enough of the name's digest to tell two names apart."""
@@ -68,7 +74,8 @@ class PartFiles:
     """The files of one part. Every method blocks. Raises NoSpaceError or StorageError."""
 
     def __init__(self, folder: Path, target: PartTarget) -> None:
-        self._target = target
+        self.target = target
+        """What it becomes: attributes and publishing time may change from one attempt to the next."""
         stem = target.stem()
         self.data_path = folder / f"{stem}.data"
         self._meta_path = folder / f"{stem}.meta"
@@ -79,9 +86,11 @@ class PartFiles:
 
     def open(self) -> OpenedPart:
         """Open the data file, or make it with its full size. Raises AlreadyRunningError when another process has it."""
-        with storage_errors(f"cannot write {self._target.name}"):
+        with storage_errors(f"cannot write {self.target.name}"):
             self.data_path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            descriptor = os.open(
+                self.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode_of(self.target.attributes)
+            )
             try:
                 return OpenedPart(descriptor, self._load(descriptor))
             except BaseException:
@@ -92,18 +101,18 @@ class PartFiles:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AlreadyRunningError(f"{self._target.name} is being written by another download already") from None
-        status, size_bytes = os.fstat(descriptor), self._target.manifest.size_bytes
+            raise AlreadyRunningError(f"{self.target.name} is being written by another download already") from None
+        status, size_bytes = os.fstat(descriptor), self.target.manifest.size_bytes
         if status.st_size == size_bytes:
             self.described = self._meta_path.exists()
             return self._saved(status.st_ino)
         self._delete_bitmap()
         os.ftruncate(descriptor, size_bytes)
-        return ChunkSet(self._target.manifest.geometry.chunk_count)
+        return ChunkSet(self.target.manifest.geometry.chunk_count)
 
     def _saved(self, inode: int) -> ChunkSet:
         """The chunks that the bitmap on disk claims; none when there is no whole bitmap of this very data file."""
-        count = self._target.manifest.geometry.chunk_count
+        count = self.target.manifest.geometry.chunk_count
         try:
             saved = self._held_path.read_bytes()
             body, checksum = saved[:-_CHECKSUM_BYTES], saved[-_CHECKSUM_BYTES:]
@@ -121,58 +130,68 @@ class PartFiles:
 
     def write(self, descriptor: int, index: int, data: bytes | bytearray | memoryview) -> None:
         """Verifies a chunk, then writes it. Raises ChunkCorruptError; then nothing was written."""
-        manifest = self._target.manifest
+        manifest = self.target.manifest
         if not manifest.matches(index, data):
-            raise ChunkCorruptError(f"chunk {index} of {self._target.name} fails its digest")
+            raise ChunkCorruptError(f"chunk {index} of {self.target.name} fails its digest")
+        offset, zero = manifest.geometry.offset(index), is_zero(data)
         # One writer at a time: the kernel lets no more into a file anyway, and waiting there costs processor time
         # (profile of 1 GiB from a fast source: a tenth of the receiver's).
-        with storage_errors(f"cannot write {self._target.name}"), self._writing:
-            write_at(descriptor, data, manifest.geometry.offset(index))
+        with storage_errors(f"cannot write {self.target.name}"), self._writing:
+            if not (zero and is_hole(descriptor, offset, len(data))):
+                write_at(descriptor, data, offset)
 
     def copy(self, descriptor: int, index: int, source: int) -> None:
         """Copy a chunk from a file that should have the same content, in the kernel where it can; then verify it.
 
         Raises ChunkCorruptError; what was written is void then.
         """
-        manifest = self._target.manifest
+        manifest = self.target.manifest
         offset, length = manifest.geometry.offset(index), manifest.geometry.length(index)
-        with storage_errors(f"cannot write {self._target.name}"):
-            _copy_range(source, descriptor, offset, length)
+        with storage_errors(f"cannot write {self.target.name}"):
+            ranges = data_ranges(source, offset, offset + length)
+            for start, end in ranges if is_hole(descriptor, offset, length) else ((offset, offset + length),):
+                copy_range(source, descriptor, start, end)
             data = os.pread(descriptor, length, offset)
         if not manifest.matches(index, data):
-            raise ChunkCorruptError(f"chunk {index} of {self._target.name} is not in the file it was copied from")
+            raise ChunkCorruptError(f"chunk {index} of {self.target.name} is not in the file it was copied from")
 
     def save(self, descriptor: int, bitmap: bytes) -> None:
         """Syncs the data, then claims those chunks."""
-        with storage_errors(f"cannot save the progress of {self._target.name}"):
+        with storage_errors(f"cannot save the progress of {self.target.name}"):
             os.fdatasync(descriptor)
             if not self.described:
-                _replace(self._meta_path, encode_meta(self._target))
+                _replace(self._meta_path, encode_meta(self.target))
                 self.described = True
             body = _INODE.pack(os.fstat(descriptor).st_ino) + bitmap
             _replace(self._held_path, body + digest(body))
 
     def sync(self, descriptor: int) -> Fingerprint:
-        """Sync the data; the fingerprint that the file has from now on, wherever it is moved to."""
-        with storage_errors(f"cannot write {self._target.name}"):
-            os.fdatasync(descriptor)
+        """Give the file its modification time and sync it; the fingerprint that it has from now on, wherever it is
+        moved to."""
+        with storage_errors(f"cannot write {self.target.name}"):
+            set_modified(descriptor, self.target.attributes)
+            os.fsync(descriptor)
             return Fingerprint.of(os.fstat(descriptor))
 
-    def touch(self, descriptor: int) -> None:
-        """Set the time of last use, from which its expiry counts."""
-        with storage_errors(f"cannot write {self._target.name}"):
-            os.utime(descriptor)
+    def resume(self, descriptor: int) -> None:
+        """Note the time of use, and give the file of an earlier attempt the mode that it has to have now."""
+        with storage_errors(f"cannot write {self.target.name}"), suppress(FileNotFoundError):
+            os.utime(self._held_path)
+            set_executable(descriptor, self.target.attributes)
 
     def last_used(self) -> float:
-        """Unix time of its last use; 0 when there is no data file."""
+        """Unix time of the last use of what a later attempt could resume; 0 when there is no such thing.
+
+        That is the bitmap's: the data file may have the modification time of the content already.
+        """
         try:
-            return self.data_path.stat().st_mtime
+            return self._held_path.stat().st_mtime
         except OSError:
             return 0.0
 
     def forget(self) -> None:
         """Deletes everything but the data."""
-        with storage_errors(f"cannot delete the progress of {self._target.name}"):
+        with storage_errors(f"cannot delete the progress of {self.target.name}"):
             for path in (self._held_path, self._meta_path):
                 # A process that was killed may have left the next one half written.
                 _successor(path).unlink(missing_ok=True)
@@ -181,38 +200,44 @@ class PartFiles:
     def delete(self) -> None:
         """Deletes the part, the claims before what they claim."""
         self.forget()
-        with storage_errors(f"cannot delete the part of {self._target.name}"):
+        with storage_errors(f"cannot delete the part of {self.target.name}"):
             self.data_path.unlink(missing_ok=True)
 
 
-def write_at(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
-    """Writes all of `data`. Raises OSError."""
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(descriptor, view, offset)
-        view, offset = view[count:], offset + count
+def delete_stale(folder: Path) -> None:
+    """Delete what earlier processes have left and nobody resumed for PART_LIFE_SECONDS. Blocking. Raises no OSError.
+
+    What a living process has open stays, since it has a lock on it.
+    """
+    with suppress(OSError):
+        for stem in {path.name.partition(".")[0] for path in folder.iterdir()}:
+            with suppress(OSError):
+                _delete_if_stale(folder, stem)
 
 
-def _copy_range(source: int, target: int, offset: int, length: int) -> None:
-    """Copies as much of the range as `source` has, by the kernel where it can. Raises OSError."""
-    end = offset + length
-    while offset < end:
-        try:
-            count = os.copy_file_range(source, target, end - offset, offset, offset)
-        except OSError:
-            # Not between these file systems, or not on this one: through our memory then. What is wrong with the disk
-            # itself shows there again.
-            data = os.pread(source, min(_COPY_BYTES, end - offset), offset)
-            write_at(target, data, offset)
-            count = len(data)
-        if count == 0:
-            return
-        offset += count
+def _delete_if_stale(folder: Path, stem: str) -> None:
+    data, held = folder / f"{stem}.data", folder / f"{stem}.held"
+    rest = [path for path in folder.glob(f"{stem}.*") if path != data]
+    if data.exists():
+        last_used = (held if held.exists() else data).stat().st_mtime
+        if time.time() - last_used > PART_LIFE_SECONDS:
+            with data.open("rb") as locked:
+                fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _delete_all([*rest, data])
+    else:
+        # It became a file, and the process died before the rest was deleted.
+        _delete_all(rest)
+
+
+def _delete_all(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def encode_meta(target: PartTarget) -> bytes:
     """The ``.meta`` file: a JSON head with its length before it, then the manifest, then a checksum over both."""
-    head = json.dumps({"version": _META_VERSION, "name": target.name, "published_ns": target.published_ns}).encode()
+    fields = {"version": _META_VERSION, "name": target.name, "published_ns": target.published_ns}
+    head = json.dumps(fields | target.attributes._asdict()).encode()
     body = _LENGTH.pack(len(head)) + head + target.manifest.encode()
     return body + digest(body)
 
@@ -228,7 +253,10 @@ def decode_meta(data: bytes) -> PartTarget:
         if head["version"] != _META_VERSION:
             raise InvalidArgumentError(f"the part's description has version {head['version']}")
         manifest = Manifest.decode(body[_LENGTH.size + length :])
-        return PartTarget(parse_name(head["name"]), manifest, manifest.content_id, int(head["published_ns"]))
+        attributes = FileAttributes(head.get("modified_ns"), head.get("executable", False))
+        return PartTarget(
+            parse_name(head["name"]), manifest, manifest.content_id, int(head["published_ns"]), attributes
+        )
     except MingaError:
         raise
     except (ValueError, KeyError, TypeError) as error:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
+from minga_core.attributes import NO_ATTRIBUTES, FileAttributes
 from minga_core.chunks import MIN_CHUNK_BYTES
 from minga_core.errors import ChunkCorruptError
 from minga_core.ids import ContentId, digest
@@ -19,8 +20,8 @@ from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import RowKey
 from minga_engine.parts.disk import DiskPool
-from minga_engine.parts.files import Fingerprint
-from minga_engine.parts.part_files import write_at
+from minga_engine.parts.files import Fingerprint, link_nameless, mode_of, set_modified
+from minga_engine.parts.holes import write_at
 
 MAX_SMALL_BYTES = MIN_CHUNK_BYTES
 """A content of at most this much is one chunk."""
@@ -56,6 +57,7 @@ class SmallFile:
     content: SmallContent
     published_ns: int
     """When it was first shared under that name."""
+    attributes: FileAttributes = NO_ATTRIBUTES
 
     @property
     def key(self) -> RowKey:
@@ -88,19 +90,21 @@ async def place_all(
     return placed
 
 
-def write_all(folder: int, files: Sequence[tuple[str, bytes]]) -> list[Fingerprint | None]:
-    """Write contents into an open folder, each under its base name; their fingerprints. Blocking.
+def write_all(folder: int, files: Sequence[tuple[str, SmallFile]]) -> list[Fingerprint | None]:
+    """Write files into an open folder, each under a base name; their fingerprints. Blocking.
 
     Data and names are on the disk when this returns. None for one whose name is taken or cannot be linked. Raises
     OSError when the disk or the file system allows none of it.
     """
     descriptors: list[int] = []
     try:
-        for _, data in files:
-            descriptors.append(os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o644, dir_fd=folder))
-            write_at(descriptors[-1], data, 0)
+        for _, file in files:
+            mode = mode_of(file.attributes)
+            descriptors.append(os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode, dir_fd=folder))
+            write_at(descriptors[-1], file.content.data, 0)
+            set_modified(descriptors[-1], file.attributes)
         for descriptor in descriptors:
-            os.fdatasync(descriptor)
+            os.fsync(descriptor)
         names = (base for base, _ in files)
         fingerprints = [_link(descriptor, base, folder) for descriptor, base in zip(descriptors, names, strict=True)]
         os.fsync(folder)
@@ -113,7 +117,7 @@ def write_all(folder: int, files: Sequence[tuple[str, bytes]]) -> list[Fingerpri
 def _link(descriptor: int, base: str, folder: int) -> Fingerprint | None:
     """Link a nameless file to its name; None when the name is taken or the link fails."""
     try:
-        os.link(f"/proc/self/fd/{descriptor}", base, dst_dir_fd=folder, follow_symlinks=True)
+        link_nameless(descriptor, base, folder)
     except OSError:
         return None
     return Fingerprint.of(os.fstat(descriptor))

@@ -1,6 +1,5 @@
 """Parts of a process that has no shared folder: each becomes a file at a path of the caller's choice."""
 
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +7,9 @@ from pathlib import Path
 from minga_core.errors import NameTakenError, StorageError
 from minga_core.records import FileRow
 from minga_engine.parts.disk import DiskPool, storage_errors
-from minga_engine.parts.files import PARTS_FOLDER, Fingerprint, fsync_folder, move_without_replacing
+from minga_engine.parts.files import PARTS_FOLDER, Fingerprint, move_into_place
 from minga_engine.parts.part import Part
-from minga_engine.parts.part_files import PartTarget
+from minga_engine.parts.part_files import PartTarget, delete_stale
 
 OPEN_TRIES = 5
 """Attempts to open a part while other processes remove the same parts folder because theirs have ended."""
@@ -26,7 +25,13 @@ class _PathOwner:
 
     async def finish(self, part: Part, fingerprint: Fingerprint) -> FileRow:
         await self.pool.run(_put_in_place, part.files.data_path, self.final, part.overwrite)
-        return FileRow(part.key, part.manifest.size_bytes, time.time_ns(), part.target.published_ns)
+        return FileRow(
+            part.key,
+            part.manifest.size_bytes,
+            fingerprint.modified_ns,
+            part.target.published_ns,
+            executable=fingerprint.executable,
+        )
 
     def chunk_held(self, part: Part) -> None:
         return
@@ -48,11 +53,13 @@ async def open_part(
     """A part that becomes the file `final`; resumes an earlier attempt.
 
     folder: where the part is kept meanwhile, on the same file system, and removed once it is empty; hidden beside
-    `final` unless given. Raises NameTakenError, AlreadyRunningError, NoSpaceError, StorageError.
+    `final` unless given. What others have left there and nobody resumed for a week is deleted. Raises NameTakenError,
+    AlreadyRunningError, NoSpaceError, StorageError.
     """
     folder = folder or final.parent / PARTS_FOLDER
     if not overwrite and await pool.run(_exists, final):
         raise NameTakenError(f"{final} is there already with another content", hint="--overwrite replaces it")
+    await pool.run(delete_stale, folder)
     owner = _PathOwner(final, folder, pool)
     for _ in range(OPEN_TRIES - 1):
         try:
@@ -81,8 +88,4 @@ def _exists(final: Path) -> bool:
 def _put_in_place(data: Path, final: Path, overwrite: bool) -> None:
     with storage_errors(f"cannot put {final} in place"):
         final.parent.mkdir(parents=True, exist_ok=True)
-        with fsync_folder(final.parent) as parent:
-            if overwrite:
-                data.replace(final)
-            else:
-                move_without_replacing(data, final.name, parent)
+        move_into_place(data, final, overwrite=overwrite)

@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from minga_core.attributes import NO_ATTRIBUTES, FileAttributes
 from minga_core.chunks import ChunkSet, Geometry
 from minga_core.clock import Clock
 from minga_core.errors import MingaError, NoSourcesError
@@ -67,7 +68,9 @@ class Destination(Protocol):
         """Where the file is, when it is there already and whole."""
         ...
 
-    async def begin_part(self, name: Name, manifest: Manifest, *, published_ns: int, overwrite: bool) -> Part:
+    async def begin_part(
+        self, name: Name, manifest: Manifest, *, published_ns: int, attributes: FileAttributes, overwrite: bool
+    ) -> Part:
         """See ContentStore.begin_part."""
         ...
 
@@ -90,6 +93,8 @@ class DownloadRequest:
     """Peers known beforehand; with content_id and published_ns the locator is not needed to begin."""
     published_ns: int | None = None
     """The source's time of publication, or FOUND."""
+    attributes: FileAttributes = NO_ATTRIBUTES
+    """Those of the version that is pinned by content_id and published_ns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,11 @@ class Downloader:
         manifest = await self._manifest(request, located, record, on_progress)
         record.geometry(manifest.geometry)
         part = await self._destination.begin_part(
-            request.name, manifest, published_ns=located.published_ns, overwrite=request.overwrite
+            request.name,
+            manifest,
+            published_ns=located.published_ns,
+            attributes=located.attributes,
+            overwrite=request.overwrite,
         )
         try:
             return await self._fill(request, located, part, record, on_progress)
@@ -174,7 +183,9 @@ class Downloader:
 
     async def _locate(self, request: DownloadRequest) -> Located:
         if request.content_id is not None and request.published_ns is not None:
-            return Located(request.name, request.content_id, 0, request.published_ns, request.sources)
+            return Located(
+                request.name, request.content_id, 0, request.published_ns, request.sources, request.attributes
+            )
         return await self._directory.locate(request.name, request.content_id)
 
     async def _manifest(

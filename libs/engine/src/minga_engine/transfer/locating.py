@@ -6,6 +6,7 @@ import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from minga_core.attributes import NO_ATTRIBUTES, FileAttributes
 from minga_core.clock import Clock
 from minga_core.errors import (
     ContentChangedError,
@@ -51,6 +52,7 @@ class Located:
     published_ns: int
     """Or FOUND: not known."""
     sources: list[SourceAddress]
+    attributes: FileAttributes = NO_ATTRIBUTES
 
 
 class Directory:
@@ -90,7 +92,8 @@ class Directory:
     def _located(self, name: Name, version: FileVersion) -> Located:
         # A copy publishes nothing, even of a version that has no time yet.
         published_ns = version.published_ns if version.published_ns > PUBLISH else FOUND
-        return Located(name, version.content_id, version.size_bytes, published_ns, self._sources(version))
+        attributes = FileAttributes(version.modified_ns, version.executable)
+        return Located(name, version.content_id, version.size_bytes, published_ns, self._sources(version), attributes)
 
     def _sources(self, version: FileVersion) -> list[SourceAddress]:
         return [

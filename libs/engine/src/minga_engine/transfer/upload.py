@@ -22,6 +22,7 @@ from typing import TypeVar
 
 import grpc.aio
 
+from minga_core.attributes import NO_ATTRIBUTES, FileAttributes
 from minga_core.chunks import ChunkSet
 from minga_core.clock import Clock
 from minga_core.errors import (
@@ -66,6 +67,7 @@ class HashedFile:
     path: Path
     manifest: Manifest
     content_id: ContentId
+    attributes: FileAttributes = NO_ATTRIBUTES
 
 
 @dataclass(slots=True)
@@ -90,7 +92,7 @@ class PutRequest:
     @property
     def stored_file(self) -> StoredFile:
         """The file as peers are asked to store it."""
-        return StoredFile(self.name, self.file.content_id, self.overwrite)
+        return StoredFile(self.name, self.file.content_id, self.overwrite, self.file.attributes)
 
     def report(self, phase: PutPhase, done_bytes: int = 0, message: str = "") -> None:
         """Reports progress."""

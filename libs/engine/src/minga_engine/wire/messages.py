@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from minga_core.attributes import FileAttributes
 from minga_core.chunks import ChunkSet
 from minga_core.errors import InvalidArgumentError
 from minga_core.ids import Address, PeerId, parse_address, parse_peer_id
@@ -59,6 +60,17 @@ def timestamp_of(nanos: int) -> Timestamp:
 def nanos_of(timestamp: Timestamp) -> int:
     """Nanoseconds since 1970 of a received Timestamp, clamped as `clamp_instant_ns` does."""
     return clamp_instant_ns(timestamp.seconds * 10**9 + timestamp.nanos)
+
+
+def attributes_of(request: pb.StoreBegin | pb.ReplicateFileRequest) -> FileAttributes:
+    """The attributes that a file is to get."""
+    modified_ns = nanos_of(request.modified_time) if request.HasField("modified_time") else None
+    return FileAttributes(modified_ns, request.executable)
+
+
+def modified_time_of(attributes: FileAttributes) -> Timestamp | None:
+    """The modification time of a message; None leaves it unset."""
+    return None if attributes.modified_ns is None else timestamp_of(attributes.modified_ns)
 
 
 def sources_to_pb(sources: Iterable[SourceAddress]) -> list[pb.Source]:

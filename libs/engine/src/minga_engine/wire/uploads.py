@@ -11,11 +11,18 @@ from typing import Any
 
 import grpc.aio
 
+from minga_core.attributes import NO_ATTRIBUTES, FileAttributes
 from minga_core.chunks import ChunkSet
 from minga_core.ids import Address, ContentId
 from minga_core.names import Name
 from minga_engine.wire.connections import PeerConnections, rpc_errors
-from minga_engine.wire.messages import MAX_PIECE_BYTES, SourceAddress, ranges_from_pb, sources_to_pb
+from minga_engine.wire.messages import (
+    MAX_PIECE_BYTES,
+    SourceAddress,
+    modified_time_of,
+    ranges_from_pb,
+    sources_to_pb,
+)
 from minga_protos.peer.v1 import peer_pb2 as pb
 
 PIECE_BYTES = 512 * 1024
@@ -30,6 +37,7 @@ class StoredFile:
     name: Name
     content_id: ContentId
     overwrite: bool
+    attributes: FileAttributes = NO_ATTRIBUTES
 
 
 class StoreCall:
@@ -46,6 +54,8 @@ class StoreCall:
             content_id=file.content_id.raw,
             manifest_size_bytes=len(manifest),
             overwrite=file.overwrite,
+            modified_time=modified_time_of(file.attributes),
+            executable=file.attributes.executable,
         )
         await self._call.write(pb.StoreFileRequest(begin=begin))
         for part in pieces(manifest, MAX_PIECE_BYTES):
@@ -101,6 +111,8 @@ async def replicate_file(
         content_id=file.content_id.raw,
         sources=sources_to_pb(sources),
         overwrite=file.overwrite,
+        modified_time=modified_time_of(file.attributes),
+        executable=file.attributes.executable,
     )
     async with connections.to(address) as peer:
         call = peer.stub.ReplicateFile(request)

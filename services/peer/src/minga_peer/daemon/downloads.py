@@ -7,6 +7,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from minga_core.attributes import NO_ATTRIBUTES, FileAttributes
 from minga_core.clock import Clock
 from minga_core.errors import LimitExceededError, NoSourcesError, NoSpaceError, StorageError
 from minga_core.ids import ContentId
@@ -139,17 +140,29 @@ class Downloads:
             return request
         located = await self._directory.locate(request.name, request.content_id)
         return replace(
-            request, content_id=located.content_id, sources=located.sources, published_ns=located.published_ns
+            request,
+            content_id=located.content_id,
+            sources=located.sources,
+            published_ns=located.published_ns,
+            attributes=located.attributes,
         )
 
     async def replicate(
-        self, name: Name, content_id: ContentId, sources: list[SourceAddress], *, overwrite: bool
+        self,
+        name: Name,
+        content_id: ContentId,
+        sources: list[SourceAddress],
+        *,
+        overwrite: bool,
+        attributes: FileAttributes = NO_ATTRIBUTES,
     ) -> AsyncGenerator[tuple[Progress, FileRow | None], None]:
         """A download from given sources. Implements `Replicator`.
 
         Raises as `follow`, and NoSourcesError when nothing new came for REPLICATION_IDLE_SECONDS.
         """
-        request = DownloadRequest(name, content_id, overwrite=overwrite, sources=sources, published_ns=FOUND)
+        request = DownloadRequest(
+            name, content_id, overwrite=overwrite, sources=sources, published_ns=FOUND, attributes=attributes
+        )
         held_bytes, since = -1, self._clock.monotonic()
         async with aclosing(self.follow(request, replication=True)) as steps:
             async for progress, row in steps:

@@ -27,7 +27,7 @@ from minga_core.manifest import HEADER_BYTES, MAX_MANIFEST_BYTES, Manifest
 from minga_core.names import Name, parse_name
 from minga_core.records import PUBLISH, FileRow
 from minga_engine.parts.part import Part
-from minga_engine.wire.messages import MAX_PIECE_BYTES
+from minga_engine.wire.messages import MAX_PIECE_BYTES, attributes_of
 from minga_peer.share.store import ContentStore
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_runtime.rate_limit import RateLimit
@@ -105,7 +105,7 @@ class UploadReceiver:
             yield await self._store.publish_again(present)
             return
         with memory(manifest.geometry.chunk_size_bytes), self._disk_failures_counted():
-            part = await self._begin_part(name, manifest, overwrite=begin.overwrite)
+            part = await self._begin_part(name, manifest, begin)
             try:
                 yield part.held.missing()
                 async for held_bytes in self._receive_chunks(part, incoming, name):
@@ -126,12 +126,18 @@ class UploadReceiver:
             self._metrics.disk_failed(error)
             raise
 
-    async def _begin_part(self, name: Name, manifest: Manifest, *, overwrite: bool) -> Part:
+    async def _begin_part(self, name: Name, manifest: Manifest, begin: pb.StoreBegin) -> Part:
         """Opens the part, once an upload that was cut off a moment ago has released it."""
         deadline = asyncio.get_running_loop().time() + RELEASE_SECONDS
         while True:
             try:
-                return await self._store.begin_part(name, manifest, published_ns=PUBLISH, overwrite=overwrite)
+                return await self._store.begin_part(
+                    name,
+                    manifest,
+                    published_ns=PUBLISH,
+                    attributes=attributes_of(begin),
+                    overwrite=begin.overwrite,
+                )
             except AlreadyRunningError:
                 if asyncio.get_running_loop().time() > deadline:
                     raise

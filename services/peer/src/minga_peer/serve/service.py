@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol
 
+from minga_core.attributes import FileAttributes
 from minga_core.chunks import ChunkSet
 from minga_core.errors import BusyError, InvalidArgumentError
 from minga_core.ids import ContentId
@@ -18,6 +19,7 @@ from minga_engine.wire.messages import (
     MAX_SMALL_FILES,
     MAX_SOURCES,
     SourceAddress,
+    attributes_of,
     ranges_to_pb,
     sources_from_pb,
 )
@@ -50,7 +52,13 @@ class Replicator(Protocol):
     """Downloads into the shared folder."""
 
     def replicate(
-        self, name: Name, content_id: ContentId, sources: list[SourceAddress], *, overwrite: bool
+        self,
+        name: Name,
+        content_id: ContentId,
+        sources: list[SourceAddress],
+        *,
+        overwrite: bool,
+        attributes: FileAttributes,
     ) -> AsyncGenerator[tuple[Progress, FileRow | None], None]:
         """Progress, and in the last item the finished row."""
         ...
@@ -147,6 +155,7 @@ class PeerService(PeerServiceServicer):
             content_id,
             list(sources_from_pb(request.sources)),
             overwrite=request.overwrite,
+            attributes=attributes_of(request),
         )
         with self.quotas.replicas.held(caller_of(context.peer())):
             async with aclosing(steps):

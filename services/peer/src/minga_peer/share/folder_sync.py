@@ -201,7 +201,7 @@ class FolderSync:
             if found.name in self._inventory.files:
                 changed.add(found.path)
             elif file is not None and (file.path, file.fingerprint) == (found.path, found.fingerprint):
-                known.append(file)
+                known.append(replace(file, fingerprint=found.fingerprint))
             elif found.name not in self._queue:
                 if not self._folder.index.complete and not self._scanned.is_set():
                     self._first[found.name] = found.fingerprint

@@ -174,8 +174,16 @@ class Inventory:
         before = self.table.get(key)
         if before is not None and before.state is HoldingState.PARTIAL:
             return before
-        modified_ns = int(self._clock.wall() * 1e9)
-        return FileRow(key, part.manifest.size_bytes, modified_ns, part.target.published_ns, HoldingState.PARTIAL)
+        target, attributes = part.target, part.target.attributes
+        modified_ns = int(self._clock.wall() * 1e9) if attributes.modified_ns is None else attributes.modified_ns
+        return FileRow(
+            key,
+            part.manifest.size_bytes,
+            modified_ns,
+            target.published_ns,
+            HoldingState.PARTIAL,
+            executable=attributes.executable,
+        )
 
     def _notify(self, content_id: ContentId) -> None:
         for event in self._followers.get(content_id, ()):
@@ -197,5 +205,9 @@ def row_of(file: IndexedFile) -> FileRow:
     """The row of a complete file."""
     fingerprint = file.fingerprint
     return FileRow(
-        key_of(file), fingerprint.size_bytes, fingerprint.modified_ns, file.published_ns, HoldingState.COMPLETE
+        key_of(file),
+        fingerprint.size_bytes,
+        fingerprint.modified_ns,
+        file.published_ns,
+        executable=fingerprint.executable,
     )

@@ -19,7 +19,7 @@ from minga_core.units import format_bytes
 from minga_engine.parts.disk import storage_errors
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.part import Part
-from minga_engine.parts.part_files import PartFiles, PartTarget, decode_meta
+from minga_engine.parts.part_files import PART_LIFE_SECONDS, PartFiles, PartTarget, decode_meta
 from minga_peer.share.folder_sync import FolderSync
 from minga_peer.share.index import IndexedFile
 from minga_peer.share.inventory import row_of
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 
 MAX_KEPT_PARTS = 256
 """Bound of the parts that are not being written, each with an open descriptor; older ones are deleted."""
-PART_LIFE_SECONDS = 7 * 24 * 3600.0
-"""A part that was not resumed for a week is deleted."""
 EXPIRY_CHECK_SECONDS = 3600.0
 
 
@@ -77,6 +75,8 @@ class PartStore:
         with storage_errors(f"cannot put {target.name} in place"):
             self._folder.root.check_place(target.name, self._made_device())
             self._folder.space.measure()
+            if overwrite:
+                self._folder.root.check_replaceable(target.name)
         # A file in another Unicode form has the name in the inventory alone.
         if not overwrite and target.name not in self._inventory.files and self._folder.root.exists(target.name):
             raise NameTakenError(
@@ -99,7 +99,7 @@ class PartStore:
             part = Part(self._path, target, self._folder.disk, self)
             self._inventory.add_part(part)
         # A download may go on with the part of an upload, and an upload with that of a download, which it publishes.
-        part.target, part.writing = target, True
+        part.files.target, part.writing = target, True
         return part
 
     async def _make_room(self) -> None:
@@ -193,7 +193,8 @@ class PartStore:
         """What a part is to become and when it was last used; None when there is nothing to resume."""
         try:
             target = decode_meta(meta.read_bytes())
-            status = PartFiles(self._path, target).data_path.stat()
+            files = PartFiles(self._path, target)
+            status, last_used = files.data_path.stat(), files.last_used()
         except FileNotFoundError:
             # It became a file, and the process died before the rest was deleted.
             return None
@@ -206,10 +207,10 @@ class PartStore:
         if status.st_nlink > 1:
             # The process died between linking the file to its name and removing this link: it is complete and shared.
             return None
-        if self._is_stale(status.st_mtime):
+        if self._is_stale(last_used):
             log_event(log, logging.INFO, "part_expired", name=target.name)
             return None
-        return target, status.st_mtime
+        return target, last_used
 
     async def expire_regularly(self) -> None:
         """Delete parts that are not being written and have become stale or too many, until cancelled."""

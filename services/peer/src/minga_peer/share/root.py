@@ -152,11 +152,14 @@ class Root:
         """Move `source` (same file system) to `path`, atomically and durably, making folders on the way; what is there
         then.
 
-        Raises NameTakenError when something is there and not overwrite; that is decided by the kernel in one step.
+        Raises NameTakenError when something is there and not overwrite; that is decided by the kernel in one step. With
+        overwrite raises OSError when what is there is no regular file.
         """
         folder, _, base = path.rpartition("/")
         with self.folder(folder, make=True) as parent:
             if overwrite:
+                # The kernel has no rename that asks what it replaces: this is as late as one can look.
+                _check_replaceable(base, parent)
                 os.replace(source, base, dst_dir_fd=parent)
             else:
                 move_without_replacing(source, base, parent)
@@ -201,6 +204,12 @@ class Root:
                 raise OSError(errno.EXDEV, "it is on another file system than Minga's state")
             return
 
+    def check_replaceable(self, path: str) -> None:
+        """Raises OSError when something is there that is no regular file: a link, a pipe, a device."""
+        folder, _, base = path.rpartition("/")
+        with suppress(FileNotFoundError), self.folder(folder) as parent:
+            _check_replaceable(base, parent)
+
     def exists(self, path: str) -> bool:
         """Whether anything, of any kind, has that path."""
         folder, _, base = path.rpartition("/")
@@ -222,7 +231,7 @@ class Root:
             for part in path.split("/") if path else ():
                 if make:
                     with suppress(FileExistsError):
-                        os.mkdir(part, 0o755, dir_fd=descriptor)
+                        os.mkdir(part, 0o777, dir_fd=descriptor)
                         os.fsync(descriptor)
                 deeper = os.open(part, _DIRECTORY, dir_fd=descriptor)
                 os.close(descriptor)
@@ -238,8 +247,18 @@ def _path_inside(root: Path, folder: Path) -> str:
     return str(path.relative_to(above)) if above in path.parents else ""
 
 
+def _check_replaceable(base: str, folder: int) -> None:
+    """Raises OSError when what has that name in an open folder may not be replaced."""
+    with suppress(FileNotFoundError):
+        mode = os.stat(base, dir_fd=folder, follow_symlinks=False).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EEXIST, f"{_kind_of(mode)} is there, not a regular file")
+
+
 def _kind_of(mode: int) -> str:
     """What a file that is not regular is, with its article."""
+    if stat.S_ISDIR(mode):
+        return "a folder"
     if stat.S_ISLNK(mode):
         return "a symbolic link"
     if stat.S_ISFIFO(mode):

@@ -132,7 +132,7 @@ class SmallFiles:
     def _place(self, folder: str, files: Sequence[SmallFile]) -> list[Fingerprint | None]:
         try:
             with self._folder.root.folder(folder, make=True) as parent:
-                return write_all(parent, [(file.name.rpartition("/")[2], file.content.data) for file in files])
+                return write_all(parent, [(file.name.rpartition("/")[2], file) for file in files])
         except OSError:
             return [None] * len(files)
 

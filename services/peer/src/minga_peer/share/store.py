@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from minga_core.attributes import NO_ATTRIBUTES, FileAttributes
 from minga_core.chunks import ChunkSet
 from minga_core.clock import Clock
 from minga_core.errors import (
@@ -297,7 +298,15 @@ class ContentStore:
 
     # Storing.
 
-    async def begin_part(self, name: Name, manifest: Manifest, *, published_ns: int, overwrite: bool) -> Part:
+    async def begin_part(
+        self,
+        name: Name,
+        manifest: Manifest,
+        *,
+        published_ns: int,
+        attributes: FileAttributes = NO_ATTRIBUTES,
+        overwrite: bool,
+    ) -> Part:
         """Begin or resume a part; a content that is here under another name is copied into it.
 
         published_ns: the source's time of publication, or PUBLISH, or FOUND (see FileRow).
@@ -305,7 +314,7 @@ class ContentStore:
         Raises NameTakenError (another content has the name, and not overwrite), NoSpaceError, StorageError,
         AlreadyRunningError (the same part is being written already).
         """
-        target = PartTarget(name, manifest, manifest.content_id, published_ns)
+        target = PartTarget(name, manifest, manifest.content_id, published_ns, attributes)
         return await self.parts.begin(target, overwrite=overwrite)
 
     async def publish_again(self, row: FileRow) -> FileRow:
