@@ -18,6 +18,29 @@ off); pipes get plain lines. An error is one line that begins with `minga:`, wit
 means a bug, or `--debug`.
 """
 
+_KEPT = """## What is kept of a file
+
+| | |
+| --- | --- |
+| kept | the bytes; the name, in Unicode form NFC; the modification time, from 1970 to 2262; whether its owner may \
+execute it; holes of sparse files, in chunks |
+| not kept | owner and group; all other permissions, setuid, setgid and sticky bits; extended attributes and access \
+control lists; times of access, change and birth; hard links (each name is a file of its own); empty folders, and \
+times and permissions of folders |
+| left out | symbolic links, devices, pipes and sockets: neither shared nor followed, and not replaced by what is \
+fetched, except a link to a file by `-o` with `--overwrite`; `put` follows a link that is named itself |
+
+What arrives has the permissions of a new file, 0666 or 0777 less the umask: that of the peer in its shared folder, that
+of the command with `-o`. Time and executable bit are those of the version when it was fetched or uploaded: a later
+`chmod` where it is shared holds for copies made from then on, and is no new version. A file that is there already,
+whole, is left alone.
+
+`kill -9` leaves no half a file under its name. What was fetched so far is kept and resumed: in the peer's state folder,
+or without a peer in `.minga-parts` beside the file. What nobody resumes for a week is deleted, by the peer or with the
+next download into that folder. On a file system without nameless files (NFS, for one) an interrupted copy of `-o`
+leaves `.XXXXXXXXXXXXXXXX.minga`, which can be deleted.
+"""
+
 _JSON_SHAPES = """## JSON
 
 `--json` prints one document. These keys stay; new ones may come. Sizes are in bytes, times RFC 3339 in UTC.
@@ -44,7 +67,7 @@ def cli_markdown() -> str:
     group = typer.main.get_command(app)
     context = typer.Context(group, info_name="minga")
     commands = get_docs_for_click(obj=group, ctx=context, name="minga").split("\n", 2)[2]
-    return "\n".join([_OPENING, commands, _exit_codes(), _JSON_SHAPES])
+    return "\n".join([_OPENING, commands, _KEPT, _exit_codes(), _JSON_SHAPES])
 
 
 def _exit_codes() -> str:
