@@ -85,6 +85,26 @@ async def test_a_resumed_part_has_the_attributes_of_the_last_attempt(
     assert Fingerprint.of((tmp_path / "file.bin").stat()).attributes == FileAttributes(2, executable)
 
 
+async def test_a_file_system_without_such_attributes_keeps_the_file(
+    tmp_path: Path, pool: DiskPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CIFS and FAT refuse modes and times; the bytes are what counts."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "operation not permitted")
+
+    first = await begun(tmp_path, pool, target(attributes=PLAIN))
+    await fill(first, DATA, [0])
+    await first.close()
+    first.shut()
+    monkeypatch.setattr(os, "fchmod", refuse)
+    monkeypatch.setattr(os, "utime", lambda at, **times: refuse() if times else None)
+    second = await begun(tmp_path, pool)
+    await fill(second, DATA)
+    assert (await second.commit()).executable is False
+    assert (tmp_path / "file.bin").read_bytes() == DATA
+
+
 async def test_a_finished_part_that_gets_no_name_does_not_expire_for_its_modification_time(
     tmp_path: Path, pool: DiskPool
 ) -> None:

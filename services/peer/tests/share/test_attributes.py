@@ -10,7 +10,7 @@ import pytest
 from minga_core.attributes import FileAttributes
 from minga_core.errors import StorageError
 from minga_core.names import Name
-from minga_core.records import FileRow
+from minga_core.records import PUBLISH, FileRow
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.placing import SmallContent, SmallFile
 
@@ -128,3 +128,19 @@ def _make(path: Path, kind: str) -> None:
 
 def _mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+async def test_a_content_that_is_put_again_gets_the_attributes_of_that_put(shared: Shared) -> None:
+    """The name is given content and attributes; nothing is hashed again, and a file that has just changed is left."""
+    path = shared.drop("tool", DATA)
+    row = await shared.store.publish_again(await shared.shares("tool", DATA), ATTRIBUTES)
+    assert (row.modified_ns, row.executable, row.published_ns) == (*ATTRIBUTES, PUBLISH)
+    assert shared.store.find(Name("tool")) == row
+    assert Fingerprint.of(path.stat()).attributes == ATTRIBUTES
+    shared.drop("later", b"x")
+    await shared.shares("later", b"x")
+    assert shared.metrics.misses == 2
+    fingerprint = shared.store.inventory.files[Name("tool")].fingerprint
+    path.write_bytes(b"changed")
+    assert shared.store.folder.root.set_attributes("tool", fingerprint, FileAttributes(7)) is None
+    assert path.stat().st_mtime_ns != 7

@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -89,16 +89,21 @@ def mode_of(attributes: FileAttributes) -> int:
 
 
 def set_executable(descriptor: int, attributes: FileAttributes) -> None:
-    """Let those who may read an open file execute it, or nobody, where its mode says something else. Blocking."""
+    """Let those who may read an open file execute it, or nobody, where its mode says something else. Blocking.
+
+    Not every file system has such a bit; a file is not lost for that.
+    """
     mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
     if attributes.executable != bool(mode & stat.S_IXUSR):
-        os.fchmod(descriptor, mode | (mode & 0o444) >> 2 if attributes.executable else mode & ~0o111)
+        with suppress(OSError):
+            os.fchmod(descriptor, mode | (mode & 0o444) >> 2 if attributes.executable else mode & ~0o111)
 
 
 def set_modified(descriptor: int, attributes: FileAttributes) -> None:
-    """Set the modification time of an open file, if there is one to be kept. Blocking."""
+    """Set the modification time of an open file, if there is one to be kept and the file system lets. Blocking."""
     if attributes.modified_ns is not None:
-        os.utime(descriptor, ns=(os.fstat(descriptor).st_atime_ns, attributes.modified_ns))
+        with suppress(OSError):
+            os.utime(descriptor, ns=(os.fstat(descriptor).st_atime_ns, attributes.modified_ns))
 
 
 def check_replaceable(target: Path) -> None:

@@ -102,7 +102,7 @@ class UploadReceiver:
         present = self._store.find(name)
         if present is not None and present.key.content_id == content_id:
             yield ChunkSet(manifest.geometry.chunk_count)
-            yield await self._store.publish_again(present)
+            yield await self._store.publish_again(present, attributes_of(begin))
             return
         with memory(manifest.geometry.chunk_size_bytes), self._disk_failures_counted():
             part = await self._begin_part(name, manifest, begin)
@@ -113,7 +113,7 @@ class UploadReceiver:
                 row = await part.commit()
                 if row.published_ns != PUBLISH:
                     # It came here in another way meanwhile.
-                    row = await self._store.publish_again(row)
+                    row = await self._store.publish_again(row, attributes_of(begin))
             finally:
                 await part.close()
         yield row

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
+from minga_core.attributes import FileAttributes
 from minga_core.errors import InvalidNameError
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
@@ -147,6 +148,20 @@ class FolderSync:
         self._known.update((file.name, file) for file in files)
         self._inventory.set_published(files)
         await self._folder.index.set_published(files)
+
+    async def set_attributes(self, row: FileRow, attributes: FileAttributes) -> FileRow:
+        """Give a shared file attributes, if it still is what that row says; its row then."""
+        file = self._inventory.files.get(row.key.name)
+        if file is None or row_of(file) != row or file.fingerprint.attributes == attributes:
+            return row
+        manifest, root = await self._folder.index.manifest(file.content_id), self._folder.root
+        with self.placing(file.path):
+            fingerprint = await self._folder.disk.run(root.set_attributes, file.path, file.fingerprint, attributes)
+            if fingerprint is None or manifest is None:
+                return row
+            changed = replace(file, fingerprint=fingerprint)
+            await self.share_placed([(changed, manifest)])
+        return row_of(changed)
 
     async def forget_removed(self, file: IndexedFile) -> None:
         """Stop sharing a file that was deleted on purpose, and forget its digests."""

@@ -14,9 +14,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from minga_core.attributes import FileAttributes
 from minga_core.errors import InvalidNameError
 from minga_core.names import HIDDEN_ROOT, MAX_NAME_BYTES, Name, parse_name
-from minga_engine.parts.files import PARTS_FOLDER, Fingerprint, move_without_replacing
+from minga_engine.parts.files import PARTS_FOLDER, Fingerprint, move_without_replacing, set_executable, set_modified
 from minga_peer.share.conditions import Found, Kind
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -147,6 +148,21 @@ class Root:
             os.close(descriptor)
             raise OSError(errno.EINVAL, "not a regular file")
         return descriptor
+
+    def set_attributes(self, path: str, expected: Fingerprint, attributes: FileAttributes) -> Fingerprint | None:
+        """Give a file that has the fingerprint `expected` attributes; its fingerprint then. None when it has not."""
+        try:
+            descriptor = self.open(path)
+        except OSError:
+            return None
+        try:
+            if Fingerprint.of(os.fstat(descriptor)) != expected:
+                return None
+            set_executable(descriptor, attributes)
+            set_modified(descriptor, attributes)
+            return Fingerprint.of(os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
 
     def place(self, source: Path, path: str, *, overwrite: bool) -> Fingerprint:
         """Move `source` (same file system) to `path`, atomically and durably, making folders on the way; what is there

@@ -317,8 +317,9 @@ class ContentStore:
         target = PartTarget(name, manifest, manifest.content_id, published_ns, attributes)
         return await self.parts.begin(target, overwrite=overwrite)
 
-    async def publish_again(self, row: FileRow) -> FileRow:
-        """Have a shared file published again, as the newest version of its name; its row now."""
+    async def publish_again(self, row: FileRow, attributes: FileAttributes) -> FileRow:
+        """Have a shared file published again, with those attributes, as the newest version of its name; its row now."""
+        row = await self.sync.set_attributes(row, attributes)
         await self.sync.set_published([(row, PUBLISH)])
         return row._replace(published_ns=PUBLISH)
 
