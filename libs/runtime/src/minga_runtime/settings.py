@@ -76,6 +76,7 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_LIMIT_DOWN": "Peer and command: payload received per second at most, written the same; 0: unlimited.",
     "MINGA_SOURCE_WAIT": "Peer and command: seconds to wait for a source before giving up; 0 for ever.",
     "MINGA_SETTLE": "Peer: seconds a file must be unchanged before it is hashed.",
+    "MINGA_SCRUB": "Peer: seconds in which all that is shared is read once and compared, at quiet times; 0 for never.",
     "MINGA_RESCAN": "Peer: seconds between full scans of the shared folder.",
     "MINGA_HASH_THREADS": "Peer: threads for hashing and disk work.",
     "MINGA_METRICS_LISTEN": "host:port of the metrics endpoint; off unless set.",

@@ -36,6 +36,7 @@ class PeerSettings(TransferSettings):
     """Chunk requests that are served or wait at a time; a few are served, and one too many is refused as busy."""
     settle: Seconds = timedelta(seconds=0.5)
     rescan: Seconds = timedelta(minutes=5)
+    scrub: Seconds = timedelta(days=30)
     hash_threads: Annotated[int, Field(ge=1, le=64)] = 4
     stop_grace: Seconds = timedelta(seconds=2)
     """How long a peer that has left goes on serving those that are downloading from it."""
@@ -54,6 +55,13 @@ class PeerSettings(TransferSettings):
             raise ValueError("must be more than 0 and at most a day")
         return value
 
+    @field_validator("scrub")
+    @classmethod
+    def _not_too_often(cls, value: timedelta) -> timedelta:
+        if timedelta(0) < value < timedelta(minutes=1):
+            raise ValueError("must be at least 60, or 0 for never")
+        return value
+
     @property
     def store(self) -> StoreSettings:
         """How the folder is shared."""
@@ -64,4 +72,5 @@ class PeerSettings(TransferSettings):
             hash_threads=self.hash_threads,
             settle_seconds=self.settle.total_seconds(),
             rescan_seconds=self.rescan.total_seconds(),
+            scrub_seconds=self.scrub.total_seconds(),
         )

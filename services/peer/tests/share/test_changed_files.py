@@ -3,15 +3,13 @@
 import os
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from minga_engine.parts.files import Fingerprint
 from minga_engine.transfer.locating import Located
 
-from .conftest import Opener, Shared
+from .conftest import Opener
 
 
 async def test_a_file_changed_in_place_with_its_mtime_put_back_is_hashed_again(opened: Opener) -> None:
@@ -77,12 +75,3 @@ def _change_in_place(path: Path, data: bytes) -> None:
     with path.open("r+b") as file:
         file.write(data)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def _damage_unseen(shared: Shared, path: Path, data: bytes) -> None:
-    """Change a file and let the store believe that it was hashed like that."""
-    (file,) = shared.store.inventory.files.values()
-    path.write_bytes(data)
-    damaged = replace(file, fingerprint=Fingerprint.of(path.stat()))
-    shared.store.inventory.update(put=[damaged])
-    shared.store.sync._known[file.name] = damaged

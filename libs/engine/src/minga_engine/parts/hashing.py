@@ -5,14 +5,14 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 
 from blake3 import blake3
 
 from minga_core.chunks import Geometry
-from minga_core.errors import ContentChangedError
+from minga_core.errors import ChunkCorruptError, ContentChangedError
 from minga_core.manifest import Manifest
 from minga_engine.parts.disk import DiskPool, SharedDescriptor, storage_errors
 from minga_engine.parts.files import Fingerprint
@@ -110,11 +110,47 @@ def _wrong_among(descriptor: int, manifest: Manifest, chunks: list[int]) -> list
     return wrong
 
 
-def _hash_chunk(descriptor: int, offset: int, length: int, what: str) -> bytes:
+def verify_chunks(descriptor: int, manifest: Manifest, chunks: Iterable[int], what: str) -> None:
+    """Compare chunks of an open file with their digests; the page cache has the same after as before. Blocking.
+
+    The descriptor is for this alone: it reads nothing ahead any more. Raises ChunkCorruptError for the first chunk that
+    is wrong, ContentChangedError when the file is shorter, OSError.
+    """
+    # What is read ahead would look as if it had been in the cache.
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+    for index in chunks:
+        offset, length = manifest.geometry.offset(index), manifest.geometry.length(index)
+        if _hash_chunk(descriptor, offset, length, what, _read_uncached) != manifest.chunk_digest(index):
+            raise ChunkCorruptError(f"chunk {index} of {what} is not what was hashed")
+
+
+def _read(descriptor: int, buffer: memoryview, offset: int) -> int:
+    return os.preadv(descriptor, [buffer], offset)
+
+
+def _read_uncached(descriptor: int, buffer: memoryview, offset: int) -> int:
+    """As `_read`; what was not in the page cache is not there afterwards: a reader of everything must not evict what
+    others use."""
+    try:
+        return os.preadv(descriptor, [buffer], offset, os.RWF_NOWAIT)
+    except BlockingIOError:
+        count = os.preadv(descriptor, [buffer], offset)
+        os.posix_fadvise(descriptor, offset, count, os.POSIX_FADV_DONTNEED)
+        return count
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        # A file system that does not say what is cached: nothing is dropped that others may use.
+        return os.preadv(descriptor, [buffer], offset)
+
+
+def _hash_chunk(
+    descriptor: int, offset: int, length: int, what: str, read: Callable[[int, memoryview, int], int] = _read
+) -> bytes:
     hasher, buffer = blake3(), _buffer()
     end = offset + length
     while offset < end:
-        count = os.preadv(descriptor, [buffer[: min(PIECE_BYTES, end - offset)]], offset)
+        count = read(descriptor, buffer[: min(PIECE_BYTES, end - offset)], offset)
         if count == 0:
             raise ContentChangedError(f"{what} became shorter while it was hashed")
         hasher.update(buffer[:count])

@@ -13,7 +13,7 @@ more than its data. Only for the event loop's thread; disk work runs in the pool
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -131,6 +131,14 @@ class Part:
             await self._pool.run(self.files.resume, descriptor)
         await self._drop_wrong(await self._find_wrong())
         self._saver = asyncio.create_task(self._save_regularly(), name=f"part-{self.target.content_id.short}")
+
+    async def verify(self, chunks: Iterable[int]) -> list[int]:
+        """Verify those of the chunks that are held: the wrong and unreadable ones, which are missing from now on."""
+        held = [index for index in chunks if index in self._held]
+        wrong = await find_wrong_chunks(self._opened(), self.manifest, held, self._pool)
+        if not self.gone:
+            await self._drop_wrong(wrong)
+        return wrong
 
     async def _find_wrong(self) -> list[int]:
         """Chunks that are not what they were when they were written: the disk or another program changed them.

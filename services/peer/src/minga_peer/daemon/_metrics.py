@@ -86,6 +86,13 @@ class PeerMetrics:
             ("hit", "miss"),
         )
         self._hashed = counter("minga_peer_hashed_bytes", "Bytes of shared files that were hashed.")
+        self._scrubbed = counter("minga_peer_scrubbed_bytes", "Bytes that the scrub has read and compared.")
+        self._rechecks = labelled(
+            "minga_peer_rechecked_chunks",
+            "Chunks that a downloader reported as wrong, by what they were when they were read again here.",
+            "result",
+            ("good", "wrong"),
+        )
 
     def sent(self, payload_bytes: int, *, complete: bool) -> None:
         """Count a chunk sent completely. complete: of a content that this peer has all of."""
@@ -144,6 +151,14 @@ class PeerMetrics:
         """Count bytes hashed."""
         self._hashed.inc(count)
 
+    def scrubbed_bytes(self, count: int) -> None:
+        """Count bytes that the scrub has read and compared."""
+        self._scrubbed.inc(count)
+
+    def chunk_rechecked(self, *, good: bool) -> None:
+        """Count a chunk that a downloader refused as wrong, and that was read again here."""
+        self._rechecks["good" if good else "wrong"].inc()
+
 
 STATE = {
     "minga_peer_shared_files": "Complete files shared.",
@@ -151,6 +166,7 @@ STATE = {
     "minga_peer_capacity_bytes": "Bytes that this peer may hold.",
     "minga_peer_free_bytes": "Bytes that may still be stored.",
     "minga_peer_pending_hashes": "Files found but not hashed yet.",
+    "minga_peer_scrub_end_timestamp_seconds": "Unix time at which the last pass of the scrub ended; 0: none has.",
     "minga_peer_active_serves": "Chunks being sent.",
     "minga_peer_waiting_serves": "Chunk requests that wait for a slot.",
     "minga_peer_active_downloads": "Downloads in progress.",

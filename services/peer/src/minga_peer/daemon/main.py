@@ -177,6 +177,7 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
         )
         store.table.on_change(lambda _: announcer.table_changed())
         downloads = _make_downloads(base, store, network, identity)
+        store.scrub.busy = lambda: serving.in_progress() > 0
         server = await _start_peer_server(base, store, identity, serving, announcer, downloads)
         await _start_control_server(base, store, identity, serving, announcer, downloads)
         base.series.register(_state(store, announcer, downloads, serving))
@@ -326,6 +327,7 @@ def _state(store: ContentStore, announcer: Announcer, downloads: Downloads, serv
             "minga_peer_capacity_bytes": lambda: store.status().capacity_bytes,
             "minga_peer_free_bytes": lambda: store.status().free_bytes,
             "minga_peer_pending_hashes": lambda: store.status().pending_hash_count,
+            "minga_peer_scrub_end_timestamp_seconds": lambda: store.status().scrub.ended_at,
             "minga_peer_active_serves": serving.active_count,
             "minga_peer_waiting_serves": lambda: serving.chunks.waiting_count,
             "minga_peer_active_downloads": lambda: len(downloads.jobs),

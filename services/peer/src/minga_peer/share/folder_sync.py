@@ -30,8 +30,6 @@ STEP_FILES = 1000
 """Files compared before other tasks get the event loop."""
 SETTLED_SECONDS = 2.0
 """A file that changed all the time has settled once it is shared and was left alone for this and the settle time."""
-NO_FINGERPRINT = Fingerprint(-1, 0, 0, 0, 0)
-"""One that no file has."""
 MAX_ABSENT = 100_000
 """Digests kept for files that are not there now and may come back unchanged (a folder that was not mounted)."""
 
@@ -47,6 +45,12 @@ class StoreMetrics(Protocol):
 
     def hashed_bytes(self, count: int) -> None:
         """Count bytes hashed."""
+
+    def scrubbed_bytes(self, count: int) -> None:
+        """Count bytes that the scrub has read and compared."""
+
+    def chunk_rechecked(self, *, good: bool) -> None:
+        """Count a chunk that a downloader refused as wrong, and that was read again here."""
 
 
 class FolderSync:
@@ -68,9 +72,12 @@ class FolderSync:
         self._settle_seconds = settle_seconds
         self._rescan_seconds = rescan_seconds
         self._queue = HashQueue(folder.root, hashing, folder.clock, self._on_hashed)
+        self._damaged = folder.damaged
         self._known: dict[Name, IndexedFile] = {}
         self._first: dict[Name, Fingerprint] = {}
         """Files that were there when the index was made, and are not hashed yet."""
+        self._unsure: set[Name] = set()
+        """Those of the known files that may have other bytes by now, and are hashed before they are shared again."""
         self._placing: set[str] = set()
         self._scanned = asyncio.Event()
         self._rescan = asyncio.Event()
@@ -102,15 +109,33 @@ class FolderSync:
         self._rescan.set()
 
     def hash_again(self, file: IndexedFile) -> None:
-        """Stop sharing a file that is not what was hashed, and hash it once it has settled."""
+        """Stop sharing a file that may not be what was hashed, and hash it once it has settled.
+
+        With other bytes under the same fingerprint it is damaged: no program has written them.
+        """
         if self._inventory.files.get(file.name) == file:
             self._inventory.update(remove=[file.name])
-        # Kept for its time of publication only: no file has this fingerprint.
         known = self._known.get(file.name)
         if known is None or known.content_id != file.content_id:
-            known = file
-        self._known[file.name] = replace(known, fingerprint=NO_FINGERPRINT)
+            self._known[file.name] = file
+        self._unsure.add(file.name)
         self._queue.put(FoundFile(file.name, file.path, file.fingerprint), self._settled_at())
+
+    def shared_or_damaged(self, name: Name) -> IndexedFile | None:
+        """The file of that name as it was hashed, whether or not its bytes still are."""
+        return self._inventory.files.get(name) or self._damaged.get(name)
+
+    def refuse_damaged(self, file: IndexedFile, why: str) -> None:
+        """Stop sharing a file whose bytes are not what was hashed; it stays on disk. why: see DamagedFile."""
+        if self.shared_or_damaged(file.name) == file:
+            self._damaged.add(file, why)
+            self._inventory.update(remove=[file.name])
+
+    def share_again(self, file: IndexedFile) -> None:
+        """Share a file that was damaged and that has been found to be good: all of it was read."""
+        if self._damaged.get(file.name) == file:
+            self._damaged.discard(file.name)
+            self._inventory.update(put=[file])
 
     async def all_unchanged(self, files: list[IndexedFile]) -> bool:
         """Whether shared files have their fingerprints. Those that have not are no longer shared, and hashed again."""
@@ -135,7 +160,7 @@ class FolderSync:
         The index is written first: what others know of is never hashed again.
         """
         await self._folder.index.write(files, cached=True)
-        self._known.update((file.name, file) for file, _ in files)
+        self._sure_of([file for file, _ in files])
         self._inventory.update(put=[file for file, _ in files], drop_parts=[part] if part is not None else [])
 
     async def set_published(self, times: Sequence[tuple[FileRow, int]]) -> None:
@@ -167,8 +192,9 @@ class FolderSync:
         """Stop sharing a file that was deleted on purpose, and forget its digests."""
         self._queue.drop(file.name)
         self._first.pop(file.name, None)
-        if self._inventory.files.get(file.name) == file:
+        if self.shared_or_damaged(file.name) == file:
             self._inventory.update(remove=[file.name])
+            self._damaged.discard(file.name)
             await self._forget_digests([file.name])
 
     # Scanning.
@@ -179,7 +205,8 @@ class FolderSync:
             scan = await self._folder.disk.run(self._folder.root.scan)
             self._of_files.scanned(scan, partial(self._awaited, scan))
             await self._compare(scan)
-            await self._remove_absent([name for name in self._inventory.files if name not in scan.files])
+            held = (*self._inventory.files, *(damaged.file.name for damaged in self._damaged))
+            await self._remove_absent([name for name in held if name not in scan.files])
             await self._bound_absent(scan)
             if not self.pending_count:
                 self._folder.index.made_anew()
@@ -210,12 +237,12 @@ class FolderSync:
         known: list[IndexedFile] = []
         changed: set[str] = set()
         for found in some:
-            if found.path in self._placing or self._is_shared(found):
+            if found.path in self._placing or self._is_shared(found) or self._damaged.keeps_out(found):
                 continue
             file = self._known.get(found.name)
             if found.name in self._inventory.files:
                 changed.add(found.path)
-            elif file is not None and (file.path, file.fingerprint) == (found.path, found.fingerprint):
+            elif file is not None and self._is_known(file, found):
                 known.append(replace(file, fingerprint=found.fingerprint))
             elif found.name not in self._queue:
                 if not self._folder.index.complete and not self._scanned.is_set():
@@ -226,6 +253,11 @@ class FolderSync:
         self._inventory.update(put=known)
         return changed
 
+    def _is_known(self, file: IndexedFile, found: FoundFile) -> bool:
+        """Whether what was found is a file whose digests are known, with the bytes that they are of."""
+        same = (file.path, file.fingerprint) == (found.path, found.fingerprint)
+        return same and file.name not in self._unsure
+
     def _is_shared(self, found: FoundFile) -> bool:
         shared = self._inventory.files.get(found.name)
         return shared is not None and (shared.path, shared.fingerprint) == (found.path, found.fingerprint)
@@ -235,9 +267,14 @@ class FolderSync:
 
         Their digests stay known: a file that comes back as it was is not hashed again.
         """
-        files = [file for name in names if (file := self._inventory.files.get(name)) is not None]
+        files = [file for name in names if (file := self.shared_or_damaged(name)) is not None]
         there = await self._look([file.path for file in files])
         gone = [file for file in files if there[file.path] is None]
+        for file in gone:
+            if self._damaged.get(file.name) == file:
+                # A folder that is mounted again brings it back as it was: it is hashed then.
+                self._unsure.add(file.name)
+                self._damaged.discard(file.name)
         absent = [file.name for file in gone if self._inventory.files.get(file.name) == file]
         self._inventory.update(remove=absent)
         bad = self._of_files.refused(Kind.BAD_NAME)
@@ -258,6 +295,7 @@ class FolderSync:
     async def _forget_digests(self, names: list[Name]) -> None:
         for name in names:
             self._known.pop(name, None)
+            self._unsure.discard(name)
         await self._folder.index.write(remove=names)
 
     # Watching.
@@ -284,7 +322,9 @@ class FolderSync:
                 await self._compare(others[path])
         if others:
             self._of_files.scanned_below(set(others), list(others.values()))
+        damaged = [damaged.file for damaged in self._damaged]
         await self._remove_absent([file.name for path in paths if (file := self._inventory.file_at(path)) is not None])
+        await self._remove_absent([file.name for file in damaged if file.path in paths] + _below(damaged, paths))
         folders = {path for path in paths if self._inventory.is_folder(path)}
         if folders:
             files = list(self._inventory.files.values())
@@ -301,7 +341,7 @@ class FolderSync:
             line = f"{shown(path)} is there in another Unicode form too; that one is shared"
             self._of_files.refuse(Kind.BAD_NAME, path, line)
             return
-        if self._is_shared(found):
+        if self._is_shared(found) or self._damaged.keeps_out(found):
             return
         if shared is not None and shared.path == path:
             # Reads of it would be refused already.
@@ -344,7 +384,10 @@ class FolderSync:
                 if outcome.manifest is None:
                     self._is_changing(outcome.found.path)
             else:
-                files.append((self._indexed(outcome), outcome.manifest))
+                if (rotten := self._rotten(outcome)) is not None:
+                    self._keep_out(rotten)
+                else:
+                    files.append((self._indexed(outcome), outcome.manifest))
         if self._metrics is not None:
             self._metrics.hash_cache_misses(len(files))
             self._metrics.hashed_bytes(sum(file.fingerprint.size_bytes for file, _ in files))
@@ -366,11 +409,29 @@ class FolderSync:
         if files:
             await self._folder.index.write(files)
         current = [file for file, _ in files if self._inventory.files.get(file.name) is before[file.name]]
-        self._known.update((file.name, file) for file in current)
+        self._sure_of(current)
         self._inventory.update(put=current)
         for file in current:
             self._of_files.hashed(file.path)
         return {file.path for file, _ in files} - {file.path for file in current}
+
+    def _sure_of(self, files: list[IndexedFile]) -> None:
+        """Note the digests of files that were hashed, or verified, just now."""
+        for file in files:
+            self._known[file.name] = file
+            self._unsure.discard(file.name)
+            self._damaged.discard(file.name)
+
+    def _rotten(self, outcome: Hashed) -> IndexedFile | None:
+        """The file as it was hashed before, when it has other bytes now and nothing else shows it."""
+        before = self._known.get(outcome.found.name)
+        if before is None or (before.path, before.fingerprint) != (outcome.found.path, outcome.fingerprint):
+            return None
+        return before if before.content_id != outcome.content_id else None
+
+    def _keep_out(self, rotten: IndexedFile) -> None:
+        self._inventory.update(remove=[rotten.name])
+        self._damaged.add(rotten, "its bytes are not what was hashed")
 
     def _is_outdated(self, outcome: Hashed) -> bool:
         """Whether a download has been put there since the file was opened for hashing."""

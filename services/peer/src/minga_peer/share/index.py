@@ -157,6 +157,10 @@ class Index:
                 self._cache.put(content_id, manifest)
         return manifest
 
+    async def names_after(self, name: str, limit: int) -> list[Name]:
+        """The next names of the index in order of their bytes, at most `limit`; none at the end, or on an error."""
+        return await run_to_end(self._thread, self._names_after, name, limit)
+
     async def aclose(self) -> None:
         """Close the file and end the thread. Idempotent."""
         await run_to_end(self._thread, self._close)
@@ -266,6 +270,14 @@ class Index:
         except (sqlite3.Error, MingaError) as error:
             log_event(log, logging.WARNING, "index_not_read", path=self._path, error=error)
             return None
+
+    def _names_after(self, name: str, limit: int) -> list[Name]:
+        query = "SELECT name FROM files WHERE name > ? ORDER BY name LIMIT ?"
+        try:
+            return [Name(row[0]) for row in self._opened().execute(query, (name, limit)).fetchall()]
+        except sqlite3.Error as error:
+            log_event(log, logging.WARNING, "index_not_read", path=self._path, error=error)
+            return []
 
     def _close(self) -> None:
         if self._database is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from minga_core.clock import Clock
 from minga_engine.parts.disk import DiskPool
 from minga_peer.share.conditions import Conditions
+from minga_peer.share.damaged import DamagedFiles
 from minga_peer.share.file_reader import FileReader
 from minga_peer.share.free_space import FreeSpace
 from minga_peer.share.index import Index
@@ -22,6 +23,7 @@ class SharedFolder:
     reader: FileReader
     index: Index
     inventory: Inventory
+    damaged: DamagedFiles
     space: FreeSpace
     conditions: Conditions
     clock: Clock

@@ -32,22 +32,29 @@ from minga_engine.parts.disk import DiskPool, storage_errors
 from minga_engine.parts.files import OpenChunk
 from minga_engine.parts.part import Part
 from minga_engine.parts.part_files import PartTarget
+from minga_peer.share import integrity_file
 from minga_peer.share.conditions import Conditions, Kind
+from minga_peer.share.damaged import DamagedFiles
 from minga_peer.share.file_reader import FileReader
 from minga_peer.share.folder_sync import FolderSync, StoreMetrics
 from minga_peer.share.free_space import FreeSpace
 from minga_peer.share.index import Index
 from minga_peer.share.inventory import Inventory, row_of
 from minga_peer.share.part_store import PartStore
+from minga_peer.share.rechecking import Rechecks
 from minga_peer.share.root import Root, shown
+from minga_peer.share.scrub import Scrub, ScrubState
 from minga_peer.share.shared_folder import SharedFolder
 from minga_peer.share.small_store import SmallFiles
+from minga_peer.share.verifying import Verifier
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
 
 DISK_THREADS = 4
 SPACE_CHECK_SECONDS = 2.0
+SAVE_SECONDS = 10.0
+"""Between savings of how far the scrub is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,8 @@ class StoreSettings:
     settle_seconds: float = 0.5
     """A file is hashed once it has not changed for so long."""
     rescan_seconds: float = 300.0
+    scrub_seconds: float = 0.0
+    """How long one pass over everything that is shared may take; 0: nothing is read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,7 @@ class StoreStatus:
     free_bytes: int
     """What downloads and uploads may still take: the lesser of the disk's free space and the capacity's rest."""
     capacity_bytes: int
+    scrub: ScrubState
 
 
 class ContentStore:
@@ -95,6 +105,7 @@ class ContentStore:
             reader=reader,
             index=Index(state_dir / "index.sqlite", self.conditions),
             inventory=self.inventory,
+            damaged=DamagedFiles(clock, self.conditions),
             space=FreeSpace(root.path, settings.capacity_bytes, self.inventory),
             conditions=self.conditions,
             clock=clock,
@@ -108,8 +119,14 @@ class ContentStore:
             rescan_seconds=settings.rescan_seconds,
         )
         self.parts = PartStore(self.folder, self.sync, state_dir / "parts")
+        self.verifier = Verifier(self.folder, self.sync)
         self.small = SmallFiles(self.folder, self.sync)
         """Many small files at once."""
+        self.scrub = Scrub(self.folder, self.sync, self.verifier, metrics, settings.scrub_seconds)
+        self._rechecks = Rechecks(self.inventory, self.verifier, self.folder.disk, clock, metrics)
+        self._verifying = asyncio.Lock()
+        self._integrity_path = state_dir / "integrity.json"
+        self._saved: tuple[ScrubState, int] = (self.scrub.state, 0)
         self.table = self.inventory.table
         """Complete files, and parts with at least one chunk."""
         self._lock_path = state_dir / "lock"
@@ -123,6 +140,8 @@ class ContentStore:
         try:
             await store.folder.disk.run(store._claim)
             await store.sync.load()
+            store.scrub.state, damaged = await store.folder.disk.run(integrity_file.load, store._integrity_path)
+            store.folder.damaged.load(damaged)
             await store.parts.load()
             await store.folder.disk.run(store.folder.space.measure)
         except BaseException:
@@ -164,6 +183,9 @@ class ContentStore:
             group.create_task(self.sync.run(), name="store-sync")
             group.create_task(self._measure_space(), name="store-space")
             group.create_task(self.parts.expire_regularly(), name="store-parts")
+            group.create_task(self._rechecks.run(), name="store-rechecks")
+            group.create_task(self.scrub.run(), name="store-scrub")
+            group.create_task(self._save_integrity_regularly(), name="store-integrity")
 
     async def _measure_space(self) -> None:
         while True:
@@ -184,6 +206,18 @@ class ContentStore:
         else:
             self.conditions.clear(Kind.READ_ONLY)
 
+    async def _save_integrity_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_SECONDS)
+            await self._save_integrity()
+
+    async def _save_integrity(self) -> None:
+        now = (self.scrub.state, self.folder.damaged.revision)
+        if now != self._saved:
+            self._saved = now
+            damaged = list(self.folder.damaged)
+            await self.folder.disk.run(integrity_file.save, self._integrity_path, self.scrub.state, damaged)
+
     async def aclose(self) -> None:
         """Save what parts have and close everything. `run` must have ended. Idempotent."""
         if self._closed:
@@ -192,8 +226,10 @@ class ContentStore:
         for part in list(self.inventory.parts.values()):
             await part.close()
             part.shut()
+        await self._save_integrity()
         self.folder.reader.close()
         await self.folder.index.aclose()
+        await asyncio.to_thread(self.scrub.close)
         await asyncio.to_thread(self._hashing.close)
         await asyncio.to_thread(self.folder.disk.close)
         for descriptor in self._locks:
@@ -214,6 +250,7 @@ class ContentStore:
             pending_hash_count=self.sync.pending_count,
             free_bytes=self.folder.space.free_bytes,
             capacity_bytes=self.folder.space.capacity_bytes,
+            scrub=self.scrub.state,
         )
 
     def find(self, name: Name) -> FileRow | None:
@@ -252,6 +289,10 @@ class ContentStore:
             raise ContentNotHeldError(f"the digests of {file.name} are lost; it is hashed again")
         return manifest
 
+    def report(self, content_id: ContentId, index: int, host: str) -> None:
+        """Have a chunk read again, some time soon, because `host` received it wrong. Raises as `Rechecks.report`."""
+        self._rechecks.report(content_id, index, host)
+
     @asynccontextmanager
     async def open_chunk(self, content_id: ContentId, index: int) -> AsyncGenerator[OpenChunk, None]:
         """Where a chunk is on disk until the end of the block, to send it without a copy in memory.
@@ -264,8 +305,12 @@ class ContentStore:
             part = self.inventory.part_with(content_id)
             if part is None:
                 raise _not_held(content_id)
-            with part.open_chunk(index) as chunk:
-                yield chunk
+            try:
+                with part.open_chunk(index) as chunk:
+                    yield chunk
+            except StorageError:
+                await part.verify([index])
+                raise
             return
         try:
             async with self.folder.reader.open_chunk(file, index) as chunk:
@@ -325,7 +370,7 @@ class ContentStore:
 
     async def remove(self, name: Name) -> FileRow:
         """Delete the file of that name and stop sharing it. Raises FileNotFoundInDirectoryError, StorageError."""
-        file = self.inventory.files.get(name)
+        file = self.sync.shared_or_damaged(name)
         if file is None:
             raise FileNotFoundInDirectoryError(f"{name} is not in the shared folder")
         # A file that is gone already counts as removed.

@@ -1,0 +1,91 @@
+"""What the scrub knows, over restarts: how far it is, and which files are damaged. One JSON file in the state folder.
+
+It is a cache: without it the scrub begins anew, and finds damage again.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, astuple
+from pathlib import Path
+from typing import Any
+
+from minga_core.errors import MingaError
+from minga_core.ids import ContentId
+from minga_core.names import parse_name
+from minga_engine.parts.files import Fingerprint
+from minga_peer.share.damaged import DamagedFile
+from minga_peer.share.index import IndexedFile
+from minga_peer.share.scrub import ScrubState
+from minga_runtime.logs import log_event
+
+log = logging.getLogger(__name__)
+
+MAX_DAMAGED = 10_000
+"""Damaged files that are remembered; the others are found again."""
+
+
+def load(path: Path) -> tuple[ScrubState, list[DamagedFile]]:
+    """What was saved last; nothing when there is no file, or one that makes no sense. Blocking."""
+    try:
+        document = json.loads(path.read_bytes())
+        return _state(document["scrub"]), [_damaged(item) for item in document["damaged"]]
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, TypeError, MingaError) as error:
+        log_event(log, logging.WARNING, "integrity_not_read", path=path, error=error)
+    return ScrubState(), []
+
+
+def save(path: Path, state: ScrubState, damaged: Sequence[DamagedFile]) -> None:
+    """Replace the file in one step. Blocking. Errors are logged: what is lost is found again."""
+    document = {
+        "scrub": asdict(state),
+        "damaged": [_item(each) for each in damaged[:MAX_DAMAGED]],
+    }
+    successor = path.with_suffix(".new")
+    try:
+        successor.write_text(json.dumps(document))
+        os.replace(successor, path)
+    except OSError as error:
+        log_event(log, logging.WARNING, "integrity_not_saved", path=path, error=error)
+        with suppress(OSError):
+            successor.unlink()
+
+
+def _state(item: dict[str, Any]) -> ScrubState:
+    return ScrubState(
+        bool(item["under_way"]),
+        float(item["began_at"]),
+        float(item["ended_at"]),
+        int(item["read_bytes"]),
+        str(item["name"]),
+        str(item["content"]),
+        int(item["chunk_count"]),
+    )
+
+
+def _item(damaged: DamagedFile) -> dict[str, Any]:
+    file = damaged.file
+    return {
+        "name": file.name,
+        "path": file.path,
+        "fingerprint": astuple(file.fingerprint),
+        "content_id": str(file.content_id),
+        "published_ns": file.published_ns,
+        "why": damaged.why,
+        "since": damaged.since,
+    }
+
+
+def _damaged(item: dict[str, Any]) -> DamagedFile:
+    file = IndexedFile(
+        parse_name(item["name"]),
+        str(item["path"]),
+        Fingerprint(*map(int, item["fingerprint"])),
+        ContentId.parse(item["content_id"]),
+        int(item["published_ns"]),
+    )
+    return DamagedFile(file, str(item["why"]), float(item["since"]))
