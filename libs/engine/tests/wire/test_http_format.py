@@ -16,6 +16,7 @@ from minga_engine.wire.http_format import (
     ChunkResponse,
     EarlyHints,
     ErrorResponse,
+    WrongChunkReport,
     decode_availability,
     decode_request,
     decode_response,
@@ -51,6 +52,16 @@ def test_a_traceparent_comes_back() -> None:
 def test_an_availability_request_comes_back() -> None:
     """The other thing that can be asked for."""
     assert decode_request(head(AvailabilityRequest(CONTENT).encode("host:1"))) == AvailabilityRequest(CONTENT)
+
+
+def test_a_report_of_a_wrong_chunk_comes_back() -> None:
+    """It has no body, and one is refused."""
+    report = WrongChunkReport(CONTENT, 17)
+    encoded = head(report.encode("host:1"))
+    assert decode_request(encoded) == report
+    for wrong in (encoded.replace(b": 0", b": 1"), encoded.replace(b"/17/", b"/x/"), encoded.replace(b"POST", b"PUT")):
+        with pytest.raises(InvalidArgumentError):
+            decode_request(wrong)
 
 
 def test_answers_come_back() -> None:

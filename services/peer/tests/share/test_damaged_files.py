@@ -10,7 +10,8 @@ from minga_core.errors import BusyError, ContentNotHeldError, InvalidArgumentErr
 from minga_core.names import Name
 from minga_peer.share.verifying import Verdict
 
-from .conftest import Opener, Shared, change_unseen, chunk_of, eventually, fill, noise, read_chunk, rot
+from .conftest import Opener, Shared, chunk_of, eventually, fill, noise, read_chunk
+from .rot import change_unseen, rot
 
 MIB = 1024 * 1024
 DATA = noise(3 * MIB)

@@ -28,7 +28,14 @@ from minga_engine.progress import DownloadPhase, Progress
 from minga_engine.transfer import locating
 from minga_engine.transfer.download import DownloadRequest
 from minga_engine.wire.connections import PeerConnections
-from minga_engine.wire.http_format import END_OF_HEAD, ChunkRequest, ChunkResponse, ErrorResponse, decode_request
+from minga_engine.wire.http_format import (
+    END_OF_HEAD,
+    ChunkRequest,
+    ChunkResponse,
+    ErrorResponse,
+    WrongChunkReport,
+    decode_request,
+)
 from minga_engine.wire.messages import PEER_SERVICE, SourceAddress
 from minga_engine.wire.transport import PeerTransport
 from minga_protos.peer.v1 import peer_pb2 as pb
@@ -51,6 +58,7 @@ class EvilPeer(PeerServiceServicer):
         self._behaviour = behaviour
         self.http_port = 0
         self.asked = 0
+        self.reported: list[int] = []
         self._sent: Counter[int] = Counter()
 
     async def GetManifest(self, request: pb.GetManifestRequest, context: Any) -> AsyncIterator[pb.GetManifestResponse]:
@@ -65,6 +73,10 @@ class EvilPeer(PeerServiceServicer):
             going_on = True
             while going_on:
                 request = decode_request((await reader.readuntil(END_OF_HEAD)).removesuffix(END_OF_HEAD))
+                if isinstance(request, WrongChunkReport):
+                    self.reported.append(request.index)
+                    writer.write(ChunkResponse(None).encode())
+                    continue
                 assert isinstance(request, ChunkRequest)
                 self.asked += 1
                 going_on = await self._respond(request, writer)
@@ -173,6 +185,7 @@ async def test_a_download_succeeds_from_the_honest_source(network: Network, beha
         async with asyncio.timeout(30):
             done = await fetch(downloader, "file.bin")
         assert service.asked > 0 or behaviour == "wrong manifest"
+        assert bool(service.reported) == (behaviour == "flips a bit")
     assert (downloader.root / "file.bin").read_bytes() == data
     if behaviour in ("silent", "stalls in the middle"):
         assert downloader.metric("minga_peer_hedged_requests_total") > 0

@@ -110,17 +110,20 @@ def _wrong_among(descriptor: int, manifest: Manifest, chunks: list[int]) -> list
     return wrong
 
 
-def verify_chunks(descriptor: int, manifest: Manifest, chunks: Iterable[int], what: str) -> None:
-    """Compare chunks of an open file with their digests; the page cache has the same after as before. Blocking.
+def verify_chunks(descriptor: int, manifest: Manifest, chunks: Iterable[int], what: str, *, cached: bool) -> None:
+    """Compare chunks of an open file with their digests. Blocking.
 
-    The descriptor is for this alone: it reads nothing ahead any more. Raises ChunkCorruptError for the first chunk that
-    is wrong, ContentChangedError when the file is shorter, OSError.
+    cached: whether somebody will read them soon; else the page cache has the same after as before, and nothing is read
+    ahead through this descriptor any more. Raises ChunkCorruptError for the first chunk that is wrong,
+    ContentChangedError when the file is shorter, OSError.
     """
-    # What is read ahead would look as if it had been in the cache.
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+    if not cached:
+        # What is read ahead would look as if it had been in the cache.
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+    read = _read if cached else _read_uncached
     for index in chunks:
         offset, length = manifest.geometry.offset(index), manifest.geometry.length(index)
-        if _hash_chunk(descriptor, offset, length, what, _read_uncached) != manifest.chunk_digest(index):
+        if _hash_chunk(descriptor, offset, length, what, read) != manifest.chunk_digest(index):
             raise ChunkCorruptError(f"chunk {index} of {what} is not what was hashed")
 
 

@@ -225,11 +225,15 @@ class Downloader:
         record: TransferRecord,
         on_progress: OnProgress,
     ) -> Finished:
-        swarm = self._swarm(located, part, record)
-        meter = _Meter(part, swarm, located.content_id)
-        on_progress(meter.progress())
-        record.begin(Phase.FETCHING)
-        await self._run_swarm(request, located, swarm, meter, on_progress)
+        while True:
+            swarm = self._swarm(located, part, record)
+            meter = _Meter(part, swarm, located.content_id)
+            on_progress(meter.progress())
+            record.begin(Phase.FETCHING)
+            await self._run_swarm(request, located, swarm, meter, on_progress)
+            if part.held.complete:
+                break
+            # A chunk went bad on this disk since it was written: it is fetched once more.
         record.begin(Phase.FINISHING)
         finishing = replace(meter.progress(), phase=DownloadPhase.FINISHING)
         with tracing.span("put in place"):

@@ -36,6 +36,8 @@ ROUNDS = 3
 MAX_BUSY_PAUSE = timedelta(seconds=1)
 IDLE_LIMIT = timedelta(seconds=10)
 """A source that sends nothing for so long is given up."""
+REPORT_SECONDS = 1.0
+"""Longest time until a source knows that it sent wrong bytes."""
 
 
 OnDone = Callable[[list[SmallDone]], None]
@@ -132,7 +134,8 @@ class SmallDownloads:
     async def _store(
         self, batch: "_Batch", source: SourceAddress, group: list[tuple[ContentId, bytes]], on_done: OnDone
     ) -> None:
-        """Verifies what came, and puts it in place. Raises ChunkCorruptError for what is not what it should be."""
+        """Verifies what came, and puts it in place. Raises ChunkCorruptError for what is not what it should be, once
+        the source knows of it."""
         good, wrong = await asyncio.to_thread(_verified, group)
         self._metrics.received(source.peer_id, sum(len(content.data) for content in good), complete=True)
         files = [file for content in good for file in batch.files_of(content)]
@@ -144,10 +147,21 @@ class SmallDownloads:
         ]
         if done:
             on_done(done)
-        if wrong is not None:
+        if wrong:
             self._metrics.corrupt(source.peer_id)
-            log_event(log, logging.WARNING, "small_file_corrupt", source=source.peer_id, error=wrong)
-            raise wrong
+            error = ChunkCorruptError(f"these bytes are not the content {wrong[-1].short}")
+            log_event(log, logging.WARNING, "small_file_corrupt", source=source.peer_id, error=error)
+            await self._report(source, wrong)
+            raise error
+
+    async def _report(self, source: SourceAddress, wrong: Sequence[ContentId]) -> None:
+        """Has a source look at contents that it sent wrong."""
+        try:
+            async with asyncio.timeout(REPORT_SECONDS):
+                for content_id in wrong:
+                    await self._transport.report_wrong(source, content_id, 0)
+        except (TimeoutError, MingaError) as error:
+            log_event(log, logging.DEBUG, "report_not_taken", source=source.peer_id, error=error)
 
 
 class _Batch:
@@ -192,15 +206,15 @@ class _Batch:
         self._refused.update((source.peer_id, content_id) for content_id in contents)
 
 
-def _verified(group: list[tuple[ContentId, bytes]]) -> tuple[list[SmallContent], ChunkCorruptError | None]:
-    """What is what it should be, and the error of the last that is not."""
+def _verified(group: list[tuple[ContentId, bytes]]) -> tuple[list[SmallContent], list[ContentId]]:
+    """What is what it should be, and the ids of what is not."""
     good: list[SmallContent] = []
-    wrong: ChunkCorruptError | None = None
+    wrong: list[ContentId] = []
     for content_id, data in group:
         try:
             good.append(SmallContent.of(data, content_id))
-        except ChunkCorruptError as error:
-            wrong = error
+        except ChunkCorruptError:
+            wrong.append(content_id)
     return good, wrong
 
 

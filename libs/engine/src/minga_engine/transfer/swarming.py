@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 MAX_NAMED_SOURCES = 256
 """Sources of one download that only other peers have named. Each costs time with every event."""
 
+REPORT_SECONDS = 1.0
+"""A download that is done waits so long until those that sent it wrong chunks know of it."""
+
 FindSources = Callable[[], Awaitable[list[SourceAddress]]]
 """Looks up the holders of the content. May raise MingaError; the download goes on with the sources it has."""
 
@@ -76,6 +79,7 @@ class SwarmDownload:
         self._buffers = BufferPool()
         self._tasks: set[asyncio.Task[None]] = set()
         self._requests: dict[int, asyncio.Task[None]] = {}
+        self._reports: set[asyncio.Task[None]] = set()
         self._watches: dict[PeerId, asyncio.Task[None]] = {}
         self._finding: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -112,6 +116,8 @@ class SwarmDownload:
             self.add_sources(sources)
             self.feed(ev.Tick())
             await self._done
+            if self._reports:
+                await asyncio.wait(self._reports, timeout=REPORT_SECONDS)
         finally:
             await self._stop()
             if self._spans is not None:
@@ -245,6 +251,9 @@ class SwarmDownload:
         except (NoSpaceError, StorageError) as error:
             self._fail(error)
             return ev.Tick()
+        except ChunkCorruptError:
+            self._reports.add(self._spawn(self._report(wanted.source, chunk.index), "report"))
+            raise
         count = len(chunk.data)
         self.received_by_source[wanted.source] = self.received_by_source.get(wanted.source, 0) + count
         self._metrics.received(wanted.source, count, complete=self._addresses[wanted.source].complete)
@@ -269,6 +278,15 @@ class SwarmDownload:
             return ev.RequestFailed(request_id, ev.FailureReason.CONTENT_CHANGED)
         log_event(log, logging.DEBUG, "request_failed", source=source, content=self._content_id.short, error=error)
         return ev.RequestFailed(request_id, ev.FailureReason.LOST)
+
+    async def _report(self, source: PeerId, index: int) -> None:
+        """Have a source look at a chunk that it sent wrong."""
+        try:
+            await self._transport.report_wrong(self._addresses[source], self._content_id, index)
+        except MingaError as error:
+            log_event(
+                log, logging.DEBUG, "report_not_taken", source=source, content=self._content_id.short, error=error
+            )
 
     async def _watch(self, source: PeerId) -> None:
         """Follows what a source holds until it is complete or lost."""

@@ -20,6 +20,7 @@ from minga_engine.wire.http_format import (
     ChunkResponse,
     EarlyHints,
     ErrorResponse,
+    WrongChunkReport,
     decode_availability,
     decode_availability_head,
     decode_response,
@@ -213,7 +214,7 @@ class HttpPeer:
         self._down = down
         self._idle: list[HttpConnection] = []
 
-    async def fetch(self, request: ChunkRequest, handler: ResponseHandler) -> Response:
+    async def fetch(self, request: ChunkRequest | WrongChunkReport, handler: ResponseHandler) -> Response:
         """One exchange (see HttpConnection). Raises HttpUnreachableError when no connection can be made."""
         head = request.encode(self.address)
         while (connection := self._reusable()) is not None:

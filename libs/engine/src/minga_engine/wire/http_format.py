@@ -26,6 +26,7 @@ MAX_AVAILABILITY_BYTES = 8 * 1024 * 1024
 """Longest line of an availability update: every second one of a million chunks."""
 _MAX_CHUNKS = 1 << 31
 _CHUNKS_TARGET = re.compile(r"/v1/contents/(b3:[0-9a-f]{64})/chunks\?wanted=([0-9,-]+)\Z")
+_WRONG_TARGET = re.compile(r"/v1/contents/(b3:[0-9a-f]{64})/chunks/([0-9]{1,10})/wrong\Z")
 _HELD_TARGET = re.compile(r"/v1/contents/(b3:[0-9a-f]{64})/held\Z")
 _VERSION = "HTTP/1.1"
 _OK = f"{_VERSION} 200 OK"
@@ -64,6 +65,19 @@ class AvailabilityRequest:
     def encode(self, host: str) -> bytes:
         """The request, which is nothing but a head."""
         return _head([f"GET /v1/contents/{self.content_id}/held {_VERSION}", f"Host: {host}"])
+
+
+@dataclass(frozen=True, slots=True)
+class WrongChunkReport:
+    """Reports a chunk that failed its digest to the peer that sent it, which looks at it and believes nothing."""
+
+    content_id: ContentId
+    index: int
+
+    def encode(self, host: str) -> bytes:
+        """The request, which is nothing but a head."""
+        target = f"/v1/contents/{self.content_id}/chunks/{self.index}/wrong"
+        return _head([f"POST {target} {_VERSION}", f"Host: {host}", "Content-Length: 0"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +136,14 @@ class ErrorResponse:
         return _head(lines + _sources_header(self.sources))
 
 
-def decode_request(head: bytes) -> ChunkRequest | AvailabilityRequest:
+def decode_request(head: bytes) -> ChunkRequest | AvailabilityRequest | WrongChunkReport:
     """The request of a head. Raises InvalidArgumentError for anything that is not served here."""
     first, headers = _parse_head(head)
     parts = first.split(" ")
-    if len(parts) != 3 or parts[0] != "GET" or parts[2] != _VERSION:
-        raise InvalidArgumentError("only GET with HTTP/1.1 is served here")
+    if len(parts) != 3 or parts[0] not in ("GET", "POST") or parts[2] != _VERSION:
+        raise InvalidArgumentError("only GET and POST with HTTP/1.1 are served here")
+    if parts[0] == "POST":
+        return _decode_report(parts[1], headers)
     if (match := _HELD_TARGET.match(parts[1])) is not None:
         return AvailabilityRequest(ContentId.parse(match[1]))
     if (match := _CHUNKS_TARGET.match(parts[1])) is None:
@@ -138,8 +154,16 @@ def decode_request(head: bytes) -> ChunkRequest | AvailabilityRequest:
     return ChunkRequest(ContentId.parse(match[1]), _parse_ranges(match[2], MAX_RANGES), requester, traceparent)
 
 
+def _decode_report(target: str, headers: Mapping[str, str]) -> WrongChunkReport:
+    match = _WRONG_TARGET.match(target)
+    if match is None or headers.get("content-length", "0") != "0":
+        raise InvalidArgumentError("nothing is posted here but /v1/contents/{id}/chunks/{index}/wrong, without a body")
+    return WrongChunkReport(ContentId.parse(match[1]), int(match[2]))
+
+
 def decode_response(head: bytes) -> ChunkResponse | EarlyHints | ErrorResponse:
-    """The response of a head to a ChunkRequest. Raises InvalidArgumentError for anything else."""
+    """The response of a head to a ChunkRequest, or to a WrongChunkReport, which has no chunk. Raises
+    InvalidArgumentError for anything else."""
     status, headers = _parse_response(head)
     sources = _parse_sources(headers.get("minga-sources", ""))
     if status == 103:

@@ -15,8 +15,8 @@ from minga_core.errors import BusyError, InvalidArgumentError, InvalidManifestEr
 from minga_core.ids import Address, ContentId
 from minga_core.manifest import MAX_MANIFEST_BYTES, Manifest
 from minga_engine.wire.connections import PeerConnection, PeerConnections, rpc_errors
-from minga_engine.wire.http_client import HttpPeer, HttpUnreachableError, Response
-from minga_engine.wire.http_format import MAX_RANGES, ChunkRequest, ChunkResponse, ErrorResponse
+from minga_engine.wire.http_client import HttpPeer, HttpUnreachableError, Response, ResponseHandler
+from minga_engine.wire.http_format import MAX_RANGES, ChunkRequest, ChunkResponse, WrongChunkReport
 from minga_engine.wire.messages import SourceAddress
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_runtime import tracing
@@ -115,6 +115,11 @@ class Transport(Protocol):
         peer has the whole content; ends when it has."""
         ...
 
+    async def report_wrong(self, source: SourceAddress, content_id: ContentId, index: int) -> None:
+        """Have the peer look at a chunk that it sent wrong, so that it sends it to nobody else. Returns once it knows
+        of it. Raises PeerBusyError."""
+        ...
+
     def fetch_files(
         self, source: SourceAddress, content_ids: Sequence[ContentId], requester: SourceAddress | None
     ) -> AsyncGenerator[list[tuple[int, bytes]], None]:
@@ -152,15 +157,26 @@ class PeerTransport:
         memory = wanted.buffers.acquire(wanted.geometry.length(ranges[0][0]))
         try:
             receiver = _ChunkReceiver(wanted, listener, memory)
-            async with self._connections.to(source.address) as peer:
-                response = await _exchange(peer, source.http_port, request, receiver)
-            if isinstance(response, ErrorResponse):
-                if isinstance(response.error, BusyError):
-                    raise _busy(source.address, response.error.retry_after, response.sources)
-                raise response.error
+            response = await self._ask(source, request, receiver)
             yield None if response.index is None else FetchedChunk(response.index, receiver.data)
         finally:
             wanted.buffers.release(memory)
+
+    async def report_wrong(self, source: SourceAddress, content_id: ContentId, index: int) -> None:
+        """See Transport."""
+        await self._ask(source, WrongChunkReport(content_id, index), _NothingFollows())
+
+    async def _ask(
+        self, source: SourceAddress, request: ChunkRequest | WrongChunkReport, handler: ResponseHandler
+    ) -> ChunkResponse:
+        """The response to a request. Raises the peer's error when it answers with one."""
+        async with self._connections.to(source.address) as peer:
+            response = await _exchange(peer, source.http_port, request, handler)
+        if isinstance(response, ChunkResponse):
+            return response
+        if isinstance(response.error, BusyError):
+            raise _busy(source.address, response.error.retry_after, response.sources)
+        raise response.error
 
     async def watch(
         self, source: SourceAddress, content_id: ContentId, count: int
@@ -201,16 +217,16 @@ class PeerTransport:
 
 
 async def _exchange(
-    peer: PeerConnection, known_port: int, request: ChunkRequest, receiver: "_ChunkReceiver"
+    peer: PeerConnection, known_port: int, request: ChunkRequest | WrongChunkReport, handler: ResponseHandler
 ) -> Response:
     """The response from the known port; when there is none, or it cannot be reached, from the one that the peer gives:
     a peer that was started again may have another."""
     if (http := peer.http(known_port)) is not None:
         try:
-            return await http.fetch(request, receiver)
+            return await http.fetch(request, handler)
         except HttpUnreachableError:
             peer.forget_http()
-    return await (await _ask_for_http(peer, request.content_id)).fetch(request, receiver)
+    return await (await _ask_for_http(peer, request.content_id)).fetch(request, handler)
 
 
 async def _ask_for_http(peer: PeerConnection, content_id: ContentId) -> HttpPeer:
@@ -265,6 +281,20 @@ class _ChunkReceiver:
     def found_sources(self, sources: tuple[SourceAddress, ...]) -> None:
         """See ResponseHandler."""
         self._listener.found_sources(sources)
+
+
+class _NothingFollows:
+    """Refuses a chunk: none was asked for. Implements ResponseHandler."""
+
+    def accept(self, response: ChunkResponse) -> memoryview:
+        """See ResponseHandler."""
+        raise InvalidArgumentError(f"chunk {response.index} was not asked for")
+
+    def received(self, count: int) -> None:
+        """See ResponseHandler."""
+
+    def found_sources(self, sources: tuple[SourceAddress, ...]) -> None:
+        """See ResponseHandler."""
 
 
 def _wanted_files(message: pb.FetchFilesResponse, missing: set[int]) -> list[tuple[int, bytes]]:

@@ -34,6 +34,7 @@ from minga_engine.wire.http_format import (
     ChunkResponse,
     EarlyHints,
     ErrorResponse,
+    WrongChunkReport,
     availability_head,
     decode_request,
     encode_availability,
@@ -162,6 +163,10 @@ class _Connection:
                 if isinstance(request, AvailabilityRequest):
                     await self._unless_closed(self._send_availability(request.content_id))
                     return
+                if isinstance(request, WrongChunkReport):
+                    self._serving.store.report(request.content_id, request.index, self._host)
+                    await self._send_head(ChunkResponse(None))
+                    continue
                 others = self._serving.other_downloaders(request)
                 await self._serve_chunk(request, others)
             except _CutOffError as error:

@@ -113,6 +113,8 @@ class FolderSync:
 
         With other bytes under the same fingerprint it is damaged: no program has written them.
         """
+        if file.path in self._placing:
+            return
         if self._inventory.files.get(file.name) == file:
             self._inventory.update(remove=[file.name])
         known = self._known.get(file.name)
@@ -136,14 +138,6 @@ class FolderSync:
         if self._damaged.get(file.name) == file:
             self._damaged.discard(file.name)
             self._inventory.update(put=[file])
-
-    async def all_unchanged(self, files: list[IndexedFile]) -> bool:
-        """Whether shared files have their fingerprints. Those that have not are no longer shared, and hashed again."""
-        found = await self._look([file.path for file in files])
-        changed = [file for file in files if found[file.path] != file.fingerprint and file.path not in self._placing]
-        for file in changed:
-            self.hash_again(file)
-        return not changed
 
     @contextmanager
     def placing(self, path: str) -> Iterator[None]:

@@ -78,7 +78,8 @@ class PartStore:
             if overwrite:
                 self._folder.root.check_replaceable(target.name)
         # A file in another Unicode form has the name in the inventory alone.
-        if not overwrite and target.name not in self._inventory.files and self._folder.root.exists(target.name):
+        known = target.name in self._inventory.files or self._rotten(target) is not None
+        if not overwrite and not known and self._folder.root.exists(target.name):
             raise NameTakenError(
                 f"{target.name} is here already, and its content is not known yet",
                 hint="try again once it is hashed, or replace it with --overwrite",
@@ -121,7 +122,11 @@ class PartStore:
             return
         try:
             await part.copy_from(await self._folder.reader.open(file))
-        except (ChunkCorruptError, ContentChangedError):
+        except ChunkCorruptError as error:
+            self._sync.refuse_damaged(file, str(error))
+        except (ContentChangedError, StorageError) as error:
+            # It may be the file that cannot be read; an error of writing comes again with the next chunk.
+            log_event(log, logging.WARNING, "local_copy_failed", name=file.name, error=error)
             self._sync.hash_again(file)
 
     # PartOwner.
@@ -133,14 +138,26 @@ class PartStore:
         if present is not None and not part.overwrite and await self._is_present(target, present):
             await disk.run(part.files.delete)
             return row_of(present)
-        path = present.path if present is not None else target.name
+        rotten = self._rotten(target)
+        there = present or rotten
+        path = there.path if there is not None else target.name
         with self._sync.placing(path):
             with storage_errors(f"cannot put {target.name} in place"):
-                place = self._folder.root.place
-                placed = await disk.run(lambda: place(part.files.data_path, path, overwrite=part.overwrite))
+                placed = await disk.run(self._place, part, path, rotten)
             file = IndexedFile(target.name, path, fingerprint.moved(placed), target.content_id, target.published_ns)
             await self._sync.share_placed([(file, target.manifest)], part)
         return row_of(file)
+
+    def _rotten(self, target: PartTarget) -> IndexedFile | None:
+        """The damaged file of that name that should have this very content: good bytes of it may replace it."""
+        file = self._folder.damaged.get(target.name)
+        return file if file is not None and file.content_id == target.content_id else None
+
+    def _place(self, part: Part, path: str, rotten: IndexedFile | None) -> Fingerprint:
+        """Move a part to its name. What a program has made of a rotten file meanwhile is not replaced. Blocking."""
+        root = self._folder.root
+        replaces = rotten is not None and root.look(path) == rotten.fingerprint
+        return root.place(part.files.data_path, path, overwrite=part.overwrite or replaces)
 
     async def _is_present(self, target: PartTarget, present: IndexedFile) -> bool:
         """Whether the content is shared already, in a file that no program has changed just now."""

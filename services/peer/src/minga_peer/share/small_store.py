@@ -22,6 +22,7 @@ from minga_engine.progress import SmallDone
 from minga_peer.share.folder_sync import FolderSync
 from minga_peer.share.index import IndexedFile
 from minga_peer.share.shared_folder import SharedFolder
+from minga_peer.share.verifying import Verifier
 
 if TYPE_CHECKING:
     from minga_engine.transfer.locating import Located
@@ -33,7 +34,8 @@ READ_BYTES = 512 * 1024
 class SmallFiles:
     """The small files of a store. Implements SmallDestination. Only for the event loop's thread."""
 
-    def __init__(self, folder: SharedFolder, sync: FolderSync) -> None:
+    def __init__(self, folder: SharedFolder, sync: FolderSync, verifier: Verifier) -> None:
+        self._verifier = verifier
         self._folder = folder
         self._inventory = folder.inventory
         self._sync = sync
@@ -70,9 +72,13 @@ class SmallFiles:
         return found
 
     async def sort(self, located: "Sequence[Located]") -> "tuple[list[SmallDone], list[Located]]":
-        """See SmallDestination; nothing is hashed: a file that a program has changed is missing."""
-        shared = [file for one in located if (file := self._inventory.files.get(one.name)) is not None]
-        await self._sync.all_unchanged(shared)
+        """See SmallDestination; a file that is not what was hashed any more is missing."""
+        shared = [
+            file
+            for one in located
+            if (file := self._inventory.files.get(one.name)) is not None and file.content_id == one.content_id
+        ]
+        await self._verifier.verify_small(shared, self._folder.disk)
         present: list[SmallDone] = []
         missing: list[Located] = []
         for one in located:

@@ -46,7 +46,7 @@ from minga_peer.share.root import Root, shown
 from minga_peer.share.scrub import Scrub, ScrubState
 from minga_peer.share.shared_folder import SharedFolder
 from minga_peer.share.small_store import SmallFiles
-from minga_peer.share.verifying import Verifier
+from minga_peer.share.verifying import Verdict, Verifier
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class ContentStore:
         )
         self.parts = PartStore(self.folder, self.sync, state_dir / "parts")
         self.verifier = Verifier(self.folder, self.sync)
-        self.small = SmallFiles(self.folder, self.sync)
+        self.small = SmallFiles(self.folder, self.sync, self.verifier)
         """Many small files at once."""
         self.scrub = Scrub(self.folder, self.sync, self.verifier, metrics, settings.scrub_seconds)
         self._rechecks = Rechecks(self.inventory, self.verifier, self.folder.disk, clock, metrics)
@@ -264,11 +264,12 @@ class ContentStore:
         return self.root / (file.path if file is not None else name)
 
     async def present(self, name: Name, content_id: ContentId) -> Path | None:
-        """Where the file is when it is shared with that content, and no program changed it since it was hashed."""
+        """Where the file is when it is shared with that content; all of it is read and compared."""
         file = self.inventory.files.get(name)
-        if file is None or file.content_id != content_id or not await self.sync.all_unchanged([file]):
+        if file is None or file.content_id != content_id:
             return None
-        return self.root / file.path
+        verified = await self.verifier.verify(file, self.folder.disk)
+        return self.root / file.path if verified.verdict is Verdict.GOOD else None
 
     def held(self, content_id: ContentId) -> ChunkSet | None:
         """The chunks of a content that can be served now (a copy); None when it is not held at all."""

@@ -61,22 +61,25 @@ class Verifier:
         errors = await pool.run(lambda: [_error_of(self._folder.root, file) for file in files])
         return [self.settle(file, error) for file, error in zip(files, errors, strict=True)]
 
-    async def read(self, file: IndexedFile, pool: DiskPool, first: int = 0) -> AsyncGenerator[tuple[int, int], None]:
+    async def read(
+        self, file: IndexedFile, pool: DiskPool, first: int = 0, *, cached: bool = False
+    ) -> AsyncGenerator[tuple[int, int], None]:
         """Compare a file from its chunk `first` on; after each slice the next chunk, and how many bytes were read.
 
-        Raises ContentChangedError, ChunkCorruptError, StorageError, for `settle`.
+        cached: whether somebody will read it soon, so that it may take room in the page cache. Raises
+        ContentChangedError, ChunkCorruptError, StorageError, for `settle`.
         """
         manifest = await self._folder.index.manifest(file.content_id)
         if manifest is None:
             raise ContentChangedError(f"the digests of {file.name} are lost")
         for chunks in slices(manifest.geometry, first):
-            await pool.run(check_chunks, self._folder.root, file, manifest, chunks)
+            await pool.run(check_chunks, self._folder.root, file, manifest, chunks, cached)
             yield chunks.stop, sum(map(manifest.geometry.length, chunks))
 
     async def verify(self, file: IndexedFile, pool: DiskPool) -> Verified:
-        """Verify all of a file."""
+        """Verify all of a file that somebody is about to read."""
         try:
-            async for _ in self.read(file, pool):
+            async for _ in self.read(file, pool, cached=True):
                 pass
         except MingaError as error:
             return self.settle(file, error)
@@ -94,7 +97,7 @@ class Verifier:
             manifest = await self._folder.index.manifest(content_id)
             if manifest is None:
                 raise ContentChangedError(f"the digests of {file.name} are lost")
-            await pool.run(check_chunks, self._folder.root, file, manifest, [index])
+            await pool.run(check_chunks, self._folder.root, file, manifest, [index], False)
         except MingaError as error:
             return self.settle(file, error).verdict is Verdict.GOOD
         return True
@@ -127,13 +130,13 @@ def slices(geometry: Geometry, first: int = 0) -> Iterator[range]:
         yield range(start, min(start + step, geometry.chunk_count))
 
 
-def check_chunks(root: Root, file: IndexedFile, manifest: Manifest, chunks: Sequence[int]) -> None:
-    """Compare chunks of a file that was hashed. Blocking.
+def check_chunks(root: Root, file: IndexedFile, manifest: Manifest, chunks: Sequence[int], cached: bool) -> None:
+    """Compare chunks of a file that was hashed. Blocking. cached: see `verify_chunks`.
 
     Raises ChunkCorruptError, StorageError when it cannot be read, ContentChangedError when it is another file by now.
     """
     with _opened(root, file) as descriptor:
-        verify_chunks(descriptor, manifest, chunks, file.name)
+        verify_chunks(descriptor, manifest, chunks, file.name, cached=cached)
 
 
 def check_small(root: Root, file: IndexedFile) -> None:
