@@ -44,6 +44,8 @@ class FakeDaemon(ControlServiceServicer):
     deaf: bool = False
     """Takes calls and never answers."""
     downloads: list[pb.TransferStatus] = field(default_factory=list)
+    verification: list[pb.VerifyFilesResponse] = field(default_factory=list)
+    scrub: pb.ScrubStatus | None = None
 
     def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
         while self.deaf and context.is_active():
@@ -78,6 +80,7 @@ class FakeDaemon(ControlServiceServicer):
                     text="files that cannot be read are not shared",
                 )
             ],
+            scrub=self.scrub,
         )
         response.uptime.FromSeconds(75)
         return response
@@ -123,6 +126,15 @@ class FakeDaemon(ControlServiceServicer):
         self._refuse(request.name, context)
         (self.share_dir / request.name).unlink()
         return pb.RemoveFileResponse()
+
+    def VerifyFiles(self, request: pb.VerifyFilesRequest, context: Any) -> Iterator[pb.VerifyFilesResponse]:
+        """The scripted progress, of the files whose names begin so."""
+        self._refuse(request.prefix, context)
+        for step in self.verification:
+            bad = [file for file in step.bad_files if file.name.startswith(request.prefix)]
+            yield pb.VerifyFilesResponse(
+                file_count=step.file_count, checked_count=step.checked_count, checked_bytes=1 << 20, bad_files=bad
+            )
 
     def _refuse(self, name: str, context: Any) -> None:
         error = self.errors.get(name)

@@ -15,7 +15,7 @@ import typer
 from typer import _click as click
 
 from minga.errors import MingaError
-from minga_cli import container, daemon, get, listing, network, put, removal, shell
+from minga_cli import container, daemon, get, listing, network, put, removal, shell, verify
 from minga_cli.context import Globals, configure_logs
 from minga_cli.exit_codes import EXIT_CODES, ExitCode
 from minga_cli.output import print_error
@@ -66,6 +66,7 @@ app.command("info")(listing.info)
 app.command("get")(get.get)
 app.command("put")(put.put)
 app.command("rm")(removal.rm)
+app.command("verify")(verify.verify)
 app.command("peers")(network.peers)
 app.command("status")(network.status)
 app.command("shell")(shell.shell)

@@ -8,10 +8,20 @@ import typer
 from minga.errors import DaemonUnavailableError
 from minga.units import format_bytes, format_rate, format_seconds
 from minga_cli.context import JsonOption, run_look_up
-from minga_cli.output import counted, heading, local_time, print_json, print_json_list, print_table, rfc3339, safe, say
+from minga_cli.output import (
+    counted,
+    heading,
+    local_time,
+    print_json,
+    print_json_list,
+    print_table,
+    rfc3339,
+    safe,
+    say,
+)
 
 if TYPE_CHECKING:
-    from minga import AsyncClient, DaemonCondition, DaemonStatus, DaemonTransfer, ListedPeer
+    from minga import AsyncClient, DaemonCondition, DaemonStatus, DaemonTransfer, ListedPeer, ScrubStatus
 
 _PEER_FIELDS = (
     *("peer_id", "address", "zone", "capacity_bytes", "free_bytes", "file_count", "active_serves", "software_version"),
@@ -83,6 +93,7 @@ def status_lines(status: "DaemonStatus") -> list[str]:
     up, down = status.limit_up_bytes_per_second, status.limit_down_bytes_per_second
     if up or down:
         lines.append(f"limits    {_limit(up)} up, {_limit(down)} down")
+    lines += _scrub_lines(status)
     if status.pending_hash_count:
         lines.append(f"hashing   {counted(status.pending_hash_count, 'file')} to go")
     for condition in status.conditions:
@@ -100,12 +111,32 @@ def _condition_lines(condition: "DaemonCondition") -> list[str]:
     ]
 
 
+def _scrub_lines(status: "DaemonStatus") -> list[str]:
+    """When everything that is shared was read last, how far the pass under way is."""
+    scrub = status.scrub
+    if scrub.period is None:
+        return []
+    last = f"all was read by {local_time(scrub.last_end_ns)}" if scrub.last_end_ns is not None else "no pass ended yet"
+    now = f", {format_bytes(scrub.read_bytes)} of {format_bytes(status.shared_bytes)} in this pass"
+    return [f"scrub     {last}{now if scrub.under_way else ''}"]
+
+
+def _scrub_json(scrub: "ScrubStatus") -> dict[str, Any]:
+    return {
+        "period_seconds": scrub.period.total_seconds() if scrub.period is not None else None,
+        "last_end_time": rfc3339(scrub.last_end_ns) if scrub.last_end_ns is not None else None,
+        "under_way": scrub.under_way,
+        "read_bytes": scrub.read_bytes,
+    }
+
+
 def status_json(status: "DaemonStatus") -> dict[str, Any]:
     """A daemon's status as JSON has it."""
     return {name: getattr(status, name) for name in _STATUS_FIELDS} | {
         "share_dir": str(status.share_dir),
         "uptime_seconds": round(status.uptime.total_seconds(), 3),
         "downloads": [_transfer_json(transfer) for transfer in status.downloads],
+        "scrub": _scrub_json(status.scrub),
         "conditions": [_condition_json(condition) for condition in status.conditions],
     }
 

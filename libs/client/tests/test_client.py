@@ -22,10 +22,11 @@ OURS = {"minga": "libs/client"} | {f"minga-{part}": f"libs/{part}" for part in (
 OURS["minga-protos"] = "protos"
 COMMAND_ONLY = {"typer", "rich", "questionary", "redis", "fastapi", "uvicorn"}
 PUBLIC = """
-    Address AsyncClient Client ClientSettings ContentId DaemonCondition DaemonStatus DaemonTransfer DirectoryFigures
+    Address AsyncClient BadFile Client ClientSettings ContentId DaemonCondition DaemonStatus DaemonTransfer
+    DirectoryFigures
     DownloadPhase Explanation FetchItem FileInfo FileSource FileVersion HIDDEN_ROOT ListedFile ListedPeer Name
-    Outcome PARTS_FOLDER PeerId Phase Progress PutItem PutPhase PutProgress PutResult SlowReason SlowSource
-    SourceShare WaitCause errors load_settings parse_name parse_peer_id parse_prefix units
+    Outcome PARTS_FOLDER PeerId Phase Progress PutItem PutPhase PutProgress PutResult ScrubStatus SlowReason SlowSource
+    SourceShare VerifyProgress WaitCause errors load_settings parse_name parse_peer_id parse_prefix units
 """
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from minga import errors, units
     from minga.async_client import AsyncClient, FileInfo
     from minga.client import Client
-    from minga.control import DaemonCondition, DaemonStatus, DaemonTransfer
+    from minga.control import DaemonCondition, DaemonStatus, DaemonTransfer, ScrubStatus
     from minga.fetching import FetchItem, Outcome
     from minga.putting import PutItem
     from minga.settings import ClientSettings, load_settings
@@ -38,13 +38,21 @@ if TYPE_CHECKING:
         WaitCause,
     )
     from minga_engine.parts.files import PARTS_FOLDER
-    from minga_engine.progress import DownloadPhase, Progress, PutPhase, PutProgress, PutResult
+    from minga_engine.progress import (
+        BadFile,
+        DownloadPhase,
+        Progress,
+        PutPhase,
+        PutProgress,
+        PutResult,
+        VerifyProgress,
+    )
     from minga_engine.wire.locator import DirectoryFigures, FileSource, FileVersion, ListedFile, ListedPeer
 
 _MODULES = {
     "minga.async_client": "AsyncClient FileInfo",
     "minga.client": "Client",
-    "minga.control": "DaemonCondition DaemonStatus DaemonTransfer",
+    "minga.control": "DaemonCondition DaemonStatus DaemonTransfer ScrubStatus",
     "minga.fetching": "FetchItem Outcome",
     "minga.putting": "PutItem",
     "minga.settings": "ClientSettings load_settings",
@@ -52,7 +60,7 @@ _MODULES = {
     "minga_core.names": "HIDDEN_ROOT Name parse_name parse_prefix",
     "minga_engine.explanation": "Explanation Phase SlowReason SlowSource SourceShare WaitCause",
     "minga_engine.parts.files": "PARTS_FOLDER",
-    "minga_engine.progress": "DownloadPhase Progress PutPhase PutProgress PutResult",
+    "minga_engine.progress": "BadFile DownloadPhase Progress PutPhase PutProgress PutResult VerifyProgress",
     "minga_engine.wire.locator": "DirectoryFigures FileSource FileVersion ListedFile ListedPeer",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -61,6 +69,7 @@ __all__ = [  # noqa: RUF022 - the classes first
     "Client",
     "AsyncClient",
     "Address",
+    "BadFile",
     "ClientSettings",
     "ContentId",
     "DaemonCondition",
@@ -86,9 +95,11 @@ __all__ = [  # noqa: RUF022 - the classes first
     "PutPhase",
     "PutProgress",
     "PutResult",
+    "ScrubStatus",
     "SlowReason",
     "SlowSource",
     "SourceShare",
+    "VerifyProgress",
     "WaitCause",
     "errors",
     "load_settings",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from minga.fetching import Fetcher, FetchItem, FetchOptions, Outcome
     from minga.putting import PutItem
     from minga.standalone import Engine
-    from minga_engine.progress import Progress, PutProgress, PutResult
+    from minga_engine.progress import Progress, PutProgress, PutResult, VerifyProgress
     from minga_engine.wire.locator import DirectoryFigures, FileVersion, ListedFile, ListedPeer, LocatorClient
 
 RETRY_BUDGET = timedelta(seconds=3)
@@ -149,6 +149,14 @@ class AsyncClient:
         Raises DaemonUnavailableError, FileNotFoundInDirectoryError, StorageError.
         """
         await self._daemon().remove(parse_name(name))
+
+    def verify(self, prefix: str = "") -> "AsyncGenerator[VerifyProgress, None]":
+        """Have the daemon read the files of its shared folder whose names begin so, and compare every byte with what
+        was hashed; progress at least once a second, with the files that are not what they should be.
+
+        Those are not shared any more. Raises DaemonUnavailableError, AlreadyRunningError, InvalidNameError.
+        """
+        return self._daemon().verify(parse_prefix(prefix))
 
     # Transfers.
 

@@ -64,6 +64,7 @@ class Client:
     available = _waiting(AsyncClient.available)
     status = _waiting(AsyncClient.status)
     rm = _waiting(AsyncClient.rm)
+    verify = _listing(AsyncClient.verify)
     uses_daemon = _waiting(AsyncClient.uses_daemon)
     get = _waiting(AsyncClient.get)
     get_many = _waiting(AsyncClient.get_many)

@@ -15,9 +15,9 @@ import grpc.aio
 from minga_core.errors import DaemonUnavailableError, InvalidArgumentError, MingaError
 from minga_core.ids import Address, ContentId, Generation, PeerId, parse_address, parse_generation, parse_peer_id
 from minga_core.names import Name, parse_name
-from minga_engine.progress import Progress
+from minga_engine.progress import Progress, VerifyProgress
 from minga_engine.settings import check_control_folder
-from minga_engine.wire.control import progress_from_pb, small_file_from_pb
+from minga_engine.wire.control import progress_from_pb, small_file_from_pb, verify_progress_from_pb
 from minga_engine.wire.messages import nanos_of
 from minga_protos.control.v1 import control_pb2 as pb
 from minga_protos.control.v1.control_pb2_grpc import ControlServiceStub
@@ -68,6 +68,19 @@ class DaemonCondition:
 
 
 @dataclass(frozen=True, slots=True)
+class ScrubStatus:
+    """How far the daemon is with reading everything that is shared, to find what has rotted."""
+
+    period: timedelta | None
+    """How long a pass may take; None: it never reads anything again."""
+    last_end_ns: int | None
+    """Unix time in nanoseconds at which the last pass ended; None: none has."""
+    under_way: bool
+    read_bytes: int
+    """Of the pass under way."""
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonStatus:
     """What the daemon is and does."""
 
@@ -98,6 +111,7 @@ class DaemonStatus:
     """Payload that it sends at most; 0: no limit."""
     limit_down_bytes_per_second: int
     """The same for what it receives."""
+    scrub: ScrubStatus
 
 
 class ControlClient:
@@ -201,6 +215,16 @@ class ControlClient:
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from error
 
+    async def verify(self, prefix: str = "") -> AsyncGenerator[VerifyProgress, None]:
+        """Read the files of the shared folder whose names begin so, and compare every byte with what was hashed.
+
+        Closing the generator stops it. Safe to retry. Raises AlreadyRunningError, InvalidNameError.
+        """
+        call = self._stub().VerifyFiles(pb.VerifyFilesRequest(prefix=prefix))
+        async with aclosing(self._responses(call)) as responses:
+            async for response in responses:
+                yield verify_progress_from_pb(response)
+
     def _stub(self) -> "ControlServiceAsyncStub":
         if self._channel is None:
             check_control_folder(self.socket)
@@ -236,12 +260,19 @@ def _status(response: pb.GetStatusResponse) -> DaemonStatus:
         "downloads": tuple(_transfer(item) for item in response.downloads),
         "uptime": response.uptime.ToTimedelta(),
         "conditions": tuple(_condition(item) for item in response.conditions),
+        "scrub": _scrub(response.scrub),
     }
     return DaemonStatus(**values)
 
 
 def _condition(item: pb.Condition) -> DaemonCondition:
     return DaemonCondition(item.kind, item.count, tuple(item.examples), nanos_of(item.begin_time), item.text)
+
+
+def _scrub(found: pb.ScrubStatus) -> ScrubStatus:
+    period = found.period.ToTimedelta() if found.HasField("period") else None
+    last_end_ns = nanos_of(found.last_end_time) if found.HasField("last_end_time") else None
+    return ScrubStatus(period, last_end_ns, found.under_way, found.read_bytes)
 
 
 def _transfer(item: pb.TransferStatus) -> DaemonTransfer:

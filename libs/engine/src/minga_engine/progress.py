@@ -55,6 +55,29 @@ class SmallDone:
     """The peer that sent it; None when it was there already."""
 
 
+@dataclass(frozen=True, slots=True)
+class BadFile:
+    """A file of the shared folder that is not what it should be."""
+
+    name: Name
+    why: str
+    """In one line."""
+    unreadable: bool = False
+    """It cannot be read; otherwise its bytes are not what was hashed."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyProgress:
+    """How far the verification of a shared folder is."""
+
+    file_count: int
+    checked_count: int
+    total_bytes: int
+    checked_bytes: int
+    bad_files: tuple[BadFile, ...] = ()
+    """Those found since the last progress."""
+
+
 class PutPhase(StrEnum):
     """Phases of an upload, in order."""
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from minga_core.errors import BusyError, ContentNotHeldError, InvalidArgumentError, StorageError
+from minga_core.errors import AlreadyRunningError, BusyError, ContentNotHeldError, InvalidArgumentError, StorageError
 from minga_core.names import Name
+from minga_peer.share import verifying_all
 from minga_peer.share.verifying import Verdict
 
 from .conftest import Opener, Shared, chunk_of, eventually, fill, noise, read_chunk
@@ -165,6 +166,31 @@ async def test_small_files_are_verified_together(opened: Opener, monkeypatch: py
         "empty": "good",
         "gone": "changed",
     }
+
+
+async def test_verify_reads_all_files_with_a_prefix(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small and large, damaged ones too; nothing outside of the prefix; one verification at a time."""
+    monkeypatch.setattr(verifying_all, "MAX_BAD_FILES", 1)
+    shared = await opened()
+    for name, data in (("d/1", b"1"), ("d/2", b"2"), ("d/3", DATA), ("d/4", DATA[::-1]), ("e", b"5")):
+        shared.drop(name, data)
+        await shared.shares(name, data)
+    await damaged(shared, "d/4", 0)
+    for name in ("d/2", "d/3", "e"):
+        await rot(shared.store, name)
+    found = [step async for step in shared.store.verify("d/")]
+    assert sorted(bad.name for step in found for bad in step.bad_files) == ["d/2", "d/3", "d/4"]
+    assert (found[-1].file_count, found[-1].checked_count) == (4, 4)
+    assert found[-1].checked_bytes == found[-1].total_bytes == 2 + 2 * len(DATA)
+    assert shared.content("d/1") is not None
+    assert shared.content("e") is not None
+    assert len(shared.store.folder.damaged) == 3
+    first = shared.store.verify("")
+    await anext(first)
+    with pytest.raises(AlreadyRunningError):
+        await anext(shared.store.verify(""))
+    await first.aclose()
+    assert [step async for step in shared.store.verify("none")][-1].file_count == 0
 
 
 async def test_a_holder_whose_chunk_was_refused_looks_at_its_file(shared: Shared) -> None:

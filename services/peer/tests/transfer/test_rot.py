@@ -180,7 +180,7 @@ async def test_a_chunk_that_rots_before_the_download_ends_is_fetched_once_more(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was verified and written, and found wrong while the others came."""
-    first, _, _ = await holders(network)
+    await holders(network)
     downloader = await network.peer("downloader")
     run, rotted = SwarmDownload.run, []
 

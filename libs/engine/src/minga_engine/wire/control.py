@@ -8,7 +8,7 @@ from minga_core.errors import InvalidArgumentError
 from minga_core.ids import ContentId, parse_peer_id
 from minga_core.names import Name, parse_name
 from minga_engine.explanation import Explanation, Phase, SourceShare, WaitCause
-from minga_engine.progress import DownloadPhase, Progress, SmallDone
+from minga_engine.progress import BadFile, DownloadPhase, Progress, SmallDone, VerifyProgress
 from minga_protos.control.v1 import control_pb2 as pb
 
 MAX_NAMES = 1_000
@@ -81,6 +81,28 @@ def progress_from_pb(response: pb.DownloadResponse) -> Progress:
         ContentId(response.content_id) if response.content_id else None,
         Path(response.path) if response.path else None,
         explanation_from_pb(response.explanation) if response.HasField("explanation") else None,
+    )
+
+
+def verify_progress_to_pb(progress: VerifyProgress) -> pb.VerifyFilesResponse:
+    """How far a verification is, as a message."""
+    return pb.VerifyFilesResponse(
+        file_count=progress.file_count,
+        checked_count=progress.checked_count,
+        total_bytes=progress.total_bytes,
+        checked_bytes=progress.checked_bytes,
+        bad_files=[pb.BadFile(name=bad.name, why=bad.why, unreadable=bad.unreadable) for bad in progress.bad_files],
+    )
+
+
+def verify_progress_from_pb(response: pb.VerifyFilesResponse) -> VerifyProgress:
+    """How far a verification is. Raises InvalidNameError."""
+    return VerifyProgress(
+        response.file_count,
+        response.checked_count,
+        response.total_bytes,
+        response.checked_bytes,
+        tuple(BadFile(parse_name(bad.name), bad.why, bad.unreadable) for bad in response.bad_files),
     )
 
 

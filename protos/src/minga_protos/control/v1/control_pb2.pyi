@@ -107,6 +107,7 @@ class GetStatusResponse(_message.Message):
     LIMIT_UP_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     LIMIT_DOWN_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
+    SCRUB_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     """Its peer id."""
     generation: _builtins.int
@@ -159,6 +160,10 @@ class GetStatusResponse(_message.Message):
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
         """What keeps files from being shared, found or stored now, the longest first; one of each kind."""
 
+    @_builtins.property
+    def scrub(self) -> Global___ScrubStatus:
+        """How far the scrub is."""
+
     def __init__(
         self,
         *,
@@ -185,10 +190,11 @@ class GetStatusResponse(_message.Message):
         limit_up_bytes_per_second: _builtins.int = ...,
         limit_down_bytes_per_second: _builtins.int = ...,
         conditions: _abc.Iterable[Global___Condition] | None = ...,
+        scrub: Global___ScrubStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["uptime", b"uptime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scrub", b"scrub", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_serves", b"active_serves", "address", b"address", "announced_revision", b"announced_revision", "conditions", b"conditions", "downloads", b"downloads", "file_count", b"file_count", "free_bytes", b"free_bytes", "generation", b"generation", "limit_down_bytes_per_second", b"limit_down_bytes_per_second", "limit_up_bytes_per_second", b"limit_up_bytes_per_second", "locator", b"locator", "peer_id", b"peer_id", "pending_hash_count", b"pending_hash_count", "pid", b"pid", "received_bytes", b"received_bytes", "registered", b"registered", "registry", b"registry", "sent_bytes", b"sent_bytes", "share_dir", b"share_dir", "shared_bytes", b"shared_bytes", "software_version", b"software_version", "table_revision", b"table_revision", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_serves", b"active_serves", "address", b"address", "announced_revision", b"announced_revision", "conditions", b"conditions", "downloads", b"downloads", "file_count", b"file_count", "free_bytes", b"free_bytes", "generation", b"generation", "limit_down_bytes_per_second", b"limit_down_bytes_per_second", "limit_up_bytes_per_second", b"limit_up_bytes_per_second", "locator", b"locator", "peer_id", b"peer_id", "pending_hash_count", b"pending_hash_count", "pid", b"pid", "received_bytes", b"received_bytes", "registered", b"registered", "registry", b"registry", "scrub", b"scrub", "sent_bytes", b"sent_bytes", "share_dir", b"share_dir", "shared_bytes", b"shared_bytes", "software_version", b"software_version", "table_revision", b"table_revision", "uptime", b"uptime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -235,6 +241,44 @@ class Condition(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Condition: _TypeAlias = Condition  # noqa: Y015
+
+@_typing.final
+class ScrubStatus(_message.Message):
+    """The scrub: everything that is shared is read once a period, at quiet times, and compared with what was hashed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIOD_FIELD_NUMBER: _builtins.int
+    LAST_END_TIME_FIELD_NUMBER: _builtins.int
+    UNDER_WAY_FIELD_NUMBER: _builtins.int
+    READ_BYTES_FIELD_NUMBER: _builtins.int
+    under_way: _builtins.bool
+    """A pass is under way."""
+    read_bytes: _builtins.int
+    """Bytes that it has read."""
+    @_builtins.property
+    def period(self) -> _duration_pb2.Duration:
+        """How long a pass may take; unset: there is no scrub."""
+
+    @_builtins.property
+    def last_end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the last pass ended; unset: none has."""
+
+    def __init__(
+        self,
+        *,
+        period: _duration_pb2.Duration | None = ...,
+        last_end_time: _timestamp_pb2.Timestamp | None = ...,
+        under_way: _builtins.bool = ...,
+        read_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_end_time", b"last_end_time", "period", b"period"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_end_time", b"last_end_time", "period", b"period", "read_bytes", b"read_bytes", "under_way", b"under_way"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScrubStatus: _TypeAlias = ScrubStatus  # noqa: Y015
 
 @_typing.final
 class TransferStatus(_message.Message):
@@ -727,3 +771,95 @@ class RemoveFileResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RemoveFileResponse: _TypeAlias = RemoveFileResponse  # noqa: Y015
+
+@_typing.final
+class VerifyFilesRequest(_message.Message):
+    """What to verify."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFIX_FIELD_NUMBER: _builtins.int
+    prefix: _builtins.str
+    """Only files whose names begin so; empty: all."""
+    def __init__(
+        self,
+        *,
+        prefix: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyFilesRequest: _TypeAlias = VerifyFilesRequest  # noqa: Y015
+
+@_typing.final
+class VerifyFilesResponse(_message.Message):
+    """How far it is, and what was found since the last message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_COUNT_FIELD_NUMBER: _builtins.int
+    CHECKED_COUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    CHECKED_BYTES_FIELD_NUMBER: _builtins.int
+    BAD_FILES_FIELD_NUMBER: _builtins.int
+    file_count: _builtins.int
+    """Files to read."""
+    checked_count: _builtins.int
+    """Of those, read."""
+    total_bytes: _builtins.int
+    """Bytes to read."""
+    checked_bytes: _builtins.int
+    """Of those, read."""
+    @_builtins.property
+    def bad_files(self) -> _containers.RepeatedCompositeFieldContainer[Global___BadFile]:
+        """Files that are not what they should be; at most 1,000 of them."""
+
+    def __init__(
+        self,
+        *,
+        file_count: _builtins.int = ...,
+        checked_count: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+        checked_bytes: _builtins.int = ...,
+        bad_files: _abc.Iterable[Global___BadFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bad_files", b"bad_files", "checked_bytes", b"checked_bytes", "checked_count", b"checked_count", "file_count", b"file_count", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyFilesResponse: _TypeAlias = VerifyFilesResponse  # noqa: Y015
+
+@_typing.final
+class BadFile(_message.Message):
+    """A file that is not what it should be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """See FileRow.name in minga.registry.v1."""
+    why: _builtins.str
+    """What is wrong with it, in one line."""
+    unreadable: _builtins.bool
+    """It cannot be read; false: its bytes are not what was hashed."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        why: _builtins.str = ...,
+        unreadable: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "unreadable", b"unreadable", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BadFile: _TypeAlias = BadFile  # noqa: Y015

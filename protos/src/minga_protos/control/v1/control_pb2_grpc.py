@@ -55,6 +55,11 @@ class ControlServiceStub:
                 request_serializer=minga__protos_dot_control_dot_v1_dot_control__pb2.RemoveFileRequest.SerializeToString,
                 response_deserializer=minga__protos_dot_control_dot_v1_dot_control__pb2.RemoveFileResponse.FromString,
                 _registered_method=True)
+        self.VerifyFiles = channel.unary_stream(
+                '/minga.control.v1.ControlService/VerifyFiles',
+                request_serializer=minga__protos_dot_control_dot_v1_dot_control__pb2.VerifyFilesRequest.SerializeToString,
+                response_deserializer=minga__protos_dot_control_dot_v1_dot_control__pb2.VerifyFilesResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServiceServicer:
@@ -96,6 +101,16 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyFiles(self, request, context):
+        """Reads files of the shared folder, and compares every byte with what was hashed. The stream reports how far it is
+        at least once a second, and ends OK when all are read, whatever was found. Those that are wrong are not shared any
+        more; damaged ones that are good again are. Cancelling stops it. ALREADY_EXISTS `already_running`: one is under
+        way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -118,6 +133,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.RemoveFile,
                     request_deserializer=minga__protos_dot_control_dot_v1_dot_control__pb2.RemoveFileRequest.FromString,
                     response_serializer=minga__protos_dot_control_dot_v1_dot_control__pb2.RemoveFileResponse.SerializeToString,
+            ),
+            'VerifyFiles': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyFiles,
+                    request_deserializer=minga__protos_dot_control_dot_v1_dot_control__pb2.VerifyFilesRequest.FromString,
+                    response_serializer=minga__protos_dot_control_dot_v1_dot_control__pb2.VerifyFilesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -229,6 +249,33 @@ class ControlService:
             '/minga.control.v1.ControlService/RemoveFile',
             minga__protos_dot_control_dot_v1_dot_control__pb2.RemoveFileRequest.SerializeToString,
             minga__protos_dot_control_dot_v1_dot_control__pb2.RemoveFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/minga.control.v1.ControlService/VerifyFiles',
+            minga__protos_dot_control_dot_v1_dot_control__pb2.VerifyFilesRequest.SerializeToString,
+            minga__protos_dot_control_dot_v1_dot_control__pb2.VerifyFilesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,12 @@ class ControlServiceStub:
     """Removes a file from the shared folder. NOT_FOUND `file_not_found`: it is not there. Returns when the
     registry has the change, or at once when it is away.
     """
+    VerifyFiles: _grpc.UnaryStreamMultiCallable[_control_pb2.VerifyFilesRequest, _control_pb2.VerifyFilesResponse]
+    """Reads files of the shared folder, and compares every byte with what was hashed. The stream reports how far it is
+    at least once a second, and ends OK when all are read, whatever was found. Those that are wrong are not shared any
+    more; damaged ones that are good again are. Cancelling stops it. ALREADY_EXISTS `already_running`: one is under
+    way.
+    """
 
 @_typing.type_check_only
 class ControlServiceAsyncStub(ControlServiceStub):
@@ -74,6 +80,12 @@ class ControlServiceAsyncStub(ControlServiceStub):
     RemoveFile: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveFileRequest, _control_pb2.RemoveFileResponse]  # type: ignore[assignment]
     """Removes a file from the shared folder. NOT_FOUND `file_not_found`: it is not there. Returns when the
     registry has the change, or at once when it is away.
+    """
+    VerifyFiles: _aio.UnaryStreamMultiCallable[_control_pb2.VerifyFilesRequest, _control_pb2.VerifyFilesResponse]  # type: ignore[assignment]
+    """Reads files of the shared folder, and compares every byte with what was hashed. The stream reports how far it is
+    at least once a second, and ends OK when all are read, whatever was found. Those that are wrong are not shared any
+    more; damaged ones that are good again are. Cancelling stops it. ALREADY_EXISTS `already_running`: one is under
+    way.
     """
 
 class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -119,6 +131,18 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_control_pb2.RemoveFileResponse, _abc.Awaitable[_control_pb2.RemoveFileResponse]]:
         """Removes a file from the shared folder. NOT_FOUND `file_not_found`: it is not there. Returns when the
         registry has the change, or at once when it is away.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyFiles(
+        self,
+        request: _control_pb2.VerifyFilesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_pb2.VerifyFilesResponse], _abc.AsyncIterator[_control_pb2.VerifyFilesResponse]]:
+        """Reads files of the shared folder, and compares every byte with what was hashed. The stream reports how far it is
+        at least once a second, and ends OK when all are read, whatever was found. Those that are wrong are not shared any
+        more; damaged ones that are good again are. Cancelling stops it. ALREADY_EXISTS `already_running`: one is under
+        way.
         """
 
 def add_ControlServiceServicer_to_server(servicer: ControlServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

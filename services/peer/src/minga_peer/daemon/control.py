@@ -12,14 +12,15 @@ from google.protobuf.duration_pb2 import Duration
 from minga_core.clock import Clock
 from minga_core.errors import RegistryUnavailableError
 from minga_core.ids import ContentId
-from minga_core.names import parse_name
+from minga_core.names import parse_name, parse_prefix
 from minga_core.records import FileRow, PeerInfo
 from minga_engine.transfer.download import DownloadRequest
-from minga_engine.wire.control import progress_to_pb, small_file_to_pb, small_names_from_pb
+from minga_engine.wire.control import progress_to_pb, small_file_to_pb, small_names_from_pb, verify_progress_to_pb
 from minga_engine.wire.messages import timestamp_of
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.downloads import Downloads, Job
 from minga_peer.share.conditions import Condition
+from minga_peer.share.scrub import ScrubState
 from minga_peer.share.store import ContentStore
 from minga_peer.share.table import FileTable
 from minga_protos.control.v1 import control_pb2 as pb
@@ -104,6 +105,7 @@ class ControlService(ControlServiceServicer):
             conditions=[_condition(each) for each in self._store.conditions.all()],
             limit_up_bytes_per_second=self._facts.limit_up,
             limit_down_bytes_per_second=self._facts.limit_down,
+            scrub=_scrub(status.scrub, self._store.scrub.period_seconds),
         )
 
     async def Download(  # noqa: N802
@@ -145,6 +147,14 @@ class ControlService(ControlServiceServicer):
         await self._announce(row)
         return pb.RemoveFileResponse(modified_time=timestamp_of(row.modified_ns))
 
+    async def VerifyFiles(  # noqa: N802
+        self, request: pb.VerifyFilesRequest, context: Any
+    ) -> AsyncIterator[pb.VerifyFilesResponse]:
+        """Implements the contract's method of that name."""
+        async with aclosing(self._store.verify(parse_prefix(request.prefix))) as steps:
+            async for progress in steps:
+                yield verify_progress_to_pb(progress)
+
     async def _announce(self, row: FileRow) -> None:
         """Wait a moment until the registry has a change; when it is away, it gets the change once it is back."""
         if self._announcer.registered:
@@ -160,6 +170,15 @@ def _condition(condition: Condition) -> pb.Condition:
         begin_time=timestamp_of(int(condition.began_at * 1e9)),
         text=condition.text,
     )
+
+
+def _scrub(state: ScrubState, period_seconds: float) -> pb.ScrubStatus:
+    found = pb.ScrubStatus(under_way=state.under_way, read_bytes=state.read_bytes)
+    if period_seconds:
+        found.period.FromTimedelta(timedelta(seconds=period_seconds))
+    if state.ended_at:
+        found.last_end_time.CopyFrom(timestamp_of(int(state.ended_at * 1e9)))
+    return found
 
 
 def _transfer(job: Job) -> pb.TransferStatus:

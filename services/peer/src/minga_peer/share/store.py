@@ -9,7 +9,7 @@ import fcntl
 import logging
 import os
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from minga_engine.parts.disk import DiskPool, storage_errors
 from minga_engine.parts.files import OpenChunk
 from minga_engine.parts.part import Part
 from minga_engine.parts.part_files import PartTarget
+from minga_engine.progress import VerifyProgress
 from minga_peer.share import integrity_file
 from minga_peer.share.conditions import Conditions, Kind
 from minga_peer.share.damaged import DamagedFiles
@@ -47,6 +48,7 @@ from minga_peer.share.scrub import Scrub, ScrubState
 from minga_peer.share.shared_folder import SharedFolder
 from minga_peer.share.small_store import SmallFiles
 from minga_peer.share.verifying import Verdict, Verifier
+from minga_peer.share.verifying_all import Verification
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
@@ -289,6 +291,19 @@ class ContentStore:
             self.sync.hash_again(file)
             raise ContentNotHeldError(f"the digests of {file.name} are lost; it is hashed again")
         return manifest
+
+    async def verify(self, prefix: str) -> AsyncGenerator[VerifyProgress, None]:
+        """Read all files whose names begin so, damaged ones too, and compare every byte; see `Verification.run`.
+
+        Raises AlreadyRunningError when another verification is under way.
+        """
+        if self._verifying.locked():
+            raise AlreadyRunningError("another verification is under way", hint="try again when it is over")
+        held = [*self.inventory.files.values(), *(damaged.file for damaged in self.folder.damaged)]
+        files = [file for file in held if file.name.startswith(prefix)]
+        async with self._verifying, aclosing(Verification(self.verifier, files, self._hashing).run()) as steps:
+            async for progress in steps:
+                yield progress
 
     def report(self, content_id: ContentId, index: int, host: str) -> None:
         """Have a chunk read again, some time soon, because `host` received it wrong. Raises as `Rechecks.report`."""
