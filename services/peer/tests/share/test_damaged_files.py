@@ -150,6 +150,28 @@ async def test_a_file_that_cannot_be_read_is_unreadable_until_it_can(
     await shared.shares("a", DATA)
 
 
+async def test_a_file_that_stays_unreadable_is_read_ever_more_seldom(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each attempt may read all of a large file; a change of the file, a right say, has it tried at once."""
+
+    def fails(*_: Any) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    sync, attempts = shared.store.sync, []
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "preadv", fails)
+        sync.hash_again(shared.store.inventory.files[Name("a")])
+        await eventually(lambda: shared.problem("cannot be read"), "it was tried")
+        for _ in range(16):
+            await sync._compare(shared.store.folder.root.scan())
+            attempts.append(sync.pending_count)
+            await eventually(lambda: not sync.pending_count, "it was tried")
+    assert attempts == [1, 0, 1, 0, 0, 0, 1] + 7 * [0] + [1, 0]
+    (shared.root / "a").chmod(0o600)
+    await shared.shares("a", DATA)
+
+
 async def test_small_files_are_verified_together(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """One good, one rotten, one empty, one gone."""
     shared = await opened()

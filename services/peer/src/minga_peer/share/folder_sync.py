@@ -25,6 +25,7 @@ from minga_peer.share.index import IndexedFile
 from minga_peer.share.inventory import folders_of, row_of
 from minga_peer.share.root import FoundFile, Scan, shown
 from minga_peer.share.shared_folder import SharedFolder
+from minga_peer.share.unreadable import UnreadableFiles
 
 STEP_FILES = 1000
 """Files compared before other tasks get the event loop."""
@@ -76,6 +77,7 @@ class FolderSync:
         self._known: dict[Name, IndexedFile] = {}
         self._first: dict[Name, Fingerprint] = {}
         """Files that were there when the index was made, and are not hashed yet."""
+        self._unreadable = UnreadableFiles()
         self._unsure: set[Name] = set()
         """Those of the known files that may have other bytes by now, and are hashed before they are shared again."""
         self._placing: set[str] = set()
@@ -201,6 +203,7 @@ class FolderSync:
             await self._compare(scan)
             held = (*self._inventory.files, *(damaged.file.name for damaged in self._damaged))
             await self._remove_absent([name for name in held if name not in scan.files])
+            self._unreadable.keep(scan.files)
             await self._bound_absent(scan)
             if not self.pending_count:
                 self._folder.index.made_anew()
@@ -238,7 +241,7 @@ class FolderSync:
                 changed.add(found.path)
             elif file is not None and self._is_known(file, found):
                 known.append(replace(file, fingerprint=found.fingerprint))
-            elif found.name not in self._queue:
+            elif found.name not in self._queue and self._unreadable.may_try(found):
                 if not self._folder.index.complete and not self._scanned.is_set():
                     self._first[found.name] = found.fingerprint
                 self._queue.put(found, self._settled_since(found.fingerprint))
@@ -414,6 +417,7 @@ class FolderSync:
         for file in files:
             self._known[file.name] = file
             self._unsure.discard(file.name)
+            self._unreadable.forget(file.name)
             self._damaged.discard(file.name)
 
     def _rotten(self, outcome: Hashed) -> IndexedFile | None:
@@ -436,6 +440,7 @@ class FolderSync:
     def _refuse(self, outcome: Hashed) -> None:
         found = outcome.found
         self._of_files.refuse(Kind.UNREADABLE, found.path, outcome.problem)
+        self._unreadable.failed(found)
         if found.name in self._inventory.files:
             self._inventory.update(remove=[found.name])
 
