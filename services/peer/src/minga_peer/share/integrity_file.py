@@ -81,10 +81,11 @@ def _item(damaged: DamagedFile) -> dict[str, Any]:
 
 
 def _damaged(item: dict[str, Any]) -> DamagedFile:
+    *numbers, executable = item["fingerprint"]
     file = IndexedFile(
         parse_name(item["name"]),
         str(item["path"]),
-        Fingerprint(*map(int, item["fingerprint"])),
+        Fingerprint(*map(int, numbers), executable=bool(executable)),
         ContentId.parse(item["content_id"]),
         int(item["published_ns"]),
     )
