@@ -42,6 +42,11 @@ class Meter:
         self._before = {name: cpu_seconds(pid) for name, pid in pids.items()}
         self._machine = machine_seconds()
 
+    @property
+    def names(self) -> set[str]:
+        """Of the processes."""
+        return set(self._pids)
+
     def read(self, what: str, **ended: float) -> Use:
         """The use so far. ended: processor seconds of further processes, which have ended since."""
         seconds = time.monotonic() - self._started

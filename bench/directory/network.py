@@ -37,7 +37,8 @@ class Network:
         self.rival = ""
         """host:port of the empty FastAPI app."""
         self.pids: dict[str, int] = {}
-        """Name → process id, of everything that was started."""
+        """Name → process id, of everything that runs."""
+        self._processes: dict[str, HostProcess] = {}
         self._metrics: list[str] = []
 
     async def start_store(self) -> None:
@@ -75,6 +76,13 @@ class Network:
         control, locator_url = self.folder / f"{name}.sock", f"http://{self.locators[0]}"
         await self._start(name, peer_command(locator_url, control, share, registry, name, *self._listening(name)))
 
+    async def stop_peer(self, number: int, grace_seconds: float) -> None:
+        """Ends a peer, which leaves the network."""
+        name = f"peer-{number}"
+        del self.pids[name]
+        await self._processes.pop(name).stop(grace_seconds)
+        (self.folder / f"{name}.port").unlink()
+
     def start_worker(self, name: str) -> Worker:
         """A process for load generators."""
         worker = self._stack.enter_context(Worker())
@@ -104,7 +112,7 @@ class Network:
         self._stack.push_async_callback(process.stop)
         sign = self.folder / f"{name}.port"
         await process.ready(sign, READY_SECONDS)
-        self.pids[name] = process.pid
+        self._processes[name], self.pids[name] = process, process.pid
         return sign.read_text().strip()
 
     def _listening(self, name: str) -> list[str]:

@@ -41,19 +41,23 @@ class Scale:
     """Half of them die."""
     dying_files: int = 50
 
+    large_files: int = 100_000
+    """Of one real peer; a tenth of them in one folder."""
+
 
 EVERYDAY = Scale()
 FULL = replace(
     EVERYDAY, name="full", lookup_names=1_000_000, lookup_peers=2_000, rounds=5, round_seconds=8.0, open_seconds=30.0,
     catalogue_names=1_000_000, browsing_seconds=15.0, heartbeat_minutes=5.0, table_peers=10_000, added_peers=6,
     added_files=200, emptied_files=1_000, dying_files=1_000,
+    large_files=1_000_000,
 )  # fmt: skip
-"""About an hour, and 12 GiB of memory for stores."""
+"""About an hour and a half, and 12 GiB of memory for stores."""
 TRIAL = replace(
     EVERYDAY, name="trial", lookup_names=2_000, lookup_peers=100, rounds=1, round_seconds=1.0, open_seconds=2.0,
     catalogue_names=12_000, browsing_seconds=1.0, heartbeat_peers=200, heartbeat_minutes=0.1, table_peers=100,
     table_files=100, added_peers=2, added_files=10, emptied_peers=100, emptied_files=100, dying_peers=100,
-    dying_files=10,
+    dying_files=10, large_files=2_000,
 )  # fmt: skip
 """Shows whether everything runs; the figures mean nothing."""
 SCALES = {scale.name: scale for scale in (EVERYDAY, FULL, TRIAL)}

@@ -9,6 +9,7 @@ from bench.directory.scenarios.browsing import Catalogue
 from bench.directory.scenarios.deaths import Deaths
 from bench.directory.scenarios.emptied import Emptied
 from bench.directory.scenarios.heartbeats import Heartbeats
+from bench.directory.scenarios.large_tables import LargeTables
 from bench.directory.scenarios.rates import Rates
 from bench.directory.scenarios.tables import Tables
 from bench.directory.session import Session
@@ -43,5 +44,6 @@ TABLE: tuple[Scenario, ...] = (
     Catalogue(),
     Emptied(),
     Deaths(),
+    LargeTables(),
 )
 SCENARIOS = {scenario.name: scenario for scenario in TABLE}
