@@ -267,6 +267,22 @@ async def test_a_change_is_pushed_as_a_change() -> None:
         assert fixture.registry.pushes == [True, False]
 
 
+async def test_a_large_change_of_a_large_table_is_pushed_in_steps() -> None:
+    """The whole table would be pushed again and again while the change goes on."""
+    old = tuple(row(f"old/{number}") for number in range(5_000))
+    async with announcing(()) as fixture:
+        fixture.registry.max_rows = len(old)
+        fixture.change(put=old)
+        await fixture.until(lambda: len(fixture.registry.table) == len(old))
+        first = len(fixture.registry.pushes)
+        for start in range(0, len(old), 1_000):
+            put = tuple(row(f"new/{number}") for number in range(start, start + 1_000))
+            fixture.change(put=put, remove=tuple(each.key for each in old[start : start + 1_000]))
+        await fixture.until(lambda: fixture.announcer.announced_revision == fixture.table.revision)
+        assert fixture.registry.table == {f"new/{number}" for number in range(len(old))}
+        assert fixture.registry.pushes[first:] == [False] * 5
+
+
 async def test_a_push_is_a_part_of_the_trace_that_changed_the_table() -> None:
     """Of its own where nobody asked for the change. A lease and its heartbeats are no traces."""
     with keeping_spans() as spans:

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -141,4 +142,36 @@ def test_what_the_journal_does_not_remember_is_pushed_whole() -> None:
     table.apply(RowsChanged(tuple(rows)))
     assert table.change_since(1) is None
     table.apply(RowsChanged((), (rows[0].key,)))
+    assert table.change_since(1) is None
     assert table.change_since(2) is not None
+
+
+def test_a_large_change_of_a_large_table_comes_in_steps_and_never_as_the_whole_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when a folder of a hundred thousand is renamed: each row comes once, and one that changes meanwhile once more.
+    The journal holds no more rows than the table."""
+    monkeypatch.setattr("minga_peer.share.table.MAX_JOURNAL_ROWS", 1_000)
+    monkeypatch.setattr("minga_peer.share.table.MAX_CHANGE_ROWS", 100)
+    step, rows = 50, [partial(f"f{number}") for number in range(3_000)]
+    table = FileTable(rows)
+    moved = rows[:1_400]
+    for start in range(0, len(moved), step):
+        some = moved[start : start + step]
+        put = tuple(row._replace(key=row.key._replace(name=Name(f"new/{row.key.name}"))) for row in some)
+        table.apply(RowsChanged(put[: step // 2], tuple(row.key for row in some[: step // 2])))
+        table.apply(RowsChanged(put[step // 2 :], tuple(row.key for row in some[step // 2 :])))
+    copy, reached, pushed = {row.key: row for row in rows}, 1, 0
+    while (change := table.change_since(reached)) is not None and change.revision != reached:
+        assert len(change.put) + len(change.remove) <= 100
+        copy.update((row.key, row) for row in change.put)
+        for key in change.remove:
+            del copy[key]
+        pushed, reached = pushed + len(change.put) + len(change.remove), change.revision
+        if reached == change.base_revision + 2:
+            table.apply(RowsChanged((rows[-1]._replace(size_bytes=pushed),)))
+    assert copy == {row.key: row for row in table.rows()}
+    assert 2 * len(moved) <= pushed <= 2 * len(moved) + table.revision
+    for _ in range(3):
+        table.apply(RowsChanged((), tuple(row.key for row in table.rows()[:1_400])))
+    assert table.change_since(reached) is None

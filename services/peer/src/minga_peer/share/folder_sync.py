@@ -272,8 +272,13 @@ class FolderSync:
                 # A folder that is mounted again brings it back as it was: it is hashed then.
                 self._unsure.add(file.name)
                 self._damaged.discard(file.name)
-        absent = [file.name for file in gone if self._inventory.files.get(file.name) == file]
-        self._inventory.update(remove=absent)
+        absent: list[Name] = []
+        for start in range(0, len(gone), STEP_FILES):
+            some = gone[start : start + STEP_FILES]
+            step = [file.name for file in some if self._inventory.files.get(file.name) == file]
+            self._inventory.update(remove=step)
+            absent += step
+            await asyncio.sleep(0)
         bad = self._of_files.refused(Kind.BAD_NAME)
         if not {unicodedata.normalize("NFC", path) for path in bad}.isdisjoint(absent):
             # The same name in another Unicode form was refused because of the one that is gone.

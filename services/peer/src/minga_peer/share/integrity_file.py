@@ -81,11 +81,11 @@ def _item(damaged: DamagedFile) -> dict[str, Any]:
 
 
 def _damaged(item: dict[str, Any]) -> DamagedFile:
-    *numbers, executable = item["fingerprint"]
+    size_bytes, modified_ns, changed_ns, inode, device, executable = map(int, item["fingerprint"])
     file = IndexedFile(
         parse_name(item["name"]),
         str(item["path"]),
-        Fingerprint(*map(int, numbers), executable=bool(executable)),
+        Fingerprint(size_bytes, modified_ns, changed_ns, inode, device, bool(executable)),
         ContentId.parse(item["content_id"]),
         int(item["published_ns"]),
     )

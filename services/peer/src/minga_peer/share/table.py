@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from minga_core.records import PUBLISH, FileRow, HoldingState, RowKey, TableChange
 
 MAX_JOURNAL_ROWS = 20_000
-"""Rows that the journal remembers; a reader further behind takes the whole table."""
+"""Rows that the journal remembers, or as many as the table has: a reader further behind takes the whole table, which is
+less then."""
+MAX_CHANGE_ROWS = 2_000
+"""Rows that a reader takes at a time. A registry takes 3,000 as a change, and requests the whole table instead of a
+larger one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +64,42 @@ class FileTable:
         self.revision += 1
         self._journal.append((self.revision, change))
         self._journal_rows += len(change.put) + len(change.remove)
-        while self._journal_rows > MAX_JOURNAL_ROWS:
-            _, oldest = self._journal.popleft()
-            self._journal_rows -= len(oldest.put) + len(oldest.remove)
+        while self._journal_rows > max(MAX_JOURNAL_ROWS, len(self._rows)):
+            self._forget_oldest()
         for listener in self._listeners:
             listener(change)
 
     def change_since(self, base_revision: int) -> TableChange | None:
-        """What turns the table of that revision into this one; None when the journal does not reach back so far."""
+        """What turns the table of that revision into a later one: this one, or as far as MAX_CHANGE_ROWS reach.
+
+        None when only the whole table will do: the journal does not reach so far, or the next step alone is larger.
+
+        The journal forgets what came before that revision: the one reader's revisions only grow.
+        """
         if base_revision == self.revision:
             return TableChange(base_revision, self.revision)
         if not self._journal or not self._journal[0][0] - 1 <= base_revision < self.revision:
             return None
+        while self._journal[0][0] <= base_revision:
+            self._forget_oldest()
         touched: set[RowKey] = set()
+        reached = base_revision
         for revision, change in self._journal:
-            if revision > base_revision:
-                touched.update(row.key for row in change.put)
-                touched.update(change.remove)
+            if len(touched) + len(change.put) + len(change.remove) > MAX_CHANGE_ROWS:
+                break
+            touched.update(row.key for row in change.put)
+            touched.update(change.remove)
+            reached = revision
+        if reached == base_revision:
+            return None
+        # As they are now: a row that changes again after `reached` comes again with that change.
         put = tuple(self._rows[key] for key in touched if key in self._rows)
         remove = tuple(key for key in touched if key not in self._rows)
-        return TableChange(base_revision, self.revision, put, remove)
+        return TableChange(base_revision, reached, put, remove)
+
+    def _forget_oldest(self) -> None:
+        _, oldest = self._journal.popleft()
+        self._journal_rows -= len(oldest.put) + len(oldest.remove)
 
 
 def _is_unpublished(row: FileRow) -> bool:
