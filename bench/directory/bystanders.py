@@ -45,6 +45,8 @@ class Noticed:
     """Answers of the large peer to its own machine: as long as its event loop was held up."""
     redis_bytes: int = 0
     """Most memory that Redis used."""
+    over: bool = False
+    """Set at the end, for the watchers: a call to a peer that is going away may not notice that it is cancelled."""
 
     def heartbeats_that(self, outcome: str) -> int:
         """outcome: `lost` (there was no lease any more) or `failed` (tried again)."""
@@ -76,21 +78,18 @@ class Bystanders:
         """What is noticed inside the block. control: the large peer's socket."""
         noticed = Noticed()
         watchers = (self._look_up(noticed), self._leases(noticed), self._heartbeats(noticed), _ask(control, noticed))
-        tasks = [asyncio.create_task(each) for each in watchers]
-        try:
-            yield noticed
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                task.result()
+        async with asyncio.TaskGroup() as group:
+            for each in watchers:
+                group.create_task(each)
+            try:
+                yield noticed
+            finally:
+                noticed.over = True
 
     async def _look_up(self, noticed: Noticed) -> None:
         rng = random.Random(1)
         async with LocatorClient(f"http://{self._network.locators[0]}") as client:
-            while True:
+            while not noticed.over:
                 started = time.perf_counter()
                 try:
                     await client.find_file(rng.choice(self._names))
@@ -101,7 +100,7 @@ class Bystanders:
 
     async def _leases(self, noticed: Noticed) -> None:
         client = self._network.store.client
-        while True:
+        while not noticed.over:
             for peer in self._peers:
                 left = await client.pttl(keys.peer(peer)) / 1000
                 noticed.leases_lost += left < 0
@@ -110,13 +109,13 @@ class Bystanders:
             await asyncio.sleep(LEASE_SECONDS)
 
     async def _heartbeats(self, noticed: Noticed) -> None:
-        while True:
+        while not noticed.over:
             noticed.heartbeats.append(await self._worker.run(measure, HEARTBEAT_WINDOW_SECONDS))
 
 
 async def _ask(control: Path, noticed: Noticed) -> None:
     async with ControlClient(control) as client:
-        while True:
+        while not noticed.over:
             started = time.perf_counter()
             # It may be stopped.
             with suppress(MingaError):

@@ -34,6 +34,8 @@ ADDED_FILES = 100
 ADDED_SECONDS = 0.1
 LIMIT_SECONDS = 1_800.0
 STOP_SECONDS = 60.0
+IDLE_SECONDS = 10.0
+PROCESSES = {f"peer-{LARGE}": "the peer", "registry-1": "the registry", "store": "Redis"}
 MIB = 1 << 20
 
 
@@ -46,6 +48,8 @@ class _Bench:
     share: Path
     outcome: Outcome
     noticed: list[Noticed]
+    idle: dict[str, float]
+    """Processor seconds a second of each process while only the bystanders are there, which is no part of a step."""
 
     @property
     def control(self) -> Path:
@@ -65,10 +69,8 @@ class _Bench:
         use, seconds = meter.read(what, **self._began(meter)), time.monotonic() - started
         self.noticed.append(noticed)
         self.outcome.uses.append(use)
-        cost = ", ".join(
-            f"{use.cpu_seconds(process) / files * 1e6:.1f} µs of {name}"
-            for process, name in ((f"peer-{LARGE}", "the peer"), ("registry", "the registry"), ("store", "Redis"))
-        )
+        costs = {name: max(0.0, use.cpu_seconds(name) - self.idle.get(name, 0.0) * use.seconds) for name in PROCESSES}
+        cost = ", ".join(f"{costs[name] / files * 1e6:,.0f} µs of {text}" for name, text in PROCESSES.items())
         slowest = max((int(event[3]) for event in await store.client.latency_latest()), default=0)
         slow = await store.slow()
         self.outcome.inform(
@@ -169,7 +171,14 @@ async def _prepare(session: Session, network: Network, outcome: Outcome) -> _Ben
     await worker.run(start, network.registries[0], SIMULATED_PEERS, JOINING_AT_ONCE)
     bystanders = Bystanders(network, worker, [PeerId(f"peer-{number}") for number in SMALL], names)
     share = session.directory / "shares" / str(LARGE)
-    return _Bench(network, bystanders, share, outcome, [])
+    bench = _Bench(network, bystanders, share, outcome, [], {})
+    meter = network.meter()
+    async with bystanders.watching(bench.control):
+        await asyncio.sleep(IDLE_SECONDS)
+    use = meter.read("bystanders alone")
+    outcome.uses.append(use)
+    bench.idle.update(use.shares)
+    return bench
 
 
 async def _run_steps(bench: _Bench, files: int) -> None:
