@@ -1,5 +1,6 @@
 """The inventory, which changes the file table, and the table, which remembers the changes."""
 
+from itertools import permutations
 from types import SimpleNamespace
 from typing import cast
 
@@ -14,6 +15,7 @@ from minga_core.names import Name
 from minga_core.records import FileRow, HoldingState, RowKey
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.part import Part
+from minga_peer.share.content_names import ContentNames
 from minga_peer.share.index import IndexedFile
 from minga_peer.share.inventory import Inventory, key_of, row_of
 from minga_peer.share.table import MAX_JOURNAL_ROWS, FileTable, RowsChanged
@@ -175,3 +177,17 @@ def test_a_large_change_of_a_large_table_comes_in_steps_and_never_as_the_whole_t
     for _ in range(3):
         table.apply(RowsChanged((), tuple(row.key for row in table.rows()[:1_400])))
     assert table.change_since(reached) is None
+
+
+def test_a_content_with_many_names_keeps_each_until_it_goes() -> None:
+    """Whichever goes first, and however many: a hundred thousand empty files are one content."""
+    names = ContentNames()
+    for order in permutations("abc"):
+        for name in "abc":
+            names.add(content(1), Name(name))
+        left = set("abc")
+        for name in order:
+            assert names.any(content(1)) in left
+            names.discard(content(1), Name(name))
+            left.discard(name)
+        assert names.any(content(1)) is None

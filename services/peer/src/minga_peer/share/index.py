@@ -197,11 +197,12 @@ class Index:
         self.complete = self._database.execute("SELECT 1 FROM complete").fetchone() is not None
         rows = self._database.execute(
             "SELECT name, path, size, mtime, inode, device, content, published, ctime FROM files"
-        ).fetchall()
+        )
         return {
             Name(name): IndexedFile(
                 Name(name),
-                path,
+                # Nearly always the same: kept once.
+                name if path == name else path,
                 Fingerprint(size, mtime, ctime, _unsigned(inode), _unsigned(device)),
                 ContentId(content),
                 published,

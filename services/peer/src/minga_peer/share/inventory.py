@@ -12,6 +12,7 @@ from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_core.records import FileRow, HoldingState, RowKey
 from minga_engine.parts.part import Part
+from minga_peer.share.content_names import ContentNames
 from minga_peer.share.index import IndexedFile
 from minga_peer.share.table import FileTable, RowsChanged
 
@@ -29,7 +30,7 @@ class Inventory:
         self.parts: dict[RowKey, Part] = {}
         self.table = FileTable()
         self.shared_bytes = 0
-        self._names: dict[ContentId, set[Name]] = {}
+        self._names = ContentNames()
         self._parts_by_content: dict[ContentId, list[Part]] = {}
         self._folders: Counter[str] = Counter()
         self._followers: dict[ContentId, set[asyncio.Event]] = {}
@@ -38,8 +39,8 @@ class Inventory:
 
     def file_with(self, content_id: ContentId) -> IndexedFile | None:
         """Some shared file with that content."""
-        names = self._names.get(content_id)
-        return self.files[next(iter(names))] if names else None
+        name = self._names.any(content_id)
+        return self.files[name] if name is not None else None
 
     def file_at(self, path: str) -> IndexedFile | None:
         """The shared file with exactly that path."""
@@ -131,7 +132,7 @@ class Inventory:
 
     def _add(self, file: IndexedFile) -> None:
         self.files[file.name] = file
-        self._names.setdefault(file.content_id, set()).add(file.name)
+        self._names.add(file.content_id, file.name)
         self._folders.update(folders_of(file.path))
         self.shared_bytes += file.fingerprint.size_bytes
 
@@ -140,10 +141,7 @@ class Inventory:
         file = self.files.pop(name, None)
         if file is None:
             return []
-        names = self._names[file.content_id]
-        names.discard(name)
-        if not names:
-            del self._names[file.content_id]
+        self._names.discard(file.content_id, name)
         for folder in folders_of(file.path):
             self._folders[folder] -= 1
             if not self._folders[folder]:
