@@ -6,6 +6,7 @@ ones waiting.
 
 import asyncio
 import errno
+import heapq
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -67,25 +68,35 @@ class _Waiting:
 
     def __init__(self) -> None:
         self.due: dict[Name, tuple[float, FoundFile]] = {}
+        self._order: list[tuple[float, Name]] = []
+        """A heap. Its entries of files that were removed, or put off, count no more."""
+
+    def put(self, found: FoundFile, due: float) -> None:
+        """Add a file, or put it off."""
+        self.due[found.name] = (due, found)
+        heapq.heappush(self._order, (due, found.name))
 
     def take(self, now: float, max_files: int, max_bytes: int) -> list[FoundFile]:
         """Remove settled files: at least one when there is one, then up to both limits."""
         batch: list[FoundFile] = []
         size_bytes = 0
-        for due, found in self.due.values():
-            if due > now:
-                continue
+        while (due := self.next_due()) is not None and due <= now:
+            found = self.due[self._order[0][1]][1]
             if batch and (len(batch) == max_files or size_bytes + found.fingerprint.size_bytes > max_bytes):
                 break
+            del self.due[found.name]
             batch.append(found)
             size_bytes += found.fingerprint.size_bytes
-        for found in batch:
-            del self.due[found.name]
         return batch
 
     def next_due(self) -> float | None:
         """When the next file has settled."""
-        return min((due for due, _ in self.due.values()), default=None)
+        while self._order:
+            due, name = self._order[0]
+            if name in self.due and self.due[name][0] == due:
+                return due
+            heapq.heappop(self._order)
+        return None
 
 
 class HashQueue:
@@ -135,7 +146,7 @@ class HashQueue:
         self._first_due[found.name] = first_due
         latest = first_due + MAX_SETTLE_SECONDS
         queue = self._large if found.fingerprint.size_bytes > RANGE_BYTES else self._small
-        queue.due[found.name] = (min(due, latest), found)
+        queue.put(found, min(due, latest))
         self._changed.set()
         return due > latest
 
