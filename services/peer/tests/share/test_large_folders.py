@@ -2,8 +2,45 @@
 
 from minga_core.names import Name
 from minga_engine.parts.files import Fingerprint
+from minga_engine.parts.hashing import RANGE_BYTES
 from minga_peer.share.hash_queue import BATCH_BYTES, BATCH_FILES, _Waiting
 from minga_peer.share.root import FoundFile
+
+from .conftest import Opener, Shared, noise
+
+FILES = 20
+
+
+async def test_a_folder_that_is_renamed_is_not_hashed_again(opened: Opener) -> None:
+    """Large files and small ones, while the peer runs and while it does not; a known name with other files too."""
+    files = {f"{number}.bin": b"%d" % number for number in range(FILES)} | {"large.bin": noise(RANGE_BYTES + 1)}
+    async with opened.running() as shared:
+        await _drop(shared, "a", files)
+        await _drop(shared, "b", {"1.bin": b"other"})
+        hashed = shared.metrics.misses
+        (opened.root / "a").rename(opened.root / "c")
+        await _shares(shared, "c", files)
+        (opened.root / "b").rename(opened.root / "a")
+        await _shares(shared, "a", {"1.bin": b"other"})
+        assert shared.content("a/2.bin") is None
+        assert shared.metrics.misses == hashed
+    (opened.root / "c").rename(opened.root / "d")
+    async with opened.running() as shared:
+        await _shares(shared, "d", files)
+        assert shared.metrics.misses == 0
+
+
+async def test_a_file_that_may_have_other_bytes_is_hashed_under_a_new_name_too(opened: Opener) -> None:
+    """What is known of it under the old one is what may be wrong."""
+    async with opened.running() as shared:
+        await _drop(shared, "a", {"x": b"before"})
+        hashed = shared.metrics.misses
+        file = shared.store.inventory.files[Name("a/x")]
+        (opened.root / "a").rename(opened.root / "b")
+        shared.store.sync.hash_again(file)
+        await _shares(shared, "b", {"x": b"before"})
+        assert shared.metrics.misses == hashed + 1
+
 
 def test_waiting_files_are_not_looked_at_one_by_one_for_each_that_is_hashed() -> None:
     """A hundred thousand new files would be compared with each other's times ten billion times."""
@@ -39,3 +76,14 @@ class _Instant(float):
     def __gt__(self, other: float) -> bool:
         _Instant.compared += 1
         return super().__gt__(other)
+
+
+async def _drop(shared: Shared, folder: str, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        shared.drop(f"{folder}/{name}", data)
+    await _shares(shared, folder, files)
+
+
+async def _shares(shared: Shared, folder: str, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        await shared.shares(f"{folder}/{name}", data)

@@ -72,7 +72,7 @@ class FolderSync:
         self._metrics = metrics
         self._settle_seconds = settle_seconds
         self._rescan_seconds = rescan_seconds
-        self._queue = HashQueue(folder.root, hashing, folder.clock, self._on_hashed)
+        self._queue = HashQueue(folder.root, hashing, folder.clock, self._recall, self._on_hashed)
         self._damaged = folder.damaged
         self._known: dict[Name, IndexedFile] = {}
         self._first: dict[Name, Fingerprint] = {}
@@ -374,6 +374,33 @@ class FolderSync:
 
     # Hashing.
 
+    async def _recall(self, batch: list[FoundFile]) -> list[Hashed]:
+        """The outcomes of files whose digests are known by another name: of the inode, if nothing has changed it since.
+
+        So nothing of a folder that is renamed is hashed again, but what may have other bytes than are known.
+        """
+        known: dict[Fingerprint, dict[ContentId, Manifest]] = {}
+        doubtful: set[Fingerprint] = set()
+        for name, fingerprint, content_id, manifest in await self._folder.index.with_fingerprints(
+            [found.fingerprint for found in batch]
+        ):
+            known.setdefault(fingerprint, {})[content_id] = manifest
+            if not self._is_trusted(name, fingerprint):
+                doubtful.add(fingerprint)
+        outcomes: list[Hashed] = []
+        for found in batch:
+            manifests = known.get(found.fingerprint, {})
+            if len(manifests) == 1 and found.fingerprint not in doubtful:
+                ((content_id, manifest),) = manifests.items()
+                outcomes.append(Hashed(found, manifest, content_id, found.fingerprint, recalled=True))
+        return outcomes
+
+    def _is_trusted(self, name: Name, fingerprint: Fingerprint) -> bool:
+        """Whether the digests of a known file count, or the file is to be hashed again."""
+        file = self._known.get(name)
+        doubtful = name in self._unsure or self._damaged.get(name) is not None
+        return file is not None and file.fingerprint == fingerprint and not doubtful
+
     async def _on_hashed(self, outcomes: list[Hashed]) -> None:
         """Share what was hashed; look again at what changed meanwhile."""
         files: list[tuple[IndexedFile, Manifest]] = []
@@ -390,9 +417,7 @@ class FolderSync:
                     self._keep_out(rotten)
                 else:
                     files.append((self._indexed(outcome), outcome.manifest))
-        if self._metrics is not None:
-            self._metrics.hash_cache_misses(len(files))
-            self._metrics.hashed_bytes(sum(file.fingerprint.size_bytes for file, _ in files))
+        self._count([outcome for outcome in outcomes if outcome.manifest is not None])
         await self._look_at(again | await self._share_hashed(files))
         for outcome in outcomes:
             if not self._queue.is_waiting(outcome.found.name):
@@ -403,6 +428,13 @@ class FolderSync:
         """Note in the index when all files of the first scan have been hashed."""
         if not self._first and self._scanned.is_set() and not self._folder.index.complete:
             await self._folder.index.set_complete()
+
+    def _count(self, outcomes: list[Hashed]) -> None:
+        if self._metrics is not None:
+            hashed = [outcome for outcome in outcomes if not outcome.recalled]
+            self._metrics.hash_cache_hits(len(outcomes) - len(hashed))
+            self._metrics.hash_cache_misses(len(hashed))
+            self._metrics.hashed_bytes(sum(outcome.manifest.size_bytes for outcome in hashed if outcome.manifest))
 
     async def _share_hashed(self, files: list[tuple[IndexedFile, Manifest]]) -> set[str]:
         """Share files; the paths of those that were removed or replaced while the index was written."""

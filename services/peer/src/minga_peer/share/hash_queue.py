@@ -42,6 +42,8 @@ class Hashed:
     content_id: ContentId | None = None
     fingerprint: Fingerprint | None = None
     problem: str = ""
+    recalled: bool = False
+    """The digests were known, and the file was not read."""
 
     @classmethod
     def of(cls, found: FoundFile, manifest: Manifest, fingerprint: Fingerprint) -> "Hashed":
@@ -102,15 +104,22 @@ class _Waiting:
 class HashQueue:
     """The queue and its workers. Only for the event loop's thread; `run` does the work.
 
-    on_hashed: gets the outcomes of each batch. An error that it raises is logged; the next scan finds the files again.
+    recall: the outcomes of those files whose digests are known already; the others are hashed. on_hashed: gets the
+    outcomes of each batch. An error that it raises is logged; the next scan finds the files again.
     """
 
     def __init__(
-        self, root: Root, pool: DiskPool, clock: Clock, on_hashed: Callable[[list[Hashed]], Awaitable[None]]
+        self,
+        root: Root,
+        pool: DiskPool,
+        clock: Clock,
+        recall: Callable[[list[FoundFile]], Awaitable[list[Hashed]]],
+        on_hashed: Callable[[list[Hashed]], Awaitable[None]],
     ) -> None:
         self._root = root
         self._pool = pool
         self._clock = clock
+        self._recall = recall
         self._on_hashed = on_hashed
         self._small = _Waiting()
         self._large = _Waiting()
@@ -226,7 +235,11 @@ class HashQueue:
             return
 
     async def _hash_small(self, batch: list[FoundFile]) -> None:
-        await self._on_hashed(await self._pool.run(lambda: [self._hash_one(found) for found in batch]))
+        recalled = await self._recall(batch)
+        known = {outcome.found.name for outcome in recalled}
+        new = [found for found in batch if found.name not in known]
+        hashed = await self._pool.run(lambda: [self._hash_one(found) for found in new]) if new else []
+        await self._on_hashed(recalled + hashed)
 
     def _hash_one(self, found: FoundFile) -> Hashed:
         try:
@@ -240,10 +253,10 @@ class HashQueue:
 
     async def _hash_large(self, batch: list[FoundFile]) -> None:
         try:
-            outcome = await self._hash_in_ranges(batch[0])
+            outcomes = await self._recall(batch) or [await self._hash_in_ranges(batch[0])]
         finally:
             self._large_jobs -= 1
-        await self._on_hashed([outcome])
+        await self._on_hashed(outcomes)
 
     async def _hash_in_ranges(self, found: FoundFile) -> Hashed:
         try:

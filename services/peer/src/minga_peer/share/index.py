@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS files (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifests (content BLOB PRIMARY KEY, manifest BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS complete (complete INTEGER PRIMARY KEY);
+CREATE INDEX IF NOT EXISTS files_by_inode ON files (inode);
 DELETE FROM manifests WHERE content NOT IN (SELECT content FROM files);
 """
 
@@ -161,6 +162,12 @@ class Index:
         """The next names of the index in order of their bytes, at most `limit`; none at the end, or on an error."""
         return await run_to_end(self._thread, self._names_after, name, limit)
 
+    async def with_fingerprints(
+        self, fingerprints: Sequence[Fingerprint]
+    ) -> list[tuple[Name, Fingerprint, ContentId, Manifest]]:
+        """What the index has, under whatever names, for files of those fingerprints; nothing on an error."""
+        return await run_to_end(self._thread, self._with_fingerprints, fingerprints)
+
     async def aclose(self) -> None:
         """Close the file and end the thread. Idempotent."""
         await run_to_end(self._thread, self._close)
@@ -279,6 +286,23 @@ class Index:
         except sqlite3.Error as error:
             log_event(log, logging.WARNING, "index_not_read", path=self._path, error=error)
             return []
+
+    def _with_fingerprints(self, wanted: Sequence[Fingerprint]) -> list[tuple[Name, Fingerprint, ContentId, Manifest]]:
+        query = (
+            "SELECT name, device, content, manifest FROM files JOIN manifests USING (content) "
+            "WHERE inode = ? AND ctime = ? AND mtime = ? AND size = ?"
+        )
+        found: list[tuple[Name, Fingerprint, ContentId, Manifest]] = []
+        try:
+            for each in wanted:
+                key = (_signed(each.inode), each.changed_ns, each.modified_ns, each.size_bytes)
+                for name, device, content, manifest in self._opened().execute(query, key):
+                    if _unsigned(device) == each.device:
+                        content_id = ContentId(content)
+                        found.append((Name(name), each, content_id, Manifest.decode(manifest, expected=content_id)))
+        except (sqlite3.Error, MingaError) as error:
+            log_event(log, logging.WARNING, "index_not_read", path=self._path, error=error)
+        return found
 
     def _close(self) -> None:
         if self._database is not None:
