@@ -33,6 +33,7 @@ from minga_peer.daemon.downloads import Downloads
 from minga_peer.daemon.draining import until_idle
 from minga_peer.daemon.identity import Identity, address_for_others, follow_address
 from minga_peer.daemon.lease_token import lease_token
+from minga_peer.daemon.long_lived import LongLived
 from minga_peer.daemon.registry_client import RegistryClient
 from minga_peer.daemon.socket_file import claim_socket, restrict
 from minga_peer.serve.http_server import HttpServer
@@ -176,6 +177,8 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
             conditions=store.conditions,
         )
         store.table.on_change(lambda _: announcer.table_changed())
+        long_lived = LongLived(store.table)
+        store.table.on_change(lambda _: long_lived.table_changed())
         downloads = _make_downloads(base, store, network, identity)
         store.scrub.busy = lambda: serving.in_progress() > 0
         server = await _start_peer_server(base, store, identity, serving, announcer, downloads)
