@@ -133,7 +133,7 @@ async def test_a_local_copy_that_cannot_be_read_does_not_stop_a_download(
     def fails(*_: Any) -> Any:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("minga_engine.parts.part_files._copy_range", fails)
+    monkeypatch.setattr("minga_engine.parts.part_files.copy_range", fails)
     await fetch(first, "b.bin")
     assert (first.root / "b.bin").read_bytes() == DATA
 

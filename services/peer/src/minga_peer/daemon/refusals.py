@@ -42,7 +42,7 @@ class Refusals:
         self._in_a_row += 1
         return min(MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** min(self._in_a_row, 20))
 
-    def accepted(self, rows: Sequence[FileRow]) -> list[FileRow]:
+    def accepted(self, rows: Sequence[FileRow]) -> Sequence[FileRow]:
         """The rows to announce. A row that was refused and is another now is tried again."""
         if not self.any:
             self.left_out = frozenset()
