@@ -5,12 +5,15 @@ import random
 from functools import lru_cache
 
 from minga_engine.swarm import events as ev
-from minga_engine.swarm.choosing import random_chunks, rarest_chunks, sample_bits
+from minga_engine.swarm.choosing import random_chunks, random_member, rarest_chunks
 from minga_engine.swarm.config import SwarmConfig
 from minga_engine.swarm.state import Request, Source, SwarmState, members
 
 HEDGE_INTERVAL_SECONDS = 0.05
 """How often, at most, hedges are considered: it costs as many comparisons as there are requests times sources."""
+
+OPEN_CANDIDATES = 4096
+"""Chunks among which a complete source may choose: 64 GiB of the largest. Each costs time with every request."""
 
 
 class Planner:
@@ -74,7 +77,7 @@ class Planner:
     def _request_fresh(self, source: Source, now: float) -> bool:
         """Request chunks that no other request is for; false when the source has none of those."""
         if unseen := self._unseen(source):
-            self._request(source, unseen, now, open_=True)
+            self._request(source, _lowest(unseen), now, open_=True)
             return True
         available = self._unclaimed(source)
         if not available:
@@ -133,11 +136,11 @@ class Planner:
 
     def _request_hedge(self, source: Source, late: Request, now: float) -> bool:
         """Request one of the chunks that a late request may bring; false when the source has none of them."""
-        index = next(sample_bits(late.candidates & source.bits & ~self._state.held, 1, self._rng), None)
-        if index is None:
+        offered = late.candidates & source.bits & ~self._state.held
+        if not offered:
             return False
         self.hedges += 1
-        self._request(source, 1 << index, now, hedge=True)
+        self._request(source, 1 << random_member(offered, self._rng), now, hedge=True)
         return True
 
     def _is_late(self, request: Request, source: Source, now: float) -> bool:
@@ -186,7 +189,16 @@ class Planner:
         return max(self._config.min_deadline_seconds, self._config.deadline_factor * expected)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def _every_nth(count: int, step: int, first: int) -> int:
-    """Bitmap of the chunks first, first + step, … of `count`."""
-    return sum(1 << index for index in range(first, count, step))
+    """Bitmap of the chunks first, first + step, … of `count`: a repunit in base 2 ** step."""
+    digits = len(range(first, count, step))
+    return ((1 << step * digits) - 1) // ((1 << step) - 1) << first
+
+
+def _lowest(bits: int) -> int:
+    """The lowest members of a bitmap, within OPEN_CANDIDATES of the first."""
+    if bits.bit_length() <= OPEN_CANDIDATES:
+        return bits
+    first = (bits & -bits).bit_length() - 1
+    return bits & ((1 << OPEN_CANDIDATES) - 1) << first

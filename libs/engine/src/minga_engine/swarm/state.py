@@ -7,20 +7,44 @@ A source::
 """
 
 import math
+import sys
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from minga_core.chunks import ChunkSet, Geometry
 from minga_core.ids import PeerId
 
+_WINDOW_BITS = 1024
+_WINDOW = (1 << _WINDOW_BITS) - 1
 
-def members(bits: int) -> list[int]:
-    """Indexes of the bits that are set, ascending."""
-    found = []
-    while bits:
-        found.append((bits & -bits).bit_length() - 1)
-        bits &= bits - 1
-    return found
+
+def members(bits: int, limit: int = sys.maxsize) -> list[int]:
+    """Indexes of the bits that are set, ascending, and so many at most."""
+    found: list[int] = []
+    first = 0
+    while bits and len(found) < limit:
+        window = bits
+        if bits.bit_length() > _WINDOW_BITS:
+            # Each step on the whole integer would cost as much as there are chunks, up to a million.
+            skipped = (bits & -bits).bit_length() - 1
+            first += skipped
+            bits >>= skipped
+            window = bits & _WINDOW
+        while window:
+            found.append(first + (window & -window).bit_length() - 1)
+            window &= window - 1
+        bits >>= _WINDOW_BITS
+        first += _WINDOW_BITS
+    return found[:limit]
+
+
+def bitmap_of(indexes: Iterable[int], count: int) -> int:
+    """The bitmap of those of `count` chunks."""
+    bitmap = bytearray(count // 8 + 1)
+    for index in indexes:
+        bitmap[index >> 3] |= 1 << (index & 7)
+    return int.from_bytes(bitmap, "little")
 
 
 @dataclass(slots=True)
@@ -239,10 +263,10 @@ class SwarmState:
         before = self.spread
         for index in members(bits & ~source.bits):
             self.rarity[index] += 1
-        for index in members(source.bits & ~bits):
-            self.rarity[index] -= 1
-            if not self.rarity[index]:
-                self.spread &= ~(1 << index)
+        if lost := source.bits & ~bits:
+            for index in members(lost):
+                self.rarity[index] -= 1
+            self.spread &= ~bitmap_of((index for index in members(lost) if not self.rarity[index]), self.count)
         self.spread |= bits
         self.spread_changed |= self.spread != before
         source.bits = bits
