@@ -18,6 +18,7 @@ from minga_core.ids import Address, ContentId, PeerId
 from minga_engine.progress import DownloadPhase
 from minga_engine.wire.http_format import (
     END_OF_HEAD,
+    AvailabilityRequest,
     ChunkRequest,
     ChunkResponse,
     EarlyHints,
@@ -198,6 +199,23 @@ async def test_a_request_that_drips_is_closed(network: Network, monkeypatch: pyt
             with contextlib.suppress(TimeoutError):
                 said = await asyncio.wait_for(reader.read(), 0.05)
         assert said == b""
+
+
+async def test_a_watcher_that_does_not_read_is_cut_off(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow reader: it would hold a connection, and what was not sent to it, for as long as it likes."""
+    size_bytes = 64 * MIB
+    monkeypatch.setattr(module, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(module, "encode_availability", lambda chunks, *, complete: bytes(size_bytes))
+    seed, content_id, _ = await shared(network)
+    async with connected(seed) as (reader, writer):
+        writer.write(AvailabilityRequest(content_id).encode("test"))
+        await asyncio.sleep(1)
+        received = 0
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ConnectionError):
+                while data := await reader.read(MIB):
+                    received += len(data)
+        assert received < size_bytes
 
 
 async def test_one_host_leaves_room_for_others(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:

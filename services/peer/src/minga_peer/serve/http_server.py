@@ -216,7 +216,7 @@ class _Connection:
                 async for chunks in updates:
                     held = store.held(content_id)
                     line = encode_availability(chunks, complete=held is not None and held.complete)
-                    await self._loop.sock_sendall(self._socket, line if begun else availability_head() + line)
+                    await self._send(line if begun else availability_head() + line)
                     begun = True
         except MingaError as error:
             if begun:
@@ -283,7 +283,12 @@ class _Connection:
         await run_to_end(self._pool, work, *arguments)
 
     async def _send_head(self, response: ChunkResponse | EarlyHints | ErrorResponse) -> None:
-        await self._loop.sock_sendall(self._socket, response.encode())
+        await self._send(response.encode())
+
+    async def _send(self, data: bytes) -> None:
+        """Send all of it. Raises TimeoutError, an OSError, when the client does not read that in STALL_SECONDS."""
+        async with asyncio.timeout(STALL_SECONDS):
+            await self._loop.sock_sendall(self._socket, data)
 
 
 def send_range(connection: socket.socket, head: bytes, descriptor: int, offset: int, count: int) -> None:
