@@ -1,8 +1,10 @@
 """What is announced of a file besides its bytes, and what a stored file gets."""
 
 import os
+import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,22 @@ async def test_a_file_that_becomes_executable_is_announced_and_not_published_aga
     path.chmod(0o644)
     third = await opened()
     assert await shown(third, "tool", executable=False) == before
+
+
+async def test_an_index_of_the_version_before_costs_the_executable_files_alone(opened: Opener) -> None:
+    """It does not say which are: those are hashed again, with the time of publication that they had."""
+    async with opened.running() as first:
+        first.drop("plain", b"x")
+        first.drop("tool", DATA).chmod(0o755)
+        await first.shares("plain", b"x")
+        row = await shown(first, "tool", executable=True)
+    with closing(sqlite3.connect(opened.root / ".minga/index.sqlite")) as database, database:
+        database.execute("ALTER TABLE files DROP COLUMN executable")
+        database.execute("PRAGMA user_version = 2")
+    second = await opened()
+    assert await shown(second, "tool", executable=True) == row
+    await second.shares("plain", b"x")
+    assert second.metrics.misses == 1
 
 
 async def test_a_download_has_the_attributes_and_is_hashed_only_once(opened: Opener) -> None:

@@ -18,7 +18,9 @@ from .conftest import manifest_of, noise
 
 DATA = noise(300_000)
 MANIFEST = manifest_of(DATA)
-FILE = IndexedFile(Name("a/b"), "a/b", Fingerprint(300_000, 17, 18, (1 << 64) - 1, 1 << 63), MANIFEST.content_id, 99)
+FILE = IndexedFile(
+    Name("a/b"), "a/b", Fingerprint(300_000, 17, 18, (1 << 64) - 1, 1 << 63, executable=True), MANIFEST.content_id, 99
+)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from minga_core.attributes import FileAttributes
 from minga_core.names import Name
 from minga_core.records import FOUND, PUBLISH
 from minga_peer.share.folder_sync import FolderSync
@@ -129,7 +130,7 @@ async def test_an_answer_of_the_registry_is_kept_for_the_row_that_it_was_asked_f
         first.drop("good", b"good")
         good = await first.shares("good", b"good")
         gone = good._replace(key=good.key._replace(name=Name("gone")))
-        await first.store.publish_again(asked)
+        await first.store.publish_again(asked, FileAttributes(asked.modified_ns))
         await first.store.sync.set_published([(asked, 77), (changed, 78), (gone, 79), (good, 80)])
         assert times(first) == {"f0": PUBLISH, "changed": PUBLISH, "good": 80}
     second = await opened()

@@ -5,7 +5,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minga_core.attributes import FileAttributes
@@ -26,8 +26,8 @@ class Fingerprint:
     """When the kernel last changed the inode: unlike the modification time no program can set it back."""
     inode: int
     device: int
-    executable: bool = field(default=False, compare=False)
-    """Whether the owner may execute it. Not compared, and so not kept: a change of it changes `changed_ns`."""
+    executable: bool = False
+    """Whether the owner may execute it."""
 
     @classmethod
     def of(cls, status: os.stat_result) -> "Fingerprint":

@@ -240,7 +240,7 @@ class FolderSync:
             if found.name in self._inventory.files:
                 changed.add(found.path)
             elif file is not None and self._is_known(file, found):
-                known.append(replace(file, fingerprint=found.fingerprint))
+                known.append(file)
             elif found.name not in self._queue and self._unreadable.may_try(found):
                 if not self._folder.index.complete and not self._scanned.is_set():
                     self._first[found.name] = found.fingerprint

@@ -30,7 +30,8 @@ PRAGMA synchronous = NORMAL;
 PRAGMA user_version = 3;
 CREATE TABLE IF NOT EXISTS files (
   name TEXT PRIMARY KEY, path TEXT NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL, inode INTEGER NOT NULL,
-  device INTEGER NOT NULL, content BLOB NOT NULL, published INTEGER NOT NULL, ctime INTEGER NOT NULL
+  device INTEGER NOT NULL, content BLOB NOT NULL, published INTEGER NOT NULL, ctime INTEGER NOT NULL,
+  executable INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifests (content BLOB PRIMARY KEY, manifest BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS complete (complete INTEGER PRIMARY KEY);
@@ -195,7 +196,10 @@ class Index:
         if version == 1:
             # It lacks one time of each file: all are hashed again, and keep when they were published.
             self._database.execute("ALTER TABLE files ADD COLUMN ctime INTEGER NOT NULL DEFAULT -1")
-        elif version not in (0, 2, _VERSION):
+        if version in (1, 2):
+            # Those that are executable are hashed again.
+            self._database.execute("ALTER TABLE files ADD COLUMN executable INTEGER NOT NULL DEFAULT 0")
+        elif version not in (0, _VERSION):
             raise StorageError(f"it has version {version}, not {_VERSION}")
         self._database.executescript(_SCHEMA)
         if version in (1, 2):
@@ -203,18 +207,18 @@ class Index:
             self._set_complete()
         self.complete = self._database.execute("SELECT 1 FROM complete").fetchone() is not None
         rows = self._database.execute(
-            "SELECT name, path, size, mtime, inode, device, content, published, ctime FROM files"
+            "SELECT name, path, size, mtime, inode, device, content, published, ctime, executable FROM files"
         )
         return {
             Name(name): IndexedFile(
                 Name(name),
                 # Nearly always the same: kept once.
                 name if path == name else path,
-                Fingerprint(size, mtime, ctime, _unsigned(inode), _unsigned(device)),
+                Fingerprint(size, mtime, ctime, _unsigned(inode), _unsigned(device), bool(executable)),
                 ContentId(content),
                 published,
             )
-            for name, path, size, mtime, inode, device, content, published, ctime in rows
+            for name, path, size, mtime, inode, device, content, published, ctime, executable in rows
         }
 
     def _set_aside(self, error: Exception) -> None:
@@ -255,7 +259,7 @@ class Index:
     def _put(database: sqlite3.Connection, file: IndexedFile, manifest: Manifest) -> None:
         fingerprint = file.fingerprint
         database.execute(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 file.name,
                 file.path,
@@ -266,6 +270,7 @@ class Index:
                 file.content_id.raw,
                 file.published_ns,
                 fingerprint.changed_ns,
+                fingerprint.executable,
             ),
         )
         database.execute("INSERT OR REPLACE INTO manifests VALUES (?, ?)", (file.content_id.raw, manifest.encode()))
