@@ -101,11 +101,11 @@ def _give_name(descriptor: int, path: Path) -> None:
 def _hash_bytes(descriptor: int, what: str, stop: threading.Event) -> Manifest:
     """The manifest of an open file. Raises ContentChangedError once `stop` is set."""
     fingerprint = Fingerprint.of(os.fstat(descriptor))
-    digests = b""
+    digests = bytearray()
     for index in range(Geometry(fingerprint.size_bytes).chunk_count):
         _check_stop(stop)
         digests += hash_range(descriptor, fingerprint, index, index + 1, what)
-    return Manifest.from_digests(fingerprint.size_bytes, digests)
+    return Manifest.from_digests(fingerprint.size_bytes, bytes(digests))
 
 
 def _check_stop(stop: threading.Event) -> None:
