@@ -201,7 +201,7 @@ async def test_a_rotten_file_is_no_replica(network: Network) -> None:
     """A peer that is asked to hold a file, and has it rotten, fetches it."""
     first, second, content = await holders(network)
     await rot(first.store, "a.bin")
-    steps = first.downloads.replicate(Name("a.bin"), content, [second.source], overwrite=False, published_ns=1)
+    steps = first.downloads.replicate(Name("a.bin"), content, [second.source], overwrite=False, attributes=NO_ATTRIBUTES)
     rows = [row async for _, row in steps]
     assert rows[-1] is not None
     assert (first.root / "a.bin").read_bytes() == DATA
