@@ -1,18 +1,18 @@
 """Times of publication: who is the newest version of a name, whatever clocks, losses and liars say."""
 
 import time
+from contextlib import aclosing
 from itertools import permutations
 
 import pytest
-import redis.asyncio as redis
 
 from minga_core.errors import RegisterAgainError
 from minga_core.names import Name
 from minga_core.records import MAX_INSTANT_NS, FileRow, Publication
 from minga_directory import keys
+from minga_directory.connect import connect
 from minga_directory.publishing import EARLIEST_FOUND_NS, MAX_VERSIONS_READ, STEP_NS
-from tests.conformance.harness import Harness, content, lease, over, row
-from tests.support.redis_server import RedisServer
+from tests.conformance.harness import Harness, content, lease, row
 
 HOUR_NS = 3_600 * 1_000_000_000
 
@@ -148,36 +148,16 @@ async def test_an_early_time_demotes_nothing(directory: Harness) -> None:
 
 
 @pytest.mark.redis
-@pytest.mark.parametrize("server", ["redis_server", "cluster_server"])
-async def test_after_a_loss_versions_are_in_the_same_order_in_whatever_order_peers_push(
-    request: pytest.FixtureRequest, server: str
-) -> None:
-    """Each holder says what it knows; one published again, one has it from before, one is still uploading."""
-    store: RedisServer = request.getfixturevalue(server)
-    tables = {
-        "a": [row("x", "old", published=HOUR_NS), row("x", "new", published=2 * HOUR_NS)],
-        "b": [row("x", "old", published=3 * HOUR_NS)],
-        "c": [row("x", "new", published=2 * HOUR_NS), row("x", "under way", published=0)],
-    }
-    async with over(store.url) as directory:
-        for peers in permutations(tables):
-            store.flush()
-            for peer_id in peers:
-                await share(directory, peer_id, *tables[peer_id])
-            assert await order(directory) == shorts("old", "new", "under way")
-
-
-@pytest.mark.redis
 async def test_a_clock_that_was_put_back_orders_as_before(on_redis: Harness, redis_url: str) -> None:
     """The last token is an hour ahead of the clock: so it is for a clock that was put back by an hour. What is
     published then is later than all before, and no time is cut."""
     await on_redis.register("a")
-    async with redis.from_url(redis_url) as client:
-        await client.incrby(keys.TOKENS, HOUR_NS // 1_000)
-        (before,) = await on_redis.publish("a", new("x", "v1"))
-        assert before - time.time_ns() > HOUR_NS // 2
-        await on_redis.push("a", [row("x", "v1", published=before)])
-        (after,) = await on_redis.publish("a", new("x", "v2"))
+    async with aclosing(connect(redis_url)) as store:
+        await store.one("INCRBY", keys.TOKENS, HOUR_NS // 1_000)
+    (before,) = await on_redis.publish("a", new("x", "v1"))
+    assert before - time.time_ns() > HOUR_NS // 2
+    await on_redis.push("a", [row("x", "v1", published=before)])
+    (after,) = await on_redis.publish("a", new("x", "v2"))
     await on_redis.change("a", [row("x", "v2", published=after)])
     versions = await on_redis.reader.find(Name("x"))
     assert [version.published_ns for version in versions] == [after, before]

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import timedelta
+from itertools import permutations
 from unittest.mock import ANY
 
 import pytest
@@ -85,6 +86,28 @@ async def test_a_store_that_has_lost_everything_does_not_say_that_nobody_has_a_f
         assert await reader.find_newest([Name("x"), Name("y")]) == [ANY, None]
         assert await reader.find_content(row("x").key.content_id) == (ANY, ["x"])
         assert await reader.find_content(content("other")) == (None, ())
+
+
+@pytest.mark.parametrize("server", ["redis_server", "cluster_server"])
+async def test_versions_are_in_the_same_order_in_whatever_order_peers_push_after_a_loss(
+    request: pytest.FixtureRequest, server: str
+) -> None:
+    """Each holder says what it knows: one published again, one has the time from before, one is still uploading."""
+    store: RedisServer = request.getfixturevalue(server)
+    tables = {
+        "a": [row("x", "old", published=1_000), row("x", "new", published=2_000)],
+        "b": [row("x", "old", published=3_000)],
+        "c": [row("x", "new", published=2_000), row("x", "under way", published=0)],
+    }
+    async with over(store.url) as directory:
+        for peers in permutations(tables):
+            store.flush()
+            for peer_id in peers:
+                await directory.register(peer_id)
+                await directory.push(peer_id, tables[peer_id])
+            versions = await directory.reader.find(Name("x"))
+            found = [(version.content_id, version.published_ns) for version in versions]
+            assert found == [(content("old"), 3_000), (content("new"), 2_000), (content("under way"), 0)], peers
 
 
 async def test_a_store_is_doubted_until_every_living_peer_has_pushed(redis_server: RedisServer) -> None:

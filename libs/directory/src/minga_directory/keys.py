@@ -112,7 +112,7 @@ CATALOG: tuple[KeyPattern, ...] = (
         "remover (packed, 16 or 24 bytes)",
         "until its last content is collected",
         "registry: push, garbage collection",
-        "locator",
+        "locator; registry: publish",
     ),
     KeyPattern(
         "names:{nS}",

@@ -197,7 +197,7 @@ class ScriptLookup(Lookup):
 def _found(packed: bytes) -> Found | None:
     """A holder as script `find` packs it; None when what is stored is damaged."""
     try:
-        row = _summary(packed[:ROW_BYTES])
+        row = row_summary(packed[:ROW_BYTES])
         return Found(_holder(packed[ROW_BYTES:], row.state), row)
     except ValueError:
         return None
@@ -210,15 +210,9 @@ def _holder(packed: bytes, state: HoldingState) -> Holder:
     return Holder(PeerId(peer_id), Address(address), zone, state)
 
 
-# Holders of one content have mostly equal rows.
-@lru_cache(maxsize=40_000)
-def _summary(packed: bytes) -> RowSummary:
-    return row_summary(packed)
-
-
 def _named_row(value: bytes) -> tuple[Name, RowSummary] | None:
     try:
-        return row_name(value), row_summary(value)
+        return row_name(value), row_summary(value[:ROW_BYTES])
     except ValueError:
         return None
 
