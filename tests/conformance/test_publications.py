@@ -9,7 +9,7 @@ import pytest
 from minga_core.errors import RegisterAgainError
 from minga_core.names import Name
 from minga_core.records import MAX_INSTANT_NS, FileRow, Publication
-from minga_directory import keys
+from minga_directory import keys, lookup
 from minga_directory.connect import connect
 from minga_directory.publishing import EARLIEST_FOUND_NS, MAX_VERSIONS_READ, STEP_NS
 from tests.conformance.harness import Harness, content, lease, row
@@ -182,6 +182,26 @@ async def test_a_name_with_very_many_versions_is_read_in_part_and_none_becomes_t
     unknown, known = await directory.publish("b", found("x", "other", MAX_INSTANT_NS), found("x", "v7", 5))
     assert HOUR_NS - STEP_NS <= unknown < HOUR_NS + count - 1
     assert known == HOUR_NS + 7
+
+
+@pytest.mark.redis
+async def test_an_old_content_with_very_many_holders_is_the_newest_when_one_publishes_it_again(
+    on_redis: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a sample of them is read for an answer, and it may lack that one."""
+    monkeypatch.setattr(lookup, "SAMPLE_HOLDERS", 2)
+    monkeypatch.setattr(lookup, "MAX_SCRIPT_HOLDERS", 2)
+    for number in range(20):
+        await share(on_redis, f"p{number}", row("x", "old", published=1_000))
+    await share(on_redis, "a", row("x", "new", published=2_000))
+    assert await order(on_redis) == shorts("new", "old")
+    (again,) = await on_redis.publish("p7", new("x", "old"))
+    await on_redis.change("p7", [row("x", "old", published=again)])
+    for _ in range(5):
+        assert await order(on_redis) == shorts("old", "new")
+        (version,) = await on_redis.reader.find_newest([Name("x")])
+        assert version is not None
+        assert (version.content_id, version.published_ns) == (content("old"), again)
 
 
 async def test_a_version_has_the_file_of_the_holder_that_published_last(directory: Harness) -> None:

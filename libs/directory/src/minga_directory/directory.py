@@ -71,7 +71,7 @@ class Version:
     content_id: ContentId
     size_bytes: int
     published_ns: int
-    """The latest that a holder has pushed."""
+    """The latest that a holder has pushed; where only a sample of them was read, also one that has gone since."""
     modified_ns: int
     """This and the next are of the file of the holder with the latest publication; of several, a complete one's that
     was modified first."""

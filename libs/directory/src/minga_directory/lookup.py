@@ -7,6 +7,7 @@ of a locator's processor time (adr/0021). Every read is bounded, so of very many
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -43,6 +44,14 @@ MAX_SCRIPT_HOLDERS = 200
 """Holders that one script checks: about 2 µs of Redis' time each."""
 
 
+class Wanted(NamedTuple):
+    """A version that is looked up in steps."""
+
+    key: RowKey
+    published_ns: int = 0
+    """What its index entry says: the latest that any holder has pushed."""
+
+
 class Sample(NamedTuple):
     """Some index entries of a content's holders."""
 
@@ -60,11 +69,15 @@ class Lookup:
 
     async def find(self, name: Name, content_id: ContentId | None, max_holders: int) -> list[Version]:
         """The versions of a name with living holders, or one of them, the default first."""
-        contents = [content_id] if content_id else [entry.content_id for entry in (await self.name_entries([name]))[0]]
+        if content_id is not None:
+            wanted = [Wanted(RowKey(name, content_id))]
+        else:
+            (entries,) = await self.name_entries([name])
+            wanted = [Wanted(RowKey(name, entry.content_id), entry.published_ns) for entry in entries]
         found: list[Version] = []
-        for first in range(0, len(contents), MAX_VERSIONS):
-            rows = [RowKey(name, content) for content in contents[first : first + MAX_VERSIONS]]
-            found += [version for version in await self.versions(rows, max_holders) if version is not None]
+        for first in range(0, len(wanted), MAX_VERSIONS):
+            versions = await self.versions(wanted[first : first + MAX_VERSIONS], max_holders)
+            found += [version for version in versions if version is not None]
             # Behind any number of uploads that were broken off there may be a complete version.
             if any(map(is_available, found)):
                 break
@@ -85,20 +98,23 @@ class Lookup:
         names = await self._store.one("HRANDFIELD", keys.content_names(content_id), MAX_NAMES_OF_CONTENT) or []
         return [Name(bytes(name).decode()) for name in names]
 
-    async def versions(self, wanted: Sequence[RowKey], max_holders: int) -> list[Version | None]:
+    async def versions(self, wanted: Sequence[Wanted], max_holders: int) -> list[Version | None]:
         """For each row the version that its living holders make; None when nobody who lives has it."""
-        samples = await self._samples(wanted)
+        samples = await self._samples([key for key, _ in wanted])
         asked = [
             (entry.peer_id, key.content_id.raw + entry.name_hash)
-            for key, sample in zip(wanted, samples, strict=True)
+            for (key, _), sample in zip(wanted, samples, strict=True)
             for entry in sample.entries
         ]
         checked = iter(await self.checked(asked))
         versions: list[Version | None] = []
-        for key, sample in zip(wanted, samples, strict=True):
+        for (key, published_ns), sample in zip(wanted, samples, strict=True):
             living = [one for _ in sample.entries if (one := next(checked)) is not None]
             found = [one for name, one in living if name == key.name]
             made = version_of(key.content_id, found, max_holders, self._rng, scale=sample.scale) if found else None
+            if made is not None and sample.scale > 1:
+                # The sample may lack the holder that published it last.
+                made = replace(made, published_ns=max(made.published_ns, published_ns))
             versions.append(made)
         return versions
 

@@ -19,7 +19,7 @@ from minga_directory.batch import Batcher
 from minga_directory.codec import NameEntry
 from minga_directory.directory import CatalogEntry, CatalogPage, DirectoryStats, PeerRecord, Placement, Version
 from minga_directory.failures import store_errors
-from minga_directory.lookup import MAX_NAMES_OF_CONTENT, Lookup, ScriptLookup
+from minga_directory.lookup import MAX_NAMES_OF_CONTENT, Lookup, ScriptLookup, Wanted
 from minga_directory.peers import living_peers
 from minga_directory.placement import Placer, ScriptPlacer
 from minga_directory.search import page_matcher
@@ -89,8 +89,12 @@ class RedisDirectoryReader:
     ) -> list[Version | None]:
         """The default version of each name, given its index entries; None when nobody who lives has it."""
         in_bulk = [some if len(some) <= MAX_VERSIONS_IN_BULK else [] for some in entries]
-        rows = [RowKey(name, entry.content_id) for name, some in zip(names, in_bulk, strict=True) for entry in some]
-        answers = iter(await self._lookup.versions(rows, max_holders))
+        wanted = [
+            Wanted(RowKey(name, entry.content_id), entry.published_ns)
+            for name, some in zip(names, in_bulk, strict=True)
+            for entry in some
+        ]
+        answers = iter(await self._lookup.versions(wanted, max_holders))
         found: list[Version | None] = []
         for name, some, every in zip(names, in_bulk, entries, strict=True):
             living = [version for _ in some if (version := next(answers)) is not None]
