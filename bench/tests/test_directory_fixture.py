@@ -50,7 +50,7 @@ def test_prepared_tables_are_what_the_peer_holds() -> None:
     tables = PreparedTables(layout, [3])
     steps = [push_step(pb.PushTableRequest.FromString(message)) for message in tables.messages(3, revision=7)]
     assert isinstance(steps[0], PushHeader)
-    assert (steps[0].peer_id, steps[0].whole, steps[0].revision) == (fixture.peer_id(3), True, 7)
+    assert (steps[0].lease.peer_id, steps[0].whole, steps[0].revision) == (fixture.peer_id(3), True, 7)
     rows = [row for step in steps if isinstance(step, RowBatch) for row in step.put]
     assert rows == list(layout.rows_of(3))
     assert steps[-1] == PushEnd(len(rows), 0)
