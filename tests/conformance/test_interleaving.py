@@ -27,7 +27,6 @@ from minga_core.errors import (
     StoreUnavailableError,
     TableRevisionMismatchError,
 )
-from minga_core.ids import Generation, PeerId
 from minga_core.records import RowKey
 from minga_directory import RedisDirectoryWriter
 from minga_directory.connect import connect
@@ -197,8 +196,7 @@ class Play:
             return
         self._revision += 1
         push = self._writer(life).push_table(
-            PeerId(peer_id),
-            Generation(generation),
+            lease(peer_id, generation),
             whole=base is None,
             base_revision=base or 0,
             revision=self._revision,
