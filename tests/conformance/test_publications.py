@@ -110,6 +110,14 @@ async def test_a_folder_that_is_shared_for_the_first_time_has_its_modification_t
     assert future < newer
 
 
+async def test_many_found_files_have_times_of_their_own(directory: Harness) -> None:
+    """They are looked up some at a time: the oldest of those before sets no bound."""
+    modified = [HOUR_NS, *(2 * HOUR_NS + number for number in range(999))]
+    await directory.register("a")
+    publications = [found(f"n{number}", modified_ns=when) for number, when in enumerate(modified)]
+    assert await directory.publish("a", *publications) == modified
+
+
 @pytest.mark.parametrize("modified_ns", [0, 1, 1_000])
 async def test_archives_whose_files_were_all_modified_at_once_are_kept_in_order(
     directory: Harness, modified_ns: int

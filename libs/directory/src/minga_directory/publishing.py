@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from minga_core.records import Lease, Publication
 from minga_directory import keys
-from minga_directory.codec import NameEntry, name_entry
+from minga_directory.codec import name_entry
 from minga_directory.leases import check_lease
 from minga_directory.replies import check_reply
 from minga_directory.scripts import evalsha
@@ -29,17 +29,18 @@ async def publish(store: Store, lease: Lease, publications: Sequence[Publication
     answer, token = await store.run([check_lease(lease), evalsha("draw", [keys.TOKENS], [])])
     check_reply(lease.peer_id, answer)
     # Tokens are microseconds, and there are at most 1,000: each has a nanosecond of its own.
-    times = [int(token) * 1_000 + at for at in range(len(publications))]
+    now_ns = int(token) * 1_000
+    times = [now_ns + at for at in range(len(publications))]
     found = [at for at, each in enumerate(publications) if each.found_modified_ns is not None]
     for start in range(0, len(found), NAMES_A_READ):
         some = found[start : start + NAMES_A_READ]
         wanted = [publications[at] for at in some]
-        for at, time in zip(some, await _found_times(store, wanted, before_ns=times[0]), strict=True):
+        for at, time in zip(some, await _found_times(store, wanted, now_ns), strict=True):
             times[at] = time
     return times
 
 
-async def _found_times(store: Store, wanted: Sequence[Publication], *, before_ns: int) -> list[int]:
+async def _found_times(store: Store, wanted: Sequence[Publication], now_ns: int) -> list[int]:
     commands: list[Command] = []
     for key, _ in wanted:
         name = keys.name(key.name)
@@ -50,19 +51,20 @@ async def _found_times(store: Store, wanted: Sequence[Publication], *, before_ns
     for (key, modified_ns), own, flat in zip(wanted, answers[::2], answers[1::2], strict=True):
         known = _published(key.content_id.raw, own)
         others = [_published(field, value) for field, value in zip(flat[::2], flat[1::2], strict=True)]
-        times.append(_found_time(modified_ns or 0, known, max(others, default=0), before_ns))
+        times.append(_found_time(modified_ns or 0, known, max(others, default=0), now_ns))
     return times
 
 
 def _published(field: bytes, value: bytes | None) -> int:
     """The time in an index entry; 0 when there is none, or none yet."""
-    entry: NameEntry | None = None if value is None else name_entry(bytes(field), bytes(value))
+    entry = None if value is None else name_entry(bytes(field), bytes(value))
     return 0 if entry is None else max(0, entry.published_ns)
 
 
-def _found_time(modified_ns: int, known_ns: int, newest_ns: int, before_ns: int) -> int:
+def _found_time(modified_ns: int, known_ns: int, newest_ns: int, now_ns: int) -> int:
     if known_ns > 0:
         return known_ns
     if newest_ns > 0:
         return max(1, min(modified_ns, newest_ns - STEP_NS))
-    return max(EARLIEST_FOUND_NS, min(modified_ns, before_ns - 1))
+    # Before what is published by the same call.
+    return max(EARLIEST_FOUND_NS, min(modified_ns, now_ns - 1))
