@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -108,10 +109,11 @@ async def test_a_killed_store_registry_or_locator_fails_no_running_download(tmp_
         await eventually(lambda: _are(story.holders("big.bin"), {"peer-1", "peer-2"}), "both are found again")
 
 
-async def test_of_two_peers_with_one_id_the_older_stops(tmp_path: Path) -> None:
-    """The later start takes the lease over at once; the other ends with a clear error and exit code 8."""
+async def test_of_two_copies_of_a_peer_the_older_stops(tmp_path: Path) -> None:
+    """The later start, with the same lease token, takes the lease over at once; the other ends with a clear error."""
     async with running(tmp_path, 1) as story:
         older = story.peers[0]
+        shutil.copytree(older.share_dir, tmp_path / "twin", ignore=shutil.ignore_patterns("index.*"))
         twin = await asyncio.create_subprocess_exec(
             *module_command("minga_cli", "--locator", story.net.locator_url, "--control", str(tmp_path / "twin.sock")),
             *("peer", "--share", str(tmp_path / "twin"), "--registry", story.net.registry_address),
