@@ -85,12 +85,12 @@ class Versions:
         except MingaError:
             return []
 
-    async def put(self, data: bytes, *, overwrite: bool = False) -> PutResult:
+    async def put(self, data: bytes, *, replicas: int = 1, overwrite: bool = False) -> PutResult:
         """Puts the name as a client without a daemon."""
         path = self.folder / "source"
         path.write_bytes(data)
         async with AsyncClient(locator=self.net.locator_url, control=self.folder / "none.sock") as client:
-            return await client.put(path, self.name, overwrite=overwrite)
+            return await client.put(path, self.name, replicas=replicas, overwrite=overwrite)
 
     async def get(self) -> bytes:
         """What a client without a daemon gets of the name."""
@@ -168,6 +168,15 @@ async def test_c4_a_get_gives_what_was_put_last(made: Versions) -> None:
     assert await made.get() == b"first"
     assert (await made.put(b"first")).already_there
     assert (await made.put(b"first", overwrite=True)).peers == ("a", "b")
+
+
+async def test_what_was_put_stays_the_newest_when_any_of_its_holders_goes(made: Versions) -> None:
+    """Each replica has a time after that of the version before, whether the upload or its copy was first."""
+    before, first, second = [await made.peer(name) for name in ("before", "first", "second")]
+    old = await made.announced(before, await made.drop(before, b"old"))
+    result = await made.put(b"newer", replicas=2)
+    rows = [await made.announced(daemon, result.content_id) for daemon in (first, second)]
+    assert min(row.published_ns for row in rows) > old.published_ns
 
 
 async def test_c4_overwriting_with_an_old_content_makes_it_the_newest(made: Versions) -> None:

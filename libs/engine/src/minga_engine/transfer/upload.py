@@ -5,8 +5,9 @@ find it as the newest version of its name.
 
     HASHING ─► PLACING ─► UPLOADING ─► REPLICATING ─► ANNOUNCING ─► DONE
 
-The peer that takes the upload publishes the file. Where enough peers hold it, and it is not the newest version, one of
-them is asked to store it once more, which sends no bytes and publishes it again.
+The peer that takes the upload publishes the file. Other holders of what is to become the newest version are asked to
+store it once more, which sends no bytes and publishes it with them too: the time of a version is the latest of its
+holders', and each of them may go.
 
 The replicas are asked as soon as the first holder has taken the manifest, so that they copy verified chunks while the
 upload is still under way.
@@ -58,6 +59,8 @@ VISIBLE_LIMIT = timedelta(seconds=30)
 """How long an upload waits until the locator names every holder."""
 VISIBLE_POLL_SECONDS = 0.05
 PLACEMENT_TRIES = 5
+PUBLISH_SECONDS = 5.0
+"""How long further holders have to publish a file that one of them has published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,8 @@ class PutRequest:
     on_progress: OnPut
     holders: dict[PeerId, SourceAddress] = field(default_factory=dict)
     """Peers that hold it whole."""
-    published: bool = False
-    """Whether a peer has published it for this request."""
+    published: set[PeerId] = field(default_factory=set)
+    """Peers that have published it for this request."""
 
     @property
     def size_bytes(self) -> int:
@@ -144,7 +147,7 @@ class Uploader:
         if targets or len(before) < request.replicas:
             await self._spread(request, targets)
         # With overwrite in any case: the locator may not know yet of a version that was published a moment ago.
-        if not request.published and (request.overwrite or not is_default):
+        if request.overwrite or not is_default:
             await self._publish(request)
         request.report(PutPhase.ANNOUNCING, request.size_bytes)
         with tracing.span("wait until found"), tracing.unsampled():
@@ -245,18 +248,27 @@ class Uploader:
         async with store_file(self._connections, target.address) as call:
             await _StoreExchange(request, call, on_accepted, self._up).run()
         request.holders[target.peer_id] = target
-        request.published = True
+        request.published.add(target.peer_id)
 
     async def _publish(self, request: PutRequest) -> None:
-        """Have one of the holders publish the file."""
-        problem: MingaError = PeerUnavailableError(f"nobody holds {request.name} any more")
-        for holder in list(request.holders.values())[:PLACEMENT_TRIES]:
-            try:
-                await self._upload(request, holder, lambda: None)
-                return
-            except (PeerUnavailableError, RegistryUnavailableError, AlreadyRunningError, NameTakenError) as error:
-                problem = error
-        raise problem
+        """Has the holders publish the file that have not yet; it is enough when one does."""
+        holders = [holder for peer_id, holder in request.holders.items() if peer_id not in request.published]
+        calls = [
+            asyncio.create_task(self._upload(request, holder, lambda: None), name=f"publish-{holder.peer_id}")
+            for holder in holders
+        ]
+        pending = set(calls)
+        try:
+            if pending:
+                _, pending = await asyncio.wait(pending, timeout=PUBLISH_SECONDS)
+            while pending and not request.published:
+                _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for call in calls:
+                call.cancel()
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        if not request.published:
+            _raise_first(outcomes)
 
     async def _replicate(self, request: PutRequest, target: SourceAddress, sources: list[SourceAddress]) -> None:
         async for held_bytes, stored in replicate_file(self._connections, target.address, request.stored_file, sources):
