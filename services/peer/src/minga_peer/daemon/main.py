@@ -15,8 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from minga_core.clock import Clock, SystemClock
 from minga_core.errors import AlreadyRunningError, MingaError
-from minga_core.ids import new_generation, parse_address, parse_peer_id
-from minga_core.records import Lease
+from minga_core.ids import parse_address, parse_peer_id
 from minga_engine.swarm.serving_queue import ServingConfig, ServingQueue
 from minga_engine.transfer.download import Downloader
 from minga_engine.transfer.locating import Directory
@@ -32,7 +31,7 @@ from minga_peer.daemon.control import ControlService, DaemonFacts, TrafficCounts
 from minga_peer.daemon.downloads import Downloads
 from minga_peer.daemon.draining import until_idle
 from minga_peer.daemon.identity import Identity, address_for_others, follow_address
-from minga_peer.daemon.lease_token import lease_token
+from minga_peer.daemon.lease_file import new_lease
 from minga_peer.daemon.long_lived import LongLived
 from minga_peer.daemon.registry_client import RegistryClient
 from minga_peer.daemon.socket_file import claim_socket, restrict
@@ -162,7 +161,9 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
         base = _Base(settings, stack, Limits.of(settings.limit_up, settings.limit_down, clock), clock)
         await asyncio.to_thread(claim_socket, settings.control)
         store = await _open_store(base)
-        identity = Identity(await _take_lease(base, store), settings.zone, store, VERSION)
+        peer_id = parse_peer_id(settings.peer_id)
+        lease = await asyncio.to_thread(new_lease, store.state_dir, peer_id, clock.wall())
+        identity = Identity(lease, settings.zone, store, VERSION)
         serving = _make_serving(base, store)
         network = await _connect(base)
         announcer = Announcer(
@@ -204,12 +205,6 @@ async def _open_store(base: _Base) -> ContentStore:
     store = await ContentStore.open(base.settings.store, base.clock, base.metrics)
     base.stack.push_async_callback(store.aclose)
     return store
-
-
-async def _take_lease(base: _Base, store: ContentStore) -> Lease:
-    """What this start of the peer shows to the registry."""
-    token = await asyncio.to_thread(lease_token, store.state_dir)
-    return Lease(parse_peer_id(base.settings.peer_id), new_generation(base.clock.wall()), token)
 
 
 def _make_serving(base: _Base, store: ContentStore) -> _Serving:
