@@ -1,5 +1,6 @@
 """A bit flips on a disk, size and times stay: whatever way bytes leave a peer, they are verified."""
 
+import asyncio
 import errno
 import os
 from datetime import timedelta
@@ -10,6 +11,8 @@ import pytest
 from minga_core.errors import NoSourcesError
 from minga_core.ids import ContentId
 from minga_core.names import Name
+from minga_engine.progress import DownloadPhase, Progress
+from minga_engine.transfer.download import DownloadRequest
 from minga_engine.transfer.swarming import SwarmDownload
 from minga_engine.wire.messages import SourceAddress
 from services.peer.tests.share.rot import rot
@@ -36,7 +39,7 @@ def damaged(peer: TestPeer) -> list[str]:
 
 
 async def test_a_holder_whose_chunks_are_refused_takes_its_file_out(network: Network) -> None:
-    """The download goes on from the other one; the next downloader is not sent there, and is told of no version."""
+    """The download goes on from the other one; the next downloader is not sent there."""
     first, second, content = await holders(network)
     downloader = await network.peer("downloader")
     bad = await rot(first.store, "a.bin", 2 * MIB)
@@ -91,6 +94,28 @@ async def test_a_local_copy_that_rots_is_not_delivered_and_is_fetched_anew(netwo
     assert (first.root / "a.bin").read_bytes() == data
     assert damaged(first) == []
     assert first.store.find(Name("a.bin")) is not None
+
+
+async def test_reading_a_local_copy_is_reported_meanwhile(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client gives up a call that says nothing for a minute; a large file takes longer."""
+    monkeypatch.setattr("minga_engine.transfer.download.REPORT_SECONDS", 0.01)
+    first, _, content = await holders(network)
+    seen: list[Progress] = []
+    verify, reported = first.store.verifier.verify, asyncio.Event()
+
+    async def slow(*arguments: Any) -> Any:
+        async with asyncio.timeout(20):
+            await reported.wait()
+        return await verify(*arguments)
+
+    def on_progress(progress: Progress) -> None:
+        seen.append(progress)
+        if len([one for one in seen if one.content_id == content]) == 3:
+            reported.set()
+
+    monkeypatch.setattr(first.store.verifier, "verify", slow)
+    await first.downloads._downloader.download(DownloadRequest(Name("a.bin")), on_progress)
+    assert [one.phase for one in seen[-2:]] == [DownloadPhase.LOCATING, DownloadPhase.ALREADY_PRESENT]
 
 
 async def test_a_rotten_file_that_was_changed_since_is_not_replaced(network: Network) -> None:
@@ -201,7 +226,7 @@ async def test_a_rotten_file_is_no_replica(network: Network) -> None:
     """A peer that is asked to hold a file, and has it rotten, fetches it."""
     first, second, content = await holders(network)
     await rot(first.store, "a.bin")
-    steps = first.downloads.replicate(Name("a.bin"), content, [second.source], overwrite=False, attributes=NO_ATTRIBUTES)
+    steps = first.downloads.replicate(Name("a.bin"), content, [second.source], overwrite=False)
     rows = [row async for _, row in steps]
     assert rows[-1] is not None
     assert (first.root / "a.bin").read_bytes() == DATA

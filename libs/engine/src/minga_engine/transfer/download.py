@@ -10,11 +10,12 @@ What differs between a daemon and a lone command is where the bytes go: see `Des
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 from minga_core.attributes import NO_ATTRIBUTES, FileAttributes
 from minga_core.chunks import ChunkSet, Geometry
@@ -44,6 +45,8 @@ from minga_runtime.rate_limit import RateLimit
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.25
+REPORT_SECONDS = 1.0
+"""Between reports of a step that has no progress of its own; a client gives up after a minute without any."""
 RETRY_SECONDS = 1.0
 """How often the directory is asked again while nobody can give the manifest."""
 MAX_SHOWN_SOURCES = 3
@@ -55,8 +58,6 @@ LIMITED_AHEAD_SECONDS = 4.0
 them, and lost with their sources."""
 LIMITED_STALL_BYTES = 16 * 1024 * 1024
 """With a download limit a source is not taken for stalled before so much could have come from others."""
-
-T = TypeVar("T")
 
 OnProgress = Callable[[Progress], None]
 
@@ -163,19 +164,22 @@ class Downloader:
     async def _download(self, request: DownloadRequest, record: TransferRecord, on_progress: OnProgress) -> Finished:
         on_progress(Progress(DownloadPhase.LOCATING))
         located = await self._locate(request)
-        path = await self._destination.present(request.name, located.content_id)
+        locating = Progress(DownloadPhase.LOCATING, located.size_bytes, content_id=located.content_id)
+        with _reporting(lambda: on_progress(locating)):
+            path = await self._destination.present(request.name, located.content_id)
         if path is not None:
             return Finished(_present(located, path, on_progress), None)
         record.begin(Phase.MANIFEST)
         manifest = await self._manifest(request, located, record, on_progress)
         record.geometry(manifest.geometry)
-        part = await self._destination.begin_part(
-            request.name,
-            manifest,
-            published_ns=located.published_ns,
-            attributes=located.attributes,
-            overwrite=request.overwrite,
-        )
+        with _reporting(lambda: on_progress(locating)):
+            part = await self._destination.begin_part(
+                request.name,
+                manifest,
+                published_ns=located.published_ns,
+                attributes=located.attributes,
+                overwrite=request.overwrite,
+            )
         try:
             return await self._fill(request, located, part, record, on_progress)
         finally:
@@ -236,8 +240,8 @@ class Downloader:
             # A chunk went bad on this disk since it was written: it is fetched once more.
         record.begin(Phase.FINISHING)
         finishing = replace(meter.progress(), phase=DownloadPhase.FINISHING)
-        with tracing.span("put in place"):
-            row = await _reporting(part.commit(), lambda: on_progress(finishing))
+        with tracing.span("put in place"), _reporting(lambda: on_progress(finishing)):
+            row = await part.commit()
         last = meter.progress()
         done = replace(
             last,
@@ -293,17 +297,22 @@ def _log_done(request: DownloadRequest, done: Progress) -> None:
     log_event(log, logging.INFO, "download_finished", name=request.name, content_id=done.content_id, **fields)
 
 
-async def _reporting(work: Coroutine[Any, Any, T], report: Callable[[], None]) -> T:
-    """`work`'s result; reports at once and every second until then, since syncing a large file may take minutes."""
-    task = asyncio.create_task(work, name="commit")
-    try:
+@contextmanager
+def _reporting(report: Callable[[], None]) -> Iterator[None]:
+    """Report at once, and every second until the end of the block: reading or syncing a large file may take minutes."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.Handle
+
+    def tick() -> None:
+        nonlocal timer
         report()
-        while not (await asyncio.wait({task}, timeout=1.0))[0]:
-            report()
-        return await task
+        timer = loop.call_later(REPORT_SECONDS, tick)
+
+    timer = loop.call_soon(tick)
+    try:
+        yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        timer.cancel()
 
 
 class _Meter:

@@ -31,6 +31,8 @@ MAX_REPLICATIONS = MAX_JOBS // 2
 REPLICATION_IDLE_SECONDS = 300.0
 """A replication that gets nothing new for so long ends. Longer than an uploader at a low limit needs for a chunk."""
 RATE_WINDOW_SECONDS = 3.0
+_BY_ITSELF = (DownloadPhase.LOCATING, DownloadPhase.FINISHING)
+"""Phases that need no source: what is here is read, what has come is synced, for minutes when it is large."""
 
 
 class DownloadMetrics(Protocol):
@@ -168,7 +170,7 @@ class Downloads:
             async for progress, row in steps:
                 yield progress, row
                 now = self._clock.monotonic()
-                if progress.held_bytes > held_bytes or progress.phase is DownloadPhase.FINISHING:
+                if progress.held_bytes > held_bytes or progress.phase in _BY_ITSELF:
                     held_bytes, since = progress.held_bytes, now
                 elif now - since > REPLICATION_IDLE_SECONDS:
                     raise NoSourcesError(f"nothing new of {name} came for {format_seconds(now - since)}")
