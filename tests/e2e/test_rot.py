@@ -25,8 +25,8 @@ async def test_a_rotten_file_is_found_by_verify_and_replaced_by_get(tmp_path: Pa
         await story.share(rotten, "dir/a.bin", data)
         await story.download(sound, "dir/a.bin")
         await _rot(rotten, "dir/a.bin", 2 * MIB)
-        await eventually(lambda: _hold(story, {"peer-1", "peer-2"}), "both hold it, as far as anybody knows")
         async with AsyncClient(locator=story.net.locator_url, control=rotten.control) as client:
+            await eventually(lambda: _announces(client, 1), "it is shared as if it were sound")
             steps = [step async for step in client.verify("dir/")]
             assert [(bad.name, bad.unreadable) for step in steps for bad in step.bad_files] == [("dir/a.bin", False)]
             assert [condition.kind for condition in (await client.status()).conditions] == ["damaged"]
