@@ -151,6 +151,30 @@ def test_parts_of_downloads_are_not_uploaded(tree: Path) -> None:
     assert names(["data"]) == ["data/a", "data/b", "data/sub/c"]
 
 
+def test_put_of_a_folder_leaves_out_what_it_ignores(minga: Minga, engine: type[FakeEngine], tree: Path) -> None:
+    """Defaults and the folder's own rules; a folder counts once. The ignore file itself is not uploaded."""
+    (tree / ".git/objects").mkdir(parents=True)
+    for name in (".git/config", ".git/objects/x", ".env", "b.log", "sub/c.log"):
+        (tree / name).write_text("")
+    (tree / ".mingaignore").write_text("*.log\n!b.log\n[z-a]\n")
+    ended = minga("put", "data")
+    assert [name for name, _, _ in engine.asked] == ["data/a", "data/b", "data/b.log", "data/sub/c"]
+    assert ended.err.splitlines() == [
+        "minga: not uploaded: data/.mingaignore, line 3: this is no rule of gitignore",
+        "minga: 3 ignored, by .mingaignore or by default",
+    ]
+
+
+def test_a_folder_whose_ignore_file_cannot_be_read_is_not_uploaded(
+    minga: Minga, engine: type[FakeEngine], tree: Path
+) -> None:
+    """It may name secrets."""
+    (tree / ".mingaignore").mkdir()
+    ended = minga("put", "data")
+    assert (ended.code, engine.asked) == (2, [])
+    assert ended.err == "minga: cannot read data/.mingaignore: not a regular file\n"
+
+
 def test_standard_streams_are_refused(minga: Minga, engine: type[FakeEngine], tree: Path) -> None:
     """Fault of the field: `-o -` wrote a file `-`."""
     Path("-").write_text("")

@@ -28,7 +28,15 @@ _PEER_FIELDS = (
 )
 _STATUS_FIELDS = (
     *("peer_id", "generation", "address", "registered", "table_revision", "announced_revision"),
-    *("file_count", "shared_bytes", "pending_hash_count", "free_bytes", "sent_bytes", "received_bytes"),
+    *(
+        "file_count",
+        "shared_bytes",
+        "pending_hash_count",
+        "ignored_count",
+        "free_bytes",
+        "sent_bytes",
+        "received_bytes",
+    ),
     *("active_serves", "registry", "locator", "software_version", "pid", "limit_up_bytes_per_second"),
     "limit_down_bytes_per_second",
 )
@@ -96,6 +104,8 @@ def status_lines(status: "DaemonStatus") -> list[str]:
     lines += _scrub_lines(status)
     if status.pending_hash_count:
         lines.append(f"hashing   {counted(status.pending_hash_count, 'file')} to go")
+    if status.ignored_count:
+        lines.append(f"ignored   {status.ignored_count:,} (files, and folders with all that is in them)")
     for condition in status.conditions:
         lines += _condition_lines(condition)
     return lines

@@ -4,13 +4,13 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minga import HIDDEN_ROOT, PARTS_FOLDER, parse_name
+from minga import HIDDEN_ROOT, IGNORE_FILE, PARTS_FOLDER, parse_name
 from minga.errors import InvalidArgumentError, LimitExceededError
 from minga.units import format_bytes, format_seconds
 from minga_cli.context import LimitUpOption, client_settings, run_with
@@ -20,7 +20,7 @@ from minga_cli.progress_bar import TransferBar
 from minga_cli.report import MAX_FAILURES, report
 
 if TYPE_CHECKING:
-    from minga import AsyncClient, Name, PutItem, PutProgress, PutResult
+    from minga import AsyncClient, IgnoreRules, Name, PutItem, PutProgress, PutResult
 
 MAX_FILES = 1_000_000
 """Files of one command: it holds their list in memory."""
@@ -45,7 +45,7 @@ def put(
     """Upload files, or folders with all that is in them.
 
     Peers are chosen round robin. Each file is uploaded once; replicas copy from each other. Returns when everyone can
-    find it. Symbolic links inside folders are left out.
+    find it. Symbolic links inside folders are left out, and what the folder's `.mingaignore` or the defaults ignore.
     """
     from minga import AsyncClient
 
@@ -61,7 +61,17 @@ class Upload:
     """What to upload, and what is left out of the folders that were given."""
 
     items: "list[PutItem]"
-    problems: list[str]
+    skipped: "Skipped"
+
+
+@dataclass(slots=True)
+class Skipped:
+    """What of the folders is not uploaded."""
+
+    problems: list[str] = field(default_factory=list)
+    """What cannot be, each with the reason."""
+    ignored_count: int = 0
+    """Files, and folders with all that is in them, that their ignore files or the defaults leave out."""
 
 
 def expand(files: list[Path], as_name: str | None) -> Upload:
@@ -73,30 +83,30 @@ def expand(files: list[Path], as_name: str | None) -> Upload:
     if as_name is not None and len(files) > 1 and not as_name.endswith("/"):
         raise InvalidArgumentError("several files cannot all have one name", hint=f"--as {as_name}/ puts them below it")
     items: dict[Name, PutItem] = {}
-    problems: list[str] = []
-    for item in _items(files, as_name, problems):
+    skipped = Skipped()
+    for item in _items(files, as_name, skipped):
         if items.setdefault(item.name, item) is not item:
             raise InvalidArgumentError(f"{items[item.name].path} and {item.path} would both be {item.name}")
         if len(items) > MAX_FILES:
             raise LimitExceededError(f"more than {MAX_FILES:,} files", hint="upload the folders one by one")
     if not items:
-        raise InvalidArgumentError(problems[0] if problems else "there is no file in there")
-    return Upload(list(items.values()), problems)
+        raise InvalidArgumentError(skipped.problems[0] if skipped.problems else "there is no file in there")
+    return Upload(list(items.values()), skipped)
 
 
-def _items(files: list[Path], as_name: str | None, problems: list[str]) -> "Iterator[PutItem]":
-    """A file for each argument, or those below it; what of a folder cannot be uploaded is added to `problems`."""
+def _items(files: list[Path], as_name: str | None, skipped: Skipped) -> "Iterator[PutItem]":
+    """A file for each argument, or those below it; what of a folder is not uploaded is added to `skipped`."""
     for path in files:
         top = PurePosixPath(_top_name(path, as_name))
         if not path.is_dir():
             yield _item(path, parse_name(str(top)))
             continue
         parse_name(str(top))
-        for file, name in _files_below(path, top, problems):
+        for file, name in _files_below(path, top, skipped):
             try:
                 yield _item(file, parse_name(str(name)))
             except InvalidArgumentError as error:
-                problems.append(str(error))
+                skipped.problems.append(str(error))
 
 
 def _top_name(path: Path, as_name: str | None) -> str:
@@ -108,20 +118,39 @@ def _top_name(path: Path, as_name: str | None) -> str:
     return as_name
 
 
-def _files_below(folder: Path, top: PurePosixPath, problems: list[str]) -> Iterator[tuple[Path, PurePosixPath]]:
-    """Files below a folder in order of their names, without links and Minga's own."""
-    for directory, folders, names in os.walk(folder, onerror=lambda error: problems.append(_unreadable(error))):
-        folders[:] = sorted(name for name in folders if name not in (HIDDEN_ROOT, PARTS_FOLDER))
-        below = top / Path(directory).relative_to(folder).as_posix()
-        for name in sorted(names):
+def _files_below(folder: Path, top: PurePosixPath, skipped: Skipped) -> Iterator[tuple[Path, PurePosixPath]]:
+    """Files below a folder in order of their names, without links, what is ignored, and Minga's own."""
+    rules = _rules_of(folder)
+    skipped.problems += (f"{folder / IGNORE_FILE}, {problem}" for problem in rules.problems)
+    for directory, folders, names in os.walk(folder, onerror=lambda error: skipped.problems.append(_unreadable(error))):
+        below = Path(directory).relative_to(folder)
+        folders[:] = _kept(folders, below, rules, skipped, folders=True)
+        for name in _kept(names, below, rules, skipped, folders=False):
             path = Path(directory) / name
             try:
                 regular = stat.S_ISREG(path.lstat().st_mode)
             except OSError as error:
-                problems.append(_unreadable(error))
+                skipped.problems.append(_unreadable(error))
                 continue
             if regular:
-                yield path, below / name
+                yield path, top / below.as_posix() / name
+
+
+def _rules_of(folder: Path) -> "IgnoreRules":
+    """Raises InvalidArgumentError when the folder's ignore file cannot be read: it may name secrets."""
+    from minga import IgnoreRules
+
+    try:
+        return IgnoreRules.of_folder(folder)
+    except OSError as error:
+        raise InvalidArgumentError(f"cannot read {folder / IGNORE_FILE}: {(error.strerror or '').lower()}") from error
+
+
+def _kept(names: list[str], below: Path, rules: "IgnoreRules", skipped: Skipped, *, folders: bool) -> list[str]:
+    """The entries of a folder that are not ignored, in order."""
+    kept = [name for name in names if not rules.ignores((below / name).as_posix(), folder=folders)]
+    skipped.ignored_count += len(names) - len(kept)
+    return sorted(name for name in kept if name not in (HIDDEN_ROOT, PARTS_FOLDER, IGNORE_FILE))
 
 
 def _unreadable(error: OSError) -> str:
@@ -143,11 +172,14 @@ def _item(path: Path, name: "Name") -> "PutItem":
 async def put_files(client: "AsyncClient", upload: Upload, replicas: int, *, overwrite: bool) -> int:
     """Upload all and print how it went, and what was left out; the exit code."""
     code = await _put_items(client, upload.items, replicas, overwrite=overwrite)
-    for problem in upload.problems[:MAX_FAILURES]:
+    problems = upload.skipped.problems
+    for problem in problems[:MAX_FAILURES]:
         note(f"minga: not uploaded: {safe(problem)}")
-    if len(upload.problems) > MAX_FAILURES:
-        note(f"minga: … and {len(upload.problems) - MAX_FAILURES:,} more")
-    return code or (ExitCode.USAGE if upload.problems else ExitCode.OK)
+    if len(problems) > MAX_FAILURES:
+        note(f"minga: … and {len(problems) - MAX_FAILURES:,} more")
+    if upload.skipped.ignored_count:
+        note(f"minga: {upload.skipped.ignored_count:,} ignored, by {IGNORE_FILE} or by default")
+    return code or (ExitCode.USAGE if problems else ExitCode.OK)
 
 
 async def _put_items(client: "AsyncClient", items: "list[PutItem]", replicas: int, *, overwrite: bool) -> int:

@@ -54,7 +54,7 @@ _JSON_SHAPES = """## JSON
 | `peers` | `{"peers": [{"peer_id", "address", "zone", "capacity_bytes", "free_bytes", "file_count", \
 "active_serves", "software_version", "lease_remaining_seconds"}]}` |
 | `status` | `{"peer_id", "generation", "address", "registered", "table_revision", \
-"announced_revision", "file_count", "shared_bytes", "pending_hash_count", "free_bytes", "sent_bytes", \
+"announced_revision", "file_count", "shared_bytes", "pending_hash_count", "ignored_count", "free_bytes", "sent_bytes", \
 "received_bytes", "active_serves", "registry", "locator", "software_version", "pid", "share_dir", "uptime_seconds", \
 "downloads": [{"name", "content_id", "size_bytes", "held_bytes", "rate_bytes_per_second", "active_source_count"}], \
 "conditions": [{"kind", "count", "examples": […], "begin_time", "text"}], \

@@ -23,10 +23,10 @@ OURS["minga-protos"] = "protos"
 COMMAND_ONLY = {"typer", "rich", "questionary", "redis", "fastapi", "uvicorn"}
 PUBLIC = """
     Address AsyncClient BadFile Client ClientSettings ContentId DaemonCondition DaemonStatus DaemonTransfer
-    DirectoryFigures
-    DownloadPhase Explanation FetchItem FileInfo FileSource FileVersion HIDDEN_ROOT ListedFile ListedPeer Name
-    Outcome PARTS_FOLDER PeerId Phase Progress PutItem PutPhase PutProgress PutResult ScrubStatus SlowReason SlowSource
-    SourceShare VerifyProgress WaitCause errors load_settings parse_name parse_peer_id parse_prefix units
+    DirectoryFigures DownloadPhase Explanation FetchItem FileInfo FileSource FileVersion HIDDEN_ROOT IGNORE_FILE
+    IgnoreRules ListedFile ListedPeer Name Outcome PARTS_FOLDER PeerId Phase Progress PutItem PutPhase PutProgress
+    PutResult ScrubStatus SlowReason SlowSource SourceShare VerifyProgress WaitCause errors load_settings parse_name
+    parse_peer_id parse_prefix units
 """
 
 

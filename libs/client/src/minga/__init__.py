@@ -37,7 +37,8 @@ if TYPE_CHECKING:
         SourceShare,
         WaitCause,
     )
-    from minga_engine.parts.files import PARTS_FOLDER
+    from minga_engine.parts.files import IGNORE_FILE, PARTS_FOLDER
+    from minga_engine.parts.ignoring import IgnoreRules
     from minga_engine.progress import (
         BadFile,
         DownloadPhase,
@@ -59,7 +60,8 @@ _MODULES = {
     "minga_core.ids": "Address ContentId PeerId parse_peer_id",
     "minga_core.names": "HIDDEN_ROOT Name parse_name parse_prefix",
     "minga_engine.explanation": "Explanation Phase SlowReason SlowSource SourceShare WaitCause",
-    "minga_engine.parts.files": "PARTS_FOLDER",
+    "minga_engine.parts.files": "IGNORE_FILE PARTS_FOLDER",
+    "minga_engine.parts.ignoring": "IgnoreRules",
     "minga_engine.progress": "BadFile DownloadPhase Progress PutPhase PutProgress PutResult VerifyProgress",
     "minga_engine.wire.locator": "DirectoryFigures FileSource FileVersion ListedFile ListedPeer",
 }
@@ -83,6 +85,8 @@ __all__ = [  # noqa: RUF022 - the classes first
     "FileSource",
     "FileVersion",
     "HIDDEN_ROOT",
+    "IGNORE_FILE",
+    "IgnoreRules",
     "ListedFile",
     "ListedPeer",
     "Name",

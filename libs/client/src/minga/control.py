@@ -56,7 +56,7 @@ class DaemonCondition:
     """Something that keeps files from being shared, found or stored, for as long as it lasts."""
 
     kind: str
-    """A word, as `bad_name`; docs/conditions.md lists them."""
+    """A word, as `bad_name`; docs/sharing.md lists them."""
     count: int
     """Files or other things that it concerns, at least."""
     examples: tuple[str, ...]
@@ -95,6 +95,8 @@ class DaemonStatus:
     file_count: int
     shared_bytes: int
     pending_hash_count: int
+    ignored_count: int
+    """Files and folders of the shared folder that are left out."""
     free_bytes: int
     sent_bytes: int
     received_bytes: int

@@ -1,10 +1,12 @@
 """Conditions: what lasts, how much of it is remembered, and what the log says."""
 
 import logging
+from pathlib import Path
 
 import pytest
 
 from minga_core.clock import SystemClock
+from minga_engine.parts.ignoring import DEFAULTS
 from minga_peer.share.conditions import MAX_EXAMPLES, MAX_KEYS, TEXTS, Conditions, Found, Kind
 
 
@@ -65,3 +67,11 @@ def test_every_kind_says_what_to_do() -> None:
     """In one line for people."""
     assert set(TEXTS) == set(Kind)
     assert all(text.isprintable() and len(text) > 30 for text in TEXTS.values())
+
+
+def test_every_kind_is_documented() -> None:
+    """docs/sharing.md has a row for each, and each default of what is ignored."""
+    text = (Path(__file__).parents[4] / "docs/sharing.md").read_text()
+    assert [kind for kind in Kind if f"\n| `{kind}` | " not in text] == []
+    rules = [line for line in DEFAULTS.splitlines() if line and not line.startswith("#")]
+    assert [rule for rule in rules if f"`{rule}`" not in text] == []

@@ -13,11 +13,13 @@ from minga_peer.share.store import ContentStore, StoreSettings
 from .conftest import Opener, manifest_of
 
 
-@pytest.mark.parametrize("name", [".minga-parts/a", "a/.minga-parts/b", "a/.minga/parts/b"])
+@pytest.mark.parametrize(
+    "name", [".minga-parts/a", "a/.minga-parts/b", "a/.minga/parts/b", ".mingaignore", "a/.mingaignore"]
+)
 async def test_a_name_that_the_next_scan_would_not_find_is_not_stored(opened: Opener, name: str) -> None:
     """It would be announced, and lost at the next restart."""
     shared = await opened()
-    with pytest.raises(InvalidNameError, match="reserved for Minga's own state"):
+    with pytest.raises(InvalidNameError, match="reserved for Minga itself"):
         await shared.part(name, b"x")
     content = SmallContent.of(b"x", manifest_of(b"x").content_id)
     assert await shared.store.small.store([SmallFile(Name(name), content, 5)]) == [None]

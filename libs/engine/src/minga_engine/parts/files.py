@@ -13,6 +13,8 @@ from minga_core.errors import ContentChangedError, NameTakenError, StorageError
 
 PARTS_FOLDER = ".minga-parts"
 """Where a process without a shared folder keeps its parts, beside the file that they become; never shared."""
+IGNORE_FILE = ".mingaignore"
+"""In the root of a folder: what of it is left out. Never shared, never stored."""
 _MAX_TIME_NS = (1 << 63) - 1
 
 

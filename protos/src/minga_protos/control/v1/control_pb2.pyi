@@ -108,6 +108,7 @@ class GetStatusResponse(_message.Message):
     LIMIT_DOWN_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
     SCRUB_FIELD_NUMBER: _builtins.int
+    IGNORED_COUNT_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     """Its peer id."""
     generation: _builtins.int
@@ -148,6 +149,10 @@ class GetStatusResponse(_message.Message):
     """Most payload bytes that it sends per second; 0: no limit."""
     limit_down_bytes_per_second: _builtins.int
     """Most payload bytes that it receives per second; 0: no limit."""
+    ignored_count: _builtins.int
+    """Files and folders, with all that is in them, that the last scan left out: by default, or by the shared folder's
+    `.mingaignore`.
+    """
     @_builtins.property
     def downloads(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransferStatus]:
         """Downloads under way."""
@@ -191,10 +196,11 @@ class GetStatusResponse(_message.Message):
         limit_down_bytes_per_second: _builtins.int = ...,
         conditions: _abc.Iterable[Global___Condition] | None = ...,
         scrub: Global___ScrubStatus | None = ...,
+        ignored_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scrub", b"scrub", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_serves", b"active_serves", "address", b"address", "announced_revision", b"announced_revision", "conditions", b"conditions", "downloads", b"downloads", "file_count", b"file_count", "free_bytes", b"free_bytes", "generation", b"generation", "limit_down_bytes_per_second", b"limit_down_bytes_per_second", "limit_up_bytes_per_second", b"limit_up_bytes_per_second", "locator", b"locator", "peer_id", b"peer_id", "pending_hash_count", b"pending_hash_count", "pid", b"pid", "received_bytes", b"received_bytes", "registered", b"registered", "registry", b"registry", "scrub", b"scrub", "sent_bytes", b"sent_bytes", "share_dir", b"share_dir", "shared_bytes", b"shared_bytes", "software_version", b"software_version", "table_revision", b"table_revision", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_serves", b"active_serves", "address", b"address", "announced_revision", b"announced_revision", "conditions", b"conditions", "downloads", b"downloads", "file_count", b"file_count", "free_bytes", b"free_bytes", "generation", b"generation", "ignored_count", b"ignored_count", "limit_down_bytes_per_second", b"limit_down_bytes_per_second", "limit_up_bytes_per_second", b"limit_up_bytes_per_second", "locator", b"locator", "peer_id", b"peer_id", "pending_hash_count", b"pending_hash_count", "pid", b"pid", "received_bytes", b"received_bytes", "registered", b"registered", "registry", b"registry", "scrub", b"scrub", "sent_bytes", b"sent_bytes", "share_dir", b"share_dir", "shared_bytes", b"shared_bytes", "software_version", b"software_version", "table_revision", b"table_revision", "uptime", b"uptime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

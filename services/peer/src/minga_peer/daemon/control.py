@@ -92,6 +92,7 @@ class ControlService(ControlServiceServicer):
             file_count=status.file_count,
             shared_bytes=status.shared_bytes,
             pending_hash_count=status.pending_hash_count,
+            ignored_count=status.ignored_count,
             free_bytes=status.free_bytes,
             sent_bytes=self._traffic.sent_bytes(),
             received_bytes=self._traffic.received_bytes(),

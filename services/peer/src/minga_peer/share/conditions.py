@@ -48,7 +48,7 @@ TEXTS = {
     "the disk",
     Kind.CHANGING: "files that change all the time are not shared until they are left alone for a moment",
     Kind.DAMAGED: "files whose bytes are not those that were shared: replace them, or fetch them again",
-    Kind.IGNORE_FILE: "the ignore file is not understood, and what it cannot say is not ignored: correct it",
+    Kind.IGNORE_FILE: "the ignore file, or lines of it, have no effect: correct them",
     Kind.UNWATCHED: "changes are found by scans alone, which takes longer: raise fs.inotify.max_user_watches",
     Kind.FOLDER: "the shared folder is not there: mount it, or make it anew",
     Kind.READ_ONLY: "the shared folder is read-only: what is in it is shared, but nothing can be stored",

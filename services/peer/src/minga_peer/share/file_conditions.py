@@ -31,7 +31,7 @@ class FileConditions:
         """Take in a scan of everything. is_awaited: whether a file is there and not shared yet, so that what hashing
         found of it still holds."""
         found = scan.problems
-        for kind in (Kind.FOLDER, Kind.BAD_NAME, Kind.NOT_A_FILE):
+        for kind in (Kind.FOLDER, Kind.IGNORE_FILE, Kind.BAD_NAME, Kind.NOT_A_FILE):
             self._conditions.replace(kind, found[kind])
         hashed = {path: line for path, line in self._conditions.lines(Kind.UNREADABLE).items() if is_awaited(path)}
         unreadable = found[Kind.UNREADABLE]

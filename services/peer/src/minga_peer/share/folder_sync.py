@@ -85,6 +85,8 @@ class FolderSync:
         self._rescan = asyncio.Event()
         self._conditions = folder.conditions
         self._of_files = FileConditions(folder.conditions)
+        self.ignored_count = 0
+        """Files and folders that the last scan of everything left out."""
 
     @property
     def pending_count(self) -> int:
@@ -199,6 +201,7 @@ class FolderSync:
         while True:
             self._rescan.clear()
             scan = await self._folder.disk.run(self._folder.root.scan)
+            self.ignored_count = scan.ignored_count
             self._of_files.scanned(scan, partial(self._awaited, scan))
             await self._compare(scan)
             held = (*self._inventory.files, *(damaged.file.name for damaged in self._damaged))
@@ -356,7 +359,7 @@ class FolderSync:
 
     def note_settled(self) -> None:
         """End the conditions of files that changed all the time, and have not for a moment."""
-        latest_ns = int(self._clock.wall() * 1e9) - int((SETTLED_SECONDS + self._settle_seconds) * 1e9)
+        latest_ns = int((self._clock.wall() - SETTLED_SECONDS - self._settle_seconds) * 1e9)
         for path in self._of_files.refused(Kind.CHANGING):
             file = self._inventory.file_at(path)
             if file is not None and file.fingerprint.changed_ns < latest_ns:
@@ -406,6 +409,8 @@ class FolderSync:
         files: list[tuple[IndexedFile, Manifest]] = []
         again: set[str] = set()
         for outcome in outcomes:
+            if self._folder.root.hidden.file(outcome.found.path):
+                continue
             if outcome.problem:
                 self._refuse(outcome)
             elif outcome.manifest is None or self._is_outdated(outcome):

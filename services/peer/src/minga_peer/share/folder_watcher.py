@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+from minga_engine.parts.files import IGNORE_FILE
 from minga_peer.share.conditions import Conditions, Kind
 from minga_peer.share.inotify import Inotify
 from minga_peer.share.root import Root
@@ -148,6 +149,7 @@ class _Follower:
             try:
                 with closing(Inotify()) as inotify:
                     self._follow(inotify)
+                continue
             except FileNotFoundError as error:
                 # The scan that follows notes a folder that is gone.
                 log_event(log, logging.INFO, "watch_ended", root=self._root.path, error=error)
@@ -160,8 +162,11 @@ class _Follower:
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
     def _follow(self, inotify: Inotify) -> None:
-        """Set a watch and report changes. Raises OSError when it cannot be set, or ends."""
-        began, identity = time.monotonic(), _identity(self._root.path)
+        """Set a watch and report changes, until it has to be set anew for other rules of what is ignored.
+
+        Raises OSError when it cannot be set, or ends.
+        """
+        began, identity, rules = time.monotonic(), _identity(self._root.path), self._root.hidden.rules
         tree = WatchTree(self._root, inotify)
         self._watch_all(tree)
         self._set_in_seconds = time.monotonic() - began
@@ -172,8 +177,13 @@ class _Follower:
         while not self._stop.wait(0):
             if waiting.poll(CHECK_SECONDS * 1000):
                 paths = self._gather(inotify, tree)
+                if paths is not None and IGNORE_FILE in paths:
+                    self._root.hidden.reload()
+                    paths = None
                 if paths is None or paths:
                     self._report(paths)
+            if self._root.hidden.rules is not rules:
+                return
             if _identity(self._root.path) != identity:
                 raise FileNotFoundError(2, "another folder is there now")
             if tree.unwatched_count and time.monotonic() - scanned_at >= BLIND_RESCAN_SECONDS:

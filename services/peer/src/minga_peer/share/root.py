@@ -16,14 +16,14 @@ from pathlib import Path
 
 from minga_core.attributes import FileAttributes
 from minga_core.errors import InvalidNameError
-from minga_core.names import HIDDEN_ROOT, MAX_NAME_BYTES, Name, parse_name
-from minga_engine.parts.files import PARTS_FOLDER, Fingerprint, move_without_replacing, set_executable, set_modified
+from minga_core.names import MAX_NAME_BYTES, Name, parse_name
+from minga_engine.parts.files import Fingerprint, move_without_replacing, set_executable, set_modified
 from minga_peer.share.conditions import Found, Kind
+from minga_peer.share.hidden import Hidden
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 MAX_SHOWN_PATH = 200
-_RESERVED = (HIDDEN_ROOT, PARTS_FOLDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,15 @@ class FoundFile:
     fingerprint: Fingerprint
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scan:
     """What a walk found."""
 
     files: dict[Name, FoundFile] = field(default_factory=dict)
     problems: defaultdict[Kind, Found] = field(default_factory=lambda: defaultdict(Found))
     """Relative paths, each with a line that says why it cannot be shared."""
+    ignored_count: int = 0
+    """Files and folders that were left out, with all that is in them; Minga's own apart."""
 
     def refuse(self, kind: Kind, path: str, why: str) -> None:
         """Record a problem. why: a clause such as `is a symbolic link`."""
@@ -61,25 +63,25 @@ class Root:
     def __init__(self, path: Path, state_dir: Path | None = None) -> None:
         """state_dir: where our own state is, which is not shared when it is inside of the root."""
         self.path = path
-        self._state = _path_inside(path, state_dir) if state_dir is not None else ""
-
-    def is_reserved(self, path: str) -> bool:
-        """Whether a path is Minga's own: never shared, never stored. That of a share inside of this one is, too."""
-        parts = path.split("/")
-        inside_state = self._state and (path == self._state or path.startswith(f"{self._state}/"))
-        return bool(inside_state) or HIDDEN_ROOT in parts or PARTS_FOLDER in parts
-
-    def hides(self, path: str, *, folder: bool) -> bool:
-        """Whether an entry of a folder that is not hidden is not looked at."""
-        return self.is_reserved(path)
+        self.hidden = Hidden(path, state_dir)
 
     def scan(self, below: str = "") -> Scan:
-        """Every regular file below a folder. What cannot be shared becomes a problem, never an error."""
+        """Every regular file below a folder that is not hidden. What cannot be shared is a problem, never an error.
+
+        A scan of everything reads the ignore file first.
+        """
         found = Scan()
-        pending = [below]
+        if not below:
+            self.hidden.reload()
+            for number, problem in enumerate(self.hidden.problems):
+                found.problems[Kind.IGNORE_FILE].add(str(number), problem)
+        pending = [below] if not below or not self._hides_folder(below) else []
         while pending:
             self._scan_folder(pending.pop(), pending, found)
         return found
+
+    def _hides_folder(self, path: str) -> bool:
+        return self.hidden.file(path) or self.hidden.entry(path, folder=True)
 
     def _scan_folder(self, folder: str, pending: list[str], found: Scan) -> None:
         try:
@@ -96,11 +98,12 @@ class Root:
 
     def _scan_entry(self, folder: str, entry: "os.DirEntry[str]", pending: list[str], found: Scan) -> None:
         path = f"{folder}/{entry.name}" if folder else entry.name
-        if entry.name in _RESERVED or path == self._state:
-            return
         try:
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
+            return
+        if self.hidden.entry(path, folder=stat.S_ISDIR(status.st_mode)):
+            found.ignored_count += not self.hidden.is_own(path)
             return
         if stat.S_ISDIR(status.st_mode):
             if len(os.fsencode(path)) < MAX_NAME_BYTES:
@@ -129,7 +132,9 @@ class Root:
         found.files[name] = FoundFile(name, path, fingerprint)
 
     def look(self, path: str) -> Fingerprint | None:
-        """The fingerprint of a regular file; None when there is none (any more)."""
+        """The fingerprint of a regular file; None when there is none (any more), or a hidden one."""
+        if self.hidden.file(path):
+            return None
         try:
             descriptor = self.open(path)
         except OSError:
@@ -199,13 +204,10 @@ class Root:
             folder = above
 
     def check_place(self, path: str, parts_device: int) -> None:
-        """Raises InvalidNameError when `path` is reserved, and OSError when a file cannot be put there: a file or link
+        """Raises InvalidNameError when `path` is hidden, and OSError when a file cannot be put there: a file or link
         is where a folder would be, or it is on another file system than the parts, from where nothing can be moved in
         one step."""
-        if self.is_reserved(path):
-            raise InvalidNameError(
-                f"{shown(path)} cannot be stored: {HIDDEN_ROOT} and {PARTS_FOLDER} are reserved for Minga's own state"
-            )
+        self.hidden.check(path)
         folder = path.rpartition("/")[0]
         while True:
             try:
@@ -255,12 +257,6 @@ class Root:
             yield descriptor
         finally:
             os.close(descriptor)
-
-
-def _path_inside(root: Path, folder: Path) -> str:
-    """A folder's path relative to the root, links followed; empty when it is not inside of it."""
-    path, above = Path(os.path.realpath(folder)), Path(os.path.realpath(root))
-    return str(path.relative_to(above)) if above in path.parents else ""
 
 
 def _check_replaceable(base: str, folder: int) -> None:

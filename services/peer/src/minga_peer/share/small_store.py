@@ -112,7 +112,7 @@ class SmallFiles:
         accepted: dict[Name, SmallFile] = {}
         for file in files:
             known = file.name in accepted or file.name in self._inventory.files or file.key in self._inventory.parts
-            known = known or self._folder.root.is_reserved(file.name)
+            known = known or self._folder.root.hidden.file(file.name)
             size_bytes = len(file.content.data)
             if not known and size_bytes <= free_bytes:
                 accepted[file.name] = file

@@ -87,6 +87,8 @@ class StoreStatus:
     free_bytes: int
     """What downloads and uploads may still take: the lesser of the disk's free space and the capacity's rest."""
     capacity_bytes: int
+    ignored_count: int
+    """Files and folders that are left out, as of the last scan."""
     scrub: ScrubState
 
 
@@ -253,6 +255,7 @@ class ContentStore:
             free_bytes=self.folder.space.free_bytes,
             capacity_bytes=self.folder.space.capacity_bytes,
             scrub=self.scrub.state,
+            ignored_count=self.sync.ignored_count,
         )
 
     def find(self, name: Name) -> FileRow | None:

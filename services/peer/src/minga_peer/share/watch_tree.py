@@ -4,6 +4,7 @@ import errno
 import os
 from dataclasses import dataclass, field
 
+from minga_engine.parts.files import IGNORE_FILE
 from minga_peer.share.inotify import (
     IN_ATTRIB,
     IN_CREATE,
@@ -63,7 +64,9 @@ class WatchTree:
         self._watch_below(self._top)
 
     def changed(self, events: list[Event]) -> set[str] | None:
-        """The paths that changed, hidden ones apart; None when any may have. Watches folders that came.
+        """The paths that changed, hidden ones apart, but with the ignore file; None when any may have.
+
+        Watches folders that came.
 
         Raises FileNotFoundError when the root is not where it was.
         """
@@ -96,7 +99,8 @@ class WatchTree:
         if not event.name:
             return folder.path if event.mask & IN_UNMOUNT else None
         path = f"{folder.path}/{event.name}" if folder.above is not None else event.name
-        return None if self._root.hides(path, folder=bool(event.mask & IN_ISDIR)) else path
+        hidden = path != IGNORE_FILE and self._root.hidden.entry(path, folder=bool(event.mask & IN_ISDIR))
+        return None if hidden else path
 
     def _look_again(self, path: str, *, moved: bool) -> None:
         """Watch a folder that came or may be read now, and no longer what went. moved: it may be another one."""
@@ -159,10 +163,7 @@ class WatchTree:
         prefix = f"{path}/" if path else ""
         try:
             with self._root.folder(path) as descriptor, os.scandir(descriptor) as entries:
-                return [
-                    entry.name
-                    for entry in entries
-                    if entry.is_dir(follow_symlinks=False) and not self._root.hides(prefix + entry.name, folder=True)
-                ]
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         except OSError:
             return []
+        return [name for name in names if not self._root.hidden.entry(prefix + name, folder=True)]
