@@ -44,7 +44,18 @@ def test_ls_json_is_one_document_of_the_documented_shape(minga: Minga, locator: 
         "size_bytes": 1024,
         "published_time": "2026-03-01T12:00:00.000000Z",
         "version_count": 1,
+        "newer_incomplete": False,
     }
+
+
+def test_a_newer_version_that_nobody_has_completely_is_shown(minga: Minga, locator: FakeLocator) -> None:
+    """Fault B1: an upload that broke off was the newest version, and nothing said why the older one comes."""
+    locator.share("app")
+    locator.files["app"]["newer_incomplete"] = True
+    assert minga("ls").out.endswith("  app  (a newer one is incomplete)\n")
+    assert minga("info", "app").out.splitlines()[-1].startswith("a newer version is not complete anywhere: ")
+    assert json.loads(minga("info", "app", "--json").out)["newer_incomplete"] is True
+    assert json.loads(minga("ls", "--json").out)["files"][0]["newer_incomplete"] is True
 
 
 def test_find_refuses_an_empty_pattern(minga: Minga) -> None:

@@ -44,7 +44,7 @@ class FakeLocator:
             "partial_count": 0,
             "sources": sources,
         }
-        known = self.files.setdefault(name, {"name": name, "versions": []})
+        known = self.files.setdefault(name, {"name": name, "versions": [], "newer_incomplete": False})
         known["versions"].insert(0, version)
 
     def answer(self, path: str, query: dict[str, str]) -> tuple[int, Any]:
@@ -72,7 +72,12 @@ class FakeLocator:
     def _listed(self, name: str) -> dict[str, Any]:
         versions = self.files[name]["versions"]
         newest = {key: versions[0][key] for key in ("content_id", "size_bytes", "published_time")}
-        return {"name": name, **newest, "version_count": len(versions)}
+        return {
+            "name": name,
+            **newest,
+            "version_count": len(versions),
+            "newer_incomplete": self.files[name]["newer_incomplete"],
+        }
 
     @staticmethod
     def _matches(name: str, query: dict[str, str]) -> bool:

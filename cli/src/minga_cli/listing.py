@@ -66,7 +66,7 @@ def info(
 ) -> None:
     """Show a file's versions and who holds them.
 
-    The newest comes first: it is what `minga get` fetches.
+    First comes what `minga get` fetches: the newest that somebody has completely.
     """
     run_look_up(context, "info", lambda client: _info(client, name, as_json=as_json))
 
@@ -82,12 +82,18 @@ async def list_files(listed: "AsyncGenerator[ListedFile, None]", *, as_json: boo
         async for file in files:
             if people and not count:
                 say(heading(_WIDTHS.format("PUBLISHED", "SIZE", "NAME")))
-            versions = f"  ({file.version_count} versions)" if file.version_count > 1 else ""
             published, size = local_time(file.published_ns), format_bytes(file.size_bytes)
-            say(_WIDTHS.format(published, size, safe(file.name) + versions))
+            say(_WIDTHS.format(published, size, safe(file.name) + _versions(file)))
             count, total_bytes = count + 1, total_bytes + file.size_bytes
     if people:
         say(f"{counted(count, 'file')}, {format_bytes(total_bytes)}" if count else "no files")
+
+
+def _versions(file: "ListedFile") -> str:
+    """What there is to say of a file's versions; nothing of the only one."""
+    notes = [f"{file.version_count} versions"] if file.version_count > 1 else []
+    notes += ["a newer one is incomplete"] if file.newer_incomplete else []
+    return f"  ({', '.join(notes)})" if notes else ""
 
 
 async def _info(client: "AsyncClient", name: str, *, as_json: bool) -> None:
@@ -97,7 +103,8 @@ async def _info(client: "AsyncClient", name: str, *, as_json: bool) -> None:
     except FileNotFoundInDirectoryError as error:
         raise await not_found(client, checked, error) from error
     if as_json:
-        print_json({"names": found.names, "versions": [_version_json(version) for version in found.versions]})
+        versions = [_version_json(version) for version in found.versions]
+        print_json({"names": found.names, "newer_incomplete": found.newer_incomplete, "versions": versions})
         return
     say(heading(safe(enumerated(found.names))))
     rows = [
@@ -105,6 +112,8 @@ async def _info(client: "AsyncClient", name: str, *, as_json: bool) -> None:
         for version in found.versions
     ]
     print_table(["CONTENT ID", "SIZE", "PUBLISHED", "HOLDERS"], rows, right=["SIZE"])
+    if found.newer_incomplete:
+        say("a newer version is not complete anywhere: its upload is under way or broke off, or its holders are gone")
 
 
 async def not_found(
@@ -134,6 +143,7 @@ def _file_json(file: "ListedFile") -> dict[str, Any]:
         "size_bytes": file.size_bytes,
         "published_time": rfc3339(file.published_ns),
         "version_count": file.version_count,
+        "newer_incomplete": file.newer_incomplete,
     }
 
 

@@ -47,9 +47,10 @@ _JSON_SHAPES = """## JSON
 
 | command | document |
 | --- | --- |
-| `ls`, `find` | `{"files": [{"name", "content_id", "size_bytes", "published_time", "version_count"}]}` |
-| `info` | `{"names": […], "versions": [{"content_id", "size_bytes", "published_time", "complete_count", \
-"partial_count", "sources": [{"peer_id", "address", "zone", "state"}]}]}`, newest version first, \
+| `ls`, `find` | `{"files": [{"name", "content_id", "size_bytes", "published_time", "version_count", \
+"newer_incomplete"}]}` |
+| `info` | `{"names": […], "newer_incomplete", "versions": [{"content_id", "size_bytes", "published_time", \
+"complete_count", "partial_count", "sources": [{"peer_id", "address", "zone", "state"}]}]}`, newest version first, \
 `state` is `complete` or `partial` |
 | `peers` | `{"peers": [{"peer_id", "address", "zone", "capacity_bytes", "free_bytes", "file_count", \
 "active_serves", "software_version", "lease_remaining_seconds"}]}` |

@@ -34,7 +34,9 @@ class FileInfo:
     names: tuple[Name, ...]
     """One for a name; every name of a content that was looked up by its id."""
     versions: "tuple[FileVersion, ...]"
-    """The newest publication first: it is what `get` fetches."""
+    """First what `get` fetches: the newest version that somebody has completely."""
+    newer_incomplete: bool = False
+    """A newer version is not complete anywhere: its upload is under way or was broken off, or its holders are gone."""
 
 
 def is_utf8(text: str) -> bool:
@@ -123,7 +125,7 @@ class AsyncClient:
             content = await self._locator().find_content(content_id)
             return FileInfo(content.names, (content.version,))
         answer = await self._locator().find_file(parse_name(name))
-        return FileInfo((answer.name,), answer.versions)
+        return FileInfo((answer.name,), answer.versions, answer.newer_incomplete)
 
     def peers(self) -> "AsyncGenerator[ListedPeer, None]":
         """List the living peers in order of their ids, page by page."""

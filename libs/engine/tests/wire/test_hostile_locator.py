@@ -140,7 +140,9 @@ async def test_redirects_to_itself_are_not_followed() -> None:
 
 async def test_hundreds_of_thousands_of_sources_are_refused() -> None:
     """Not one of them is read."""
-    async with answering({"name": "f", "versions": [VERSION | {"sources": [SOURCE] * 200_000}]}) as client:
+    async with answering(
+        {"name": "f", "newer_incomplete": False, "versions": [VERSION | {"sources": [SOURCE] * 200_000}]}
+    ) as client:
         with pytest.raises(LocatorUnavailableError, match="a list of 1,000 items at most"):
             await client.find_file(NAME)
 
@@ -159,7 +161,14 @@ LISTS: dict[str, Callable[[LocatorClient], Awaitable[object]]] = {
 @pytest.mark.parametrize("other", [[0] * 1001, "x" * 10, {"a": 1}, None], ids=["too long", "text", "object", "null"])
 async def test_every_list_is_bounded(key: str, other: Any) -> None:
     """And has to be a list."""
-    document = {"name": "f", "versions": [VERSION], "next_page_token": "", **VERSION, key: other}
+    document = {
+        "name": "f",
+        "newer_incomplete": False,
+        "versions": [VERSION],
+        "next_page_token": "",
+        **VERSION,
+        key: other,
+    }
     async with answering(document) as client:
         with pytest.raises(LocatorUnavailableError, match="items at most"):
             await LISTS[key](client)
@@ -177,7 +186,9 @@ async def test_no_more_peers_are_placed_than_were_asked_for() -> None:
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "9999-12-31T23:59:59.999999999Z"])
 async def test_times_that_no_index_keeps_become_ones_that_it_does(time: str) -> None:
     """A peer stores when a file was published: 64 bits of nanoseconds."""
-    async with answering({"name": "f", "versions": [VERSION | {"published_time": time}]}) as client:
+    async with answering(
+        {"name": "f", "newer_incomplete": False, "versions": [VERSION | {"published_time": time}]}
+    ) as client:
         published_ns = (await client.find_file(NAME)).versions[0].published_ns
     assert published_ns in (0, (1 << 63) - 1)
 

@@ -194,7 +194,7 @@ async def test_every_file_is_listed_page_by_page(
     assert [file.name async for file in client.iter_files(prefix="dir/")] == names
     assert [file.name async for file in client.iter_files(query="*R/7")] == ["dir/7"]
     page = await client.list_files(page_size=1)
-    assert page.files == (ListedFile(parse_name("dir/0"), CONTENT, 1000, PUBLISHED_NS, 1),)
+    assert page.files == (ListedFile(parse_name("dir/0"), CONTENT, 1000, PUBLISHED_NS, 1, newer_incomplete=False),)
     following = await client.list_files(page_size=1, page_token=page.next_page_token)
     assert [file.name for file in following.files] == ["dir/1"]
 
@@ -219,7 +219,7 @@ async def test_every_peer_is_listed_page_by_page(
 async def test_figures(client: LocatorClient, directory: MemoryDirectory) -> None:
     """The directory in figures."""
     await join(directory, "a", row())
-    assert await client.stats() == DirectoryFigures(1, 1, 200 * GIB, 100 * GIB)
+    assert await client.stats() == DirectoryFigures(1, 1, 200 * GIB, 100 * GIB, lower_bound=False)
 
 
 async def test_placements(client: LocatorClient, directory: MemoryDirectory) -> None:
@@ -398,7 +398,7 @@ def answer_with(version: dict[str, Any] | None = None, source: dict[str, Any] | 
     changed = GOOD_VERSION | (version or {})
     if source is not None:
         changed["sources"] = [GOOD_SOURCE | source]
-    return {"name": "f", "versions": [changed]}
+    return {"name": "f", "versions": [changed], "newer_incomplete": False}
 
 
 async def test_the_unchanged_answer_is_good() -> None:

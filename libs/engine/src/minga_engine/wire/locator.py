@@ -44,6 +44,8 @@ class ListedFile:
     size_bytes: int
     published_ns: int
     version_count: int
+    newer_incomplete: bool
+    """A newer version has no complete holder: its upload is under way or was broken off, or its holders are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class FileAnswer:
 
     name: Name
     versions: tuple[FileVersion, ...]
+    newer_incomplete: bool = False
+    """A newer version than the default has no complete holder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,8 @@ class DirectoryFigures:
     names: int
     capacity_bytes: int
     free_bytes: int
+    lower_bound: bool
+    """Not all peers were counted: there are at least so many names and bytes."""
 
 
 class LocatorClient:
@@ -163,7 +169,8 @@ class LocatorClient:
         wanted = {"content_id": str(content_id)} if content_id is not None else {}
         answer = await self._get(f"/v1/files/{quote(name, safe='/')}", wanted)
         with checked():
-            found = FileAnswer(parse_name(answer["name"]), tuple(map(_version, items(answer["versions"]))))
+            versions = tuple(map(_version, items(answer["versions"])))
+            found = FileAnswer(parse_name(answer["name"]), versions, flag(answer["newer_incomplete"]))
             strangers = content_id is not None and any(item.content_id != content_id for item in found.versions)
             if found.name != name or strangers:
                 raise ValueError("it answers what was not asked")
@@ -248,6 +255,7 @@ class LocatorClient:
                 count(answer["names"]),
                 count(answer["capacity_bytes"]),
                 count(answer["free_bytes"]),
+                flag(answer["lower_bound"]),
             )
 
     async def place(
@@ -313,6 +321,7 @@ def _listed_file(item: Any) -> ListedFile:
         count(item["size_bytes"]),
         nanos(item["published_time"]),
         count(item["version_count"]),
+        flag(item["newer_incomplete"]),
     )
 
 
