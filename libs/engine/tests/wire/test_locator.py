@@ -6,7 +6,8 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import httpx
@@ -220,6 +221,30 @@ async def test_figures(client: LocatorClient, directory: MemoryDirectory) -> Non
     """The directory in figures."""
     await join(directory, "a", row())
     assert await client.stats() == DirectoryFigures(1, 1, 200 * GIB, 100 * GIB, lower_bound=False)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), timedelta(days=1), timedelta(hours=-2)])
+async def test_the_clock_is_compared_with_the_locators(ahead: timedelta) -> None:
+    """By the date of its answer, which has whole seconds."""
+    figures = {"live_peers": 0, "names": 0, "capacity_bytes": 0, "free_bytes": 0, "lower_bound": False}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        date = format_datetime(datetime.now(UTC) - ahead, usegmt=True)
+        return httpx.Response(200, json=figures, headers={"Date": date})
+
+    async with stranger(answer) as client:
+        offset = await client.clock_offset()
+    assert offset is not None
+    assert abs(offset - ahead) < timedelta(seconds=10)
+
+
+@pytest.mark.parametrize("date", [None, "", "yesterday", "Fri, 99 Feb 2026 00:00:00 GMT"])
+async def test_a_locator_without_a_clock_is_no_error(date: str | None) -> None:
+    """A proxy before it may drop the date, or make nonsense of it."""
+    figures = {"live_peers": 0, "names": 0, "capacity_bytes": 0, "free_bytes": 0, "lower_bound": False}
+    headers = {} if date is None else {"Date": date}
+    async with stranger(lambda request: httpx.Response(200, json=figures, headers=headers)) as client:
+        assert await client.clock_offset() is None
 
 
 async def test_placements(client: LocatorClient, directory: MemoryDirectory) -> None:

@@ -52,6 +52,8 @@ class LocatorHttp:
         self._retry_seconds = retry_budget.total_seconds()
         self._transport = transport
         self._client: httpx.AsyncClient | None = None
+        self.date = ""
+        """The time of the last answer by the locator's clock, as HTTP has it; empty when it did not say."""
 
     async def aclose(self) -> None:
         """Closes its connections."""
@@ -92,6 +94,7 @@ class LocatorHttp:
                         method, self._base_url + path, params=query, json=body, headers=headers
                     ) as response,
                 ):
+                    self.date = response.headers.get("Date", "")
                     status, content = response.status_code, await _content(response)
             except TimeoutError as error:
                 raise self._away(f"no whole answer within {ANSWER_SECONDS:g} s") from error

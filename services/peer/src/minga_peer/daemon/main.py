@@ -14,7 +14,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from minga_core.clock import Clock, SystemClock
-from minga_core.errors import AlreadyRunningError, MingaError
+from minga_core.errors import AlreadyRunningError
 from minga_core.ids import parse_address, parse_peer_id
 from minga_engine.swarm.serving_queue import ServingConfig, ServingQueue
 from minga_engine.transfer.download import Downloader
@@ -27,6 +27,7 @@ from minga_engine.wire.messages import PEER_METHODS, PEER_SERVICE
 from minga_engine.wire.transport import PeerTransport
 from minga_peer.daemon._metrics import PeerMetrics, StateCollector
 from minga_peer.daemon.announcer import Announcer
+from minga_peer.daemon.clock_check import check_clock
 from minga_peer.daemon.control import ControlService, DaemonFacts, TrafficCounts
 from minga_peer.daemon.downloads import Downloads
 from minga_peer.daemon.draining import until_idle
@@ -197,7 +198,7 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
         tasks.start(announcer.run(), "announcer")
         tasks.start(_set_serving_once_announced(server, announcer), "readiness")
         tasks.start(follow_address(settings, identity, announcer.address_changed), "address")
-        tasks.start(_warm_up(network.locator), "warm-up")
+        tasks.start(check_clock(network.locator, store.conditions), "clock")
         yield daemon
 
 
@@ -306,15 +307,6 @@ async def _set_serving_once_announced(server: GrpcServer, announcer: Announcer) 
     which may be the other holder of a file. A registry that goes away later changes nothing."""
     await announcer.caught_up()
     await server.set_serving(True)
-
-
-async def _warm_up(locator: LocatorClient) -> None:
-    """Ask the locator for its statistics: logs early when it is away, and takes what a first request costs (80 ms of
-    processor for the HTTP client's own modules) off the first download."""
-    try:
-        await locator.stats()
-    except MingaError as error:
-        log_event(log, logging.WARNING, "locator_away", error=error)
 
 
 def _state(store: ContentStore, announcer: Announcer, downloads: Downloads, serving: _Serving) -> StateCollector:

@@ -64,6 +64,8 @@ class Root:
         """state_dir: where our own state is, which is not shared when it is inside of the root."""
         self.path = path
         self.hidden = Hidden(path, state_dir)
+        self._device: int | None = None
+        """The file system of the last scan that found files, or of the first one."""
 
     def scan(self, below: str = "") -> Scan:
         """Every regular file below a folder that is not hidden. What cannot be shared is a problem, never an error.
@@ -78,7 +80,19 @@ class Root:
         pending = [below] if not below or not self._hides_folder(below) else []
         while pending:
             self._scan_folder(pending.pop(), pending, found)
+        if not below:
+            self._check_mounted(found)
         return found
+
+    def _check_mounted(self, found: Scan) -> None:
+        """Note an empty folder on another file system than the last time there were files: it is not mounted."""
+        with suppress(OSError):
+            device = os.stat(self.path).st_dev
+            if found.files or self._device is None:
+                self._device = device
+            elif device != self._device:
+                why = "is empty, and on another file system than before: it may not be mounted"
+                found.refuse(Kind.FOLDER, str(self.path), why)
 
     def _hides_folder(self, path: str) -> bool:
         return self.hidden.file(path) or self.hidden.entry(path, folder=True)
