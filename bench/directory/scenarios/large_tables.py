@@ -14,7 +14,7 @@ from bench.directory.heartbeats import start
 from bench.directory.network import Network
 from bench.directory.session import Session
 from bench.directory.worker import Worker
-from bench.process import until
+from bench.netns import LabError
 from bench.product import ControlClient
 from bench.results import Outcome
 from bench.usage import Meter, cpu_seconds, memory_bytes
@@ -32,7 +32,8 @@ JOINING_AT_ONCE = 16
 LEAVING_SHARE = 0.13
 ADDED_FILES = 100
 ADDED_SECONDS = 0.1
-LIMIT_SECONDS = 1_800.0
+LIMIT_SECONDS = 900.0
+POLL_SECONDS = 0.05
 STOP_SECONDS = 60.0
 IDLE_SECONDS = 10.0
 PROCESSES = {f"peer-{LARGE}": "the peer", "registry-1": "the registry", "store": "Redis"}
@@ -110,21 +111,27 @@ class _Bench:
         """Returns once the large peer has that many files, and the registry knows."""
         async with ControlClient(self.control) as client:
 
-            async def holds() -> bool:
+            async def lacking() -> str:
                 status = await client.status()
-                is_announced = status.announced_revision == status.table_revision
-                return status.file_count == files and status.pending_hash_count == 0 and is_announced
+                waits = status.table_revision - status.announced_revision
+                done = (status.file_count, status.pending_hash_count, waits) == (files, 0, 0)
+                return (
+                    ""
+                    if done
+                    else f"{status.file_count:,} files, {status.pending_hash_count:,} to hash, {waits} to push"
+                )
 
-            await _until(holds, f"{files:,} files are announced")
+            await _until_nothing(lacking, f"{files:,} files announced")
 
     async def collected(self) -> None:
         """Returns once Redis has nothing to collect."""
         client = self.network.store.client
 
-        async def holds() -> bool:
-            return int(await client.zcard(keys.INTENTS)) == 0
+        async def lacking() -> str:
+            intents = await client.zrange(keys.INTENTS, 0, 2)
+            return f"{intents}" if intents else ""
 
-        await _until(holds, "everything is collected")
+        await _until_nothing(lacking, "everything collected")
 
 
 class LargeTables:
@@ -230,5 +237,10 @@ def _make_folder(folder: Path, numbers: "range | list[int]", salt: int = 0) -> N
         os.close(descriptor)
 
 
-async def _until(holds: Callable[[], Awaitable[bool]], what: str) -> None:
-    await until(holds, LIMIT_SECONDS, what)
+async def _until_nothing(lacking: Callable[[], Awaitable[str]], what: str) -> None:
+    """Returns once nothing is lacking. Raises LabError, which says what is."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while left := await lacking():
+        if time.monotonic() > deadline:
+            raise LabError(f"not within {LIMIT_SECONDS:g} s: {what}, but {left}")
+        await asyncio.sleep(POLL_SECONDS)
