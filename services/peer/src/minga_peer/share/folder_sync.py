@@ -200,12 +200,12 @@ class FolderSync:
     async def _scan_regularly(self) -> None:
         while True:
             self._rescan.clear()
-            scan = await self._folder.disk.run(self._folder.root.scan)
+            scan = await self._folder.disk.run(self._folder.root.scan, "", self._known)
             self.ignored_count = scan.ignored_count
             self._of_files.scanned(scan, partial(self._awaited, scan))
             await self._compare(scan)
-            held = (*self._inventory.files, *(damaged.file.name for damaged in self._damaged))
-            await self._remove_absent([name for name in held if name not in scan.files])
+            held = [*self._inventory.files, *(damaged.file.name for damaged in self._damaged)]
+            await self._remove_absent(await self._folder.disk.run(_not_in, held, scan))
             self._unreadable.keep(scan.files)
             await self._bound_absent(scan)
             if not self.pending_count:
@@ -323,7 +323,7 @@ class FolderSync:
             if fingerprint is not None:
                 self._file_changed(path, fingerprint)
             else:
-                others[path] = await self._folder.disk.run(self._folder.root.scan, path)
+                others[path] = await self._folder.disk.run(self._folder.root.scan, path, self._known)
                 await self._compare(others[path])
         if others:
             self._of_files.scanned_below(set(others), list(others.values()))
@@ -502,6 +502,10 @@ class FolderSync:
         first = self._first.get(name)
         unchanged = first is not None and first.modified_ns == fingerprint.modified_ns
         return FOUND if unchanged else PUBLISH
+
+
+def _not_in(names: list[Name], scan: Scan) -> list[Name]:
+    return [name for name in names if name not in scan.files]
 
 
 def _below(files: list[IndexedFile], folders: set[str]) -> list[Name]:

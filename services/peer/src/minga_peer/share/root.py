@@ -9,10 +9,11 @@ import errno
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from minga_core.attributes import FileAttributes
 from minga_core.errors import InvalidNameError
@@ -36,10 +37,23 @@ class FoundFile:
     fingerprint: Fingerprint
 
 
+class KnownFile(Protocol):
+    """A file of which more is known; see FoundFile."""
+
+    @property
+    def name(self) -> Name: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def fingerprint(self) -> Fingerprint: ...
+
+
 @dataclass(slots=True)
 class Scan:
     """What a walk found."""
 
+    known: Mapping[Name, KnownFile]
+    """What is kept of such files anyway, so that a scan keeps it once. May change meanwhile."""
     files: dict[Name, FoundFile] = field(default_factory=dict)
     problems: defaultdict[Kind, Found] = field(default_factory=lambda: defaultdict(Found))
     """Relative paths, each with a line that says why it cannot be shared."""
@@ -67,12 +81,12 @@ class Root:
         self._device: int | None = None
         """The file system of the last scan that found files, or of the first one."""
 
-    def scan(self, below: str = "") -> Scan:
+    def scan(self, below: str = "", known: Mapping[Name, KnownFile] | None = None) -> Scan:
         """Every regular file below a folder that is not hidden. What cannot be shared is a problem, never an error.
 
         A scan of everything reads the ignore file first.
         """
-        found = Scan()
+        found = Scan(known or {})
         if not below:
             self.hidden.reload()
             for number, problem in enumerate(self.hidden.problems):
@@ -143,7 +157,11 @@ class Root:
             found.refuse(Kind.BAD_NAME, loser, "is there in another Unicode form too; that one is shared")
             if loser == path:
                 return
-        found.files[name] = FoundFile(name, path, fingerprint)
+        known = found.known.get(name)
+        if known is not None and known.fingerprint == fingerprint and known.path == path:
+            found.files[name] = FoundFile(known.name, known.path, known.fingerprint)
+        else:
+            found.files[name] = FoundFile(name, path, fingerprint)
 
     def look(self, path: str) -> Fingerprint | None:
         """The fingerprint of a regular file; None when there is none (any more), or a hidden one."""
