@@ -1,5 +1,6 @@
 """What garbage collection looks at while a table grows."""
 
+import asyncio
 import gc
 from collections.abc import Iterator
 
@@ -34,6 +35,21 @@ def test_a_table_that_grows_is_not_looked_at_again_and_again() -> None:
     assert gc.get_freeze_count() <= frozen
     table.apply(RowsChanged((), tuple(row.key for row in table.rows())))
     assert gc.get_freeze_count() < frozen - 4 * STEP_ROWS
+
+
+async def test_a_first_scan_is_not_interrupted() -> None:
+    """Collections go on once it is over."""
+    over = asyncio.Event()
+
+    async def done() -> None:
+        await over.wait()
+
+    scan = asyncio.create_task(LongLived(FileTable()).first_scan(done))
+    await asyncio.sleep(0)
+    assert not gc.isenabled()
+    over.set()
+    await scan
+    assert gc.isenabled()
 
 
 def _row(number: int, modified_ns: int = 0) -> FileRow:

@@ -5,12 +5,17 @@ the way there. What is frozen is not looked at. It is freed as ever once nothing
 then: rows, names and entries of the index never are, a few tasks that were under way when the table grew may be.
 """
 
+import asyncio
 import gc
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from minga_peer.share.table import FileTable
 
 STEP_ROWS = 20_000
 """Growth of the table that one collection looks at: about 60 ms."""
+MAX_SCAN_SECONDS = 600.0
+"""How long a first scan may keep collections from being made."""
 
 
 class LongLived:
@@ -25,6 +30,19 @@ class LongLived:
         """Look whether the table is larger than ever by a step."""
         if len(self._table) >= self._next_rows:
             self._next_rows = len(self._table) + STEP_ROWS
-            # What is garbage already is collected and not kept.
-            gc.collect()
+            if gc.isenabled():
+                # What is garbage already is collected and not kept.
+                gc.collect()
             gc.freeze()
+
+    async def first_scan(self, done: Callable[[], Awaitable[None]]) -> None:
+        """Keep collections from being made until the folder was scanned for the first time: what a scan finds is there
+        all at once, two objects for each file, and nothing of it is garbage."""
+        gc.disable()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(MAX_SCAN_SECONDS):
+                    await done()
+        finally:
+            gc.freeze()
+            gc.enable()

@@ -195,6 +195,7 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
         tasks = TaskOwner(daemon.fail)
         stack.push_async_callback(tasks.aclose)
         tasks.start(store.run(), "store")
+        tasks.start(long_lived.first_scan(store.sync.first_scan_done), "first-scan")
         tasks.start(announcer.run(), "announcer")
         tasks.start(_set_serving_once_announced(server, announcer), "readiness")
         tasks.start(follow_address(settings, identity, announcer.address_changed), "address")
