@@ -18,6 +18,7 @@ from bench.netns import LabError
 from bench.product import ControlClient
 from bench.results import Outcome
 from bench.usage import Meter, cpu_seconds, memory_bytes
+from minga_core.errors import MingaError
 from minga_core.ids import PeerId
 from minga_core.names import parse_name
 from minga_directory import keys
@@ -240,7 +241,15 @@ def _make_folder(folder: Path, numbers: "range | list[int]", salt: int = 0) -> N
 async def _until_nothing(lacking: Callable[[], Awaitable[str]], what: str) -> None:
     """Returns once nothing is lacking. Raises LabError, which says what is."""
     deadline = time.monotonic() + LIMIT_SECONDS
-    while left := await lacking():
+    while left := await _answer(lacking):
         if time.monotonic() > deadline:
             raise LabError(f"not within {LIMIT_SECONDS:g} s: {what}, but {left}")
         await asyncio.sleep(POLL_SECONDS)
+
+
+async def _answer(lacking: Callable[[], Awaitable[str]]) -> str:
+    """What is lacking, be it an answer."""
+    try:
+        return await lacking()
+    except MingaError as error:
+        return str(error)
