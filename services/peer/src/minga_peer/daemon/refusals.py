@@ -46,7 +46,7 @@ class Refusals:
         """The rows to announce. A row that was refused and is another now is tried again."""
         if not self.any:
             self.left_out = frozenset()
-            return rows
+            return list(rows)
         good = [row for row in rows if self._bad.get(row.key) != row]
         if self._max_rows is not None and len(good) > self._max_rows:
             good = sorted(good, key=lambda row: (row.published_ns, row.key.name))[: self._max_rows]
