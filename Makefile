@@ -123,11 +123,11 @@ monitoring-test: sync  ## metrics, rules, alerts and the dashboard against a rea
 	$(BIN)/python -m pytest -rs deploy/tests/monitoring $(ARGS)
 
 chaos: sync  ## a network under constant faults, held to its promises, as root (ARGS='--minutes 30 --seed 7')
-	@$(DEBIAN) $(LAB_PACKAGES)
+	@$(DEBIAN) $(LAB_PACKAGES) faketime
 	$(BIN)/python -m tests.chaos.run $(ARGS)
 
 chaos-check: sync  ## a minute of it
-	@$(DEBIAN) $(LAB_PACKAGES)
+	@$(DEBIAN) $(LAB_PACKAGES) faketime
 	$(BIN)/python -m tests.chaos.run --minutes 1 --peers 12 --seed 5
 
 fuzz: sync  ## hostile input at every port of a network, seed after seed, and property tests with random examples (ARGS='--minutes 30 --seed 7 --only peer')

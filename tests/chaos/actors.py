@@ -2,7 +2,9 @@
 ends within its limit, in success or in a known error."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import shutil
+import signal
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,7 +12,7 @@ from pathlib import Path
 from random import Random
 from time import monotonic
 
-from bench.product import DownloadPhase, ExitCode, minga_command
+from bench.product import DownloadPhase, ExitCode
 from minga_core.errors import MingaError
 from minga_core.names import parse_name
 from tests.chaos.content import Content, digest_of, make_content, some_size
@@ -23,6 +25,11 @@ LIMIT_SECONDS = 75.0
 """For any operation: waiting for sources, the longest fault, and what a busy machine takes."""
 FOLDERS, FILES = 4, 60
 """Names that folders change among: few enough that several peers share some, with different contents too."""
+PUT_FOLDER, PUT_FILES = "put/", 3
+"""Names that an actor uploads to: few, so that each gets many versions."""
+BREAKING_BYTES, BREAKING_RATE = 8 << 20, "1MiB"
+"""Size and rate of uploads that break off: some seconds before their end."""
+BREAKING_SECONDS = (0.5, 3.0)
 _KNOWN_CODES = {code.value for code in ExitCode} - {ExitCode.BUG.value, ExitCode.USAGE.value}
 
 
@@ -40,11 +47,11 @@ class Actor:
         self.rng = Random(f"{self.seed}/actor/{self.number}")
         self.serial = 0
 
-    async def new_content(self) -> Content:
-        """A content that there has not been."""
+    async def new_content(self, size_bytes: int | None = None) -> Content:
+        """A content that there has not been, of some size unless one is given."""
         self.serial += 1
         label = f"{self.seed}/{self.number}/{self.serial}"
-        return await asyncio.to_thread(make_content, label, some_size(self.rng))
+        return await asyncio.to_thread(make_content, label, some_size(self.rng) if size_bytes is None else size_bytes)
 
     def some_peer(self) -> PeerPart:
         """A peer that has a process, whatever other faults it is under."""
@@ -83,6 +90,7 @@ class Actor:
                 # Until it is known how it ended, the peer may have either.
                 self.ledger.removed(peer.name, name)
             try:
+                asked_at = monotonic()
                 done = await self._fetched(peer, name, overwrite)
             except MingaError as error:
                 self.ledger.ended("fetch", error.code.value)
@@ -91,7 +99,7 @@ class Actor:
                 self.ledger.ended("fetch", "cut short")
                 return
             digest = await asyncio.to_thread(digest_of, peer.share / name)
-            self.ledger.check_bytes(f"fetched by {peer.name}", name, digest)
+            await self._check(f"fetched by {peer.name}", name, digest, asked_at)
             if digest is not None:
                 self.ledger.placed(peer.name, name, digest)
             self.ledger.ended("fetch", "done")
@@ -107,7 +115,7 @@ class Actor:
     async def change_folder(self) -> None:
         """A file appears in a peer's folder, is replaced there (at once or in place), or is deleted."""
         peer = self.some_peer()
-        own = sorted(self.ledger.on_disk[peer.name])
+        own = sorted(name for name in self.ledger.on_disk[peer.name] if not name.startswith(PUT_FOLDER))
         if own and self.rng.random() < 0.5:
             name = self.rng.choice(own)
         else:
@@ -122,7 +130,7 @@ class Actor:
             content = await self.new_content()
             # While it is written in place, a reader may find neither.
             self.ledger.removed(peer.name, name)
-            self.ledger.published(name, content)
+            self.ledger.publishing(name, content, monotonic())
             try:
                 # A place of this actor's own: another one may be writing to the same peer.
                 beside = None if self.rng.random() < 0.3 else peer.disk / f"writing-{self.number}"
@@ -136,33 +144,75 @@ class Actor:
             self.ledger.ended("change_folder", "written")
 
     async def put(self) -> None:
-        """`minga put` from a machine without a peer."""
-        content = await self.new_content()
-        name = f"put/{self.number}-{self.serial}"
+        """`minga put` of a new version, or of an old one again, or of one that breaks off.
+
+        Nobody else puts these names, so one publication of a name ends before the next begins.
+        """
+        name = f"{PUT_FOLDER}{self.number}-{self.rng.randrange(PUT_FILES)}"
+        breaks, again = self.rng.random() < 0.3, self.rng.random() < 0.2
+        content = await self.new_content(BREAKING_BYTES if breaks else None)
+        if again and not breaks and (known := self.ledger.contents.get(name)):
+            content = self.rng.choice(list(known.values()))
         source = self.folder / f"put-{self.number}"
         await asyncio.to_thread(source.write_bytes, content.data())
-        self.ledger.published(name, content)
-        await self._command("put", "put", str(source), "--as", name, "--replicas", "2")
+        words = ["put", str(source), "--as", name, "--replicas", "2", "--overwrite"]
+        if breaks:
+            # It is right nowhere, since no peer has all of its bytes.
+            await self._broken_off([*words, "--limit-up", BREAKING_RATE])
+            return
+        started = monotonic()
+        self.ledger.uploading(name)
+        self.ledger.publishing(name, content, started)
+        if await self._command("put", *words) == 0:
+            self.ledger.versions.complete(name, content.digest, started, monotonic())
 
     async def get(self) -> None:
         """`minga get` on a machine without a peer, into a folder of its own."""
-        name = self.some_name()
-        if name is None:
-            return
+        if (name := self.some_name()) is not None:
+            await self._got([name])
+
+    async def get_all_put(self) -> None:
+        """Get all that was put and that a peer has, while nothing is broken: so it must succeed."""
+        held = {name for files in self.ledger.on_disk.values() for name in files if name.startswith(PUT_FOLDER)}
+        if held and (code := await self._got(sorted(held))):
+            self.ledger.violated(f"a get ended with {code} although nothing is broken")
+
+    async def _got(self, names: list[str]) -> int:
         target = self.folder / f"got-{self.number}"
-        target.unlink(missing_ok=True)
-        code = await self._command(
-            "get", "get", name, "-o", str(target), "--wait", f"{SOURCE_WAIT.total_seconds():g}", "--overwrite"
-        )
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        asked_at = monotonic()
+        wait = f"{SOURCE_WAIT.total_seconds():g}"
+        code = await self._command("get", "get", *names, "-o", str(target), "--wait", wait)
         if code == 0:
-            self.ledger.check_bytes("fetched by a command", name, await asyncio.to_thread(digest_of, target))
+            for name in names:
+                digest = await asyncio.to_thread(digest_of, target / Path(name).name)
+                await self._check("fetched by a command", name, digest, asked_at)
+        return code
+
+    async def _check(self, what: str, name: str, digest: bytes | None, asked_at: float) -> None:
+        self.ledger.check_bytes(what, name, digest)
+        copies = await asyncio.to_thread(self.network.copies, name)
+        self.ledger.check_version(what, name, digest, asked_at, copies)
+
+    async def _broken_off(self, words: list[str]) -> None:
+        process = await self._started(words)
+        await asyncio.sleep(self.rng.uniform(*BREAKING_SECONDS))
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+        self.ledger.ended("put", "broken off" if process.returncode == -signal.SIGKILL else "not broken off")
+
+    async def _started(self, words: Sequence[str]) -> asyncio.subprocess.Process:
+        command = self.network.command(self.folder / "no-daemon.sock", *words)
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
+        )
 
     async def _command(self, operation: str, *words: str) -> int:
         """A command's exit code. One that is killed for its time is a violation; so is a traceback."""
-        command = minga_command(self.network.locator_url, self.folder / "no-daemon.sock", *words)
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
+        process = await self._started(words)
         try:
             _, complaint = await process.communicate()
         finally:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from random import Random
@@ -11,8 +11,9 @@ from time import monotonic
 import redis.asyncio as redis
 
 from tests.chaos.ledger import Ledger
+from tests.chaos.liveness import SILENT
 from tests.chaos.network import STOP_SECONDS, Network
-from tests.chaos.parts import AWAY, Part, PeerPart
+from tests.chaos.parts import Part, PeerPart
 from tests.chaos.watching import check_exit
 
 MEAN_GAP_SECONDS = 2.0
@@ -39,43 +40,50 @@ class Fault:
         return f"#{self.number} {self.kind} {self.target} for {self.seconds:.1f} s"
 
 
-def plan(seed: str, peers: list[str], lease_seconds: float) -> "Plan":
-    """Endless; the same for the same seed."""
-    return Plan(Random(f"{seed}/faults"), peers, lease_seconds)
-
-
 class Plan:
-    """Random faults. Peers get most of them, as there are most of them."""
+    """Random faults without end, the same for the same seed. Peers get most of them, as there are most of them.
+
+    targets: kind of part → names.
+    """
 
     _KINDS = (
-        ("killed", 5, "peer"), ("paused", 3, "peer"), ("cut", 3, "peer"), ("full", 2, "peer"),
-        ("restarted", 2, "peer"), ("partitioned", 2, "peer"),
-        ("killed", 2, "registry"), ("paused", 1, "registry"), ("cut", 1, "registry"), ("restarted", 1, "registry"),
-        ("killed", 2, "locator"), ("paused", 1, "locator"), ("cut", 1, "locator"), ("restarted", 1, "locator"),
+        ("killed", 4, "peer"), ("power_lost", 3, "peer"), ("paused", 3, "peer"), ("cut", 3, "peer"),
+        ("full", 2, "peer"), ("restarted", 2, "peer"), ("partitioned", 2, "peer"), ("index_lost", 4, "peer"),
+        ("killed", 1, "registry"), ("power_lost", 1, "registry"), ("paused", 1, "registry"), ("cut", 2, "registry"),
+        ("restarted", 1, "registry"),
+        ("killed", 1, "locator"), ("power_lost", 1, "locator"), ("paused", 1, "locator"), ("cut", 1, "locator"),
+        ("restarted", 1, "locator"),
         ("killed", 1, "store"), ("emptied", 2, "store"), ("paused", 1, "store"), ("cut", 1, "store"),
     )  # fmt: skip
+    _LOSSES = (
+        frozenset({("index_lost", "peer")}),
+        frozenset({("killed", "store"), ("emptied", "store")}),
+    )
+    """Times of publications that one side loses, the other gives back: so they are not lost on both sides at once, for
+    which nothing is promised (ADR 28)."""
 
-    def __init__(self, rng: Random, peers: list[str], lease_seconds: float) -> None:
-        self._rng = rng
-        self._peers = peers
+    def __init__(self, seed: str, targets: Mapping[str, Sequence[str]], lease_seconds: float) -> None:
+        self._rng = Random(f"{seed}/faults")
+        self._targets = targets
         self._lease_seconds = lease_seconds
         self._number = 0
 
-    def draw(self) -> Fault:
+    def draw(self, round_number: int) -> Fault:
         """The next one."""
-        weights = [weight for _, weight, _ in self._KINDS]
-        kind, _, where = self._rng.choices(self._KINDS, weights)[0]
-        target = self._rng.choice(self._peers) if where == "peer" else where
+        left_out = self._LOSSES[round_number % 2]
+        kinds = [one for one in self._KINDS if (one[0], one[2]) not in left_out]
+        kind, _, where = self._rng.choices(kinds, [weight for _, weight, _ in kinds])[0]
+        peers = self._targets["peer"]
         self._number += 1
-        # Half of them are shorter than a lease, half go past it.
-        seconds = self._rng.uniform(0.1, 2.2) * self._lease_seconds
-        if kind == "emptied":
-            seconds = 0.0
-        gap_seconds = min(10.0, self._rng.expovariate(1 / MEAN_GAP_SECONDS))
-        others = (
-            frozenset(self._rng.sample(self._peers, len(self._peers) // 2)) if kind == "partitioned" else frozenset()
+        return Fault(
+            self._number,
+            kind,
+            self._rng.choice(self._targets[where]),
+            min(10.0, self._rng.expovariate(1 / MEAN_GAP_SECONDS)),
+            # Half of them are shorter than a lease, half go past it.
+            0.0 if kind == "emptied" else self._rng.uniform(0.1, 2.2) * self._lease_seconds,
+            frozenset(self._rng.sample(peers, len(peers) // 2) if kind == "partitioned" else ()),
         )
-        return Fault(self._number, kind, target, gap_seconds, seconds, others)
 
 
 class Injector:
@@ -99,23 +107,32 @@ class Injector:
 
     @asynccontextmanager
     async def _under(self, part: Part, fault: Fault) -> AsyncIterator[None]:
-        kind = fault.kind
-        part.faults.add(kind)
-        if part.kind == "peer" and kind in AWAY | {"paused", "cut"}:
-            self._ledger.silenced(part.name, monotonic())
+        liveness = self._ledger.liveness
+        part.faults.add(fault.kind)
+        liveness.begin(part.name, part.kind, monotonic())
         try:
             await self._begin(part, fault)
+            if fault.kind in SILENT:
+                liveness.silence(part.name, monotonic())
             yield
         finally:
-            # Before the fault is reverted: from here on the peer may renew its lease.
-            self._ledger.reachable_again(part.name)
+            liveness.revert(part.name)
             await asyncio.shield(asyncio.ensure_future(self._end(part, fault)))
-            part.faults.discard(kind)
+            liveness.end(part.name, part.kind, monotonic())
+            part.faults.discard(fault.kind)
 
     async def _begin(self, part: Part, fault: Fault) -> None:
         match fault.kind:
             case "killed":
                 await part.kill()
+            case "power_lost":
+                # Without its cable a machine cannot end its connections in order.
+                await asyncio.to_thread(self._network.cut, part)
+                await part.kill()
+            case "index_lost":
+                assert isinstance(part, PeerPart)
+                await part.kill()
+                await asyncio.to_thread(self._lose_index, part)
             case "restarted":
                 check_exit(part, await part.stop(STOP_SECONDS), self._ledger)
             case "partitioned":
@@ -132,7 +149,10 @@ class Injector:
 
     async def _end(self, part: Part, fault: Fault) -> None:
         match fault.kind:
-            case "killed" | "restarted":
+            case "killed" | "restarted" | "index_lost":
+                await part.start()
+            case "power_lost":
+                await asyncio.to_thread(self._network.reconnect, part)
                 await part.start()
             case "partitioned":
                 await asyncio.to_thread(self._network.heal, fault.others | {part.name})
@@ -143,6 +163,11 @@ class Injector:
             case "full":
                 assert isinstance(part, PeerPart)
                 part.filler.unlink(missing_ok=True)
+
+    def _lose_index(self, peer: PeerPart) -> None:
+        for file in (peer.share / ".minga").glob("index.sqlite*"):
+            file.unlink()
+        self._ledger.versions.forget((name, copy.digest) for name, copy in peer.files().items())
 
     async def _empty_store(self) -> None:
         host, port = self._network.store_address

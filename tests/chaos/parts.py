@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 from bench.lab import Lab
 from bench.process import HostProcess
 from bench.product import ControlClient
+from tests.chaos.content import digest_of
+from tests.chaos.versions import Copy
 
 READY_SECONDS = 60.0
-AWAY = frozenset({"killed", "restarted"})
+AWAY = frozenset({"killed", "power_lost", "restarted", "index_lost"})
 """Faults under which there is no process."""
 
 
@@ -65,7 +68,7 @@ class Part:
         await self._process.ready(self._ready, READY_SECONDS)
 
     async def kill(self) -> None:
-        """As a power cut would."""
+        """End it without a chance to do anything; its kernel ends the connections."""
         assert self._process is not None
         self._process.kill()
         await self._process.wait()
@@ -121,3 +124,24 @@ class PeerPart(Part):
     def lock(self, name: str) -> asyncio.Lock:
         """The lock of a name."""
         return self.locks.setdefault(name, asyncio.Lock())
+
+    def file(self, name: str) -> Copy | None:
+        """The shared file of that name; None when there is none."""
+        path = self.share / name
+        digest = digest_of(path)
+        with suppress(FileNotFoundError):
+            # The kernel's clock is nobody's wall clock in here, and its last change is when the file got its name.
+            age_seconds = time.time() - path.stat().st_ctime
+            return Copy(digest, time.monotonic() - age_seconds) if digest is not None else None
+        return None
+
+    def files(self) -> dict[str, Copy]:
+        """All shared files, by name."""
+        found = {}
+        for folder, folders, files in os.walk(self.share):
+            folders[:] = [name for name in folders if name != ".minga"]
+            for file in files:
+                name = str(Path(folder, file).relative_to(self.share))
+                if (copy := self.file(name)) is not None:
+                    found[name] = copy
+        return found

@@ -23,12 +23,13 @@ def summary(ledger: Ledger, settling: Settling, options: Namespace, seconds: flo
         for operation, ends in sorted(by_operation.items())
     ]
     took = sorted(settling.took) or [0.0]
-    heartbeats = 2 * ledger.lease_seconds / 3
+    heartbeats = 2 * ledger.liveness.lease_seconds / 3
     soon = sum(one <= heartbeats for one in took)
     most = settling.leaks.most
     lines += [
         f"  quiet       {len(settling.took)} times; the directory was the truth after {took[len(took) // 2]:.1f} s"
         f" (median), {max(took):.1f} s (most); {soon} times within two heartbeats ({heartbeats:.1f} s)",
+        f"  absence     a peer that lives was out of the answers for {ledger.liveness.longest_absence:.1f} s at most",
         f"  at rest     at most {most.sockets} sockets, {most.open_files} open files, {most.threads} threads,"
         f" {most.tasks} tasks, {most.memory_mib} MiB in one process",
         f"  promises    {'all kept' if not ledger.violations else f'{len(ledger.violations)} BROKEN'}",
