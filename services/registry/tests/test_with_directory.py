@@ -118,7 +118,7 @@ async def test_a_peer_from_coming_to_going(net: Net) -> None:
 
 
 async def test_a_push_that_takes_longer_than_the_lease_does_not_lose_it(redis_url: str) -> None:
-    """The lease is short, another replica granted it, there are no heartbeats, and each message takes long."""
+    """The lease is short, another replica granted it, there are no heartbeats, and the messages come slowly."""
     ttl = timedelta(seconds=1.5)
     leases = LeasePolicy(ttl, ttl, ttl)
     async with (
@@ -128,13 +128,31 @@ async def test_a_push_that_takes_longer_than_the_lease_does_not_lose_it(redis_ur
         serving(other) as pushed_to,
     ):
         await Net(granting, reader).register()
-        steps = _paced(iter([begin(revision=1), rows(row()), end(1)]), seconds=1.2 * ttl.total_seconds())
+        steps = _paced(iter([begin(revision=1), *[rows(row())] * 3, end(3)]), seconds=0.4 * ttl.total_seconds())
         assert (await pushed_to.stub.PushTable(steps, timeout=60)).revision == 1
         record = await reader.get_peer(parse_peer_id("a"))
         assert record.file_count == 1
         # Renewed for what was granted there, not for this one's default.
         assert await Net(pushed_to, reader).heartbeat(revision=1) == "OK"
         assert (await reader.get_peer(parse_peer_id("a"))).lease_remaining <= ttl
+
+
+async def test_a_peer_that_vanishes_in_the_middle_of_a_push_loses_its_lease(redis_url: str) -> None:
+    """As any other, though its push is not known to be over."""
+    ttl = timedelta(seconds=1.5)
+    async with (
+        directories(redis_url) as (writer, reader),
+        serving(writer, leases=LeasePolicy(ttl, ttl, ttl)) as registry,
+    ):
+        await Net(registry, reader).register()
+        push = registry.stub.PushTable(timeout=60)
+        await push.write(begin(revision=1))
+        await push.write(rows(row()))
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while (await reader.list_peers(after="", limit=1))[0]:  # noqa: ASYNC110 - until it expires
+                await asyncio.sleep(0.05)
+        assert not push.done()
+        push.cancel()
 
 
 async def _paced(steps: Iterator[pb.PushTableRequest], seconds: float) -> AsyncIterator[pb.PushTableRequest]:

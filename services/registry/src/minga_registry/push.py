@@ -90,6 +90,8 @@ class TableReceiver:
         self._limits = limits
         self._put_count = 0
         self._remove_count = 0
+        self._active = asyncio.Event()
+        """Set unless the peer's next message is being waited for."""
 
     async def receive(self, messages: AsyncIterator[pb.PushTableRequest]) -> PushResult:
         """Takes the whole push and makes it visible.
@@ -114,7 +116,7 @@ class TableReceiver:
             base_revision=header.base_revision,
             revision=header.revision,
         )
-        async with push, _lease_kept(push), Pipeline() as pipeline:
+        async with push, _lease_kept(push, self._active), Pipeline() as pipeline:
             await self._receive_rows(messages, header, push, pipeline)
             revision = await push.commit()
         return PushResult(header, self._put_count, self._remove_count, revision)
@@ -135,6 +137,7 @@ class TableReceiver:
 
     async def _next(self, messages: AsyncIterator[pb.PushTableRequest]) -> PushHeader | RowBatch | PushEnd:
         idle = self._limits.idle.total_seconds()
+        self._active.clear()
         try:
             async with asyncio.timeout(idle):
                 message = await anext(messages)
@@ -142,6 +145,7 @@ class TableReceiver:
             raise TableIncompleteError(f"the push was silent for {idle:g} seconds") from None
         except StopAsyncIteration:
             raise TableIncompleteError("the push broke off before its end") from None
+        self._active.set()
         return push_step(message)
 
     def _count(self, batch: RowBatch, header: PushHeader) -> None:
@@ -163,13 +167,14 @@ class TableReceiver:
 
 
 @asynccontextmanager
-async def _lease_kept(push: TablePush) -> AsyncIterator[None]:
+async def _lease_kept(push: TablePush, active: asyncio.Event) -> AsyncIterator[None]:
     """Renews the lease while its peer pushes: it sends no heartbeats meanwhile, or to another replica.
 
-    Without this a table that takes longer than a lease to push could never be pushed. A peer that is gone is not kept
-    for long: its connection is found dead, or the push ends because it is silent.
+    Without this a table that takes longer than a lease to push could never be pushed. Each message of the push counts
+    as a heartbeat, and so does the time that this registry needs for it: a peer that vanishes in the middle of a push
+    loses its lease as any other.
     """
-    keeping = asyncio.create_task(_keep_lease(push), name="push_lease")
+    keeping = asyncio.create_task(_keep_lease(push, active), name="push_lease")
     try:
         yield
     finally:
@@ -177,9 +182,10 @@ async def _lease_kept(push: TablePush) -> AsyncIterator[None]:
         await asyncio.gather(keeping, return_exceptions=True)
 
 
-async def _keep_lease(push: TablePush) -> None:
+async def _keep_lease(push: TablePush, active: asyncio.Event) -> None:
     while True:
         await asyncio.sleep(push.ttl.total_seconds() / 3)
+        await active.wait()
         try:
             await push.renew()
         except UnavailableError:
