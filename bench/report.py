@@ -42,7 +42,8 @@ Store (Valkey over TCP, nothing on disk), registries, locators and load generato
   measured in turn with it. Figures measured before 2026-11-28 come from a generator of ours instead of wrk.
 - Heartbeats come from peers with a connection and a stream each ([heartbeats.py](../bench/directory/heartbeats.py));
   pushes are encoded beforehand ([pushers.py](../bench/directory/pushers.py)), since real peers encode their own; in
-  `emptied` and `deaths` peers are the real announcer ([fleet.py](../bench/directory/fleet.py))."""
+  `announced`, `emptied` and `deaths` peers are the real announcer ([fleet.py](../bench/directory/fleet.py)), in
+  `announced` with the real client too, which finds two registries under one name."""
 
 
 def table(figures: Sequence[Figure]) -> str:

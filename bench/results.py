@@ -14,6 +14,13 @@ from bench.usage import Use
 GIB = 1 << 30
 
 
+def reason(error: BaseException) -> str:
+    """What went wrong on one line: of several errors at once, the first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A line of the table."""

@@ -16,7 +16,7 @@ from bench import machine
 from bench.lab import TSO_SEGMENTS, why_no_lab
 from bench.netns import LabError
 from bench.report import SWARM_METHOD, SWARM_TITLE, document
-from bench.results import Outcome, keep, load, misses
+from bench.results import Outcome, keep, load, misses, reason
 from bench.scenarios.catalog import SCENARIOS, TABLE
 from bench.scenarios.scenario import Scenario
 from bench.session import Session, session_folder
@@ -73,9 +73,9 @@ async def measure(scenario: Runnable, session: Any, more: str = "") -> Outcome:
     started = time.monotonic()
     try:
         outcome = await scenario.run(session)
-    except (LabError, MingaError, RedisError, OSError) as error:
+    except (LabError, MingaError, RedisError, OSError, ExceptionGroup) as error:
         outcome = Outcome(scenario.name, "failed")
-        outcome.judge(scenario.name, "a result", f"{error}", met=False)
+        outcome.judge(scenario.name, "a result", reason(error), met=False)
     outcome.measured, outcome.machine = f"{machine.measured()}{more}", machine.machine()
     outcome.versions = machine.versions()
     for use in outcome.uses:

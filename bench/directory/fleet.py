@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -26,20 +27,27 @@ from minga_runtime.grpc_errors import error_from_rpc
 POLL_SECONDS = 0.05
 
 
-class PreparedRegistryClient(RegistryClient):
-    """Pushes whole tables as they were encoded; records when it registered."""
+class RecordingRegistryClient(RegistryClient):
+    """Records when it registered."""
 
-    def __init__(self, address: Address, tables: PreparedTables, peer: int) -> None:
+    def __init__(self, address: Address) -> None:
         super().__init__(address)
-        self._tables = tables
-        self._peer = peer
-        self._push_channel = make_channel(address)
         self.registered_at: list[float] = []
 
     async def register(self, *arguments: Any, **named: Any) -> Any:
         """Records when."""
         self.registered_at.append(time.monotonic())
         return await super().register(*arguments, **named)
+
+
+class PreparedRegistryClient(RecordingRegistryClient):
+    """Pushes whole tables as they were encoded."""
+
+    def __init__(self, address: Address, tables: PreparedTables, peer: int) -> None:
+        super().__init__(address)
+        self._tables = tables
+        self._peer = peer
+        self._push_channel = make_channel(address)
 
     async def push_whole(self, lease: Lease, rows: Sequence[FileRow], revision: int) -> int:
         """The rows of the layout, which `rows` are."""
@@ -52,7 +60,7 @@ class PreparedRegistryClient(RegistryClient):
         return int(response.revision)
 
 
-_CLIENTS: list[PreparedRegistryClient] = []
+_CLIENTS: list[RecordingRegistryClient] = []
 _ANNOUNCERS: list[Announcer] = []
 _TASKS: list[asyncio.Task[None]] = []
 
@@ -66,16 +74,38 @@ async def start(addresses: list[str], layout: Layout, mine: list[int], spread_se
     }
     for peer in mine:
         client = PreparedRegistryClient(Address(addresses[peer % len(addresses)]), tables, peer)
-        table = FileTable(row for block in layout.blocks_of(peer) for row in rows[block])
-        info = partial(fixture.peer_info, peer)
-        lease = Lease(info().peer_id, info().generation)
-        announcer = Announcer(
-            client, table, lease, info, lambda: 0, SystemClock(), keep_times=_published, rng=random.Random(peer)
-        )
-        _CLIENTS.append(client)
-        _ANNOUNCERS.append(announcer)
-        _TASKS.append(asyncio.create_task(announcer.run()))
+        _announce(client, FileTable(row for block in layout.blocks_of(peer) for row in rows[block]), peer)
         await asyncio.sleep(spread_seconds / len(mine))
+    await _all_announced()
+
+
+async def announce(address: str, layout: Layout, mine: list[int], limit_seconds: float) -> dict[str, float]:
+    """Starts those peers at once, with nothing prepared; how long until all are announced, at most so many seconds,
+    and how often leases were granted."""
+    tables = [FileTable(layout.rows_of(peer)) for peer in mine]
+    started = time.monotonic()
+    for peer, table in zip(mine, tables, strict=True):
+        _announce(RecordingRegistryClient(Address(address)), table, peer)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit_seconds):
+            await _all_announced()
+    seconds = time.monotonic() - started
+    announced = sum(announcer.announced_revision > 0 for announcer in _ANNOUNCERS)
+    return {"seconds": seconds, "announced": announced, "granted": sum(len(one.registered_at) for one in _CLIENTS)}
+
+
+def _announce(client: RecordingRegistryClient, table: FileTable, peer: int) -> None:
+    info = partial(fixture.peer_info, peer)
+    lease = Lease(info().peer_id, info().generation)
+    announcer = Announcer(
+        client, table, lease, info, lambda: 0, SystemClock(), keep_times=_published, rng=random.Random(peer)
+    )
+    _CLIENTS.append(client)
+    _ANNOUNCERS.append(announcer)
+    _TASKS.append(asyncio.create_task(announcer.run()))
+
+
+async def _all_announced() -> None:
     while any(announcer.announced_revision < 1 for announcer in _ANNOUNCERS):  # noqa: ASYNC110 - their own progress
         await asyncio.sleep(POLL_SECONDS)
 

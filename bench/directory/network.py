@@ -47,12 +47,12 @@ class Network:
         self._stack.push_async_callback(self.store.stop)
         self.pids["store"] = self.store.pid
 
-    async def start_registry(self) -> None:
-        """One more registry."""
+    async def start_registry(self, *flags: str) -> None:
+        """One more registry, with further flags."""
         name = f"registry-{len(self.registries) + 1}"
         words = ["--redis-url", self.store.url, "--metrics-listen", "127.0.0.1:0", "--log-format", "json"]
         self.registries.append(
-            await self._start(name, module_command("minga_registry", *words, *self._listening(name)))
+            await self._start(name, module_command("minga_registry", *words, *self._listening(name), *flags))
         )
         log = self.folder / f"{name}.log"
         await until(lambda: "metrics_address" in log.read_text(), READY_SECONDS, f"{name} serves metrics")
@@ -83,9 +83,9 @@ class Network:
         await self._processes.pop(name).stop(grace_seconds)
         (self.folder / f"{name}.port").unlink()
 
-    def start_worker(self, name: str) -> Worker:
-        """A process for load generators."""
-        worker = self._stack.enter_context(Worker())
+    def start_worker(self, name: str, hosts: Path | None = None) -> Worker:
+        """A process for load generators. hosts: see Worker."""
+        worker = self._stack.enter_context(Worker(hosts))
         self.pids[name] = worker.pid
         return worker
 

@@ -12,9 +12,11 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
-from bench.netns import LabError
+from bench.netns import LabError, resolve_by
+from bench.results import reason
 
 CALL_SECONDS = 3_600.0
 _PR_SET_PDEATHSIG = 1
@@ -23,8 +25,9 @@ _PR_SET_PDEATHSIG = 1
 class Worker:
     """A context manager: inside the block the process runs; its state is that of the modules whose functions it ran."""
 
-    def __init__(self) -> None:
-        self._pool = ProcessPoolExecutor(1, get_context("spawn"), _prepare_process)
+    def __init__(self, hosts: Path | None = None) -> None:
+        """hosts: a file that stands for /etc/hosts in there; needs root."""
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"), _prepare_process, (hosts,))
         self.pid = self._pool.submit(os.getpid).result()
 
     def __enter__(self) -> "Worker":
@@ -54,9 +57,11 @@ class Worker:
 _LOOPS: list[asyncio.AbstractEventLoop] = []
 
 
-def _prepare_process() -> None:
+def _prepare_process(hosts: Path | None) -> None:
     import uvloop
 
+    if hosts is not None:
+        resolve_by(hosts)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Thousands of peers that log to one terminal would be part of what is measured.
@@ -72,6 +77,4 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any
     try:
         return asyncio.run_coroutine_threadsafe(function(*arguments), _LOOPS[0]).result(CALL_SECONDS), ""
     except Exception as error:  # noqa: BLE001 - the caller raises it
-        while isinstance(error, ExceptionGroup):
-            error = error.exceptions[0]
-        return None, f"{type(error).__name__}: {error}"
+        return None, reason(error)

@@ -1,15 +1,24 @@
 """The simulated directory: which peer holds what, and tables encoded beforehand."""
 
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from unittest.mock import AsyncMock
 
 import pytest
 
 from bench.directory import fixture
+from bench.directory.fill import TRIES, fill
 from bench.directory.fixture import Layout
 from bench.directory.prepared import PreparedTables
 from bench.directory.scale import SCALES
 from bench.directory.scenarios.emptied import COPIES
+from bench.results import reason
+from minga_core.errors import StoreUnavailableError
+from minga_core.ids import PeerId
 from minga_core.names import parse_name
+from minga_core.records import PeerInfo
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.adapters import PushEnd, PushHeader, RowBatch, push_step
 
@@ -54,3 +63,43 @@ def test_prepared_tables_are_what_the_peer_holds() -> None:
     rows = [row for step in steps if isinstance(step, RowBatch) for row in step.put]
     assert rows == list(layout.rows_of(3))
     assert steps[-1] == PushEnd(len(rows), 0)
+
+
+class BusyWriter:
+    """A writer whose store answers too late at first."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.registered: list[PeerId] = []
+
+    async def register(self, info: PeerInfo, ttl: timedelta) -> None:
+        """Register, unless the store is busy."""
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailableError("no answer in time")
+        self.registered.append(info.peer_id)
+
+    @asynccontextmanager
+    async def push_table(self, *begin: object, **named: object) -> AsyncIterator[AsyncMock]:
+        """Accept anything."""
+        yield AsyncMock()
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+@pytest.mark.parametrize(("failures", "filled"), [(TRIES - 1, True), (10 * TRIES, False)])
+async def test_a_busy_store_is_filled_in_spite_of_calls_over_their_limit(
+    failures: int, filled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make bench-directory` ended there on a busy machine, with "unhandled errors in a TaskGroup"."""
+    writer = BusyWriter(failures)
+    monkeypatch.setattr("bench.directory.fill.connect_writer", lambda url: writer)
+    filling = fill("redis://nowhere", Layout(names=40, copies=1, peers=4), [0, 1, 2, 3])
+    if filled:
+        await filling
+        assert sorted(writer.registered) == [fixture.peer_id(number) for number in range(4)]
+    else:
+        with pytest.raises(ExceptionGroup) as failed:
+            await filling
+        assert reason(failed.value) == "StoreUnavailableError: no answer in time"

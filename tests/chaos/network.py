@@ -32,8 +32,7 @@ DISK_BYTES = 192 << 20
 STOP_SECONDS = 10.0
 CLOCKS = ("+0", "+0", "+1h", "-1h", "+1d", "-1d")
 _FAKETIME = Path("/usr/lib", sysconfig.get_config_var("MULTIARCH") or "", "faketime", "libfaketime.so.1")
-_CLONE_NEWNS, _CLONE_NEWNET = 0x20000, 0x40000000
-_LIBC = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
 
 
 class Network:
@@ -219,10 +218,7 @@ def running_on(lab: Lab, host: str, folder: Path) -> Iterator[None]:
     hosts = folder / "hosts"
     names = ((REGISTRY_NAME, REGISTRIES), (LOCATOR_NAME, LOCATORS))
     hosts.write_text("".join(f"{lab.hosts[one].address} {name}\n" for name, ones in names for one in ones))
-    if _LIBC.unshare(_CLONE_NEWNS):
-        raise OSError(ctypes.get_errno(), "cannot make a namespace of mounts")
-    netns.command("mount", "--make-rprivate", "/")
-    netns.command("mount", "--bind", str(hosts), "/etc/hosts")
+    netns.resolve_by(hosts)
     with Path("/proc/thread-self/ns/net").open("rb") as here:
         with (netns.NETNS_DIR / lab.hosts[host].namespace).open("rb") as there:
             _set_network(there.fileno())
@@ -234,7 +230,7 @@ def running_on(lab: Lab, host: str, folder: Path) -> Iterator[None]:
 
 
 def _set_network(descriptor: int) -> None:
-    if _LIBC.setns(descriptor, _CLONE_NEWNET):
+    if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "cannot enter the namespace")
 
 

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from bench.directory import load
 from bench.directory.scenarios.added import Added
+from bench.directory.scenarios.announced import Announced
 from bench.directory.scenarios.browsing import Catalogue
 from bench.directory.scenarios.deaths import Deaths
 from bench.directory.scenarios.emptied import Emptied
@@ -40,6 +41,7 @@ TABLE: tuple[Scenario, ...] = (
     Rates("placements", "placements", "3 replicas, half of the names are new", 0.5, _placements),
     Heartbeats(),
     Tables(),
+    Announced(),
     Added(),
     Catalogue(),
     Emptied(),
