@@ -126,9 +126,10 @@ chaos: sync  ## a network under constant faults, held to its promises, as root (
 	@$(DEBIAN) $(LAB_PACKAGES) faketime
 	$(BIN)/python -m tests.chaos.run $(ARGS)
 
+# A seed whose two half minutes have nearly every kind of fault.
 chaos-check: sync  ## a minute of it
 	@$(DEBIAN) $(LAB_PACKAGES) faketime
-	$(BIN)/python -m tests.chaos.run --minutes 1 --peers 12 --seed 5
+	$(BIN)/python -m tests.chaos.run --minutes 1 --peers 12 --seed 4
 
 fuzz: sync  ## hostile input at every port of a network, seed after seed, and property tests with random examples (ARGS='--minutes 30 --seed 7 --only peer')
 	$(BIN)/python -m tests.fuzz.run $(ARGS)

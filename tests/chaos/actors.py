@@ -149,7 +149,7 @@ class Actor:
         Nobody else puts these names, so one publication of a name ends before the next begins.
         """
         name = f"{PUT_FOLDER}{self.number}-{self.rng.randrange(PUT_FILES)}"
-        breaks, again = self.rng.random() < 0.3, self.rng.random() < 0.2
+        breaks, again = self.rng.random() < 0.2, self.rng.random() < 0.2
         content = await self.new_content(BREAKING_BYTES if breaks else None)
         if again and not breaks and (known := self.ledger.contents.get(name)):
             content = self.rng.choice(list(known.values()))

@@ -41,9 +41,10 @@ class Fault:
 
 
 class Plan:
-    """Random faults without end, the same for the same seed. Peers get most of them, as there are most of them.
+    """The random faults of a round, without end, the same for the same seed. Peers get most of them, as there are most
+    of them.
 
-    targets: kind of part → names.
+    number: of the round. targets: kind of part → names.
     """
 
     _KINDS = (
@@ -62,17 +63,17 @@ class Plan:
     """Times of publications that one side loses, the other gives back: so they are not lost on both sides at once, for
     which nothing is promised (ADR 28)."""
 
-    def __init__(self, seed: str, targets: Mapping[str, Sequence[str]], lease_seconds: float) -> None:
-        self._rng = Random(f"{seed}/faults")
+    def __init__(self, seed: str, number: int, targets: Mapping[str, Sequence[str]], lease_seconds: float) -> None:
+        left_out = self._LOSSES[number % len(self._LOSSES)]
+        self._kinds = [one for one in self._KINDS if (one[0], one[2]) not in left_out]
+        self._rng = Random(f"{seed}/faults/{number}")
         self._targets = targets
         self._lease_seconds = lease_seconds
         self._number = 0
 
-    def draw(self, round_number: int) -> Fault:
+    def draw(self) -> Fault:
         """The next one."""
-        left_out = self._LOSSES[round_number % 2]
-        kinds = [one for one in self._KINDS if (one[0], one[2]) not in left_out]
-        kind, _, where = self._rng.choices(kinds, [weight for _, weight, _ in kinds])[0]
+        kind, _, where = self._rng.choices(self._kinds, [weight for _, weight, _ in self._kinds])[0]
         peers = self._targets["peer"]
         self._number += 1
         return Fault(

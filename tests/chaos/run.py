@@ -131,13 +131,8 @@ class Chaos:
         self._network = network
         self._ledger = ledger
         self._seed = seed
-        targets = {
-            "peer": peer_names(len(network.peers)),
-            "registry": REGISTRIES,
-            "locator": LOCATORS,
-            "store": [STORE],
-        }
-        self._plan = Plan(seed, targets, network.lease_seconds)
+        peers = peer_names(len(network.peers))
+        self._targets = {"peer": peers, "registry": REGISTRIES, "locator": LOCATORS, "store": (STORE,)}
         self._injector = Injector(network, ledger, log)
         scratch = folder / "scratch"
         scratch.mkdir()
@@ -169,11 +164,12 @@ class Chaos:
         return [*works, self.getter.work(self.getter.get, 2.0, stop)]
 
     async def _break_things(self, number: int, seconds: float) -> None:
+        plan = Plan(self._seed, number, self._targets, self._network.lease_seconds)
         deadline = monotonic() + seconds
         free = asyncio.Semaphore(MAX_AT_ONCE)
         async with asyncio.TaskGroup() as group:
             while monotonic() < deadline:
-                fault = self._plan.draw(number)
+                fault = plan.draw()
                 await asyncio.sleep(fault.gap_seconds)
                 await free.acquire()
                 group.create_task(self._injector.inject(fault)).add_done_callback(lambda _: free.release())

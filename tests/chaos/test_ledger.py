@@ -210,10 +210,10 @@ TARGETS = {"peer": [f"p{number}" for number in range(10)], "registry": ["r1", "r
 
 def test_a_seed_gives_the_same_faults() -> None:
     """A run can be repeated as far as the faults go."""
-    one, again, other = (Plan(seed, TARGETS, 5.0) for seed in ("1", "1", "2"))
-    faults = [one.draw(0) for _ in range(300)]
-    assert faults == [again.draw(0) for _ in range(300)]
-    assert faults != [other.draw(0) for _ in range(300)]
+    one, again, other = (Plan(seed, 0, TARGETS, 5.0) for seed in ("1", "1", "2"))
+    faults = [one.draw() for _ in range(300)]
+    assert faults == [again.draw() for _ in range(300)]
+    assert faults != [other.draw() for _ in range(300)]
     assert {fault.target for fault in faults} == {name for names in TARGETS.values() for name in names}
 
 
@@ -247,8 +247,7 @@ def test_files_that_belong_to_nothing_are_seen(tmp_path: Path) -> None:
 
 def test_a_plan_has_every_kind_of_fault() -> None:
     """Partitions name the peers that they separate; what the store loses in one round, indexes lose in another."""
-    faults = Plan("7", TARGETS, 5.0)
-    even, odd = ([faults.draw(number) for _ in range(500)] for number in (0, 1))
+    even, odd = ([plan.draw() for _ in range(500)] for plan in (Plan("7", number, TARGETS, 5.0) for number in (0, 1)))
     kinds = {fault.kind for fault in even}
     assert kinds == {"killed", "power_lost", "paused", "cut", "full", "restarted", "partitioned", "emptied"}
     assert {fault.kind for fault in odd} == kinds - {"emptied"} | {"index_lost"}
