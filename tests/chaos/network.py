@@ -219,6 +219,8 @@ def running_on(lab: Lab, host: str, folder: Path) -> Iterator[None]:
     names = ((REGISTRY_NAME, REGISTRIES), (LOCATOR_NAME, LOCATORS))
     hosts.write_text("".join(f"{lab.hosts[one].address} {name}\n" for name, ones in names for one in ones))
     netns.resolve_by(hosts)
+    # What libfaketime leaves there when its process is killed goes with these mounts.
+    netns.command("mount", "-t", "tmpfs", "minga-chaos-shm", "/dev/shm")
     with Path("/proc/thread-self/ns/net").open("rb") as here:
         with (netns.NETNS_DIR / lab.hosts[host].namespace).open("rb") as there:
             _set_network(there.fileno())

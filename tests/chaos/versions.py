@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 
+TICK_SECONDS = 0.05
+"""Times of files are those of the kernel's last tick."""
 Version = tuple[str, bytes]
 """A name, and the digest of a content's bytes."""
 
@@ -66,6 +68,6 @@ class Versions:
             if copy.digest != digest
             and (name, copy.digest) not in self._demoted
             and (its := self._published.get((name, copy.digest))) is not None
-            and mine.ended < its.started <= copy.placed_at
+            and mine.ended < its.started < copy.placed_at + TICK_SECONDS
             and its.ended < before
         }
