@@ -8,7 +8,7 @@ from starlette.routing import Route
 from minga_directory import connect_reader
 from minga_locator.app import make_app
 from minga_locator.settings import LocatorSettings
-from minga_peer.daemon.lease_stream import CALL_TIMEOUT
+from minga_peer.daemon.lease_stream import MAX_CALL_TIMEOUT
 from minga_peer.daemon.main import CLOSE_GRACE
 from minga_peer.settings import PeerSettings
 from minga_registry.settings import RegistrySettings
@@ -29,7 +29,7 @@ def stop_seconds(part: str) -> timedelta:
     settings: Any = load_settings(_SETTINGS[part], **flags)
     grace: timedelta = settings.stop_grace
     # A peer leaves the directory first, which takes a call; and other calls get a moment after the chunks.
-    return grace + CALL_TIMEOUT + CLOSE_GRACE if part == "peer" else grace
+    return grace + MAX_CALL_TIMEOUT + CLOSE_GRACE if part == "peer" else grace
 
 
 def api_paths() -> set[str]:
