@@ -7,7 +7,7 @@ from itertools import islice
 
 from minga_core.clock import Clock
 from minga_core.errors import LeaseSupersededError, MingaError, RegisterAgainError, RowRefusedError
-from minga_core.records import FileRow, Lease, RowKey
+from minga_core.records import FileRow, Lease
 from minga_peer.daemon.registry_client import BATCH_ROWS, RegistryClient
 from minga_peer.share.table import FileTable
 from minga_runtime.logs import log_event
@@ -41,9 +41,8 @@ class Publications:
         self._next_at = 0.0
         self._reason = ""
         """Why the last call failed; empty when it did not."""
-        self._refused: dict[RowKey, FileRow] = {}
         self._refusal = ""
-        """Why the last of them was refused."""
+        """Why the last row was refused."""
         self.gave_up = False
         """Whether rows were refused since this was last set to False: they are to be announced as they are."""
 
@@ -52,18 +51,17 @@ class Publications:
         """In one line; empty when all is well."""
         if self._reason and (waiting := len(self._table.unpublished)):
             return f"files not published yet: {waiting:,} ({self._reason})"
-        refused = sum(self._table.get(key) == row for key, row in self._refused.items())
+        refused = len(self._table.unpublishable)
         return f"files that the registry refuses to publish: {refused:,} ({self._refusal})" if refused else ""
 
     def is_refused(self, row: FileRow) -> bool:
         """Whether the registry has refused to publish a row as it is."""
-        return self._refused.get(row.key) == row
+        return self._table.unpublishable.get(row.key) == row
 
     def try_again(self) -> None:
         """Publish what was refused, by another registry perhaps."""
-        again = {key: row for key, row in self._refused.items() if self._table.get(key) == row}
-        self._table.unpublished.update(again)
-        self._refused.clear()
+        self._table.unpublished.update(self._table.unpublishable)
+        self._table.unpublishable.clear()
         self._failures, self._next_at = 0, 0.0
 
     @property
@@ -116,10 +114,7 @@ class Publications:
 
     def _give_up(self, rows: list[FileRow]) -> None:
         self._refusal = self._reason
-        for row in rows:
-            if self._table.unpublished.get(row.key) == row:
-                del self._table.unpublished[row.key]
-                self._refused[row.key] = row
+        self._table.refuse_to_publish(rows)
         self.gave_up = True
 
     def _wait(self, most_seconds: float) -> None:

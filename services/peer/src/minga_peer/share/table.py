@@ -32,6 +32,8 @@ class FileTable:
         self._listeners: list[Callable[[RowsChanged], None]] = []
         self.unpublished = {row.key: row for row in self._rows.values() if _is_unpublished(row)}
         """Rows of complete files whose time of publication is not known yet, the oldest first."""
+        self.unpublishable: dict[RowKey, FileRow] = {}
+        """Those of them that the registry refuses to publish."""
         self.revision = 1
         """Revision of the rows as they are; 0 is the table of a peer that has pushed none."""
 
@@ -54,13 +56,10 @@ class FileTable:
         """Change rows; the revision grows by one."""
         for key in change.remove:
             self._rows.pop(key, None)
-            self.unpublished.pop(key, None)
+            self._note(key, None)
         for row in change.put:
             self._rows[row.key] = row
-            if _is_unpublished(row):
-                self.unpublished[row.key] = row
-            else:
-                self.unpublished.pop(row.key, None)
+            self._note(row.key, row)
         self.revision += 1
         self._journal.append((self.revision, change))
         self._journal_rows += len(change.put) + len(change.remove)
@@ -68,6 +67,20 @@ class FileTable:
             self._forget_oldest()
         for listener in self._listeners:
             listener(change)
+
+    def _note(self, key: RowKey, row: FileRow | None) -> None:
+        """Note whether the row is still to be published."""
+        self.unpublishable.pop(key, None)
+        if row is not None and _is_unpublished(row):
+            self.unpublished[key] = row
+        else:
+            self.unpublished.pop(key, None)
+
+    def refuse_to_publish(self, rows: Iterable[FileRow]) -> None:
+        """Move rows, if they are as they were, from `unpublished` to `unpublishable`, until they change."""
+        for row in rows:
+            if self.unpublished.get(row.key) == row:
+                self.unpublishable[row.key] = self.unpublished.pop(row.key)
 
     def change_since(self, base_revision: int) -> TableChange | None:
         """What turns the table of that revision into a later one: this one, or as far as MAX_CHANGE_ROWS reach.
