@@ -64,14 +64,14 @@ async def test_an_absurd_grant_becomes_one_that_can_be_kept(
         self.registered = True
         return grant(ttl, interval, interval)
 
-    heartbeat = FakeRegistry.Heartbeat
+    heartbeat = FakeRegistry._heartbeat
 
-    async def count(self: FakeRegistry, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
+    def count(self: FakeRegistry, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
         counted.calls += 1
-        return await heartbeat(self, request, context)
+        return heartbeat(self, request)
 
     monkeypatch.setattr(FakeRegistry, "Register", register)
-    monkeypatch.setattr(FakeRegistry, "Heartbeat", count)
+    monkeypatch.setattr(FakeRegistry, "_heartbeat", count)
     async with announcing((row("a"),)) as fixture:
         await fixture.until(lambda: fixture.registry.table == {"a"})
         assert fixture.announcer.registered
@@ -154,11 +154,11 @@ async def test_whatever_a_heartbeat_is_answered_there_is_a_pause(monkeypatch: py
     """Actions of the future are none; those that are known cost a call or two for each interval."""
     counted = Counted()
 
-    async def heartbeat(self: FakeRegistry, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
+    def heartbeat(self: FakeRegistry, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
         counted.calls += 1
         return pb.HeartbeatResponse(action=action)
 
-    monkeypatch.setattr(FakeRegistry, "Heartbeat", heartbeat)
+    monkeypatch.setattr(FakeRegistry, "_heartbeat", heartbeat)
     async with announcing((row("a"),)) as fixture:
         assert await busy_for(fixture, counted, 0.5) <= 0.5 / (0.8 * 0.05) + 2
 

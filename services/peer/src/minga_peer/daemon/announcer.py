@@ -40,7 +40,7 @@ from minga_peer.daemon.publications import KeepTimes, Publications
 from minga_peer.daemon.refusals import MAX_WAIT_SECONDS, Refusals
 from minga_peer.daemon.registry_client import Action, RegistryClient
 from minga_peer.share.conditions import Conditions, Kind
-from minga_peer.share.table import FileTable
+from minga_peer.share.table import MAX_CHANGE_ROWS, FileTable
 from minga_runtime import tracing
 from minga_runtime.logs import log_event
 
@@ -52,9 +52,6 @@ MAX_RETRY_SECONDS = 3.0
 _PUSH_AGAIN = (RegisterAgainError, TableRevisionMismatchError, TableIncompleteError)
 GATHER_SECONDS = 0.05
 """Linger: changes that follow each other this closely go in one push."""
-PUBLISHED_AT_LEAST = 20_000
-"""Rows published before the next push, if so many wait, or as many as are published already: a push of so many is of
-the whole table, and all pushes together are of twice as many rows then."""
 
 
 class Announcer:
@@ -228,8 +225,8 @@ class Announcer:
             raise
 
     async def _publish(self) -> None:
-        """Publish what waits for it, while heartbeats go on."""
-        left = max(PUBLISHED_AT_LEAST, len(self._table) - len(self._table.unpublished))
+        """Publish what waits for it, as much as one push announces, while heartbeats go on."""
+        left = MAX_CHANGE_ROWS
         while left > 0 and self._clock.monotonic() >= self._publications.due_at:
             await self._heartbeat_if_due()
             left -= await self._publications.publish_some(self._lease)

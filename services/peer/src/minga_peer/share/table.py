@@ -61,8 +61,7 @@ class FileTable:
             self._rows[row.key] = row
             self._note(row.key, row)
         self.revision += 1
-        self._journal.append((self.revision, change))
-        self._journal_rows += len(change.put) + len(change.remove)
+        self._remember(change)
         while self._journal_rows > max(MAX_JOURNAL_ROWS, len(self._rows)):
             self._forget_oldest()
         for listener in self._listeners:
@@ -81,6 +80,12 @@ class FileTable:
         for row in rows:
             if self.unpublished.get(row.key) == row:
                 self.unpublishable[row.key] = self.unpublished.pop(row.key)
+
+    def _remember(self, change: RowsChanged) -> None:
+        """Keep what changed for readers, which take no row that is yet to be published: it changes again when it is."""
+        put = tuple(row for row in change.put if row.key not in self.unpublished)
+        self._journal.append((self.revision, RowsChanged(put, change.remove)))
+        self._journal_rows += _weight(self._journal[-1][1])
 
     def change_since(self, base_revision: int) -> TableChange | None:
         """What turns the table of that revision into a later one: this one, or as far as MAX_CHANGE_ROWS reach.
@@ -112,7 +117,12 @@ class FileTable:
 
     def _forget_oldest(self) -> None:
         _, oldest = self._journal.popleft()
-        self._journal_rows -= len(oldest.put) + len(oldest.remove)
+        self._journal_rows -= _weight(oldest)
+
+
+def _weight(change: RowsChanged) -> int:
+    """Of a change in the journal's bound; an empty one is not nothing."""
+    return max(1, len(change.put) + len(change.remove))
 
 
 def _is_unpublished(row: FileRow) -> bool:
