@@ -237,7 +237,7 @@ def test_files_that_belong_to_nothing_are_seen(tmp_path: Path) -> None:
     parts.mkdir(parents=True)
     for name in ("one.data", "one.meta", "one.held", "one.held.new", "two.held"):
         (parts / name).touch()
-    for name in ("lock", "lease-token", "index.sqlite", "index.sqlite-wal", "odd.tmp"):
+    for name in ("lock", "lease", "integrity.json", "index.sqlite", "index.sqlite-wal", "odd.tmp"):
         (tmp_path / ".minga" / name).touch()
     assert sorted(debris([tmp_path])) == [
         f"{tmp_path}/.minga/odd.tmp is no known file",
