@@ -69,10 +69,12 @@ class Liveness:
     ) -> Iterator[tuple[str, float]]:
         """Those that a locator has not listed for too long while store and a registry worked, and for how long."""
         for peer in peers:
-            if peer in listed or self.calm_since(peer) == inf:
+            if peer in listed:
                 self._absent_since.pop((locator, peer), None)
                 continue
-            seconds = asked_at - self._absent_since.setdefault((locator, peer), asked_at)
+            # Nobody may have asked, or been answered, while a fault began and ended.
+            since = max(self._absent_since.setdefault((locator, peer), asked_at), self.calm_since(peer))
+            seconds = max(0.0, asked_at - since)
             self.longest_absence = max(self.longest_absence, seconds)
             if seconds > self.recovery_seconds:
                 yield peer, seconds

@@ -106,6 +106,12 @@ def test_a_peer_that_lives_is_listed(ledger: Ledger) -> None:
     assert asked(80.1) == 2
     live.begin("p1", "peer", now=81.0)
     assert asked(100.0) == 2
+    live.end("p1", "peer", now=110.0)
+    assert asked(111.0) == 2
+    live.begin("store", "store", now=112.0)
+    live.end("store", "store", now=120.0)
+    assert asked(130.0) == 2, "nobody was asked during the fault"
+    assert asked(130.1) == 3
     assert live.longest_absence == pytest.approx(10.1)
 
 
