@@ -108,7 +108,7 @@ class Shared:
 
     async def published(self, name: str, data: bytes, published_ns: int) -> FileRow:
         """Waits until that file is shared with that content, and publishes it as an announcer would."""
-        await self.store.sync.set_published([(await self.shares(name, data), published_ns)])
+        await self.store.files.set_published([(await self.shares(name, data), published_ns)])
         return await self.shares(name, data)
 
     def content(self, name: str) -> ContentId | None:

@@ -9,7 +9,7 @@ from minga_peer.share.store import ContentStore
 
 async def change_unseen(store: ContentStore, name: str, data: bytes) -> None:
     """Change a file's bytes as a disk does: nothing else shows it. Also of a file that is damaged."""
-    file = store.sync.shared_or_damaged(Name(name))
+    file = store.folder.shared_or_damaged(Name(name))
     assert file is not None
     manifest = await store.manifest(file.content_id) if store.held(file.content_id) else None
     path = store.root / file.path
@@ -17,7 +17,7 @@ async def change_unseen(store: ContentStore, name: str, data: bytes) -> None:
         opened.write(data)
     # No test can put a change time back: the store is made to know the file with the one that it has.
     now = replace(file, fingerprint=Fingerprint.of(path.stat()))
-    store.sync._known[file.name] = now
+    store.folder.known.files[file.name] = now
     if manifest is None:
         store.folder.damaged.load([replace(each, file=now) for each in store.folder.damaged if each.file == file])
     else:

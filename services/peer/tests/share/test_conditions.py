@@ -162,7 +162,7 @@ async def test_a_file_that_always_changes_is_a_condition_until_it_is_left_alone(
         monkeypatch.setattr(f"minga_peer.share.{name}", seconds)
     monkeypatch.setattr("minga_peer.share.store.SPACE_CHECK_SECONDS", 0.02)
     shared = await opened()
-    monkeypatch.setattr(shared.store.sync, "_settle_seconds", 0.5)
+    monkeypatch.setattr(shared.store.sync._queue, "settle_seconds", 0.5)
     log = shared.drop("log", b"")
 
     async def grow() -> None:

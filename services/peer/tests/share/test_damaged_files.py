@@ -42,8 +42,8 @@ async def test_a_rotten_file_is_not_shared_and_stays_on_disk(shared: Shared) -> 
     assert shared.problem("a is damaged: chunk 4 of a is not what was hashed")
     assert len(shared.store.folder.damaged) == 1
     before = shared.metrics.misses
-    await shared.store.sync._compare(shared.store.folder.root.scan())
-    await shared.store.sync._look_at({"a"})
+    await shared.store.sync._comparer.compare(shared.store.folder.root.scan())
+    await shared.store.sync._comparer.look_at({"a"})
     assert (shared.content("a"), shared.store.sync.pending_count, shared.metrics.misses) == (None, 0, before)
     assert (shared.root / "a").read_bytes() == data
 
@@ -51,7 +51,7 @@ async def test_a_rotten_file_is_not_shared_and_stays_on_disk(shared: Shared) -> 
 async def test_a_rotten_file_that_is_hashed_again_is_damaged_too(shared: Shared) -> None:
     """Whatever made the store look again: other bytes under the same fingerprint are no new version."""
     await rot(shared.store, "a")
-    shared.store.sync.hash_again(shared.store.inventory.files[Name("a")])
+    shared.store.files.hash_again(shared.store.inventory.files[Name("a")])
     await eventually(lambda: len(shared.store.folder.damaged) == 1, "it is found")
     assert shared.content("a") is None
 
@@ -161,10 +161,10 @@ async def test_a_file_that_stays_unreadable_is_read_ever_more_seldom(
     sync, attempts = shared.store.sync, []
     with monkeypatch.context() as broken:
         broken.setattr(os, "preadv", fails)
-        sync.hash_again(shared.store.inventory.files[Name("a")])
+        shared.store.files.hash_again(shared.store.inventory.files[Name("a")])
         await eventually(lambda: shared.problem("cannot be read"), "it was tried")
         for _ in range(16):
-            await sync._compare(shared.store.folder.root.scan())
+            await sync._comparer.compare(shared.store.folder.root.scan())
             attempts.append(sync.pending_count)
             await eventually(lambda: not sync.pending_count, "it was tried")
     assert attempts == [1, 0, 1, 0, 0, 0, 1] + 7 * [0] + [1, 0]

@@ -37,7 +37,7 @@ async def test_a_file_that_may_have_other_bytes_is_hashed_under_a_new_name_too(o
         hashed = shared.metrics.misses
         file = shared.store.inventory.files[Name("a/x")]
         (opened.root / "a").rename(opened.root / "b")
-        shared.store.sync.hash_again(file)
+        shared.store.files.hash_again(file)
         await _shares(shared, "b", {"x": b"before"})
         assert shared.metrics.misses == hashed + 1
 

@@ -9,7 +9,8 @@ import pytest
 from minga_core.attributes import FileAttributes
 from minga_core.names import Name
 from minga_core.records import FOUND, PUBLISH
-from minga_peer.share.folder_sync import FolderSync
+from minga_peer.share.comparing import Comparer
+from minga_peer.share.hash_outcomes import HashOutcomes
 
 from .conftest import Opener, Shared, eventually, fill, noise
 
@@ -51,9 +52,9 @@ async def test_a_crash_in_the_middle_of_the_first_scan_publishes_nothing(
     """What it has not come to is found by the next start too; what comes after that is new."""
     monkeypatch.setattr("minga_peer.share.hash_queue.BATCH_FILES", 1)
     make_files(opened.root, 20)
-    real, left = FolderSync._share_hashed, 5
+    real, left = HashOutcomes._share_hashed, 5
 
-    async def crash(self: FolderSync, files: list[object]) -> set[str]:
+    async def crash(self: HashOutcomes, files: list[object]) -> set[str]:
         nonlocal left
         left -= 1
         if left < 0:
@@ -61,7 +62,7 @@ async def test_a_crash_in_the_middle_of_the_first_scan_publishes_nothing(
         return await real(self, files)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(FolderSync, "_share_hashed", crash)
+        patch.setattr(HashOutcomes, "_share_hashed", crash)
         async with opened.running(threads=1) as first:
             await eventually(lambda: left < 0, "it is killed")
     assert 0 < len(times(first)) < 20
@@ -99,9 +100,9 @@ async def test_a_file_that_changes_during_the_first_scan_is_new(
     make_files(opened.root, 2)
     for number in range(2):
         os.utime(opened.root / f"f{number}", ns=(1, 1))
-    real, changed = FolderSync._compare_some, False
+    real, changed = Comparer._compare_some, False
 
-    def change(self: FolderSync, some: list[object]) -> set[str]:
+    def change(self: Comparer, some: list[object]) -> set[str]:
         nonlocal changed
         found = real(self, some)  # type: ignore[arg-type]
         if not changed:
@@ -110,7 +111,7 @@ async def test_a_file_that_changes_during_the_first_scan_is_new(
             (opened.root / "f1").chmod(0o600)
         return found
 
-    monkeypatch.setattr(FolderSync, "_compare_some", change)
+    monkeypatch.setattr(Comparer, "_compare_some", change)
     shared = await opened()
     await shared.shares("f0", b"another")
     await shared.shares("f1", b"1")
@@ -131,7 +132,7 @@ async def test_an_answer_of_the_registry_is_kept_for_the_row_that_it_was_asked_f
         good = await first.shares("good", b"good")
         gone = good._replace(key=good.key._replace(name=Name("gone")))
         await first.store.publish_again(asked, FileAttributes(asked.modified_ns))
-        await first.store.sync.set_published([(asked, 77), (changed, 78), (gone, 79), (good, 80)])
+        await first.store.files.set_published([(asked, 77), (changed, 78), (gone, 79), (good, 80)])
         assert times(first) == {"f0": PUBLISH, "changed": PUBLISH, "good": 80}
     second = await opened()
     assert times(second) == {"f0": PUBLISH, "changed": PUBLISH, "good": 80}
@@ -145,9 +146,9 @@ async def test_publishing_changes_neither_open_files_nor_what_is_served(opened: 
     row = await shared.shares("a", DATA)
     file = shared.store.inventory.files[row.key.name]
     async with shared.store.open_chunk(row.key.content_id, 0) as chunk:
-        await shared.store.sync.set_published([(row, 77)])
+        await shared.store.files.set_published([(row, 77)])
         assert chunk.read()
-    shared.store.sync.hash_again(file)
+    shared.store.files.hash_again(file)
     assert shared.store.find(row.key.name) is None
     assert (await shared.shares("a", DATA)).published_ns == 77
 

@@ -114,7 +114,7 @@ async def test_it_stands_still_while_files_are_hashed_or_stored(opened: Opener, 
         assert shared.store.scrub._is_busy()
         await part.close()
     else:
-        shared.store.sync.hash_again(next(iter(shared.store.inventory.files.values())))
+        shared.store.files.hash_again(next(iter(shared.store.inventory.files.values())))
         assert shared.store.scrub._is_busy()
 
 

@@ -49,7 +49,7 @@ async def no_news(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ignore(paths: set[str]) -> None:
         return
 
-    monkeypatch.setattr(shared.store.sync, "_look_at", ignore)
+    monkeypatch.setattr(shared.store.sync._comparer, "look_at", ignore)
 
 
 @pytest.mark.parametrize("change", ["written", "truncated", "replaced", "deleted", "became a folder", "became a link"])

@@ -233,7 +233,7 @@ async def test_a_name_taken_by_a_file_that_is_not_hashed_yet_is_taken(
     shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is fetched for it; with overwrite it is replaced."""
-    monkeypatch.setattr(shared.store.sync, "_settle_seconds", 3600.0)
+    monkeypatch.setattr(shared.store.sync._queue, "settle_seconds", 3600.0)
     shared.drop("file.bin", b"not hashed")
     with pytest.raises(NameTakenError, match="not known yet"):
         await shared.part("file.bin", DATA)
@@ -300,7 +300,7 @@ async def test_a_copy_of_a_file_that_changed_takes_only_what_is_true(
     """Chunks are verified after the copy; the rest comes from others, and the changed file is hashed again."""
     path = shared.drop("here.bin", DATA)
     await shared.shares("here.bin", DATA)
-    monkeypatch.setattr(shared.store.sync, "_look_at", lambda paths: asyncio.sleep(0))
+    monkeypatch.setattr(shared.store.sync._comparer, "look_at", lambda paths: asyncio.sleep(0))
     await read_chunk(shared.store, CONTENT, 0)
     with path.open("r+b") as file:
         file.seek(2 * 256 * 1024)
@@ -375,7 +375,7 @@ async def test_a_file_removed_while_it_is_hashed_once_more_stays_removed(
     monkeypatch.setattr(shared.store.folder.index, "_write", write)
     file = shared.store.inventory.files[Name("file.bin")]
     changed = replace(file, fingerprint=replace(file.fingerprint, modified_ns=1))
-    again = asyncio.create_task(shared.store.sync._share_hashed([(changed, MANIFEST)]))
+    again = asyncio.create_task(shared.store.sync._outcomes._share_hashed([(changed, MANIFEST)]))
     await eventually(writing.is_set, "the index is written")
     removal = asyncio.create_task(shared.store.remove(Name("file.bin")))
     await eventually(lambda: shared.content("file.bin") is None, "it is removed")

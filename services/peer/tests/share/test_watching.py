@@ -153,7 +153,7 @@ async def test_names_that_are_not_utf8_cost_the_watch_nothing(
     shared: Shared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each is named in `status` as long as it is there, in files and in folders; the watch goes on."""
-    monkeypatch.setattr(shared.store.sync, "rescan", lambda: pytest.fail("no scan is needed"))
+    monkeypatch.setattr(shared.store.sync._comparer, "_rescan", lambda: pytest.fail("no scan is needed"))
     bad = shared.root / os.fsdecode(b"\xff")
     for number in range(3):
         bad.write_bytes(b"x" * number)
@@ -171,7 +171,7 @@ async def test_names_that_are_not_utf8_cost_the_watch_nothing(
 async def test_a_log_that_always_grows_is_listed_some_day(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     """It never settles; its waiting has an end."""
     monkeypatch.setattr("minga_peer.share.hash_queue.MAX_SETTLE_SECONDS", 0.3)
-    monkeypatch.setattr(shared.store.sync, "_settle_seconds", 1.0)
+    monkeypatch.setattr(shared.store.sync._queue, "settle_seconds", 1.0)
 
     async def grow() -> None:
         with (shared.root / "log").open("ab", buffering=0) as log:

@@ -102,7 +102,7 @@ class FakeAnnouncer:
 async def publish_all(store: ContentStore) -> None:
     """Give a time of publication to every file that has none."""
     rows = store.table.unpublished.values()
-    await store.sync.set_published([(row, next(TIMES) if row.published_ns == PUBLISH else FOUND_TIME) for row in rows])
+    await store.files.set_published([(row, next(TIMES) if row.published_ns == PUBLISH else FOUND_TIME) for row in rows])
 
 
 @dataclass

@@ -174,7 +174,7 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
             identity.info,
             serving.active_count,
             base.clock,
-            keep_times=store.sync.set_published,
+            keep_times=store.files.set_published,
             asked_ttl=settings.lease_ttl,
             conditions=store.conditions,
         )

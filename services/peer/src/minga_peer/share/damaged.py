@@ -70,7 +70,7 @@ class DamagedFiles:
     def keeps_out(self, found: FoundFile) -> bool:
         """Whether what was found is a damaged file as it was; one that has changed since is damaged no more."""
         file = self.get(found.name)
-        if file is None or (file.path, file.fingerprint) == (found.path, found.fingerprint):
+        if file is None or found.is_still(file):
             return file is not None
         self.discard(found.name)
         return False

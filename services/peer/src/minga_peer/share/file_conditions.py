@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from minga_peer.share.conditions import Conditions, Found, Kind
 from minga_peer.share.inventory import folders_of
-from minga_peer.share.root import Scan
+from minga_peer.share.root import Scan, shown
 
 _OF_PATHS = (Kind.BAD_NAME, Kind.NOT_A_FILE, Kind.UNREADABLE, Kind.CHANGING)
 
@@ -18,6 +18,10 @@ class FileConditions:
     def refuse(self, kind: Kind, path: str, line: str) -> None:
         """Note why a file cannot be shared."""
         self._conditions.set(kind, line, path)
+
+    def changing(self, path: str) -> None:
+        """Note that a file changes whenever it is about to be hashed."""
+        self.refuse(Kind.CHANGING, path, f"{shown(path)} changes all the time")
 
     def hashed(self, path: str) -> None:
         """Note that a file could be read and is shared."""

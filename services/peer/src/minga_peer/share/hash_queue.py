@@ -5,22 +5,18 @@ ones waiting.
 """
 
 import asyncio
-import errno
 import heapq
 import logging
 import os
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 
 from minga_core.clock import Clock
 from minga_core.errors import ContentChangedError, InvalidArgumentError
-from minga_core.ids import ContentId
-from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_engine.parts.disk import DiskPool, SharedDescriptor
-from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.hashing import RANGE_BYTES, hash_descriptor, hash_large
-from minga_peer.share.root import FoundFile, Root, shown
+from minga_peer.share.hashed import Hashed
+from minga_peer.share.root import FoundFile, Root
 
 log = logging.getLogger(__name__)
 
@@ -31,38 +27,6 @@ MAX_SETTLE_SECONDS = 60.0
 """A file that changes again and again is hashed after so much more than its settle time."""
 IDLE_SECONDS = 3600.0
 """Longest wait for work; it only bounds the timer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hashed:
-    """A file's outcome: digests, or a problem, or neither when it changed or is gone and must be looked at again."""
-
-    found: FoundFile
-    manifest: Manifest | None = None
-    content_id: ContentId | None = None
-    fingerprint: Fingerprint | None = None
-    problem: str = ""
-    recalled: bool = False
-    """The digests were known, and the file was not read."""
-
-    @classmethod
-    def of(cls, found: FoundFile, manifest: Manifest, fingerprint: Fingerprint) -> "Hashed":
-        """A file that was hashed. Computes the content id."""
-        return cls(found, manifest, manifest.content_id, fingerprint)
-
-    @classmethod
-    def failed(cls, found: FoundFile, error: Exception) -> "Hashed":
-        """The outcome that an error of opening or hashing means."""
-        match error:
-            case ContentChangedError():
-                return cls(found)
-            case InvalidArgumentError():
-                return cls(found, problem=f"{shown(found.path)} cannot be shared: {error}")
-            case OSError(errno=errno.ENOENT | errno.ENOTDIR | errno.ELOOP):
-                return cls(found)
-            case OSError():
-                return cls(found, problem=f"{shown(found.path)} cannot be read: {(error.strerror or '').lower()}")
-        raise error
 
 
 class _Waiting:
@@ -104,8 +68,9 @@ class _Waiting:
 class HashQueue:
     """The queue and its workers. Only for the event loop's thread; `run` does the work.
 
-    recall: the outcomes of those files whose digests are known already; the others are hashed. on_hashed: gets the
-    outcomes of each batch. An error that it raises is logged; the next scan finds the files again.
+    settle_seconds: how long a file must be left alone before it is hashed. recall: the outcomes of those files whose
+    digests are known already; the others are hashed. on_hashed: gets the outcomes of each batch. An error that it
+    raises is logged; the next scan finds the files again.
     """
 
     def __init__(
@@ -113,12 +78,14 @@ class HashQueue:
         root: Root,
         pool: DiskPool,
         clock: Clock,
-        recall: Callable[[list[FoundFile]], Awaitable[list[Hashed]]],
+        settle_seconds: float,
+        recall: Callable[[Sequence[FoundFile]], Awaitable[list[Hashed]]],
         on_hashed: Callable[[list[Hashed]], Awaitable[None]],
     ) -> None:
         self._root = root
         self._pool = pool
         self._clock = clock
+        self.settle_seconds = settle_seconds
         self._recall = recall
         self._on_hashed = on_hashed
         self._small = _Waiting()
@@ -145,11 +112,20 @@ class HashQueue:
         """Whether exactly this state of the file is being hashed now."""
         return found in self._hashing.get(found.name, ())
 
-    def put(self, found: FoundFile, due: float) -> bool:
-        """Queue a file for that monotonic time; it replaces an earlier entry of that name.
+    def put_found(self, found: FoundFile) -> None:
+        """Queue a file that a scan has found: it has settled already if its last change is long enough ago."""
+        age = self._clock.wall() - found.fingerprint.changed_ns / 1e9
+        left = self.settle_seconds - age if 0 <= age < self.settle_seconds else 0.0
+        self._put(found, self._clock.monotonic() + left)
+
+    def put_changed(self, found: FoundFile) -> bool:
+        """Queue a file that has changed just now; it replaces an earlier entry of that name.
 
         Changes put it off by MAX_SETTLE_SECONDS at most; whether they would have by more.
         """
+        return self._put(found, self._clock.monotonic() + self.settle_seconds)
+
+    def _put(self, found: FoundFile, due: float) -> bool:
         first_due = self._first_due.get(found.name, due)
         self.drop(found.name)
         self._first_due[found.name] = first_due

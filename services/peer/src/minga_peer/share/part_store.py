@@ -20,9 +20,9 @@ from minga_engine.parts.disk import storage_errors
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.part import Part
 from minga_engine.parts.part_files import PART_LIFE_SECONDS, PartFiles, PartTarget, decode_meta
-from minga_peer.share.folder_sync import FolderSync
 from minga_peer.share.index import IndexedFile
 from minga_peer.share.inventory import row_of
+from minga_peer.share.shared_files import SharedFiles
 from minga_peer.share.shared_folder import SharedFolder
 from minga_runtime.logs import log_event
 
@@ -36,11 +36,11 @@ EXPIRY_CHECK_SECONDS = 3600.0
 class PartStore:
     """Implements PartOwner. Only for the event loop's thread."""
 
-    def __init__(self, folder: SharedFolder, sync: FolderSync, path: Path) -> None:
+    def __init__(self, folder: SharedFolder, shared: SharedFiles, path: Path) -> None:
         """path: where parts are kept, on the shared folder's file system."""
         self._folder = folder
         self._inventory = folder.inventory
-        self._sync = sync
+        self._shared = shared
         self._path = path
         self._making_room = asyncio.Lock()
 
@@ -123,11 +123,11 @@ class PartStore:
         try:
             await part.copy_from(await self._folder.reader.open(file))
         except ChunkCorruptError as error:
-            self._sync.refuse_damaged(file, str(error))
+            self._shared.refuse_damaged(file, str(error))
         except (ContentChangedError, StorageError) as error:
             # It may be the file that cannot be read; an error of writing comes again with the next chunk.
             log_event(log, logging.WARNING, "local_copy_failed", name=file.name, error=error)
-            self._sync.hash_again(file)
+            self._shared.hash_again(file)
 
     # PartOwner.
 
@@ -141,11 +141,11 @@ class PartStore:
         rotten = self._rotten(target)
         there = present or rotten
         path = there.path if there is not None else target.name
-        with self._sync.placing(path):
+        with self._shared.placing(path):
             with storage_errors(f"cannot put {target.name} in place"):
                 placed = await disk.run(self._place, part, path, rotten)
             file = IndexedFile(target.name, path, fingerprint.moved(placed), target.content_id, target.published_ns)
-            await self._sync.share_placed([(file, target.manifest)], part)
+            await self._shared.share_placed([(file, target.manifest)], part)
         return row_of(file)
 
     def _rotten(self, target: PartTarget) -> IndexedFile | None:

@@ -12,8 +12,8 @@ from minga_core.clock import Clock
 from minga_core.errors import BusyError, ContentNotHeldError, InvalidArgumentError
 from minga_core.ids import ContentId
 from minga_engine.parts.disk import DiskPool
-from minga_peer.share.folder_sync import StoreMetrics
 from minga_peer.share.inventory import Inventory
+from minga_peer.share.store_metrics import StoreMetrics
 from minga_peer.share.verifying import Verifier
 
 WINDOW_SECONDS = 600.0

@@ -27,16 +27,6 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 MAX_SHOWN_PATH = 200
 
 
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """A regular file in the shared folder."""
-
-    name: Name
-    path: str
-    """Relative, as the disk spells it; differs from the name where the disk has another Unicode normal form."""
-    fingerprint: Fingerprint
-
-
 class KnownFile(Protocol):
     """A file of which more is known; see FoundFile."""
 
@@ -46,6 +36,20 @@ class KnownFile(Protocol):
     def path(self) -> str: ...
     @property
     def fingerprint(self) -> Fingerprint: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A regular file in the shared folder."""
+
+    name: Name
+    path: str
+    """Relative, as the disk spells it; differs from the name where the disk has another Unicode normal form."""
+    fingerprint: Fingerprint
+
+    def is_still(self, known: KnownFile | None) -> bool:
+        """Whether this is the file that is known under its name, as it was."""
+        return known is not None and (known.path, known.fingerprint) == (self.path, self.fingerprint)
 
 
 @dataclass(slots=True)

@@ -18,9 +18,10 @@ from minga_core.names import Name
 from minga_engine.parts.disk import DiskPool
 from minga_engine.parts.part import Part
 from minga_engine.parts.placing import MAX_SMALL_BYTES
-from minga_peer.share.folder_sync import FolderSync, StoreMetrics
+from minga_peer.share.folder_sync import FolderSync
 from minga_peer.share.index import IndexedFile
 from minga_peer.share.shared_folder import SharedFolder
+from minga_peer.share.store_metrics import StoreMetrics
 from minga_peer.share.verifying import SLICE_BYTES, SMALL_FILES_A_JOB, Verifier, slices
 from minga_runtime.logs import log_event
 
@@ -102,7 +103,7 @@ class Scrub:
         for part in list(self._folder.inventory.parts.values()):
             await self._read_part(part)
         while names := await self._folder.index.names_after(self.state.name, NAMES_AT_ONCE):
-            files = [file for name in names if (file := self._sync.shared_or_damaged(name)) is not None]
+            files = [file for name in names if (file := self._folder.shared_or_damaged(name)) is not None]
             for small, group in groupby(files, lambda file: file.fingerprint.size_bytes <= MAX_SMALL_BYTES):
                 read = self._read_small if small else self._read_large
                 await read(list(group))

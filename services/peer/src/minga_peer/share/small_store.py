@@ -19,8 +19,8 @@ from minga_engine.parts.disk import uninterrupted
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.placing import MAX_SMALL_BYTES, SmallFile, place_all, write_all
 from minga_engine.progress import SmallDone
-from minga_peer.share.folder_sync import FolderSync
 from minga_peer.share.index import IndexedFile
+from minga_peer.share.shared_files import SharedFiles
 from minga_peer.share.shared_folder import SharedFolder
 from minga_peer.share.verifying import Verifier
 
@@ -34,11 +34,11 @@ READ_BYTES = 512 * 1024
 class SmallFiles:
     """The small files of a store. Implements SmallDestination. Only for the event loop's thread."""
 
-    def __init__(self, folder: SharedFolder, sync: FolderSync, verifier: Verifier) -> None:
+    def __init__(self, folder: SharedFolder, shared: SharedFiles, verifier: Verifier) -> None:
         self._verifier = verifier
         self._folder = folder
         self._inventory = folder.inventory
-        self._sync = sync
+        self._shared = shared
 
     async def read(
         self, content_ids: Sequence[ContentId], group_bytes: int = READ_BYTES
@@ -54,7 +54,7 @@ class SmallFiles:
             found = await self._folder.disk.run(self._read_all, [file for _, file in group])
             for (_, file), data in zip(group, found, strict=True):
                 if data is None:
-                    self._sync.hash_again(file)
+                    self._shared.hash_again(file)
             yield [(place, data) for (place, _), data in zip(group, found, strict=True) if data is not None]
 
     def _read_all(self, files: Sequence[IndexedFile]) -> list[bytes | None]:
@@ -122,7 +122,7 @@ class SmallFiles:
     async def _store(self, files: list[SmallFile]) -> set[RowKey]:
         with ExitStack() as stack:
             for file in files:
-                stack.enter_context(self._sync.placing(file.name))
+                stack.enter_context(self._shared.placing(file.name))
             placed = await place_all(files, lambda file: file.name.rpartition("/")[0], self._place, self._folder.disk)
             entries = [
                 (
@@ -132,7 +132,7 @@ class SmallFiles:
                 for file, fingerprint in placed
             ]
             if entries:
-                await self._sync.share_placed(entries)
+                await self._shared.share_placed(entries)
         return {file.key for file, _ in placed}
 
     def _place(self, folder: str, files: Sequence[SmallFile]) -> list[Fingerprint | None]:

@@ -37,16 +37,18 @@ from minga_peer.share import integrity_file
 from minga_peer.share.conditions import Conditions, Kind
 from minga_peer.share.damaged import DamagedFiles
 from minga_peer.share.file_reader import FileReader
-from minga_peer.share.folder_sync import FolderSync, StoreMetrics
+from minga_peer.share.folder_sync import FolderSync
 from minga_peer.share.free_space import FreeSpace
 from minga_peer.share.index import Index
 from minga_peer.share.inventory import Inventory, row_of
+from minga_peer.share.known_files import KnownFiles
 from minga_peer.share.part_store import PartStore
 from minga_peer.share.rechecking import Rechecks
 from minga_peer.share.root import Root, shown
 from minga_peer.share.scrub import Scrub, ScrubState
 from minga_peer.share.shared_folder import SharedFolder
 from minga_peer.share.small_store import SmallFiles
+from minga_peer.share.store_metrics import StoreMetrics
 from minga_peer.share.verifying import Verdict, Verifier
 from minga_peer.share.verifying_all import Verification
 from minga_runtime.logs import log_event
@@ -103,13 +105,15 @@ class ContentStore:
         self.inventory = Inventory(clock, on_file_gone=reader.forget)
         self.conditions = Conditions(clock)
         """What is wrong with the folder and its files; other parts of the peer add theirs."""
+        index, damaged = Index(state_dir / "index.sqlite", self.conditions), DamagedFiles(clock, self.conditions)
         self.folder = SharedFolder(
             root=root,
             disk=disk,
             reader=reader,
-            index=Index(state_dir / "index.sqlite", self.conditions),
+            index=index,
+            known=KnownFiles(index, damaged),
             inventory=self.inventory,
-            damaged=DamagedFiles(clock, self.conditions),
+            damaged=damaged,
             space=FreeSpace(root.path, settings.capacity_bytes, self.inventory),
             conditions=self.conditions,
             clock=clock,
@@ -122,9 +126,10 @@ class ContentStore:
             settle_seconds=settings.settle_seconds,
             rescan_seconds=settings.rescan_seconds,
         )
-        self.parts = PartStore(self.folder, self.sync, state_dir / "parts")
-        self.verifier = Verifier(self.folder, self.sync)
-        self.small = SmallFiles(self.folder, self.sync, self.verifier)
+        self.files = self.sync.files
+        self.parts = PartStore(self.folder, self.files, state_dir / "parts")
+        self.verifier = Verifier(self.folder, self.files)
+        self.small = SmallFiles(self.folder, self.files, self.verifier)
         """Many small files at once."""
         self.scrub = Scrub(self.folder, self.sync, self.verifier, metrics, settings.scrub_seconds)
         self._rechecks = Rechecks(self.inventory, self.verifier, self.folder.disk, clock, metrics)
@@ -143,7 +148,7 @@ class ContentStore:
         store = cls(settings, clock, metrics)
         try:
             await store.folder.disk.run(store._claim)
-            await store.sync.load()
+            await store.folder.known.load()
             store.scrub.state, damaged = await store.folder.disk.run(integrity_file.load, store._integrity_path)
             store.folder.damaged.load(damaged)
             await store.parts.load()
@@ -291,7 +296,7 @@ class ContentStore:
             raise _not_held(content_id)
         manifest = await self.folder.index.manifest(content_id)
         if manifest is None:
-            self.sync.hash_again(file)
+            self.files.hash_again(file)
             raise ContentNotHeldError(f"the digests of {file.name} are lost; it is hashed again")
         return manifest
 
@@ -335,7 +340,7 @@ class ContentStore:
             async with self.folder.reader.open_chunk(file, index) as chunk:
                 yield chunk
         except (ContentChangedError, StorageError):
-            self.sync.hash_again(file)
+            self.files.hash_again(file)
             raise
 
     async def follow(self, content_id: ContentId) -> AsyncGenerator[ChunkSet, None]:
@@ -383,19 +388,19 @@ class ContentStore:
 
     async def publish_again(self, row: FileRow, attributes: FileAttributes) -> FileRow:
         """Have a shared file published again, with those attributes, as the newest version of its name; its row now."""
-        row = await self.sync.set_attributes(row, attributes)
-        await self.sync.set_published([(row, PUBLISH)])
+        row = await self.files.set_attributes(row, attributes)
+        await self.files.set_published([(row, PUBLISH)])
         return row._replace(published_ns=PUBLISH)
 
     async def remove(self, name: Name) -> FileRow:
         """Delete the file of that name and stop sharing it. Raises FileNotFoundInDirectoryError, StorageError."""
-        file = self.sync.shared_or_damaged(name)
+        file = self.folder.shared_or_damaged(name)
         if file is None:
             raise FileNotFoundInDirectoryError(f"{name} is not in the shared folder")
         # A file that is gone already counts as removed.
         with storage_errors(f"cannot remove {name}"), suppress(FileNotFoundError):
             await self.folder.disk.run(self.folder.root.remove, file.path)
-        await self.sync.forget_removed(file)
+        await self.files.forget_removed(file)
         return row_of(file)
 
 

@@ -15,9 +15,9 @@ from minga_core.manifest import Manifest
 from minga_engine.parts.disk import DiskPool, storage_error
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.hashing import hash_descriptor, verify_chunks
-from minga_peer.share.folder_sync import FolderSync
 from minga_peer.share.index import IndexedFile
 from minga_peer.share.root import Root
+from minga_peer.share.shared_files import SharedFiles
 from minga_peer.share.shared_folder import SharedFolder
 from minga_runtime.logs import log_event
 
@@ -52,9 +52,9 @@ class Verified:
 class Verifier:
     """Verifies files, and takes out of the table those that are not good. Only for the event loop's thread."""
 
-    def __init__(self, folder: SharedFolder, sync: FolderSync) -> None:
+    def __init__(self, folder: SharedFolder, shared: SharedFiles) -> None:
         self._folder = folder
-        self._sync = sync
+        self._shared = shared
 
     async def verify_small(self, files: Sequence[IndexedFile], pool: DiskPool) -> list[Verified]:
         """Verify files of one chunk, in a single job of the pool."""
@@ -104,21 +104,21 @@ class Verifier:
 
     def settle(self, file: IndexedFile, error: MingaError | None) -> Verified:
         """Do what the outcome of reading all of a file demands: None when every byte is good."""
-        if self._sync.shared_or_damaged(file.name) != file:
+        if self._folder.shared_or_damaged(file.name) != file:
             return Verified(file, Verdict.CHANGED)
         match error:
             case None:
-                self._sync.share_again(file)
+                self._shared.share_again(file)
                 return Verified(file, Verdict.GOOD)
             case ChunkCorruptError():
-                self._sync.refuse_damaged(file, str(error))
+                self._shared.refuse_damaged(file, str(error))
                 return Verified(file, Verdict.DAMAGED, str(error))
             case StorageError():
                 log_event(log, logging.WARNING, "file_unreadable", name=file.name, error=error)
-                self._sync.hash_again(file)
+                self._shared.hash_again(file)
                 return Verified(file, Verdict.UNREADABLE, str(error))
             case ContentChangedError():
-                self._sync.hash_again(file)
+                self._shared.hash_again(file)
                 return Verified(file, Verdict.CHANGED)
         raise error
 

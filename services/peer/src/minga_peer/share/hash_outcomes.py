@@ -1,0 +1,102 @@
+"""Shares what was hashed, unless it is damaged, was replaced meanwhile, or could not be read."""
+
+from minga_core.ids import ContentId
+from minga_core.manifest import Manifest
+from minga_core.names import Name
+from minga_core.records import FOUND, PUBLISH
+from minga_peer.share.conditions import Kind
+from minga_peer.share.file_conditions import FileConditions
+from minga_peer.share.first_scan import FirstScan
+from minga_peer.share.hashed import Hashed
+from minga_peer.share.index import IndexedFile
+from minga_peer.share.shared_folder import SharedFolder
+from minga_peer.share.store_metrics import StoreMetrics
+from minga_peer.share.unreadable import UnreadableFiles
+
+
+class HashOutcomes:
+    """Takes what the hash queue found out. Only for the event loop's thread."""
+
+    def __init__(
+        self, folder: SharedFolder, first: FirstScan, unreadable: UnreadableFiles, metrics: StoreMetrics | None
+    ) -> None:
+        self._folder = folder
+        self._inventory = folder.inventory
+        self._known = folder.known
+        self._first = first
+        self._unreadable = unreadable
+        self._metrics = metrics
+        self._of_files = FileConditions(folder.conditions)
+
+    async def share(self, outcomes: list[Hashed]) -> set[str]:
+        """Share what was hashed; the paths of files that changed meanwhile and must be looked at again."""
+        files: list[tuple[IndexedFile, Manifest]] = []
+        again: set[str] = set()
+        for outcome in outcomes:
+            if self._folder.root.hidden.file(outcome.found.path):
+                continue
+            if outcome.problem:
+                self._refuse(outcome)
+            elif outcome.manifest is None or self._is_outdated(outcome):
+                again.add(outcome.found.path)
+                if outcome.manifest is None:
+                    self._of_files.changing(outcome.found.path)
+            elif (rotten := self._known.rotten(outcome)) is not None:
+                self._keep_out(rotten)
+            else:
+                files.append((self._indexed(outcome), outcome.manifest))
+        self._count([outcome for outcome in outcomes if outcome.manifest is not None])
+        return again | await self._share_hashed(files)
+
+    def _count(self, outcomes: list[Hashed]) -> None:
+        if self._metrics is not None:
+            hashed = [outcome for outcome in outcomes if not outcome.recalled]
+            self._metrics.hash_cache_hits(len(outcomes) - len(hashed))
+            self._metrics.hash_cache_misses(len(hashed))
+            self._metrics.hashed_bytes(sum(outcome.manifest.size_bytes for outcome in hashed if outcome.manifest))
+
+    async def _share_hashed(self, files: list[tuple[IndexedFile, Manifest]]) -> set[str]:
+        """Share files; the paths of those that were removed or replaced while the index was written."""
+        before = {file.name: self._inventory.files.get(file.name) for file, _ in files}
+        files = [(file, manifest) for file, manifest in files if before[file.name] != file]
+        if files:
+            await self._folder.index.write(files)
+        current = [file for file, _ in files if self._inventory.files.get(file.name) is before[file.name]]
+        self._known.verified(current)
+        self._inventory.update(put=current)
+        for file in current:
+            self._of_files.hashed(file.path)
+            self._unreadable.forget(file.name)
+        return {file.path for file, _ in files} - {file.path for file in current}
+
+    def _keep_out(self, rotten: IndexedFile) -> None:
+        self._inventory.update(remove=[rotten.name])
+        self._folder.damaged.add(rotten, "its bytes are not what was hashed")
+
+    def _is_outdated(self, outcome: Hashed) -> bool:
+        """Whether a download has been put there since the file was opened for hashing."""
+        path, shared = outcome.found.path, self._inventory.files.get(outcome.found.name)
+        newer = shared is not None and shared.path == path and shared.fingerprint != outcome.fingerprint
+        return newer or path in self._folder.placing
+
+    def _refuse(self, outcome: Hashed) -> None:
+        found = outcome.found
+        self._of_files.refuse(Kind.UNREADABLE, found.path, outcome.problem)
+        self._unreadable.failed(found)
+        if found.name in self._inventory.files:
+            self._inventory.update(remove=[found.name])
+
+    def _indexed(self, outcome: Hashed) -> IndexedFile:
+        """A file's entry."""
+        found, content_id, fingerprint = outcome.found, outcome.content_id, outcome.fingerprint
+        if content_id is None or fingerprint is None:
+            raise ValueError(f"{found.path} was not hashed")
+        published_ns = self._published_ns(found.name, content_id, fingerprint.modified_ns)
+        return IndexedFile(found.name, found.path, fingerprint, content_id, published_ns)
+
+    def _published_ns(self, name: Name, content_id: ContentId, modified_ns: int) -> int:
+        """When a file was published. Touching it publishes nothing, and neither does an index that was lost."""
+        before = self._inventory.files.get(name) or self._known.files.get(name)
+        if before is not None:
+            return before.published_ns if before.content_id == content_id else PUBLISH
+        return FOUND if self._first.has(name, modified_ns) else PUBLISH

@@ -1,0 +1,107 @@
+"""What others do to shared files: downloads put them in place, verifying finds them good or not, people remove them.
+
+Each change goes to the index, the known files and the inventory together; no other module keeps these in step.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from minga_core.attributes import FileAttributes
+from minga_core.manifest import Manifest
+from minga_core.records import FileRow
+from minga_engine.parts.part import Part
+from minga_peer.share.first_scan import FirstScan
+from minga_peer.share.hash_queue import HashQueue
+from minga_peer.share.index import IndexedFile
+from minga_peer.share.inventory import row_of
+from minga_peer.share.root import FoundFile
+from minga_peer.share.shared_folder import SharedFolder
+
+
+class SharedFiles:
+    """The shared and damaged files of a folder. Only for the event loop's thread."""
+
+    def __init__(self, folder: SharedFolder, queue: HashQueue, first: FirstScan) -> None:
+        self._folder = folder
+        self._inventory = folder.inventory
+        self._known = folder.known
+        self._damaged = folder.damaged
+        self._queue = queue
+        self._first = first
+
+    def hash_again(self, file: IndexedFile) -> None:
+        """Stop sharing a file that may not be what was hashed, and hash it once it has settled.
+
+        With other bytes under the same fingerprint it is damaged: no program has written them.
+        """
+        if file.path in self._folder.placing:
+            return
+        if self._inventory.files.get(file.name) == file:
+            self._inventory.update(remove=[file.name])
+        self._known.doubt(file)
+        self._queue.put_changed(FoundFile(file.name, file.path, file.fingerprint))
+
+    def refuse_damaged(self, file: IndexedFile, why: str) -> None:
+        """Stop sharing a file whose bytes are not what was hashed; it stays on disk. why: see DamagedFile."""
+        if self._folder.shared_or_damaged(file.name) == file:
+            self._damaged.add(file, why)
+            self._inventory.update(remove=[file.name])
+
+    def share_again(self, file: IndexedFile) -> None:
+        """Share a file that was damaged and that has been found to be good: all of it was read."""
+        if self._damaged.get(file.name) == file:
+            self._damaged.discard(file.name)
+            self._inventory.update(put=[file])
+
+    @contextmanager
+    def placing(self, path: str) -> Iterator[None]:
+        """Ignore changes of `path` inside the block, which moves a download there and shares it."""
+        self._folder.placing.add(path)
+        try:
+            yield
+        finally:
+            self._folder.placing.discard(path)
+
+    async def share_placed(self, files: list[tuple[IndexedFile, Manifest]], part: Part | None = None) -> None:
+        """Share files that downloads have put in place; the part that became one goes in the same change.
+
+        The index is written first: what others know of is never hashed again.
+        """
+        await self._folder.index.write(files, cached=True)
+        self._known.verified(file for file, _ in files)
+        self._inventory.update(put=[file for file, _ in files], drop_parts=[part] if part is not None else [])
+
+    async def set_published(self, times: Sequence[tuple[FileRow, int]]) -> None:
+        """Keep the times of publication of shared files, each if the file still has the row that it had."""
+        files: list[IndexedFile] = []
+        for row, published_ns in times:
+            file = self._inventory.files.get(row.key.name)
+            if file is not None and row_of(file) == row:
+                files.append(replace(file, published_ns=published_ns))
+        self._known.files.update((file.name, file) for file in files)
+        self._inventory.set_published(files)
+        await self._folder.index.set_published(files)
+
+    async def set_attributes(self, row: FileRow, attributes: FileAttributes) -> FileRow:
+        """Give a shared file attributes, if it still is what that row says; its row then."""
+        file = self._inventory.files.get(row.key.name)
+        if file is None or row_of(file) != row or file.fingerprint.attributes == attributes:
+            return row
+        manifest, root = await self._folder.index.manifest(file.content_id), self._folder.root
+        with self.placing(file.path):
+            fingerprint = await self._folder.disk.run(root.set_attributes, file.path, file.fingerprint, attributes)
+            if fingerprint is None or manifest is None:
+                return row
+            changed = replace(file, fingerprint=fingerprint)
+            await self.share_placed([(changed, manifest)])
+        return row_of(changed)
+
+    async def forget_removed(self, file: IndexedFile) -> None:
+        """Stop sharing a file that was deleted on purpose, and forget its digests."""
+        self._queue.drop(file.name)
+        self._first.forget(file.name)
+        if self._folder.shared_or_damaged(file.name) == file:
+            self._inventory.update(remove=[file.name])
+            self._damaged.discard(file.name)
+            await self._known.forget([file.name])
