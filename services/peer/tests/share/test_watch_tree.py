@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from minga_peer.share.inotify import Inotify
 from minga_peer.share.root import Root
-from minga_peer.share.watch_tree import WatchTree
+from minga_peer.share.watch_tree import WatchTree, open_inotify, waiting_events
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -16,20 +15,20 @@ def test_after_any_changes_exactly_the_folders_that_are_there_are_watched(tmp_pa
     """Folders are made, moved over each other, removed and made again; events are read now and then."""
     rng, root = random.Random(seed), tmp_path / "root"
     root.mkdir()
-    inotify = Inotify()
+    inotify = open_inotify()
     tree = WatchTree(Root(root), inotify)
     tree.watch_all()
     for _ in range(120):
         _change_something(rng, root, tmp_path / "away")
         if rng.random() < 0.3:
-            tree.changed(inotify.read())
-    while events := inotify.read():
+            tree.changed(waiting_events(inotify))
+    while events := waiting_events(inotify):
         tree.changed(events)
     there = [path for path in root.rglob("*") if path.is_dir()]
     assert len(tree) == len(there) + 1
     for path in there:
         (path / "file").write_bytes(b"x")
-    assert tree.changed(inotify.read()) == {str(path.relative_to(root) / "file") for path in there}
+    assert tree.changed(waiting_events(inotify)) == {str(path.relative_to(root) / "file") for path in there}
     inotify.close()
 
 

@@ -9,10 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from asyncinotify import Event, Inotify, Mask
 
-from minga_peer.share import folder_watcher
+from minga_peer.share import folder_watcher, watch_tree
 from minga_peer.share.conditions import Kind
-from minga_peer.share.inotify import IN_Q_OVERFLOW, Event, Inotify
+from minga_peer.share.root import Root
+from minga_peer.share.watch_tree import WatchTree, open_inotify, waiting_events
 
 from .conftest import Opener, Shared, eventually, fill, noise
 
@@ -112,25 +114,50 @@ async def test_folders_are_watched_wherever_they_come_from(shared: Shared) -> No
 
 async def test_a_queue_that_overflowed_means_a_scan(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the lost events said is found, and folders that came meanwhile are watched."""
-    monkeypatch.setattr(Inotify, "read", _overflow_once(Inotify.read))
+    monkeypatch.setattr(folder_watcher, "waiting_events", _overflow_once())
     shared.drop("new/file", b"x")
     await shared.shares("new/file", b"x")
     shared.drop("new/later", b"y")
     await shared.shares("new/later", b"y")
 
 
-def _overflow_once(real: Callable[[Inotify], list[Event]]) -> Callable[[Inotify], list[Event]]:
-    """Reads as `real`, but for the first events, in whose place the kernel says that it lost some."""
+def _overflow_once() -> Callable[[Inotify], list[Event]]:
+    """Reads as ever, but for the first events, in whose place the kernel says that it lost some."""
     lost: list[Event] = []
 
     def read(inotify: Inotify) -> list[Event]:
-        events = real(inotify)
+        events = waiting_events(inotify)
         if events and not lost:
             lost.extend(events)
-            return [Event(-1, IN_Q_OVERFLOW, "")]
+            return [Event(None, Mask.Q_OVERFLOW, 0, None)]
         return events
 
     return read
+
+
+def test_no_more_events_are_taken_at_once_than_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that writes faster than events are read must not fill the memory; the rest comes with the next ones."""
+    monkeypatch.setattr(watch_tree, "MAX_EVENTS", 3)
+    with open_inotify() as inotify:
+        tree = WatchTree(Root(tmp_path), inotify)
+        for number in range(4):
+            (tmp_path / str(number)).mkdir()
+        assert tree.changed(waiting_events(inotify)) == {"0", "1", "2"}
+        assert tree.changed(waiting_events(inotify)) == {"3"}
+        assert waiting_events(inotify) == []
+
+
+async def test_events_beyond_the_bound_do_not_wait_for_the_next_change(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were read from the kernel already, so nothing is readable while they wait."""
+    monkeypatch.setattr(watch_tree, "MAX_EVENTS", 1)
+    monkeypatch.setattr(folder_watcher, "GROUP_SECONDS", 0.0)
+    monkeypatch.setattr(folder_watcher, "CHECK_SECONDS", 0.01)
+    for number in range(5):
+        shared.drop(f"burst{number}", b"x")
+    for number in range(5):
+        await shared.shares(f"burst{number}", b"x")
 
 
 async def test_a_shared_folder_that_was_renamed_and_made_anew_is_watched_again(shared: Shared) -> None:

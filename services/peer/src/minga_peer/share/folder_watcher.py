@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+from asyncinotify import Inotify
+
 from minga_engine.parts.files import IGNORE_FILE
 from minga_peer.share.conditions import Conditions, Kind
-from minga_peer.share.inotify import Inotify
 from minga_peer.share.root import Root
-from minga_peer.share.watch_tree import WatchTree
+from minga_peer.share.watch_tree import WatchTree, open_inotify, waiting_events
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ class _Follower:
         while not self._stop.wait(0):
             self._set_in_seconds = -1.0
             try:
-                with closing(Inotify()) as inotify:
+                with open_inotify() as inotify:
                     self._follow(inotify)
                 continue
             except FileNotFoundError as error:
@@ -172,16 +173,17 @@ class _Follower:
         self._set_in_seconds = time.monotonic() - began
         scanned_at = time.monotonic()
         waiting = select.poll()
-        for each in (inotify, self._stop):
-            waiting.register(each.fileno(), select.POLLIN)
+        for descriptor in (inotify.fd, self._stop.fileno()):
+            waiting.register(descriptor, select.POLLIN)
         while not self._stop.wait(0):
-            if waiting.poll(CHECK_SECONDS * 1000):
-                paths = self._gather(inotify, tree)
-                if paths is not None and IGNORE_FILE in paths:
-                    self._root.hidden.reload()
-                    paths = None
-                if paths is None or paths:
-                    self._report(paths)
+            waiting.poll(CHECK_SECONDS * 1000)
+            # Also when nothing is readable: events that were read already may be left of a large burst.
+            paths = self._gather(inotify, tree)
+            if paths is not None and IGNORE_FILE in paths:
+                self._root.hidden.reload()
+                paths = None
+            if paths is None or paths:
+                self._report(paths)
             if self._root.hidden.rules is not rules:
                 return
             if _identity(self._root.path) != identity:
@@ -200,7 +202,7 @@ class _Follower:
         """What changed, until nothing does for a step; None: anything may have."""
         paths: set[str] = set()
         until = time.monotonic() + GROUP_SECONDS
-        while events := inotify.read():
+        while events := waiting_events(inotify):
             changed = tree.changed(events)
             if changed is None:
                 return None

@@ -2,26 +2,38 @@
 
 import errno
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from asyncinotify import Event, Inotify, Mask, Watch
 
 from minga_engine.parts.files import IGNORE_FILE
-from minga_peer.share.inotify import (
-    IN_ATTRIB,
-    IN_CREATE,
-    IN_DELETE,
-    IN_GONE,
-    IN_IGNORED,
-    IN_ISDIR,
-    IN_MOVED_FROM,
-    IN_MOVED_TO,
-    IN_Q_OVERFLOW,
-    IN_UNMOUNT,
-    Event,
-    Inotify,
-)
 from minga_peer.share.root import Root
 
-_FOLDER_CAME_OR_WENT = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_ATTRIB
+_CONTENTS = Mask.MODIFY | Mask.ATTRIB | Mask.CLOSE_WRITE | Mask.MOVE | Mask.CREATE | Mask.DELETE
+_WATCHED = _CONTENTS | Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.ONLYDIR | Mask.DONT_FOLLOW
+# Masks of events are compared as numbers: each operation on two flags makes a third one, which takes a microsecond.
+_OVERFLOW, _IGNORED, _UNMOUNT = Mask.Q_OVERFLOW.value, Mask.IGNORED.value, Mask.UNMOUNT.value
+_IS_FOLDER, _ATTRIB = Mask.ISDIR.value, Mask.ATTRIB.value
+_GONE = (Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.UNMOUNT | Mask.IGNORED).value
+"""The watched folder itself is not at its path any more."""
+_FOLDER_CAME_OR_WENT = (Mask.CREATE | Mask.DELETE | Mask.MOVE | Mask.ATTRIB).value
+_READ_EVENTS = 1000
+"""Events with the longest names that one read(2) returns; more of shorter names."""
+MAX_EVENTS = 16_384
+"""Events taken at once: as many as the kernel queues by default. A program can write faster than events are read."""
+
+
+def open_inotify() -> Inotify:
+    """A queue of events that watches nothing yet. Raises OSError: EMFILE when this user has too many of them."""
+    return Inotify(cache_size=_READ_EVENTS, sync_timeout=0)
+
+
+def waiting_events(inotify: Inotify) -> list[Event]:
+    """The events that wait, at most MAX_EVENTS, without blocking."""
+    return list(islice(inotify, MAX_EVENTS))
 
 
 @dataclass(slots=True, eq=False)
@@ -30,7 +42,7 @@ class _Folder:
 
     name: str
     above: "_Folder | None"
-    wd: int
+    watch: Watch
     below: dict[str, "_Folder"] = field(default_factory=dict)
 
     @property
@@ -50,8 +62,8 @@ class WatchTree:
         """Watches nothing yet but the root. Raises OSError."""
         self._root = root
         self._inotify = inotify
-        self._top = _Folder("", None, inotify.add(str(root.path)))
-        self._by_wd = {self._top.wd: self._top}
+        self._top = _Folder("", None, inotify.add_watch(root.path, _WATCHED))
+        self._by_wd = {self._top.watch.wd: self._top}
         self.unwatched_count = 0
         """Folders that the last `watch_all` could not watch, since this user's watches are used up, and later ones."""
 
@@ -70,36 +82,37 @@ class WatchTree:
 
         Raises FileNotFoundError when the root is not where it was.
         """
-        if any(event.mask & IN_Q_OVERFLOW for event in events):
-            self.watch_all()
-            return None
         paths: set[str] = set()
         folders: dict[str, bool] = {}
         for event in events:
-            folder = self._by_wd.get(event.wd)
+            mask, watch = event.mask.value, event.watch
+            if mask & _OVERFLOW:
+                self.watch_all()
+                return None
+            folder = self._by_wd.get(watch.wd) if watch is not None else None
             if folder is None:
                 continue
-            if event.mask & IN_GONE and folder is self._top:
+            if mask & _GONE and folder is self._top:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._root.path))
-            path = self._path(folder, event)
+            path = self._path(folder, mask, event.name)
             if path is None:
                 continue
             paths.add(path)
-            if event.mask & IN_UNMOUNT or (event.mask & IN_ISDIR and event.mask & _FOLDER_CAME_OR_WENT):
-                folders[path] = folders.get(path, False) or event.mask & IN_ATTRIB == 0
+            if mask & _UNMOUNT or (mask & _IS_FOLDER and mask & _FOLDER_CAME_OR_WENT):
+                folders[path] = folders.get(path, False) or mask & _ATTRIB == 0
         for path, moved in folders.items():
             self._look_again(path, moved=moved)
         return paths
 
-    def _path(self, folder: _Folder, event: Event) -> str | None:
+    def _path(self, folder: _Folder, mask: int, name: Path | None) -> str | None:
         """The path that an event is about; None for one that says nothing new, or of something hidden."""
-        if event.mask & IN_IGNORED:
-            self._by_wd.pop(event.wd)
+        if mask & _IGNORED:
+            self._by_wd.pop(folder.watch.wd)
             return None
-        if not event.name:
-            return folder.path if event.mask & IN_UNMOUNT else None
-        path = f"{folder.path}/{event.name}" if folder.above is not None else event.name
-        hidden = path != IGNORE_FILE and self._root.hidden.entry(path, folder=bool(event.mask & IN_ISDIR))
+        if name is None:
+            return folder.path if mask & _UNMOUNT else None
+        path = f"{folder.path}/{name}" if folder.above is not None else str(name)
+        hidden = path != IGNORE_FILE and self._root.hidden.entry(path, folder=bool(mask & _IS_FOLDER))
         return None if hidden else path
 
     def _look_again(self, path: str, *, moved: bool) -> None:
@@ -132,15 +145,15 @@ class WatchTree:
         """Watch one folder; None when it is gone, cannot be read, or cannot be watched."""
         path = f"{above.path}/{name}" if above.above is not None else name
         try:
-            wd = self._inotify.add(f"{self._root.path}/{path}")
+            watch = self._inotify.add_watch(f"{self._root.path}/{path}", _WATCHED)
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 self.unwatched_count += 1
             return None
-        if (known := self._by_wd.get(wd)) is not None:
+        if (known := self._by_wd.get(watch.wd)) is not None:
             # It was moved, and is met at its new place before the events that say so; so will be those below it.
             self._detach(known)
-        folder = above.below[name] = self._by_wd[wd] = _Folder(name, above, wd)
+        folder = above.below[name] = self._by_wd[watch.wd] = _Folder(name, above, watch)
         return folder
 
     @staticmethod
@@ -154,9 +167,10 @@ class WatchTree:
         while pending:
             gone = pending.pop()
             pending += gone.below.values()
-            if self._by_wd.get(gone.wd) is gone:
-                del self._by_wd[gone.wd]
-                self._inotify.remove(gone.wd)
+            if self._by_wd.get(gone.watch.wd) is gone:
+                del self._by_wd[gone.watch.wd]
+                with suppress(OSError):  # the kernel has ended it already
+                    self._inotify.rm_watch(gone.watch)
 
     def _folders_in(self, path: str) -> list[str]:
         """Names of the folders in a folder that are not hidden."""
