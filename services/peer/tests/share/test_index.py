@@ -12,7 +12,8 @@ from minga_core.errors import StorageError
 from minga_core.names import Name
 from minga_engine.parts.files import Fingerprint
 from minga_peer.share.conditions import Conditions
-from minga_peer.share.index import Index, IndexedFile, ManifestCache
+from minga_peer.share.index import Index, IndexedFile
+from minga_peer.share.manifest_cache import ManifestCache
 
 from .conftest import manifest_of, noise
 

@@ -6,7 +6,6 @@ set aside and built anew.
 
 import logging
 import sqlite3
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,6 +19,7 @@ from minga_core.names import Name
 from minga_engine.parts.disk import run_to_end
 from minga_engine.parts.files import Fingerprint
 from minga_peer.share.conditions import Conditions, Kind
+from minga_peer.share.manifest_cache import ManifestCache
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
@@ -52,10 +52,6 @@ _DISK_CODES = (
 """Errors of the disk: the index itself may be intact, and must not be set aside for them."""
 SET_ASIDE = "set aside"
 """Key of the condition that lasts until a damaged index has everything again."""
-MAX_CACHED_BYTES = 64 * 1024 * 1024
-"""Bound of all manifests in memory; the largest single one has half of this."""
-_MANIFEST_OVERHEAD_BYTES = 512
-"""What a cached manifest takes besides its digests: objects, keys, links."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,32 +64,6 @@ class IndexedFile:
     content_id: ContentId
     published_ns: int = field(compare=False)
     """See FileRow. The file stays the same one when it is published."""
-
-
-class ManifestCache:
-    """The most recently used manifests. Only for the event loop's thread."""
-
-    def __init__(self, max_bytes: int = MAX_CACHED_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._manifests: OrderedDict[ContentId, Manifest] = OrderedDict()
-        self._size_bytes = 0
-
-    def get(self, content_id: ContentId) -> Manifest | None:
-        """The manifest, if it is here."""
-        manifest = self._manifests.get(content_id)
-        if manifest is not None:
-            self._manifests.move_to_end(content_id)
-        return manifest
-
-    def put(self, content_id: ContentId, manifest: Manifest) -> None:
-        """Keep a manifest, and drop the least recently used ones that do not fit any more."""
-        if content_id in self._manifests:
-            return
-        self._manifests[content_id] = manifest
-        self._size_bytes += len(manifest.digests) + _MANIFEST_OVERHEAD_BYTES
-        while self._size_bytes > self._max_bytes and len(self._manifests) > 1:
-            _, oldest = self._manifests.popitem(last=False)
-            self._size_bytes -= len(oldest.digests) + _MANIFEST_OVERHEAD_BYTES
 
 
 class Index:

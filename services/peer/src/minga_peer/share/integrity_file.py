@@ -3,6 +3,7 @@
 It is a cache: without it the scrub begins anew, and finds damage again.
 """
 
+import asyncio
 import json
 import logging
 import os
@@ -15,23 +16,58 @@ from typing import Any
 from minga_core.errors import MingaError
 from minga_core.ids import ContentId
 from minga_core.names import parse_name
+from minga_engine.parts.disk import DiskPool
 from minga_engine.parts.files import Fingerprint
-from minga_peer.share.damaged import DamagedFile
+from minga_peer.share.damaged import DamagedFile, DamagedFiles
 from minga_peer.share.index import IndexedFile
-from minga_peer.share.scrub import ScrubState
+from minga_peer.share.scrub import Scrub, ScrubState
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
 
 MAX_DAMAGED = 10_000
 """Damaged files that are remembered; the others are found again."""
+SAVE_SECONDS = 10.0
+"""Between two looks at whether there is something to save."""
+
+
+class IntegrityFile:
+    """Keeps the file in step with the scrub and the damaged files. Only for the event loop's thread."""
+
+    def __init__(self, path: Path, scrub: Scrub, damaged: DamagedFiles, pool: DiskPool) -> None:
+        self._path = path
+        self._scrub = scrub
+        self._damaged = damaged
+        self._pool = pool
+        self._saved = self._state()
+
+    def _state(self) -> tuple[ScrubState, int]:
+        return self._scrub.state, self._damaged.revision
+
+    async def load(self) -> None:
+        """Go on where an earlier run ended."""
+        self._scrub.state, damaged = await self._pool.run(load, self._path)
+        self._damaged.load(damaged)
+
+    async def save(self) -> None:
+        """Save what has changed since it was saved last."""
+        now = self._state()
+        if now != self._saved:
+            self._saved = now
+            await self._pool.run(save, self._path, self._scrub.state, list(self._damaged))
+
+    async def save_regularly(self) -> None:
+        """Save every now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(SAVE_SECONDS)
+            await self.save()
 
 
 def load(path: Path) -> tuple[ScrubState, list[DamagedFile]]:
     """What was saved last; nothing when there is no file, or one that makes no sense. Blocking."""
     try:
         document = json.loads(path.read_bytes())
-        return _state(document["scrub"]), [_damaged(item) for item in document["damaged"]]
+        return _scrub_state(document["scrub"]), [_damaged(item) for item in document["damaged"]]
     except FileNotFoundError:
         pass
     except (OSError, ValueError, KeyError, TypeError, MingaError) as error:
@@ -55,7 +91,7 @@ def save(path: Path, state: ScrubState, damaged: Sequence[DamagedFile]) -> None:
             successor.unlink()
 
 
-def _state(item: dict[str, Any]) -> ScrubState:
+def _scrub_state(item: dict[str, Any]) -> ScrubState:
     return ScrubState(
         bool(item["under_way"]),
         float(item["began_at"]),

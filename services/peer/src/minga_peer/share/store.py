@@ -5,9 +5,6 @@ the shared files themselves and from part files; no byte is stored twice.
 """
 
 import asyncio
-import fcntl
-import logging
-import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -33,13 +30,14 @@ from minga_engine.parts.files import OpenChunk
 from minga_engine.parts.part import Part
 from minga_engine.parts.part_files import PartTarget
 from minga_engine.progress import VerifyProgress
-from minga_peer.share import integrity_file
 from minga_peer.share.conditions import Conditions, Kind
 from minga_peer.share.damaged import DamagedFiles
 from minga_peer.share.file_reader import FileReader
+from minga_peer.share.folder_lock import FolderLock
 from minga_peer.share.folder_sync import FolderSync
 from minga_peer.share.free_space import FreeSpace
 from minga_peer.share.index import Index
+from minga_peer.share.integrity_file import IntegrityFile
 from minga_peer.share.inventory import Inventory, row_of
 from minga_peer.share.known_files import KnownFiles
 from minga_peer.share.part_store import PartStore
@@ -51,14 +49,9 @@ from minga_peer.share.small_store import SmallFiles
 from minga_peer.share.store_metrics import StoreMetrics
 from minga_peer.share.verifying import Verdict, Verifier
 from minga_peer.share.verifying_all import Verification
-from minga_runtime.logs import log_event
-
-log = logging.getLogger(__name__)
 
 DISK_THREADS = 4
 SPACE_CHECK_SECONDS = 2.0
-SAVE_SECONDS = 10.0
-"""Between savings of how far the scrub is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +127,10 @@ class ContentStore:
         self.scrub = Scrub(self.folder, self.sync, self.verifier, metrics, settings.scrub_seconds)
         self._rechecks = Rechecks(self.inventory, self.verifier, self.folder.disk, clock, metrics)
         self._verifying = asyncio.Lock()
-        self._integrity_path = state_dir / "integrity.json"
-        self._saved: tuple[ScrubState, int] = (self.scrub.state, 0)
+        self._integrity = IntegrityFile(state_dir / "integrity.json", self.scrub, damaged, disk)
         self.table = self.inventory.table
         """Complete files, and parts with at least one chunk."""
-        self._lock_path = state_dir / "lock"
-        self._locks: list[int] = []
+        self._lock = FolderLock()
         self._closed = False
 
     @classmethod
@@ -149,8 +140,7 @@ class ContentStore:
         try:
             await store.folder.disk.run(store._claim)
             await store.folder.known.load()
-            store.scrub.state, damaged = await store.folder.disk.run(integrity_file.load, store._integrity_path)
-            store.folder.damaged.load(damaged)
+            await store._integrity.load()
             await store.parts.load()
             await store.folder.disk.run(store.folder.space.measure)
         except BaseException:
@@ -162,29 +152,14 @@ class ContentStore:
         """Make the folders and take the locks that keep a second daemon out, whatever its state folder."""
         with storage_errors(f"cannot use the shared folder {self.root}"):
             self.root.mkdir(parents=True, exist_ok=True)
-            if self._lock_path.parent.resolve() == self.root.resolve():
+            if self.state_dir.resolve() == self.root.resolve():
                 raise StorageError(
                     f"the shared folder {self.root} cannot be the state folder too",
                     hint="give --state-dir another folder, inside of it or elsewhere",
                 )
-            self._lock(self.root, os.O_RDONLY | os.O_DIRECTORY, f"another process shares {self.root} already")
+            self._lock.take_root(self.root)
             self.parts.make_folder()
-            state = self._lock_path.parent
-            self._lock(self._lock_path, os.O_RDWR | os.O_CREAT, f"another process has its state in {state} already")
-
-    def _lock(self, path: Path, flags: int, taken: str) -> None:
-        """Take a lock that the kernel releases with the process. Raises OSError; AlreadyRunningError saying `taken`."""
-        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
-        self._locks.append(descriptor)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyRunningError(taken, hint="give this one another --share and --state-dir") from None
-        except OSError as error:
-            # NFS locks only what is open for writing, which no folder is; its state folder still is locked.
-            if not flags & os.O_DIRECTORY:
-                raise
-            log_event(log, logging.INFO, "folder_not_locked", path=path, error=error)
+            self._lock.take_state(self.state_dir)
 
     async def run(self) -> None:
         """Share the folder until cancelled."""
@@ -194,7 +169,7 @@ class ContentStore:
             group.create_task(self.parts.expire_regularly(), name="store-parts")
             group.create_task(self._rechecks.run(), name="store-rechecks")
             group.create_task(self.scrub.run(), name="store-scrub")
-            group.create_task(self._save_integrity_regularly(), name="store-integrity")
+            group.create_task(self._integrity.save_regularly(), name="store-integrity")
 
     async def _measure_space(self) -> None:
         while True:
@@ -215,18 +190,6 @@ class ContentStore:
         else:
             self.conditions.clear(Kind.READ_ONLY)
 
-    async def _save_integrity_regularly(self) -> None:
-        while True:
-            await asyncio.sleep(SAVE_SECONDS)
-            await self._save_integrity()
-
-    async def _save_integrity(self) -> None:
-        now = (self.scrub.state, self.folder.damaged.revision)
-        if now != self._saved:
-            self._saved = now
-            damaged = list(self.folder.damaged)
-            await self.folder.disk.run(integrity_file.save, self._integrity_path, self.scrub.state, damaged)
-
     async def aclose(self) -> None:
         """Save what parts have and close everything. `run` must have ended. Idempotent."""
         if self._closed:
@@ -235,14 +198,13 @@ class ContentStore:
         for part in list(self.inventory.parts.values()):
             await part.close()
             part.shut()
-        await self._save_integrity()
+        await self._integrity.save()
         self.folder.reader.close()
         await self.folder.index.aclose()
         await asyncio.to_thread(self.scrub.close)
         await asyncio.to_thread(self._hashing.close)
         await asyncio.to_thread(self.folder.disk.close)
-        for descriptor in self._locks:
-            os.close(descriptor)
+        self._lock.release()
 
     # What is here.
 
