@@ -4,12 +4,13 @@ import asyncio
 import errno
 import os
 import threading
+from contextvars import ContextVar, copy_context
 from pathlib import Path
 
 import pytest
 
 from minga_core.errors import NoSpaceError, StorageError
-from minga_engine.parts.disk import DiskPool, SharedDescriptor, storage_error
+from minga_engine.parts.disk import DiskPool, SharedDescriptor, storage_error, uninterrupted
 
 from .support import eventually
 
@@ -33,6 +34,28 @@ async def test_a_cancelled_caller_waits_for_work_that_has_begun() -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     pool.close()
+
+
+async def test_steps_that_must_not_stop_half_way_outlast_two_cancellations() -> None:
+    """As the work of one thread does; they run in the context that they are given."""
+    name, go, ended = ContextVar[str]("name"), asyncio.Event(), list[str]()
+    context = copy_context()
+    context.run(name.set, "theirs")
+
+    async def steps() -> None:
+        await go.wait()
+        ended.append(name.get())
+
+    caller = asyncio.create_task(uninterrupted(steps(), context))
+    for _ in range(2):
+        await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.wait((caller,), timeout=0.02)
+        assert not caller.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert ended == ["theirs"]
 
 
 async def test_what_a_cancelled_caller_acquired_is_given_back() -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import Context
 from typing import Any, TypeVar
 
 from minga_core.errors import NoSpaceError, StorageError
@@ -57,9 +58,10 @@ async def run_to_end(
     raise cancelled
 
 
-async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
-    """Run steps that must not stop half way; their result. A cancelled caller continues only at the end."""
-    task = asyncio.ensure_future(work)
+async def uninterrupted(work: Coroutine[Any, Any, T], context: Context | None = None) -> T:
+    """Run steps that must not stop half way, in that context; their result. A caller that is cancelled, however often,
+    continues only at the end."""
+    task = asyncio.create_task(work, context=context)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

@@ -25,6 +25,7 @@ from minga_core.errors import (
     StorageError,
 )
 from minga_core.ids import PeerId
+from minga_engine.parts.disk import uninterrupted
 from minga_engine.parts.part import Part
 from minga_engine.swarm import events as ev
 from minga_engine.swarm.scheduler import Scheduler
@@ -247,7 +248,7 @@ class SwarmDownload:
         """Verifies and writes a chunk. Raises ChunkCorruptError; an error of the disk ends the download."""
         try:
             # Not to be interrupted: the buffer is used again as soon as this returns.
-            await _uninterrupted(self._part.write_chunk(chunk.index, chunk.data), self._own_context())
+            await uninterrupted(self._part.write_chunk(chunk.index, chunk.data), self._own_context())
         except (NoSpaceError, StorageError) as error:
             self._fail(error)
             return ev.Tick()
@@ -371,15 +372,3 @@ class _RequestListener:
     def received(self, count: int) -> None:
         """See ChunkListener."""
         self._swarm.feed(ev.BytesReceived(self._request_id, count))
-
-
-async def _uninterrupted(work: Coroutine[Any, Any, None], context: Context | None) -> None:
-    """Runs short work to its end even when the caller is cancelled meanwhile; the cancellation comes after it."""
-    task = asyncio.create_task(work, context=context)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()
-        raise
