@@ -88,7 +88,7 @@ def status_lines(status: "DaemonStatus") -> list[str]:
     behind = status.table_revision - status.announced_revision
     announced = "all" if behind <= 0 else f"{counted(behind, 'change')} not yet announced to the registry"
     lines = [
-        f"serves    {status.address}, up {format_seconds(status.uptime.total_seconds())}"
+        f"serves    {status.address or 'no address yet'}, up {format_seconds(status.uptime.total_seconds())}"
         f", pid {status.pid}, version {status.software_version}",
         f"shares    {status.share_dir}: {counted(status.file_count, 'file')}, {format_bytes(status.shared_bytes)}"
         f", {format_bytes(status.free_bytes)} free",

@@ -87,6 +87,7 @@ class DaemonStatus:
     peer_id: PeerId
     generation: Generation
     address: Address
+    """Where other peers reach it; empty while this machine has no network."""
     share_dir: Path
     registered: bool
     table_revision: int
@@ -257,7 +258,7 @@ def _status(response: pb.GetStatusResponse) -> DaemonStatus:
     values = {field.name: getattr(response, field.name) for field in fields(DaemonStatus)} | {
         "peer_id": parse_peer_id(response.peer_id),
         "generation": parse_generation(response.generation),
-        "address": parse_address(response.address),
+        "address": parse_address(response.address) if response.address else Address(""),
         "share_dir": Path(response.share_dir),
         "downloads": tuple(_transfer(item) for item in response.downloads),
         "uptime": response.uptime.ToTimedelta(),

@@ -87,6 +87,7 @@ class PeerInfo:
     peer_id: PeerId
     generation: Generation
     address: Address
+    """Empty while the peer has none, which is never registered."""
     zone: str
     capacity_bytes: int
     free_bytes: int

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import pytest
 
-from minga_core.errors import SettingsError
 from minga_core.ids import Generation, parse_peer_id
 from minga_core.records import Lease
 from minga_peer.daemon import identity
@@ -30,6 +29,14 @@ def network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "source_towards", source_towards)
 
 
+async def found(settings: PeerSettings) -> identity.Identity:
+    """An identity whose address was looked for."""
+    who = identity.Identity(Lease(parse_peer_id("p"), Generation(1)), "", cast("Any", None), "test")
+    who.port = 50053
+    await identity.find_address(settings, who)
+    return who
+
+
 @pytest.mark.parametrize(
     ("flags", "announced"),
     [
@@ -47,16 +54,30 @@ async def test_the_address_is_set_or_listened_on_or_found_out(
 ) -> None:
     """In this order; towards the registry, or where that is nowhere yet, towards the locator."""
     settings = load_settings(PeerSettings, share_dir=tmp_path, **flags)
-    assert await identity.address_for_others(settings, 50053) == announced
+    assert (await found(settings)).address == announced
 
 
 @pytest.mark.parametrize("locator", ["http://127.0.0.1:2", "http://later.lab:2"])
-async def test_an_address_that_nobody_could_reach_is_not_told(tmp_path: Path, locator: str) -> None:
-    """Towards a locator on the same machine that is the loopback: better an error that says what to set."""
+async def test_an_address_that_nobody_could_reach_is_not_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locator: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Towards a locator on the same machine that is the loopback: better none, and a log line that says what to set.
+    Once there is a network the address is found."""
+    monkeypatch.setattr(identity, "NO_ADDRESS_CHECK_SECONDS", 0.01)
     settings = load_settings(PeerSettings, share_dir=tmp_path, registry="later.lab:1", locator=locator)
-    with pytest.raises(SettingsError, match=r"towards the registry later\.lab:1: .*not known") as caught:
-        await identity.address_for_others(settings, 50053)
-    assert "MINGA_ADVERTISE" in str(caught.value.hint)
+    who = await found(settings)
+    assert (who.address, who.source()) == ("", None)
+    assert "MINGA_ADVERTISE" in str(caplog.records[-1].__dict__)
+    changed = asyncio.Event()
+    following = asyncio.create_task(identity.follow_address(settings, who, changed.set))
+    try:
+        await asyncio.sleep(0.05)
+        assert not changed.is_set()
+        monkeypatch.setitem(ROUTES, "later.lab", "203.0.113.5")
+        await asyncio.wait_for(changed.wait(), 10)
+        assert who.address == "203.0.113.5:50053"
+    finally:
+        following.cancel()
 
 
 def test_the_way_to_a_host_is_asked_of_the_system() -> None:
@@ -73,8 +94,7 @@ async def test_c14_an_address_that_changes_is_followed(
     """Unless it is set; a registry that is nowhere for a while changes nothing."""
     monkeypatch.setattr(identity, "ADDRESS_CHECK_SECONDS", 0.01)
     settings = load_settings(PeerSettings, share_dir=tmp_path, registry="registry.lab:1", advertise=set_address)
-    who = identity.Identity(Lease(parse_peer_id("p"), Generation(1)), "", cast("Any", None), "test")
-    who.reachable_at(await identity.address_for_others(settings, 50053))
+    who = await found(settings)
     changed = asyncio.Event()
     following = asyncio.create_task(identity.follow_address(settings, who, changed.set))
     try:

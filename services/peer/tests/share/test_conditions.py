@@ -109,15 +109,20 @@ async def test_no_room_and_a_read_only_disk_are_conditions_while_they_last(
 ) -> None:
     """A disk has no room when a few blocks are left, and a capacity when a hundredth of it is."""
     monkeypatch.setattr("minga_peer.share.store.SPACE_CHECK_SECONDS", 0.02)
-    disk = SimpleNamespace(f_bavail=MIB, f_frsize=1, f_flag=os.ST_RDONLY)
+    disk = SimpleNamespace(f_bavail=MIB, f_frsize=1)
     monkeypatch.setattr(os, "statvfs", lambda path: disk)
     shared = await opened()
     shared.drop("a", b"x" * MIB)
     await shared.shares("a", b"x" * MIB)
     disk.f_bavail = 1000
-    await eventually(lambda: _kinds(shared) == {Kind.NO_SPACE, Kind.READ_ONLY}, "both last")
+    await eventually(lambda: _kinds(shared) == {Kind.NO_SPACE}, "there is no room")
     assert shared.problem(" are free")
-    disk.f_bavail, disk.f_flag = 20 * MIB, 0
+    with monkeypatch.context() as read_only:
+        read_only.setattr(os, "access", lambda path, mode: False)
+        await eventually(lambda: _kinds(shared) == {Kind.READ_ONLY}, "it is read-only")
+        # Else it would be asked to store what it cannot.
+        assert shared.store.status().free_bytes == 0
+    disk.f_bavail = 20 * MIB
     await eventually(lambda: not _kinds(shared), "both are over")
 
 

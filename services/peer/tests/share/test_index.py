@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from minga_core.clock import SystemClock
-from minga_core.errors import StorageError
 from minga_core.names import Name
 from minga_engine.parts.files import Fingerprint
 from minga_peer.share.conditions import Conditions
@@ -77,13 +76,36 @@ async def test_a_damaged_index_is_set_aside_and_made_anew(path: Path, damage: st
     assert path.with_suffix(".broken").exists()
 
 
-async def test_an_index_that_the_disk_refuses_is_not_set_aside(tmp_path: Path) -> None:
-    """What cannot be opened is not therefore damaged."""
+def _spoil_beside(path: Path, suffix: str) -> bytes:
+    """Put something in the way of a file that SQLite needs beside the index; what the index has."""
+    beside = Path(path.with_name(path.name + suffix))
+    if suffix == "-shm":
+        beside.mkdir()
+    else:
+        beside.write_bytes(b"a process was killed")
+    return path.read_bytes()
+
+
+async def test_an_index_that_the_disk_refuses_is_in_memory_and_not_set_aside(path: Path) -> None:
+    """What cannot be opened is not therefore damaged: it goes on with what the file has."""
+    before = _spoil_beside(path, "-shm")
+    async with indexed(path) as index:
+        await index.write(remove=[FILE.name])
+        assert await index.names_after("", 1) == []
+    assert _spoil_beside(path, "-wal") == before
+    async with indexed(path, known=False) as index:
+        await index.write([(FILE, MANIFEST)])
+        assert await index.manifest(FILE.content_id) == MANIFEST
+
+
+async def test_an_index_that_is_no_file_is_in_memory(tmp_path: Path) -> None:
+    """As in a state folder that is not there."""
     (tmp_path / "index").mkdir()
-    with pytest.raises(StorageError, match="cannot open the index"):
-        async with indexed(tmp_path / "index"):
-            pass
-    assert (tmp_path / "index").is_dir()
+    async with indexed(tmp_path / "index", known=False) as index:
+        await index.write([(FILE, MANIFEST)])
+        assert await index.names_after("", 1) == [FILE.name]
+    async with indexed(tmp_path / "missing" / "index", known=False):
+        pass
 
 
 async def test_a_manifest_that_fails_its_digest_is_not_served(path: Path) -> None:

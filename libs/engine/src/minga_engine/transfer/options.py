@@ -13,8 +13,8 @@ from minga_runtime.rate_limit import RateLimit
 class TransferOptions:
     """How to download; the default suits a client that serves nothing."""
 
-    requester: Callable[[], SourceAddress] | None = None
-    """This peer, when it serves what it has."""
+    requester: Callable[[], SourceAddress | None] | None = None
+    """This peer, when it serves what it has and others can reach it."""
     config: SwarmConfig = field(default_factory=SwarmConfig)
     metrics: TransferMetrics = field(default_factory=NoTransferMetrics)
     down: RateLimit = field(default_factory=lambda: RateLimit(None))
@@ -22,5 +22,5 @@ class TransferOptions:
 
     @property
     def own_address(self) -> SourceAddress | None:
-        """This peer as others are to reach it; None for a client."""
+        """This peer as others are to reach it; None for a client, and without an address."""
         return self.requester() if self.requester is not None else None

@@ -194,6 +194,10 @@ class Announcer:
 
     async def _register(self) -> None:
         info = self._peer_info()
+        if not info.address:
+            raise RegistryUnavailableError(
+                f"no address towards the registry {self._registry.address}: there is no network, or no such name"
+            )
         requested_at = self._clock.monotonic()
         self._ttl, self._interval = await self._registry.register(info, self._lease.token, self._asked_ttl)
         self._pushed, self._refusals, self._push_due = None, Refusals(), 0.0

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from minga_core.errors import SettingsError
 from minga_core.ids import Address, parse_address
 from minga_core.records import Lease, PeerInfo
 from minga_engine.wire.messages import SourceAddress
@@ -21,11 +20,14 @@ log = logging.getLogger(__name__)
 
 ADDRESS_CHECK_SECONDS = 10.0
 """How often the system is asked for this machine's address, which may change: a lease on the old one helps nobody."""
+NO_ADDRESS_CHECK_SECONDS = 1.0
+"""The same while there is none: nobody can find the peer."""
+NO_ADDRESS_HINT = "it is announced once there is a network; or set MINGA_ADVERTISE to the host:port for other peers"
 _ANY_HOSTS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 
 
 class Identity:
-    """One start of a peer. It has no address until `reachable_at` is called, once the port is bound."""
+    """One start of a peer. It has no address before `find_address`, and while this machine has no network."""
 
     def __init__(self, lease: Lease, zone: str, store: ContentStore, version: str) -> None:
         self.lease = lease
@@ -33,20 +35,12 @@ class Identity:
         self._zone = zone
         self._store = store
         self._version = version
-        self._address: Address | None = None
+        self.address = Address("")
+        """host:port for others; empty while there is none."""
+        self.port = 0
+        """The port of calls; 0 before it is bound."""
         self.http_port = 0
         """Where chunks are served; 0 before the port is bound."""
-
-    def reachable_at(self, address: Address) -> None:
-        """Set the address at which others reach the peer."""
-        self._address = address
-
-    @property
-    def address(self) -> Address:
-        """host:port for others."""
-        if self._address is None:
-            raise RuntimeError("the port is not bound yet")
-        return self._address
 
     def info(self) -> PeerInfo:
         """What the peer announces of itself now."""
@@ -61,42 +55,45 @@ class Identity:
             software_version=self._version,
         )
 
-    def source(self) -> SourceAddress:
-        """This peer as a source for others."""
-        return SourceAddress(self.peer_id, self.address, http_port=self.http_port)
+    def source(self) -> SourceAddress | None:
+        """This peer as a source for others; None while it has no address."""
+        return SourceAddress(self.peer_id, self.address, http_port=self.http_port) if self.address else None
 
 
-async def address_for_others(settings: PeerSettings, port: int) -> Address:
-    """The address to announce: as set, else the host that is listened on, else the one that faces the registry.
+async def find_address(settings: PeerSettings, identity: Identity) -> None:
+    """Set the address to announce: as set, else the host that is listened on, else the one that faces the registry.
 
-    Where the registry's name does not resolve yet, as in a cluster that is starting, the one that faces the locator: a
-    registry that is away must not keep a peer from starting. Raises SettingsError when there is none.
+    Where the registry's name does not resolve yet, as in a cluster that is starting, the one that faces the locator. A
+    machine without a network has none yet.
     """
     if settings.advertise is not None:
-        return parse_address(settings.advertise)
+        identity.address = parse_address(settings.advertise)
+        return
     host, _ = split_listen(settings.listen)
-    if host in _ANY_HOSTS:
-        host = await asyncio.to_thread(_facing_directory, settings)
-    return _address(host, port)
+    try:
+        host = await asyncio.to_thread(_facing_directory, settings) if host in _ANY_HOSTS else host
+    except OSError as error:
+        log_event(log, logging.WARNING, "no_address_yet", registry=settings.registry, error=error, hint=NO_ADDRESS_HINT)
+        return
+    identity.address = _address(host, identity.port)
 
 
 async def follow_address(settings: PeerSettings, identity: Identity, on_change: Callable[[], None]) -> None:
     """Keep the identity's address that which faces the registry, until cancelled; at once over when it is a set one.
 
-    While the registry's name does not resolve, or there is no way to it, the address stays as it is.
+    While the registry's name does not resolve, or there is no way to it, the address stays as it is; where there is
+    none, the one that faces the locator is good enough.
     """
     if settings.advertise is not None or split_listen(settings.listen)[0] not in _ANY_HOSTS:
         return
-    port = int(identity.address.rpartition(":")[2])
     while True:
-        await asyncio.sleep(ADDRESS_CHECK_SECONDS)
-        try:
-            address = _address(await asyncio.to_thread(source_towards, *split_listen(settings.registry)), port)
-        except OSError:
-            continue
-        if address != identity.address:
-            log_event(log, logging.WARNING, "address_changed", before=identity.address, now=address)
-            identity.reachable_at(address)
+        before = identity.address
+        await asyncio.sleep(ADDRESS_CHECK_SECONDS if before else NO_ADDRESS_CHECK_SECONDS)
+        with suppress(OSError):
+            facing = _facing_registry if before else _facing_directory
+            identity.address = _address(await asyncio.to_thread(facing, settings), identity.port)
+        if identity.address != before:
+            log_event(log, logging.WARNING, "address_changed", before=before, now=identity.address)
             on_change()
 
 
@@ -104,10 +101,15 @@ def _address(host: str, port: int) -> Address:
     return parse_address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
 
+def _facing_registry(settings: PeerSettings) -> str:
+    """The local address towards the registry. Raises OSError. Sends nothing; resolves names, so it may block."""
+    return source_towards(*split_listen(settings.registry))
+
+
 def _facing_directory(settings: PeerSettings) -> str:
-    """The local address towards the registry, or else the locator. Sends nothing; resolves names, so it may block."""
+    """The local address towards the registry, or else the locator; see `_facing_registry`."""
     try:
-        return source_towards(*split_listen(settings.registry))
+        return _facing_registry(settings)
     except OSError as error:
         problem = error
     locator = urlsplit(settings.locator)
@@ -116,10 +118,7 @@ def _facing_directory(settings: PeerSettings) -> str:
         # A locator on this machine says nothing about how others reach it.
         if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
             return host
-    raise SettingsError(
-        f"cannot find out this machine's address towards the registry {settings.registry}: {problem}",
-        hint="set MINGA_ADVERTISE to the host:port at which other peers reach this one",
-    )
+    raise problem
 
 
 def source_towards(host: str, port: int) -> str:

@@ -21,23 +21,21 @@ FILE_NAME = "lease"
 _GENERATION_BYTES = 8
 
 
-def new_lease(state_dir: Path, peer_id: PeerId, wall_seconds: float) -> Lease:
+def new_lease(state_dir: Path, peer_id: PeerId, wall_seconds: float) -> tuple[Lease, str]:
     """What this start of a peer shows to the registry: the kept token, or a new one, and a generation after the last.
 
-    Blocking. Raises StorageError or NoSpaceError when the token cannot be read, or a new one not kept: a peer with
-    another token at each start would wait for its own lease to end.
+    And why that is not kept, in one line; empty when it is. The next start may then have another token, and waits
+    until the lease of this one has ended. Blocking.
     """
     path = state_dir / FILE_NAME
-    kept = _read(path)
-    token, last = kept or (secrets.token_bytes(LEASE_TOKEN_BYTES), 0)
-    lease = Lease(peer_id, _after(last, wall_seconds), token)
+    token, last = secrets.token_bytes(LEASE_TOKEN_BYTES), 0
     try:
+        token, last = _read(path) or (token, last)
+        lease = Lease(peer_id, _after(last, wall_seconds), token)
         _write(path, lease)
     except (NoSpaceError, StorageError) as error:
-        if kept is None:
-            raise
-        log_event(log, logging.WARNING, "generation_not_kept", path=path, error=error)
-    return lease
+        return Lease(peer_id, _after(last, wall_seconds), token), str(error)
+    return lease, ""
 
 
 def _after(last: int, wall_seconds: float) -> Generation:

@@ -31,7 +31,7 @@ from minga_peer.daemon.clock_check import check_clock
 from minga_peer.daemon.control import ControlService, DaemonFacts, TrafficCounts
 from minga_peer.daemon.downloads import Downloads
 from minga_peer.daemon.draining import until_idle
-from minga_peer.daemon.identity import Identity, address_for_others, follow_address
+from minga_peer.daemon.identity import Identity, find_address, follow_address
 from minga_peer.daemon.lease_file import new_lease
 from minga_peer.daemon.long_lived import LongLived
 from minga_peer.daemon.registry_client import RegistryClient
@@ -163,7 +163,9 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
         await asyncio.to_thread(claim_socket, settings.control)
         store = await _open_store(base)
         peer_id = parse_peer_id(settings.peer_id)
-        lease = await asyncio.to_thread(new_lease, store.state_dir, peer_id, clock.wall())
+        lease, not_kept = await asyncio.to_thread(new_lease, store.state_dir, peer_id, clock.wall())
+        if not_kept:
+            store.conditions.set(Kind.INDEX, not_kept, "lease")
         identity = Identity(lease, settings.zone, store, VERSION)
         serving = _make_serving(base, store)
         network = await _connect(base)
@@ -254,7 +256,8 @@ async def _start_peer_server(
     add_PeerServiceServicer_to_server(service, server.server)
     (port,) = await server.start([base.settings.listen], [PEER_SERVICE])
     base.stack.push_async_callback(server.stop, CLOSE_GRACE)
-    identity.reachable_at(await address_for_others(base.settings, port))
+    identity.port = port
+    await find_address(base.settings, identity)
     return server
 
 

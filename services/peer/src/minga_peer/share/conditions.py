@@ -53,7 +53,8 @@ TEXTS = {
     Kind.FOLDER: "the shared folder is not there: mount it, or make it anew",
     Kind.READ_ONLY: "the shared folder is read-only: what is in it is shared, but nothing can be stored",
     Kind.NO_SPACE: "no room for downloads and uploads: delete something, or raise the capacity",
-    Kind.INDEX: "digests are not kept: files are hashed again after a restart",
+    Kind.INDEX: "the state folder cannot be written: after a restart files are hashed again; make room, or set "
+    "MINGA_STATE_DIR",
     Kind.REGISTRY_AWAY: "the registry cannot be reached: files are found again once it is back",
     Kind.TABLE_REFUSED: "the registry refuses files of this peer, which nobody can find",
     Kind.PEER_ID_TAKEN: "another peer has this peer's id: give this one another with MINGA_PEER_ID",

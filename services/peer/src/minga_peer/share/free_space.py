@@ -22,7 +22,7 @@ class FreeSpace:
         self._inventory = inventory
         self._disk_free_bytes = 0
         self.read_only = False
-        """Whether nothing can be written to the file system."""
+        """Whether this user can write nothing there, or the file system is mounted so."""
         self.reserved_bytes = 0
         """Bytes of small files that are being written and not shared yet."""
 
@@ -30,13 +30,13 @@ class FreeSpace:
         """Ask the file system. Keeps the last answer when it does not give one."""
         with suppress(OSError):
             disk = os.statvfs(self._root)
-            self._disk_free_bytes = disk.f_bavail * disk.f_frsize
-            self.read_only = bool(disk.f_flag & os.ST_RDONLY)
+            self.read_only = not os.access(self._root, os.W_OK)
+            self._disk_free_bytes = 0 if self.read_only else disk.f_bavail * disk.f_frsize
 
     @property
     def used_up(self) -> bool:
-        """Whether there is next to no room."""
-        return self.free_bytes < min(LITTLE_BYTES, self.capacity_bytes // 100 + 1)
+        """Whether there is next to no room where something could be written."""
+        return not self.read_only and self.free_bytes < min(LITTLE_BYTES, self.capacity_bytes // 100 + 1)
 
     @property
     def capacity_bytes(self) -> int:

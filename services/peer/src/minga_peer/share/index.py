@@ -8,11 +8,11 @@ import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minga_core.errors import MingaError, NoSpaceError, StorageError
+from minga_core.errors import MingaError, StorageError
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
@@ -52,6 +52,8 @@ _DISK_CODES = (
 """Errors of the disk: the index itself may be intact, and must not be set aside for them."""
 SET_ASIDE = "set aside"
 """Key of the condition that lasts until a damaged index has everything again."""
+IN_MEMORY = "in memory"
+"""Key of the condition that lasts until a restart, when the disk did not let the index be opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +80,19 @@ class Index:
         self.complete = False
         """Whether all files that were there when the index was made have been in it: others are new then."""
         self._set_aside_for = ""
+        self._in_memory_for = ""
 
     async def open(self) -> dict[Name, IndexedFile]:
         """Open or make the index; the files it knows. A damaged one is set aside and made anew.
 
-        Raises StorageError or NoSpaceError when the disk does not let it be opened at all.
+        Where the disk does not let it be opened, being full or read-only, it is kept in memory.
         """
         known = await run_to_end(self._thread, self._open_or_make)
         if self._set_aside_for:
             self._conditions.set(Kind.INDEX, f"{self._path} was damaged: {self._set_aside_for}", SET_ASIDE)
+        if self._in_memory_for:
+            why = f"{self._path} cannot be opened, its changes are in memory: {self._in_memory_for}"
+            self._conditions.set(Kind.INDEX, why, IN_MEMORY)
         return known
 
     def made_anew(self) -> None:
@@ -100,9 +106,10 @@ class Index:
 
         An error is a condition: without an entry the file is hashed again after a restart, and nothing is lost.
         """
-        for file, manifest in put if cached else ():
-            self._cache.put(file.content_id, manifest)
         problem = await run_to_end(self._thread, self._write, put, remove)
+        # What is not written is served from the cache.
+        for file, manifest in put if cached or problem else ():
+            self._cache.put(file.content_id, manifest)
         if problem:
             self._conditions.set(Kind.INDEX, f"{self._path} cannot be written: {problem}")
         else:
@@ -146,37 +153,55 @@ class Index:
 
     def _open_or_make(self) -> dict[Name, IndexedFile]:
         try:
-            return self._open()
+            return self._load(self._connect(self._path))
         except (sqlite3.Error, MingaError) as error:
             if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in _DISK_CODES:
-                raise self._refused(error) from error
+                return self._load_in_memory(error)
             self._set_aside(error)
         try:
-            return self._open()
+            return self._load(self._connect(self._path))
         except sqlite3.Error as error:
-            raise self._refused(error) from error
+            return self._load_in_memory(error)
 
-    def _refused(self, error: sqlite3.Error) -> MingaError:
-        kind = NoSpaceError if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL else StorageError
-        return kind(f"cannot open the index {self._path}: {error}")
+    def _load_in_memory(self, error: sqlite3.Error) -> dict[Name, IndexedFile]:
+        """Go on in memory with what the file had, where that can be read."""
+        self._in_memory_for = str(error)
+        try:
+            return self._load(self._copied_to_memory())
+        except (sqlite3.Error, MingaError):
+            return self._load(self._connect(":memory:"))
 
-    def _open(self) -> dict[Name, IndexedFile]:
-        self._database = sqlite3.connect(self._path, check_same_thread=False)
-        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+    def _copied_to_memory(self) -> sqlite3.Connection:
+        """Copy the index as it was last closed; empty after a crash, when its log is to be read too, which writes."""
+        memory = self._connect(":memory:")
+        log_path = Path(f"{self._path}-wal")
+        if self._path.exists() and not (log_path.exists() and log_path.stat().st_size):
+            with closing(sqlite3.connect(f"{self._path.as_uri()}?mode=ro&immutable=1", uri=True)) as kept:
+                kept.backup(memory)
+        return memory
+
+    def _connect(self, path: Path | str) -> sqlite3.Connection:
+        """A connection in place of the one before, which is closed. path: of a file, or `:memory:`."""
+        self._close()
+        self._database = sqlite3.connect(path, check_same_thread=False)
+        return self._database
+
+    def _load(self, database: sqlite3.Connection) -> dict[Name, IndexedFile]:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
         if version == 1:
             # It lacks one time of each file: all are hashed again, and keep when they were published.
-            self._database.execute("ALTER TABLE files ADD COLUMN ctime INTEGER NOT NULL DEFAULT -1")
+            database.execute("ALTER TABLE files ADD COLUMN ctime INTEGER NOT NULL DEFAULT -1")
         if version in (1, 2):
             # Those that are executable are hashed again.
-            self._database.execute("ALTER TABLE files ADD COLUMN executable INTEGER NOT NULL DEFAULT 0")
+            database.execute("ALTER TABLE files ADD COLUMN executable INTEGER NOT NULL DEFAULT 0")
         elif version not in (0, _VERSION):
             raise StorageError(f"it has version {version}, not {_VERSION}")
-        self._database.executescript(_SCHEMA)
+        database.executescript(_SCHEMA)
         if version in (1, 2):
             # It had no such note: what it lacks was made while the peer was away.
             self._set_complete()
-        self.complete = self._database.execute("SELECT 1 FROM complete").fetchone() is not None
-        rows = self._database.execute(
+        self.complete = database.execute("SELECT 1 FROM complete").fetchone() is not None
+        rows = database.execute(
             "SELECT name, path, size, mtime, inode, device, content, published, ctime, executable FROM files"
         )
         return {

@@ -18,6 +18,7 @@ from minga_core.ids import ContentId
 from minga_core.names import parse_name
 from minga_engine.parts.disk import DiskPool
 from minga_engine.parts.files import Fingerprint
+from minga_peer.share.conditions import Conditions, Kind
 from minga_peer.share.damaged import DamagedFile, DamagedFiles
 from minga_peer.share.index import IndexedFile
 from minga_peer.share.scrub import Scrub, ScrubState
@@ -34,8 +35,9 @@ SAVE_SECONDS = 10.0
 class IntegrityFile:
     """Keeps the file in step with the scrub and the damaged files. Only for the event loop's thread."""
 
-    def __init__(self, path: Path, scrub: Scrub, damaged: DamagedFiles, pool: DiskPool) -> None:
+    def __init__(self, path: Path, scrub: Scrub, damaged: DamagedFiles, pool: DiskPool, conditions: Conditions) -> None:
         self._path = path
+        self._conditions = conditions
         self._scrub = scrub
         self._damaged = damaged
         self._pool = pool
@@ -54,7 +56,11 @@ class IntegrityFile:
         now = self._state()
         if now != self._saved:
             self._saved = now
-            await self._pool.run(save, self._path, self._scrub.state, list(self._damaged))
+            problem = await self._pool.run(save, self._path, self._scrub.state, list(self._damaged))
+            if problem:
+                self._conditions.set(Kind.INDEX, f"{self._path} cannot be written: {problem}", self._path.name)
+            else:
+                self._conditions.clear(Kind.INDEX, self._path.name)
 
     async def save_regularly(self) -> None:
         """Save every now and then, until cancelled."""
@@ -75,8 +81,8 @@ def load(path: Path) -> tuple[ScrubState, list[DamagedFile]]:
     return ScrubState(), []
 
 
-def save(path: Path, state: ScrubState, damaged: Sequence[DamagedFile]) -> None:
-    """Replace the file in one step. Blocking. Errors are logged: what is lost is found again."""
+def save(path: Path, state: ScrubState, damaged: Sequence[DamagedFile]) -> str:
+    """Replace the file in one step; what went wrong, or nothing: what is lost is found again. Blocking."""
     document = {
         "scrub": asdict(state),
         "damaged": [_item(each) for each in damaged[:MAX_DAMAGED]],
@@ -86,9 +92,10 @@ def save(path: Path, state: ScrubState, damaged: Sequence[DamagedFile]) -> None:
         successor.write_text(json.dumps(document))
         os.replace(successor, path)
     except OSError as error:
-        log_event(log, logging.WARNING, "integrity_not_saved", path=path, error=error)
         with suppress(OSError):
             successor.unlink()
+        return (error.strerror or str(error)).lower()
+    return ""
 
 
 def _scrub_state(item: dict[str, Any]) -> ScrubState:

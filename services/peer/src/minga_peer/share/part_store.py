@@ -45,8 +45,11 @@ class PartStore:
         self._making_room = asyncio.Lock()
 
     def make_folder(self) -> None:
-        """Make the parts folder. Blocking. Raises OSError, also when the shared folder is on another file system."""
-        self._folder.root.check_place("", self._made_device())
+        """Make the parts folder. Blocking. Raises OSError, also when the shared folder is on another file system and
+        not read-only."""
+        device = self._made_device()
+        if not self._folder.space.read_only:
+            self._folder.root.check_place("", device)
 
     def _made_device(self) -> int:
         """The file system of the parts folder, which is made if it is missing: the shared folder may have been replaced
@@ -182,23 +185,25 @@ class PartStore:
 
     async def load(self) -> None:
         """Open the parts of earlier runs, so that they are served and can be resumed."""
-        with storage_errors("cannot read the parts of earlier downloads"):
-            targets = await self._folder.disk.run(self._resumable)
-        for target in targets:
+        for target in await self._folder.disk.run(self._resumable):
             part = Part(self._path, target, self._folder.disk, self)
             try:
                 await part.open()
+                if part.held_count:
+                    self._inventory.add_part(part)
+                else:
+                    await part.discard()
             except MingaError as error:
                 log_event(log, logging.WARNING, "part_not_loaded", name=target.name, error=error)
-                continue
-            if part.held_count:
-                self._inventory.add_part(part)
-            else:
-                await part.discard()
 
     def _resumable(self) -> list[PartTarget]:
         """What earlier runs left that can be resumed; deletes what is damaged, stale or too many. Blocking."""
-        paths = list(self._path.iterdir())
+        try:
+            paths = list(self._path.iterdir())
+        except OSError as error:
+            # The state folder cannot be made, or is another user's.
+            log_event(log, logging.WARNING, "parts_not_loaded", path=self._path, error=error)
+            return []
         found = [found for path in paths if path.suffix == ".meta" and (found := self._read(path)) is not None]
         found.sort(key=lambda each: each[1], reverse=True)
         kept = [target for target, _ in found[:MAX_KEPT_PARTS]]

@@ -5,6 +5,8 @@ the shared files themselves and from part files; no byte is stored twice.
 """
 
 import asyncio
+import errno
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -49,9 +51,13 @@ from minga_peer.share.small_store import SmallFiles
 from minga_peer.share.store_metrics import StoreMetrics
 from minga_peer.share.verifying import Verdict, Verifier
 from minga_peer.share.verifying_all import Verification
+from minga_runtime.logs import log_event
+
+log = logging.getLogger(__name__)
 
 DISK_THREADS = 4
 SPACE_CHECK_SECONDS = 2.0
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +133,7 @@ class ContentStore:
         self.scrub = Scrub(self.folder, self.sync, self.verifier, metrics, settings.scrub_seconds)
         self._rechecks = Rechecks(self.inventory, self.verifier, self.folder.disk, clock, metrics)
         self._verifying = asyncio.Lock()
-        self._integrity = IntegrityFile(state_dir / "integrity.json", self.scrub, damaged, disk)
+        self._integrity = IntegrityFile(state_dir / "integrity.json", self.scrub, damaged, disk, self.conditions)
         self.table = self.inventory.table
         """Complete files, and parts with at least one chunk."""
         self._lock = FolderLock()
@@ -135,7 +141,10 @@ class ContentStore:
 
     @classmethod
     async def open(cls, settings: StoreSettings, clock: Clock, metrics: StoreMetrics | None = None) -> "ContentStore":
-        """A store. Raises StorageError, NoSpaceError; AlreadyRunningError when another process shares the folder."""
+        """A store, also where nothing can be written: that is a condition.
+
+        Raises StorageError, NoSpaceError when there is no folder; AlreadyRunningError when another process shares it.
+        """
         store = cls(settings, clock, metrics)
         try:
             await store.folder.disk.run(store._claim)
@@ -143,6 +152,7 @@ class ContentStore:
             await store._integrity.load()
             await store.parts.load()
             await store.folder.disk.run(store.folder.space.measure)
+            store._note_space()
         except BaseException:
             await store.aclose()
             raise
@@ -158,8 +168,19 @@ class ContentStore:
                     hint="give --state-dir another folder, inside of it or elsewhere",
                 )
             self._lock.take_root(self.root)
+            self.folder.space.measure()
+            self._claim_state()
+
+    def _claim_state(self) -> None:
+        """Make and lock the state folder. On a full or read-only disk what is shared is served without it. Raises
+        OSError."""
+        try:
             self.parts.make_folder()
             self._lock.take_state(self.state_dir)
+        except OSError as error:
+            if error.errno not in _NOT_WRITABLE and not self.folder.space.read_only:
+                raise
+            log_event(log, logging.WARNING, "state_folder_not_usable", path=self.state_dir, error=error)
 
     async def run(self) -> None:
         """Share the folder until cancelled."""
@@ -186,7 +207,7 @@ class ContentStore:
         else:
             self.conditions.clear(Kind.NO_SPACE)
         if space.read_only:
-            self.conditions.set(Kind.READ_ONLY, f"{path} is on a file system that is mounted read-only")
+            self.conditions.set(Kind.READ_ONLY, f"{path} cannot be written by this user, or is mounted read-only")
         else:
             self.conditions.clear(Kind.READ_ONLY)
 
