@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import socket
+import stat
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -319,6 +321,24 @@ async def test_a_port_in_use_and_one_that_cannot_be_bound_are_different_errors(e
     with pytest.raises(SettingsError, match=r"cannot listen on 192\.0\.2\.1:0"):
         bind(other.server, "192.0.2.1:0")
     await other.server.stop(None)
+
+
+async def test_a_socket_is_its_owners_alone_and_the_umask_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault B19: the umask is of the whole process, whose other threads make files meanwhile."""
+    before = os.umask(0)
+    try:
+        monkeypatch.setattr(os, "umask", None)
+        server = GrpcServer(Observed())
+        await server.start([f"unix:{tmp_path}/s"], [SERVICE])
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["s"]
+    await server.stop(timedelta(0))
+    assert os.listdir(tmp_path) == []
 
 
 async def test_a_stale_socket_is_replaced_and_a_served_one_is_not(tmp_path: Path) -> None:

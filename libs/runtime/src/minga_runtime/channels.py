@@ -1,13 +1,12 @@
 """gRPC channels and server ports. Every one is made here, so that TLS and credentials need one place."""
 
 import asyncio
-import contextlib
 import errno
 import json
-import os
 import socket
-from collections.abc import Iterator
+import tempfile
 from datetime import timedelta
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -26,6 +25,7 @@ __all__ = [
     "make_channel",
     "server_options",
     "split_listen",
+    "unix_path",
     "wait_connected",
 ]
 
@@ -146,11 +146,12 @@ def make_balanced_channel(target: str, *, name_server: str = "", vanished: timed
 def bind(server: grpc.aio.Server, listen: str) -> int:
     """Bind a server to `host:port` (port 0 for any free one) or `unix:/path`. Returns the bound port.
 
-    A Unix socket gets mode 0600; a stale one, which no process serves, is replaced. Raises AlreadyRunningError when
-    another process has the address, SettingsError when it cannot be bound for any other reason.
+    A Unix socket gets mode 0600; a stale one, which no process serves, is replaced. gRPC does not remove it at the
+    end. Raises AlreadyRunningError when another process has the address, SettingsError when it cannot be bound for any
+    other reason.
     """
-    if listen.startswith(_UNIX):
-        return _bind_unix(server, listen)
+    if (path := unix_path(listen)) is not None:
+        return _bind_unix(server, path)
     try:
         port = server.add_insecure_port(listen)
     except RuntimeError as error:
@@ -160,18 +161,26 @@ def bind(server: grpc.aio.Server, listen: str) -> int:
     return port
 
 
-def _bind_unix(server: grpc.aio.Server, listen: str) -> int:
-    path = listen.removeprefix(_UNIX)
-    # gRPC unlinks any socket at that path, even that of a running daemon.
-    if _answers(path):
+def _bind_unix(server: grpc.aio.Server, path: Path) -> int:
+    if _answers(str(path)):
         raise AlreadyRunningError(f"another process serves {path} already")
     try:
-        with _owner_only():
-            return server.add_insecure_port(listen)
-    except RuntimeError as error:
+        # In a folder that nobody else can open until the socket has its mode: who connects before is served later.
+        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+            made = Path(folder) / "s"
+            port = server.add_insecure_port(f"{_UNIX}{made}")
+            made.chmod(0o600)
+            made.replace(path)
+    except (RuntimeError, OSError) as error:
         raise SettingsError(
             f"cannot listen on {path}: the folder is missing or not writable, or the path is too long"
         ) from error
+    return port
+
+
+def unix_path(listen: str) -> Path | None:
+    """The path of `unix:/path`; None for a port."""
+    return Path(listen.removeprefix(_UNIX)) if listen.startswith(_UNIX) else None
 
 
 def _answers(path: str) -> bool:
@@ -182,16 +191,6 @@ def _answers(path: str) -> bool:
         except OSError:
             return False
     return True
-
-
-@contextlib.contextmanager
-def _owner_only() -> Iterator[None]:
-    """Create files in the block with mode 0600 at most. Changes the umask of the whole process: for its start only."""
-    before = os.umask(0o177)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 def _refusal(listen: str) -> MingaError:

@@ -1,14 +1,16 @@
 """The gRPC server of every part: error mapping, health, limits, graceful stop."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from minga_runtime.channels import bind, server_options
+from minga_runtime.channels import bind, server_options, unix_path
 from minga_runtime.grpc_errors import ErrorInterceptor, RpcObserver
 
 
@@ -46,6 +48,7 @@ class GrpcServer:
         self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
         self._services: tuple[str, ...] = ()
+        self._sockets: list[Path] = []
         self._serving = False
         self._stopping = False
 
@@ -56,6 +59,7 @@ class GrpcServer:
         raises."""
         self._services = tuple(services)
         ports = [bind(self.server, address) for address in listen]
+        self._sockets = [path for address in listen if (path := unix_path(address)) is not None]
         await self._set_health(False)
         await self._health.set(LIVENESS, _Status.SERVING)
         await self.server.start()
@@ -78,11 +82,19 @@ class GrpcServer:
         self._serving = False
         await self._set_health(False)
         await self.server.stop(grace.total_seconds())
+        _remove(self._sockets)
 
     async def _set_health(self, serving: bool) -> None:
         status = _Status.SERVING if serving else _Status.NOT_SERVING
         for name in ("", *self._services):
             await self._health.set(name, status)
+
+
+def _remove(sockets: Sequence[Path]) -> None:
+    """Remove Unix sockets; those that cannot be removed are replaced by the next server."""
+    for path in sockets:
+        with suppress(OSError):
+            path.unlink()
 
 
 class _Health(health.aio.HealthServicer):

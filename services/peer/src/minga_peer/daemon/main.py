@@ -35,7 +35,7 @@ from minga_peer.daemon.identity import Identity, find_address, follow_address
 from minga_peer.daemon.lease_file import new_lease
 from minga_peer.daemon.long_lived import LongLived
 from minga_peer.daemon.registry_client import RegistryClient
-from minga_peer.daemon.socket_file import claim_socket, restrict
+from minga_peer.daemon.socket_file import claim_socket
 from minga_peer.serve.http_server import HttpServer
 from minga_peer.serve.quotas import Quotas
 from minga_peer.serve.receiving import UploadReceiver
@@ -294,7 +294,6 @@ async def _start_control_server(
     add_ControlServiceServicer_to_server(service, server.server)
     await server.start([f"unix:{settings.control}"], [CONTROL_SERVICE])
     base.stack.push_async_callback(server.stop, timedelta(seconds=1))
-    await asyncio.to_thread(restrict, settings.control)
 
 
 async def _start_metrics_server(base: _Base) -> str:

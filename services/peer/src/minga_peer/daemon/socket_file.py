@@ -1,4 +1,4 @@
-"""The control socket's file: only its owner may open it, and a stale one is removed."""
+"""The control socket's path: in a folder of its owner's, and a stale socket is removed."""
 
 import socket
 from pathlib import Path
@@ -8,6 +8,8 @@ from minga_engine.settings import check_control_folder
 
 # Linux: sizeof(sockaddr_un.sun_path) is 108, with the closing NUL (unix(7)); macOS has 104.
 MAX_SOCKET_PATH_BYTES = 103
+MAX_FOLDER_PATH_BYTES = MAX_SOCKET_PATH_BYTES - len("/.12345678/s")
+"""The socket is made in a temporary folder there."""
 
 
 def claim_socket(path: Path) -> None:
@@ -16,9 +18,10 @@ def claim_socket(path: Path) -> None:
     Raises AlreadyRunningError when a daemon answers there, StorageError when the folder cannot be made, or
     is another user's.
     """
-    if len(str(path).encode()) > MAX_SOCKET_PATH_BYTES:
+    if len(str(path).encode()) > MAX_SOCKET_PATH_BYTES or len(str(path.parent).encode()) > MAX_FOLDER_PATH_BYTES:
         raise StorageError(
-            f"the control socket's path has over {MAX_SOCKET_PATH_BYTES} bytes: {path}",
+            f"the control socket's path has over {MAX_SOCKET_PATH_BYTES} bytes, or its folder over "
+            f"{MAX_FOLDER_PATH_BYTES}: {path}",
             hint="set MINGA_CONTROL to a shorter path",
         )
     try:
@@ -34,11 +37,6 @@ def claim_socket(path: Path) -> None:
         path.unlink()
     except OSError as error:
         raise StorageError(f"cannot make the control socket {path}: {error.strerror}") from error
-
-
-def restrict(path: Path) -> None:
-    """Let only the owner open the socket."""
-    path.chmod(0o600)
 
 
 def _daemon_answers(path: Path) -> bool:
