@@ -65,17 +65,21 @@ def test_find_refuses_an_empty_pattern(minga: Minga) -> None:
     assert ended.err == "minga: an empty pattern finds nothing (`minga ls` lists everything)\n"
 
 
-def test_info_shows_versions_and_holders(minga: Minga, locator: FakeLocator) -> None:
-    """The newest version first; partial holders come last and are marked."""
+def test_info_shows_versions_and_holders(minga: Minga, locator: FakeLocator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest version first; partial holders come last and are marked. Nothing is folded, so ids can be copied."""
+    monkeypatch.setenv("COLUMNS", "80")
     locator.share("iso", 1024, holders=("peer-2", "peer-1"))
     locator.files["iso"]["versions"][0]["sources"][0]["state"] = "partial"
     locator.files["iso"]["versions"][0]["complete_count"] = 30
     locator.files["iso"]["versions"][0]["partial_count"] = 1
+    locator.files["iso"]["versions"][0] |= {"modified_time": "2025-12-31T23:59:00.000000Z", "executable": True}
     assert minga("info", "iso").out.splitlines() == [
         "iso",
-        "CONTENT ID" + " " * 60 + "SIZE  PUBLISHED         HOLDERS",
-        f"{content_id(1)}  1 KiB  2026-03-01 12:00  peer-1, peer-2 (part), and 29 more",
+        "CONTENT ID" + " " * 60 + "SIZE  PUBLISHED         MODIFIED          EXECUTABLE  HOLDERS",
+        f"{content_id(1)}  1 KiB  2026-03-01 12:00  2025-12-31 23:59  yes         peer-1, peer-2 (part), and 29 more",
     ]
+    (version,) = json.loads(minga("info", "iso", "--json").out)["versions"]
+    assert (version["modified_time"], version["executable"]) == ("2025-12-31T23:59:00.000000Z", True)
 
 
 def test_info_takes_a_content_id(minga: Minga, locator: FakeLocator) -> None:

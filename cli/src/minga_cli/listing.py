@@ -107,11 +107,8 @@ async def _info(client: "AsyncClient", name: str, *, as_json: bool) -> None:
         print_json({"names": found.names, "newer_incomplete": found.newer_incomplete, "versions": versions})
         return
     say(heading(safe(enumerated(found.names))))
-    rows = [
-        (str(version.content_id), format_bytes(version.size_bytes), local_time(version.published_ns), _holders(version))
-        for version in found.versions
-    ]
-    print_table(["CONTENT ID", "SIZE", "PUBLISHED", "HOLDERS"], rows, right=["SIZE"])
+    rows = [_version_row(version) for version in found.versions]
+    print_table(["CONTENT ID", "SIZE", "PUBLISHED", "MODIFIED", "EXECUTABLE", "HOLDERS"], rows, right=["SIZE"])
     if found.newer_incomplete:
         say("a newer version is not complete anywhere: its upload is under way or broke off, or its holders are gone")
 
@@ -126,6 +123,17 @@ async def not_found(
                 f"{name} is a folder, not a file", hint=f"its files are meant by `{name}/`, with the / at the end"
             )
     return FileNotFoundInDirectoryError(str(error), hint=error.hint or f"`minga find {name}` looks for names like it")
+
+
+def _version_row(version: "FileVersion") -> tuple[str, ...]:
+    return (
+        str(version.content_id),
+        format_bytes(version.size_bytes),
+        local_time(version.published_ns),
+        local_time(version.modified_ns),
+        "yes" if version.executable else "no",
+        _holders(version),
+    )
 
 
 def _holders(version: "FileVersion") -> str:
@@ -152,6 +160,8 @@ def _version_json(version: "FileVersion") -> dict[str, Any]:
         "content_id": str(version.content_id),
         "size_bytes": version.size_bytes,
         "published_time": rfc3339(version.published_ns),
+        "modified_time": rfc3339(version.modified_ns),
+        "executable": version.executable,
         "complete_count": version.complete_count,
         "partial_count": version.partial_count,
         "sources": [

@@ -50,8 +50,9 @@ _JSON_SHAPES = """## JSON
 | `ls`, `find` | `{"files": [{"name", "content_id", "size_bytes", "published_time", "version_count", \
 "newer_incomplete"}]}` |
 | `info` | `{"names": […], "newer_incomplete", "versions": [{"content_id", "size_bytes", "published_time", \
-"complete_count", "partial_count", "sources": [{"peer_id", "address", "zone", "state"}]}]}`, newest version first, \
-`state` is `complete` or `partial` |
+"modified_time", "executable", "complete_count", "partial_count", \
+"sources": [{"peer_id", "address", "zone", "state"}]}]}`, newest version first, `state` is \
+`complete` or `partial` |
 | `peers` | `{"peers": [{"peer_id", "address", "zone", "capacity_bytes", "free_bytes", "file_count", \
 "active_serves", "software_version", "lease_remaining_seconds"}]}` |
 | `status` | `{"peer_id", "generation", "address", "registered", "table_revision", \
