@@ -29,6 +29,8 @@ SMALL_BYTES = 256 * 1024
 ENDING_LIMIT_SECONDS = 5.0
 """A cancelled download keeps its part open until its writes are on the disk."""
 ENDING_POLL_SECONDS = 0.1
+MAX_POLL_SECONDS = 2.0
+"""Each look asks the locator."""
 
 _BASE = PurePosixPath()
 
@@ -170,19 +172,26 @@ async def make_folders_in_thread(item: FetchItem) -> None:
         await asyncio.to_thread(make_folders, item)
 
 
-async def after_earlier(fetch: Callable[[], Awaitable[R]]) -> R:
-    """Run `fetch`; again, for a while, as long as an earlier download of that file is ending: Ctrl-C and once more.
+async def after_earlier(
+    fetch: Callable[[], Awaitable[R]],
+    limit_seconds: float = ENDING_LIMIT_SECONDS,
+    on_wait: Callable[[], None] = lambda: None,
+) -> R:
+    """Run `fetch`; again, up to a limit, as long as another download of that file is under way: Ctrl-C and the same
+    command once more, or the same command twice.
 
-    Raises AlreadyRunningError when it goes on longer: then it is another download.
+    Raises AlreadyRunningError when it goes on longer. on_wait: called before each pause.
     """
-    give_up = time.monotonic() + ENDING_LIMIT_SECONDS
+    give_up, pause_seconds = time.monotonic() + limit_seconds, ENDING_POLL_SECONDS
     while True:
         try:
             return await fetch()
         except AlreadyRunningError:
             if time.monotonic() > give_up:
                 raise
-        await asyncio.sleep(ENDING_POLL_SECONDS)
+        on_wait()
+        await asyncio.sleep(pause_seconds)
+        pause_seconds = min(1.5 * pause_seconds, MAX_POLL_SECONDS)
 
 
 async def run_batch(items: Iterable[T], work: Callable[[T], Awaitable[R]], at_once: int) -> list[Outcome[T, R]]:

@@ -1,12 +1,14 @@
 """Fetching without a daemon, straight to the target, and uploading. Nothing is served from here."""
 
 import asyncio
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from minga.fetching import (
+    ENDING_LIMIT_SECONDS,
     FetchItem,
     FetchOptions,
     OnItemProgress,
@@ -18,7 +20,7 @@ from minga.fetching import (
 from minga.settings import ClientSettings
 from minga_core.attributes import FileAttributes
 from minga_core.clock import SystemClock
-from minga_core.errors import InvalidArgumentError
+from minga_core.errors import InvalidArgumentError, NameTakenError
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
@@ -30,7 +32,7 @@ from minga_engine.parts.part_files import PartFiles, PartTarget
 from minga_engine.parts.placing import SmallFile, place_all, write_all
 from minga_engine.parts.standalone_part import open_part
 from minga_engine.progress import DownloadPhase, Progress, PutPhase, PutProgress, PutResult, SmallDone
-from minga_engine.transfer.download import Downloader, DownloadRequest
+from minga_engine.transfer.download import Downloader, DownloadRequest, Finished
 from minga_engine.transfer.locating import Directory, Located
 from minga_engine.transfer.options import TransferOptions
 from minga_engine.transfer.small_downloads import SmallDownloads
@@ -43,6 +45,7 @@ from minga_runtime.rate_limit import Limits
 
 THREADS = 4
 """Threads of a client for hashing and writing."""
+OTHER_PROCESS = "another process downloads this file already; waiting for it"
 
 
 class Engine:
@@ -99,7 +102,10 @@ class StandaloneFetcher:
         await small.download(list(paths.targets), report)
 
     async def fetch(self, item: FetchItem, on_progress: OnProgress) -> Progress:
-        """Download one file to its target; resumes an earlier attempt, leaves a target that is whole alone."""
+        """Download one file to its target; resumes an earlier attempt, leaves a target that is whole alone.
+
+        Waits for another process that downloads the same to the same folder, as long as for a source.
+        """
         if item.target is None:
             raise InvalidArgumentError("without a peer on this machine a file needs a path to go to")
         await make_folders_in_thread(item)
@@ -108,7 +114,27 @@ class StandaloneFetcher:
         request = DownloadRequest(item.name, options.content_id, overwrite=options.overwrite, source_wait=wait)
         paths = _Paths({item.name: item.target}, engine.pool)
         downloader = Downloader(paths, engine.directory, engine.transport, engine.clock, engine.options)
-        return (await after_earlier(lambda: downloader.download(request, on_progress))).progress
+        limit_seconds = wait.total_seconds() if wait is not None else math.inf
+        finished = await after_earlier(
+            lambda: _download(downloader, request, paths, on_progress),
+            max(limit_seconds, ENDING_LIMIT_SECONDS),
+            lambda: on_progress(Progress(DownloadPhase.WAITING, message=OTHER_PROCESS)),
+        )
+        return finished.progress
+
+
+async def _download(
+    downloader: Downloader, request: DownloadRequest, paths: "_Paths", on_progress: OnProgress
+) -> Finished:
+    target = paths.path_of(request.name)
+    was_there = await paths.pool.run(os.path.lexists, target)
+    try:
+        return await downloader.download(request, on_progress)
+    except NameTakenError:
+        if was_there:
+            raise
+    # Another process has put a file there meanwhile, which may be this very content.
+    return await downloader.download(request, on_progress)
 
 
 def _progress_of(done: SmallDone) -> Progress:

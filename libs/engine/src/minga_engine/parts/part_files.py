@@ -101,7 +101,10 @@ class PartFiles:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AlreadyRunningError(f"{self.target.name} is being written by another download already") from None
+            raise AlreadyRunningError(
+                f"{self.target.name} is being written by another download already",
+                hint="wait until that is done, or end it: the same command goes on where it stopped",
+            ) from None
         status, size_bytes = os.fstat(descriptor), self.target.manifest.size_bytes
         if status.st_size == size_bytes:
             self.described = self._meta_path.exists()
