@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minga_core.clock import SystemClock
-from minga_core.errors import NotFoundError
+from minga_core.errors import InvalidNameError, NameTakenError, NotFoundError
 from minga_core.ids import ContentId, parse_address, parse_peer_id
 from minga_core.names import Name, parse_name
 from minga_core.records import HoldingState
@@ -189,6 +189,39 @@ async def test_c4_an_old_content_is_published_again_by_a_peer_that_holds_it(netw
     again = await put(locator, await written(tmp_path, old), 2)
     assert again.already_there
     assert (await locator.find_file(NAME)).versions[0].published_ns == versions[0].published_ns
+
+
+async def test_a_put_that_another_has_replaced_says_so(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loser of two puts with --overwrite waited 30 s for holders that it had lost, and blamed the registry."""
+    monkeypatch.setattr(module, "REPLACED_SECONDS", 0.2)
+    peer = await network.peer("only")
+    locator, real = TrueLocator([peer]), Uploader._wait_until_visible
+
+    async def overtaken(uploader: Uploader, request: PutRequest, *arguments: object) -> None:
+        monkeypatch.setattr(Uploader, "_wait_until_visible", real)
+        await put(locator, await written(tmp_path / "other", noise(MIB, seed=2)), 1, overwrite=True)
+        await real(uploader, request, *arguments)  # type: ignore[arg-type]
+
+    (tmp_path / "other").mkdir()
+    monkeypatch.setattr(Uploader, "_wait_until_visible", overtaken)
+    with pytest.raises(NameTakenError, match=r"another content was put as file\.bin meanwhile, and has replaced"):
+        await put(locator, await written(tmp_path, noise(MIB)), 1, overwrite=True)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+async def test_a_peer_that_ignores_the_name_is_left_out(network: Network, tmp_path: Path, replicas: int) -> None:
+    """Its owner's choice is no error of the name; where all peers ignore it, the error says which and why."""
+    ignoring, other, third = [await network.peer(name) for name in ("ignoring", "other", "third")]
+    await asyncio.to_thread((ignoring.root / ".mingaignore").write_text, "*.bin\n")
+    ignoring.store.sync.rescan()
+    await eventually(lambda: ignoring.store.folder.root.hidden.file(NAME), "the rule is read")
+    path = await written(tmp_path, noise(MIB))
+    result = await put(TrueLocator([ignoring, other, third][: replicas + 1]), path, replicas)
+    assert set(result.peers) == {"other", "third"} if replicas == 2 else result.peers == ("other",)
+    with pytest.raises(InvalidNameError, match=r"^ignoring: file\.bin cannot be stored: this peer ignores such names"):
+        await put(TrueLocator([ignoring]), path, 1)
 
 
 async def test_each_holder_of_a_put_publishes_it_and_later_replicas_do_not(network: Network, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ upload is still under way.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +30,7 @@ from minga_core.clock import Clock
 from minga_core.errors import (
     AlreadyRunningError,
     ContentChangedError,
+    InvalidNameError,
     LocatorUnavailableError,
     MingaError,
     NameTakenError,
@@ -58,7 +60,11 @@ IDLE_LIMIT = timedelta(seconds=30)
 VISIBLE_LIMIT = timedelta(seconds=30)
 """How long an upload waits until the locator names every holder."""
 VISIBLE_POLL_SECONDS = 0.05
+REPLACED_SECONDS = 2.0
+"""A file that was stored and is not named after this is found to be replaced, if another is the newest."""
 PLACEMENT_TRIES = 5
+_OF_ONE_PEER = (PeerUnavailableError, RegistryUnavailableError, AlreadyRunningError, InvalidNameError)
+"""Errors that another peer may not have: it is away, fetches that part itself, or ignores such names."""
 PUBLISH_SECONDS = 5.0
 """How long further holders have to publish a file that one of them has published."""
 
@@ -119,9 +125,10 @@ class Uploader:
         overwrite, other contents of the name are replaced even where enough peers hold this one. Safe to retry: it
         resumes, on the peers that have a part.
 
-        Raises NameTakenError (every peer with room has another content of that name and overwriting was not asked
-        for), NoSpaceError, PeerUnavailableError, LocatorUnavailableError, ContentChangedError (the file changed
-        meanwhile), StorageError.
+        Raises NameTakenError (every peer with room has another content of that name and overwriting was not asked for;
+        or another content was put meanwhile and has replaced this one), NoSpaceError, PeerUnavailableError,
+        LocatorUnavailableError, ContentChangedError (the file changed meanwhile), StorageError, InvalidNameError (the
+        peers ignore such names).
         """
         about: tracing.Attributes = {
             "minga.file.name": request.name,
@@ -152,7 +159,7 @@ class Uploader:
         request.report(PutPhase.ANNOUNCING, request.size_bytes)
         with tracing.span("wait until found"), tracing.unsampled():
             # Its polls are many, and show nothing that their sum does not.
-            await self._wait_until_visible(request, same.published_ns if same is not None else 0)
+            await self._wait_until_visible(request, same.published_ns if same is not None else 0, versions)
         return PutResult(
             request.name,
             request.file.content_id,
@@ -185,8 +192,7 @@ class Uploader:
             try:
                 await self._to_targets(request, targets, upload=not uploaded)
                 return
-            except (PeerUnavailableError, RegistryUnavailableError, AlreadyRunningError) as error:
-                # AlreadyRunningError: the peer fetches that part itself.
+            except _OF_ONE_PEER as error:
                 uploaded = bool(request.holders)
                 targets = await self._replacements(request, targets, error, attempt)
 
@@ -245,8 +251,9 @@ class Uploader:
             await asyncio.gather(*copying, return_exceptions=True)
 
     async def _upload(self, request: PutRequest, target: SourceAddress, on_accepted: Callable[[], None]) -> None:
-        async with store_file(self._connections, target.address) as call:
-            await _StoreExchange(request, call, on_accepted, self._up).run()
+        with _naming(target):
+            async with store_file(self._connections, target.address) as call:
+                await _StoreExchange(request, call, on_accepted, self._up).run()
         request.holders[target.peer_id] = target
         request.published.add(target.peer_id)
 
@@ -271,18 +278,31 @@ class Uploader:
             _raise_first(outcomes)
 
     async def _replicate(self, request: PutRequest, target: SourceAddress, sources: list[SourceAddress]) -> None:
-        async for held_bytes, stored in replicate_file(self._connections, target.address, request.stored_file, sources):
-            if stored:
-                request.holders[target.peer_id] = target
-            request.report(PutPhase.REPLICATING, held_bytes)
+        with _naming(target):
+            steps = replicate_file(self._connections, target.address, request.stored_file, sources)
+            async for held_bytes, stored in steps:
+                if stored:
+                    request.holders[target.peer_id] = target
+                request.report(PutPhase.REPLICATING, held_bytes)
         if target.peer_id not in request.holders:
             raise PeerUnavailableError(f"{target.peer_id} stopped before it held {request.name}")
 
-    async def _wait_until_visible(self, request: PutRequest, published_before_ns: int) -> None:
-        """Returns when the locator names every holder, and the file as the newest version of its name."""
-        deadline = self._clock.monotonic() + VISIBLE_LIMIT.total_seconds()
+    async def _wait_until_visible(
+        self, request: PutRequest, published_before_ns: int, before: list[FileVersion]
+    ) -> None:
+        """Returns when the locator names every holder, and the file as the newest version of its name.
+
+        before: the versions of the name before the upload.
+        """
+        stored_at = self._clock.monotonic()
         while not await self._is_visible(request, published_before_ns):
-            if self._clock.monotonic() > deadline:
+            waited_seconds = self._clock.monotonic() - stored_at
+            if waited_seconds > REPLACED_SECONDS and await self._is_replaced(request, before):
+                raise NameTakenError(
+                    f"another content was put as {request.name} meanwhile, and has replaced this one",
+                    hint="`minga info` shows it; the same command puts this one again",
+                )
+            if waited_seconds > VISIBLE_LIMIT.total_seconds():
                 raise LocatorUnavailableError(
                     f"{request.name} is uploaded, but the directory does not name its holders yet",
                     hint="it will once the registry is reachable again; `minga info` shows it",
@@ -301,6 +321,14 @@ class Uploader:
             return bool(versions)
         # Another may have been published meanwhile.
         return published_before_ns < pinned[0].published_ns < versions[0].published_ns
+
+    async def _is_replaced(self, request: PutRequest, before: list[FileVersion]) -> bool:
+        """Whether another content was published under the name since the upload began."""
+        newest_ns = max((version.published_ns for version in before), default=0)
+        return any(
+            version.content_id != request.file.content_id and version.published_ns > newest_ns
+            for version in await self._versions(request.name)
+        )
 
 
 class _StoreExchange:
@@ -370,6 +398,15 @@ class _StoreExchange:
             ) from None
 
 
+@contextmanager
+def _naming(target: SourceAddress) -> Iterator[None]:
+    """Say which peer does not store files of that name: the name itself is good."""
+    try:
+        yield
+    except InvalidNameError as error:
+        raise InvalidNameError(f"{target.peer_id}: {error}", hint=error.hint) from error
+
+
 def _raise_unless_cut(sending: asyncio.Task[None]) -> None:
     """Raises the sender's own error. Writing to a call that the peer has ended is none: its answer has the reason."""
     error = sending.exception()
@@ -384,9 +421,7 @@ def _raise_unless_cut(sending: asyncio.Task[None]) -> None:
 def _raise_first(outcomes: list[BaseException | None]) -> None:
     """Raises the most important of several copies' errors: one that another peer would not avoid goes first."""
     errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    errors.sort(
-        key=lambda error: isinstance(error, PeerUnavailableError | RegistryUnavailableError | AlreadyRunningError)
-    )
+    errors.sort(key=lambda error: isinstance(error, _OF_ONE_PEER))
     if errors:
         raise errors[0]
 
