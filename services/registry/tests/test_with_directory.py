@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from minga_core.errors import (
     MingaError,
@@ -38,6 +39,7 @@ from tests.support.redis_server import RedisServer
 pytestmark = pytest.mark.redis
 
 LIMIT_SECONDS = 10.0
+TOKEN = b"lease-token-of-b"
 
 
 class Net:
@@ -95,6 +97,35 @@ async def net(redis_url: str) -> AsyncIterator[Net]:
     """Over an empty directory."""
     async with directories(redis_url) as (writer, reader), serving(writer) as registry:
         yield Net(registry, reader)
+
+
+async def test_a_peer_of_the_version_before_is_served(net: Net) -> None:
+    """As operations.md promises for upgrades: it has no lease token, and pushes times of its own.
+
+    1. It registers, and is found with the time that it says. 2. A time of tomorrow is none: what is published now is
+    newer. 3. It is started anew in its new version, with a token, at once.
+    """
+    response = await net.register()
+    assert response.granted_ttl.seconds > 0
+    hour_ago, tomorrow = (Timestamp(seconds=int(time.time()) + offset) for offset in (-3600, 86_400))
+    early, late = row(published_time=hour_ago), row("late", published_time=tomorrow)
+    assert await net.push(begin(revision=1), rows(early, late), end(2)) == 1
+    assert await net.heartbeat(revision=1) == "OK"
+    (version,) = await net.reader.find(parse_name("data.bin"))
+    assert version.published_ns == hour_ago.ToNanoseconds()
+
+    await net.register(peer_id="b", lease_token=TOKEN, address="10.0.0.2:50053")
+    newer = pb.Publication(name="late", content_id=b"\x02" * 32)
+    request = pb.PublishRequest(peer_id="b", generation=7, lease_token=TOKEN, publications=[newer])
+    (published,) = (await net.registry.stub.Publish(request, timeout=LIMIT_SECONDS)).published_times
+    mine = row("late", content_id=newer.content_id, published_time=published)
+    await net.push(begin(peer_id="b", lease_token=TOKEN), rows(mine), end(1))
+    assert await net.holders("late") == ["10.0.0.2:50053"]
+
+    await net.leave()
+    await net.register(generation=8, lease_token=TOKEN)
+    assert await net.push(begin(generation=8, lease_token=TOKEN), rows(early), end(1)) == 1
+    assert await net.holders() == ["10.0.0.1:50053"]
 
 
 async def test_a_peer_from_coming_to_going(net: Net) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -80,6 +81,8 @@ class FakeRegistry(RegistryServiceServicer):
         """What the next calls are answered with."""
         self.unpublishable = ""
         """A name that is refused to be published."""
+        self.is_old = False
+        """Whether it is of a version that has no Publish."""
         self.publish_calls = 0
         self.tokens: set[bytes] = set()
         self.hang = asyncio.Event()
@@ -130,6 +133,9 @@ class FakeRegistry(RegistryServiceServicer):
 
     async def Publish(self, request: pb.PublishRequest, context: Any) -> pb.PublishResponse:
         self._check()
+        if self.is_old:
+            self.publish_calls += 1
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
         self.tokens.add(request.lease_token)
         self.publish_calls += 1
         if self.publish_errors:
@@ -493,6 +499,20 @@ async def test_a_name_that_the_registry_does_not_publish_keeps_no_other_from_bei
         fixture.registry.unpublishable = ""
         fixture.registry.forget()
         await fixture.until(lambda: fixture.registry.times["f77"] > 0)
+        assert fixture.announcer.problem == ""
+
+
+async def test_a_registry_of_the_version_before_is_named_as_the_cause_and_asked_again() -> None:
+    """It has no Publish: no file is to blame, none is announced without its time, and the rest is announced."""
+    names = [f"f{number}" for number in range(100)]
+    async with announcing((row("old"), *(row(name, PUBLISH) for name in names))) as fixture:
+        fixture.registry.is_old = True
+        await fixture.until(lambda: fixture.registry.publish_calls > 2)
+        assert "files not published yet: 100 (the registry is older than this peer" in fixture.announcer.problem
+        await fixture.until(lambda: fixture.registry.table == {"old"})
+        fixture.registry.is_old = False
+        await fixture.until(lambda: fixture.registry.table == {"old", *names})
+        assert [len(call) for call in fixture.registry.published] == [100]
         assert fixture.announcer.problem == ""
 
 

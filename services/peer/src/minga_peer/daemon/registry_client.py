@@ -160,6 +160,11 @@ def _registry_errors() -> Iterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            # Asked again soon: of several registries that are being upgraded another may know it.
+            raise RegistryUnavailableError(
+                "the registry is older than this peer, and has no such call: upgrade the registries first"
+            ) from error
         raise error_from_rpc(error, unavailable=RegistryUnavailableError) from error
 
 
