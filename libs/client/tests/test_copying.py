@@ -43,6 +43,26 @@ async def test_the_copy_has_the_same_bytes(source: Path, tmp_path: Path) -> None
     assert not await copy_into_place(source, source, content_id, overwrite=True)
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+async def test_a_copy_is_there_after_a_power_cut(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, overwrite: bool
+) -> None:
+    """Fault B18: its bytes are synced before it has its name, and the folder afterwards."""
+    target, content_id = tmp_path / "out/target", hash_path(source).content_id
+    target.parent.mkdir()
+    if overwrite:
+        target.write_bytes(b"before")
+    synced: list[tuple[bool, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        in_place = target.exists() and target.stat().st_size == source.stat().st_size
+        synced.append((os.path.samestat(os.fstat(descriptor), target.parent.stat()), in_place))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    await copy_into_place(source, target, content_id, overwrite=overwrite)
+    assert synced == [(False, False), (True, True)]
+
+
 async def test_without_the_kernels_help_it_is_the_same(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """The folders above a target, which names from the network must not leave."""
 
+import os
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -18,6 +19,15 @@ def test_the_folders_of_a_tree_are_made(tmp_path: Path) -> None:
     """Above the target, and the base too."""
     make_folders(item(tmp_path / "new", "a/b/c"))
     assert (tmp_path / "new/a/b").is_dir()
+
+
+def test_new_folders_are_there_after_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else so would the file not be. Folders that were there cost nothing."""
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    make_folders(item(tmp_path / "new", "a/b"))
+    make_folders(item(tmp_path / "new", "a/c"))
+    assert synced == [str(tmp_path), str(tmp_path / "new")]
 
 
 def test_a_link_that_leads_out_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 from minga_core.errors import AlreadyRunningError, MingaError, StorageError
 from minga_core.ids import ContentId
 from minga_core.names import Name
-from minga_engine.parts.files import check_replaceable
+from minga_engine.parts.files import check_replaceable, fsync_folder
 from minga_engine.progress import Progress
 
 T = TypeVar("T")
@@ -146,7 +146,7 @@ def _has_folders(item: FetchItem) -> bool:
 
 
 def make_folders(item: FetchItem) -> None:
-    """Make the folders above the target. Blocking.
+    """Make the folders above the target, durably. Blocking.
 
     Raises StorageError when that is not possible, when the target is anything but a file, or when a symbolic link on
     the way leads out of the base: the names come from others.
@@ -154,16 +154,30 @@ def make_folders(item: FetchItem) -> None:
     if item.base is None or item.target is None:
         return
     try:
-        item.base.mkdir(parents=True, exist_ok=True)
+        for folder in (*reversed(item.base.parents), item.base):
+            _make_folder(folder)
         root, folder = item.base.resolve(), item.base
         for part in item.relative.parent.parts:
             folder = folder / part
-            folder.mkdir(exist_ok=True)
+            _make_folder(folder)
             if not folder.resolve().is_relative_to(root):
                 raise StorageError(f"{folder} is a link that leads out of {item.base}; nothing was written")
         check_replaceable(item.target)
     except OSError as error:
         raise StorageError(f"cannot write {item.target}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder that is not there. Raises OSError, also when something else is there."""
+    if folder.is_dir():
+        return
+    try:
+        with fsync_folder(folder.parent):
+            folder.mkdir()
+    except FileExistsError:
+        # Another process may have made it meanwhile.
+        if not folder.is_dir():
+            raise
 
 
 async def make_folders_in_thread(item: FetchItem) -> None:
