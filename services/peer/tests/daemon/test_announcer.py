@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -455,8 +456,9 @@ async def test_files_are_published_before_they_are_announced() -> None:
         assert fixture.registry.pushes == [True, False]
 
 
-async def test_every_call_shows_the_lease_token() -> None:
-    """Register, KeepLease, Publish, PushTable, Leave."""
+async def test_every_call_shows_the_lease_token(caplog: pytest.LogCaptureFixture) -> None:
+    """Register, KeepLease, Publish, PushTable, Leave; no log line and no text of a lease does."""
+    caplog.set_level(logging.DEBUG)
     async with announcing((row("a", PUBLISH),)) as fixture:
         await fixture.until(lambda: fixture.registry.table == {"a"} and fixture.registry.heartbeats > 1)
         assert fixture.loop is not None
@@ -464,6 +466,9 @@ async def test_every_call_shows_the_lease_token() -> None:
         await asyncio.gather(fixture.loop, return_exceptions=True)
         await fixture.announcer.leave()
         assert fixture.registry.tokens == {LEASE.token}
+    shown = [f"{vars(record)}" for record in caplog.records] + [f"{LEASE} {LEASE!r}"]
+    for secret in (LEASE.token.decode(), LEASE.token.hex()):
+        assert not [text for text in shown if secret in text]
 
 
 async def test_a_publication_that_fails_keeps_no_other_file_from_being_announced() -> None:

@@ -4,7 +4,8 @@
 
     begin ─► manifest parts ─► (lacking) ─► chunk, data … ─► every chunk held ─► commit ─► row
 
-An upload publishes, also that of a content which is here under that name already. A stream that breaks at any point
+An upload publishes, also that of a content which is here under that name already, whose file is not read for it: rot
+is found by its readers and by the scrub. A stream that breaks at any point
 leaves verified chunks in a part file, and no name.
 """
 
