@@ -61,6 +61,13 @@ def test_status_tells_what_the_daemon_does(minga_with_daemon: Minga, daemon: Fak
     ]
 
 
+def test_status_of_a_machine_without_a_network(minga_with_daemon: Minga, daemon: FakeDaemon) -> None:
+    """Others cannot reach its daemon; this machine's commands can."""
+    daemon.address = ""
+    assert minga_with_daemon("status").out.splitlines()[1].startswith("serves    no address yet, up ")
+    assert json.loads(minga_with_daemon("status", "--json").out)["address"] == ""
+
+
 def test_status_json_has_every_field(minga_with_daemon: Minga, daemon: FakeDaemon) -> None:
     """The documented shape, one document."""
     daemon.limit_up = 50 << 20

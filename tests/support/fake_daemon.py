@@ -36,6 +36,7 @@ class FakeDaemon(ControlServiceServicer):
     asked_together: list[list[str]] = field(default_factory=list)
     limit_up: int = 0
     locator: str = "http://loc:50052"
+    address: str = "10.0.0.7:50053"
     explanation: pb.Explanation | None = None
     """Of each download."""
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -53,7 +54,7 @@ class FakeDaemon(ControlServiceServicer):
         response = pb.GetStatusResponse(
             peer_id="lab-7",
             generation=5,
-            address="10.0.0.7:50053",
+            address=self.address,
             share_dir=str(self.share_dir),
             registered=True,
             table_revision=9,

@@ -114,7 +114,7 @@ class GetStatusResponse(_message.Message):
     generation: _builtins.int
     """Its generation."""
     address: _builtins.str
-    """Where other peers reach it, host:port."""
+    """Where other peers reach it, host:port; empty while its machine has no network."""
     share_dir: _builtins.str
     """Absolute path of the shared folder."""
     registered: _builtins.bool

@@ -67,7 +67,7 @@ class StoreSettings:
     root: Path
     """Made when it is not there."""
     state_dir: Path | None = None
-    """Index and parts, on the root's file system; `.minga` in the root unless given."""
+    """Index and parts, on the root's file system unless that is read-only; `.minga` in the root unless given."""
     capacity_bytes: int | None = None
     """What may be held in all; None: what the disk has."""
     hash_threads: int = 4
