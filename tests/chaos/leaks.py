@@ -115,7 +115,9 @@ def debris(shares: Iterable[Path]) -> Iterator[str]:
             if path.name.split(".")[0] not in whole:
                 yield f"{path} belongs to no part"
         for path in state.iterdir() if state.exists() else ():
-            if path.name not in ("parts", "lock", "lease", "integrity.json") and not path.name.startswith("index.sqlite"):
+            if path.name not in ("parts", "lock", "lease", "integrity.json") and not path.name.startswith(
+                "index.sqlite"
+            ):
                 yield f"{path} is no known file"
 
 
