@@ -22,6 +22,11 @@ def new(name: str, version: str = "v1") -> Publication:
     return Publication(row(name, version).key)
 
 
+def once(name: str, version: str) -> Publication:
+    """A content that its peer may have published before."""
+    return Publication(row(name, version).key, once=True)
+
+
 def found(name: str, version: str = "v1", modified_ns: int = 1_000) -> Publication:
     """A file about which its peer knows nothing else."""
     return Publication(row(name, version).key, modified_ns)
@@ -80,6 +85,16 @@ async def test_an_old_content_that_is_published_again_is_the_newest(directory: H
     assert await order(directory) == shorts("old", "new")
     (listed,) = (await directory.reader.list_names()).entries
     assert (listed.content_id, listed.published_ns) == (content("old"), again)
+
+
+async def test_what_is_published_once_keeps_the_time_of_a_version_that_is_known(directory: Harness) -> None:
+    """A peer that was killed asks again for what it may have published: no old content becomes the newest by that."""
+    await directory.register("a")
+    old, newest = await directory.publish("a", new("x", "old"), new("x", "new"))
+    await directory.push("a", [row("x", "old", published=old), row("x", "new", published=newest)])
+    known, unknown = await directory.publish("a", once("x", "old"), once("x", "other"))
+    assert known == old
+    assert unknown > newest
 
 
 async def test_a_lost_index_never_makes_an_old_content_the_newest(directory: Harness) -> None:

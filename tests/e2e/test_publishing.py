@@ -3,8 +3,9 @@
 import asyncio
 import os
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -238,6 +239,26 @@ async def test_a_copy_with_a_lost_index_joins_the_version_that_is_known(made: Ve
     shutil.rmtree(made.folder / "lost/.minga")
     row = await made.announced(await made.peer("lost"), content_id)
     assert row.published_ns == max(times)
+
+
+async def test_a_copy_that_its_killed_peer_did_not_keep_is_no_new_version(made: Versions) -> None:
+    """1. A peer has a copy of the old version, and is killed before its index has it. 2. Others move on. 3. It comes
+    back, and the newest version is the newest still. 4. What was changed while it was away is the newest then."""
+    other = await made.peer("other")
+    async with made.running("killed") as killed:
+        old_id = await made.drop(killed, b"old")
+        await made.drop(other, b"old")
+        new_id = await made.drop(other, b"newer")
+        await made.newest(new_id)
+    with closing(sqlite3.connect(made.folder / "killed/.minga/index.sqlite")) as database, database:
+        database.execute("DELETE FROM files")
+    async with made.running("killed") as killed:
+        await made.announced(killed, old_id)
+        await made.newest(new_id)
+    (made.folder / "killed" / made.name).write_bytes(b"newest")
+    newest = Manifest.from_digests(6, digest(b"newest")).content_id
+    await made.announced(await made.peer("killed"), newest)
+    await made.newest(newest)
 
 
 async def test_a_peer_that_comes_back_with_an_old_content_has_an_old_version(made: Versions) -> None:

@@ -16,6 +16,9 @@ PUBLISH = 0
 """In place of a time of publication: the registry is yet to be asked for one, later than all others of the name."""
 FOUND = -1
 """In place of a time of publication: the registry is yet to be asked when this was published, if it knows."""
+PUBLISH_ONCE = -2
+"""As PUBLISH, of a file that may have been published before this start of its peer: a version that is known keeps its
+time."""
 
 
 def clamp_instant_ns(nanos: int) -> int:
@@ -52,8 +55,8 @@ class FileRow(NamedTuple):
     modified_ns: int
     """Modification time of the file on that peer."""
     published_ns: int
-    """When this content was given this name, by the registry's clock; copies keep their source's value. Or PUBLISH or
-    FOUND: not known yet, which orders it before all others."""
+    """When this content was given this name, by the registry's clock; copies keep their source's value. Or PUBLISH,
+    PUBLISH_ONCE or FOUND: not known yet, which orders it before all others."""
     state: HoldingState = HoldingState.COMPLETE
     executable: bool = False
     """Whether the file's owner may execute it."""
@@ -78,6 +81,8 @@ class Publication(NamedTuple):
     key: RowKey
     found_modified_ns: int | None = None
     """None: it is given the name now. Else the modification time of a file about which nothing else is known."""
+    once: bool = False
+    """Whether a version that is known keeps its time, where none was found; see PUBLISH_ONCE."""
 
 
 @dataclass(frozen=True, slots=True)

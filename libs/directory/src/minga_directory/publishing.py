@@ -31,27 +31,28 @@ async def publish(store: Store, lease: Lease, publications: Sequence[Publication
     # Tokens are microseconds, and there are at most 1,000: each has a nanosecond of its own.
     now_ns = int(token) * 1_000
     times = [now_ns + at for at in range(len(publications))]
-    found = [at for at, each in enumerate(publications) if each.found_modified_ns is not None]
+    found = [at for at, each in enumerate(publications) if each.found_modified_ns is not None or each.once]
     for start in range(0, len(found), NAMES_A_READ):
         some = found[start : start + NAMES_A_READ]
         wanted = [publications[at] for at in some]
         for at, time in zip(some, await _found_times(store, wanted, now_ns), strict=True):
-            times[at] = time
+            times[at] = time or times[at]
     return times
 
 
 async def _found_times(store: Store, wanted: Sequence[Publication], now_ns: int) -> list[int]:
+    """For each its time; 0 for one that is published now."""
     commands: list[Command] = []
-    for key, _ in wanted:
-        name = keys.name(key.name)
-        commands.append(("HGET", name, key.content_id.raw))
+    for each in wanted:
+        name = keys.name(each.key.name)
+        commands.append(("HGET", name, each.key.content_id.raw))
         commands.append(("HRANDFIELD", name, MAX_VERSIONS_READ, "WITHVALUES"))
     answers = await store.run(commands)
     times = []
-    for (key, modified_ns), own, flat in zip(wanted, answers[::2], answers[1::2], strict=True):
-        known = _published(key.content_id.raw, own)
+    for each, own, flat in zip(wanted, answers[::2], answers[1::2], strict=True):
+        known = _published(each.key.content_id.raw, own)
         others = [_published(field, value) for field, value in zip(flat[::2], flat[1::2], strict=True)]
-        times.append(_found_time(modified_ns or 0, known, max(others, default=0), now_ns))
+        times.append(_found_time(each.found_modified_ns, known, max(others, default=0), now_ns))
     return times
 
 
@@ -61,8 +62,8 @@ def _published(field: bytes, value: bytes | None) -> int:
     return 0 if entry is None else max(0, entry.published_ns)
 
 
-def _found_time(modified_ns: int, known_ns: int, newest_ns: int, now_ns: int) -> int:
-    if known_ns > 0:
+def _found_time(modified_ns: int | None, known_ns: int, newest_ns: int, now_ns: int) -> int:
+    if known_ns > 0 or modified_ns is None:
         return known_ns
     if newest_ns > 0:
         return max(1, min(modified_ns, newest_ns - STEP_NS))

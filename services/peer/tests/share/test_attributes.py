@@ -51,7 +51,7 @@ async def test_a_file_that_becomes_executable_is_announced_and_not_published_aga
     nothing. 5. chmod -x while no daemon runs is found."""
     async with opened.running() as first:
         path = first.drop("tool", DATA)
-        before = await first.shares("tool", DATA)
+        before = await first.published("tool", DATA, 77)
         assert before.executable is False
         path.chmod(0o755)
         row = await shown(first, "tool", executable=True)
@@ -70,7 +70,8 @@ async def test_an_index_of_the_version_before_costs_the_executable_files_alone(o
         first.drop("plain", b"x")
         first.drop("tool", DATA).chmod(0o755)
         await first.shares("plain", b"x")
-        row = await shown(first, "tool", executable=True)
+        await shown(first, "tool", executable=True)
+        row = await first.published("tool", DATA, 77)
     with closing(sqlite3.connect(opened.root / ".minga/index.sqlite")) as database, database:
         database.execute("ALTER TABLE files DROP COLUMN executable")
         database.execute("PRAGMA user_version = 2")

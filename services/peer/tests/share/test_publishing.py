@@ -2,13 +2,15 @@
 
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from minga_core.attributes import FileAttributes
 from minga_core.names import Name
-from minga_core.records import FOUND, PUBLISH
+from minga_core.records import FOUND, PUBLISH, PUBLISH_ONCE
 from minga_peer.share.comparing import Comparer
 from minga_peer.share.hash_outcomes import HashOutcomes
 
@@ -39,10 +41,10 @@ async def test_files_that_were_there_before_the_index_are_found_and_new_ones_pub
         await first.shares("new", b"new")
         assert times(first) == {"f0": FOUND, "f1": FOUND, "new": PUBLISH}
     second = await opened()
-    assert times(second) == {"f0": FOUND, "f1": FOUND, "new": PUBLISH}
+    assert times(second) == {"f0": FOUND, "f1": FOUND, "new": PUBLISH_ONCE}
     second.drop("f0", b"another")
     await second.shares("f0", b"another")
-    assert times(second) == {"f0": PUBLISH, "f1": FOUND, "new": PUBLISH}
+    assert times(second) == {"f0": PUBLISH, "f1": FOUND, "new": PUBLISH_ONCE}
     assert {row.key.name for row in second.store.table.unpublished.values()} == {"f0", "f1", "new"}
 
 
@@ -72,7 +74,23 @@ async def test_a_crash_in_the_middle_of_the_first_scan_publishes_nothing(
     (opened.root / "later").write_bytes(b"later")
     third = await opened()
     await third.shares("later", b"later")
-    assert times(third)["later"] == PUBLISH
+    assert times(third)["later"] == PUBLISH_ONCE
+
+
+async def test_a_file_that_was_placed_and_not_kept_is_published_once(opened: Opener) -> None:
+    """A peer that is killed between the two, or whose disk is full, does not know that it is a copy of an old version;
+    what is written while it runs is new for sure."""
+    async with opened.running() as first:
+        first.drop("old", b"old")
+        await first.published("old", b"old", 77)
+    with closing(sqlite3.connect(opened.root / ".minga/index.sqlite")) as database, database:
+        assert database.execute("DELETE FROM files WHERE name = 'old'").rowcount == 1
+    second = await opened()
+    await second.shares("old", b"old")
+    assert times(second) == {"old": PUBLISH_ONCE}
+    second.drop("old", b"new")
+    await second.shares("old", b"new")
+    assert times(second) == {"old": PUBLISH}
 
 
 @pytest.mark.parametrize("loss", ["deleted", "damaged"])
@@ -135,7 +153,7 @@ async def test_an_answer_of_the_registry_is_kept_for_the_row_that_it_was_asked_f
         await first.store.files.set_published([(asked, 77), (changed, 78), (gone, 79), (good, 80)])
         assert times(first) == {"f0": PUBLISH, "changed": PUBLISH, "good": 80}
     second = await opened()
-    assert times(second) == {"f0": PUBLISH, "changed": PUBLISH, "good": 80}
+    assert times(second) == {"f0": PUBLISH_ONCE, "changed": PUBLISH_ONCE, "good": 80}
     assert second.metrics.misses == 0
 
 

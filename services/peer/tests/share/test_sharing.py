@@ -142,7 +142,7 @@ async def test_a_restart_hashes_nothing_again(opened: Opener) -> None:
     async with opened.running() as first:
         for name in ("a", "b/c", NFD):
             first.drop(name, noise(300 * KIB, seed=len(name)))
-            await first.shares(name, noise(300 * KIB, seed=len(name)))
+            await first.published(name, noise(300 * KIB, seed=len(name)), 77)
         rows = {row.key: row for row in first.store.table.rows()}
         assert first.metrics.misses == 3
     second = await opened()

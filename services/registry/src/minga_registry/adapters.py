@@ -158,6 +158,7 @@ def publications(request: pb.PublishRequest) -> list[Publication]:
         Publication(
             _key(each.name, each.content_id),
             _instant_ns(each.found_modified_time) if each.HasField("found_modified_time") else None,
+            each.once,
         )
         for each in request.publications
     ]

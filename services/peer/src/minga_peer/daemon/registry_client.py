@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from minga_core.errors import InternalError, RegistryUnavailableError
 from minga_core.ids import Address
-from minga_core.records import FOUND, PUBLISH, FileRow, HoldingState, Lease, PeerInfo, RowKey, TableChange
+from minga_core.records import FOUND, PUBLISH, PUBLISH_ONCE, FileRow, HoldingState, Lease, PeerInfo, RowKey, TableChange
 from minga_engine.wire.messages import nanos_of, timestamp_of
 from minga_peer.daemon.lease_stream import MAX_CALL_TIMEOUT, LeaseStream, call_timeout
 from minga_protos.registry.v1 import registry_pb2 as pb
@@ -108,7 +108,7 @@ class RegistryClient:
         return _ACTIONS.get(response.action, Action.OK)
 
     async def publish(self, lease: Lease, rows: Sequence[FileRow]) -> list[int]:
-        """The times of publication of at most BATCH_ROWS rows that have PUBLISH or FOUND, in their order.
+        """The times of publication of at most BATCH_ROWS rows that have no time yet, in their order.
 
         Raises RegisterAgainError, RowRefusedError. Safe to retry: the later time counts.
         """
@@ -212,7 +212,8 @@ def _row(row: FileRow) -> pb.FileRow:
 
 def _publication(row: FileRow) -> pb.Publication:
     found = timestamp_of(row.modified_ns) if row.published_ns == FOUND else None
-    return pb.Publication(name=row.key.name, content_id=row.key.content_id.raw, found_modified_time=found)
+    once = row.published_ns == PUBLISH_ONCE
+    return pb.Publication(name=row.key.name, content_id=row.key.content_id.raw, found_modified_time=found, once=once)
 
 
 def _granted(response: pb.RegisterResponse) -> tuple[timedelta, timedelta]:

@@ -1,11 +1,14 @@
-"""The first scan of a folder: the files that it finds were there before anybody shared it, and are not published.
+"""The first scan of a run, which finds files that appeared while nobody looked.
 
-An index that is lost is made by a first scan too.
+The one that makes the index, anew if it was lost, finds what was there before: that is not published. Of what a later
+one finds it is not known whether it is new: the peer may have been killed, or its disk full, between placing or
+publishing a file and keeping that. Such a file is published, unless that version is known.
 """
 
 import asyncio
 
 from minga_core.names import Name
+from minga_core.records import FOUND, PUBLISH, PUBLISH_ONCE
 from minga_peer.share.index import Index
 from minga_peer.share.root import FoundFile
 
@@ -20,13 +23,16 @@ class FirstScan:
         """Set once a scan of this run has ended: everything known from before is shared."""
 
     def add(self, found: FoundFile) -> None:
-        """Note a file that is queued to be hashed, if this is the scan that makes the index."""
-        if not self._index.complete and not self.done.is_set():
+        """Note a file that is queued to be hashed, if this is the first scan."""
+        if not self.done.is_set():
             self._modified_ns[found.name] = found.fingerprint.modified_ns
 
-    def has(self, name: Name, modified_ns: int) -> bool:
-        """Whether a file was there when the index was made, and has not been written to since."""
-        return self._modified_ns.get(name) == modified_ns
+    def published_ns(self, name: Name, modified_ns: int) -> int:
+        """What a file of which nothing is known has in place of a time of publication."""
+        if self._modified_ns.get(name) != modified_ns:
+            # It appeared, or was written to, since.
+            return PUBLISH
+        return PUBLISH_ONCE if self._index.complete else FOUND
 
     def forget(self, name: Name) -> None:
         """Note that a file was hashed or is gone. No error when the scan did not find it."""

@@ -3,7 +3,7 @@
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
-from minga_core.records import FOUND, PUBLISH
+from minga_core.records import PUBLISH
 from minga_peer.share.conditions import Kind
 from minga_peer.share.file_conditions import FileConditions
 from minga_peer.share.first_scan import FirstScan
@@ -99,4 +99,4 @@ class HashOutcomes:
         before = self._inventory.files.get(name) or self._known.files.get(name)
         if before is not None:
             return before.published_ns if before.content_id == content_id else PUBLISH
-        return FOUND if self._first.has(name, modified_ns) else PUBLISH
+        return self._first.published_ns(name, modified_ns)

@@ -5,10 +5,12 @@ comes back as it was is not hashed again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
+from minga_core.records import PUBLISH, PUBLISH_ONCE
 from minga_engine.parts.files import Fingerprint
 from minga_peer.share.damaged import DamagedFiles
 from minga_peer.share.hashed import Hashed
@@ -33,6 +35,9 @@ class KnownFiles:
     async def load(self) -> None:
         """Read the index. Raises as `Index.open`."""
         self.files = await self._index.open()
+        for name, file in self.files.items():
+            if file.published_ns == PUBLISH:
+                self.files[name] = replace(file, published_ns=PUBLISH_ONCE)
 
     def unchanged(self, found: FoundFile) -> IndexedFile | None:
         """The known file, if what was found is that file with the bytes that its digests are of."""
