@@ -76,7 +76,7 @@ async def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> No
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        config = LocalNetworkConfig(peer_count=0, base_port=port - 1, directory=tmp_path / "net")
+        config = LocalNetworkConfig(peer_count=0, base_port=port, directory=tmp_path / "net")
         with pytest.raises(AlreadyRunningError, match=f"port {port} cannot be used: address already in use") as caught:
             await LocalNetwork(config).__aenter__()
     assert "--base-port 0" in caught.value.hint
