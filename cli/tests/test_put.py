@@ -18,7 +18,7 @@ class FakeEngine:
 
     asked: list[tuple[str, int, bool]]
 
-    def __init__(self, locator: Any, settings: Any) -> None:
+    def __init__(self, locator: Any, settings: Any, credentials: None) -> None:
         """Takes what the real one takes."""
 
     async def aclose(self) -> None:

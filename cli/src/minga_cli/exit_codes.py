@@ -17,6 +17,7 @@ class ExitCode(IntEnum):
     STORAGE = 6
     INTEGRITY = 7
     CONFLICT = 8
+    DENIED = 9
     HUNG_UP = 129
     INTERRUPTED = 130
     BROKEN_PIPE = 141
@@ -33,6 +34,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.STORAGE: "the disk refused: full, not permitted, broken",
     ExitCode.INTEGRITY: "bytes that are not what they should be, or a file that changed while it was read",
     ExitCode.CONFLICT: "another process has the port, the shared folder, the socket or the peer id",
+    ExitCode.DENIED: "certificates: one end does not accept the other's, or its owner may not do that",
     ExitCode.HUNG_UP: "the terminal went away",
     ExitCode.INTERRUPTED: "Ctrl-C",
     ExitCode.BROKEN_PIPE: "the reader of the output went away",
@@ -53,6 +55,7 @@ _CODES = {
     ],
     ExitCode.STORAGE: [Code.NO_SPACE, Code.STORAGE],
     ExitCode.INTEGRITY: [Code.INVALID_MANIFEST, Code.CONTENT_CHANGED, Code.CHUNK_CORRUPT],
+    ExitCode.DENIED: [Code.UNAUTHENTICATED, Code.PERMISSION_DENIED],
     ExitCode.CONFLICT: [Code.LEASE_SUPERSEDED, Code.PEER_ID_TAKEN, Code.ALREADY_RUNNING],
 }
 EXIT_CODES = {code: exit_code for exit_code, codes in _CODES.items() for code in codes}

@@ -55,6 +55,9 @@ class LocalNetworkConfig:
     peer_flags: Sequence[str] = ()
     """Further flags of each kind of process."""
     host: str = "127.0.0.1"
+    credentials: Path | None = None
+    """A folder with `registry`, `locator` and one for each peer, each with tls.crt, tls.key and ca.crt: a secure
+    network. Our own settings need credentials as well then."""
 
     @property
     def ports(self) -> range:
@@ -189,7 +192,7 @@ class LocalNetwork:
     @property
     def locator_url(self) -> str:
         """For MINGA_LOCATOR."""
-        return f"http://{self.locator.address}"
+        return f"{'https' if self.config.credentials else 'http'}://{self.locator.address}"
 
     @property
     def registry_address(self) -> str:
@@ -301,7 +304,14 @@ class LocalNetwork:
         """Flags for where a service listens: where it did before, or above the base port, or on any free port."""
         port = self.config.base_port + offset if self.config.base_port else 0
         listen = service.address or f"{self.config.host}:{port}"
-        return ["--listen", listen, "--port-file", str(self._folders.run / f"{name}.port"), "--log-format", "text"]
+        port_file = str(self._folders.run / f"{name}.port")
+        return ["--listen", listen, "--port-file", port_file, "--log-format", "text", *self._tls_flags(name)]
+
+    def _tls_flags(self, name: str) -> list[str]:
+        if self.config.credentials is None:
+            return []
+        own = self.config.credentials / name
+        return [f"--tls-cert={own / 'tls.crt'}", f"--tls-key={own / 'tls.key'}", f"--tls-ca={own / 'ca.crt'}"]
 
     def _check_ports(self) -> None:
         """Check before anything starts; a port taken later is an error of the child. Raises AlreadyRunningError."""

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import minga
-from minga import AsyncClient, Client, DownloadPhase, FetchItem, parse_name
+from minga import AsyncClient, Client, DownloadPhase, FetchItem, load_settings, parse_name
 from minga.errors import DaemonUnavailableError, FileNotFoundInDirectoryError, InvalidArgumentError, NameTakenError
 from tests.support.fake_daemon import FakeDaemon
 from tests.support.fake_locator import FakeLocator, content_id
@@ -146,3 +146,12 @@ def test_a_client_is_used_inside_its_block(locator: FakeLocator) -> None:
     """Outside it has no event loop."""
     with pytest.raises(RuntimeError, match="with"):
         Client(locator=locator.url).stats()
+
+
+def test_credentials_need_a_locator_by_https(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a certificate nothing is asked in the open by mistake."""
+    for name in ("CERT", "KEY", "CA"):
+        monkeypatch.setenv(f"MINGA_TLS_{name}", f"/etc/minga/{name}")
+    with pytest.raises(InvalidArgumentError, match="MINGA_LOCATOR: with MINGA_TLS_CERT a URL with https:// is needed"):
+        load_settings(locator="http://locator:50052")
+    assert load_settings(locator="https://locator:50052").tls is not None

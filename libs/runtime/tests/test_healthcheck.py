@@ -6,12 +6,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from minga_runtime import healthcheck
+from minga_runtime.authorization import Access
+from minga_runtime.credentials import Credentials, TlsFiles
 from minga_runtime.healthcheck import check
+from minga_runtime.members import Role
 from minga_runtime.server import LIVENESS
+from tests.support.authority import Authority
 
 from .support import SERVICE, server_of, serving
 
@@ -49,6 +54,18 @@ async def test_grpc_health_decides() -> None:
         assert await asyncio.to_thread(check, url, {}) == ""
         assert await asyncio.to_thread(check, f"{url}/{SERVICE}", {}) == ""
         assert (await asyncio.to_thread(check, f"{url}/other", {})).startswith(f"127.0.0.1:{port}: NOT_FOUND")
+
+
+async def test_a_secure_part_is_asked_with_its_own_credentials(tmp_path: Path) -> None:
+    """Those of the environment, as the part has them; without them it is not healthy."""
+    Authority().issue(tmp_path, "peer", "node-1")
+    paths = {"CERT": tmp_path / "tls.crt", "KEY": tmp_path / "tls.key", "CA": tmp_path / "ca.crt"}
+    credentials = Credentials(TlsFiles(*paths.values()), frozenset({Role.PEER}))
+    async with serving(server_of({}, access=Access(credentials, {}))) as port:
+        url = f"grpc://127.0.0.1:{port}/{LIVENESS}"
+        environment = {f"MINGA_TLS_{name}": str(path) for name, path in paths.items()}
+        assert await asyncio.to_thread(check, url, environment) == ""
+        assert "UNAVAILABLE" in await asyncio.to_thread(check, url, {})
 
 
 def test_http_health_is_the_status(http_port: int) -> None:

@@ -45,6 +45,21 @@ async def test_metrics_and_liveness_are_served(endpoint: tuple[CollectorRegistry
     assert await ask(server, "GET /livez HTTP/1.1\r\n\r\n") == ("HTTP/1.1 200 OK", "ok\n")
 
 
+async def test_readiness_is_that_of_the_part() -> None:
+    """For probes of a part whose own port wants a certificate."""
+    ready = False
+    server = await start_metrics_server(CollectorRegistry(), "127.0.0.1:0", lambda: ready)
+    try:
+        assert await ask(server, "GET /readyz HTTP/1.1\r\n\r\n") == (
+            "HTTP/1.1 503 Service Unavailable",
+            "not ready\n",
+        )
+        ready = True
+        assert await ask(server, "GET /readyz HTTP/1.1\r\n\r\n") == ("HTTP/1.1 200 OK", "ok\n")
+    finally:
+        await server.aclose()
+
+
 @pytest.mark.parametrize(
     ("request_head", "status"),
     [

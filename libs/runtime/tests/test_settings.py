@@ -54,6 +54,19 @@ def test_flags_win_over_environment_over_defaults(monkeypatch: pytest.MonkeyPatc
     assert (settings.listen, settings.log_level, settings.capacity) == ("0.0.0.0:50051", "debug", 3 * 2**29)
 
 
+def test_the_files_of_tls_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them alone is a mistake that must not lead to an open network."""
+    assert load_settings(Example).tls is None
+    for name in ("CERT", "KEY"):
+        monkeypatch.setenv(f"MINGA_TLS_{name}", "/etc/minga/file")
+        with pytest.raises(SettingsError, match="all of them are needed, or none"):
+            load_settings(Example)
+    monkeypatch.setenv("MINGA_TLS_CA", "/etc/minga/ca.crt")
+    tls = load_settings(Example).tls
+    assert tls is not None
+    assert tls.ca == Path("/etc/minga/ca.crt")
+
+
 def test_a_file_env_in_the_working_folder_is_not_read(monkeypatch: pytest.MonkeyPatch, clean_environment: Path) -> None:
     """Anybody may upload one into a shared folder; nor does a folder that is unreadable or gone stop a command."""
     (clean_environment / ".env").write_text("MINGA_LISTEN=stranger:1\nMINGA_LISTN=x\n")

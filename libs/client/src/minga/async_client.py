@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from minga.standalone import Engine
     from minga_engine.progress import Progress, PutProgress, PutResult, VerifyProgress
     from minga_engine.wire.locator import DirectoryFigures, FileVersion, ListedFile, ListedPeer, LocatorClient
+    from minga_runtime.credentials import Credentials
 
 RETRY_BUDGET = timedelta(seconds=3)
 """How long look-ups retry while a locator restarts."""
@@ -84,6 +85,7 @@ class AsyncClient:
         self._uses_daemon = False if standalone else None
         self.other_network = ""
         """Locator of this machine's daemon, once `uses_daemon` found that it is not the one given; otherwise empty."""
+        self._credentials: Credentials | None = None
         self._directory: LocatorClient | None = None
         self._control: ControlClient | None = None
         self._engine: Engine | None = None
@@ -274,9 +276,20 @@ class AsyncClient:
         if self._directory is None:
             from minga_engine.wire.locator import LocatorClient
 
-            self._directory = LocatorClient(self.settings.locator, retry_budget=self._retry_budget)
+            self._directory = LocatorClient(
+                self.settings.locator, retry_budget=self._retry_budget, credentials=self._own_credentials()
+            )
             self._stack.push_async_exit(self._directory)
         return self._directory
+
+    def _own_credentials(self) -> "Credentials | None":
+        """Raises SettingsError."""
+        if self._credentials is None and self.settings.tls is not None:
+            from minga_runtime.credentials import Credentials
+            from minga_runtime.members import USERS
+
+            self._credentials = Credentials(self.settings.tls, USERS)
+        return self._credentials
 
     def _daemon(self) -> "ControlClient":
         if self._control is None:
@@ -290,7 +303,7 @@ class AsyncClient:
         if self._engine is None:
             from minga.standalone import Engine
 
-            self._engine = Engine(self._locator(), self.settings)
+            self._engine = Engine(self._locator(), self.settings, self._own_credentials())
             self._stack.push_async_callback(self._engine.aclose)
         return self._engine
 

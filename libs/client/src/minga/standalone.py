@@ -41,6 +41,7 @@ from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.locator import LocatorClient
 from minga_engine.wire.transport import PeerTransport
 from minga_runtime import tracing
+from minga_runtime.credentials import Credentials
 from minga_runtime.rate_limit import Limits
 
 THREADS = 4
@@ -51,12 +52,14 @@ OTHER_PROCESS = "another process downloads this file already; waiting for it"
 class Engine:
     """What transfers of one client share: connections to peers, disk threads, limits. `aclose` it."""
 
-    def __init__(self, locator: LocatorClient, settings: ClientSettings) -> None:
+    def __init__(
+        self, locator: LocatorClient, settings: ClientSettings, credentials: Credentials | None = None
+    ) -> None:
         self.settings = settings
         self.clock = SystemClock()
         self.pool = DiskPool(THREADS)
         self.limits = Limits.of(settings.limit_up, settings.limit_down, self.clock)
-        self.connections = PeerConnections(self.limits.down)
+        self.connections = PeerConnections(self.limits.down, credentials=credentials)
         self.transport = PeerTransport(self.connections)
         self.options = TransferOptions(down=self.limits.down)
         self.directory = Directory(locator)

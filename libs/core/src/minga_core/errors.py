@@ -18,6 +18,8 @@
     ├── RegisterAgainError            no lease under that peer id and generation: register, then push
     ├── TableRevisionMismatchError    a change was based on another revision: push the whole table
     ├── TableIncompleteError          a push ended with row counts that do not match: push again
+    ├── UnauthenticatedError          who is at the other end is not shown, or not who was wanted
+    ├── PermissionDeniedError         the caller may not do that
     ├── LimitExceededError            more than this service accepts (rows, sizes, streams)
     ├── BusyError                     no slot now; retry after `retry_after`
     ├── NoSpaceError                  the file does not fit on the disk or in the peer's capacity
@@ -59,6 +61,8 @@ class Code(StrEnum):
     REGISTER_AGAIN = "register_again"
     TABLE_REVISION_MISMATCH = "table_revision_mismatch"
     TABLE_INCOMPLETE = "table_incomplete"
+    UNAUTHENTICATED = "unauthenticated"
+    PERMISSION_DENIED = "permission_denied"
     LIMIT_EXCEEDED = "limit_exceeded"
     BUSY = "busy"
     NO_SPACE = "no_space"
@@ -104,6 +108,8 @@ WIRE_STATUS: dict[Code, WireStatus] = {
     Code.REGISTER_AGAIN: WireStatus("FAILED_PRECONDITION", 409, False),
     Code.TABLE_REVISION_MISMATCH: WireStatus("ABORTED", 409, False),
     Code.TABLE_INCOMPLETE: WireStatus("ABORTED", 409, True),
+    Code.UNAUTHENTICATED: WireStatus("UNAUTHENTICATED", 401, False),
+    Code.PERMISSION_DENIED: WireStatus("PERMISSION_DENIED", 403, False),
     Code.LIMIT_EXCEEDED: WireStatus("RESOURCE_EXHAUSTED", 429, False),
     Code.BUSY: WireStatus("RESOURCE_EXHAUSTED", 429, True),
     Code.NO_SPACE: WireStatus("RESOURCE_EXHAUSTED", 507, False),
@@ -232,6 +238,18 @@ class TableIncompleteError(MingaError):
     """A push ended with counts that do not match the rows received. Nothing became visible; push again."""
 
     code = Code.TABLE_INCOMPLETE
+
+
+class UnauthenticatedError(MingaError):
+    """Who is at the other end of a connection is not shown by a certificate, or is not who was wanted."""
+
+    code = Code.UNAUTHENTICATED
+
+
+class PermissionDeniedError(MingaError):
+    """The caller is known, and may not do that."""
+
+    code = Code.PERMISSION_DENIED
 
 
 class LimitExceededError(MingaError):

@@ -5,8 +5,9 @@ import stat
 import tempfile
 from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from minga_core.errors import StorageError
 from minga_core.units import format_rate
@@ -87,6 +88,12 @@ class TransferSettings(Settings):
         if 0 < value < MIN_BYTES_PER_SECOND:
             raise ValueError(f"the least limit is {format_rate(MIN_BYTES_PER_SECOND)}; 0 is no limit")
         return value
+
+    @model_validator(mode="after")
+    def _locator_by_tls(self) -> Self:
+        if self.tls is not None and not self.locator.startswith("https://"):
+            raise ValueError(f"MINGA_LOCATOR: with MINGA_TLS_CERT a URL with https:// is needed, not {self.locator}")
+        return self
 
     @property
     def source_wait_or_forever(self) -> timedelta | None:

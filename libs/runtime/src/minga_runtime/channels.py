@@ -1,17 +1,20 @@
-"""gRPC channels and server ports. Every one is made here, so that TLS and credentials need one place."""
+"""gRPC channels and server ports. Every one is made here, with TLS or without."""
 
 import asyncio
 import errno
 import json
 import socket
 import tempfile
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
 
 from minga_core.errors import AlreadyRunningError, MingaError, SettingsError
+from minga_runtime.credentials import Credentials, Loaded
 from minga_runtime.descriptors import max_connections
 from minga_runtime.grpc_tracing import traced_channel
 from minga_runtime.listening import bound_address, split_listen
@@ -122,30 +125,44 @@ def server_options() -> list[tuple[str, int]]:
     ]
 
 
-def make_channel(target: str) -> grpc.aio.Channel:
+def make_channel(target: str, loaded: Loaded | None = None, server_name: str = "") -> grpc.aio.Channel:
     """A channel to `host:port` or `unix:/path`, which connects when it is first used. The caller closes it.
 
     No two channels share a connection, so transfers from different sources never share a TCP window.
+    loaded: with it TLS is spoken, by these credentials for as long as the channel is. server_name: the DNS name that
+    the server's certificate must have; the host's unless given.
     """
     scheme = "" if target.startswith(_UNIX) else "dns:///"
-    return traced_channel(grpc.aio.insecure_channel(scheme + target, options=CLIENT_OPTIONS), target)
+    options = [*CLIENT_OPTIONS, ("grpc.ssl_target_name_override", server_name)] if server_name else CLIENT_OPTIONS
+    return _channel(scheme + target, target, options, loaded)
 
 
-def make_balanced_channel(target: str, *, name_server: str = "", vanished: timedelta = VANISHED) -> grpc.aio.Channel:
+def make_balanced_channel(
+    target: str, loaded: Loaded | None = None, *, name_server: str = "", vanished: timedelta = VANISHED
+) -> grpc.aio.Channel:
     """A channel that sends calls to every server behind `host:port` in turn. Only for calls that are safe to repeat.
 
     New servers are found when a connection ends; servers that stop get no more calls. The caller closes it.
-    name_server: `host:port` of the DNS server to ask; the system's unless given. vanished: see VANISHED.
+    loaded: as for `make_channel`. name_server: `host:port` of the DNS server to ask; the system's unless given.
+    vanished: see VANISHED.
     """
     millis = int(vanished / timedelta(milliseconds=1))
     own = _BALANCED | dict(_keepalive(millis * 3 // 5, millis * 2 // 5))
     options = [*(option for option in CLIENT_OPTIONS if option[0] not in own), *own.items()]
-    return traced_channel(grpc.aio.insecure_channel(f"dns://{name_server}/{target}", options=options), target)
+    return _channel(f"dns://{name_server}/{target}", target, options, loaded)
 
 
-def bind(server: grpc.aio.Server, listen: str) -> int:
+def _channel(url: str, target: str, options: Sequence[tuple[str, Any]], loaded: Loaded | None) -> grpc.aio.Channel:
+    if loaded is None:
+        return traced_channel(grpc.aio.insecure_channel(url, options=options), target)
+    tls = grpc.ssl_channel_credentials(loaded.ca, loaded.key, loaded.certificate)
+    return traced_channel(grpc.aio.secure_channel(url, tls, options=options), target)
+
+
+def bind(server: grpc.aio.Server, listen: str, credentials: Credentials | None = None) -> int:
     """Bind a server to `host:port` (port 0 for any free one) or `unix:/path`. Returns the bound port.
 
+    credentials: with them a port speaks TLS and demands a certificate; a Unix socket does not, which has an owner.
     A Unix socket gets mode 0600; a stale one, which no process serves, is replaced. gRPC does not remove it at the
     end. Raises AlreadyRunningError when another process has the address, SettingsError when it cannot be bound for any
     other reason.
@@ -153,12 +170,25 @@ def bind(server: grpc.aio.Server, listen: str) -> int:
     if (path := unix_path(listen)) is not None:
         return _bind_unix(server, path)
     try:
-        port = server.add_insecure_port(listen)
+        if credentials is None:
+            port = server.add_insecure_port(listen)
+        else:
+            port = server.add_secure_port(listen, _server_credentials(credentials))
     except RuntimeError as error:
         raise _refusal(listen) from error
     if port == 0:
         raise _refusal(listen)
     return port
+
+
+def _server_credentials(credentials: Credentials) -> grpc.ServerCredentials:
+    """gRPC asks for those of the time at each connection, from threads of its own."""
+
+    def present() -> grpc.ServerCertificateConfiguration:
+        loaded = credentials.current()
+        return grpc.ssl_server_certificate_configuration([(loaded.key, loaded.certificate)], loaded.ca)
+
+    return grpc.dynamic_ssl_server_credentials(present(), present, require_client_authentication=True)
 
 
 def _bind_unix(server: grpc.aio.Server, path: Path) -> int:

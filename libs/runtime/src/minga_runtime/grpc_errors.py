@@ -31,6 +31,7 @@ from minga_core.errors import (
     error_from_code,
 )
 from minga_runtime import tracing
+from minga_runtime.authorization import Access
 from minga_runtime.grpc_tracing import record_rpc_end, start_rpc_span
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,11 @@ _BY_STATUS = {
     grpc.StatusCode.OUT_OF_RANGE: Code.INVALID_ARGUMENT,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Code.LIMIT_EXCEEDED,
 }
+# What gRPC says of a certificate that it does not accept.
+_TLS_PROBLEMS = {
+    "Hostname Verification Check failed": "the server's certificate is not of who was named",
+    "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not valid, or not of the CA in MINGA_TLS_CA",
+}
 # A context has its code as a number, or None when none was set.
 _STATUS_NAMES: dict[Any, str] = {status.value[0]: status.name for status in grpc.StatusCode}
 _STATUS_NAMES |= {status: status.name for status in grpc.StatusCode}
@@ -71,11 +77,13 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns errors of handlers into statuses, and reports the end of each RPC to an observer.
 
     An error that is not a MingaError is a bug: it is logged here, once, with its traceback, and the caller gets no
-    details. Cancellation passes through.
+    details. Cancellation passes through. access: with it callers and their requests are checked before handlers see
+    them.
     """
 
-    def __init__(self, observer: RpcObserver) -> None:
+    def __init__(self, observer: RpcObserver, access: Access | None = None) -> None:
         self._observer = observer
+        self._access = access
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
@@ -96,7 +104,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Any) -> Any:
             with _Outcome(self._observer, method, context) as outcome:
                 try:
-                    async with _Checked(request) as checked:
+                    async with _Checked(request, self._check_of(method, context)) as checked:
                         return await behaviour(checked, context)
                 except Exception as error:  # noqa: BLE001 - `abort` reports it
                     await outcome.abort(error)
@@ -108,7 +116,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             with _Outcome(self._observer, method, context) as outcome:
                 try:
                     async with (
-                        _Checked(request) as checked,
+                        _Checked(request, self._check_of(method, context)) as checked,
                         contextlib.aclosing(_responses(behaviour(checked, context))) as responses,
                     ):
                         async for response in responses:
@@ -117,6 +125,18 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                     await outcome.abort(error)
 
         return call
+
+    def _check_of(self, method: str, context: Any) -> Callable[[Any], Any]:
+        """What each request of a call passes. Raises MingaError for a caller that may not make it."""
+        if self._access is None or context.peer().startswith("unix:"):
+            return _well_formed
+        check = self._access.admit(method, context)
+
+        def checked(request: Any) -> Any:
+            check(_well_formed(request))
+            return request
+
+        return checked
 
 
 _MALFORMED = object()
@@ -139,20 +159,21 @@ def _lenient(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], An
 
 
 class _Checked:
-    """A request, or a stream of requests that is checked as it is read. Raises InvalidArgumentError for _MALFORMED.
+    """A request, or a stream of requests that is checked as it is read. Raises what `check` raises.
 
     The stream is closed at the end of the block; otherwise the garbage collector would close an unread one, maybe after
     the end of the loop.
     """
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, request: Any, check: Callable[[Any], Any]) -> None:
         self._request = request
+        self._check = check
 
     async def __aenter__(self) -> Any:
         if not hasattr(self._request, "__aiter__"):
-            return _checked(self._request)
+            return self._check(self._request)
         self._request = aiter(self._request)
-        return _Requests(self._request.__anext__)
+        return _Requests(self._request.__anext__, self._check)
 
     async def __aexit__(self, *exc: object) -> None:
         if hasattr(self._request, "aclose"):
@@ -164,17 +185,19 @@ class _Checked:
 class _Requests:
     """A stream of requests, each checked."""
 
-    def __init__(self, read: Callable[[], Awaitable[Any]]) -> None:
+    def __init__(self, read: Callable[[], Awaitable[Any]], check: Callable[[Any], Any]) -> None:
         self._read = read
+        self._check = check
 
     def __aiter__(self) -> "_Requests":
         return self
 
     async def __anext__(self) -> Any:
-        return _checked(await self._read())
+        return self._check(await self._read())
 
 
-def _checked(request: Any) -> Any:
+def _well_formed(request: Any) -> Any:
+    """The request. Raises InvalidArgumentError for _MALFORMED."""
     if request is _MALFORMED:
         raise InvalidArgumentError("the bytes of the request are not a message of its type")
     return request
@@ -294,6 +317,9 @@ def _connection_problem(code: grpc.StatusCode, details: str) -> str:
     for known in ("Connection refused", "No such file or directory", "No route to host", "Connection reset by peer"):
         if known in reason:
             return f"cannot connect: {known}"
+    for known, meaning in _TLS_PROBLEMS.items():
+        if known in reason:
+            return f"cannot connect: {meaning}"
     return reason
 
 

@@ -4,16 +4,23 @@ URL: `grpc://host:port[/service]` for the standard health service, or `http://ho
 Without a host, as in `grpc://:50051`, it is the part in this container: at the address of MINGA_LISTEN, else at that
 port of the loopback. Exit code 0: healthy; 1: not, with the reason in one line (Docker defines only these two).
 
+In a secure network (MINGA_TLS_CERT) both are asked over TLS, with the part's own credentials.
+
 It runs every few seconds beside the part, so it imports gRPC only for gRPC.
 """
 
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
-from minga_core.errors import InvalidArgumentError
+from minga_core.errors import InvalidArgumentError, SettingsError
 from minga_runtime.listening import split_listen
+
+if TYPE_CHECKING:
+    from minga_runtime.credentials import Loaded
 
 LIMIT_SECONDS = 4.0
 """Below the 5 s after which Docker kills the check, so that the reason is printed."""
@@ -39,7 +46,22 @@ def check(url: str, environment: Mapping[str, str]) -> str:
         host, port = _target(parts, environment)
     except InvalidArgumentError as error:
         return str(error)
-    return _CHECKS[parts.scheme](f"[{host}]:{port}" if ":" in host else f"{host}:{port}", parts.path)
+    try:
+        loaded = _credentials(environment)
+    except SettingsError as error:
+        return str(error)
+    return _CHECKS[parts.scheme](f"[{host}]:{port}" if ":" in host else f"{host}:{port}", parts.path, loaded)
+
+
+def _credentials(environment: Mapping[str, str]) -> "Loaded | None":
+    """Those of the part, which is asked as one that has them; None in an open network. Raises SettingsError."""
+    certificate, key, ca = (environment.get(f"MINGA_TLS_{name}") for name in ("CERT", "KEY", "CA"))
+    if not (certificate and key and ca):
+        return None
+    from minga_runtime.credentials import Credentials, TlsFiles
+    from minga_runtime.members import Role
+
+    return Credentials(TlsFiles(Path(certificate), Path(key), Path(ca)), frozenset(Role)).current()
 
 
 def _target(parts: SplitResult, environment: Mapping[str, str]) -> tuple[str, int]:
@@ -50,10 +72,12 @@ def _target(parts: SplitResult, environment: Mapping[str, str]) -> tuple[str, in
     return _ANY_HOSTS.get(host, host), port
 
 
-def _check_http(address: str, path: str) -> str:
+def _check_http(address: str, path: str, loaded: "Loaded | None") -> str:
     import http.client
 
     connection = http.client.HTTPConnection(address, timeout=LIMIT_SECONDS)
+    if loaded is not None:
+        connection = http.client.HTTPSConnection(address, timeout=LIMIT_SECONDS, context=loaded.peers)
     try:
         connection.request("GET", path or "/")
         status = connection.getresponse().status
@@ -64,7 +88,7 @@ def _check_http(address: str, path: str) -> str:
     return "" if status == http.client.OK else f"{address}{path} answered {status}"
 
 
-def _check_grpc(address: str, path: str) -> str:
+def _check_grpc(address: str, path: str, loaded: "Loaded | None") -> str:
     import asyncio
 
     import grpc
@@ -73,7 +97,7 @@ def _check_grpc(address: str, path: str) -> str:
     from minga_runtime.channels import make_channel
 
     async def ask() -> str:
-        async with make_channel(address) as channel:
+        async with make_channel(address, loaded, loaded.host if loaded else "") as channel:
             request = health_pb2.HealthCheckRequest(service=path.strip("/"))
             stub = health_pb2_grpc.HealthStub(channel)
             answer = await stub.Check(request, timeout=LIMIT_SECONDS)  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -95,9 +95,10 @@ class StoreMetrics:
 class MetricsServer:
     """A running endpoint, made by `start_metrics_server`. `address` is host:port as bound."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, ready: Callable[[], bool]) -> None:
         self.address = ""
         self._registry = registry
+        self._ready = ready
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -149,6 +150,10 @@ class MetricsServer:
             return self._metrics(method)
         if path == b"/livez":
             return _response("200 OK", b"ok\n", "text/plain", method)
+        if path == b"/readyz":
+            if self._ready():
+                return _response("200 OK", b"ok\n", "text/plain", method)
+            return _response("503 Service Unavailable", b"not ready\n", "text/plain", method)
         return _response("404 Not Found", b"", "text/plain", method)
 
     def _metrics(self, method: bytes) -> bytes:
@@ -161,12 +166,15 @@ class MetricsServer:
         return _response("200 OK", body, CONTENT_TYPE_LATEST, method)
 
 
-async def start_metrics_server(registry: CollectorRegistry, listen: str) -> MetricsServer:
-    """Serve `/metrics` and `/livez` over HTTP/1.1 on host:port (port 0 for any free one). The caller closes it.
+async def start_metrics_server(
+    registry: CollectorRegistry, listen: str, ready: Callable[[], bool] = lambda: True
+) -> MetricsServer:
+    """Serve `/metrics`, `/livez` and `/readyz` over HTTP/1.1 on host:port (port 0 for any free one), without TLS: for
+    scrapers and probes. The caller closes it.
 
-    Raises what `listen_tcp` raises.
+    ready: whether `/readyz` answers 200, and not 503. Raises what `listen_tcp` raises.
     """
-    server = MetricsServer(registry)
+    server = MetricsServer(registry, ready)
     await server.start(listen)
     return server
 

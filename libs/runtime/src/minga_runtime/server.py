@@ -10,6 +10,7 @@ from typing import Any
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from minga_runtime.authorization import Access
 from minga_runtime.channels import bind, server_options, unix_path
 from minga_runtime.grpc_errors import ErrorInterceptor, RpcObserver
 
@@ -31,20 +32,24 @@ _Status = health_pb2.HealthCheckResponse
 
 
 class GrpcServer:
-    """A server with the standard health service. Services are registered with `server` before `start`."""
+    """A server with the standard health service. Services are registered with `server` before `start`.
+
+    access: with it ports speak TLS, and callers are checked; Unix sockets are as without."""
 
     def __init__(
         self,
         observer: RpcObserver,
         *,
+        access: Access | None = None,
         max_concurrent_rpcs: int | None = None,
         connection_age: ConnectionAge | None = None,
     ) -> None:
         self.server = grpc.aio.server(
-            interceptors=(ErrorInterceptor(observer),),
+            interceptors=(ErrorInterceptor(observer, access),),
             options=[*server_options(), *_ageing(connection_age)],
             maximum_concurrent_rpcs=max_concurrent_rpcs,
         )
+        self._credentials = None if access is None else access.credentials
         self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
         self._services: tuple[str, ...] = ()
@@ -58,7 +63,7 @@ class GrpcServer:
         services: full names, for health. Health is NOT_SERVING until `set_serving`. Raises what `bind`
         raises."""
         self._services = tuple(services)
-        ports = [bind(self.server, address) for address in listen]
+        ports = [bind(self.server, address, self._credentials) for address in listen]
         self._sockets = [path for address in listen if (path := unix_path(address)) is not None]
         await self._set_health(False)
         await self._health.set(LIVENESS, _Status.SERVING)

@@ -11,15 +11,16 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from minga_core.errors import InvalidArgumentError, SettingsError
 from minga_core.ids import parse_address, parse_peer_id, parse_zone
 from minga_core.units import format_seconds, parse_bytes, parse_rate
+from minga_runtime.credentials import TlsFiles
 from minga_runtime.listening import split_listen
 from minga_runtime.logs import LogFormat
 
@@ -82,6 +83,10 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_METRICS_LISTEN": "host:port of the metrics endpoint; off unless set.",
     "MINGA_PORT_FILE": "A file to which the bound host:port is written once the process is ready.",
     "MINGA_TRACES": "OpenTelemetry collector for traces (docs/tracing.md): host:port or `https://…`; off unless set.",
+    "MINGA_TLS_CERT": "This process's certificate, a PEM file; with it all connections are mutual TLS (docs/adr/0033), "
+    "and MINGA_TLS_KEY and MINGA_TLS_CA are needed too.",
+    "MINGA_TLS_KEY": "The private key of MINGA_TLS_CERT, a PEM file.",
+    "MINGA_TLS_CA": "The certificates of the network's CA, a PEM file; two while one follows the other.",
     "MINGA_LOG_LEVEL": "debug, info, warning or error.",
     "MINGA_LOG_FORMAT": "auto (text on a terminal, else json), text or json.",
 }
@@ -199,6 +204,9 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
     traces: CollectorText | None = None
     log_level: LogLevel = "info"
     log_format: LogFormatText = "auto"
@@ -214,6 +222,19 @@ class Settings(BaseSettings):
             return value.expanduser()
         except RuntimeError as error:
             raise ValueError(f"{value}: {error}") from error
+
+    @model_validator(mode="after")
+    def _all_of_tls(self) -> Self:
+        if self.tls is None and (self.tls_cert or self.tls_key or self.tls_ca):
+            raise ValueError("MINGA_TLS_CERT, MINGA_TLS_KEY and MINGA_TLS_CA: all of them are needed, or none")
+        return self
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files of this process's credentials; None in an open network."""
+        if self.tls_cert is None or self.tls_key is None or self.tls_ca is None:
+            return None
+        return TlsFiles(self.tls_cert, self.tls_key, self.tls_ca)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Passwords never show in a repr."""

@@ -1,8 +1,9 @@
-"""TCP connections and listening ports without gRPC; `channels` has those of gRPC. TLS will need these two places."""
+"""TCP connections and listening ports without gRPC; `channels` has those of gRPC."""
 
 import asyncio
 import errno
 import socket
+import ssl
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -53,11 +54,14 @@ def listen_tcp(listen: str) -> socket.socket:
     return listener
 
 
-async def connect_tcp(make_protocol: Callable[[], P], address: str) -> tuple[asyncio.Transport, P]:
-    """Connect to `host:port`. Raises OSError (TimeoutError included) when that fails or takes too long."""
+async def connect_tcp(
+    make_protocol: Callable[[], P], address: str, tls: ssl.SSLContext | None = None
+) -> tuple[asyncio.Transport, P]:
+    """Connect to `host:port`. Raises OSError (TimeoutError and ssl.SSLError included) when that fails or takes too
+    long."""
     host, port = split_listen(address)
     async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-        transport, protocol = await asyncio.get_running_loop().create_connection(make_protocol, host, port)
+        transport, protocol = await asyncio.get_running_loop().create_connection(make_protocol, host, port, ssl=tls)
     keep_alive(transport.get_extra_info("socket"))
     return transport, protocol
 

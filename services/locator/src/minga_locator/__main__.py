@@ -14,10 +14,12 @@ from minga_locator.connections import connection_class
 from minga_locator.request_limits import RequestLimits
 from minga_locator.server import behind_proxies, bind, http_server
 from minga_locator.settings import LocatorSettings
+from minga_runtime.credentials import Credentials
 from minga_runtime.descriptors import max_connections
 from minga_runtime.flags import parse_flags
 from minga_runtime.listening import bound_address
 from minga_runtime.logs import configure_logging, log_event
+from minga_runtime.members import Role
 from minga_runtime.process import StopSignal, exit_code_for, print_error, run_process, write_port_file
 from minga_runtime.settings import effective_settings, load_settings
 from minga_runtime.tracing import export_traces
@@ -52,9 +54,11 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
         with await bind(settings.listen) as listening:
             address = bound_address(settings.listen, listening.getsockname()[1])
             limits = RequestLimits(max_requests=settings.max_requests)
-            app, proxies = behind_proxies(make_app(reader, limits=limits), settings.trusted_proxies)
+            credentials = None if settings.tls is None else Credentials(settings.tls, frozenset({Role.LOCATOR}))
+            member = credentials.member if credentials else None
+            app, proxies = behind_proxies(make_app(reader, limits=limits, member=member), settings.trusted_proxies)
             http = connection_class(max_connections(), proxies)
-            async with http_server(app, listening, settings, stop, http):
+            async with http_server(app, listening, settings, stop, http, credentials):
                 write_port_file(settings.port_file, address)
                 facts = effective_settings(settings) | {"address": address, "pid": os.getpid(), "version": VERSION}
                 log_event(log, logging.INFO, "locator_started", **facts)

@@ -16,11 +16,13 @@ from minga_locator import VERSION, tracing
 from minga_locator._metrics import LocatorMetrics
 from minga_locator.cache import ReadCache
 from minga_locator.endpoint import Endpoint, Operation
+from minga_locator.members import MembersOnly
 from minga_locator.middleware import RequestMiddleware
 from minga_locator.openapi import openapi_json
 from minga_locator.operations import OPERATIONS
 from minga_locator.request_limits import RequestLimits
 from minga_locator.state import LocatorState
+from minga_runtime.members import Member
 
 _SWAGGER_UI = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/swagger-ui"
 _DOCS_PAGE = f"""<!DOCTYPE html>
@@ -36,8 +38,11 @@ def make_app(
     clock: Clock | None = None,
     registry: CollectorRegistry | None = None,
     limits: RequestLimits | None = None,
+    member: Member | None = None,
 ) -> Router:
-    """The REST service over a reader, which the caller owns. What the app itself makes ends with its lifespan."""
+    """The REST service over a reader, which the caller owns. What the app itself makes ends with its lifespan.
+
+    member: who this locator is in a secure network, where it answers members alone."""
     clock, limits = clock or SystemClock(), limits or RequestLimits()
     metrics = LocatorMetrics(registry or CollectorRegistry(), VERSION)
     metrics.create_series(operation.path for operation in OPERATIONS)
@@ -55,6 +60,7 @@ def make_app(
         middleware=[
             *tracing.middleware(),
             Middleware(RequestMiddleware, metrics=metrics, clock=clock, limits=limits),
+            *([] if member is None else [Middleware(MembersOnly, own=member)]),
         ],
         lifespan=lifespan,
         # A redirect would be an answer that no operation declares.

@@ -13,6 +13,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from minga_core.errors import BusyError
+from minga_locator.members import CLIENT, TlsClient
 from minga_locator.request_limits import client_host
 from minga_runtime.quotas import Quota, plain_address
 
@@ -31,6 +32,8 @@ class LimitedConnection(HttpToolsProtocol):
     quota: Quota
     proxies: Container[str]
 
+    _tls: TlsClient | None = None
+    """None without TLS."""
     _host: str | None = None
     """The host whose quota this connection uses; None when it was refused."""
     _closing: asyncio.TimerHandle | None = None
@@ -41,8 +44,11 @@ class LimitedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Close it at once when its host has used its quota."""
         super().connection_made(cast("asyncio.Transport", _CoalescingTransport(transport, self.loop)))
+        if (tls := transport.get_extra_info("ssl_object")) is not None:
+            self._tls = TlsClient(tls)
         # Whatever the kernel does not accept at once pauses writing, and an answer is timed until all of it is sent.
-        transport.set_write_buffer_limits(0)
+        # With TLS a limit of 0 would pause writing when nothing is left, and for ever.
+        transport.set_write_buffer_limits(0 if self._tls is None else 1, 0)
         if self.client is not None:
             self.client = (plain_address(self.client[0]), self.client[1])
         host = self._quota_host()
@@ -80,6 +86,8 @@ class LimitedConnection(HttpToolsProtocol):
         """The head is complete: its limit ends."""
         self._head_started = False
         self._close_after(None)
+        if self._tls is not None:
+            cast("dict[str, Any]", self.scope)[CLIENT] = self._tls
         super().on_headers_complete()
 
     def _quota_host(self) -> str:

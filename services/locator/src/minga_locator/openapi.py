@@ -11,6 +11,7 @@ from starlette.routing import compile_path
 from minga_core.errors import WIRE_STATUS, Code
 from minga_locator import VERSION
 from minga_locator.endpoint import Operation
+from minga_locator.members import PROBES
 from minga_locator.operations import OPERATIONS
 from minga_locator.problems import HTTP_CODES, MEDIA_TYPE
 from minga_locator.schemas import Problem
@@ -19,6 +20,8 @@ Json = dict[str, Any]
 
 _REF = "#/components/schemas/{name}"
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before a retry.", "schema": {"type": "integer"}}}
+_MEMBER_CODES = (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED)
+"""What any operation but the probes answers clients that are not members, in a secure network."""
 _STORE_CODES = (Code.STORE_UNAVAILABLE, Code.UNAVAILABLE, Code.BUSY)
 """What any operation of /v1 may answer: the store is down, the locator is full, or the caller has used its quota."""
 _BODY_STATUSES = (408, 413, 422)
@@ -94,7 +97,8 @@ def _responses(operation: Operation) -> Json:
         _content("application/json", answer) if _is_struct(answer) else {"text/plain": {"schema": {"type": "string"}}}
     )
     responses: Json = {"200": {"description": "Success", "content": content}}
-    for code in (*operation.refusals, *(_STORE_CODES if operation.path.startswith("/v1/") else ())):
+    members = () if operation.path in PROBES else _MEMBER_CODES
+    for code in (*operation.refusals, *members, *(_STORE_CODES if operation.path.startswith("/v1/") else ())):
         wire = WIRE_STATUS[code]
         known = responses.get(str(wire.http))
         entry = _problem(wire.http, code.value) if known is None else known

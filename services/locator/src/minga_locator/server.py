@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from minga_core.errors import SettingsError
 from minga_locator.settings import LocatorSettings
+from minga_runtime.credentials import Credentials
 from minga_runtime.process import StopSignal
 from minga_runtime.sockets import listen_tcp
 
@@ -34,10 +35,17 @@ async def bind(listen: str) -> socket.socket:
 
 @contextlib.asynccontextmanager
 async def http_server(
-    app: ASGIApp, listening: socket.socket, settings: LocatorSettings, stop: StopSignal, http: type[HttpToolsProtocol]
+    app: ASGIApp,
+    listening: socket.socket,
+    settings: LocatorSettings,
+    stop: StopSignal,
+    http: type[HttpToolsProtocol],
+    credentials: Credentials | None = None,
 ) -> AsyncIterator[None]:
-    """Serve the app inside the block, and drain it at the end. A server that ends by itself sets `stop`."""
-    server = _Server(_uvicorn_config(app, settings, http))
+    """Serve the app inside the block, and drain it at the end. A server that ends by itself sets `stop`.
+
+    credentials: with them it is HTTPS, and the app learns the certificate of each client that has one."""
+    server = _Server(_uvicorn_config(app, settings, http, credentials))
 
     def ended(task: asyncio.Task[None]) -> None:
         server.started_or_ended.set()
@@ -81,10 +89,13 @@ class _Server(uvicorn.Server):
         self.started_or_ended.set()
 
 
-def _uvicorn_config(app: ASGIApp, settings: LocatorSettings, http: type[HttpToolsProtocol]) -> uvicorn.Config:
+def _uvicorn_config(
+    app: ASGIApp, settings: LocatorSettings, http: type[HttpToolsProtocol], credentials: Credentials | None
+) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=http,
+        ssl_context_factory=None if credentials is None else lambda config, default: credentials.web_context(),
         loop="none",
         ws="none",
         lifespan="on",

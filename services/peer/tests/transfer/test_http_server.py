@@ -27,6 +27,7 @@ from minga_engine.wire.http_format import (
 )
 from minga_engine.wire.messages import SourceAddress
 from minga_peer.serve import http_server as module
+from minga_peer.serve.streams import PlainStream
 from minga_peer.share.conditions import Kind
 
 from .conftest import Network, TestPeer, eventually, noise
@@ -154,13 +155,13 @@ async def test_an_unknown_content_is_refused_and_the_connection_goes_on(network:
 @pytest.fixture
 def held_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Nothing is sent before it is set."""
-    released, real = threading.Event(), module.send_range
+    released, real = threading.Event(), PlainStream.send_range
 
     def send_range(*arguments: Any) -> None:
         assert released.wait(20)
         real(*arguments)
 
-    monkeypatch.setattr(module, "send_range", send_range)
+    monkeypatch.setattr(PlainStream, "send_range", send_range)
     yield released
     released.set()
 

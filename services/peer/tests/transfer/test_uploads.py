@@ -49,7 +49,7 @@ class RawCall:
 
 @asynccontextmanager
 async def raw_store(peer: TestPeer) -> AsyncIterator[RawCall]:
-    async with PeerConnections() as connections, store_file(connections, peer.source.address) as call:
+    async with PeerConnections() as connections, store_file(connections, peer.source) as call:
         yield RawCall(call)
 
 

@@ -13,6 +13,7 @@ from minga_core.clock import SystemClock
 from minga_core.errors import SettingsError
 from minga_directory import OUTCOMES, WRITER_OPERATIONS, connect_writer, observed_writer
 from minga_protos.registry.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
+from minga_registry import adapters
 from minga_registry._metrics import RegistryMetrics
 from minga_registry.background import Reaper, StoreHealth
 from minga_registry.heartbeats import HeartbeatBatcher
@@ -20,9 +21,12 @@ from minga_registry.leases import LeasePolicy
 from minga_registry.push import PushLimits
 from minga_registry.service import METHODS, SERVICE, RegistryService
 from minga_registry.settings import RegistrySettings
+from minga_runtime.authorization import Access
+from minga_runtime.credentials import Credentials
 from minga_runtime.flags import parse_flags
 from minga_runtime.listening import bound_address
 from minga_runtime.logs import configure_logging, log_event
+from minga_runtime.members import Role
 from minga_runtime.metrics import RpcMetrics, StoreMetrics, describe_process, start_metrics_server
 from minga_runtime.process import StopSignal, exit_code_for, print_error, run_process, write_port_file
 from minga_runtime.server import ConnectionAge, GrpcServer
@@ -69,7 +73,7 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
         stack.push_async_callback(tasks.aclose)
 
         rpcs = RpcMetrics(metrics_registry, "registry", METHODS)
-        server = GrpcServer(rpcs, connection_age=_connection_age(settings))
+        server = GrpcServer(rpcs, access=_access(settings), connection_age=_connection_age(settings))
         heartbeats = HeartbeatBatcher(directory)
         tasks.keep(heartbeats.run, "heartbeats")
         service = RegistryService(
@@ -89,7 +93,7 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
 
         metrics_address = ""
         if settings.metrics_listen is not None:
-            endpoint = await start_metrics_server(metrics_registry, settings.metrics_listen)
+            endpoint = await start_metrics_server(metrics_registry, settings.metrics_listen, lambda: server.serving)
             stack.push_async_callback(endpoint.aclose)
             metrics_address = endpoint.address
 
@@ -105,6 +109,14 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
         log_event(log, logging.INFO, "registry_started", **config)
         await stop.wait()
         log_event(log, logging.INFO, "registry_stopping")
+
+
+def _access(settings: RegistrySettings) -> Access | None:
+    """Peers alone may call, each for itself; None in an open network."""
+    if settings.tls is None:
+        return None
+    credentials = Credentials(settings.tls, frozenset({Role.REGISTRY}))
+    return Access(credentials, {SERVICE: frozenset({Role.PEER})}, adapters.claimed_peer)
 
 
 def _relax_gc() -> None:

@@ -7,7 +7,7 @@ Every function that reads a message checks each field with the parsers of `minga
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -87,6 +87,13 @@ class _OfLease(Protocol):
     def generation(self) -> int: ...
     @property
     def lease_token(self) -> bytes: ...
+
+
+def claimed_peer(request: Any) -> str:
+    """The peer id for which a message of any RPC is sent; empty for messages after the first of a push."""
+    if isinstance(request, pb.PushTableRequest):
+        return str(request.begin.peer_id)
+    return str(request.peer_id)
 
 
 def lease(request: _OfLease) -> Lease:

@@ -252,7 +252,7 @@ class Uploader:
 
     async def _upload(self, request: PutRequest, target: SourceAddress, on_accepted: Callable[[], None]) -> None:
         with _naming(target):
-            async with store_file(self._connections, target.address) as call:
+            async with store_file(self._connections, target) as call:
                 await _StoreExchange(request, call, on_accepted, self._up).run()
         request.holders[target.peer_id] = target
         request.published.add(target.peer_id)
@@ -279,7 +279,7 @@ class Uploader:
 
     async def _replicate(self, request: PutRequest, target: SourceAddress, sources: list[SourceAddress]) -> None:
         with _naming(target):
-            steps = replicate_file(self._connections, target.address, request.stored_file, sources)
+            steps = replicate_file(self._connections, target, request.stored_file, sources)
             async for held_bytes, stored in steps:
                 if stored:
                     request.holders[target.peer_id] = target

@@ -10,11 +10,13 @@ import grpc
 import grpc.aio
 
 from minga_core.errors import InternalError, PeerUnavailableError
-from minga_core.ids import Address
+from minga_core.ids import Address, PeerId
 from minga_engine.wire.http_client import HttpPeer
-from minga_engine.wire.messages import parse_http_port
+from minga_engine.wire.messages import SourceAddress, parse_http_port
+from minga_engine.wire.peer_tls import PeerTls
 from minga_protos.peer.v1.peer_pb2_grpc import PeerServiceStub
 from minga_runtime.channels import make_channel
+from minga_runtime.credentials import Credentials
 from minga_runtime.grpc_errors import error_from_rpc
 from minga_runtime.rate_limit import RateLimit
 
@@ -26,11 +28,12 @@ holders."""
 class PeerConnection:
     """The gRPC channel and the HTTP client of one peer. Only for use inside `PeerConnections.to`."""
 
-    def __init__(self, address: Address, down: RateLimit) -> None:
+    def __init__(self, address: Address, down: RateLimit, tls: PeerTls | None) -> None:
         self.address = address
         self.users = 0
+        self.tls = tls
         self._down = down
-        self._channel = make_channel(address)
+        self._channel = make_channel(address) if tls is None else make_channel(address, tls.loaded, tls.server_name)
         self._http: HttpPeer | None = None
         self.stub = PeerServiceStub(self._channel)
 
@@ -48,7 +51,7 @@ class PeerConnection:
         address = Address(f"{self.address.rpartition(':')[0]}:{port}")
         if self._http is None or self._http.address != address:
             self.forget_http()
-            self._http = HttpPeer(address, self._down)
+            self._http = HttpPeer(address, self._down, self.tls)
         return self._http
 
     def forget_http(self) -> None:
@@ -63,21 +66,29 @@ class PeerConnection:
         await self._channel.close()
 
 
-class PeerConnections:
-    """Connections to peers; an async context manager. down: the limit of chunks that are received."""
+_Key = tuple[Address, PeerId | None]
 
-    def __init__(self, down: RateLimit | None = None, max_open: int = MAX_OPEN_CONNECTIONS) -> None:
+
+class PeerConnections:
+    """Connections to peers; an async context manager. down: the limit of chunks that are received. credentials: with
+    them TLS is spoken, and a peer must be the one that it was named."""
+
+    def __init__(
+        self,
+        down: RateLimit | None = None,
+        max_open: int = MAX_OPEN_CONNECTIONS,
+        credentials: Credentials | None = None,
+    ) -> None:
         self._down = down or RateLimit(None)
         self._max_open = max_open
-        self._open: OrderedDict[Address, PeerConnection] = OrderedDict()
+        self._credentials = credentials
+        self._open: OrderedDict[_Key, PeerConnection] = OrderedDict()
+        self._replaced: set[PeerConnection] = set()
 
     @contextlib.asynccontextmanager
-    async def to(self, address: Address) -> AsyncGenerator[PeerConnection, None]:
-        """The connection to an address, until the end of the block. Costs nothing when there is one already."""
-        peer = self._open.get(address)
-        if peer is None:
-            peer = self._open[address] = PeerConnection(address, self._down)
-        self._open.move_to_end(address)
+    async def to(self, source: SourceAddress) -> AsyncGenerator[PeerConnection, None]:
+        """The connection to a peer, until the end of the block. Costs nothing when there is one already."""
+        peer = self._current(source)
         peer.users += 1
         try:
             yield peer
@@ -85,17 +96,36 @@ class PeerConnections:
             peer.users -= 1
             await self._close_unused()
 
+    def _current(self, source: SourceAddress) -> PeerConnection:
+        """The connection with the present credentials; one with earlier ones is closed once nobody uses it."""
+        key = (source.address, source.peer_id if self._credentials else None)
+        loaded = self._credentials.current() if self._credentials else None
+        peer = self._open.get(key)
+        if peer is not None and peer.tls is not None and peer.tls.loaded is not loaded:
+            self._replaced.add(self._open.pop(key))
+            peer = None
+        if peer is None:
+            tls = None if loaded is None else PeerTls(loaded, source.peer_id)
+            peer = self._open[key] = PeerConnection(source.address, self._down, tls)
+        self._open.move_to_end(key)
+        return peer
+
     async def _close_unused(self) -> None:
+        for replaced in [peer for peer in self._replaced if peer.users == 0]:
+            self._replaced.discard(replaced)
+            await replaced.close()
         surplus = len(self._open) - self._max_open
-        unused = [address for address, peer in self._open.items() if peer.users == 0]
-        for address in unused[: max(0, surplus)]:
-            await self._open.pop(address).close()
+        unused = [key for key, peer in self._open.items() if peer.users == 0]
+        for key in unused[: max(0, surplus)]:
+            await self._open.pop(key).close()
 
     async def aclose(self) -> None:
         """Closes every connection; calls in flight end with PeerUnavailableError."""
         while self._open:
             _, peer = self._open.popitem()
             await peer.close()
+        while self._replaced:
+            await self._replaced.pop().close()
 
     async def __aenter__(self) -> "PeerConnections":
         return self

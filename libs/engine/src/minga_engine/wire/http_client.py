@@ -5,11 +5,12 @@ them.
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, Callable
 from typing import Protocol, cast
 
 from minga_core.chunks import ChunkSet
-from minga_core.errors import InvalidArgumentError, MingaError, PeerUnavailableError
+from minga_core.errors import InvalidArgumentError, MingaError, PeerUnavailableError, UnauthenticatedError
 from minga_core.ids import Address, ContentId
 from minga_engine.wire.http_format import (
     END_OF_HEAD,
@@ -26,6 +27,7 @@ from minga_engine.wire.http_format import (
     decode_response,
 )
 from minga_engine.wire.messages import SourceAddress
+from minga_engine.wire.peer_tls import PeerTls
 from minga_runtime.rate_limit import RateLimit
 from minga_runtime.sockets import connect_tcp
 
@@ -115,7 +117,9 @@ class HttpConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.BaseProtocol."""
         self._transport = None
-        self._fail(PeerUnavailableError("the peer closed the connection"))
+        # With TLS 1.3 this is how a client learns that its certificate was refused.
+        refused = f": {exc.reason}" if isinstance(exc, ssl.SSLError) else ""
+        self._fail(PeerUnavailableError(f"the peer closed the connection{refused}"))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """See asyncio.BufferedProtocol."""
@@ -209,9 +213,10 @@ class HttpConnection(asyncio.BufferedProtocol):
 class HttpPeer:
     """The HTTP server of one peer: connections, made as they are needed and used again."""
 
-    def __init__(self, address: Address, down: RateLimit) -> None:
+    def __init__(self, address: Address, down: RateLimit, tls: PeerTls | None = None) -> None:
         self.address = address
         self._down = down
+        self._tls = tls
         self._idle: list[HttpConnection] = []
 
     async def fetch(self, request: ChunkRequest | WrongChunkReport, handler: ResponseHandler) -> Response:
@@ -275,10 +280,16 @@ class HttpPeer:
 
     async def _connect(self, protocol: Callable[[], asyncio.BaseProtocol]) -> asyncio.Transport:
         try:
-            transport, _ = await connect_tcp(protocol, self.address)
+            transport, _ = await connect_tcp(protocol, self.address, self._tls.loaded.peers if self._tls else None)
         except OSError as error:
             reason = "no answer" if isinstance(error, TimeoutError) else (error.strerror or str(error)).lower()
             raise HttpUnreachableError(f"cannot connect to {self.address}: {reason}") from error
+        if self._tls is not None:
+            try:
+                self._tls.check(transport.get_extra_info("ssl_object"))
+            except UnauthenticatedError as error:
+                transport.abort()
+                raise PeerUnavailableError(f"{self.address}: {error}") from error
         return transport
 
     def _reusable(self) -> HttpConnection | None:

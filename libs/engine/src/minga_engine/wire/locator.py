@@ -25,6 +25,7 @@ from minga_core.names import Name, parse_name
 from minga_core.records import HoldingState
 from minga_engine.wire.json_fields import count, flag, items, nanos, seconds, text
 from minga_engine.wire.locator_http import LocatorHttp, checked, not_a_locator
+from minga_runtime.credentials import Credentials
 
 if TYPE_CHECKING:
     import httpx
@@ -144,9 +145,11 @@ class LocatorClient:
 
     base_url: `http://host:port`, as MINGA_LOCATOR; SettingsError when it is none. retry_budget: how long look-ups are
     retried while no locator answers; 0 stands for one attempt. With more than 0 a locator that is not ready gets at
-    least RECOVERY_RETRY_BUDGET. Every method raises LocatorUnavailableError when the locator, or its store, does not
-    answer, or when what answers is no locator; InvalidArgumentError for input that it refuses. All are safe to retry;
-    `place` moves the round robin on and is never retried here.
+    least RECOVERY_RETRY_BUDGET. credentials: shown to the locator, which must be of the same network.
+
+    Every method raises LocatorUnavailableError when the locator, or its store, does not answer, or when what answers is
+    no locator; InvalidArgumentError for input that it refuses; UnauthenticatedError when one end does not accept the
+    other's certificate. All are safe to retry; `place` moves the round robin on and is never retried here.
     """
 
     def __init__(
@@ -155,8 +158,9 @@ class LocatorClient:
         *,
         retry_budget: timedelta = timedelta(0),
         transport: "httpx.AsyncBaseTransport | None" = None,
+        credentials: Credentials | None = None,
     ) -> None:
-        self._http = LocatorHttp(base_url, retry_budget, transport)
+        self._http = LocatorHttp(base_url, retry_budget, transport, credentials)
 
     async def __aenter__(self) -> "LocatorClient":
         return self

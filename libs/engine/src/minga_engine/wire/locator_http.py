@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,11 +19,13 @@ from minga_core.errors import (
     LocatorUnavailableError,
     MingaError,
     SettingsError,
+    UnauthenticatedError,
     error_from_code,
 )
 from minga_engine.wire.json_fields import line, text
 from minga_runtime import tracing
 from minga_runtime.backoff import backoff
+from minga_runtime.credentials import Credentials
 
 if TYPE_CHECKING:
     import httpx
@@ -47,10 +50,17 @@ _COLLECTION = re.compile("(/v1/[a-z]+)/.+")
 class LocatorHttp:
     """Sends requests to one locator; see LocatorClient for its arguments."""
 
-    def __init__(self, base_url: str, retry_budget: timedelta, transport: "httpx.AsyncBaseTransport | None") -> None:
+    def __init__(
+        self,
+        base_url: str,
+        retry_budget: timedelta,
+        transport: "httpx.AsyncBaseTransport | None",
+        credentials: Credentials | None,
+    ) -> None:
         self._base_url = _checked_url(base_url)
         self._retry_seconds = retry_budget.total_seconds()
         self._transport = transport
+        self._credentials = credentials
         self._client: httpx.AsyncClient | None = None
         self.date = ""
         """The time of the last answer by the locator's clock, as HTTP has it; empty when it did not say."""
@@ -99,6 +109,8 @@ class LocatorHttp:
             except TimeoutError as error:
                 raise self._away(f"no whole answer within {ANSWER_SECONDS:g} s") from error
             except (httpx.HTTPError, httpx.InvalidURL) as error:
+                if (refused := _tls_error(error)) is not None:
+                    raise UnauthenticatedError(f"no TLS with the locator at {self._base_url}: {refused}") from error
                 raise self._away(str(error) or type(error).__name__) from error
             except AttributeError as error:
                 # A connection that is reset at once, as a proxy without anything behind it does: uvloop has let go of
@@ -133,7 +145,9 @@ class LocatorHttp:
             timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
             # Machines of one network are reached directly, whatever proxy variables say about the way out of it.
             # Loading the system's certificates takes longer than a look-up; without TLS there is nothing to verify.
-            verify = self._base_url.startswith("https:")
+            verify: bool | ssl.SSLContext = self._base_url.startswith("https:")
+            if self._credentials is not None:
+                verify = self._credentials.locator_context()
             self._client = httpx.AsyncClient(
                 timeout=timeout,
                 transport=self._transport,
@@ -144,10 +158,11 @@ class LocatorHttp:
         return self._client
 
     def _away(self, reason: str) -> "_LocatorAwayError":
-        return _LocatorAwayError(
-            f"the locator at {self._base_url} does not answer: {reason}",
-            hint="start one with `minga up`, or set MINGA_LOCATOR to the URL of one that runs",
-        )
+        hint = "start one with `minga up`, or set MINGA_LOCATOR to the URL of one that runs"
+        if self._credentials is not None:
+            # It closes connections with certificates of another CA, and its TLS does not say why.
+            hint = "does it run, and trust the CA of MINGA_TLS_CERT?"
+        return _LocatorAwayError(f"the locator at {self._base_url} does not answer: {reason}", hint=hint)
 
     def _refusal(self, status: int, content: bytes) -> MingaError:
         """The error of an answer that is not a good one."""
@@ -198,6 +213,17 @@ def _checked_url(text: str) -> str:
     if not good or not text.isprintable() or parts.query or parts.fragment or " " in text:
         raise SettingsError(f"MINGA_LOCATOR: {text[:80]!r} is not the URL of a locator: http://host:port is wanted")
     return text.rstrip("/")
+
+
+def _tls_error(error: BaseException | None) -> str | None:
+    """Why the handshake failed, where that is what was behind an error."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message
+        if isinstance(error, ssl.SSLError):
+            return error.reason or str(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 async def _content(response: "httpx.Response") -> bytes:

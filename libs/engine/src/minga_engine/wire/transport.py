@@ -138,7 +138,7 @@ class PeerTransport:
         """See Transport."""
         parts: list[bytes] = []
         async with (
-            self._connections.to(source.address) as peer,
+            self._connections.to(source) as peer,
             aclosing(_manifest_parts(peer, content_id)) as messages,
         ):
             async for message in messages:
@@ -170,7 +170,7 @@ class PeerTransport:
         self, source: SourceAddress, request: ChunkRequest | WrongChunkReport, handler: ResponseHandler
     ) -> ChunkResponse:
         """The response to a request. Raises the peer's error when it answers with one."""
-        async with self._connections.to(source.address) as peer:
+        async with self._connections.to(source) as peer:
             response = await _exchange(peer, source.http_port, request, handler)
         if isinstance(response, ChunkResponse):
             return response
@@ -182,7 +182,7 @@ class PeerTransport:
         self, source: SourceAddress, content_id: ContentId, count: int
     ) -> AsyncGenerator[tuple[ChunkSet, bool], None]:
         """See Transport."""
-        async with self._connections.to(source.address) as peer:
+        async with self._connections.to(source) as peer:
             if (http := peer.http(source.http_port)) is not None:
                 try:
                     async with aclosing(http.watch(content_id, count)) as updates:
@@ -204,7 +204,7 @@ class PeerTransport:
             content_ids=[each.raw for each in content_ids], peer_id=requester.peer_id if requester else ""
         )
         missing = set(range(len(content_ids)))
-        async with self._connections.to(source.address) as peer:
+        async with self._connections.to(source) as peer:
             call = peer.stub.FetchFiles(request)
             try:
                 async with rpc_errors(peer.address):

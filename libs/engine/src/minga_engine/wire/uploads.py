@@ -91,19 +91,19 @@ class StoreCall:
 
 
 @asynccontextmanager
-async def store_file(connections: PeerConnections, address: Address) -> AsyncGenerator[StoreCall, None]:
+async def store_file(connections: PeerConnections, target: SourceAddress) -> AsyncGenerator[StoreCall, None]:
     """An upload to a peer, which ends with the block."""
-    async with connections.to(address) as peer:
+    async with connections.to(target) as peer:
         call = peer.stub.StoreFile()
         try:
-            async with rpc_errors(address):
-                yield StoreCall(address, call)
+            async with rpc_errors(target.address):
+                yield StoreCall(target.address, call)
         finally:
             call.cancel()
 
 
 async def replicate_file(
-    connections: PeerConnections, address: Address, file: StoredFile, sources: Iterable[SourceAddress]
+    connections: PeerConnections, target: SourceAddress, file: StoredFile, sources: Iterable[SourceAddress]
 ) -> AsyncGenerator[tuple[int, bool], None]:
     """Asks a peer to become a holder; gives its held bytes, and whether it has stored the file, as it goes."""
     request = pb.ReplicateFileRequest(
@@ -114,10 +114,10 @@ async def replicate_file(
         modified_time=modified_time_of(file.attributes),
         executable=file.attributes.executable,
     )
-    async with connections.to(address) as peer:
+    async with connections.to(target) as peer:
         call = peer.stub.ReplicateFile(request)
         try:
-            async with rpc_errors(address):
+            async with rpc_errors(target.address):
                 async for message in call:
                     yield message.held_bytes, message.stored
         finally:

@@ -27,17 +27,19 @@ def call_timeout(ttl: timedelta, interval: timedelta) -> timedelta:
 class LeaseStream:
     """Opens the stream with the first heartbeat, and again when the registry has ended it. One heartbeat at a time."""
 
-    def __init__(self, stub: RegistryServiceStub) -> None:
-        self._stub = stub
+    def __init__(self) -> None:
         self._call: Any = None
         self.timeout = MAX_CALL_TIMEOUT
         """The limit of one heartbeat."""
 
-    async def heartbeat(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
-        """The answer to a heartbeat. Raises AioRpcError, or RegistryUnavailableError when none comes in time."""
+    async def heartbeat(self, stub: RegistryServiceStub, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
+        """The answer to a heartbeat. stub: for a new stream.
+
+        Raises AioRpcError, or RegistryUnavailableError when none comes in time.
+        """
         try:
             async with asyncio.timeout(self.timeout.total_seconds()):
-                answer = await self._over_standing_stream(request) or await self._over_new_stream(request)
+                answer = await self._over_standing_stream(request) or await self._over_new_stream(stub, request)
         except TimeoutError:
             raise RegistryUnavailableError("no answer in time") from None
         if answer is None:
@@ -59,9 +61,11 @@ class LeaseStream:
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return None
 
-    async def _over_new_stream(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse | None:
+    async def _over_new_stream(
+        self, stub: RegistryServiceStub, request: pb.HeartbeatRequest
+    ) -> pb.HeartbeatResponse | None:
         # Without an iterator of requests the call is written to and read from by hand.
-        self._call = cast("Any", self._stub).KeepLease()
+        self._call = cast("Any", stub).KeepLease()
         return await self._exchange(request)
 
     async def _exchange(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse | None:

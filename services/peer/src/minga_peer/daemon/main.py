@@ -39,7 +39,7 @@ from minga_peer.daemon.socket_file import claim_socket
 from minga_peer.serve.http_server import HttpServer
 from minga_peer.serve.quotas import Quotas
 from minga_peer.serve.receiving import UploadReceiver
-from minga_peer.serve.service import PeerService, SmallFileServing, Storing
+from minga_peer.serve.service import PeerService, SmallFileServing, Storing, claimed_peer
 from minga_peer.serve.serving import ChunkServing
 from minga_peer.settings import PeerSettings
 from minga_peer.share.conditions import Kind
@@ -47,7 +47,10 @@ from minga_peer.share.store import ContentStore
 from minga_peer.version import VERSION
 from minga_protos.control.v1.control_pb2_grpc import add_ControlServiceServicer_to_server
 from minga_protos.peer.v1.peer_pb2_grpc import add_PeerServiceServicer_to_server
+from minga_runtime.authorization import Access
+from minga_runtime.credentials import Credentials
 from minga_runtime.logs import configure_logging, log_event
+from minga_runtime.members import USERS, Role
 from minga_runtime.metrics import RpcMetrics, describe_process, start_metrics_server
 from minga_runtime.process import run_process, write_port_file
 from minga_runtime.rate_limit import Limits
@@ -119,6 +122,8 @@ class _Base:
     stack: AsyncExitStack
     limits: Limits
     clock: Clock
+    credentials: Credentials | None
+    """None in an open network."""
     series: CollectorRegistry = field(default_factory=CollectorRegistry)
     metrics: PeerMetrics = field(init=False)
 
@@ -159,7 +164,8 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
     """A peer that serves and is announced inside the block. At the end it leaves first, then stops serving."""
     async with AsyncExitStack() as stack:
         clock = clock or SystemClock()
-        base = _Base(settings, stack, Limits.of(settings.limit_up, settings.limit_down, clock), clock)
+        limits = Limits.of(settings.limit_up, settings.limit_down, clock)
+        base = _Base(settings, stack, limits, clock, await _credentials(settings))
         await asyncio.to_thread(claim_socket, settings.control)
         store = await _open_store(base)
         peer_id = parse_peer_id(settings.peer_id)
@@ -188,7 +194,7 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
         server = await _start_peer_server(base, store, identity, serving, announcer, downloads)
         await _start_control_server(base, store, identity, serving, announcer, downloads)
         base.series.register(_state(store, announcer, downloads, serving))
-        metrics_address = await _start_metrics_server(base)
+        metrics_address = await _start_metrics_server(base, server)
         daemon = Daemon(identity, store, announcer, asyncio.get_running_loop().create_future(), metrics_address)
 
         stack.push_async_callback(until_idle, serving.in_progress, settings.stop_grace)
@@ -203,6 +209,12 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
         tasks.start(follow_address(settings, identity, announcer.address_changed), "address")
         tasks.start(check_clock(network.locator, store.conditions), "clock")
         yield daemon
+
+
+async def _credentials(settings: PeerSettings) -> Credentials | None:
+    if settings.tls is None:
+        return None
+    return await asyncio.to_thread(Credentials, settings.tls, frozenset({Role.PEER}), settings.peer_id)
 
 
 async def _open_store(base: _Base) -> ContentStore:
@@ -220,9 +232,11 @@ def _make_serving(base: _Base, store: ContentStore) -> _Serving:
 
 async def _connect(base: _Base) -> _Network:
     settings, stack = base.settings, base.stack
-    connections = await stack.enter_async_context(PeerConnections(base.limits.down))
-    locator = await stack.enter_async_context(LocatorClient(settings.locator, retry_budget=LOCATOR_RETRY_BUDGET))
-    registry = RegistryClient(parse_address(settings.registry))
+    connections = await stack.enter_async_context(PeerConnections(base.limits.down, credentials=base.credentials))
+    locator = await stack.enter_async_context(
+        LocatorClient(settings.locator, retry_budget=LOCATOR_RETRY_BUDGET, credentials=base.credentials)
+    )
+    registry = RegistryClient(parse_address(settings.registry), base.credentials)
     stack.push_async_callback(registry.aclose)
     return _Network(PeerTransport(connections), locator, registry)
 
@@ -241,10 +255,11 @@ async def _start_peer_server(
     base: _Base, store: ContentStore, identity: Identity, serving: _Serving, announcer: Announcer, downloads: Downloads
 ) -> GrpcServer:
     """Start both ports for other peers; they become part of the identity."""
-    http = HttpServer(serving.chunks, serving.threads)
+    http = HttpServer(serving.chunks, serving.threads, base.credentials)
     base.stack.push_async_callback(http.aclose)
     identity.http_port = http.start(await asyncio.to_thread(_http_listener, base.settings))
-    server = GrpcServer(RpcMetrics(base.series, "peer", PEER_METHODS))
+    access = Access(base.credentials, {PEER_SERVICE: USERS}, claimed_peer) if base.credentials else None
+    server = GrpcServer(RpcMetrics(base.series, "peer", PEER_METHODS), access=access)
     receiver = UploadReceiver(store, base.metrics, down=base.limits.down)
     service = PeerService(
         store,
@@ -296,11 +311,11 @@ async def _start_control_server(
     base.stack.push_async_callback(server.stop, timedelta(seconds=1))
 
 
-async def _start_metrics_server(base: _Base) -> str:
+async def _start_metrics_server(base: _Base, server: GrpcServer) -> str:
     """host:port as bound; empty when metrics are off."""
     if base.settings.metrics_listen is None:
         return ""
-    endpoint = await start_metrics_server(base.series, base.settings.metrics_listen)
+    endpoint = await start_metrics_server(base.series, base.settings.metrics_listen, lambda: server.serving)
     base.stack.push_async_callback(endpoint.aclose)
     return endpoint.address
 

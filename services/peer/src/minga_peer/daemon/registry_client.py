@@ -1,11 +1,11 @@
 """The registry's client: leases, heartbeats, publications and table pushes as plain values."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from enum import StrEnum
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 import grpc.aio
@@ -19,6 +19,7 @@ from minga_peer.daemon.lease_stream import MAX_CALL_TIMEOUT, LeaseStream, call_t
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from minga_runtime.channels import make_balanced_channel
+from minga_runtime.credentials import Credentials, Loaded
 from minga_runtime.grpc_errors import error_from_rpc
 
 MIN_LEASE, MAX_LEASE = timedelta(seconds=1), timedelta(days=1)
@@ -28,6 +29,9 @@ MIN_INTERVAL = timedelta(seconds=0.05)
 MIN_PUSH_LIMIT, MAX_PUSH_LIMIT = timedelta(seconds=30), timedelta(days=1)
 BATCH_ROWS = 1000
 """Rows, or publications, in a message (contract: registry.proto)."""
+
+if TYPE_CHECKING:
+    from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
 T = TypeVar("T")
 
@@ -58,11 +62,11 @@ class RegistryClient:
     LeaseSupersededError when another process owns the peer id.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, credentials: Credentials | None = None) -> None:
         self.address = address
-        self._channel = make_balanced_channel(address)
-        self._stub = RegistryServiceStub(self._channel)
-        self._lease = LeaseStream(self._stub)
+        self._credentials = credentials
+        self._link = _Link(address, credentials.current() if credentials else None)
+        self._lease = LeaseStream()
         self._push_seconds: float | None = None
         """Limit of a push; None before the first lease."""
 
@@ -83,8 +87,8 @@ class RegistryClient:
         )
         if asked_ttl is not None:
             request.asked_ttl.CopyFrom(_duration(asked_ttl))
-        with _registry_errors():
-            response = await self._stub.Register(request, timeout=MAX_CALL_TIMEOUT.total_seconds())
+        async with self._calls() as stub:
+            response = await stub.Register(request, timeout=MAX_CALL_TIMEOUT.total_seconds())
         if response.HasField("push_limit"):
             # A little above: the registry's answer says more than ours.
             limit = _bounded(response.push_limit, MIN_PUSH_LIMIT, MAX_PUSH_LIMIT)
@@ -103,8 +107,8 @@ class RegistryClient:
             active_serves=active_serves,
             lease_token=lease.token,
         )
-        with _registry_errors():
-            response = await self._lease.heartbeat(request)
+        async with self._calls() as stub:
+            response = await self._lease.heartbeat(stub, request)
         return _ACTIONS.get(response.action, Action.OK)
 
     async def publish(self, lease: Lease, rows: Sequence[FileRow]) -> list[int]:
@@ -118,8 +122,8 @@ class RegistryClient:
             lease_token=lease.token,
             publications=[_publication(row) for row in rows],
         )
-        with _registry_errors():
-            response = await self._stub.Publish(request, timeout=self._lease.timeout.total_seconds())
+        async with self._calls() as stub:
+            response = await stub.Publish(request, timeout=self._lease.timeout.total_seconds())
         if len(response.published_times) != len(rows):
             raise InternalError(f"the registry has {len(response.published_times)} times for {len(rows)} publications")
         # 1970 is a file's modification time like any other, and not PUBLISH.
@@ -136,8 +140,8 @@ class RegistryClient:
         return await self._push(_steps(begin, rows, ()), revision)
 
     async def _push(self, steps: AsyncIterator[pb.PushTableRequest], revision: int) -> int:
-        with _registry_errors():
-            response = await self._stub.PushTable(steps, timeout=self._push_seconds)
+        async with self._calls() as stub:
+            response = await stub.PushTable(steps, timeout=self._push_seconds)
         if response.revision != revision:
             # Taken as it comes, it would be pushed again at once, and for ever.
             raise RegistryUnavailableError(f"the registry confirmed revision {response.revision}, not {revision}")
@@ -146,13 +150,50 @@ class RegistryClient:
     async def leave(self, lease: Lease) -> None:
         """Release the lease."""
         request = pb.LeaveRequest(peer_id=lease.peer_id, generation=lease.generation, lease_token=lease.token)
-        with _registry_errors():
-            await self._stub.Leave(request, timeout=MAX_CALL_TIMEOUT.total_seconds())
+        async with self._calls() as stub:
+            await stub.Leave(request, timeout=MAX_CALL_TIMEOUT.total_seconds())
 
     async def aclose(self) -> None:
         """Close the channel."""
         self._lease.close()
-        await self._channel.close()
+        await self._link.channel.close()
+
+    @asynccontextmanager
+    async def _calls(self) -> AsyncGenerator["RegistryServiceAsyncStub", None]:
+        """The stub of a channel with the present credentials, and errors of calls in the block as ours.
+
+        A channel keeps the credentials that it was made with, so it is replaced when they have changed, and closed with
+        the last of its calls. A standing stream ends with it, and the next heartbeat opens another.
+        """
+        loaded = self._credentials.current() if self._credentials else None
+        before = self._link
+        if loaded is not before.loaded:
+            self._link = _Link(self.address, loaded)
+            await before.close_unused()
+        link = self._link
+        link.users += 1
+        try:
+            with _registry_errors():
+                yield link.stub
+        finally:
+            link.users -= 1
+            if link is not self._link:
+                await link.close_unused()
+
+
+class _Link:
+    """A channel, and how many calls use it."""
+
+    def __init__(self, address: Address, loaded: Loaded | None) -> None:
+        self.loaded = loaded
+        self.channel = make_balanced_channel(address, loaded)
+        self.stub = RegistryServiceStub(self.channel)
+        self.users = 0
+
+    async def close_unused(self) -> None:
+        """Close it unless it has users."""
+        if not self.users:
+            await self.channel.close()
 
 
 @contextmanager

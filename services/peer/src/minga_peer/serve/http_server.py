@@ -7,8 +7,6 @@ in the queue at once.
 
 import asyncio
 import logging
-import os
-import select
 import socket
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -17,14 +15,13 @@ from typing import Any, TypeVar
 
 from minga_core.errors import (
     BusyError,
-    ContentChangedError,
     InvalidArgumentError,
     MingaError,
     NoSpaceError,
     StorageError,
 )
 from minga_core.ids import ContentId
-from minga_engine.parts.disk import run_to_end, storage_errors
+from minga_engine.parts.disk import run_to_end
 from minga_engine.parts.files import OpenChunk
 from minga_engine.wire.http_format import (
     END_OF_HEAD,
@@ -41,7 +38,11 @@ from minga_engine.wire.http_format import (
 )
 from minga_engine.wire.messages import SourceAddress
 from minga_peer.serve.serving import RETRY_AFTER, ChunkServing, ServedChunk
+from minga_peer.serve.streams import STALL_SECONDS, PlainStream, TlsStream
+from minga_runtime.authorization import check_own_peer, check_role
+from minga_runtime.credentials import Credentials, Loaded
 from minga_runtime.logs import log_event
+from minga_runtime.members import USERS, Member
 from minga_runtime.quotas import Quota, host_of
 from minga_runtime.sockets import keep_alive
 
@@ -56,24 +57,20 @@ IDLE_SECONDS = 60.0
 """A connection without a request for so long is closed; clients close theirs before."""
 HINTS_SECONDS = 0.03
 """A request that waits longer for its slot gets early hints: other peers that have, or are fetching, the content."""
-STALL_SECONDS = 20.0
-"""A requester that reads no byte of its chunk for so long is cut off. Above its own limit, after which it gives up."""
 UNSENT_BYTES = 256 * 1024
 """What the kernel may hold that has not been sent yet. Small, so that a slot ends about when its bytes are sent, and
 the next chunk is chosen late; large enough to fill a link between two wake-ups."""
-MAX_SENDFILE_BYTES = 1 << 30
-COPIED_BYTES = 256 * 1024
-"""Read and sent at a time where the kernel cannot do both in one."""
 READ_BYTES = 4096
 
 T = TypeVar("T")
 
 
 class HttpServer:
-    """The HTTP server of a peer. `start` once, then `aclose`."""
+    """The HTTP server of a peer. `start` once, then `aclose`. credentials: with them it is HTTPS for members alone."""
 
-    def __init__(self, serving: ChunkServing, threads: int) -> None:
+    def __init__(self, serving: ChunkServing, threads: int, credentials: Credentials | None = None) -> None:
         self._serving = serving
+        self._credentials = credentials
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="minga-http")
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
@@ -129,14 +126,30 @@ class HttpServer:
                 with self._quota.held(_host_of(connection)):
                     await self._serve_taken(connection)
             except BusyError as error:
-                # The buffer of a new connection has room for it.
-                connection.send(ErrorResponse(error).encode())
+                # The buffer of a new connection has room for it. Those that expect TLS are just closed.
+                if self._credentials is None:
+                    connection.send(ErrorResponse(error).encode())
 
     async def _serve_taken(self, connection: socket.socket) -> None:
         keep_alive(connection)
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-        await _Connection(connection, self._serving, self._pool).serve()
+        host = _host_of(connection)
+        if self._credentials is None:
+            await _Connection(PlainStream(connection), host, None, self._serving, self._pool).serve()
+        else:
+            await self._serve_member(connection, host, self._credentials.current())
+
+    async def _serve_member(self, connection: socket.socket, host: str, loaded: Loaded) -> None:
+        """Serve a client that shows who it is. Raises OSError, as for a certificate that is not valid."""
+        stream = TlsStream(connection, loaded.server)
+        try:
+            caller = await stream.handshake()
+            check_role(caller, loaded.member, USERS, "fetch chunks")
+        except MingaError as error:
+            await stream.sendall(ErrorResponse(error).encode())
+            return
+        await _Connection(stream, host, caller, self._serving, self._pool).serve()
 
 
 class _CutOffError(Exception):
@@ -146,12 +159,20 @@ class _CutOffError(Exception):
 class _Connection:
     """One client's connection."""
 
-    def __init__(self, connection: socket.socket, serving: ChunkServing, pool: ThreadPoolExecutor) -> None:
-        self._socket = connection
+    def __init__(
+        self,
+        stream: PlainStream | TlsStream,
+        host: str,
+        caller: Member | None,
+        serving: ChunkServing,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self._stream = stream
         self._serving = serving
         self._pool = pool
         self._loop = asyncio.get_running_loop()
-        self._host = _host_of(connection)
+        self._host = host
+        self._caller = caller
         self._unread = b""
 
     async def serve(self) -> None:
@@ -167,6 +188,8 @@ class _Connection:
                     self._serving.store.report(request.content_id, request.index, self._host)
                     await self._send_head(ChunkResponse(None))
                     continue
+                if self._caller is not None and request.requester is not None:
+                    check_own_peer(self._caller, request.requester.peer_id)
                 others = self._serving.other_downloaders(request)
                 await self._serve_chunk(request, others)
             except _CutOffError as error:
@@ -188,7 +211,7 @@ class _Connection:
                 return None
             try:
                 async with asyncio.timeout_at(until):
-                    data = await self._loop.sock_recv(self._socket, READ_BYTES)
+                    data = await self._stream.recv(READ_BYTES)
             except TimeoutError:
                 return None
             if not data:
@@ -229,7 +252,7 @@ class _Connection:
         Raises _CutOffError when the client closes the connection meanwhile.
         """
         waiting = asyncio.create_task(work, name="http-work")
-        listening = asyncio.create_task(self._loop.sock_recv(self._socket, READ_BYTES), name="http-listen")
+        listening = asyncio.create_task(self._stream.recv(READ_BYTES), name="http-listen")
         try:
             done, _ = await asyncio.wait(
                 (waiting, listening), timeout=HINTS_SECONDS if others else None, return_when=asyncio.FIRST_COMPLETED
@@ -276,7 +299,7 @@ class _Connection:
         while done < chunk.size_bytes:
             count = up.piece_bytes(chunk.size_bytes - done)
             await up.take(count)
-            await self._in_thread(send_range, self._socket, head, chunk.descriptor, chunk.offset + done, count)
+            await self._in_thread(self._stream.send_range, head, chunk.descriptor, chunk.offset + done, count)
             head, done = b"", done + count
 
     async def _in_thread(self, work: Callable[..., None], *arguments: object) -> None:
@@ -288,50 +311,7 @@ class _Connection:
     async def _send(self, data: bytes) -> None:
         """Send all of it. Raises TimeoutError, an OSError, when the client does not read that in STALL_SECONDS."""
         async with asyncio.timeout(STALL_SECONDS):
-            await self._loop.sock_sendall(self._socket, data)
-
-
-def send_range(connection: socket.socket, head: bytes, descriptor: int, offset: int, count: int) -> None:
-    """Sends `head`, then `count` bytes of a file from `offset`. Blocking, in spite of the socket, which is not.
-
-    Raises ContentChangedError when the file ends before that, StorageError when it cannot be read, OSError when the
-    connection breaks or stands still.
-    """
-    writable = select.poll()
-    writable.register(connection, select.POLLOUT)
-    while head:
-        try:
-            head = head[connection.send(head, socket.MSG_MORE) :]
-        except BlockingIOError:
-            _wait(writable)
-    end = offset + count
-    while offset < end:
-        try:
-            sent = _send_some(connection, descriptor, offset, min(end - offset, MAX_SENDFILE_BYTES))
-        except BlockingIOError:
-            _wait(writable)
-            continue
-        if sent == 0:
-            raise ContentChangedError("the file became shorter")
-        offset += sent
-
-
-def _send_some(connection: socket.socket, descriptor: int, offset: int, count: int) -> int:
-    """How many bytes of a file were sent. Raises StorageError for the disk's errors, OSError for the connection's."""
-    try:
-        return os.sendfile(connection.fileno(), descriptor, offset, count)
-    except (BlockingIOError, ConnectionError, TimeoutError):
-        raise
-    except OSError:
-        # The disk's error or the socket's, or a file system that cannot do it: reading shows which.
-        with storage_errors("cannot read a shared file"):
-            data = os.pread(descriptor, min(count, COPIED_BYTES), offset)
-        return connection.send(data) if data else 0
-
-
-def _wait(writable: select.poll) -> None:
-    if not writable.poll(int(STALL_SECONDS * 1000)):
-        raise TimeoutError("the requester reads nothing")
+            await self._stream.sendall(data)
 
 
 def _shut(connection: socket.socket) -> None:

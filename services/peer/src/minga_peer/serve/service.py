@@ -82,6 +82,11 @@ class Storing:
     announcer: Announcer
 
 
+def claimed_peer(request: Any) -> str:
+    """The peer id for which a message is sent; empty where it is sent for none."""
+    return str(request.peer_id) if isinstance(request, pb.FetchFilesRequest) else ""
+
+
 @dataclass(slots=True)
 class PeerService(PeerServiceServicer):
     """Implements `minga.peer.v1.PeerService`. Each method is as the contract says."""

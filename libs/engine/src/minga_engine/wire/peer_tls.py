@@ -1,0 +1,25 @@
+"""TLS to one peer: the credentials of the time, and the peer that must answer."""
+
+import ssl
+from dataclasses import dataclass
+
+from minga_core.ids import PeerId
+from minga_runtime.credentials import Loaded
+from minga_runtime.members import PEER_DOMAIN, Role, check_server, member_at
+
+
+@dataclass(frozen=True, slots=True)
+class PeerTls:
+    """What connections to a peer are made with."""
+
+    loaded: Loaded
+    peer_id: PeerId
+
+    @property
+    def server_name(self) -> str:
+        """The DNS name in the peer's certificate, which gRPC demands."""
+        return f"{self.peer_id}{PEER_DOMAIN}"
+
+    def check(self, connection: ssl.SSLObject) -> None:
+        """Check who has answered. Raises UnauthenticatedError."""
+        check_server(member_at(connection), self.loaded.member, Role.PEER, self.peer_id)

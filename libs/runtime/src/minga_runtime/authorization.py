@@ -1,0 +1,49 @@
+"""Who may call a gRPC server of a secure network, and for whom."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from minga_core.errors import PermissionDeniedError, UnauthenticatedError
+from minga_runtime.credentials import Credentials
+from minga_runtime.members import Member, Role, member_of
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a server demands of its callers beyond a certificate of the network."""
+
+    credentials: Credentials
+    roles: Mapping[str, frozenset[Role]]
+    """Roles that may call a service, by its full name. Other services, as that of health, are for every member."""
+    claimed_peer: Callable[[Any], str] = lambda request: ""
+    """The peer id for which a request acts; empty when it acts for none. Only that peer may send it."""
+
+    def admit(self, path: str, context: Any) -> Callable[[Any], None]:
+        """Admit a call of `/service/Method`; the returned check is for each of its requests.
+
+        Both raise UnauthenticatedError or PermissionDeniedError.
+        """
+        # Only certificates that the network's CA has signed get as far as here.
+        caller = member_of(uri.decode() for uri in context.auth_context().get("peer_uri", ()))
+        _, service, method = path.split("/")
+        roles = self.roles.get(service)
+        check_role(caller, self.credentials.member, roles or frozenset(Role), f"call {method}")
+        if roles is None:
+            return lambda request: None
+        return lambda request: check_own_peer(caller, self.claimed_peer(request))
+
+
+def check_role(caller: Member, own: Member, roles: frozenset[Role], action: str) -> None:
+    """Check that `caller` is of our network and has one of the roles. Raises UnauthenticatedError,
+    PermissionDeniedError."""
+    if caller.network != own.network:
+        raise UnauthenticatedError(f"{caller} is of the network {caller.network}, and this is {own.network}")
+    if caller.role not in roles:
+        raise PermissionDeniedError(f"{caller} may not {action}: {' or '.join(sorted(roles))} may")
+
+
+def check_own_peer(caller: Member, peer_id: str) -> None:
+    """Check that `caller` may act for a peer: for itself, or for none. Raises PermissionDeniedError."""
+    if peer_id and (caller.role is not Role.PEER or caller.name != peer_id):
+        raise PermissionDeniedError(f"{caller} may not act for peer {peer_id[:128]!r}")

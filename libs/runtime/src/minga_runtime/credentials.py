@@ -1,0 +1,228 @@
+"""A member's certificate, its key and the network's CA, from files that are read again when they change.
+
+A changed file counts from the next connection on; one that is no good leaves what was read before in place, and is
+logged once. Contexts made here ask for the present credentials at each handshake, so their users need not follow.
+"""
+
+import logging
+import ssl
+import stat
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minga_core.errors import MingaError, SettingsError, UnauthenticatedError
+from minga_runtime.logs import log_event
+from minga_runtime.members import SERVERS, Member, Role, check_server, member_at, names_at
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+"""The files are looked at once in so long at most, when there is a connection to make."""
+HANDSHAKE_ROUNDS = 4
+"""Above those of TLS 1.2."""
+READ_ATTEMPTS = 3
+"""Files that change while they are read are read again; after that at the next look."""
+
+_Fingerprint = tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Paths of PEM files."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+    def fingerprint(self) -> _Fingerprint:
+        """What changes when a file does. Raises OSError."""
+        found = (path.stat() for path in (self.certificate, self.key, self.ca))
+        return tuple((each.st_mtime_ns, each.st_ino, each.st_size) for each in found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """What the files held at one time. Two are the same only when nothing has changed."""
+
+    certificate: bytes
+    key: bytes
+    ca: bytes
+    member: Member
+    host: str
+    """A DNS name of the certificate; empty when it has none."""
+    peers: ssl.SSLContext
+    """For connections to peers, whose hosts have any name: the caller checks who it is."""
+    locator: ssl.SSLContext
+    """For connections to the locator, by the name of its host."""
+    server: ssl.SSLContext
+    """Demands a certificate."""
+    web: ssl.SSLContext
+    """Asks for a certificate, and lets a client without one get as far as the application."""
+
+
+class Credentials:
+    """The credentials of this process; for any thread. Raises SettingsError when they are no good at the start.
+
+    roles: what this process may be. name: what the certificate must name, where that is known.
+    """
+
+    def __init__(self, files: TlsFiles, roles: frozenset[Role], name: str = "") -> None:
+        self._files = files
+        self._lock = threading.Lock()
+        self._seen, self._loaded = _load(files)
+        self._looked_at = time.monotonic()
+        self.member = self._loaded.member
+        if self.member.role not in roles or (name and self.member.name != name):
+            wanted = " or ".join(sorted(roles)) + (f" {name}" if name else "")
+            raise SettingsError(
+                f"MINGA_TLS_CERT: {files.certificate} is a certificate of {self.member}, not of {wanted}"
+            )
+        _warn_of_mode(files.key)
+
+    def current(self) -> Loaded:
+        """The newest good content of the files. Never raises."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._looked_at >= LOOK_SECONDS:
+                self._looked_at = now
+                self._look()
+            return self._loaded
+
+    def locator_context(self) -> ssl.SSLContext:
+        """A context for connections to the locator, each with the credentials of its time."""
+        return _PresentContext.of(ssl.PROTOCOL_TLS_CLIENT, lambda: self.current().locator)
+
+    def web_context(self) -> ssl.SSLContext:
+        """A context for a web server, each connection with the credentials of its time."""
+        return _PresentContext.of(ssl.PROTOCOL_TLS_SERVER, lambda: self.current().web)
+
+    def _look(self) -> None:
+        try:
+            seen = self._files.fingerprint()
+        except OSError as error:
+            if self._seen:
+                log_event(log, logging.WARNING, "credentials_not_read", error=error)
+            self._seen = ()
+            return
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            self._seen, loaded = _load(self._files)
+            if loaded.member != self.member:
+                raise SettingsError(f"they are of {loaded.member}, and this is {self.member}")
+        except MingaError as error:
+            log_event(log, logging.WARNING, "credentials_not_read", error=error)
+            return
+        self._loaded = loaded
+        log_event(log, logging.INFO, "credentials_renewed", member=str(self.member))
+
+
+class _PresentContext(ssl.SSLContext):
+    """A context whose connections are those of the present one. asyncio, uvloop and anyio all begin with `wrap_bio`."""
+
+    _present: Callable[[], ssl.SSLContext]
+
+    @classmethod
+    def of(cls, protocol: int, present: Callable[[], ssl.SSLContext]) -> "_PresentContext":
+        context = cls(protocol)
+        context._present = present
+        return context
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        return self._present().wrap_bio(*arguments, **options)
+
+
+def _load(files: TlsFiles) -> tuple[_Fingerprint, Loaded]:
+    """What the files hold, and their fingerprint. Raises SettingsError."""
+    try:
+        for _ in range(READ_ATTEMPTS):
+            before = files.fingerprint()
+            loaded = _read(files)
+            if files.fingerprint() == before:
+                return before, loaded
+    except OSError as error:  # those of ssl too
+        names = "MINGA_TLS_CERT, MINGA_TLS_KEY, MINGA_TLS_CA"
+        raise SettingsError(f"{names}: {_reason(error)}") from error
+    except UnauthenticatedError as error:
+        raise SettingsError(f"MINGA_TLS_CERT: {error}") from error
+    raise SettingsError(f"{files.certificate} and the files beside it change all the time")
+
+
+def _read(files: TlsFiles) -> Loaded:
+    """Raises OSError, and MingaError for a certificate that names no member."""
+
+    def context(protocol: int) -> ssl.SSLContext:
+        made = ssl.SSLContext(protocol)
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
+        made.verify_mode = ssl.CERT_REQUIRED
+        made.load_cert_chain(files.certificate, files.key)
+        made.load_verify_locations(files.ca)
+        # A session that is resumed is of a certificate that nobody looks at again.
+        made.options |= ssl.OP_NO_TICKET
+        if protocol == ssl.PROTOCOL_TLS_SERVER:
+            made.num_tickets = 0
+        return made
+
+    peers, locator = context(ssl.PROTOCOL_TLS_CLIENT), context(ssl.PROTOCOL_TLS_CLIENT)
+    server, web = context(ssl.PROTOCOL_TLS_SERVER), context(ssl.PROTOCOL_TLS_SERVER)
+    peers.check_hostname = False
+    web.verify_mode = ssl.CERT_OPTIONAL
+    member, host = _own_names(peers, server)
+    locator.sslobject_class = type("ToLocator", (_ToLocator,), {"own": member})
+    certificate, key, ca = (path.read_bytes() for path in (files.certificate, files.key, files.ca))
+    return Loaded(certificate, key, ca, member, host, peers, locator, server, web)
+
+
+class _ToLocator(ssl.SSLObject):
+    """A connection to the locator, whose handshake ends with a look at who answers."""
+
+    own: Member
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        check_server(member_at(self), self.own, Role.LOCATOR)
+
+
+def _own_names(client: ssl.SSLContext, server: ssl.SSLContext) -> tuple[Member, str]:
+    """Who we are to others, and the first DNS name in our certificate. Raises ssl.SSLError, UnauthenticatedError.
+
+    Found by a handshake with ourselves: what is wrong with the certificate shows here, and not at the first connection.
+    """
+    client.verify_mode = ssl.CERT_NONE
+    seen = _handshake(client, server)
+    member, hosts = member_at(seen), names_at(seen, "DNS")
+    client.verify_mode = ssl.CERT_REQUIRED
+    if member.role in SERVERS:
+        _handshake(client, server)
+    return member, hosts[0] if hosts else ""
+
+
+def _handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> ssl.SSLObject:
+    """The server's end of a connection in memory."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = client.wrap_bio(to_client, to_server), server.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(HANDSHAKE_ROUNDS):
+        for end in ends:
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    return ends[1]
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not valid here: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"no certificate with its key, or no CA: {error.reason or error}"
+    return f"{error.filename}: {error.strerror}"
+
+
+def _warn_of_mode(key: Path) -> None:
+    """Kubernetes gives secrets the mode 0644, in containers with one user: no reason not to start."""
+    if key.stat().st_mode & stat.S_IROTH:
+        log_event(log, logging.WARNING, "private_key_readable_by_all", path=key)
