@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -15,9 +16,12 @@ from minga_locator import connections, server
 from minga_locator.app import make_app
 from minga_locator.request_limits import RequestLimits
 from minga_locator.settings import LocatorSettings
+from minga_runtime.credentials import Credentials, TlsFiles
+from minga_runtime.members import Role
 from minga_runtime.process import StopSignal
 from services.locator.tests.support import content, eventually, until
 from services.locator.tests.test_errors import StuckDirectory
+from tests.support.authority import Authority
 from tests.support.memory_directory import MemoryDirectory
 
 LIMIT_SECONDS = 10.0
@@ -75,6 +79,7 @@ async def running(
     limits: RequestLimits | None = None,
     listen: str = "127.0.0.1:0",
     proxies: str = "",
+    credentials: Credentials | None = None,
 ) -> AsyncIterator[Connect]:
     """A locator's HTTP server; connects to it, from 127.0.0.1 or another host."""
     writers: list[asyncio.StreamWriter] = []
@@ -89,10 +94,21 @@ async def running(
     with await server.bind(listen) as listening:
         app, trusted = server.behind_proxies(make_app(directory or MemoryDirectory(), limits=limits), proxies)
         http = connections.connection_class(max_connections, trusted)
-        async with server.http_server(app, listening, LocatorSettings(), StopSignal(), http):
+        async with server.http_server(app, listening, LocatorSettings(), StopSignal(), http, credentials):
             yield connect
             for writer in writers:
                 writer.close()
+
+
+async def test_a_handshake_of_tls_has_a_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A client that says nothing, or stops in the middle of a record, is closed."""
+    monkeypatch.setattr(server, "HANDSHAKE_SECONDS", 0.2)
+    folder = Authority().issue(tmp_path, "locator", "locator")
+    files = TlsFiles(folder / "tls.crt", folder / "tls.key", folder / "ca.crt")
+    async with running(credentials=Credentials(files, frozenset({Role.LOCATOR}))) as connect:
+        silent, half = await connect(), await connect()
+        half.writer.write(b"\x16\x03\x01\x02")
+        assert [await client.rest() for client in (silent, half)] == [b""] * 2
 
 
 async def test_an_incomplete_head_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import socket
+import ssl
 from collections.abc import AsyncIterator, Container, Iterator
 from typing import Any, cast
 
@@ -18,6 +19,8 @@ from minga_runtime.credentials import Credentials
 from minga_runtime.process import StopSignal
 from minga_runtime.sockets import listen_tcp
 
+HANDSHAKE_SECONDS = 10.0
+"""A client that has not done its part of the TLS handshake by then is gone."""
 KEEP_ALIVE_SECONDS = 60
 """Idle connections of clients are closed after this many seconds."""
 
@@ -45,7 +48,7 @@ async def http_server(
     """Serve the app inside the block, and drain it at the end. A server that ends by itself sets `stop`.
 
     credentials: with them it is HTTPS, and the app learns the certificate of each client that has one."""
-    server = _Server(_uvicorn_config(app, settings, http, credentials))
+    server = _Server(_uvicorn_config(app, settings, http), credentials)
 
     def ended(task: asyncio.Task[None]) -> None:
         server.started_or_ended.set()
@@ -76,8 +79,9 @@ def behind_proxies(app: ASGIApp, proxies: str) -> tuple[ASGIApp, Container[str]]
 class _Server(uvicorn.Server):
     """uvicorn that signals when it serves, and leaves the process's signals to `run_process`."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, credentials: Credentials | None) -> None:
         super().__init__(config)
+        self._credentials = credentials
         self.started_or_ended = asyncio.Event()
 
     @contextlib.contextmanager
@@ -85,17 +89,39 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._credentials is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            await self._serve_tls(sockets or [], self._credentials.web_context())
         self.started_or_ended.set()
 
+    async def _serve_tls(self, sockets: list[socket.socket], context: ssl.SSLContext) -> None:
+        """As uvicorn does it, with a limit on handshakes: asyncio's is a minute."""
 
-def _uvicorn_config(
-    app: ASGIApp, settings: LocatorSettings, http: type[HttpToolsProtocol], credentials: Credentials | None
-) -> uvicorn.Config:
+        def connection() -> asyncio.Protocol:
+            made: asyncio.Protocol = cast("type[HttpToolsProtocol]", self.config.http_protocol_class)(
+                self.config, self.server_state, self.lifespan.state
+            )
+            return made
+
+        loop = asyncio.get_running_loop()
+        for listening in sockets:
+            self.servers.append(
+                await loop.create_server(
+                    connection,
+                    sock=listening,
+                    ssl=context,
+                    ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                    backlog=self.config.backlog,
+                )
+            )
+
+
+def _uvicorn_config(app: ASGIApp, settings: LocatorSettings, http: type[HttpToolsProtocol]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=http,
-        ssl_context_factory=None if credentials is None else lambda config, default: credentials.web_context(),
         loop="none",
         ws="none",
         lifespan="on",
