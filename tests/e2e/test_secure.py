@@ -27,8 +27,8 @@ from minga_protos.peer.v1 import peer_pb2
 from minga_protos.peer.v1.peer_pb2_grpc import PeerServiceStub
 from minga_protos.registry.v1 import registry_pb2
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
-from minga_runtime.credentials import LOOK_SECONDS, Credentials, TlsFiles
-from minga_runtime.members import SERVERS, USERS
+from minga_runtime.trust.credentials import LOOK_SECONDS, Credentials, TlsFiles
+from minga_runtime.trust.members import SERVERS, USERS
 from tests.support.authority import DAY, Authority
 
 from .conftest import Story, eventually, noise, running

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from minga_runtime import healthcheck
-from minga_runtime.authorization import Access
-from minga_runtime.credentials import Credentials, TlsFiles
 from minga_runtime.healthcheck import check
-from minga_runtime.members import Role
 from minga_runtime.server import LIVENESS
+from minga_runtime.trust.authorization import Access
+from minga_runtime.trust.credentials import Credentials, TlsFiles
+from minga_runtime.trust.members import Role
 from tests.support.authority import Authority
 
 from .support import SERVICE, server_of, serving

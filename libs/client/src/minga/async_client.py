@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from minga.standalone import Engine
     from minga_engine.progress import Progress, PutProgress, PutResult, VerifyProgress
     from minga_engine.wire.locator import DirectoryFigures, FileVersion, ListedFile, ListedPeer, LocatorClient
-    from minga_runtime.credentials import Credentials
+    from minga_runtime.trust.credentials import Credentials
 
 RETRY_BUDGET = timedelta(seconds=3)
 """How long look-ups retry while a locator restarts."""
@@ -285,8 +285,8 @@ class AsyncClient:
     def _own_credentials(self) -> "Credentials | None":
         """Raises SettingsError."""
         if self._credentials is None and self.settings.tls is not None:
-            from minga_runtime.credentials import Credentials
-            from minga_runtime.members import USERS
+            from minga_runtime.trust.credentials import Credentials
+            from minga_runtime.trust.members import USERS
 
             self._credentials = Credentials(self.settings.tls, USERS)
         return self._credentials

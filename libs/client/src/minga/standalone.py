@@ -41,8 +41,8 @@ from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.locator import LocatorClient
 from minga_engine.wire.transport import PeerTransport
 from minga_runtime import tracing
-from minga_runtime.credentials import Credentials
 from minga_runtime.rate_limit import Limits
+from minga_runtime.trust.credentials import Credentials
 
 THREADS = 4
 """Threads of a client for hashing and writing."""

@@ -14,10 +14,10 @@ import grpc
 import grpc.aio
 
 from minga_core.errors import AlreadyRunningError, MingaError, SettingsError
-from minga_runtime.credentials import Credentials, Loaded
 from minga_runtime.descriptors import max_connections
 from minga_runtime.grpc_tracing import traced_channel
 from minga_runtime.listening import bound_address, split_listen
+from minga_runtime.trust.credentials import Credentials, Loaded
 
 __all__ = [
     "CLIENT_OPTIONS",

@@ -31,8 +31,8 @@ from minga_core.errors import (
     error_from_code,
 )
 from minga_runtime import tracing
-from minga_runtime.authorization import Access
 from minga_runtime.grpc_tracing import record_rpc_end, start_rpc_span
+from minga_runtime.trust.authorization import Access
 
 log = logging.getLogger(__name__)
 

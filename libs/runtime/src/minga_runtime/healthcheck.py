@@ -20,7 +20,7 @@ from minga_core.errors import InvalidArgumentError, SettingsError
 from minga_runtime.listening import split_listen
 
 if TYPE_CHECKING:
-    from minga_runtime.credentials import Loaded
+    from minga_runtime.trust.credentials import Loaded
 
 LIMIT_SECONDS = 4.0
 """Below the 5 s after which Docker kills the check, so that the reason is printed."""
@@ -58,8 +58,8 @@ def _credentials(environment: Mapping[str, str]) -> "Loaded | None":
     certificate, key, ca = (environment.get(f"MINGA_TLS_{name}") for name in ("CERT", "KEY", "CA"))
     if not (certificate and key and ca):
         return None
-    from minga_runtime.credentials import Credentials, TlsFiles
-    from minga_runtime.members import Role
+    from minga_runtime.trust.credentials import Credentials, TlsFiles
+    from minga_runtime.trust.members import Role
 
     return Credentials(TlsFiles(Path(certificate), Path(key), Path(ca)), frozenset(Role)).current()
 

@@ -10,9 +10,9 @@ from typing import Any
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from minga_runtime.authorization import Access
 from minga_runtime.channels import bind, server_options, unix_path
 from minga_runtime.grpc_errors import ErrorInterceptor, RpcObserver
+from minga_runtime.trust.authorization import Access
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from minga_core.errors import InvalidArgumentError, SettingsError
 from minga_core.ids import parse_address, parse_peer_id, parse_zone
 from minga_core.units import format_seconds, parse_bytes, parse_rate
-from minga_runtime.credentials import TlsFiles
 from minga_runtime.listening import split_listen
 from minga_runtime.logs import LogFormat
+from minga_runtime.trust.credentials import TlsFiles
 
 PREFIX = "MINGA_"
 DEFAULT_OTLP_PORT = 4317

@@ -14,15 +14,15 @@ from minga_locator.connections import connection_class
 from minga_locator.request_limits import RequestLimits
 from minga_locator.server import behind_proxies, bind, http_server
 from minga_locator.settings import LocatorSettings
-from minga_runtime.credentials import Credentials
 from minga_runtime.descriptors import max_connections
 from minga_runtime.flags import parse_flags
 from minga_runtime.listening import bound_address
 from minga_runtime.logs import configure_logging, log_event
-from minga_runtime.members import Role
 from minga_runtime.process import StopSignal, exit_code_for, print_error, run_process, write_port_file
 from minga_runtime.settings import effective_settings, load_settings
 from minga_runtime.tracing import export_traces
+from minga_runtime.trust.credentials import Credentials
+from minga_runtime.trust.members import Role
 
 log = logging.getLogger("minga_locator")
 

@@ -22,7 +22,7 @@ from minga_locator.openapi import openapi_json
 from minga_locator.operations import OPERATIONS
 from minga_locator.request_limits import RequestLimits
 from minga_locator.state import LocatorState
-from minga_runtime.members import Member
+from minga_runtime.trust.members import Member
 
 _SWAGGER_UI = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/swagger-ui"
 _DOCS_PAGE = f"""<!DOCTYPE html>

@@ -6,8 +6,8 @@ from functools import cached_property
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from minga_core.errors import UnauthenticatedError
-from minga_runtime.authorization import check_role
-from minga_runtime.members import USERS, Member, member_at
+from minga_runtime.trust.authorization import check_role
+from minga_runtime.trust.members import USERS, Member, member_at
 
 CLIENT = "minga.client"
 """In the scope of a request: the TlsClient of its connection."""

@@ -15,9 +15,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from minga_core.errors import SettingsError
 from minga_locator.settings import LocatorSettings
-from minga_runtime.credentials import Credentials
 from minga_runtime.process import StopSignal
 from minga_runtime.sockets import listen_tcp
+from minga_runtime.trust.credentials import Credentials
 
 HANDSHAKE_SECONDS = 10.0
 """A client that has not done its part of the TLS handshake by then is gone."""

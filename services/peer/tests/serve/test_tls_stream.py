@@ -13,8 +13,8 @@ import pytest
 from minga_core.errors import ContentChangedError
 from minga_peer.serve import streams
 from minga_peer.serve.streams import TlsStream
-from minga_runtime.credentials import Credentials, TlsFiles
-from minga_runtime.members import Member, Role
+from minga_runtime.trust.credentials import Credentials, TlsFiles
+from minga_runtime.trust.members import Member, Role
 from tests.support.authority import Authority
 
 

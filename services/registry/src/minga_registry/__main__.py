@@ -21,18 +21,18 @@ from minga_registry.leases import LeasePolicy
 from minga_registry.push import PushLimits
 from minga_registry.service import METHODS, SERVICE, RegistryService
 from minga_registry.settings import RegistrySettings
-from minga_runtime.authorization import Access
-from minga_runtime.credentials import Credentials
 from minga_runtime.flags import parse_flags
 from minga_runtime.listening import bound_address
 from minga_runtime.logs import configure_logging, log_event
-from minga_runtime.members import Role
 from minga_runtime.metrics import RpcMetrics, StoreMetrics, describe_process, start_metrics_server
 from minga_runtime.process import StopSignal, exit_code_for, print_error, run_process, write_port_file
 from minga_runtime.server import ConnectionAge, GrpcServer
 from minga_runtime.settings import effective_settings, load_settings
 from minga_runtime.tasks import TaskOwner
 from minga_runtime.tracing import export_traces
+from minga_runtime.trust.authorization import Access
+from minga_runtime.trust.credentials import Credentials
+from minga_runtime.trust.members import Role
 
 log = logging.getLogger("minga_registry")
 

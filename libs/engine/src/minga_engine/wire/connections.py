@@ -16,9 +16,9 @@ from minga_engine.wire.messages import SourceAddress, parse_http_port
 from minga_engine.wire.peer_tls import PeerTls
 from minga_protos.peer.v1.peer_pb2_grpc import PeerServiceStub
 from minga_runtime.channels import make_channel
-from minga_runtime.credentials import Credentials
 from minga_runtime.grpc_errors import error_from_rpc
 from minga_runtime.rate_limit import RateLimit
+from minga_runtime.trust.credentials import Credentials
 
 MAX_OPEN_CONNECTIONS = 64
 """Unused connections above this are closed, least recently used first. Above a swarm's sources and a folder's

@@ -25,7 +25,7 @@ from minga_core.names import Name, parse_name
 from minga_core.records import HoldingState
 from minga_engine.wire.json_fields import count, flag, items, nanos, seconds, text
 from minga_engine.wire.locator_http import LocatorHttp, checked, not_a_locator
-from minga_runtime.credentials import Credentials
+from minga_runtime.trust.credentials import Credentials
 
 if TYPE_CHECKING:
     import httpx

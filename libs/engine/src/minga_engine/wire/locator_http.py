@@ -25,7 +25,7 @@ from minga_core.errors import (
 from minga_engine.wire.json_fields import line, text
 from minga_runtime import tracing
 from minga_runtime.backoff import backoff
-from minga_runtime.credentials import Credentials
+from minga_runtime.trust.credentials import Credentials
 
 if TYPE_CHECKING:
     import httpx

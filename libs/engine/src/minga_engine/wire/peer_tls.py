@@ -4,8 +4,8 @@ import ssl
 from dataclasses import dataclass
 
 from minga_core.ids import PeerId
-from minga_runtime.credentials import Loaded
-from minga_runtime.members import PEER_DOMAIN, Role, check_server, member_at
+from minga_runtime.trust.credentials import Loaded
+from minga_runtime.trust.members import PEER_DOMAIN, Role, check_server, member_at
 
 
 @dataclass(frozen=True, slots=True)

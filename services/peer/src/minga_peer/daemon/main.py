@@ -47,10 +47,7 @@ from minga_peer.share.store import ContentStore
 from minga_peer.version import VERSION
 from minga_protos.control.v1.control_pb2_grpc import add_ControlServiceServicer_to_server
 from minga_protos.peer.v1.peer_pb2_grpc import add_PeerServiceServicer_to_server
-from minga_runtime.authorization import Access
-from minga_runtime.credentials import Credentials
 from minga_runtime.logs import configure_logging, log_event
-from minga_runtime.members import USERS, Role
 from minga_runtime.metrics import RpcMetrics, describe_process, start_metrics_server
 from minga_runtime.process import run_process, write_port_file
 from minga_runtime.rate_limit import Limits
@@ -59,6 +56,9 @@ from minga_runtime.settings import effective_settings
 from minga_runtime.sockets import listen_tcp
 from minga_runtime.tasks import TaskOwner
 from minga_runtime.tracing import export_traces
+from minga_runtime.trust.authorization import Access
+from minga_runtime.trust.credentials import Credentials
+from minga_runtime.trust.members import USERS, Role
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from minga_peer.daemon.lease_stream import MAX_CALL_TIMEOUT, LeaseStream, call_t
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from minga_runtime.channels import make_balanced_channel
-from minga_runtime.credentials import Credentials, Loaded
 from minga_runtime.grpc_errors import error_from_rpc
+from minga_runtime.trust.credentials import Credentials, Loaded
 
 MIN_LEASE, MAX_LEASE = timedelta(seconds=1), timedelta(days=1)
 """A peer whose lease ends later than it lives would not ask again for as long, whatever becomes of its registry."""

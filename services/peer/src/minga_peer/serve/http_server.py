@@ -39,12 +39,12 @@ from minga_engine.wire.http_format import (
 from minga_engine.wire.messages import SourceAddress
 from minga_peer.serve.serving import RETRY_AFTER, ChunkServing, ServedChunk
 from minga_peer.serve.streams import STALL_SECONDS, PlainStream, TlsStream
-from minga_runtime.authorization import check_own_peer, check_role
-from minga_runtime.credentials import Credentials, Loaded
 from minga_runtime.logs import log_event
-from minga_runtime.members import USERS, Member
 from minga_runtime.quotas import Quota, host_of
 from minga_runtime.sockets import keep_alive
+from minga_runtime.trust.authorization import check_own_peer, check_role
+from minga_runtime.trust.credentials import Credentials, Loaded
+from minga_runtime.trust.members import USERS, Member
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from minga_core.errors import ContentChangedError
 from minga_engine.parts.disk import storage_errors
-from minga_runtime.members import Member, member_at
+from minga_runtime.trust.members import Member, member_at
 
 STALL_SECONDS = 20.0
 """A requester that reads no byte of its chunk for so long is cut off. Above its own limit, after which it gives up."""

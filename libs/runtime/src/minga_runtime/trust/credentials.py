@@ -17,7 +17,7 @@ from typing import Any
 
 from minga_core.errors import MingaError, SettingsError, UnauthenticatedError
 from minga_runtime.logs import log_event
-from minga_runtime.members import SERVERS, Member, Role, check_server, member_at, names_at
+from minga_runtime.trust.members import SERVERS, Member, Role, check_server, member_at, names_at
 
 log = logging.getLogger(__name__)
 

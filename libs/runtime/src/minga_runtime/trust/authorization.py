@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from minga_core.errors import PermissionDeniedError, UnauthenticatedError
-from minga_runtime.credentials import Credentials
-from minga_runtime.members import Member, Role, member_of
+from minga_runtime.trust.credentials import Credentials
+from minga_runtime.trust.members import Member, Role, member_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from minga_core.errors import SettingsError, UnauthenticatedError
-from minga_runtime import credentials as module
-from minga_runtime.credentials import Credentials, TlsFiles
-from minga_runtime.members import Member, Role, check_server, member_of
+from minga_runtime.trust import credentials as module
+from minga_runtime.trust.credentials import Credentials, TlsFiles
+from minga_runtime.trust.members import Member, Role, check_server, member_of
 from tests.support.authority import DAY, Authority
 
 PEER = frozenset({Role.PEER})
