@@ -22,9 +22,9 @@ def new(name: str, version: str = "v1") -> Publication:
     return Publication(row(name, version).key)
 
 
-def once(name: str, version: str) -> Publication:
+def changed(name: str, version: str, ago_ns: int) -> Publication:
     """A content that its peer may have published before."""
-    return Publication(row(name, version).key, once=True)
+    return Publication(row(name, version).key, changed_ago_ns=ago_ns)
 
 
 def found(name: str, version: str = "v1", modified_ns: int = 1_000) -> Publication:
@@ -87,14 +87,23 @@ async def test_an_old_content_that_is_published_again_is_the_newest(directory: H
     assert (listed.content_id, listed.published_ns) == (content("old"), again)
 
 
-async def test_what_is_published_once_keeps_the_time_of_a_version_that_is_known(directory: Harness) -> None:
-    """A peer that was killed asks again for what it may have published: no old content becomes the newest by that."""
+async def test_a_file_that_may_have_been_published_before_is_as_old_as_its_last_change(directory: Harness) -> None:
+    """A peer that was killed asks again for it. It keeps its time where that is known, and where it is not, because the
+    peer was away for longer than its lease, what was published since is newer all the same."""
     await directory.register("a")
     old, newest = await directory.publish("a", new("x", "old"), new("x", "new"))
     await directory.push("a", [row("x", "old", published=old), row("x", "new", published=newest)])
-    known, unknown = await directory.publish("a", once("x", "old"), once("x", "other"))
+    known, later, before, ancient = await directory.publish(
+        "a",
+        changed("x", "old", 0),
+        changed("x", "other", 0),
+        changed("x", "another", HOUR_NS),
+        changed("x", "first", MAX_INSTANT_NS),
+    )
     assert known == old
-    assert unknown > newest
+    assert later > newest
+    assert old - HOUR_NS <= before < newest - HOUR_NS // 2
+    assert ancient == EARLIEST_FOUND_NS
 
 
 async def test_a_lost_index_never_makes_an_old_content_the_newest(directory: Harness) -> None:

@@ -24,6 +24,7 @@ from minga_engine.wire.locator import FileVersion, LocatorClient
 from minga_peer.daemon.main import Daemon, running_daemon
 from minga_peer.settings import PeerSettings
 from minga_peer.share.conditions import Kind
+from minga_peer.share.index_file import IndexFile
 from minga_runtime.settings import load_settings
 
 from .conftest import LEASE, eventually, noise
@@ -227,6 +228,39 @@ async def test_b3_a_lost_index_makes_no_old_content_the_newest(made: Versions) -
     row = await made.announced(old, old_id)
     await made.newest(new_id)
     assert 0 < row.published_ns < (await made.versions())[0].published_ns
+
+
+def _full(*arguments: object, **keywords: object) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+async def test_a_version_that_was_published_on_a_full_disk_stays_older_than_the_next(
+    made: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1. A peer with a full disk publishes a version, and can keep nothing of it. 2. Another publishes the next. 3. The
+    first is killed, away until its entries are collected, and started again: the next version is the newest still."""
+    new = await made.peer("new")
+    async with made.running("old") as old:
+        index = old.store.folder.index
+
+        async def is_written() -> bool:
+            return index.complete and not index.is_behind
+
+        await eventually(is_written, "what comes from now on is new")
+    with monkeypatch.context() as disk:
+        disk.setattr(IndexFile, "write", _full)
+        async with made.running("old") as old:
+            old_id = await made.drop(old, b"old")
+            new_id = await made.drop(new, b"newer")
+            await made.newest(new_id)
+
+    async def is_alone() -> bool:
+        return [version.content_id for version in await made.versions()] == [new_id]
+
+    await eventually(is_alone, "the old version is not known any more")
+    row = await made.announced(await made.peer("old"), old_id)
+    assert 0 < row.published_ns < (await made.versions())[0].published_ns
+    assert await made.get() == b"newer"
 
 
 async def test_a_copy_with_a_lost_index_joins_the_version_that_is_known(made: Versions) -> None:

@@ -16,9 +16,20 @@ PUBLISH = 0
 """In place of a time of publication: the registry is yet to be asked for one, later than all others of the name."""
 FOUND = -1
 """In place of a time of publication: the registry is yet to be asked when this was published, if it knows."""
-PUBLISH_ONCE = -2
-"""As PUBLISH, of a file that may have been published before this start of its peer: a version that is known keeps its
-time."""
+
+
+def publish_as_of(changed_ns: int) -> int:
+    """In place of a time of publication, of a file that may have been published before this start of its peer.
+
+    The registry is yet to be asked: a version that is known keeps its time, else it was published when the file was
+    changed, which is `changed_ns` by the clock of the peer's file system.
+    """
+    return min(FOUND - 1, -changed_ns)
+
+
+def as_of_ns(published_ns: int) -> int | None:
+    """When the file was changed; None when `published_ns` was not made by `publish_as_of`."""
+    return -published_ns if published_ns < FOUND else None
 
 
 def clamp_instant_ns(nanos: int) -> int:
@@ -56,7 +67,7 @@ class FileRow(NamedTuple):
     """Modification time of the file on that peer."""
     published_ns: int
     """When this content was given this name, by the registry's clock; copies keep their source's value. Or PUBLISH,
-    PUBLISH_ONCE or FOUND: not known yet, which orders it before all others."""
+    FOUND or `publish_as_of`: not known yet, which orders it before all others."""
     state: HoldingState = HoldingState.COMPLETE
     executable: bool = False
     """Whether the file's owner may execute it."""
@@ -81,8 +92,8 @@ class Publication(NamedTuple):
     key: RowKey
     found_modified_ns: int | None = None
     """None: it is given the name now. Else the modification time of a file about which nothing else is known."""
-    once: bool = False
-    """Whether a version that is known keeps its time, where none was found; see PUBLISH_ONCE."""
+    changed_ago_ns: int | None = None
+    """Of a file that was not found: how long it has been as it is; see `publish_as_of`. None: it is published now."""
 
 
 @dataclass(frozen=True, slots=True)

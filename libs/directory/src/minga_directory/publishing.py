@@ -31,17 +31,22 @@ async def publish(store: Store, lease: Lease, publications: Sequence[Publication
     # Tokens are microseconds, and there are at most 1,000: each has a nanosecond of its own.
     now_ns = int(token) * 1_000
     times = [now_ns + at for at in range(len(publications))]
-    found = [at for at, each in enumerate(publications) if each.found_modified_ns is not None or each.once]
+    found = [at for at, each in enumerate(publications) if _is_earlier(each)]
     for start in range(0, len(found), NAMES_A_READ):
         some = found[start : start + NAMES_A_READ]
         wanted = [publications[at] for at in some]
         for at, time in zip(some, await _found_times(store, wanted, now_ns), strict=True):
-            times[at] = time or times[at]
+            times[at] = time
     return times
 
 
+def _is_earlier(publication: Publication) -> bool:
+    """Whether it may have been published before."""
+    return publication.found_modified_ns is not None or publication.changed_ago_ns is not None
+
+
 async def _found_times(store: Store, wanted: Sequence[Publication], now_ns: int) -> list[int]:
-    """For each its time; 0 for one that is published now."""
+    """For each its time."""
     commands: list[Command] = []
     for each in wanted:
         name = keys.name(each.key.name)
@@ -52,7 +57,7 @@ async def _found_times(store: Store, wanted: Sequence[Publication], now_ns: int)
     for each, own, flat in zip(wanted, answers[::2], answers[1::2], strict=True):
         known = _published(each.key.content_id.raw, own)
         others = [_published(field, value) for field, value in zip(flat[::2], flat[1::2], strict=True)]
-        times.append(_found_time(each.found_modified_ns, known, max(others, default=0), now_ns))
+        times.append(known or _found_time(each, max(others, default=0), now_ns))
     return times
 
 
@@ -62,9 +67,11 @@ def _published(field: bytes, value: bytes | None) -> int:
     return 0 if entry is None else max(0, entry.published_ns)
 
 
-def _found_time(modified_ns: int | None, known_ns: int, newest_ns: int, now_ns: int) -> int:
-    if known_ns > 0 or modified_ns is None:
-        return known_ns
+def _found_time(publication: Publication, newest_ns: int, now_ns: int) -> int:
+    """The time of a version that is not known."""
+    modified_ns = publication.found_modified_ns
+    if modified_ns is None:
+        return max(EARLIEST_FOUND_NS, now_ns - (publication.changed_ago_ns or 0))
     if newest_ns > 0:
         return max(1, min(modified_ns, newest_ns - STEP_NS))
     # Before what is published by the same call.

@@ -3,15 +3,21 @@
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from minga_core.clock import SystemClock
+from minga_core.errors import StorageError
 from minga_core.names import Name
+from minga_core.records import RowKey
 from minga_engine.parts.files import Fingerprint
-from minga_peer.share.conditions import Conditions
-from minga_peer.share.index import Index, IndexedFile
+from minga_peer.share import unwritten
+from minga_peer.share.conditions import Conditions, Kind
+from minga_peer.share.index import Index
+from minga_peer.share.index_file import IndexFile
+from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.manifest_cache import ManifestCache
 
 from .conftest import manifest_of, noise
@@ -29,6 +35,18 @@ async def indexed(path: Path, known: bool = True) -> AsyncIterator[Index]:
     index = Index(path, Conditions(SystemClock()))
     try:
         assert await index.open() == ({FILE.name: FILE} if known else {})
+        yield index
+    finally:
+        await index.aclose()
+
+
+@asynccontextmanager
+async def indexed_in_memory(path: Path) -> AsyncIterator[Index]:
+    """An open index that the disk refuses."""
+    index = Index(path, Conditions(SystemClock()))
+    await index.open()
+    assert index.in_memory
+    try:
         yield index
     finally:
         await index.aclose()
@@ -122,12 +140,119 @@ async def test_an_index_that_cannot_be_written_raises_nothing(path: Path, monkey
     def refuse(*arguments: object) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(Index, "_put", refuse)
+    monkeypatch.setattr(IndexFile, "_put", refuse)
     other = manifest_of(DATA[:-1])
     file = IndexedFile(Name("c"), "c", Fingerprint(299_999, 17, 18, 1, 1), other.content_id, 99)
     async with indexed(path) as index:
         await index.write([(file, other)], cached=True)
         assert await index.manifest(other.content_id) == other
+
+
+def full(*arguments: object, **keywords: object) -> None:
+    """What SQLite does on a full disk."""
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+OTHER_MANIFEST = manifest_of(DATA[:-1])
+OTHER = IndexedFile(Name("c"), "c", Fingerprint(299_999, 17, 18, 1, 1), OTHER_MANIFEST.content_id, 0)
+
+
+async def test_what_a_full_disk_refused_is_written_once_there_is_room(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New entries, times of publication and removals, each as it was last; without another change. Until then it is a
+    condition."""
+    conditions = Conditions(SystemClock())
+    index = Index(path, conditions)
+    await index.open()
+    with monkeypatch.context() as disk:
+        disk.setattr(IndexFile, "write", full)
+        await index.write([(OTHER, OTHER_MANIFEST)])
+        await index.set_published([replace(OTHER, published_ns=7), replace(FILE, published_ns=8)])
+        await index.write([(replace(OTHER, name=Name("d")), OTHER_MANIFEST)])
+        await index.write(remove=[Name("d")])
+        await index.set_complete()
+        await index.write_again()
+    assert (conditions.count(Kind.INDEX), index.is_behind) == (1, True)
+    await index.write_again()
+    assert (conditions.count(Kind.INDEX), index.is_behind) == (0, False)
+    # Killed: it is not closed.
+    again = Index(path, conditions)
+    known = await again.open()
+    assert {name: file.published_ns for name, file in known.items()} == {FILE.name: 8, OTHER.name: 7}
+    assert (again.complete, await again.manifest(OTHER.content_id)) == (True, OTHER_MANIFEST)
+    await again.aclose()
+    await index.aclose()
+
+
+async def test_what_a_full_disk_refused_is_written_with_the_next_change(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than one transaction takes."""
+    monkeypatch.setattr(unwritten, "BATCH_CHANGES", 2)
+    some = [replace(OTHER, name=Name(f"c{number}")) for number in range(7)]
+    async with indexed(path) as index:
+        with monkeypatch.context() as disk:
+            disk.setattr(IndexFile, "write", full)
+            await index.write([(file, OTHER_MANIFEST) for file in some])
+        await index.write(remove=[FILE.name])
+        assert await index.names_after("", 10) == [file.name for file in some]
+
+
+async def test_an_index_in_memory_returns_to_the_disk_with_all_that_it_has(path: Path) -> None:
+    """Once the disk lets it; what it did not load of the file stays there."""
+    (blocked := path.with_name(path.name + "-shm")).mkdir()
+    conditions = Conditions(SystemClock())
+    index = Index(path, conditions)
+    await index.open()
+    await index.write([(OTHER, OTHER_MANIFEST)])
+    await index.set_published([replace(OTHER, published_ns=7)])
+    await index.set_complete()
+    await index.write_again()
+    assert (conditions.count(Kind.INDEX), index.in_memory) == (1, True)
+    blocked.rmdir()
+    await index.write_again()
+    assert (conditions.count(Kind.INDEX), index.in_memory) == (0, False)
+    await index.write([(replace(OTHER, name=Name("later")), OTHER_MANIFEST)])
+    again = Index(path, conditions)
+    known = await again.open()
+    assert {name: file.published_ns for name, file in known.items()} == {FILE.name: 99, OTHER.name: 7, "later": 0}
+    assert (again.complete, await again.manifest(OTHER.content_id)) == (True, OTHER_MANIFEST)
+    await again.aclose()
+    await index.aclose()
+
+
+async def test_files_that_are_being_put_in_place_are_known_after_a_crash_until_they_have_entries(path: Path) -> None:
+    """Those that were not put in place are forgotten after the first scan. Where nothing can be kept, that is said."""
+    placed, broken_off = RowKey(OTHER.name, OTHER.content_id), RowKey(Name("b"), OTHER.content_id)
+    async with indexed(path) as index:
+        await index.intend({placed: 7, broken_off: 8})
+    async with indexed(path) as index:
+        assert index.intents == {placed: 7, broken_off: 8}
+        await index.write([(OTHER, OTHER_MANIFEST)])
+    again = Index(path, Conditions(SystemClock()))
+    await again.open()
+    assert again.intents == {broken_off: 8}
+    await again.forget_intents()
+    await again.aclose()
+    last = Index(path, Conditions(SystemClock()))
+    await last.open()
+    assert last.intents == {}
+    await last.aclose()
+    path.with_name(path.name + "-shm").mkdir()
+    async with indexed_in_memory(path) as index:
+        with pytest.raises(StorageError, match="cannot be written"):
+            await index.intend({placed: 7})
+
+
+def test_what_is_not_written_is_bounded() -> None:
+    """The oldest changes are forgotten, and counted."""
+    waiting = unwritten.Unwritten(max_bytes=4 * (512 + len(OTHER_MANIFEST.digests)))
+    waiting.put((replace(OTHER, name=Name(f"c{number % 4}")), OTHER_MANIFEST) for number in range(100))
+    assert (len(waiting), waiting.forgotten_count) == (4, 0)
+    waiting.put([(replace(OTHER, name=Name("more")), OTHER_MANIFEST)])
+    assert [change.name for change in waiting.batch()] == ["c1", "c2", "c3", "more"]
+    assert waiting.forgotten_count == 1
 
 
 def test_cached_manifests_are_bounded_by_bytes() -> None:

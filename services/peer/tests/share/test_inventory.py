@@ -16,7 +16,7 @@ from minga_core.records import FileRow, HoldingState, RowKey
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.part import Part
 from minga_peer.share.content_names import ContentNames
-from minga_peer.share.index import IndexedFile
+from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.inventory import Inventory, key_of, row_of
 from minga_peer.share.table import MAX_JOURNAL_ROWS, FileTable, RowsChanged
 

@@ -9,19 +9,31 @@ from pathlib import Path
 import pytest
 
 from minga_core.attributes import FileAttributes
+from minga_core.errors import StorageError
 from minga_core.names import Name
-from minga_core.records import FOUND, PUBLISH, PUBLISH_ONCE
+from minga_core.records import FOUND, PUBLISH, as_of_ns
+from minga_engine.parts.placing import SmallContent, SmallFile
 from minga_peer.share.comparing import Comparer
 from minga_peer.share.hash_outcomes import HashOutcomes
+from minga_peer.share.index_file import IndexFile
 
-from .conftest import Opener, Shared, eventually, fill, noise
+from .conftest import Opener, Shared, eventually, fill, manifest_of, noise
 
 DATA = noise(300_000)
+AS_OF = -2
+"""Stands for all that `publish_as_of` makes."""
 
 
 def times(shared: Shared) -> dict[str, int]:
-    """The time of publication of each file, by its name."""
-    return {row.key.name: row.published_ns for row in shared.store.table.rows()}
+    """The time of publication of each file, by its name, or PUBLISH, FOUND or AS_OF."""
+    rows = shared.store.table.rows()
+    return {row.key.name: row.published_ns if as_of_ns(row.published_ns) is None else AS_OF for row in rows}
+
+
+def as_of(shared: Shared, name: str) -> bool:
+    """Whether a file is published as of its last change."""
+    row = shared.store.find(Name(name))
+    return row is not None and as_of_ns(row.published_ns) == (shared.root / name).stat().st_ctime_ns
 
 
 def make_files(root: Path, count: int) -> None:
@@ -41,10 +53,10 @@ async def test_files_that_were_there_before_the_index_are_found_and_new_ones_pub
         await first.shares("new", b"new")
         assert times(first) == {"f0": FOUND, "f1": FOUND, "new": PUBLISH}
     second = await opened()
-    assert times(second) == {"f0": FOUND, "f1": FOUND, "new": PUBLISH_ONCE}
+    assert times(second) == {"f0": FOUND, "f1": FOUND, "new": AS_OF}
     second.drop("f0", b"another")
     await second.shares("f0", b"another")
-    assert times(second) == {"f0": PUBLISH, "f1": FOUND, "new": PUBLISH_ONCE}
+    assert times(second) == {"f0": PUBLISH, "f1": FOUND, "new": AS_OF}
     assert {row.key.name for row in second.store.table.unpublished.values()} == {"f0", "f1", "new"}
 
 
@@ -74,12 +86,11 @@ async def test_a_crash_in_the_middle_of_the_first_scan_publishes_nothing(
     (opened.root / "later").write_bytes(b"later")
     third = await opened()
     await third.shares("later", b"later")
-    assert times(third)["later"] == PUBLISH_ONCE
+    assert times(third)["later"] == AS_OF
 
 
-async def test_a_file_that_was_placed_and_not_kept_is_published_once(opened: Opener) -> None:
-    """A peer that is killed between the two, or whose disk is full, does not know that it is a copy of an old version;
-    what is written while it runs is new for sure."""
+async def test_a_file_that_was_published_and_not_kept_is_published_as_of_its_change(opened: Opener) -> None:
+    """A peer that was killed while its disk was full does not know that; what is written while it runs is new."""
     async with opened.running() as first:
         first.drop("old", b"old")
         await first.published("old", b"old", 77)
@@ -87,7 +98,7 @@ async def test_a_file_that_was_placed_and_not_kept_is_published_once(opened: Ope
         assert database.execute("DELETE FROM files WHERE name = 'old'").rowcount == 1
     second = await opened()
     await second.shares("old", b"old")
-    assert times(second) == {"old": PUBLISH_ONCE}
+    assert as_of(second, "old")
     second.drop("old", b"new")
     await second.shares("old", b"new")
     assert times(second) == {"old": PUBLISH}
@@ -153,7 +164,7 @@ async def test_an_answer_of_the_registry_is_kept_for_the_row_that_it_was_asked_f
         await first.store.files.set_published([(asked, 77), (changed, 78), (gone, 79), (good, 80)])
         assert times(first) == {"f0": PUBLISH, "changed": PUBLISH, "good": 80}
     second = await opened()
-    assert times(second) == {"f0": PUBLISH_ONCE, "changed": PUBLISH_ONCE, "good": 80}
+    assert times(second) == {"f0": AS_OF, "changed": AS_OF, "good": 80}
     assert second.metrics.misses == 0
 
 
@@ -186,3 +197,80 @@ async def test_whoever_completes_a_part_decides_whether_it_is_published(
     assert (await part.commit()).published_ns == completed
     assert times(second) == {"a": completed}
     await part.close()
+
+
+def full(*arguments: object, **keywords: object) -> None:
+    """What SQLite does on a full disk."""
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+async def place(shared: Shared, name: str, data: bytes, published_ns: int, *, overwrite: bool = False) -> None:
+    """Put a copy in place: as a part, or, if it is small and new, as a small file."""
+    if not overwrite and len(data) < 1000:
+        file = SmallFile(Name(name), SmallContent.of(data, manifest_of(data).content_id), published_ns)
+        assert await shared.store.small.store([file]) == [shared.root / name]
+        return
+    part = await shared.part(name, data, published_ns=published_ns, overwrite=overwrite)
+    await fill(part, data)
+    await part.commit()
+
+
+async def test_a_copy_that_was_placed_and_not_kept_is_no_new_file(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer is killed after it has put copies of old versions in place and before it has written that into its index.
+    They keep their times of publication."""
+    async with opened.running() as first:
+        first.drop("replaced", b"before")
+        await first.published("replaced", b"before", 99)
+        with monkeypatch.context() as killed:
+            killed.setattr(IndexFile, "write", full)
+            await place(first, "part", DATA, 77)
+            await place(first, "small", b"small", 78)
+            await place(first, "replaced", b"old", 79, overwrite=True)
+            assert times(first) == {"part": 77, "small": 78, "replaced": 79}
+            await first.store.aclose()
+    second = await opened()
+    await second.shares("replaced", b"old")
+    await second.shares("small", b"small")
+    await second.shares("part", DATA)
+    assert times(second) == {"part": 77, "small": 78, "replaced": 79}
+
+
+async def test_nothing_is_put_in_place_that_a_restart_would_take_for_new(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk without room for the few bytes in the index. Once there is room, the same part goes on."""
+    shared = await opened()
+    part = await shared.part("part", DATA, published_ns=77)
+    await fill(part, DATA)
+    with monkeypatch.context() as disk:
+        disk.setattr(IndexFile, "intend", full)
+        small = SmallFile(Name("small"), SmallContent.of(b"x", manifest_of(b"x").content_id), 78)
+        assert await shared.store.small.store([small]) == [None]
+        with pytest.raises(StorageError, match="cannot be written: database or disk is full"):
+            await part.commit()
+    assert [path.name for path in shared.root.iterdir()] == [".minga"]
+    await part.close()
+    part = await shared.part("part", DATA, published_ns=77)
+    assert (await part.commit()).published_ns == 77
+
+
+async def test_a_time_of_publication_that_could_not_be_kept_is_asked_for_as_of_the_change(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1. A file is published on a full disk, and another replaced. 2. The peer is killed. 3. Neither is new at the next
+    start: others may have published since."""
+    async with opened.running() as first:
+        first.drop("replaced", b"before")
+        await first.published("replaced", b"before", 76)
+        with monkeypatch.context() as disk:
+            disk.setattr(IndexFile, "write", full)
+            for name in ("new", "replaced"):
+                first.drop(name, b"after")
+                await first.published(name, b"after", 77)
+            await first.store.aclose()
+    second = await opened()
+    for name in ("new", "replaced"):
+        await second.shares(name, b"after")
+        assert as_of(second, name)

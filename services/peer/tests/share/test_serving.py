@@ -119,7 +119,7 @@ async def test_a_bounded_number_of_files_is_kept_open(shared: Shared, monkeypatc
 
 async def test_digests_that_are_lost_are_hashed_again(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     """A manifest that the index cannot give is not the end of the file."""
-    monkeypatch.setattr(shared.store.folder.index, "_read", lambda _: None)
+    monkeypatch.setattr(shared.store.folder.index._file, "manifest", lambda _: None)
     with pytest.raises(ContentNotHeldError):
         await shared.store.manifest(CONTENT)
     monkeypatch.undo()

@@ -24,6 +24,7 @@ from minga_core.names import Name
 from minga_core.records import HoldingState, RowKey
 from minga_peer.share import part_store
 from minga_peer.share.part_store import PART_LIFE_SECONDS
+from minga_peer.share.unwritten import Change
 
 from .conftest import Opener, Shared, chunk_of, eventually, fill, manifest_of, noise, read_chunk
 
@@ -364,15 +365,15 @@ async def test_a_file_removed_while_it_is_hashed_once_more_stays_removed(
     come back."""
     shared.drop("file.bin", DATA)
     await shared.shares("file.bin", DATA)
-    writing, go, real = threading.Event(), threading.Event(), shared.store.folder.index._write
+    writing, go, real = threading.Event(), threading.Event(), shared.store.folder.index._file.write
 
-    def write(put: object, remove: object) -> None:
-        if put and not writing.is_set():
+    def write(changes: list[Change], *, complete: bool) -> None:
+        if not writing.is_set():
             writing.set()
             go.wait(10)
-        real(put, remove)  # type: ignore[arg-type]
+        real(changes, complete=complete)
 
-    monkeypatch.setattr(shared.store.folder.index, "_write", write)
+    monkeypatch.setattr(shared.store.folder.index._file, "write", write)
     file = shared.store.inventory.files[Name("file.bin")]
     changed = replace(file, fingerprint=replace(file.fingerprint, modified_ns=1))
     again = asyncio.create_task(shared.store.sync._outcomes._share_hashed([(changed, MANIFEST)]))

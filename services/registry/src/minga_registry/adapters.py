@@ -129,10 +129,7 @@ def asked_ttl(request: pb.RegisterRequest) -> timedelta | None:
     """The lease that the peer asks for; None when it asks for none."""
     if not request.HasField("asked_ttl"):
         return None
-    asked = request.asked_ttl
-    if not (0 <= asked.seconds <= _MAX_DURATION_SECONDS and 0 <= asked.nanos < _NANOS):
-        raise InvalidArgumentError("asked_ttl is not a duration of 0 or more")
-    return timedelta(seconds=asked.seconds, microseconds=asked.nanos // 1000)
+    return timedelta(microseconds=_duration_ns(request.asked_ttl, "asked_ttl") // 1000)
 
 
 def registered(granted: timedelta, interval: timedelta, push_limit: timedelta) -> pb.RegisterResponse:
@@ -165,7 +162,7 @@ def publications(request: pb.PublishRequest) -> list[Publication]:
         Publication(
             _key(each.name, each.content_id),
             _instant_ns(each.found_modified_time) if each.HasField("found_modified_time") else None,
-            each.once,
+            _duration_ns(each.changed_ago, "changed_ago") if each.HasField("changed_ago") else None,
         )
         for each in request.publications
     ]
@@ -175,6 +172,12 @@ def published(times_ns: Iterable[int]) -> pb.PublishResponse:
     """The answer to Publish."""
     times = (Timestamp(seconds=time // _NANOS, nanos=time % _NANOS) for time in times_ns)
     return pb.PublishResponse(published_times=times)
+
+
+def _duration_ns(duration: Duration, field: str) -> int:
+    if not (0 <= duration.seconds <= _MAX_DURATION_SECONDS and 0 <= duration.nanos < _NANOS):
+        raise InvalidArgumentError(f"{field} is not a duration of 0 or more")
+    return duration.seconds * _NANOS + duration.nanos
 
 
 def _instant_ns(time: Timestamp) -> int:

@@ -216,20 +216,23 @@ class Publication(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     CONTENT_ID_FIELD_NUMBER: _builtins.int
     FOUND_MODIFIED_TIME_FIELD_NUMBER: _builtins.int
-    ONCE_FIELD_NUMBER: _builtins.int
+    CHANGED_AGO_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """See RowKey.name."""
     content_id: _builtins.bytes
     """See RowKey.content_id."""
-    once: _builtins.bool
-    """With `found_modified_time` unset: when this version is known, its time. A peer that was started again asks so for
-    what it may have published before.
-    """
     @_builtins.property
     def found_modified_time(self) -> _timestamp_pb2.Timestamp:
         """Unset: the name gets this content now, as its newest version. Set, to the modification time of a file about which
         nothing else is known: when this version is known, its time; when others of the name are, a time before the newest
         of them; else this time, or now if that is earlier.
+        """
+
+    @_builtins.property
+    def changed_ago(self) -> _duration_pb2.Duration:
+        """With `found_modified_time` unset: for how long the file has been as it is, 0 or more. When this version is known, it
+        has its time; else it was published so long ago. A peer that was started again asks so for what it may have published
+        before, and for what was changed meanwhile.
         """
 
     def __init__(
@@ -238,11 +241,11 @@ class Publication(_message.Message):
         name: _builtins.str = ...,
         content_id: _builtins.bytes = ...,
         found_modified_time: _timestamp_pb2.Timestamp | None = ...,
-        once: _builtins.bool = ...,
+        changed_ago: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["found_modified_time", b"found_modified_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changed_ago", b"changed_ago", "found_modified_time", b"found_modified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "found_modified_time", b"found_modified_time", "name", b"name", "once", b"once"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_ago", b"changed_ago", "content_id", b"content_id", "found_modified_time", b"found_modified_time", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

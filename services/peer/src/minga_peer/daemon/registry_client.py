@@ -1,5 +1,6 @@
 """The registry's client: leases, heartbeats, publications and table pushes as plain values."""
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -13,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from minga_core.errors import InternalError, RegistryUnavailableError
 from minga_core.ids import Address
-from minga_core.records import FOUND, PUBLISH, PUBLISH_ONCE, FileRow, HoldingState, Lease, PeerInfo, RowKey, TableChange
+from minga_core.records import FOUND, PUBLISH, FileRow, HoldingState, Lease, PeerInfo, RowKey, TableChange, as_of_ns
 from minga_engine.wire.messages import nanos_of, timestamp_of
 from minga_peer.daemon.lease_stream import MAX_CALL_TIMEOUT, LeaseStream, call_timeout
 from minga_protos.registry.v1 import registry_pb2 as pb
@@ -253,8 +254,21 @@ def _row(row: FileRow) -> pb.FileRow:
 
 def _publication(row: FileRow) -> pb.Publication:
     found = timestamp_of(row.modified_ns) if row.published_ns == FOUND else None
-    once = row.published_ns == PUBLISH_ONCE
-    return pb.Publication(name=row.key.name, content_id=row.key.content_id.raw, found_modified_time=found, once=once)
+    return pb.Publication(
+        name=row.key.name,
+        content_id=row.key.content_id.raw,
+        found_modified_time=found,
+        changed_ago=_changed_ago(as_of_ns(row.published_ns)),
+    )
+
+
+def _changed_ago(changed_ns: int | None) -> Duration | None:
+    if changed_ns is None:
+        return None
+    ago = Duration()
+    # By the clock that file systems have; a file from the future has changed now.
+    ago.FromNanoseconds(max(0, time.time_ns() - changed_ns))
+    return ago
 
 
 def _granted(response: pb.RegisterResponse) -> tuple[timedelta, timedelta]:

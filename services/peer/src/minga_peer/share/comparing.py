@@ -11,7 +11,7 @@ from minga_peer.share.conditions import Kind
 from minga_peer.share.file_conditions import FileConditions
 from minga_peer.share.first_scan import FirstScan
 from minga_peer.share.hash_queue import HashQueue
-from minga_peer.share.index import IndexedFile
+from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.inventory import folders_of
 from minga_peer.share.root import FoundFile, Scan, shown
 from minga_peer.share.shared_folder import SharedFolder

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from minga_core.clock import Clock
 from minga_core.names import Name
 from minga_peer.share.conditions import Conditions, Kind
-from minga_peer.share.index import IndexedFile
+from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.root import FoundFile, shown
 from minga_runtime.logs import log_event
 

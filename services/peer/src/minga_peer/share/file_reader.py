@@ -9,7 +9,7 @@ from minga_core.chunks import Geometry
 from minga_core.errors import ContentChangedError
 from minga_engine.parts.disk import DiskPool, SharedDescriptor, storage_errors
 from minga_engine.parts.files import Fingerprint, OpenChunk
-from minga_peer.share.index import IndexedFile
+from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.root import Root
 
 MAX_OPEN_FILES = 128

@@ -1,14 +1,16 @@
 """The first scan of a run, which finds files that appeared while nobody looked.
 
 The one that makes the index, anew if it was lost, finds what was there before: that is not published. Of what a later
-one finds it is not known whether it is new: the peer may have been killed, or its disk full, between placing or
-publishing a file and keeping that. Such a file is published, unless that version is known.
+one finds it is not known whether it is new: the peer may have published it, and been killed on a full disk before it
+could keep that. So a version that is known keeps its time, and another one is published as of the file's last change:
+what others have published since stays newer.
 """
 
 import asyncio
 
 from minga_core.names import Name
-from minga_core.records import FOUND, PUBLISH, PUBLISH_ONCE
+from minga_core.records import FOUND, PUBLISH, publish_as_of
+from minga_engine.parts.files import Fingerprint
 from minga_peer.share.index import Index
 from minga_peer.share.root import FoundFile
 
@@ -27,12 +29,13 @@ class FirstScan:
         if not self.done.is_set():
             self._modified_ns[found.name] = found.fingerprint.modified_ns
 
-    def published_ns(self, name: Name, modified_ns: int) -> int:
-        """What a file of which nothing is known has in place of a time of publication."""
-        if self._modified_ns.get(name) != modified_ns:
+    def published_ns(self, name: Name, fingerprint: Fingerprint, *, known: bool) -> int:
+        """What a content of which nothing is known has in place of a time of publication. known: whether another one
+        had the name."""
+        if self._modified_ns.get(name) != fingerprint.modified_ns:
             # It appeared, or was written to, since.
             return PUBLISH
-        return PUBLISH_ONCE if self._index.complete else FOUND
+        return publish_as_of(fingerprint.changed_ns) if known or self._index.complete else FOUND
 
     def forget(self, name: Name) -> None:
         """Note that a file was hashed or is gone. No error when the scan did not find it."""
@@ -40,5 +43,8 @@ class FirstScan:
 
     async def check_complete(self) -> None:
         """Note in the index when all files of the first scan have been hashed."""
-        if not self._modified_ns and self.done.is_set() and not self._index.complete:
+        if self._modified_ns or not self.done.is_set():
+            return
+        if not self._index.complete:
             await self._index.set_complete()
+        await self._index.forget_intents()

@@ -32,6 +32,7 @@ class FolderLock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(self._descriptors.pop())
             raise AlreadyRunningError(taken, hint="give this one another --share and --state-dir") from None
         except OSError as error:
             # NFS locks only what is open for writing, which no folder is; its state folder still is locked.

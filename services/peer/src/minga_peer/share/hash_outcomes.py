@@ -4,11 +4,12 @@ from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import PUBLISH
+from minga_engine.parts.files import Fingerprint
 from minga_peer.share.conditions import Kind
 from minga_peer.share.file_conditions import FileConditions
 from minga_peer.share.first_scan import FirstScan
 from minga_peer.share.hashed import Hashed
-from minga_peer.share.index import IndexedFile
+from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.shared_folder import SharedFolder
 from minga_peer.share.store_metrics import StoreMetrics
 from minga_peer.share.unreadable import UnreadableFiles
@@ -91,12 +92,16 @@ class HashOutcomes:
         found, content_id, fingerprint = outcome.found, outcome.content_id, outcome.fingerprint
         if content_id is None or fingerprint is None:
             raise ValueError(f"{found.path} was not hashed")
-        published_ns = self._published_ns(found.name, content_id, fingerprint.modified_ns)
+        published_ns = self._published_ns(found.name, content_id, fingerprint)
         return IndexedFile(found.name, found.path, fingerprint, content_id, published_ns)
 
-    def _published_ns(self, name: Name, content_id: ContentId, modified_ns: int) -> int:
+    def _published_ns(self, name: Name, content_id: ContentId, fingerprint: Fingerprint) -> int:
         """When a file was published. Touching it publishes nothing, and neither does an index that was lost."""
         before = self._inventory.files.get(name) or self._known.files.get(name)
-        if before is not None:
-            return before.published_ns if before.content_id == content_id else PUBLISH
-        return self._first.published_ns(name, modified_ns)
+        if before is not None and before.content_id == content_id:
+            return before.published_ns
+        published_ns = self._first.published_ns(name, fingerprint, known=before is not None)
+        if published_ns == PUBLISH:
+            return PUBLISH
+        # A file that was being put in place; a time that was not known then is not known now.
+        return self._known.intended_ns(name, content_id) or published_ns

@@ -20,7 +20,7 @@ from minga_engine.parts.disk import DiskPool
 from minga_engine.parts.files import Fingerprint
 from minga_peer.share.conditions import Conditions, Kind
 from minga_peer.share.damaged import DamagedFile, DamagedFiles
-from minga_peer.share.index import IndexedFile
+from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.scrub import Scrub, ScrubState
 from minga_runtime.logs import log_event
 

@@ -13,7 +13,7 @@ from minga_core.names import Name
 from minga_core.records import FileRow, HoldingState, RowKey
 from minga_engine.parts.part import Part
 from minga_peer.share.content_names import ContentNames
-from minga_peer.share.index import IndexedFile
+from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.table import FileTable, RowsChanged
 
 

@@ -10,11 +10,12 @@ from dataclasses import replace
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
-from minga_core.records import PUBLISH, PUBLISH_ONCE
+from minga_core.records import PUBLISH, RowKey, publish_as_of
 from minga_engine.parts.files import Fingerprint
 from minga_peer.share.damaged import DamagedFiles
 from minga_peer.share.hashed import Hashed
-from minga_peer.share.index import Index, IndexedFile
+from minga_peer.share.index import Index
+from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.root import FoundFile
 
 MAX_ABSENT = 100_000
@@ -37,7 +38,11 @@ class KnownFiles:
         self.files = await self._index.open()
         for name, file in self.files.items():
             if file.published_ns == PUBLISH:
-                self.files[name] = replace(file, published_ns=PUBLISH_ONCE)
+                self.files[name] = replace(file, published_ns=publish_as_of(file.fingerprint.changed_ns))
+
+    def intended_ns(self, name: Name, content_id: ContentId) -> int | None:
+        """The time of publication of a file that an earlier run was putting in place; None when it was not."""
+        return self._index.intents.get(RowKey(name, content_id))
 
     def unchanged(self, found: FoundFile) -> IndexedFile | None:
         """The known file, if what was found is that file with the bytes that its digests are of."""

@@ -20,7 +20,7 @@ from minga_engine.parts.disk import storage_errors
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.part import Part
 from minga_engine.parts.part_files import PART_LIFE_SECONDS, PartFiles, PartTarget, decode_meta
-from minga_peer.share.index import IndexedFile
+from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.inventory import row_of
 from minga_peer.share.shared_files import SharedFiles
 from minga_peer.share.shared_folder import SharedFolder
@@ -145,6 +145,7 @@ class PartStore:
         there = present or rotten
         path = there.path if there is not None else target.name
         with self._shared.placing(path):
+            await self._shared.intend({part.key: target.published_ns})
             with storage_errors(f"cannot put {target.name} in place"):
                 placed = await disk.run(self._place, part, path, rotten)
             file = IndexedFile(target.name, path, fingerprint.moved(placed), target.content_id, target.published_ns)

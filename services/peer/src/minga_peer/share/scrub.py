@@ -19,7 +19,7 @@ from minga_engine.parts.disk import DiskPool
 from minga_engine.parts.part import Part
 from minga_engine.parts.placing import MAX_SMALL_BYTES
 from minga_peer.share.folder_sync import FolderSync
-from minga_peer.share.index import IndexedFile
+from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.shared_folder import SharedFolder
 from minga_peer.share.store_metrics import StoreMetrics
 from minga_peer.share.verifying import SLICE_BYTES, SMALL_FILES_A_JOB, Verifier, slices

@@ -3,17 +3,18 @@
 Each change goes to the index, the known files and the inventory together; no other module keeps these in step.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from minga_core.attributes import FileAttributes
 from minga_core.manifest import Manifest
-from minga_core.records import FileRow
+from minga_core.records import PUBLISH, FileRow, RowKey, publish_as_of
 from minga_engine.parts.part import Part
 from minga_peer.share.first_scan import FirstScan
 from minga_peer.share.hash_queue import HashQueue
-from minga_peer.share.index import IndexedFile
+from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.inventory import row_of
 from minga_peer.share.root import FoundFile
 from minga_peer.share.shared_folder import SharedFolder
@@ -63,6 +64,11 @@ class SharedFiles:
         finally:
             self._folder.placing.discard(path)
 
+    async def intend(self, files: Mapping[RowKey, int]) -> None:
+        """Keep which files are about to be put in place, with their times of publication: a copy of an old version that
+        a crash left without an entry would else be taken for a new file. Raises as `Index.intend`."""
+        await self._folder.index.intend(files)
+
     async def share_placed(self, files: list[tuple[IndexedFile, Manifest]], part: Part | None = None) -> None:
         """Share files that downloads have put in place; the part that became one goes in the same change.
 
@@ -74,14 +80,28 @@ class SharedFiles:
 
     async def set_published(self, times: Sequence[tuple[FileRow, int]]) -> None:
         """Keep the times of publication of shared files, each if the file still has the row that it had."""
-        files: list[IndexedFile] = []
-        for row, published_ns in times:
-            file = self._inventory.files.get(row.key.name)
-            if file is not None and row_of(file) == row:
-                files.append(replace(file, published_ns=published_ns))
+        # Written first: what others know of is not asked for again.
+        await self._folder.index.set_published(self._with_times(times))
+        self._change_times(self._with_times(times))
+
+    async def publish_again(self, row: FileRow) -> None:
+        """Have a shared file published, if it still has that row. A restart asks for it as of now."""
+        self._change_times(self._with_times([(row, PUBLISH)]))
+        now = publish_as_of(time.time_ns())
+        await self._folder.index.set_published(self._with_times([(row._replace(published_ns=PUBLISH), now)]))
+
+    def _with_times(self, times: Sequence[tuple[FileRow, int]]) -> list[IndexedFile]:
+        """Those files that still have the rows that they had, with other times of publication."""
+        found = [(self._inventory.files.get(row.key.name), row, published_ns) for row, published_ns in times]
+        return [
+            replace(file, published_ns=published_ns)
+            for file, row, published_ns in found
+            if file is not None and row_of(file) == row
+        ]
+
+    def _change_times(self, files: list[IndexedFile]) -> None:
         self._known.files.update((file.name, file) for file in files)
         self._inventory.set_published(files)
-        await self._folder.index.set_published(files)
 
     async def set_attributes(self, row: FileRow, attributes: FileAttributes) -> FileRow:
         """Give a shared file attributes, if it still is what that row says; its row then."""

@@ -9,7 +9,8 @@ from minga_peer.share.conditions import Conditions
 from minga_peer.share.damaged import DamagedFiles
 from minga_peer.share.file_reader import FileReader
 from minga_peer.share.free_space import FreeSpace
-from minga_peer.share.index import Index, IndexedFile
+from minga_peer.share.index import Index
+from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.inventory import Inventory
 from minga_peer.share.known_files import KnownFiles
 from minga_peer.share.root import Root

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minga_core.errors import StorageError
 from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_core.records import RowKey
@@ -19,7 +20,7 @@ from minga_engine.parts.disk import uninterrupted
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.placing import MAX_SMALL_BYTES, SmallFile, place_all, write_all
 from minga_engine.progress import SmallDone
-from minga_peer.share.index import IndexedFile
+from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.shared_files import SharedFiles
 from minga_peer.share.shared_folder import SharedFolder
 from minga_peer.share.verifying import Verifier
@@ -123,6 +124,10 @@ class SmallFiles:
         with ExitStack() as stack:
             for file in files:
                 stack.enter_context(self._shared.placing(file.name))
+            try:
+                await self._shared.intend({file.key: file.published_ns for file in files})
+            except StorageError:
+                return set()
             placed = await place_all(files, lambda file: file.name.rpartition("/")[0], self._place, self._folder.disk)
             entries = [
                 (

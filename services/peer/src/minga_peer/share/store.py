@@ -137,6 +137,8 @@ class ContentStore:
         self.table = self.inventory.table
         """Complete files, and parts with at least one chunk."""
         self._lock = FolderLock()
+        self._has_state = False
+        """Whether the state folder is locked, and so its files may be written."""
         self._closed = False
 
     @classmethod
@@ -175,12 +177,17 @@ class ContentStore:
         """Make and lock the state folder. On a full or read-only disk what is shared is served without it. Raises
         OSError."""
         try:
-            self.parts.make_folder()
-            self._lock.take_state(self.state_dir)
+            self._take_state()
         except OSError as error:
             if error.errno not in _NOT_WRITABLE and not self.folder.space.read_only:
                 raise
             log_event(log, logging.WARNING, "state_folder_not_usable", path=self.state_dir, error=error)
+
+    def _take_state(self) -> None:
+        if not self._has_state:
+            self.parts.make_folder()
+            self._lock.take_state(self.state_dir)
+            self._has_state = True
 
     async def run(self) -> None:
         """Share the folder until cancelled."""
@@ -197,7 +204,18 @@ class ContentStore:
             await self.folder.disk.run(self.folder.space.measure)
             self._note_space()
             self.sync.note_settled()
+            await self._write_index()
             await asyncio.sleep(SPACE_CHECK_SECONDS)
+
+    async def _write_index(self) -> None:
+        """Write what the index could not write before, if the state folder can be used by now."""
+        if not self.folder.index.is_behind:
+            return
+        try:
+            await self.folder.disk.run(self._take_state)
+        except (OSError, AlreadyRunningError):
+            return
+        await self.folder.index.write_again()
 
     def _note_space(self) -> None:
         space, path = self.folder.space, shown(str(self.root))
@@ -372,7 +390,7 @@ class ContentStore:
     async def publish_again(self, row: FileRow, attributes: FileAttributes) -> FileRow:
         """Have a shared file published again, with those attributes, as the newest version of its name; its row now."""
         row = await self.files.set_attributes(row, attributes)
-        await self.files.set_published([(row, PUBLISH)])
+        await self.files.publish_again(row)
         return row._replace(published_ns=PUBLISH)
 
     async def remove(self, name: Name) -> FileRow:

@@ -15,7 +15,7 @@ from minga_core.manifest import Manifest
 from minga_engine.parts.disk import DiskPool, storage_error
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.hashing import hash_descriptor, verify_chunks
-from minga_peer.share.index import IndexedFile
+from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.root import Root
 from minga_peer.share.shared_files import SharedFiles
 from minga_peer.share.shared_folder import SharedFolder

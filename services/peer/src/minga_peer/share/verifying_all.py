@@ -9,7 +9,7 @@ from minga_core.errors import MingaError
 from minga_engine.parts.disk import DiskPool
 from minga_engine.parts.placing import MAX_SMALL_BYTES
 from minga_engine.progress import BadFile, VerifyProgress
-from minga_peer.share.index import IndexedFile
+from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.verifying import SMALL_FILES_A_JOB, Verdict, Verified, Verifier
 
 PROGRESS_SECONDS = 0.5

@@ -1,0 +1,298 @@
+"""The SQLite file of the index, in WAL mode. One that SQLite refuses as damaged is set aside and made anew.
+
+::
+
+    files       name → path, fingerprint, content, time of publication
+    manifests   content → manifest
+    intents     name and content → time of publication, of files that are being put in place
+    complete    a row once all files that were there when the index was made have been in it
+"""
+
+import logging
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+
+from minga_core.errors import MingaError, StorageError
+from minga_core.ids import ContentId
+from minga_core.manifest import Manifest
+from minga_core.names import Name
+from minga_core.records import RowKey
+from minga_engine.parts.files import Fingerprint
+from minga_peer.share.indexed_file import IndexedFile
+from minga_peer.share.unwritten import Change
+from minga_runtime.logs import log_event
+
+log = logging.getLogger(__name__)
+
+_SCHEMA = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+PRAGMA user_version = 3;
+CREATE TABLE IF NOT EXISTS files (
+  name TEXT PRIMARY KEY, path TEXT NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL, inode INTEGER NOT NULL,
+  device INTEGER NOT NULL, content BLOB NOT NULL, published INTEGER NOT NULL, ctime INTEGER NOT NULL,
+  executable INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS manifests (content BLOB PRIMARY KEY, manifest BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS intents (
+  name TEXT, content BLOB, published INTEGER NOT NULL, PRIMARY KEY (name, content)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS complete (complete INTEGER PRIMARY KEY);
+CREATE INDEX IF NOT EXISTS files_by_inode ON files (inode);
+DELETE FROM manifests WHERE content NOT IN (SELECT content FROM files);
+"""
+
+_VERSION = 3
+_COLUMNS = "name, path, size, mtime, inode, device, content, published, ctime, executable"
+_DISK_CODES = (
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+)
+"""Errors of the disk: the index itself may be intact, and must not be set aside for them."""
+
+
+class IndexFile:
+    """Only for one thread at a time. Raises sqlite3.Error unless said otherwise."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._database: sqlite3.Connection | None = None
+        self._intended: set[Name] = set()
+        """Names that may have intents."""
+        self.complete = False
+        """Whether all files that were there when the index was made have been in it."""
+        self.intents: dict[RowKey, int] = {}
+        """Of an earlier run: files that it was putting in place, with their times of publication."""
+        self.set_aside_for = ""
+        """Why the one that was there was set aside; empty when it was not."""
+        self.in_memory_for = ""
+        """Why it is not on the disk; empty when it is."""
+
+    def open(self) -> dict[Name, IndexedFile]:
+        """Open or make the index; the files it knows."""
+        try:
+            return self._load(self._connect(self.path))
+        except (sqlite3.Error, MingaError) as error:
+            if _is_of_disk(error):
+                return self._load_in_memory(error)
+            self._close_and_set_aside(error)
+        try:
+            return self._load(self._connect(self.path))
+        except sqlite3.Error as error:
+            return self._load_in_memory(error)
+
+    def write(self, changes: Iterable[Change], *, complete: bool) -> None:
+        """Write changes in one transaction, and that the index is complete."""
+        with self._opened() as database:
+            for change in changes:
+                if change.file is None:
+                    database.execute("DELETE FROM files WHERE name = ?", (change.name,))
+                elif change.manifest is None:
+                    file = change.file
+                    update = "UPDATE files SET published = ? WHERE name = ? AND content = ?"
+                    database.execute(update, (file.published_ns, file.name, file.content_id.raw))
+                else:
+                    self._put(database, change.file, change.manifest)
+                if change.name in self._intended and (change.file is None or change.manifest is not None):
+                    database.execute("DELETE FROM intents WHERE name = ?", (change.name,))
+            if complete:
+                database.execute("INSERT OR REPLACE INTO complete VALUES (1)")
+
+    def intend(self, intents: Mapping[RowKey, int]) -> None:
+        """Keep which files are about to be put in place, with their times of publication, until they have entries."""
+        with self._opened() as database:
+            rows = ((key.name, key.content_id.raw, published_ns) for key, published_ns in intents.items())
+            database.executemany("INSERT OR REPLACE INTO intents VALUES (?, ?, ?)", rows)
+        self._intended.update(key.name for key in intents)
+
+    def forget_intents(self, keys: Iterable[RowKey]) -> None:
+        """Remove intents: those files were not put in place."""
+        with self._opened() as database:
+            database.executemany(
+                "DELETE FROM intents WHERE name = ? AND content = ?", ((key.name, key.content_id.raw) for key in keys)
+            )
+
+    def return_to_disk(self) -> None:
+        """Write an index that is in memory to its file, and go on there. Raises StorageError, too."""
+        memory, database = self._opened(), sqlite3.connect(self.path, check_same_thread=False)
+        try:
+            _make_tables(database)
+            with database:
+                files = memory.execute(f"SELECT {_COLUMNS} FROM files")  # noqa: S608
+                places = ", ".join("?" * (_COLUMNS.count(",") + 1))
+                database.executemany(f"INSERT OR REPLACE INTO files ({_COLUMNS}) VALUES ({places})", files)  # noqa: S608
+                manifests = memory.execute("SELECT content, manifest FROM manifests")
+                database.executemany("INSERT OR REPLACE INTO manifests VALUES (?, ?)", manifests)
+                complete = memory.execute("SELECT complete FROM complete")
+                database.executemany("INSERT OR REPLACE INTO complete VALUES (?)", complete)
+        except (sqlite3.Error, MingaError) as error:
+            database.close()
+            if not _is_of_disk(error):
+                self._set_aside(error)
+            raise
+        memory.close()
+        self._database, self.in_memory_for = database, ""
+
+    def manifest(self, content_id: ContentId) -> Manifest | None:
+        """The manifest of a content; None when it is not here, fails its digest, or cannot be read."""
+        query = "SELECT manifest FROM manifests WHERE content = ?"
+        try:
+            row = self._opened().execute(query, (content_id.raw,)).fetchone()
+            return None if row is None else Manifest.decode(row[0], expected=content_id)
+        except (sqlite3.Error, MingaError) as error:
+            self._not_read(error)
+            return None
+
+    def names_after(self, name: str, limit: int) -> list[Name]:
+        """See Index."""
+        query = "SELECT name FROM files WHERE name > ? ORDER BY name LIMIT ?"
+        try:
+            return [Name(row[0]) for row in self._opened().execute(query, (name, limit)).fetchall()]
+        except sqlite3.Error as error:
+            self._not_read(error)
+            return []
+
+    def with_fingerprints(self, wanted: Sequence[Fingerprint]) -> list[tuple[Name, Fingerprint, ContentId, Manifest]]:
+        """See Index."""
+        query = (
+            "SELECT name, device, content, manifest FROM files JOIN manifests USING (content) "
+            "WHERE inode = ? AND ctime = ? AND mtime = ? AND size = ?"
+        )
+        found: list[tuple[Name, Fingerprint, ContentId, Manifest]] = []
+        try:
+            for each in wanted:
+                key = (_signed(each.inode), each.changed_ns, each.modified_ns, each.size_bytes)
+                for name, device, content, manifest in self._opened().execute(query, key):
+                    if _unsigned(device) == each.device:
+                        content_id = ContentId(content)
+                        found.append((Name(name), each, content_id, Manifest.decode(manifest, expected=content_id)))
+        except (sqlite3.Error, MingaError) as error:
+            self._not_read(error)
+        return found
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _not_read(self, error: Exception) -> None:
+        log_event(log, logging.WARNING, "index_not_read", path=self.path, error=error)
+
+    def _load_in_memory(self, error: Exception) -> dict[Name, IndexedFile]:
+        """Go on in memory with what the file had, where that can be read."""
+        self.in_memory_for = str(error)
+        try:
+            return self._load(self._copied_to_memory())
+        except (sqlite3.Error, MingaError):
+            return self._load(self._connect(":memory:"))
+
+    def _copied_to_memory(self) -> sqlite3.Connection:
+        """Copy the index as it was last closed; empty after a crash, when its log is to be read too, which writes."""
+        memory = self._connect(":memory:")
+        log_path = Path(f"{self.path}-wal")
+        if self.path.exists() and not (log_path.exists() and log_path.stat().st_size):
+            with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro&immutable=1", uri=True)) as kept:
+                kept.backup(memory)
+        return memory
+
+    def _connect(self, path: Path | str) -> sqlite3.Connection:
+        """A connection in place of the one before, which is closed. path: of a file, or `:memory:`."""
+        self.close()
+        self._database = sqlite3.connect(path, check_same_thread=False)
+        return self._database
+
+    def _load(self, database: sqlite3.Connection) -> dict[Name, IndexedFile]:
+        _make_tables(database)
+        self.complete = database.execute("SELECT 1 FROM complete").fetchone() is not None
+        intents = database.execute("SELECT name, content, published FROM intents")
+        self.intents = {RowKey(Name(name), ContentId(content)): published for name, content, published in intents}
+        self._intended = {key.name for key in self.intents}
+        rows = database.execute(f"SELECT {_COLUMNS} FROM files")  # noqa: S608
+        return {
+            Name(name): IndexedFile(
+                Name(name),
+                # Nearly always the same: kept once.
+                name if path == name else path,
+                Fingerprint(size, mtime, ctime, _unsigned(inode), _unsigned(device), bool(executable)),
+                ContentId(content),
+                published,
+            )
+            for name, path, size, mtime, inode, device, content, published, ctime, executable in rows
+        }
+
+    def _close_and_set_aside(self, error: Exception) -> None:
+        self.set_aside_for = str(error)
+        self.close()
+        self._set_aside(error)
+
+    def _set_aside(self, error: Exception) -> None:
+        log_event(log, logging.WARNING, "index_set_aside", path=self.path, error=error)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        # When it cannot be moved, opening it again raises the reason.
+        with suppress(OSError):
+            self.path.replace(self.path.with_suffix(".broken"))
+
+    @staticmethod
+    def _put(database: sqlite3.Connection, file: IndexedFile, manifest: Manifest) -> None:
+        fingerprint = file.fingerprint
+        database.execute(
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                file.name,
+                file.path,
+                fingerprint.size_bytes,
+                fingerprint.modified_ns,
+                _signed(fingerprint.inode),
+                _signed(fingerprint.device),
+                file.content_id.raw,
+                file.published_ns,
+                fingerprint.changed_ns,
+                fingerprint.executable,
+            ),
+        )
+        database.execute("INSERT OR REPLACE INTO manifests VALUES (?, ?)", (file.content_id.raw, manifest.encode()))
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._database is None:
+            raise RuntimeError("the index is not open")
+        return self._database
+
+
+def _make_tables(database: sqlite3.Connection) -> None:
+    """Make the tables, or bring them to this version. Raises StorageError for a version that is not known."""
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version == 1:
+        # It lacks one time of each file: all are hashed again, and keep when they were published.
+        database.execute("ALTER TABLE files ADD COLUMN ctime INTEGER NOT NULL DEFAULT -1")
+    if version in (1, 2):
+        # Those that are executable are hashed again.
+        database.execute("ALTER TABLE files ADD COLUMN executable INTEGER NOT NULL DEFAULT 0")
+    elif version not in (0, _VERSION):
+        raise StorageError(f"it has version {version}, not {_VERSION}")
+    database.executescript(_SCHEMA)
+    if version in (1, 2):
+        # It had no such note: what it lacks was made while the peer was away.
+        with database:
+            database.execute("INSERT OR REPLACE INTO complete VALUES (1)")
+
+
+def _is_of_disk(error: Exception) -> bool:
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_CODES
+
+
+def _signed(number: int) -> int:
+    """An unsigned 64-bit number as SQLite keeps it; some file systems hand out inodes above 2^63."""
+    return number - (1 << 64) if number >= 1 << 63 else number
+
+
+def _unsigned(number: int) -> int:
+    return number % (1 << 64)
