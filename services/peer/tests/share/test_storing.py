@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +25,7 @@ from minga_core.errors import (
 from minga_core.names import Name
 from minga_core.records import HoldingState, RowKey
 from minga_peer.share import part_store
+from minga_peer.share.conditions import Kind
 from minga_peer.share.part_store import PART_LIFE_SECONDS
 from minga_peer.share.unwritten import Change
 
@@ -419,6 +422,33 @@ async def test_a_disk_that_fills_up_fails_that_part_and_nothing_else(opened: Ope
     await fill(part, DATA)
     await part.commit()
     await shared.shares("file.bin", DATA)
+
+
+async def test_a_full_disk_costs_no_time_of_publication(
+    opened: Opener, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1. Somebody fills the disk. 2. A file is changed in place, and published, until the index cannot be written.
+    3. Once there is room, the index has the last of it, without another change: a crash loses nothing."""
+    monkeypatch.setattr("minga_peer.share.store.SPACE_CHECK_SECONDS", 0.05)
+    shared = await opened(small_disk / "shared")
+    path = shared.drop("a", b"000")
+    await shared.published("a", b"000", 100)
+    filler = small_disk / "filler"
+    room = os.statvfs(small_disk)
+    filler.write_bytes(bytes(room.f_bavail * room.f_frsize))
+    for number in range(1, 200):
+        data = b"%03d" % number
+        with path.open("r+b") as file:
+            file.write(data)
+        await shared.published("a", data, 100 + number)
+        if shared.problem("index.sqlite cannot be written"):
+            break
+    assert shared.problem("index.sqlite cannot be written: database or disk is full")
+    filler.unlink()
+    await eventually(lambda: not shared.store.conditions.count(Kind.INDEX), "all is written")
+    with closing(sqlite3.connect(small_disk / "shared/.minga/index.sqlite")) as database:
+        query = "SELECT content, published FROM files WHERE name = 'a'"
+        assert database.execute(query).fetchall() == [(manifest_of(data).content_id.raw, 100 + number)]
 
 
 async def test_a_download_that_replaces_a_file_being_hashed_wins(
