@@ -1,6 +1,8 @@
 """The index of digests."""
 
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
@@ -94,26 +96,38 @@ async def test_a_damaged_index_is_set_aside_and_made_anew(path: Path, damage: st
     assert path.with_suffix(".broken").exists()
 
 
-def _spoil_beside(path: Path, suffix: str) -> bytes:
-    """Put something in the way of a file that SQLite needs beside the index; what the index has."""
-    beside = Path(path.with_name(path.name + suffix))
-    if suffix == "-shm":
-        beside.mkdir()
-    else:
-        beside.write_bytes(b"a process was killed")
-    return path.read_bytes()
+def block(path: Path) -> list[Path]:
+    """Put something in the way of a file that SQLite needs beside the index; all that is in the folder then."""
+    path.with_name(path.name + "-shm").mkdir()
+    return sorted(path.parent.iterdir())
 
 
 async def test_an_index_that_the_disk_refuses_is_in_memory_and_not_set_aside(path: Path) -> None:
     """What cannot be opened is not therefore damaged: it goes on with what the file has."""
-    before = _spoil_beside(path, "-shm")
+    block(path)
+    for _ in range(2):
+        async with indexed(path) as index:
+            await index.write(remove=[FILE.name])
+            assert await index.names_after("", 1) == []
+
+
+async def test_an_index_that_the_disk_refuses_after_a_crash_has_what_its_log_has(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written beside it. Where there is no room for a copy either, it is empty."""
+    crashed = path.with_name("crashed")
     async with indexed(path) as index:
-        await index.write(remove=[FILE.name])
-        assert await index.names_after("", 1) == []
-    assert _spoil_beside(path, "-wal") == before
-    async with indexed(path, known=False) as index:
-        await index.write([(FILE, MANIFEST)])
-        assert await index.manifest(FILE.content_id) == MANIFEST
+        await index.set_published([replace(FILE, published_ns=7)])
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{path}{suffix}", f"{crashed}{suffix}")
+    before = block(crashed)
+    index = Index(crashed, Conditions(SystemClock()))
+    assert [file.published_ns for file in (await index.open()).values()] == [7]
+    await index.aclose()
+    assert sorted(path.parent.iterdir()) == before
+    monkeypatch.setattr(tempfile, "tempdir", str(path))
+    async with indexed(crashed, known=False) as empty:
+        assert empty.in_memory
 
 
 async def test_an_index_that_is_no_file_is_in_memory(tmp_path: Path) -> None:

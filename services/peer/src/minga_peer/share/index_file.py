@@ -9,10 +9,12 @@
 """
 
 import logging
+import shutil
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from minga_core.errors import MingaError, StorageError
 from minga_core.ids import ContentId
@@ -191,16 +193,24 @@ class IndexFile:
         self.in_memory_for = str(error)
         try:
             return self._load(self._copied_to_memory())
-        except (sqlite3.Error, MingaError):
+        except (sqlite3.Error, MingaError, OSError) as unread:
+            self._not_read(unread)
             return self._load(self._connect(":memory:"))
 
     def _copied_to_memory(self) -> sqlite3.Connection:
-        """Copy the index as it was last closed; empty after a crash, when its log is to be read too, which writes."""
+        """Copy the index; after a crash by way of a temporary folder: its log is to be read too, which writes."""
         memory = self._connect(":memory:")
         log_path = Path(f"{self.path}-wal")
-        if self.path.exists() and not (log_path.exists() and log_path.stat().st_size):
-            with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro&immutable=1", uri=True)) as kept:
-                kept.backup(memory)
+        if not self.path.exists():
+            return memory
+        if not (log_path.exists() and log_path.stat().st_size):
+            _copy(f"{self.path.as_uri()}?mode=ro&immutable=1", memory)
+            return memory
+        with TemporaryDirectory(prefix="minga-") as folder:
+            copy = Path(folder, self.path.name)
+            shutil.copyfile(self.path, copy)
+            shutil.copyfile(log_path, f"{copy}-wal")
+            _copy(copy.as_uri(), memory)
         return memory
 
     def _connect(self, path: Path | str) -> sqlite3.Connection:
@@ -235,10 +245,10 @@ class IndexFile:
 
     def _set_aside(self, error: Exception) -> None:
         log_event(log, logging.WARNING, "index_set_aside", path=self.path, error=error)
-        for suffix in ("-wal", "-shm"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
         # When it cannot be moved, opening it again raises the reason.
         with suppress(OSError):
+            for suffix in ("-wal", "-shm"):
+                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
             self.path.replace(self.path.with_suffix(".broken"))
 
     @staticmethod
@@ -265,6 +275,11 @@ class IndexFile:
         if self._database is None:
             raise RuntimeError("the index is not open")
         return self._database
+
+
+def _copy(uri: str, to: sqlite3.Connection) -> None:
+    with closing(sqlite3.connect(uri, uri=True)) as database:
+        database.backup(to)
 
 
 def _make_tables(database: sqlite3.Connection) -> None:

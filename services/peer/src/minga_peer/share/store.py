@@ -20,6 +20,7 @@ from minga_core.errors import (
     ContentChangedError,
     ContentNotHeldError,
     FileNotFoundInDirectoryError,
+    MingaError,
     StorageError,
 )
 from minga_core.ids import ContentId
@@ -213,7 +214,7 @@ class ContentStore:
             return
         try:
             await self.folder.disk.run(self._take_state)
-        except (OSError, AlreadyRunningError):
+        except (OSError, MingaError):
             return
         await self.folder.index.write_again()
 
