@@ -1,5 +1,6 @@
 """What a peer knows of when its files were published, and what of it is kept."""
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -12,10 +13,12 @@ from minga_core.attributes import FileAttributes
 from minga_core.errors import StorageError
 from minga_core.names import Name
 from minga_core.records import FOUND, PUBLISH, as_of_ns
+from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.placing import SmallContent, SmallFile
 from minga_peer.share.comparing import Comparer
 from minga_peer.share.hash_outcomes import HashOutcomes
 from minga_peer.share.index_file import IndexFile
+from minga_peer.share.root import Root
 
 from .conftest import Opener, Shared, eventually, fill, manifest_of, noise
 
@@ -274,3 +277,28 @@ async def test_a_time_of_publication_that_could_not_be_kept_is_asked_for_as_of_t
     for name in ("new", "replaced"):
         await second.shares(name, b"after")
         assert as_of(second, name)
+
+
+async def test_a_copy_that_was_placed_although_placing_failed_is_no_new_file(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file has its name, and then its folder cannot be synced: the watch finds it, and hashes it."""
+    shared = await opened()
+    real = Root.place
+
+    def place(self: Root, source: Path, path: str, *, overwrite: bool) -> Fingerprint:
+        real(self, source, path, overwrite=overwrite)
+        raise OSError(errno.EIO, "Input/output error")
+
+    part = await shared.part("part", DATA, published_ns=77)
+    await fill(part, DATA)
+    with monkeypatch.context() as disk:
+        disk.setattr(Root, "place", place)
+        with pytest.raises(StorageError):
+            await part.commit()
+    await part.close()
+    assert (await shared.shares("part", DATA)).published_ns == 77
+    assert not shared.store.folder.index.intents
+    for data in (b"another", DATA):
+        shared.drop("part", data)
+        assert (await shared.shares("part", data)).published_ns == PUBLISH

@@ -100,8 +100,6 @@ class HashOutcomes:
         before = self._inventory.files.get(name) or self._known.files.get(name)
         if before is not None and before.content_id == content_id:
             return before.published_ns
-        published_ns = self._first.published_ns(name, fingerprint, known=before is not None)
-        if published_ns == PUBLISH:
-            return PUBLISH
-        # A file that was being put in place; a time that was not known then is not known now.
-        return self._known.intended_ns(name, content_id) or published_ns
+        # A time that was not known when the file was put in place is not known now.
+        intended_ns = self._known.intended_ns(name, content_id) or PUBLISH
+        return intended_ns or self._first.published_ns(name, fingerprint, known=before is not None)

@@ -47,7 +47,10 @@ class Index:
         """Whether all files that were there when the index was made have been in it: others are new then."""
         self._complete_written = False
         self.intents: dict[RowKey, int] = {}
-        """Files that an earlier run was putting in place when it ended, with their times of publication."""
+        """Files that are being put in place, or were when it failed or an earlier run ended, with their times of
+        publication."""
+        self._earlier: set[RowKey] = set()
+        """Those of an earlier run."""
 
     async def open(self) -> dict[Name, IndexedFile]:
         """Open or make the index; the files it knows. A damaged one is set aside and made anew.
@@ -57,6 +60,7 @@ class Index:
         known = await run_to_end(self._thread, self._file.open)
         self.complete = self._complete_written = self._file.complete
         self.intents = self._file.intents
+        self._earlier = set(self.intents)
         if self._file.set_aside_for:
             self._conditions.set(Kind.INDEX, f"{self._path} was damaged: {self._file.set_aside_for}", SET_ASIDE)
         if self.in_memory:
@@ -87,6 +91,9 @@ class Index:
         """
         self._unwritten.remove(remove)
         self._unwritten.put(put)
+        if self.intents:
+            names = {file.name for file, _ in put}
+            self.intents = {key: time for key, time in self.intents.items() if key.name not in names}
         written = await self._write_all()
         # What is not written is served from the cache.
         for file, manifest in put if cached or not written else ():
@@ -115,20 +122,20 @@ class Index:
         """
         if self.in_memory:
             raise StorageError(f"{self._path} cannot be written: {self._file.in_memory_for}")
-        for key in intents:
-            self.intents.pop(key, None)
+        self._earlier.difference_update(intents)
         try:
             await run_to_end(self._thread, self._file.intend, intents)
         except sqlite3.Error as error:
             is_full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
             why, hint = f"{self._path} cannot be written: {error}", "make room on the disk and try again"
             raise (NoSpaceError if is_full else StorageError)(why, hint=hint) from error
+        self.intents.update(intents)
 
     async def forget_intents(self) -> None:
         """Forget what an earlier run has not put in place after all. An error leaves that to the next start."""
-        if self.intents and not self.is_behind:
-            keys = list(self.intents)
-            self.intents.clear()
+        if self._earlier and not self.is_behind:
+            keys = [key for key in self._earlier if self.intents.pop(key, None) is not None]
+            self._earlier.clear()
             await run_to_end(self._thread, self._forget_intents, keys)
 
     async def manifest(self, content_id: ContentId) -> Manifest | None:

@@ -41,7 +41,7 @@ class KnownFiles:
                 self.files[name] = replace(file, published_ns=publish_as_of(file.fingerprint.changed_ns))
 
     def intended_ns(self, name: Name, content_id: ContentId) -> int | None:
-        """The time of publication of a file that an earlier run was putting in place; None when it was not."""
+        """The time of publication of a file that was being put in place, and has no entry; None when it was not."""
         return self._index.intents.get(RowKey(name, content_id))
 
     def unchanged(self, found: FoundFile) -> IndexedFile | None:
