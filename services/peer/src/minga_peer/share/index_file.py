@@ -90,22 +90,16 @@ class IndexFile:
         except sqlite3.Error as error:
             return self._load_in_memory(error)
 
-    def write(self, changes: Iterable[Change], *, complete: bool) -> None:
+    def write(self, changes: Sequence[Change], *, complete: bool) -> None:
         """Write changes in one transaction, and that the index is complete."""
+        entered = {change.name for change in changes if not change.is_time_only} & self._intended
         with self._opened() as database:
             for change in changes:
-                if change.file is None:
-                    database.execute("DELETE FROM files WHERE name = ?", (change.name,))
-                elif change.manifest is None:
-                    file = change.file
-                    update = "UPDATE files SET published = ? WHERE name = ? AND content = ?"
-                    database.execute(update, (file.published_ns, file.name, file.content_id.raw))
-                else:
-                    self._put(database, change.file, change.manifest)
-                if change.name in self._intended and (change.file is None or change.manifest is not None):
-                    database.execute("DELETE FROM intents WHERE name = ?", (change.name,))
+                self._apply(database, change)
+            database.executemany("DELETE FROM intents WHERE name = ?", ((name,) for name in entered))
             if complete:
                 database.execute("INSERT OR REPLACE INTO complete VALUES (1)")
+        self._intended -= entered
 
     def intend(self, intents: Mapping[RowKey, int]) -> None:
         """Keep which files are about to be put in place, with their times of publication, until they have entries."""
@@ -250,6 +244,15 @@ class IndexFile:
             for suffix in ("-wal", "-shm"):
                 Path(f"{self.path}{suffix}").unlink(missing_ok=True)
             self.path.replace(self.path.with_suffix(".broken"))
+
+    def _apply(self, database: sqlite3.Connection, change: Change) -> None:
+        if change.file is None:
+            database.execute("DELETE FROM files WHERE name = ?", (change.name,))
+        elif change.manifest is None:
+            update = "UPDATE files SET published = ? WHERE name = ? AND content = ?"
+            database.execute(update, (change.file.published_ns, change.name, change.file.content_id.raw))
+        else:
+            self._put(database, change.file, change.manifest)
 
     @staticmethod
     def _put(database: sqlite3.Connection, file: IndexedFile, manifest: Manifest) -> None:

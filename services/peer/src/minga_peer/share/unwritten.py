@@ -30,6 +30,11 @@ class Change:
     """None: only the file's time of publication changes, if the entry is of that content."""
 
     @property
+    def is_time_only(self) -> bool:
+        """Whether the entry stays as it is but for its time."""
+        return self.file is not None and self.manifest is None
+
+    @property
     def size_bytes(self) -> int:
         """About what it takes."""
         return _CHANGE_BYTES + (len(self.manifest.digests) if self.manifest is not None else 0)
@@ -67,7 +72,7 @@ class Unwritten:
         """Have times of publication written, each if the entry is of that content still."""
         for file in files:
             waiting = self._changes.get(file.name)
-            if waiting is None or (waiting.file is not None and waiting.manifest is None):
+            if waiting is None or waiting.is_time_only:
                 self._add(Change(file.name, file))
             elif waiting.file is not None and waiting.file.content_id == file.content_id:
                 self._add(replace(waiting, file=replace(waiting.file, published_ns=file.published_ns)))
