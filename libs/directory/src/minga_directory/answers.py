@@ -1,7 +1,7 @@
 """Assemble answers from the holders that were found. Pure."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -28,11 +28,22 @@ def version_of(
 
     scale: how many holders each of them stands for, when they are a sample.
     """
-    holders = [one.holder for one in found]
-    complete = [holder.state for holder in holders].count(HoldingState.COMPLETE)
-    # Most holders have equal rows.
     rows = {one.row for one in found}
-    row = rows.pop() if len(rows) == 1 else min(rows, key=_precedence)
+    return version_of_rows(content_id, rows, [one.holder for one in found], max_holders, rng, scale=scale)
+
+
+def version_of_rows(
+    content_id: ContentId,
+    rows: Collection[RowSummary],
+    holders: Sequence[Holder],
+    max_holders: int,
+    rng: random.Random,
+    *,
+    scale: float = 1.0,
+) -> Version:
+    """As `version_of`, of the different rows that the holders have: mostly all have equal ones."""
+    row = min(rows, key=_precedence)
+    complete = [holder.state for holder in holders].count(HoldingState.COMPLETE)
     return Version(
         content_id=content_id,
         size_bytes=row.size_bytes,
@@ -41,7 +52,7 @@ def version_of(
         executable=row.executable,
         holders=chosen_holders(holders, max_holders, rng),
         complete_count=round(complete * scale),
-        partial_count=round((len(found) - complete) * scale),
+        partial_count=round((len(holders) - complete) * scale),
     )
 
 

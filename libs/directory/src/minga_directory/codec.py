@@ -2,7 +2,6 @@
 
 import struct
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -136,8 +135,6 @@ class RowSummary(NamedTuple):
     published_ns: int
 
 
-# Holders of one content have mostly equal rows.
-@lru_cache(maxsize=40_000)
 def row_summary(packed: bytes) -> RowSummary:
     """The first ROW_BYTES of a value of `table`. Raises ValueError when they are damaged."""
     try:

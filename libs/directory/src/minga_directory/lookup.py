@@ -7,6 +7,7 @@ of a locator's processor time (adr/0021). Every read is bounded, so of very many
 
 import random
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from minga_core.ids import Address, ContentId, PeerId
 from minga_core.names import Name
 from minga_core.records import HoldingState, RowKey
 from minga_directory import keys
-from minga_directory.answers import SAMPLE_HOLDERS, Found, default_first, is_available, version_of
+from minga_directory.answers import SAMPLE_HOLDERS, Found, default_first, is_available, version_of, version_of_rows
 from minga_directory.batch import Batcher
 from minga_directory.codec import (
     ROW_BYTES,
@@ -203,26 +204,36 @@ class ScriptLookup(Lookup):
         if answer is None:
             return await super().find(name, content_id, max_holders)
         versions = []
-        for content, *holders in answer:
-            found = [one for packed in holders if (one := _found(packed)) is not None]
-            if found:
-                versions.append(version_of(ContentId(content), found, max_holders, self._rng))
+        for content, *groups in answer:
+            rows, holders = _unpacked(groups)
+            if holders:
+                versions.append(version_of_rows(ContentId(content), rows, holders, max_holders, self._rng))
         return default_first(versions)[:MAX_VERSIONS]
 
 
-def _found(packed: bytes) -> Found | None:
-    """A holder as script `find` packs it; None when what is stored is damaged."""
-    try:
-        row = row_summary(packed[:ROW_BYTES])
-        return Found(_holder(packed[ROW_BYTES:], row.state), row)
-    except ValueError:
-        return None
+def _unpacked(groups: Iterable[Sequence[bytes]]) -> tuple[list[RowSummary], list[Holder]]:
+    """Rows and their holders as script `find` groups them, without what is damaged in the store."""
+    rows: list[RowSummary] = []
+    holders: list[Holder] = []
+    for packed, *peers in groups:
+        with suppress(ValueError):
+            row = row_summary(packed)
+            state = row.state
+            known = [holder for peer in peers if (holder := _holder(peer, state)) is not None]
+            if known:
+                rows.append(row)
+                holders += known
+    return rows, holders
 
 
 # A peer is met with every file that it has.
 @lru_cache(maxsize=40_000)
-def _holder(packed: bytes, state: HoldingState) -> Holder:
-    peer_id, address, zone = packed.decode().split("\0")
+def _holder(packed: bytes, state: HoldingState) -> Holder | None:
+    """A holder as script `find` packs it; None when it is damaged."""
+    try:
+        peer_id, address, zone = packed.decode().split("\0")
+    except ValueError:
+        return None
     return Holder(PeerId(peer_id), Address(address), zone, state)
 
 
