@@ -143,10 +143,12 @@ class Lookup:
         for (peer_id, wanted), (address, zone), values in zip(rows.items(), answers[::2], answers[1::2], strict=True):
             if address is None or zone is None:
                 continue
+            packed = b"\0".join((peer_id.encode(), address, zone))
             for field, value in zip(wanted, values, strict=True):
-                if value is not None and (named := _named_row(value)) is not None:
-                    name, row = named
-                    holder = Holder(peer_id, Address(bytes(address).decode()), bytes(zone).decode(), row.state)
+                if value is None or (named := _named_row(value)) is None:
+                    continue
+                name, row = named
+                if (holder := _holder(packed, row.state)) is not None:
                     found[peer_id, field] = name, Found(holder, row)
         return [found.get(one) for one in asked]
 
@@ -212,7 +214,7 @@ class ScriptLookup(Lookup):
 
 
 def _unpacked(groups: Iterable[Sequence[bytes]]) -> tuple[list[RowSummary], list[Holder]]:
-    """Rows and their holders as script `find` groups them, without what is damaged in the store."""
+    """Rows, and the holders of all of them, of what script `find` answers; without what is damaged in the store."""
     rows: list[RowSummary] = []
     holders: list[Holder] = []
     for packed, *peers in groups:
@@ -229,7 +231,7 @@ def _unpacked(groups: Iterable[Sequence[bytes]]) -> tuple[list[RowSummary], list
 # A peer is met with every file that it has.
 @lru_cache(maxsize=40_000)
 def _holder(packed: bytes, state: HoldingState) -> Holder | None:
-    """A holder as script `find` packs it; None when it is damaged."""
+    """A holder as script `find` packs it; None when what is stored is damaged."""
     try:
         peer_id, address, zone = packed.decode().split("\0")
     except ValueError:
