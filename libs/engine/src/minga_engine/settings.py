@@ -72,6 +72,7 @@ class TransferSettings(Settings):
     """Where the network is, and how contents are moved."""
 
     locator: HttpUrlText = DEFAULT_LOCATOR
+    grant: Path | None = None
     control: Path = Field(default_factory=default_control_socket)
     source_wait: Seconds = timedelta(minutes=5)
     limit_up: ByteRate = 0
@@ -91,8 +92,9 @@ class TransferSettings(Settings):
 
     @model_validator(mode="after")
     def _locator_by_tls(self) -> Self:
-        if self.tls is not None and not self.locator.startswith("https://"):
-            raise ValueError(f"MINGA_LOCATOR: with MINGA_TLS_CERT a URL with https:// is needed, not {self.locator}")
+        secret = "MINGA_TLS_CERT" if self.tls is not None else "MINGA_GRANT" if self.grant is not None else ""
+        if secret and not self.locator.startswith("https://"):
+            raise ValueError(f"MINGA_LOCATOR: with {secret} a URL with https:// is needed, not {self.locator}")
         return self
 
     @property

@@ -23,6 +23,8 @@ from minga_core.units import format_seconds, parse_bytes, parse_rate
 from minga_runtime.listening import split_listen
 from minga_runtime.logs import LogFormat
 from minga_runtime.trust.credentials import TlsFiles
+from minga_runtime.trust.grant_keys import KeySource, parse_sources
+from minga_runtime.trust.rights import Rights, parse_rights
 
 PREFIX = "MINGA_"
 DEFAULT_OTLP_PORT = 4317
@@ -87,6 +89,13 @@ KNOWN_VARIABLES: dict[str, str] = {
     "and MINGA_TLS_KEY and MINGA_TLS_CA are needed too.",
     "MINGA_TLS_KEY": "The private key of MINGA_TLS_CERT, a PEM file.",
     "MINGA_TLS_CA": "The certificates of the network's CA, a PEM file; two while one follows the other.",
+    "MINGA_GRANT": "Peer and command: the file with this process's grant, a JWT that says what it may do "
+    "(docs/adr/0034).",
+    "MINGA_GRANT_KEYS": "Registry, locator and peer: the public keys by which grants are verified, with commas "
+    "between: files with a JWK set, or https URLs of one, each with `issuer=` before it where that is not the "
+    "network's own authority.",
+    "MINGA_DEFAULT_RIGHTS": "Registry, locator and peer: what members without a grant may do, as "
+    "`read=*;publish=data,ci`; everything unless set where MINGA_GRANT_KEYS is not set either, else nothing.",
     "MINGA_LOG_LEVEL": "debug, info, warning or error.",
     "MINGA_LOG_FORMAT": "auto (text on a terminal, else json), text or json.",
 }
@@ -130,6 +139,16 @@ def _networks(value: str) -> str:
         return ",".join(str(ip_network(part)) for part in parts)
     except ValueError as error:
         raise ValueError(f"addresses or networks are needed, with commas between: {error}") from error
+
+
+def _parsed_by(parse: Any) -> Any:
+    """A validator that checks a text with a parser of ours and keeps the text."""
+
+    def validate(value: str) -> str:
+        parse(value)
+        return value
+
+    return _checked(validate)
 
 
 def _collector(value: str) -> str:
@@ -185,6 +204,10 @@ RedisUrlText = Annotated[str, AfterValidator(_url_of(*REDIS_SCHEMES))]
 """A store's URL, as `minga_directory.connect_reader` takes it."""
 CollectorText = Annotated[str, AfterValidator(_checked(_collector))]
 """The collector of traces: host:port or URL, becomes a URL."""
+GrantKeysText = Annotated[str, AfterValidator(_parsed_by(parse_sources))]
+"""Sources of keys, as `minga_runtime.trust.grant_keys.parse_sources` takes them; may be empty."""
+RightsText = Annotated[str, AfterValidator(_parsed_by(parse_rights))]
+"""Rights, as `minga_runtime.trust.rights.parse_rights` takes them."""
 PeerIdText = Annotated[str, AfterValidator(_checked(parse_peer_id))]
 ZoneText = Annotated[str, AfterValidator(_checked(parse_zone))]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
@@ -207,6 +230,8 @@ class Settings(BaseSettings):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_ca: Path | None = None
+    grant_keys: GrantKeysText = ""
+    default_rights: RightsText | None = None
     traces: CollectorText | None = None
     log_level: LogLevel = "info"
     log_format: LogFormatText = "auto"
@@ -228,6 +253,22 @@ class Settings(BaseSettings):
         if self.tls is None and (self.tls_cert or self.tls_key or self.tls_ca):
             raise ValueError("MINGA_TLS_CERT, MINGA_TLS_KEY and MINGA_TLS_CA: all of them are needed, or none")
         return self
+
+    @model_validator(mode="after")
+    def _grants_by_tls(self) -> Self:
+        if self.tls is None and (self.grant_keys or self.default_rights is not None):
+            raise ValueError("MINGA_GRANT_KEYS and MINGA_DEFAULT_RIGHTS need MINGA_TLS_CERT: rights are of members")
+        return self
+
+    @property
+    def key_sources(self) -> tuple[KeySource, ...]:
+        """Where the keys are by which grants are verified; none in a network without grants."""
+        return parse_sources(self.grant_keys)
+
+    @property
+    def rights_of_members(self) -> Rights | None:
+        """Rights of members without a grant; None unless set."""
+        return None if self.default_rights is None else parse_rights(self.default_rights)
 
     @property
     def tls(self) -> TlsFiles | None:

@@ -14,6 +14,7 @@ from minga_core.errors import UnauthenticatedError
 
 PEER_DOMAIN = ".peer.minga"
 """Behind a peer's id this makes the DNS name in its certificate, which no host of a registry or locator has."""
+MEMBER_SCHEME = "spiffe://"
 
 
 class Role(StrEnum):
@@ -31,7 +32,7 @@ USERS = frozenset({Role.PEER, Role.CLIENT, Role.ADMIN})
 SERVERS = frozenset({Role.PEER, Role.REGISTRY, Role.LOCATOR})
 
 _MEMBER = re.compile(
-    rf"spiffe://(?P<network>[a-z0-9._-]{{1,255}})/(?P<role>{'|'.join(Role)})/(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{{0,127}})"
+    rf"{MEMBER_SCHEME}(?P<network>[a-z0-9._-]{{1,255}})/(?P<role>{'|'.join(Role)})/(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{{0,127}})"
 )
 
 
@@ -45,6 +46,11 @@ class Member:
 
     def __str__(self) -> str:
         return f"{self.role} {self.name}"
+
+    @property
+    def uri(self) -> str:
+        """As certificates and grants name it."""
+        return f"{MEMBER_SCHEME}{self.network}/{self.role}/{self.name}"
 
 
 def member_of(uris: Iterable[str]) -> Member:

@@ -63,5 +63,20 @@ class Rights:
             raise PermissionDeniedError(f"may not publish {name!r}: the right to publish is of {self.publish}")
 
 
+def parse_rights(text: str) -> Rights:
+    """Rights to read and to publish, written as `read=PREFIX,…;publish=PREFIX,…`; what is not there is not granted.
+
+    Raises InvalidArgumentError, InvalidNameError.
+    """
+    found: dict[str, Prefixes] = {}
+    for part in filter(None, map(str.strip, text.split(";"))):
+        right, equals, prefixes = part.partition("=")
+        if right not in ("read", "publish") or not equals or right in found:
+            raise InvalidArgumentError(f"{part[:80]!r} is no right: `read=PREFIX,…;publish=PREFIX,…` is wanted")
+        found[right] = Prefixes.parse(filter(None, map(str.strip, prefixes.split(","))))
+    nothing = Prefixes(False)
+    return Rights(found.get("read", nothing), found.get("publish", nothing))
+
+
 ALL = Rights(Prefixes(True), Prefixes(True), admin=True)
 NONE = Rights(Prefixes(False), Prefixes(False))
