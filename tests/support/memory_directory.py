@@ -21,7 +21,7 @@ from minga_core.errors import (
 )
 from minga_core.ids import ContentId, PeerId
 from minga_core.names import Name
-from minga_core.records import FileRow, Lease, PeerInfo, Publication, RowKey
+from minga_core.records import REFUSED, FileRow, Lease, PeerInfo, Publication, RowKey
 from minga_directory.answers import Found, default_first, merge_found, version_of
 from minga_directory.codec import RowSummary
 from minga_directory.directory import (
@@ -100,17 +100,19 @@ class MemoryDirectory:
         self._granted(lease)
         self._drawn = now = max(self._drawn + 1_000, int(self._clock.wall() * 1_000_000) * 1_000)
         return [
-            now + at if each[1:] == (None, None) else self._found_time(each, now)
+            now + at if each[1:] == (None, None, False) else self._found_time(each, now)
             for at, each in enumerate(publications)
         ]
 
     def _found_time(self, publication: Publication, now: int) -> int:
-        key, found_ns, changed_ago_ns = publication
+        key, found_ns, changed_ago_ns, join_only = publication
         published = [(row.published_ns, row.key) for row in self._rows() if row.key.name == key.name]
         known = max([time for time, of in published if of == key], default=0)
         newest = max([time for time, _ in published], default=0)
         if known > 0:
             return known
+        if join_only:
+            return REFUSED
         if found_ns is None:
             return max(10**9, now - (changed_ago_ns or 0))
         return max(1, min(found_ns, newest - 1_000_000)) if newest > 0 else max(10**9, min(found_ns, now - 1))

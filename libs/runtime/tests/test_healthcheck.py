@@ -14,6 +14,7 @@ from minga_runtime import healthcheck
 from minga_runtime.healthcheck import check
 from minga_runtime.server import LIVENESS
 from minga_runtime.trust.authorization import Access
+from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.credentials import Credentials, TlsFiles
 from minga_runtime.trust.members import Role
 from tests.support.authority import Authority
@@ -61,7 +62,7 @@ async def test_a_secure_part_is_asked_with_its_own_credentials(tmp_path: Path) -
     Authority().issue(tmp_path, "peer", "node-1")
     paths = {"CERT": tmp_path / "tls.crt", "KEY": tmp_path / "tls.key", "CA": tmp_path / "ca.crt"}
     credentials = Credentials(TlsFiles(*paths.values()), frozenset({Role.PEER}))
-    async with serving(server_of({}, access=Access(credentials, {}))) as port:
+    async with serving(server_of({}, access=Access(credentials, Callers(credentials.member), {}))) as port:
         url = f"grpc://127.0.0.1:{port}/{LIVENESS}"
         environment = {f"MINGA_TLS_{name}": str(path) for name, path in paths.items()}
         assert await asyncio.to_thread(check, url, environment) == ""

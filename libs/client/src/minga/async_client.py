@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from minga_engine.progress import Progress, PutProgress, PutResult, VerifyProgress
     from minga_engine.wire.locator import DirectoryFigures, FileVersion, ListedFile, ListedPeer, LocatorClient
     from minga_runtime.trust.credentials import Credentials
+    from minga_runtime.trust.own_grant import OwnGrant
 
 RETRY_BUDGET = timedelta(seconds=3)
 """How long look-ups retry while a locator restarts."""
@@ -86,6 +87,7 @@ class AsyncClient:
         self.other_network = ""
         """Locator of this machine's daemon, once `uses_daemon` found that it is not the one given; otherwise empty."""
         self._credentials: Credentials | None = None
+        self._grant: OwnGrant | None = None
         self._directory: LocatorClient | None = None
         self._control: ControlClient | None = None
         self._engine: Engine | None = None
@@ -277,7 +279,10 @@ class AsyncClient:
             from minga_engine.wire.locator import LocatorClient
 
             self._directory = LocatorClient(
-                self.settings.locator, retry_budget=self._retry_budget, credentials=self._own_credentials()
+                self.settings.locator,
+                retry_budget=self._retry_budget,
+                credentials=self._own_credentials(),
+                grant=self._own_grant(),
             )
             self._stack.push_async_exit(self._directory)
         return self._directory
@@ -291,6 +296,14 @@ class AsyncClient:
             self._credentials = Credentials(self.settings.tls, USERS)
         return self._credentials
 
+    def _own_grant(self) -> "OwnGrant | None":
+        """Raises SettingsError."""
+        if self._grant is None and self.settings.grant is not None:
+            from minga_runtime.trust.own_grant import OwnGrant
+
+            self._grant = OwnGrant(self.settings.grant)
+        return self._grant
+
     def _daemon(self) -> "ControlClient":
         if self._control is None:
             from minga.control import ControlClient
@@ -303,7 +316,7 @@ class AsyncClient:
         if self._engine is None:
             from minga.standalone import Engine
 
-            self._engine = Engine(self._locator(), self.settings, self._own_credentials())
+            self._engine = Engine(self._locator(), self.settings, self._own_credentials(), self._own_grant())
             self._stack.push_async_callback(self._engine.aclose)
         return self._engine
 

@@ -43,6 +43,7 @@ from minga_engine.wire.transport import PeerTransport
 from minga_runtime import tracing
 from minga_runtime.rate_limit import Limits
 from minga_runtime.trust.credentials import Credentials
+from minga_runtime.trust.own_grant import OwnGrant
 
 THREADS = 4
 """Threads of a client for hashing and writing."""
@@ -53,13 +54,17 @@ class Engine:
     """What transfers of one client share: connections to peers, disk threads, limits. `aclose` it."""
 
     def __init__(
-        self, locator: LocatorClient, settings: ClientSettings, credentials: Credentials | None = None
+        self,
+        locator: LocatorClient,
+        settings: ClientSettings,
+        credentials: Credentials | None = None,
+        grant: OwnGrant | None = None,
     ) -> None:
         self.settings = settings
         self.clock = SystemClock()
         self.pool = DiskPool(THREADS)
         self.limits = Limits.of(settings.limit_up, settings.limit_down, self.clock)
-        self.connections = PeerConnections(self.limits.down, credentials=credentials)
+        self.connections = PeerConnections(self.limits.down, credentials=credentials, grant=grant)
         self.transport = PeerTransport(self.connections)
         self.options = TransferOptions(down=self.limits.down)
         self.directory = Directory(locator)

@@ -94,6 +94,12 @@ class Publication(NamedTuple):
     """None: it is given the name now. Else the modification time of a file about which nothing else is known."""
     changed_ago_ns: int | None = None
     """Of a file that was not found: how long it has been as it is; see `publish_as_of`. None: it is published now."""
+    join_only: bool = False
+    """Whether a version that is known keeps its time, and one that is not is refused: its peer has no right to it."""
+
+
+REFUSED = 0
+"""In place of the time of a publication that was refused."""
 
 
 @dataclass(frozen=True, slots=True)

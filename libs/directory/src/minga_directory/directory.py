@@ -176,8 +176,9 @@ class DirectoryWriter(Protocol):
 
         That of a content that is given a name is later than all times that are known, and than those before it. A
         content that is found has the time that is known of it; where other contents of the name are known, a time
-        before the newest of them; else its modification time, or the time of this call if that is earlier. Stores
-        nothing: rows carry the times. Raises RegisterAgainError, LeaseSupersededError.
+        before the newest of them; else its modification time, or the time of this call if that is earlier. One that may
+        only join has the time that is known of it, or REFUSED. Stores nothing: rows carry the times. Raises
+        RegisterAgainError, LeaseSupersededError.
         """
         ...
 

@@ -6,7 +6,7 @@ drawn before (`push` clamps them), so it is later than all of them without a loo
 
 from collections.abc import Sequence
 
-from minga_core.records import Lease, Publication
+from minga_core.records import REFUSED, Lease, Publication
 from minga_directory import keys
 from minga_directory.codec import name_entry
 from minga_directory.leases import check_lease
@@ -31,7 +31,7 @@ async def publish(store: Store, lease: Lease, publications: Sequence[Publication
     # Tokens are microseconds, and there are at most 1,000: each has a nanosecond of its own.
     now_ns = int(token) * 1_000
     times = [now_ns + at for at in range(len(publications))]
-    found = [at for at, each in enumerate(publications) if _is_earlier(each)]
+    found = [at for at, each in enumerate(publications) if each.join_only or _is_earlier(each)]
     for start in range(0, len(found), NAMES_A_READ):
         some = found[start : start + NAMES_A_READ]
         wanted = [publications[at] for at in some]
@@ -69,6 +69,8 @@ def _published(field: bytes, value: bytes | None) -> int:
 
 def _found_time(publication: Publication, newest_ns: int, now_ns: int) -> int:
     """The time of a version that is not known."""
+    if publication.join_only:
+        return REFUSED
     modified_ns = publication.found_modified_ns
     if modified_ns is None:
         return max(EARLIEST_FOUND_NS, now_ns - (publication.changed_ago_ns or 0))

@@ -6,8 +6,11 @@ import logging
 import os
 import sys
 
+from starlette.routing import Router
+
 from minga_core.errors import SettingsError
 from minga_directory import connect_reader
+from minga_directory.directory import DirectoryReader
 from minga_locator import VERSION
 from minga_locator.app import make_app
 from minga_locator.connections import connection_class
@@ -21,6 +24,7 @@ from minga_runtime.logs import configure_logging, log_event
 from minga_runtime.process import StopSignal, exit_code_for, print_error, run_process, write_port_file
 from minga_runtime.settings import effective_settings, load_settings
 from minga_runtime.tracing import export_traces
+from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import Role
 
@@ -59,10 +63,8 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
         await reader.check_access()
         with await bind(settings.listen) as listening:
             address = bound_address(settings.listen, listening.getsockname()[1])
-            limits = RequestLimits(max_requests=settings.max_requests)
             credentials = None if settings.tls is None else Credentials(settings.tls, frozenset({Role.LOCATOR}))
-            member = credentials.member if credentials else None
-            app, proxies = behind_proxies(make_app(reader, limits=limits, member=member), settings.trusted_proxies)
+            app, proxies = behind_proxies(_app(settings, reader, credentials), settings.trusted_proxies)
             http = connection_class(max_connections(), proxies)
             async with http_server(app, listening, settings, stop, http, credentials):
                 write_port_file(settings.port_file, address)
@@ -70,6 +72,15 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
                 log_event(log, logging.INFO, "locator_started", **facts)
                 await stop.wait()
                 log_event(log, logging.INFO, "locator_stopping")
+
+
+def _app(settings: LocatorSettings, reader: DirectoryReader, credentials: Credentials | None) -> Router:
+    limits = RequestLimits(max_requests=settings.max_requests)
+    if credentials is None:
+        return make_app(reader, limits=limits)
+    member = credentials.member
+    callers = Callers(member, settings.key_sources, settings.rights_of_members)
+    return make_app(reader, limits=limits, member=member, callers=callers)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from minga_locator.openapi import openapi_json
 from minga_locator.operations import OPERATIONS
 from minga_locator.request_limits import RequestLimits
 from minga_locator.state import LocatorState
+from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.members import Member
 
 _SWAGGER_UI = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/swagger-ui"
@@ -39,10 +40,13 @@ def make_app(
     registry: CollectorRegistry | None = None,
     limits: RequestLimits | None = None,
     member: Member | None = None,
+    callers: Callers | None = None,
 ) -> Router:
     """The REST service over a reader, which the caller owns. What the app itself makes ends with its lifespan.
 
-    member: who this locator is in a secure network, where it answers members alone."""
+    member: who this locator is in a secure network, where it answers members and bearers of grants alone. callers: says
+    who these are and what they may do; without it members may do everything.
+    """
     clock, limits = clock or SystemClock(), limits or RequestLimits()
     metrics = LocatorMetrics(registry or CollectorRegistry(), VERSION)
     metrics.create_series(operation.path for operation in OPERATIONS)
@@ -60,7 +64,7 @@ def make_app(
         middleware=[
             *tracing.middleware(),
             Middleware(RequestMiddleware, metrics=metrics, clock=clock, limits=limits),
-            *([] if member is None else [Middleware(MembersOnly, own=member)]),
+            *([] if member is None else [Middleware(MembersOnly, own=member, callers=callers or Callers(member))]),
         ],
         lifespan=lifespan,
         # A redirect would be an answer that no operation declares.

@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from minga_core.errors import FileNotFoundInDirectoryError, StoreUnavailableError
 from minga_core.ids import ContentId
 from minga_core.names import parse_name, parse_prefix
 from minga_locator.page_tokens import ListKind, decode_token, encode_token
+from minga_locator.readable import list_readable
 from minga_locator.schemas import (
     MAX_PAGE_SIZE,
     ContentInfo,
@@ -22,6 +25,7 @@ from minga_locator.schemas import (
     VersionQuery,
 )
 from minga_locator.state import LocatorState
+from minga_runtime.trust.callers import Caller
 
 MAX_SOURCES = 20
 MAX_SOURCES_OF_EACH = 8
@@ -30,7 +34,7 @@ MAX_SOURCES_OF_EACH = 8
 T = TypeVar("T")
 
 
-async def get_file(state: LocatorState, name: str, query: VersionQuery) -> FileInfo:
+async def get_file(state: LocatorState, caller: Caller, name: str, query: VersionQuery) -> FileInfo:
     """A name's versions and the peers that have them.
 
     The first version is the default: the newest published one that a living peer has completely, or the newest one
@@ -39,6 +43,7 @@ async def get_file(state: LocatorState, name: str, query: VersionQuery) -> FileI
     The name is percent-encoded UTF-8; its `/` may be encoded or not. It is normalised to NFC.
     """
     wanted = parse_name(name)
+    caller.rights.check_read(wanted)
     pinned = ContentId.parse(query.content_id) if query.content_id is not None else None
 
     async def find() -> FileInfo:
@@ -54,13 +59,15 @@ async def get_file(state: LocatorState, name: str, query: VersionQuery) -> FileI
     return file
 
 
-async def look_up_files(state: LocatorState, body: LookupRequest) -> FoundFileList:
+async def look_up_files(state: LocatorState, caller: Caller, body: LookupRequest) -> FoundFileList:
     """The default version of each of many names (see getFile), with at most 8 sources each.
 
     For fetching folders of small files: one request instead of one for each of at most 256 names. A name that nobody
     shares has a null version and is no error. Changes nothing and is safe to retry.
     """
     names = tuple(parse_name(name) for name in body.names)
+    for name in names:
+        caller.rights.check_read(name)
 
     async def find() -> list[FoundFile]:
         versions = await state.reader.find_newest(names, max_holders=MAX_SOURCES_OF_EACH)
@@ -75,8 +82,11 @@ async def look_up_files(state: LocatorState, body: LookupRequest) -> FoundFileLi
     return FoundFileList(files)
 
 
-async def get_content(state: LocatorState, content_id: str) -> ContentInfo:
-    """A content and the peers that have it, under whatever name."""
+async def get_content(state: LocatorState, caller: Caller, content_id: str) -> ContentInfo:
+    """A content and the peers that have it, under whatever name.
+
+    Its id is all that is needed to fetch it; the names are those that the caller may read.
+    """
     wanted = ContentId.parse(content_id)
 
     async def find() -> ContentInfo | None:
@@ -87,11 +97,14 @@ async def get_content(state: LocatorState, content_id: str) -> ContentInfo:
     if content is None:
         raise FileNotFoundInDirectoryError(f"nobody has {wanted.short}")
     content.shuffle()
-    return content
+    if caller.rights.read.everything:
+        return content
+    # The answer in the cache is that of every caller.
+    return replace(content, names=[name for name in content.names if name in caller.rights.read])
 
 
-async def list_files(state: LocatorState, query: ListFilesQuery) -> FileList:
-    """The catalogue, paged, in byte order of the names.
+async def list_files(state: LocatorState, caller: Caller, query: ListFilesQuery) -> FileList:
+    """The catalogue, paged, in byte order of the names, as far as the caller may read it.
 
     A page may have fewer files than `page_size`, or none, and yet not be the last: follow `next_page_token` until it
     is empty. Each is listed with its default version (see getFile). Files are listed from an index: one whose last
@@ -100,7 +113,9 @@ async def list_files(state: LocatorState, query: ListFilesQuery) -> FileList:
     after = decode_token(ListKind.FILES, query.page_token, parse_name) or ""
     limit = min(query.page_size, MAX_PAGE_SIZE)
     prefix = parse_prefix(query.prefix)
-    page = await state.reader.list_names(prefix=prefix, query=query.query, after=after, limit=limit)
+    page = await list_readable(
+        state.reader, caller.rights.read, prefix=prefix, query=query.query, after=after, limit=limit
+    )
     return FileList([ListedFile.of(entry) for entry in page.entries], encode_token(ListKind.FILES, page.next_after))
 
 

@@ -20,8 +20,19 @@ Json = dict[str, Any]
 
 _REF = "#/components/schemas/{name}"
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before a retry.", "schema": {"type": "integer"}}}
+_SECURITY_SCHEMES = {
+    "certificate": {"type": "mutualTLS", "description": "A member's certificate, of the network's CA."},
+    "grant": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A grant: of the member with the certificate, or of anybody who shows it.",
+    },
+}
+_SECURITY: list[Json] = [{"certificate": []}, {"certificate": [], "grant": []}, {"grant": []}, {}]
+"""Either or both in a secure network, none of them in an open one."""
 _MEMBER_CODES = (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED)
-"""What any operation but the probes answers clients that are not members, in a secure network."""
+"""What any operation but the probes may answer in a secure network: who asks is not known, or may not do that."""
 _STORE_CODES = (Code.STORE_UNAVAILABLE, Code.UNAVAILABLE, Code.BUSY)
 """What any operation of /v1 may answer: the store is down, the locator is full, or the caller has used its quota."""
 _BODY_STATUSES = (408, 413, 422)
@@ -50,7 +61,8 @@ def openapi_document() -> Json:
             "version": VERSION,
         },
         "paths": paths,
-        "components": {"schemas": schemas},
+        "security": _SECURITY,
+        "components": {"schemas": schemas, "securitySchemes": _SECURITY_SCHEMES},
     }
 
 
@@ -80,6 +92,8 @@ def _described(operation: Operation, path_parameters: list[str]) -> Json:
         described["parameters"] = parameters
     if "body" in operation.hints:
         described["requestBody"] = {"required": True, "content": _content("application/json", operation.hints["body"])}
+    if operation.path in PROBES:
+        described["security"] = []
     return described | {"responses": _responses(operation)}
 
 

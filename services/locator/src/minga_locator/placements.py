@@ -4,21 +4,24 @@ from minga_core.ids import ContentId
 from minga_core.names import parse_name
 from minga_locator.schemas import PlacedPeer, PlacementList, PlacementRequest
 from minga_locator.state import LocatorState
+from minga_runtime.trust.callers import Caller
 
 SPACE_MARGIN_BYTES = 64 * 1024 * 1024
 """Free space that a peer must have beyond the file's size: other clients upload to it at the same moment."""
 
 
-async def place_upload(state: LocatorState, body: PlacementRequest) -> PlacementList:
+async def place_upload(state: LocatorState, caller: Caller, body: PlacementRequest) -> PlacementList:
     """Peers to upload a file to: round robin over living peers with room, never one that holds it already.
 
     Fewer than requested when there are not more; none at all only when every peer with room holds it already.
     `no_space` when no living peer has room for it, `peer_unavailable` when no peer is alive. Room is 64 MiB more than
     the file. Each call advances the round robin.
     """
+    name = parse_name(body.name)
+    caller.rights.check_publish(name)
     content_id = ContentId.parse(body.content_id) if body.content_id is not None else None
     peers = await state.reader.place(
-        parse_name(body.name), body.size_bytes, body.replicas, content_id=content_id, margin_bytes=SPACE_MARGIN_BYTES
+        name, body.size_bytes, body.replicas, content_id=content_id, margin_bytes=SPACE_MARGIN_BYTES
     )
     state.metrics.count_placements(len(peers))
     return PlacementList([PlacedPeer(peer.peer_id, peer.address, peer.zone, peer.free_bytes) for peer in peers])

@@ -45,6 +45,8 @@ def problem_response(
         retry_after_seconds=msgspec.UNSET if retry_after_seconds is None else retry_after_seconds,
     )
     headers = {} if retry_after_seconds is None else {"Retry-After": str(retry_after_seconds)}
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     return Response(msgspec.json.encode(problem), status, headers, MEDIA_TYPE)
 
 

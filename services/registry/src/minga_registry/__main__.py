@@ -31,6 +31,7 @@ from minga_runtime.settings import effective_settings, load_settings
 from minga_runtime.tasks import TaskOwner
 from minga_runtime.tracing import export_traces
 from minga_runtime.trust.authorization import Access
+from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import Role
 
@@ -73,7 +74,8 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
         stack.push_async_callback(tasks.aclose)
 
         rpcs = RpcMetrics(metrics_registry, "registry", METHODS)
-        server = GrpcServer(rpcs, access=_access(settings), connection_age=_connection_age(settings))
+        access = _access(settings)
+        server = GrpcServer(rpcs, access=access, connection_age=_connection_age(settings))
         heartbeats = HeartbeatBatcher(directory)
         tasks.keep(heartbeats.run, "heartbeats")
         service = RegistryService(
@@ -84,6 +86,7 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
             metrics,
             SystemClock(),
             stream_life=settings.max_connection_age,
+            access=access,
         )
         add_RegistryServiceServicer_to_server(service, server.server)
         (port,) = await server.start([settings.listen], [SERVICE])
@@ -116,7 +119,8 @@ def _access(settings: RegistrySettings) -> Access | None:
     if settings.tls is None:
         return None
     credentials = Credentials(settings.tls, frozenset({Role.REGISTRY}))
-    return Access(credentials, {SERVICE: frozenset({Role.PEER})}, adapters.claimed_peer)
+    callers = Callers(credentials.member, settings.key_sources, settings.rights_of_members)
+    return Access(credentials, callers, {SERVICE: frozenset({Role.PEER})}, adapters.claimed_peer)
 
 
 def _relax_gc() -> None:

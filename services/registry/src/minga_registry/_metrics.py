@@ -7,7 +7,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from minga_core.errors import Code
-from minga_core.records import Publication
+from minga_core.records import REFUSED, Publication
 from minga_directory.directory import HeartbeatOutcome
 
 COMMITTED = "committed"
@@ -55,8 +55,8 @@ class RegistryMetrics:
         )
         self._publications = Counter(
             "minga_registry_publications",
-            "Publications answered, by kind: new (a name is given a content now), or found (by a peer that does not "
-            "know when that was).",
+            "Publications answered, by kind: new (a name is given a content now), found (by a peer that does not know "
+            "when that was), or refused (its peer has no right to publish that name).",
             ["kind"],
             registry=registry,
         )
@@ -73,7 +73,7 @@ class RegistryMetrics:
             self._pushes.labels(str(outcome))
         for kind in ("put", "remove"):
             self._rows.labels(kind)
-        for kind in ("new", "found"):
+        for kind in ("new", "found", "refused"):
             self._publications.labels(kind)
 
     def push_began(self) -> None:
@@ -100,11 +100,14 @@ class RegistryMetrics:
         """Rows collected by the reaper."""
         self._reaped.inc(count)
 
-    def published(self, publications: Sequence[Publication]) -> None:
-        """Publications were answered."""
-        found = sum(each.found_modified_ns is not None for each in publications)
+    def published(self, publications: Sequence[Publication], times_ns: Sequence[int]) -> None:
+        """Publications were answered, with those times."""
+        refused = sum(time == REFUSED for time in times_ns)
+        answered = [each for each, time in zip(publications, times_ns, strict=True) if time != REFUSED]
+        found = sum(each.found_modified_ns is not None for each in answered)
+        self._publications.labels("refused").inc(refused)
         self._publications.labels("found").inc(found)
-        self._publications.labels("new").inc(len(publications) - found)
+        self._publications.labels("new").inc(len(answered) - found)
 
     def heartbeat(self, outcome: HeartbeatOutcome) -> None:
         """A heartbeat was answered."""

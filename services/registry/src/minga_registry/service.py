@@ -20,10 +20,12 @@ from minga_registry import adapters
 from minga_registry._metrics import CANCELLED, COMMITTED, RegistryMetrics
 from minga_registry.heartbeats import HeartbeatBatcher
 from minga_registry.leases import LeasePolicy
+from minga_registry.publishing import limited
 from minga_registry.push import PushLimits, TableReceiver
 from minga_registry.streams import StandingStreams, paced
 from minga_runtime.logs import log_event
 from minga_runtime.quotas import Quota, caller_of
+from minga_runtime.trust.authorization import Access, caller_at
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,10 @@ STREAM_LIFE = timedelta(minutes=5)
 
 
 class RegistryService(RegistryServiceServicer):
-    """Implements `minga.registry.v1.RegistryService` over a DirectoryWriter. Holds no state that may not be lost."""
+    """Implements `minga.registry.v1.RegistryService` over a DirectoryWriter. Holds no state that may not be lost.
+
+    access: says what callers may publish; everything without it.
+    """
 
     def __init__(
         self,
@@ -50,6 +55,7 @@ class RegistryService(RegistryServiceServicer):
         clock: Clock,
         *,
         stream_life: timedelta = STREAM_LIFE,
+        access: Access | None = None,
     ) -> None:
         self._directory = directory
         self._heartbeats = heartbeats
@@ -57,6 +63,7 @@ class RegistryService(RegistryServiceServicer):
         self._limits = limits
         self._metrics = metrics
         self._clock = clock
+        self._access = access
         # For each host at most half of them, so that one that floods the registry leaves room for the others.
         self._call_slots = Quota("calls", MAX_CALLS)
         self._push_slots = Quota("table pushes", limits.max_pushes)
@@ -86,10 +93,11 @@ class RegistryService(RegistryServiceServicer):
 
     async def Publish(self, request: pb.PublishRequest, context: Any) -> pb.PublishResponse:  # noqa: N802 - contract
         """See the contract."""
-        lease, publications = adapters.lease(request), adapters.publications(request)
+        lease, wanted = adapters.lease(request), adapters.publications(request)
+        publications = limited(await caller_at(self._access, context), wanted)
         with self._call_slots.held(caller_of(context.peer())):
             times = await self._directory.publish(lease, publications)
-        self._metrics.published(publications)
+        self._metrics.published(publications, times)
         log_event(log, logging.DEBUG, "published", peer_id=lease.peer_id, count=len(times))
         return adapters.published(times)
 

@@ -19,6 +19,7 @@ from minga_runtime.channels import make_channel
 from minga_runtime.grpc_errors import error_from_rpc
 from minga_runtime.rate_limit import RateLimit
 from minga_runtime.trust.credentials import Credentials
+from minga_runtime.trust.own_grant import OwnGrant, metadata_of
 
 MAX_OPEN_CONNECTIONS = 64
 """Unused connections above this are closed, least recently used first. Above a swarm's sources and a folder's
@@ -71,14 +72,16 @@ _Key = tuple[Address, PeerId | None]
 
 class PeerConnections:
     """Connections to peers; an async context manager. down: the limit of chunks that are received. credentials: with
-    them TLS is spoken, and a peer must be the one that it was named."""
+    them TLS is spoken, and a peer must be the one that it was named. grant: shown to peers that are sent a file."""
 
     def __init__(
         self,
         down: RateLimit | None = None,
         max_open: int = MAX_OPEN_CONNECTIONS,
         credentials: Credentials | None = None,
+        grant: OwnGrant | None = None,
     ) -> None:
+        self._grant = grant
         self._down = down or RateLimit(None)
         self._max_open = max_open
         self._credentials = credentials
@@ -95,6 +98,11 @@ class PeerConnections:
         finally:
             peer.users -= 1
             await self._close_unused()
+
+    @property
+    def grant_metadata(self) -> tuple[tuple[str, str], ...]:
+        """What shows the grant, in calls that need one; empty without one, and without TLS."""
+        return () if self._credentials is None else metadata_of(self._grant)
 
     def _current(self, source: SourceAddress) -> PeerConnection:
         """The connection with the present credentials; one with earlier ones is closed once nobody uses it."""

@@ -26,6 +26,7 @@ from minga_core.records import HoldingState
 from minga_engine.wire.json_fields import count, flag, items, nanos, seconds, text
 from minga_engine.wire.locator_http import LocatorHttp, checked, not_a_locator
 from minga_runtime.trust.credentials import Credentials
+from minga_runtime.trust.own_grant import OwnGrant
 
 if TYPE_CHECKING:
     import httpx
@@ -145,11 +146,13 @@ class LocatorClient:
 
     base_url: `http://host:port`, as MINGA_LOCATOR; SettingsError when it is none. retry_budget: how long look-ups are
     retried while no locator answers; 0 stands for one attempt. With more than 0 a locator that is not ready gets at
-    least RECOVERY_RETRY_BUDGET. credentials: shown to the locator, which must be of the same network.
+    least RECOVERY_RETRY_BUDGET. credentials: shown to the locator, which must be of the same network. grant: shown to
+    it as well, over https alone.
 
     Every method raises LocatorUnavailableError when the locator, or its store, does not answer, or when what answers is
     no locator; InvalidArgumentError for input that it refuses; UnauthenticatedError when one end does not accept the
-    other's certificate. All are safe to retry; `place` moves the round robin on and is never retried here.
+    other's certificate or grant; PermissionDeniedError for names that the grant does not have. All are safe to retry;
+    `place` moves the round robin on and is never retried here.
     """
 
     def __init__(
@@ -159,8 +162,9 @@ class LocatorClient:
         retry_budget: timedelta = timedelta(0),
         transport: "httpx.AsyncBaseTransport | None" = None,
         credentials: Credentials | None = None,
+        grant: OwnGrant | None = None,
     ) -> None:
-        self._http = LocatorHttp(base_url, retry_budget, transport, credentials)
+        self._http = LocatorHttp(base_url, retry_budget, transport, credentials, grant)
 
     async def __aenter__(self) -> "LocatorClient":
         return self

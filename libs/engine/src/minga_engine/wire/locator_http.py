@@ -26,6 +26,7 @@ from minga_engine.wire.json_fields import line, text
 from minga_runtime import tracing
 from minga_runtime.backoff import backoff
 from minga_runtime.trust.credentials import Credentials
+from minga_runtime.trust.own_grant import AUTHORIZATION, OwnGrant
 
 if TYPE_CHECKING:
     import httpx
@@ -56,11 +57,14 @@ class LocatorHttp:
         retry_budget: timedelta,
         transport: "httpx.AsyncBaseTransport | None",
         credentials: Credentials | None,
+        grant: OwnGrant | None,
     ) -> None:
         self._base_url = _checked_url(base_url)
         self._retry_seconds = retry_budget.total_seconds()
         self._transport = transport
         self._credentials = credentials
+        # Anybody between us and the locator could use what they read.
+        self._grant = grant if self._base_url.startswith("https:") else None
         self._client: httpx.AsyncClient | None = None
         self.date = ""
         """The time of the last answer by the locator's clock, as HTTP has it; empty when it did not say."""
@@ -95,8 +99,7 @@ class LocatorHttp:
         import httpx
 
         with tracing.use(self._span(method, path)) as span:
-            traceparent = tracing.traceparent_of(span) if tracing.enabled() else ""
-            headers = {tracing.TRACEPARENT: traceparent} if traceparent else None
+            headers = self._headers(tracing.traceparent_of(span) if tracing.enabled() else "")
             try:
                 async with (
                     asyncio.timeout(ANSWER_SECONDS),
@@ -123,6 +126,11 @@ class LocatorHttp:
                 with checked():
                     return json.loads(content)
             raise self._refusal(status, content)
+
+    def _headers(self, traceparent: str) -> dict[str, str]:
+        """Of one request; both may change from one to the next."""
+        headers = {tracing.TRACEPARENT: traceparent} if traceparent else {}
+        return headers if self._grant is None else headers | {AUTHORIZATION: self._grant.header}
 
     def _span(self, method: str, path: str) -> Span:
         if not tracing.enabled():

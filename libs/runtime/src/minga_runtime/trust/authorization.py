@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from minga_core.errors import PermissionDeniedError, UnauthenticatedError
+from minga_runtime.trust.callers import OPEN, Caller, Callers, bearer_token
 from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import Member, Role, member_of
+from minga_runtime.trust.own_grant import AUTHORIZATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +16,7 @@ class Access:
     """What a server demands of its callers beyond a certificate of the network."""
 
     credentials: Credentials
+    callers: Callers
     roles: Mapping[str, frozenset[Role]]
     """Roles that may call a service, by its full name. Other services, as that of health, are for every member."""
     claimed_peer: Callable[[Any], str] = lambda request: ""
@@ -24,14 +27,28 @@ class Access:
 
         Both raise UnauthenticatedError or PermissionDeniedError.
         """
-        # Only certificates that the network's CA has signed get as far as here.
-        caller = member_of(uri.decode() for uri in context.auth_context().get("peer_uri", ()))
+        caller = _member(context)
         _, service, method = path.split("/")
         roles = self.roles.get(service)
         check_role(caller, self.credentials.member, roles or frozenset(Role), f"call {method}")
         if roles is None:
             return lambda request: None
         return lambda request: check_own_peer(caller, self.claimed_peer(request))
+
+    async def caller(self, context: Any) -> Caller:
+        """Who makes an admitted call, with the rights of the grant in its metadata. Raises UnauthenticatedError."""
+        values = (value for key, value in context.invocation_metadata() or () if key == AUTHORIZATION)
+        return await self.callers.member(_member(context), bearer_token(values))
+
+
+async def caller_at(access: Access | None, context: Any) -> Caller:
+    """Who makes a call; OPEN in an open network. Raises UnauthenticatedError."""
+    return OPEN if access is None else await access.caller(context)
+
+
+def _member(context: Any) -> Member:
+    # Only certificates that the network's CA has signed get as far as here.
+    return member_of(uri.decode() for uri in context.auth_context().get("peer_uri", ()))
 
 
 def check_role(caller: Member, own: Member, roles: frozenset[Role], action: str) -> None:

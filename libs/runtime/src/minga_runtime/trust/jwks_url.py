@@ -63,6 +63,7 @@ def _get(url: str, deadline: float) -> bytes:
                 if len(data) > MAX_DOCUMENT_BYTES or time.monotonic() > deadline:
                     raise UnavailableError(f"the answer is larger than {MAX_DOCUMENT_BYTES:,} bytes, or slow")
     except urllib.error.HTTPError as error:
+        error.close()
         raise UnavailableError(f"the answer is HTTP {error.code}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UnavailableError(str(getattr(error, "reason", error)) or type(error).__name__) from error

@@ -260,7 +260,9 @@ class PublishResponse(_message.Message):
     PUBLISHED_TIMES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def published_times(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
-        """In the order of `publications`."""
+        """In the order of `publications`. 0 for one that is refused: the caller has no right to publish that name, and the
+        version is not known.
+        """
 
     def __init__(
         self,

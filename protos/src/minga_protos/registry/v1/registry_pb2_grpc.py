@@ -89,7 +89,8 @@ class RegistryServiceServicer:
     def Publish(self, request, context):
         """Gives contents to names, or finds out when that was done: the times by which versions are ordered, all by the store's
         clock. Nothing becomes visible by it: rows carry the times. FAILED_PRECONDITION `register_again`: no lease. Safe to
-        retry; the later time counts.
+        retry; the later time counts. Where there are grants, metadata `authorization: Bearer` has that of the peer; one that
+        is no good is UNAUTHENTICATED. Without the right to publish a name a version that is known may be joined.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,7 +50,8 @@ class RegistryServiceStub:
     Publish: _grpc.UnaryUnaryMultiCallable[_registry_pb2.PublishRequest, _registry_pb2.PublishResponse]
     """Gives contents to names, or finds out when that was done: the times by which versions are ordered, all by the store's
     clock. Nothing becomes visible by it: rows carry the times. FAILED_PRECONDITION `register_again`: no lease. Safe to
-    retry; the later time counts.
+    retry; the later time counts. Where there are grants, metadata `authorization: Bearer` has that of the peer; one that
+    is no good is UNAUTHENTICATED. Without the right to publish a name a version that is known may be joined.
     """
     PushTable: _grpc.StreamUnaryMultiCallable[_registry_pb2.PushTableRequest, _registry_pb2.PushTableResponse]
     """Replaces or changes the peer's file table. Messages: one `begin`, any number of `rows`, one `end`. The table becomes
@@ -88,7 +89,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     Publish: _aio.UnaryUnaryMultiCallable[_registry_pb2.PublishRequest, _registry_pb2.PublishResponse]  # type: ignore[assignment]
     """Gives contents to names, or finds out when that was done: the times by which versions are ordered, all by the store's
     clock. Nothing becomes visible by it: rows carry the times. FAILED_PRECONDITION `register_again`: no lease. Safe to
-    retry; the later time counts.
+    retry; the later time counts. Where there are grants, metadata `authorization: Bearer` has that of the peer; one that
+    is no good is UNAUTHENTICATED. Without the right to publish a name a version that is known may be joined.
     """
     PushTable: _aio.StreamUnaryMultiCallable[_registry_pb2.PushTableRequest, _registry_pb2.PushTableResponse]  # type: ignore[assignment]
     """Replaces or changes the peer's file table. Messages: one `begin`, any number of `rows`, one `end`. The table becomes
@@ -135,7 +137,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_registry_pb2.PublishResponse, _abc.Awaitable[_registry_pb2.PublishResponse]]:
         """Gives contents to names, or finds out when that was done: the times by which versions are ordered, all by the store's
         clock. Nothing becomes visible by it: rows carry the times. FAILED_PRECONDITION `register_again`: no lease. Safe to
-        retry; the later time counts.
+        retry; the later time counts. Where there are grants, metadata `authorization: Bearer` has that of the peer; one that
+        is no good is UNAUTHENTICATED. Without the right to publish a name a version that is known may be joined.
         """
 
     @_abc_1.abstractmethod

@@ -231,6 +231,7 @@ class Announcer:
     async def _publish(self) -> None:
         """Publish what waits for it, as much as one push announces, while heartbeats go on."""
         left = MAX_CHANGE_ROWS
+        self._publications.follow_grant()
         while left > 0 and self._clock.monotonic() >= self._publications.due_at:
             await self._heartbeat_if_due()
             left -= await self._publications.publish_some(self._lease)

@@ -57,8 +57,10 @@ from minga_runtime.sockets import listen_tcp
 from minga_runtime.tasks import TaskOwner
 from minga_runtime.tracing import export_traces
 from minga_runtime.trust.authorization import Access
+from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import USERS, Role
+from minga_runtime.trust.own_grant import OwnGrant
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +126,7 @@ class _Base:
     clock: Clock
     credentials: Credentials | None
     """None in an open network."""
+    grant: OwnGrant | None
     series: CollectorRegistry = field(default_factory=CollectorRegistry)
     metrics: PeerMetrics = field(init=False)
 
@@ -165,7 +168,8 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
     async with AsyncExitStack() as stack:
         clock = clock or SystemClock()
         limits = Limits.of(settings.limit_up, settings.limit_down, clock)
-        base = _Base(settings, stack, limits, clock, await _credentials(settings))
+        grant = None if settings.grant is None else OwnGrant(settings.grant)
+        base = _Base(settings, stack, limits, clock, await _credentials(settings), grant)
         await asyncio.to_thread(claim_socket, settings.control)
         store = await _open_store(base)
         peer_id = parse_peer_id(settings.peer_id)
@@ -232,11 +236,14 @@ def _make_serving(base: _Base, store: ContentStore) -> _Serving:
 
 async def _connect(base: _Base) -> _Network:
     settings, stack = base.settings, base.stack
-    connections = await stack.enter_async_context(PeerConnections(base.limits.down, credentials=base.credentials))
-    locator = await stack.enter_async_context(
-        LocatorClient(settings.locator, retry_budget=LOCATOR_RETRY_BUDGET, credentials=base.credentials)
+    credentials, grant = base.credentials, base.grant
+    connections = await stack.enter_async_context(
+        PeerConnections(base.limits.down, credentials=credentials, grant=grant)
     )
-    registry = RegistryClient(parse_address(settings.registry), base.credentials)
+    locator = await stack.enter_async_context(
+        LocatorClient(settings.locator, retry_budget=LOCATOR_RETRY_BUDGET, credentials=credentials, grant=grant)
+    )
+    registry = RegistryClient(parse_address(settings.registry), credentials, grant)
     stack.push_async_callback(registry.aclose)
     return _Network(PeerTransport(connections), locator, registry)
 
@@ -258,7 +265,7 @@ async def _start_peer_server(
     http = HttpServer(serving.chunks, serving.threads, base.credentials)
     base.stack.push_async_callback(http.aclose)
     identity.http_port = http.start(await asyncio.to_thread(_http_listener, base.settings))
-    access = Access(base.credentials, {PEER_SERVICE: USERS}, claimed_peer) if base.credentials else None
+    access = _access(base)
     server = GrpcServer(RpcMetrics(base.series, "peer", PEER_METHODS), access=access)
     receiver = UploadReceiver(store, base.metrics, down=base.limits.down)
     service = PeerService(
@@ -267,6 +274,7 @@ async def _start_peer_server(
         Storing(receiver, downloads, announcer),
         identity.http_port,
         serving.quotas,
+        access,
     )
     add_PeerServiceServicer_to_server(service, server.server)
     (port,) = await server.start([base.settings.listen], [PEER_SERVICE])
@@ -274,6 +282,15 @@ async def _start_peer_server(
     identity.port = port
     await find_address(base.settings, identity)
     return server
+
+
+def _access(base: _Base) -> Access | None:
+    """Who may call this peer; None in an open network."""
+    if base.credentials is None:
+        return None
+    settings = base.settings
+    callers = Callers(base.credentials.member, settings.key_sources, settings.rights_of_members)
+    return Access(base.credentials, callers, {PEER_SERVICE: USERS}, claimed_peer)
 
 
 def _http_listener(settings: PeerSettings) -> socket.socket:

@@ -6,8 +6,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 
 from minga_core.clock import Clock
-from minga_core.errors import LeaseSupersededError, MingaError, RegisterAgainError, RowRefusedError
-from minga_core.records import FileRow, Lease
+from minga_core.errors import (
+    LeaseSupersededError,
+    MingaError,
+    RegisterAgainError,
+    RowRefusedError,
+    UnauthenticatedError,
+)
+from minga_core.records import REFUSED, FileRow, Lease
 from minga_peer.daemon.registry_client import BATCH_ROWS, RegistryClient
 from minga_peer.share.table import FileTable
 from minga_runtime.logs import log_event
@@ -43,6 +49,8 @@ class Publications:
         """Why the last call failed; empty when it did not."""
         self._refusal = ""
         """Why the last row was refused."""
+        self._refused_under: tuple[tuple[str, str], ...] = ()
+        """The grant at that time."""
         self.gave_up = False
         """Whether rows were refused since this was last set to False: they are to be announced as they are."""
 
@@ -63,6 +71,11 @@ class Publications:
         self._table.unpublished.update(self._table.unpublishable)
         self._table.unpublishable.clear()
         self._failures, self._next_at = 0, 0.0
+
+    def follow_grant(self) -> None:
+        """Publish what was refused, once this peer has another grant."""
+        if self._table.unpublishable and self._registry.grant_metadata != self._refused_under:
+            self.try_again()
 
     @property
     def due_at(self) -> float:
@@ -87,7 +100,10 @@ class Publications:
         except MingaError as error:
             self._failed(error, rows)
             return 0
-        await self._keep(list(zip(rows, times, strict=True)))
+        answers = list(zip(rows, times, strict=True))
+        await self._keep([(row, time) for row, time in answers if time != REFUSED])
+        if refused := [row for row, time in answers if time == REFUSED]:
+            self._give_up(refused, f"no right to publish {refused[0].key.name!r}")
         self._failures, self._batch_rows = 0, min(BATCH_ROWS, self._batch_rows * 2)
         self._reason = ""
         return len(rows)
@@ -99,21 +115,22 @@ class Publications:
                 log, logging.WARNING, "not_published", registry=self._registry.address, rows=len(rows), error=error
             )
         self._reason = str(error)
-        if error.retryable:
+        if error.retryable or isinstance(error, UnauthenticatedError):
+            # It says nothing of the rows: there is another registry or another grant in a while.
             self._wait(MAX_WAIT_SECONDS)
             return
         named = [row for row in rows if isinstance(error, RowRefusedError) and row.key.name == error.row_name]
         if named:
-            self._give_up(named)
+            self._give_up(named, self._reason)
         elif len(rows) > 1:
             # One of them is the cause; the others must not wait for it.
             self._batch_rows = len(rows) // 2
         else:
-            self._give_up(rows)
+            self._give_up(rows, self._reason)
             self._wait(MAX_REFUSED_WAIT_SECONDS)
 
-    def _give_up(self, rows: list[FileRow]) -> None:
-        self._refusal = self._reason
+    def _give_up(self, rows: list[FileRow], refusal: str) -> None:
+        self._refusal, self._refused_under = refusal, self._registry.grant_metadata
         self._table.refuse_to_publish(rows)
         self.gave_up = True
 

@@ -14,7 +14,18 @@ from google.protobuf.duration_pb2 import Duration
 
 from minga_core.errors import InternalError, RegistryUnavailableError
 from minga_core.ids import Address
-from minga_core.records import FOUND, PUBLISH, FileRow, HoldingState, Lease, PeerInfo, RowKey, TableChange, as_of_ns
+from minga_core.records import (
+    FOUND,
+    PUBLISH,
+    REFUSED,
+    FileRow,
+    HoldingState,
+    Lease,
+    PeerInfo,
+    RowKey,
+    TableChange,
+    as_of_ns,
+)
 from minga_engine.wire.messages import nanos_of, timestamp_of
 from minga_peer.daemon.lease_stream import MAX_CALL_TIMEOUT, LeaseStream, call_timeout
 from minga_protos.registry.v1 import registry_pb2 as pb
@@ -22,6 +33,7 @@ from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from minga_runtime.channels import make_balanced_channel
 from minga_runtime.grpc_errors import error_from_rpc
 from minga_runtime.trust.credentials import Credentials, Loaded
+from minga_runtime.trust.own_grant import OwnGrant, metadata_of
 
 MIN_LEASE, MAX_LEASE = timedelta(seconds=1), timedelta(days=1)
 """A peer whose lease ends later than it lives would not ask again for as long, whatever becomes of its registry."""
@@ -63,8 +75,9 @@ class RegistryClient:
     LeaseSupersededError when another process owns the peer id.
     """
 
-    def __init__(self, address: Address, credentials: Credentials | None = None) -> None:
+    def __init__(self, address: Address, credentials: Credentials | None = None, grant: OwnGrant | None = None) -> None:
         self.address = address
+        self._grant = grant
         self._credentials = credentials
         self._link = _Link(address, credentials.current() if credentials else None)
         self._lease = LeaseStream()
@@ -113,9 +126,10 @@ class RegistryClient:
         return _ACTIONS.get(response.action, Action.OK)
 
     async def publish(self, lease: Lease, rows: Sequence[FileRow]) -> list[int]:
-        """The times of publication of at most BATCH_ROWS rows that have no time yet, in their order.
+        """The times of publication of at most BATCH_ROWS rows that have no time yet, in their order; REFUSED for those
+        that this peer has no right to publish.
 
-        Raises RegisterAgainError, RowRefusedError. Safe to retry: the later time counts.
+        Raises RegisterAgainError, RowRefusedError, UnauthenticatedError. Safe to retry: the later time counts.
         """
         request = pb.PublishRequest(
             peer_id=lease.peer_id,
@@ -124,11 +138,17 @@ class RegistryClient:
             publications=[_publication(row) for row in rows],
         )
         async with self._calls() as stub:
-            response = await stub.Publish(request, timeout=self._lease.timeout.total_seconds())
+            response = await stub.Publish(
+                request, timeout=self._lease.timeout.total_seconds(), metadata=self.grant_metadata
+            )
         if len(response.published_times) != len(rows):
             raise InternalError(f"the registry has {len(response.published_times)} times for {len(rows)} publications")
-        # 1970 is a file's modification time like any other, and not PUBLISH.
-        return [max(1, nanos_of(time)) for time in response.published_times]
+        return [max(REFUSED, nanos_of(time)) for time in response.published_times]
+
+    @property
+    def grant_metadata(self) -> tuple[tuple[str, str], ...]:
+        """What shows this peer's grant; empty without one."""
+        return metadata_of(self._grant)
 
     async def push_change(self, lease: Lease, change: TableChange) -> int:
         """Push a change; the stored revision. Raises TableRevisionMismatchError, RegisterAgainError."""

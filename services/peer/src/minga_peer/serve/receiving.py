@@ -10,7 +10,7 @@ leaves verified chunks in a part file, and no name.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Protocol
@@ -49,6 +49,13 @@ def unlimited(size_bytes: int) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+NameCheck = Callable[[Name], Awaitable[None]]
+
+
+async def anything(name: Name) -> None:
+    """Every name is good."""
+
+
 class ReceiverMetrics(Protocol):
     """The metrics of uploads."""
 
@@ -78,12 +85,13 @@ class UploadReceiver:
         self._down = down or RateLimit(None)
 
     async def receive(
-        self, requests: AsyncIterator[pb.StoreFileRequest], memory: Memory = unlimited
+        self, requests: AsyncIterator[pb.StoreFileRequest], memory: Memory = unlimited, check: NameCheck = anything
     ) -> AsyncGenerator[ChunkSet | int | FileRow, None]:
         """Receives one upload. Gives first the missing chunks, then now and then the bytes held, last the file's row.
 
-        memory: reserves the bytes that the upload keeps. Raises what that, `Part` and `ContentStore.begin_part`
-        raise, InvalidArgumentError for a stream that is not an upload, and PeerUnavailableError for one that pauses.
+        memory: reserves the bytes that the upload keeps. check: raises for a name that the uploader may not publish.
+        Raises what these, `Part` and `ContentStore.begin_part` raise, InvalidArgumentError for a stream that is not an
+        upload, and PeerUnavailableError for one that pauses.
         """
         incoming = _Incoming(requests, self._idle_limit, self._down)
         begin = await incoming.begin()
@@ -91,6 +99,7 @@ class UploadReceiver:
             # Everything up to the manifest is read before anything of it is refused: grpc.aio's client, when it is cut
             # off in the middle of a write, reports "internal error" instead of the status that it was sent.
             encoded = await incoming.manifest(begin.manifest_size_bytes)
+            await check(parse_name(begin.name))
             async with aclosing(self._received(begin, encoded, incoming, memory)) as steps:
                 async for step in steps:
                     yield step

@@ -32,6 +32,7 @@ from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_protos.peer.v1.peer_pb2_grpc import PeerServiceServicer
 from minga_runtime.quotas import caller_of
 from minga_runtime.rate_limit import RateLimit
+from minga_runtime.trust.authorization import Access, caller_at
 
 ANNOUNCE_TIMEOUT = timedelta(seconds=10)
 """How long an upload waits until the registry has its row."""
@@ -96,6 +97,8 @@ class PeerService(PeerServiceServicer):
     storing: Storing
     http_port: int
     quotas: Quotas = field(default_factory=Quotas)
+    access: Access | None = None
+    """Says what uploaders may publish; everything without it."""
 
     async def GetManifest(  # noqa: N802
         self, request: pb.GetManifestRequest, context: Any
@@ -134,10 +137,15 @@ class PeerService(PeerServiceServicer):
         """See the contract."""
         host = caller_of(context.peer())
         memory = partial(self.quotas.upload_bytes.held, host)
+        check = partial(self._check_publish, context)
         with self.quotas.uploads.held(host):
-            async with aclosing(self.storing.receiver.receive(request_iterator, memory)) as steps:
+            async with aclosing(self.storing.receiver.receive(request_iterator, memory, check)) as steps:
                 async for step in steps:
                     yield await self._response_to(step)
+
+    async def _check_publish(self, context: Any, name: Name) -> None:
+        """Raises UnauthenticatedError, PermissionDeniedError."""
+        (await caller_at(self.access, context)).rights.check_publish(name)
 
     async def _response_to(self, step: ChunkSet | int | FileRow) -> pb.StoreFileResponse:
         """The response that a step of an upload makes."""
@@ -153,6 +161,7 @@ class PeerService(PeerServiceServicer):
     ) -> AsyncGenerator[pb.ReplicateFileResponse, None]:
         """See the contract."""
         name, content_id = parse_name(request.name), ContentId(request.content_id)
+        await self._check_publish(context, name)
         if not 0 < len(request.sources) <= MAX_SOURCES:
             raise InvalidArgumentError(f"sources has 1 to {MAX_SOURCES} peers, not {len(request.sources)}")
         steps = self.storing.replicator.replicate(
