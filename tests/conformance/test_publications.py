@@ -8,7 +8,7 @@ import pytest
 
 from minga_core.errors import RegisterAgainError
 from minga_core.names import Name
-from minga_core.records import MAX_INSTANT_NS, FileRow, Publication
+from minga_core.records import MAX_INSTANT_NS, REFUSED, FileRow, Publication
 from minga_directory import keys, lookup
 from minga_directory.connect import connect
 from minga_directory.publishing import EARLIEST_FOUND_NS, MAX_VERSIONS_READ, STEP_NS
@@ -46,6 +46,27 @@ async def order(directory: Harness, name: str = "x") -> list[str]:
 def shorts(*versions: str) -> list[str]:
     """Short content ids."""
     return [content(version).short for version in versions]
+
+
+async def test_who_may_only_join_has_the_time_that_is_known_or_none(directory: Harness) -> None:
+    """However it asks: a version that is not known is refused, also where the name has no other."""
+    await directory.register("b")
+    for _ in range(2):
+        for asked in (new, once, found):
+            wanted = [asked("x", "known"), asked("x", "evil"), asked("y", "evil")]
+            times = await directory.publish("b", *(each._replace(join_only=True) for each in wanted))
+            assert times == [REFUSED, REFUSED, REFUSED]
+        await share(directory, "a", row("x", "known", published=0))
+    await share(directory, "a", row("x", "known", published=77))
+    for asked in (new, once, found):
+        joined, own, refused = await directory.publish(
+            "b",
+            asked("x", "known")._replace(join_only=True),
+            new("x", "v2"),
+            asked("x", "evil")._replace(join_only=True),
+        )
+        assert (joined, refused) == (77, REFUSED)
+        assert own > 77
 
 
 async def test_what_is_published_later_is_newer(directory: Harness) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,6 +25,7 @@ from minga_core.errors import (
     RegistryUnavailableError,
     RowRefusedError,
     StoreUnavailableError,
+    UnauthenticatedError,
 )
 from minga_core.ids import ContentId, Generation, parse_address, parse_peer_id
 from minga_core.names import parse_name
@@ -40,6 +42,9 @@ from minga_protos.registry.v1.registry_pb2_grpc import (
 from minga_runtime import tracing
 from minga_runtime.metrics import RpcMetrics
 from minga_runtime.server import GrpcServer
+from minga_runtime.trust import watched_file
+from minga_runtime.trust.own_grant import OwnGrant, metadata_of
+from tests.support.grants import Issuer
 from tests.support.spans import keeping_spans
 
 INFO = PeerInfo(parse_peer_id("p"), Generation(7), parse_address("h:1"), "", 100, 50, "test")
@@ -81,6 +86,10 @@ class FakeRegistry(RegistryServiceServicer):
         self.publish_errors: list[Exception] = []
         """What the next calls are answered with."""
         self.unpublishable = ""
+        self.no_right: tuple[str, ...] = ()
+        """Beginnings of names that the peer may not publish."""
+        self.grants: list[object] = []
+        """That came with Publish."""
         """A name that is refused to be published."""
         self.is_old = False
         """Whether it is of a version that has no Publish."""
@@ -143,6 +152,7 @@ class FakeRegistry(RegistryServiceServicer):
             raise self.publish_errors.pop(0)
         if any(item.name == self.unpublishable for item in request.publications):
             raise InvalidArgumentError("a name is invalid")
+        self.grants.append(dict(context.invocation_metadata()).get("authorization"))
         self.published.append(
             [
                 (item.name, item.found_modified_time.ToNanoseconds() if item.HasField("found_modified_time") else None)
@@ -150,8 +160,9 @@ class FakeRegistry(RegistryServiceServicer):
             ]
         )
         response = pb.PublishResponse()
-        for _ in request.publications:
-            response.published_times.add().FromNanoseconds(next(self._clock))
+        for item in request.publications:
+            refused = item.name.startswith(self.no_right)
+            response.published_times.add().FromNanoseconds(0 if refused else next(self._clock))
         return response
 
     def _heartbeat(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
@@ -202,14 +213,22 @@ class Announced:
                 await asyncio.sleep(0.005)
 
 
+class _Client(RegistryClient):
+    """Shows its grant without TLS."""
+
+    @property
+    def grant_metadata(self) -> tuple[tuple[str, str], ...]:
+        return metadata_of(self._grant)
+
+
 @asynccontextmanager
-async def announcing(rows: tuple[FileRow, ...] = ()) -> AsyncIterator[Announced]:
+async def announcing(rows: tuple[FileRow, ...] = (), grant: OwnGrant | None = None) -> AsyncIterator[Announced]:
     """A registry and an announcer that runs against it."""
     registry = FakeRegistry()
     server = GrpcServer(RpcMetrics(CollectorRegistry(), "registry"))
     add_RegistryServiceServicer_to_server(registry, server.server)
     (port,) = await server.start(["127.0.0.1:0"], ["minga.registry.v1.RegistryService"])
-    client = RegistryClient(parse_address(f"127.0.0.1:{port}"))
+    client = _Client(parse_address(f"127.0.0.1:{port}"), grant=grant)
     table = FileTable(rows)
 
     async def keep_times(times: Sequence[tuple[FileRow, int]]) -> None:
@@ -505,6 +524,40 @@ async def test_a_name_that_the_registry_does_not_publish_keeps_no_other_from_bei
         fixture.registry.forget()
         await fixture.until(lambda: fixture.registry.times["f77"] > 0)
         assert fixture.announcer.problem == ""
+
+
+async def test_files_without_a_right_are_refused_in_one_call_and_asked_for_with_another_grant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are announced without a time; the others have theirs, and `problem` says what is the matter."""
+    monkeypatch.setattr(watched_file, "LOOK_SECONDS", 0.0)
+    issuer, path = Issuer(), tmp_path / "grant.jwt"
+    path.write_text(issuer.grant("spiffe://test/peer/p", publish=("data",)))
+    names = [f"{folder}/{number}" for folder in ("data", "secret") for number in range(100)]
+    async with announcing(tuple(row(name, PUBLISH) for name in names), grant=OwnGrant(path)) as fixture:
+        fixture.registry.no_right = ("secret/",)
+        await fixture.until(lambda: len(fixture.registry.table) == 200)
+        assert {name for name, time in fixture.registry.times.items() if time == 0} == set(names[100:])
+        problem = "files that the registry refuses to publish: 100 (no right to publish 'secret/0')"
+        assert fixture.announcer.problem == problem
+        heartbeats = fixture.registry.heartbeats
+        await fixture.until(lambda: fixture.registry.heartbeats > heartbeats + 5)
+        assert len(fixture.registry.published) == 1
+        fixture.registry.no_right = ()
+        path.write_text(issuer.grant("spiffe://test/peer/p", publish=("*",)))
+        await fixture.until(lambda: 0 not in fixture.registry.times.values())
+        assert fixture.announcer.problem == ""
+        assert fixture.registry.grants[-1] == f"Bearer {path.read_text()}"
+
+
+async def test_a_grant_that_is_no_good_says_nothing_of_the_rows() -> None:
+    """None of them is refused, and all are published once there is a good one."""
+    names = [f"f{number}" for number in range(100)]
+    async with announcing((row("old"), *(row(name, PUBLISH) for name in names))) as fixture:
+        fixture.registry.publish_errors = [UnauthenticatedError("the grant expired")] * 3
+        await fixture.until(lambda: "not published yet: 100 (the grant expired)" in fixture.announcer.problem)
+        await fixture.until(lambda: fixture.registry.table == {"old", *names})
+        assert [len(call) for call in fixture.registry.published] == [100]
 
 
 async def test_a_registry_of_the_version_before_is_named_as_the_cause_and_asked_again() -> None:

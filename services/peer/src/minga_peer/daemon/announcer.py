@@ -179,6 +179,7 @@ class Announcer:
 
     async def _step(self) -> None:
         """Make the one call that is due now."""
+        self._publications.follow_grant()
         if self._renewed_at is None or self._peer_info().address != self._registered_address:
             await self._register()
         elif self._clock.monotonic() >= self._table_due_at:
@@ -231,7 +232,6 @@ class Announcer:
     async def _publish(self) -> None:
         """Publish what waits for it, as much as one push announces, while heartbeats go on."""
         left = MAX_CHANGE_ROWS
-        self._publications.follow_grant()
         while left > 0 and self._clock.monotonic() >= self._publications.due_at:
             await self._heartbeat_if_due()
             left -= await self._publications.publish_some(self._lease)

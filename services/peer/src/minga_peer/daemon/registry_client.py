@@ -147,8 +147,8 @@ class RegistryClient:
 
     @property
     def grant_metadata(self) -> tuple[tuple[str, str], ...]:
-        """What shows this peer's grant; empty without one."""
-        return metadata_of(self._grant)
+        """What shows this peer's grant; empty without one, and without TLS."""
+        return () if self._credentials is None else metadata_of(self._grant)
 
     async def push_change(self, lease: Lease, change: TableChange) -> int:
         """Push a change; the stored revision. Raises TableRevisionMismatchError, RegisterAgainError."""
