@@ -96,6 +96,9 @@ KNOWN_VARIABLES: dict[str, str] = {
     "network's own authority.",
     "MINGA_DEFAULT_RIGHTS": "Registry, locator and peer: what members without a grant may do, as "
     "`read=*;publish=data,ci`; everything unless set where MINGA_GRANT_KEYS is not set either, else nothing.",
+    "MINGA_PUBLICATION_KEY": "Registry and locator: a file of secret keys that all of them share, a line of 64 hex "
+    "digits for each; the first signs publications, all verify them (docs/adr/0035). Without it times of publication "
+    "are believed.",
     "MINGA_LOG_LEVEL": "debug, info, warning or error.",
     "MINGA_LOG_FORMAT": "auto (text on a terminal, else json), text or json.",
 }

@@ -18,6 +18,7 @@ class LocatorSettings(Settings):
     redis_url: RedisUrlText = "redis://127.0.0.1:6379/0"
     listen: ListenText = f"0.0.0.0:{DEFAULT_PORT}"
     port_file: Path | None = None
+    publication_key: Path | None = None
     max_requests: Annotated[int, Field(ge=1)] = MAX_REQUESTS
     """Requests to /v1 answered at once, half of them for one host."""
     trusted_proxies: NetworksText = ""

@@ -18,6 +18,7 @@ class RegistrySettings(Settings):
     listen: ListenText = f"0.0.0.0:{DEFAULT_PORT}"
     metrics_listen: ListenText | None = None
     port_file: Path | None = None
+    publication_key: Path | None = None
 
     lease_ttl: Seconds = timedelta(seconds=15)
     """Granted to peers that ask for nothing: how long a peer that lost its power stays in answers."""

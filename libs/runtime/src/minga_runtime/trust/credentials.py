@@ -82,7 +82,7 @@ class Credentials:
             raise SettingsError(
                 f"MINGA_TLS_CERT: {files.certificate} is a certificate of {self.member}, not of {wanted}"
             )
-        _warn_of_mode(files.key)
+        warn_of_mode(files.key)
 
     def current(self) -> Loaded:
         """The newest good content of the files. Never raises."""
@@ -222,7 +222,8 @@ def _reason(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}"
 
 
-def _warn_of_mode(key: Path) -> None:
-    """Kubernetes gives secrets the mode 0644, in containers with one user: no reason not to start."""
+def warn_of_mode(key: Path) -> None:
+    """Log that everybody may read a secret. Kubernetes gives them the mode 0644, in containers with one user: no reason
+    not to start."""
     if key.stat().st_mode & stat.S_IROTH:
         log_event(log, logging.WARNING, "private_key_readable_by_all", path=key)
