@@ -105,7 +105,7 @@ class MemoryDirectory:
         ]
 
     def _found_time(self, publication: Publication, now: int) -> int:
-        key, found_ns, changed_ago_ns, join_only = publication
+        key, found_ns, changed_ago_ns, join_only, _ = publication
         published = [(row.published_ns, row.key) for row in self._rows() if row.key.name == key.name]
         known = max([time for time, of in published if of == key], default=0)
         newest = max([time for time, _ in published], default=0)
@@ -273,10 +273,10 @@ class MemoryDirectory:
     def _holding(self, content_id: ContentId, name: Name | None = None) -> Iterator[Found]:
         for lease in self._living():
             info = lease.info
-            for (row_name, content), size_bytes, modified_ns, published_ns, state, executable in lease.table.values():
+            for (row_name, content), size_bytes, modified, published, state, executable, _ in lease.table.values():
                 if content == content_id and name in (None, row_name):
                     holder = Holder(info.peer_id, info.address, info.zone, state)
-                    yield Found(holder, RowSummary(state, executable, size_bytes, modified_ns, published_ns))
+                    yield Found(holder, RowSummary(state, executable, size_bytes, modified, published))
 
 
 class MemoryPush:

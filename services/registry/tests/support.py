@@ -23,6 +23,7 @@ from minga_runtime.channels import make_channel
 from minga_runtime.metrics import RpcMetrics
 from minga_runtime.server import GrpcServer
 from minga_runtime.tasks import TaskOwner
+from minga_runtime.trust.publication_keys import Keys, no_keys
 
 LEASES = LeasePolicy(timedelta(seconds=15), timedelta(seconds=1), timedelta(minutes=5))
 LIMITS = PushLimits(max_rows=5_000, max_pushes=4, idle=timedelta(seconds=30), total=timedelta(minutes=10))
@@ -168,6 +169,7 @@ async def serving(
     limits: PushLimits = LIMITS,
     leases: LeasePolicy = LEASES,
     system_clock: SystemClock | None = None,
+    keys: Keys = no_keys,
 ) -> AsyncIterator[Running]:
     """A registry over `directory` that serves inside the block. Its clock stands still unless one is given."""
     metrics = CollectorRegistry()
@@ -176,7 +178,8 @@ async def serving(
     heartbeats = HeartbeatBatcher(directory)
     tasks = TaskOwner()
     tasks.keep(heartbeats.run, "heartbeats")
-    service = RegistryService(directory, heartbeats, leases, limits, RegistryMetrics(metrics), system_clock or clock)
+    own_metrics = RegistryMetrics(metrics)
+    service = RegistryService(directory, heartbeats, leases, limits, own_metrics, system_clock or clock, keys=keys)
     add_RegistryServiceServicer_to_server(service, server.server)
     (port,) = await server.start(["127.0.0.1:0"], [SERVICE])
     try:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -35,18 +36,23 @@ MOVED: dict[str, dict[str, str]] = {
     "minga_registry_store_up": {},
     "minga_registry_table_push_duration_seconds": {},
     "minga_registry_table_pushes_total": {"outcome": "committed"},
+    "minga_registry_unproven_rows_total": {},
 }
 """Metrics with the labels of the series that moves."""
 CONSTANT = {"minga_registry_build_info", "minga_registry_tasks"}
 
 
 @pytest.fixture
-async def whole(caplog: pytest.LogCaptureFixture) -> AsyncIterator[tuple[RegistryServiceStub, RedisServer, str]]:
+async def whole(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> AsyncIterator[tuple[RegistryServiceStub, RedisServer, str]]:
     """A registry as its process runs it, its store, and the address of its metrics."""
     caplog.set_level(logging.INFO)
     store = RedisServer()
     store.start()
     flags = {"listen": "127.0.0.1:0", "metrics_listen": "127.0.0.1:0", "lease_ttl_min": "0.1", "stop_grace": "0"}
+    (tmp_path / "key").write_text("ab" * 32)
+    flags["publication_key"] = str(tmp_path / "key")
     stop = StopSignal()
     serving = asyncio.create_task(
         serve(load_settings(RegistrySettings, redis_url=store.url, reap_interval="0.05", **flags), stop)
@@ -92,7 +98,8 @@ async def test_every_documented_metric_is_there_from_the_start_and_moves(
     request = register_request()
     request.asked_ttl.FromTimedelta(timedelta(seconds=2))
     await stub.Register(request, timeout=LIMIT_SECONDS)
-    await stub.PushTable(iter([begin(), rows(row("f"), row("g")), end(2)]), timeout=LIMIT_SECONDS)
+    unproven = row("g", published_time=Timestamp(seconds=1))
+    await stub.PushTable(iter([begin(), rows(row("f"), unproven), end(2)]), timeout=LIMIT_SECONDS)
     found = pb.Publication(name="f", content_id=bytes(32), found_modified_time=Timestamp(seconds=1))
     publish = pb.PublishRequest(peer_id="a", generation=7, publications=[found])
     await stub.Publish(publish, timeout=LIMIT_SECONDS)

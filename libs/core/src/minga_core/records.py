@@ -38,6 +38,8 @@ def clamp_instant_ns(nanos: int) -> int:
 
 
 LEASE_TOKEN_BYTES = 16
+TAG_BYTES = 16
+MAX_TICKET_BYTES = 64
 
 
 class HoldingState(StrEnum):
@@ -71,6 +73,9 @@ class FileRow(NamedTuple):
     state: HoldingState = HoldingState.COMPLETE
     executable: bool = False
     """Whether the file's owner may execute it."""
+    tag: bytes = b""
+    """The registry's proof of `published_ns`, of TAG_BYTES. While that is not known, the ticket that came with the
+    upload, which permits that it is published. Empty when there is none."""
 
 
 class Lease(NamedTuple):
@@ -96,10 +101,20 @@ class Publication(NamedTuple):
     """Of a file that was not found: how long it has been as it is; see `publish_as_of`. None: it is published now."""
     join_only: bool = False
     """Whether a version that is known keeps its time, and one that is not is refused: its peer has no right to it."""
+    ticket: bytes = b""
+    """The permission to publish it that came with an upload; empty when there is none."""
 
 
 REFUSED = 0
 """In place of the time of a publication that was refused."""
+
+
+class Published(NamedTuple):
+    """When a content was given a name."""
+
+    ns: int
+    tag: bytes = b""
+    """The registry's proof of it; empty in a network without tags."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def row_field(key: RowKey) -> bytes:
 
 def row_value(row: FileRow) -> bytes:
     """Value of a row in `table`."""
-    key, size_bytes, modified_ns, published_ns, state, executable = row
+    key, size_bytes, modified_ns, published_ns, state, executable, _ = row
     flags = _flags(state, executable)
     return _ROW.pack(size_bytes, modified_ns + _BIAS, published_ns + _BIAS, flags) + key.name.encode()
 
@@ -86,7 +86,7 @@ def index_record(row: FileRow, hashed: bytes, names_at: int) -> bytes:
     One byte of the caller's (script `put`: which of the `names` keys), field of `table`, value of
     `table` up to the name, value of `name`. hashed: the name's `name_hash`.
     """
-    key, size_bytes, modified_ns, published_ns, state, executable = row
+    key, size_bytes, modified_ns, published_ns, state, executable, _ = row
     published = published_ns + _BIAS
     return _RECORD.pack(
         names_at, key.content_id.raw, hashed, size_bytes, modified_ns + _BIAS, published, _flags(state, executable),

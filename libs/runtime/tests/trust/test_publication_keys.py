@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from minga_core.errors import InvalidArgumentError, SettingsError
 from minga_core.ids import ContentId
 from minga_core.names import Name
-from minga_core.records import MAX_INSTANT_NS, RowKey
+from minga_core.records import MAX_INSTANT_NS, TAG_BYTES, RowKey
 from minga_runtime.trust import watched_file
 from minga_runtime.trust.publication_keys import (
     KEY_BYTES,
     KEY_ID_BYTES,
-    TAG_BYTES,
     TICKET_BYTES,
     TICKET_SECONDS,
     PublicationKeys,

@@ -34,6 +34,7 @@ from minga_runtime.trust.authorization import Access
 from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import Role
+from minga_runtime.trust.publication_keys import watched_keys
 
 log = logging.getLogger("minga_registry")
 
@@ -85,6 +86,7 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
             _limits(settings),
             metrics,
             SystemClock(),
+            keys=watched_keys(settings.publication_key),
             stream_life=settings.max_connection_age,
             access=access,
         )

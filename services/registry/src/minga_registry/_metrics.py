@@ -50,6 +50,11 @@ class RegistryMetrics:
         self._rows = Counter(
             "minga_registry_pushed_rows", "Rows of committed pushes, by what they did.", ["kind"], registry=registry
         )
+        self._unproven = Counter(
+            "minga_registry_unproven_rows",
+            "Rows of committed pushes that count as unpublished, because no tag proves their time of publication.",
+            registry=registry,
+        )
         self._reaped = Counter(
             "minga_registry_reaped_rows", "Rows collected because their peer was gone.", registry=registry
         )
@@ -91,10 +96,11 @@ class RegistryMetrics:
         """A push got no slot; outcome: the error's code."""
         self._pushes.labels(outcome).inc()
 
-    def rows_pushed(self, put_count: int, remove_count: int) -> None:
+    def rows_pushed(self, put_count: int, remove_count: int, unproven_count: int) -> None:
         """Rows of a push that was committed."""
         self._rows.labels("put").inc(put_count)
         self._rows.labels("remove").inc(remove_count)
+        self._unproven.inc(unproven_count)
 
     def rows_reaped(self, count: int) -> None:
         """Rows collected by the reaper."""

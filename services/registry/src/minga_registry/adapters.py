@@ -19,6 +19,8 @@ from minga_core.names import parse_name
 from minga_core.records import (
     LEASE_TOKEN_BYTES,
     MAX_INSTANT_NS,
+    MAX_TICKET_BYTES,
+    TAG_BYTES,
     FileRow,
     HoldingState,
     Lease,
@@ -132,10 +134,15 @@ def asked_ttl(request: pb.RegisterRequest) -> timedelta | None:
     return timedelta(microseconds=_duration_ns(request.asked_ttl, "asked_ttl") // 1000)
 
 
-def registered(granted: timedelta, interval: timedelta, push_limit: timedelta) -> pb.RegisterResponse:
+def registered(
+    granted: timedelta, interval: timedelta, push_limit: timedelta, publication_key_id: bytes
+) -> pb.RegisterResponse:
     """The answer to Register."""
     return pb.RegisterResponse(
-        granted_ttl=_duration(granted), heartbeat_interval=_duration(interval), push_limit=_duration(push_limit)
+        granted_ttl=_duration(granted),
+        heartbeat_interval=_duration(interval),
+        push_limit=_duration(push_limit),
+        publication_key_id=publication_key_id,
     )
 
 
@@ -149,9 +156,9 @@ def renewal(request: pb.HeartbeatRequest) -> Renewal:
     )
 
 
-def heartbeat_answer(outcome: HeartbeatOutcome) -> pb.HeartbeatResponse:
+def heartbeat_answer(outcome: HeartbeatOutcome, publication_key_id: bytes) -> pb.HeartbeatResponse:
     """The answer to a heartbeat."""
-    return pb.HeartbeatResponse(action=_ACTIONS[outcome])
+    return pb.HeartbeatResponse(action=_ACTIONS[outcome], publication_key_id=publication_key_id)
 
 
 def publications(request: pb.PublishRequest) -> list[Publication]:
@@ -163,15 +170,16 @@ def publications(request: pb.PublishRequest) -> list[Publication]:
             _key(each.name, each.content_id),
             _instant_ns(each.found_modified_time) if each.HasField("found_modified_time") else None,
             _duration_ns(each.changed_ago, "changed_ago") if each.HasField("changed_ago") else None,
+            _bounded(each.ticket, "ticket", MAX_TICKET_BYTES),
         )
         for each in request.publications
     ]
 
 
-def published(times_ns: Iterable[int]) -> pb.PublishResponse:
-    """The answer to Publish."""
+def published(times_ns: Iterable[int], tags: Iterable[bytes]) -> pb.PublishResponse:
+    """The answer to Publish. tags: none where there are no keys."""
     times = (Timestamp(seconds=time // _NANOS, nanos=time % _NANOS) for time in times_ns)
-    return pb.PublishResponse(published_times=times)
+    return pb.PublishResponse(published_times=times, tags=tags)
 
 
 def _duration_ns(duration: Duration, field: str) -> int:
@@ -240,7 +248,10 @@ def _file_row(row: pb.FileRow) -> FileRow:
     if not (0 <= modified_ns <= MAX_INSTANT_NS and 0 <= published_ns <= MAX_INSTANT_NS):
         # Times are what file systems say: no reason to refuse a row, and the table with it.
         modified_ns, published_ns = clamp_instant_ns(modified_ns), clamp_instant_ns(published_ns)
-    return FileRow(_key(row.name, row.content_id), size_bytes, modified_ns, published_ns, state, row.executable)
+    key, tag = _key(row.name, row.content_id), row.tag
+    if len(tag) > TAG_BYTES:
+        raise InvalidArgumentError(f"tag of {key.name[:80]!r} has at most {TAG_BYTES} bytes")
+    return FileRow(key, size_bytes, modified_ns, published_ns, state, row.executable, tag)
 
 
 def _key(text: str, content_id: bytes) -> RowKey:
@@ -249,6 +260,12 @@ def _key(text: str, content_id: bytes) -> RowKey:
     if name is not text and name != text:
         raise InvalidNameError(f"{text[:80]!r} is not a file name: it is not in the normal form NFC")
     return RowKey(name, ContentId(content_id))
+
+
+def _bounded(value: bytes, field: str, most: int) -> bytes:
+    if len(value) > most:
+        raise InvalidArgumentError(f"{field} has at most {most} bytes")
+    return value
 
 
 def _count(value: int, field: str) -> int:

@@ -9,7 +9,7 @@ old table as it was.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,9 +22,11 @@ from minga_core.errors import (
     TableIncompleteError,
     UnavailableError,
 )
+from minga_core.records import FileRow, RowKey
 from minga_directory.directory import DirectoryWriter, TablePush
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.adapters import PushEnd, PushHeader, RowBatch, push_step
+from minga_runtime.trust.publication_keys import Keys, PublicationKeys, no_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class PushResult:
     header: PushHeader
     put_count: int
     remove_count: int
+    unproven_count: int
+    """Rows put whose time of publication has no tag that proves it: they count as unpublished."""
     revision: int
 
 
@@ -85,11 +89,13 @@ class Pipeline:
 class TableReceiver:
     """Receives one push. Used once."""
 
-    def __init__(self, directory: DirectoryWriter, limits: PushLimits) -> None:
+    def __init__(self, directory: DirectoryWriter, limits: PushLimits, keys: Keys = no_keys) -> None:
         self._directory = directory
         self._limits = limits
+        self._keys = keys
         self._put_count = 0
         self._remove_count = 0
+        self._unproven_count = 0
         self._active = asyncio.Event()
         """Set unless the peer's next message is being waited for."""
 
@@ -119,7 +125,7 @@ class TableReceiver:
         async with push, _lease_kept(push, self._active), Pipeline() as pipeline:
             await self._receive_rows(messages, header, push, pipeline)
             revision = await push.commit()
-        return PushResult(header, self._put_count, self._remove_count, revision)
+        return PushResult(header, self._put_count, self._remove_count, self._unproven_count, revision)
 
     async def _receive_rows(
         self, messages: AsyncIterator[pb.PushTableRequest], header: PushHeader, push: TablePush, pipeline: Pipeline
@@ -133,7 +139,17 @@ class TableReceiver:
                 await pipeline.drain()
                 return
             self._count(step, header)
-            await pipeline.start(_staged(push, step))
+            await pipeline.start(_staged(push, self._proven(step.put), step.remove))
+
+    def _proven(self, rows: tuple[FileRow, ...]) -> tuple[FileRow, ...]:
+        """The rows, those without a proof of their time of publication as if they were not published."""
+        if (keys := self._keys()) is None:
+            return rows
+        unproven = {at for at, row in enumerate(rows) if not _is_proven(keys, row)}
+        if not unproven:
+            return rows
+        self._unproven_count += len(unproven)
+        return tuple(row._replace(published_ns=0) if at in unproven else row for at, row in enumerate(rows))
 
     async def _next(self, messages: AsyncIterator[pb.PushTableRequest]) -> PushHeader | RowBatch | PushEnd:
         idle = self._limits.idle.total_seconds()
@@ -196,8 +212,12 @@ async def _keep_lease(push: TablePush, active: asyncio.Event) -> None:
             return
 
 
-async def _staged(push: TablePush, batch: RowBatch) -> None:
-    if batch.put:
-        await push.put(batch.put)
-    if batch.remove:
-        await push.remove(batch.remove)
+async def _staged(push: TablePush, put: Sequence[FileRow], remove: Sequence[RowKey]) -> None:
+    if put:
+        await push.put(put)
+    if remove:
+        await push.remove(remove)
+
+
+def _is_proven(keys: PublicationKeys, row: FileRow) -> bool:
+    return row.published_ns <= 0 or keys.has_signed(row.tag, row.key, row.published_ns)

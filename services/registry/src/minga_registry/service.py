@@ -6,13 +6,14 @@ interceptor gives them their status.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any
 
 from minga_core.clock import Clock
 from minga_core.errors import BusyError, MingaError
+from minga_core.records import Publication
 from minga_directory.directory import DirectoryWriter, HeartbeatOutcome
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceServicer
@@ -26,6 +27,7 @@ from minga_registry.streams import StandingStreams, paced
 from minga_runtime.logs import log_event
 from minga_runtime.quotas import Quota, caller_of
 from minga_runtime.trust.authorization import Access, caller_at
+from minga_runtime.trust.publication_keys import Keys, no_keys
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class RegistryService(RegistryServiceServicer):
         metrics: RegistryMetrics,
         clock: Clock,
         *,
+        keys: Keys = no_keys,
         stream_life: timedelta = STREAM_LIFE,
         access: Access | None = None,
     ) -> None:
@@ -64,6 +67,7 @@ class RegistryService(RegistryServiceServicer):
         self._metrics = metrics
         self._clock = clock
         self._access = access
+        self._keys = keys
         # For each host at most half of them, so that one that floods the registry leaves room for the others.
         self._call_slots = Quota("calls", MAX_CALLS)
         self._push_slots = Quota("table pushes", limits.max_pushes)
@@ -89,17 +93,34 @@ class RegistryService(RegistryServiceServicer):
             address=info.address,
             ttl_seconds=granted.total_seconds(),
         )
-        return adapters.registered(granted, self._leases.interval(granted), self._limits.total)
+        return adapters.registered(granted, self._leases.interval(granted), self._limits.total, self._key_id)
 
     async def Publish(self, request: pb.PublishRequest, context: Any) -> pb.PublishResponse:  # noqa: N802 - contract
         """See the contract."""
         lease, wanted = adapters.lease(request), adapters.publications(request)
-        publications = limited(await caller_at(self._access, context), wanted)
+        publications = limited(await caller_at(self._access, context), wanted, self.ticket_is_good)
         with self._call_slots.held(caller_of(context.peer())):
             times = await self._directory.publish(lease, publications)
         self._metrics.published(publications, times)
         log_event(log, logging.DEBUG, "published", peer_id=lease.peer_id, count=len(times))
-        return adapters.published(times)
+        return adapters.published(times, self._tags(publications, times))
+
+    def ticket_is_good(self, publication: Publication) -> bool:
+        """Whether the locator has permitted this publication when it was uploaded."""
+        keys = self._keys()
+        return keys is not None and keys.allows(publication.ticket, publication.key, self._clock.wall())
+
+    def _tags(self, publications: Sequence[Publication], times_ns: Sequence[int]) -> list[bytes]:
+        """The proof of each publication; none where there are no keys."""
+        if (keys := self._keys()) is None:
+            return []
+        return [keys.tag(each.key, time_ns) for each, time_ns in zip(publications, times_ns, strict=True)]
+
+    @property
+    def _key_id(self) -> bytes:
+        """The id of the key that signs tags; empty where there is none."""
+        keys = self._keys()
+        return keys.key_id if keys is not None else b""
 
     async def KeepLease(  # noqa: N802 - contract
         self, request_iterator: AsyncIterator[pb.HeartbeatRequest], context: Any
@@ -116,15 +137,15 @@ class RegistryService(RegistryServiceServicer):
         self._metrics.heartbeat(outcome)
         if outcome is not HeartbeatOutcome.OK:
             log_event(log, logging.INFO, "peer_asked_again", peer_id=renewal.lease.peer_id, action=outcome.value)
-        return adapters.heartbeat_answer(outcome)
+        return adapters.heartbeat_answer(outcome, self._key_id)
 
     async def PushTable(  # noqa: N802 - contract
         self, request_iterator: AsyncIterator[pb.PushTableRequest], context: Any
     ) -> pb.PushTableResponse:
         """See the contract."""
         with self._push_counted(caller_of(context.peer())):
-            result = await TableReceiver(self._directory, self._limits).receive(request_iterator)
-        self._metrics.rows_pushed(result.put_count, result.remove_count)
+            result = await TableReceiver(self._directory, self._limits, self._keys).receive(request_iterator)
+        self._metrics.rows_pushed(result.put_count, result.remove_count, result.unproven_count)
         log_event(
             log,
             logging.INFO if result.header.whole else logging.DEBUG,
@@ -133,6 +154,7 @@ class RegistryService(RegistryServiceServicer):
             whole=result.header.whole,
             put=result.put_count,
             removed=result.remove_count,
+            unproven=result.unproven_count,
             revision=result.revision,
         )
         return pb.PushTableResponse(revision=result.revision)

@@ -15,14 +15,13 @@ from pathlib import Path
 from blake3 import blake3
 
 from minga_core.errors import InvalidArgumentError
-from minga_core.records import RowKey
+from minga_core.records import TAG_BYTES, RowKey
 from minga_runtime.trust.credentials import warn_of_mode
 from minga_runtime.trust.watched_file import WatchedFile
 
 KEY_BYTES = 32
 MAX_KEYS = 16
 KEY_ID_BYTES = 2
-TAG_BYTES = 16
 TICKET_BYTES = 26
 TICKET_SECONDS = 24 * 3600
 """Life of a ticket: above what the largest upload takes."""

@@ -309,6 +309,7 @@ class StoreBegin(_message.Message):
     OVERWRITE_FIELD_NUMBER: _builtins.int
     MODIFIED_TIME_FIELD_NUMBER: _builtins.int
     EXECUTABLE_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """See FileRow.name in minga.registry.v1."""
     content_id: _builtins.bytes
@@ -319,6 +320,10 @@ class StoreBegin(_message.Message):
     """Replace another content of that name on this peer."""
     executable: _builtins.bool
     """Whether the file's owner may execute it, as far as the umask of the peer lets."""
+    ticket: _builtins.bytes
+    """The permission to publish this, which the locator gave for the upload; the peer shows it to the registry. At most 64
+    bytes; empty where none is needed.
+    """
     @_builtins.property
     def modified_time(self) -> _timestamp_pb2.Timestamp:
         """Modification time that the file gets; unset: now."""
@@ -332,10 +337,11 @@ class StoreBegin(_message.Message):
         overwrite: _builtins.bool = ...,
         modified_time: _timestamp_pb2.Timestamp | None = ...,
         executable: _builtins.bool = ...,
+        ticket: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["modified_time", b"modified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "executable", b"executable", "manifest_size_bytes", b"manifest_size_bytes", "modified_time", b"modified_time", "name", b"name", "overwrite", b"overwrite"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "executable", b"executable", "manifest_size_bytes", b"manifest_size_bytes", "modified_time", b"modified_time", "name", b"name", "overwrite", b"overwrite", "ticket", b"ticket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -459,6 +465,7 @@ class ReplicateFileRequest(_message.Message):
     OVERWRITE_FIELD_NUMBER: _builtins.int
     MODIFIED_TIME_FIELD_NUMBER: _builtins.int
     EXECUTABLE_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """See FileRow.name in minga.registry.v1."""
     content_id: _builtins.bytes
@@ -467,6 +474,8 @@ class ReplicateFileRequest(_message.Message):
     """Replace another content of that name on this peer."""
     executable: _builtins.bool
     """As for StoreBegin."""
+    ticket: _builtins.bytes
+    """As for StoreBegin. Kept until the peer is asked to store, and so to publish, the file."""
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Source]:
         """Peers that have, or are getting, the content: 1 to 20. More are asked of the locator."""
@@ -484,10 +493,11 @@ class ReplicateFileRequest(_message.Message):
         overwrite: _builtins.bool = ...,
         modified_time: _timestamp_pb2.Timestamp | None = ...,
         executable: _builtins.bool = ...,
+        ticket: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["modified_time", b"modified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "executable", b"executable", "modified_time", b"modified_time", "name", b"name", "overwrite", b"overwrite", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "executable", b"executable", "modified_time", b"modified_time", "name", b"name", "overwrite", b"overwrite", "sources", b"sources", "ticket", b"ticket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

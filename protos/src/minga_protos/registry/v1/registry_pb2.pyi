@@ -144,6 +144,9 @@ class RegisterResponse(_message.Message):
     GRANTED_TTL_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     PUSH_LIMIT_FIELD_NUMBER: _builtins.int
+    PUBLICATION_KEY_ID_FIELD_NUMBER: _builtins.int
+    publication_key_id: _builtins.bytes
+    """Id of the key that signs tags now; empty where there is none. See PublishResponse.tags."""
     @_builtins.property
     def granted_ttl(self) -> _duration_pb2.Duration:
         """The lease ends this long after the last renewal, by the store's clock."""
@@ -162,10 +165,11 @@ class RegisterResponse(_message.Message):
         granted_ttl: _duration_pb2.Duration | None = ...,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
         push_limit: _duration_pb2.Duration | None = ...,
+        publication_key_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["granted_ttl", b"granted_ttl", "heartbeat_interval", b"heartbeat_interval", "push_limit", b"push_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["granted_ttl", b"granted_ttl", "heartbeat_interval", b"heartbeat_interval", "push_limit", b"push_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["granted_ttl", b"granted_ttl", "heartbeat_interval", b"heartbeat_interval", "publication_key_id", b"publication_key_id", "push_limit", b"push_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -217,10 +221,15 @@ class Publication(_message.Message):
     CONTENT_ID_FIELD_NUMBER: _builtins.int
     FOUND_MODIFIED_TIME_FIELD_NUMBER: _builtins.int
     CHANGED_AGO_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """See RowKey.name."""
     content_id: _builtins.bytes
     """See RowKey.content_id."""
+    ticket: _builtins.bytes
+    """The permission to publish this that came with its upload: StoreBegin.ticket in minga.peer.v1. Without it the peer's
+    own right counts.
+    """
     @_builtins.property
     def found_modified_time(self) -> _timestamp_pb2.Timestamp:
         """Unset: the name gets this content now, as its newest version. Set, to the modification time of a file about which
@@ -242,10 +251,11 @@ class Publication(_message.Message):
         content_id: _builtins.bytes = ...,
         found_modified_time: _timestamp_pb2.Timestamp | None = ...,
         changed_ago: _duration_pb2.Duration | None = ...,
+        ticket: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["changed_ago", b"changed_ago", "found_modified_time", b"found_modified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_ago", b"changed_ago", "content_id", b"content_id", "found_modified_time", b"found_modified_time", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_ago", b"changed_ago", "content_id", b"content_id", "found_modified_time", b"found_modified_time", "name", b"name", "ticket", b"ticket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -258,20 +268,26 @@ class PublishResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PUBLISHED_TIMES_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def published_times(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
         """In the order of `publications`. 0 for one that is refused: the caller has no right to publish that name, and the
         version is not known.
         """
 
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """For each of them the tag that proves it, 16 bytes that begin with the id of the key; none where there is no key."""
+
     def __init__(
         self,
         *,
         published_times: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
+        tags: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["published_times", b"published_times"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["published_times", b"published_times", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -452,6 +468,7 @@ class FileRow(_message.Message):
     PUBLISHED_TIME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     EXECUTABLE_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """See RowKey.name."""
     content_id: _builtins.bytes
@@ -462,6 +479,10 @@ class FileRow(_message.Message):
     """Complete or partial."""
     executable: _builtins.bool
     """Whether its owner may execute the file."""
+    tag: _builtins.bytes
+    """The tag of published_time, as Publish or the locator said. Where tags are demanded, a time without its tag counts as
+    unset. At most 16 bytes.
+    """
     @_builtins.property
     def modified_time(self) -> _timestamp_pb2.Timestamp:
         """Modification time of the file on that peer. This and the next are clamped to 1970 … 2262-04-11."""
@@ -482,10 +503,11 @@ class FileRow(_message.Message):
         published_time: _timestamp_pb2.Timestamp | None = ...,
         state: Global___HoldingState.ValueType = ...,
         executable: _builtins.bool = ...,
+        tag: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["modified_time", b"modified_time", "published_time", b"published_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "executable", b"executable", "modified_time", b"modified_time", "name", b"name", "published_time", b"published_time", "size_bytes", b"size_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "executable", b"executable", "modified_time", b"modified_time", "name", b"name", "published_time", b"published_time", "size_bytes", b"size_bytes", "state", b"state", "tag", b"tag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -562,16 +584,20 @@ class HeartbeatResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ACTION_FIELD_NUMBER: _builtins.int
+    PUBLICATION_KEY_ID_FIELD_NUMBER: _builtins.int
     action: Global___HeartbeatAction.ValueType
     """Next step."""
+    publication_key_id: _builtins.bytes
+    """As in RegisterResponse: a peer with tags of another key asks for new ones, by Publish with found_modified_time."""
     def __init__(
         self,
         *,
         action: Global___HeartbeatAction.ValueType = ...,
+        publication_key_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "publication_key_id", b"publication_key_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
