@@ -27,6 +27,7 @@ async def test_a_lookup_has_versions_and_sources(api: httpx.AsyncClient, directo
         "content_id": str(content("data/set.bin")),
         "size_bytes": 1000,
         "published_time": "2025-11-23T04:18:46.123456789Z",
+        "tag": "",
         "modified_time": "1970-01-01T00:00:00.000000007Z",
         "executable": True,
         "complete_count": 1,

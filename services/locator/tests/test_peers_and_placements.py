@@ -66,7 +66,8 @@ async def test_placements_rotate_over_peers_with_room(api: httpx.AsyncClient, di
     placed = [answer.json()["placements"][0]["peer_id"] for answer in answers]
     assert placed == ["a", "b", "c", "a", "b", "c"]
     assert answers[0].json() == {
-        "placements": [{"peer_id": "a", "address": "a:50053", "zone": "", "free_bytes": 100 * GIB}]
+        "placements": [{"peer_id": "a", "address": "a:50053", "zone": "", "free_bytes": 100 * GIB}],
+        "ticket": "",
     }
 
 
@@ -92,7 +93,7 @@ async def test_a_placement_without_peers_says_why(api: httpx.AsyncClient, direct
     assert problem_of(await api.post(PLACE, json={"name": "f", "size_bytes": 1001})) == (507, "no_space")
     await join(directory, "b", row("f"))
     answer = await api.post(PLACE, json={"name": "f", "size_bytes": 1001})
-    assert (answer.status_code, answer.json()) == (200, {"placements": []})
+    assert (answer.status_code, answer.json()) == (200, {"placements": [], "ticket": ""})
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ async def test_a_placement_without_peers_says_why(api: httpx.AsyncClient, direct
         ({"size_bytes": "10"}, "invalid_argument"),
         ({"size_bytes": True}, "invalid_argument"),
         ({"size_bytes": 1.0}, "invalid_argument"),
-        ({"replicas": 0}, "invalid_argument"),
+        ({"replicas": -1}, "invalid_argument"),
         ({"replicas": 21}, "invalid_argument"),
         ({"content_id": "x"}, "invalid_argument"),
         ({"unknown": 1}, "invalid_argument"),

@@ -27,6 +27,7 @@ from minga_runtime.tracing import export_traces
 from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import Role
+from minga_runtime.trust.publication_keys import watched_keys
 
 log = logging.getLogger("minga_locator")
 
@@ -64,24 +65,3 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
         with await bind(settings.listen) as listening:
             address = bound_address(settings.listen, listening.getsockname()[1])
             credentials = None if settings.tls is None else Credentials(settings.tls, frozenset({Role.LOCATOR}))
-            app, proxies = behind_proxies(_app(settings, reader, credentials), settings.trusted_proxies)
-            http = connection_class(max_connections(), proxies)
-            async with http_server(app, listening, settings, stop, http, credentials):
-                write_port_file(settings.port_file, address)
-                facts = effective_settings(settings) | {"address": address, "pid": os.getpid(), "version": VERSION}
-                log_event(log, logging.INFO, "locator_started", **facts)
-                await stop.wait()
-                log_event(log, logging.INFO, "locator_stopping")
-
-
-def _app(settings: LocatorSettings, reader: DirectoryReader, credentials: Credentials | None) -> Router:
-    limits = RequestLimits(max_requests=settings.max_requests)
-    if credentials is None:
-        return make_app(reader, limits=limits)
-    member = credentials.member
-    callers = Callers(member, settings.key_sources, settings.rights_of_members)
-    return make_app(reader, limits=limits, member=member, callers=callers)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

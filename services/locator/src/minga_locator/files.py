@@ -49,7 +49,8 @@ async def get_file(state: LocatorState, caller: Caller, name: str, query: Versio
     async def find() -> FileInfo:
         versions = await state.reader.find(wanted, content_id=pinned, max_holders=MAX_SOURCES)
         newer_incomplete = bool(versions) and versions[0].newer_incomplete
-        return FileInfo(wanted, [FileVersion.of(version) for version in versions], newer_incomplete)
+        keys = state.keys()
+        return FileInfo(wanted, [FileVersion.of(version, wanted, keys) for version in versions], newer_incomplete)
 
     file = await _look_up(state, ("name", wanted, pinned), find, found=lambda file: bool(file.versions))
     if not file.versions:
@@ -71,7 +72,8 @@ async def look_up_files(state: LocatorState, caller: Caller, body: LookupRequest
 
     async def find() -> list[FoundFile]:
         versions = await state.reader.find_newest(names, max_holders=MAX_SOURCES_OF_EACH)
-        return [FoundFile.of(name, version) for name, version in zip(names, versions, strict=True)]
+        keys = state.keys()
+        return [FoundFile.of(name, version, keys) for name, version in zip(names, versions, strict=True)]
 
     files = await _look_up(
         state, ("names", names), find, found=lambda files: all(file.version is not None for file in files)

@@ -1,7 +1,10 @@
-"""The handler that chooses peers for an upload."""
+"""The handler that chooses peers for an upload, and permits it to be published."""
+
+from base64 import urlsafe_b64encode
 
 from minga_core.ids import ContentId
-from minga_core.names import parse_name
+from minga_core.names import Name, parse_name
+from minga_core.records import RowKey
 from minga_locator.schemas import PlacedPeer, PlacementList, PlacementRequest
 from minga_locator.state import LocatorState
 from minga_runtime.trust.callers import Caller
@@ -19,9 +22,7 @@ async def place_upload(state: LocatorState, caller: Caller, body: PlacementReque
     """
     name = parse_name(body.name)
     caller.rights.check_publish(name)
-    content_id = ContentId.parse(body.content_id) if body.content_id is not None else None
-    peers = await state.reader.place(
-        name, body.size_bytes, body.replicas, content_id=content_id, margin_bytes=SPACE_MARGIN_BYTES
-    )
-    state.metrics.count_placements(len(peers))
-    return PlacementList([PlacedPeer(peer.peer_id, peer.address, peer.zone, peer.free_bytes) for peer in peers])
+    content_id = _content_id(body.content_id)
+    ticket = _ticket(state, name, _content_id(body.publish))
+    if body.replicas == 0:
+        return PlacementList([], ticket)

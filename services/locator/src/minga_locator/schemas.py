@@ -3,6 +3,7 @@
 Sizes are bytes, times RFC 3339 in UTC.
 """
 
+from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -15,8 +16,9 @@ from msgspec.structs import asdict
 
 from minga_core.chunks import MAX_CONTENT_BYTES
 from minga_core.names import Name
-from minga_core.records import HoldingState
+from minga_core.records import HoldingState, RowKey
 from minga_directory.directory import CatalogEntry, PeerRecord, Version
+from minga_runtime.trust.publication_keys import PublicationKeys
 
 MAX_REPLICAS = 20
 MAX_LOOKUP_NAMES = 256
@@ -139,6 +141,13 @@ class FileVersion(_Shape):
     published_time: Annotated[
         str, Meta(extra_json_schema=TIME, description="When that name was given this content, by Redis' clock.")
     ]
+    tag: Annotated[
+        str,
+        Meta(
+            description="Base64url: the proof of `published_time`, which copies keep and show to the registry. Empty "
+            "in a network without a publication key, and where no name was asked for."
+        ),
+    ]
     modified_time: Annotated[
         str, Meta(extra_json_schema=TIME, description="Modification time of the file that was published last.")
     ]
@@ -148,12 +157,14 @@ class FileVersion(_Shape):
     sources: Annotated[list[Source], Meta(description="At most 20 of them, in random order.")]
 
     @classmethod
-    def of(cls, version: Version) -> "FileVersion":
-        """The answer's form of a version."""
+    def of(cls, version: Version, name: Name | None = None, keys: PublicationKeys | None = None) -> "FileVersion":
+        """The answer's form of a version of that name."""
+        tag = "" if keys is None or name is None else _tag(version, name, keys)
         return cls(
             str(version.content_id),
             version.size_bytes,
             rfc3339(version.published_ns),
+            tag,
             rfc3339(version.modified_ns),
             version.executable,
             version.complete_count,
@@ -166,6 +177,10 @@ class FileVersion(_Shape):
         must not all begin with the same source."""
         # A third of what `random.shuffle` costs.
         self.sources.sort(key=lambda _: random())  # noqa: S311 - not for secrets
+
+
+def _tag(version: Version, name: Name, keys: PublicationKeys) -> str:
+    return urlsafe_b64encode(keys.tag(RowKey(name, version.content_id), version.published_ns)).decode()
 
 
 class FileInfo(_Shape):
@@ -190,11 +205,11 @@ class FoundFile(_Shape):
     newer_incomplete: NewerIncomplete
 
     @classmethod
-    def of(cls, name: Name, version: Version | None) -> "FoundFile":
+    def of(cls, name: Name, version: Version | None, keys: PublicationKeys | None = None) -> "FoundFile":
         """The answer's form of a look-up's result."""
         if version is None:
             return cls(name, None, False)
-        return cls(name, FileVersion.of(version), version.newer_incomplete)
+        return cls(name, FileVersion.of(version, name, keys), version.newer_incomplete)
 
 
 class FoundFileList(_Shape):
@@ -219,10 +234,13 @@ class PlacementRequest(_Shape):
 
     name: NameText
     size_bytes: Annotated[int, Meta(ge=0, le=MAX_CONTENT_BYTES)]
-    replicas: Annotated[int, Meta(ge=1, le=MAX_REPLICAS)] = 1
+    replicas: Annotated[int, Meta(ge=0, le=MAX_REPLICAS, description="0: no peers, only a ticket.")] = 1
     content_id: Annotated[
         str | None,
         Meta(description="Peers that hold this content are left out; without it, those that hold the name."),
+    ] = None
+    publish: Annotated[
+        str | None, Meta(description="Id of the content that is uploaded, for which the answer has a ticket.")
     ] = None
 
 
@@ -239,6 +257,13 @@ class PlacementList(_Shape):
     """Peers to upload to, by round robin over those with room; fewer than requested when there are not more."""
 
     placements: list[PlacedPeer]
+    ticket: Annotated[
+        str,
+        Meta(
+            description="Base64url: permits peers to publish `publish` under that name for a day; they take it with "
+            "the upload. Empty in a network without a publication key, and without `publish`."
+        ),
+    ]
 
 
 class PeerInfo(_Shape):
