@@ -38,6 +38,7 @@ class FakeLocator:
             "content_id": content_id(number),
             "size_bytes": size_bytes,
             "published_time": PUBLISHED,
+            "tag": "",
             "modified_time": PUBLISHED,
             "executable": False,
             "complete_count": len(sources),

@@ -172,10 +172,17 @@ class _Paths:
         return target
 
     async def begin_part(
-        self, name: Name, manifest: Manifest, *, published_ns: int, attributes: FileAttributes, overwrite: bool
+        self,
+        name: Name,
+        manifest: Manifest,
+        *,
+        published_ns: int,
+        tag: bytes,
+        attributes: FileAttributes,
+        overwrite: bool,
     ) -> Part:
         """Open the part of that file, an earlier attempt's when there is one."""
-        part = PartTarget(name, manifest, manifest.content_id, published_ns, attributes)
+        part = PartTarget(name, manifest, manifest.content_id, published_ns, attributes, tag)
         return await open_part(self.targets[name], part, self.pool, overwrite=overwrite)
 
     async def sort(self, located: Sequence[Located]) -> tuple[list[SmallDone], list[Located]]:

@@ -25,6 +25,7 @@ VERSION = {
     "content_id": ID,
     "size_bytes": 1,
     "published_time": "2025-01-01T00:00:00Z",
+    "tag": "",
     "modified_time": "2025-01-01T00:00:00Z",
     "executable": False,
     "complete_count": 1,
@@ -153,7 +154,7 @@ LISTS: dict[str, Callable[[LocatorClient], Awaitable[object]]] = {
     "names": lambda client: client.find_content(ContentId.parse(ID)),
     "files": lambda client: client.list_files(),
     "peers": lambda client: anext(client.iter_peers()),
-    "placements": lambda client: client.place(NAME, 1, 20),
+    "placements": lambda client: client.place(NAME, ContentId.parse(ID), 1, 20),
 }
 
 
@@ -177,10 +178,18 @@ async def test_every_list_is_bounded(key: str, other: Any) -> None:
 async def test_no_more_peers_are_placed_than_were_asked_for() -> None:
     """An upload would go to all of them."""
     placement = {"peer_id": "a", "address": "a:1", "zone": "", "free_bytes": 1}
-    async with answering({"placements": [placement] * 3}) as client:
-        assert len(await client.place(NAME, 1, 3)) == 3
+    async with answering({"placements": [placement] * 3, "ticket": ""}) as client:
+        assert len((await client.place(NAME, ContentId.parse(ID), 1, 3)).peers) == 3
         with pytest.raises(LocatorUnavailableError):
-            await client.place(NAME, 1, 2)
+            await client.place(NAME, ContentId.parse(ID), 1, 2)
+
+
+@pytest.mark.parametrize("ticket", [None, 5, "not base64", "AAAA" * 22], ids=["null", "number", "text", "too long"])
+async def test_a_ticket_that_is_none_is_no_answer_of_a_locator(ticket: Any) -> None:
+    """No peer is shown what no registry takes."""
+    async with answering({"placements": [], "ticket": ticket}) as client:
+        with pytest.raises(LocatorUnavailableError):
+            await client.place(NAME, ContentId.parse(ID), 1, 1)
 
 
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "9999-12-31T23:59:59.999999999Z"])

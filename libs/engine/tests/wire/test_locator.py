@@ -250,14 +250,15 @@ async def test_a_locator_without_a_clock_is_no_error(date: str | None) -> None:
 async def test_placements(client: LocatorClient, directory: MemoryDirectory) -> None:
     """Peers with room; holders are left out; each kind of none is its own error."""
     with pytest.raises(PeerUnavailableError):
-        await client.place(FILE, 10, 1)
+        await client.place(FILE, CONTENT, 10, 1)
     await join(directory, "a", row())
     await join(directory, "b")
-    assert await client.place(FILE, 10, 2) == [PlacedPeer(PeerId("b"), Address("b:50053"), "lab", 100 * GIB)]
-    assert await client.place(FILE, 10, 2, OTHER) != []
-    assert [peer.peer_id for peer in await client.place(parse_name("new"), 10, 2, CONTENT)] == ["b"]
+    placed = await client.place(FILE, OTHER, 10, 2)
+    assert placed.peers == [PlacedPeer(PeerId("b"), Address("b:50053"), "lab", 100 * GIB)]
+    assert len((await client.place(parse_name("new"), CONTENT, 10, 2)).peers) == 2
+    assert (await client.place(FILE, CONTENT, 10, 0)).peers == []
     with pytest.raises(NoSpaceError):
-        await client.place(FILE, 150 * GIB, 1)
+        await client.place(FILE, CONTENT, 150 * GIB, 1)
 
 
 async def test_what_the_locator_refuses_is_bad_input(client: LocatorClient) -> None:
@@ -265,7 +266,7 @@ async def test_what_the_locator_refuses_is_bad_input(client: LocatorClient) -> N
     with pytest.raises(InvalidArgumentError, match="page_size"):
         await client.list_files(page_size=-1)
     with pytest.raises(InvalidArgumentError, match="replicas"):
-        await client.place(FILE, 10, 21)
+        await client.place(FILE, CONTENT, 10, 21)
 
 
 async def test_a_locator_that_is_away_is_told_with_a_hint(directory: MemoryDirectory) -> None:
@@ -401,7 +402,7 @@ async def test_what_would_not_pass_is_not_tried_again() -> None:
         with pytest.raises(LocatorUnavailableError):
             await client.stats()
         with pytest.raises(LocatorUnavailableError):
-            await client.place(FILE, 1, 1)
+            await client.place(FILE, CONTENT, 1, 1)
     assert tries == 3
 
 
@@ -410,6 +411,7 @@ GOOD_VERSION = {
     "content_id": str(CONTENT),
     "size_bytes": 1,
     "published_time": "2025-01-01T00:00:00Z",
+    "tag": "AAECAwQFBgcICQoLDA0ODw==",
     "modified_time": "2024-01-01T00:00:00Z",
     "executable": False,
     "complete_count": 1,
@@ -456,6 +458,9 @@ async def test_the_unchanged_answer_is_good() -> None:
         json.dumps(answer_with({"published_time": "2025-01-01T00:00:00"})).encode(),
         json.dumps(answer_with({"published_time": "2025-13-01T00:00:00Z"})).encode(),
         json.dumps(answer_with({"published_time": 5})).encode(),
+        json.dumps(answer_with({"tag": 5})).encode(),
+        json.dumps(answer_with({"tag": "not base64"})).encode(),
+        json.dumps(answer_with({"tag": "AAAA" * 6})).encode(),
         json.dumps(answer_with({"modified_time": "yesterday"})).encode(),
         json.dumps(answer_with({"executable": 1})).encode(),
         json.dumps(answer_with({"executable": None})).encode(),

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from minga_core.clock import SystemClock
 from minga_core.errors import NotFoundError
@@ -15,7 +14,7 @@ from minga_engine.parts.hashing import hash_file
 from minga_engine.progress import PutPhase, PutProgress
 from minga_engine.transfer.upload import HashedFile, PutRequest, Uploader
 from minga_engine.wire.connections import PeerConnections
-from minga_engine.wire.locator import FileAnswer, FileSource, FileVersion
+from minga_engine.wire.locator import FileAnswer, FileSource, FileVersion, PlacedPeer, Placements
 from minga_engine.wire.uploads import pieces
 from minga_peer.serve.receiving import UploadReceiver
 from minga_protos.peer.v1 import peer_pb2 as pb
@@ -59,9 +58,9 @@ class OnePeerLocator:
         version = FileVersion(row.key.content_id, row.size_bytes, *times, False, 1, 0, (source,))
         return FileAnswer(name, (version,))
 
-    async def place(self, name: Name, size_bytes: int, replicas: int) -> list[Any]:
+    async def place(self, name: Name, content_id: ContentId, size_bytes: int, replicas: int) -> Placements:
         self.placed.append(name)
-        return [self.peer.source]
+        return Placements([PlacedPeer(self.peer.peer_id, self.peer.source.address, "", MIB)], b"")
 
 
 async def test_an_upload_going_out_takes_every_payload_byte(network: Network, tmp_path: Path) -> None:

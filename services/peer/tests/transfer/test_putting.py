@@ -17,8 +17,7 @@ from minga_engine.progress import PutResult
 from minga_engine.transfer import upload as module
 from minga_engine.transfer.upload import HashedFile, PutRequest, Uploader
 from minga_engine.wire.connections import PeerConnections
-from minga_engine.wire.locator import FileAnswer, FileSource, FileVersion
-from minga_engine.wire.messages import SourceAddress
+from minga_engine.wire.locator import FileAnswer, FileSource, FileVersion, PlacedPeer, Placements
 from minga_peer.serve.receiving import UploadReceiver
 
 from .conftest import FOUND_TIME, Network, TestPeer, eventually, noise
@@ -26,6 +25,9 @@ from .test_uploads import begin, lacking, manifest_of, raw_store, send_chunk
 
 MIB = 1024 * 1024
 NAME = parse_name("file.bin")
+
+
+TICKET = b"permitted"
 
 
 @dataclass
@@ -52,10 +54,11 @@ class TrueLocator:
         newest_first = sorted(sources, key=lambda held: times[held], reverse=True)
         return FileAnswer(name, tuple(_version(held, sources[held], times[held]) for held in newest_first))
 
-    async def place(self, name: Name, size_bytes: int, replicas: int) -> list[SourceAddress]:
-        self.placed.append(replicas)
+    async def place(self, name: Name, content_id: ContentId, size_bytes: int, replicas: int) -> Placements:
+        self.placed += [replicas] if replicas else []
         free = [peer for peer in self.peers if all(row.key.name != name for row in peer.store.table.rows())]
-        return [peer.source for peer in free[:replicas]]
+        placed = [PlacedPeer(peer.peer_id, peer.source.address, "", MIB) for peer in free[:replicas]]
+        return Placements(placed, TICKET)
 
 
 def _version(content_id: ContentId, sources: list[FileSource], published_ns: int) -> FileVersion:

@@ -56,6 +56,8 @@ class PartTarget:
     content_id: ContentId
     published_ns: int
     attributes: FileAttributes = NO_ATTRIBUTES
+    tag: bytes = b""
+    """See FileRow."""
 
     def stem(self) -> str:
         """The files' common name: the content, and enough of the name's digest to tell two names apart."""
@@ -239,8 +241,9 @@ def _delete_all(paths: Iterable[Path]) -> None:
 
 def encode_meta(target: PartTarget) -> bytes:
     """The ``.meta`` file: a JSON head with its length before it, then the manifest, then a checksum over both."""
-    fields = {"version": _META_VERSION, "name": target.name, "published_ns": target.published_ns}
-    head = json.dumps(fields | target.attributes._asdict()).encode()
+    published = {"published_ns": target.published_ns, "tag": target.tag.hex()}
+    fields = {"version": _META_VERSION, "name": target.name} | published | target.attributes._asdict()
+    head = json.dumps(fields).encode()
     body = _LENGTH.pack(len(head)) + head + target.manifest.encode()
     return body + digest(body)
 
@@ -257,9 +260,9 @@ def decode_meta(data: bytes) -> PartTarget:
             raise InvalidArgumentError(f"the part's description has version {head['version']}")
         manifest = Manifest.decode(body[_LENGTH.size + length :])
         attributes = FileAttributes(head.get("modified_ns"), head.get("executable", False))
-        return PartTarget(
-            parse_name(head["name"]), manifest, manifest.content_id, int(head["published_ns"]), attributes
-        )
+        name, published_ns = parse_name(head["name"]), int(head["published_ns"])
+        tag = bytes.fromhex(head.get("tag", ""))
+        return PartTarget(name, manifest, manifest.content_id, published_ns, attributes, tag)
     except MingaError:
         raise
     except (ValueError, KeyError, TypeError) as error:

@@ -58,6 +58,8 @@ class SmallFile:
     published_ns: int
     """When it was first shared under that name."""
     attributes: FileAttributes = NO_ATTRIBUTES
+    tag: bytes = b""
+    """The proof of published_ns."""
 
     @property
     def key(self) -> RowKey:

@@ -31,6 +31,7 @@ class _PathOwner:
             fingerprint.modified_ns,
             part.target.published_ns,
             executable=fingerprint.executable,
+            tag=part.target.tag,
         )
 
     def chunk_held(self, part: Part) -> None:

@@ -70,7 +70,14 @@ class Destination(Protocol):
         ...
 
     async def begin_part(
-        self, name: Name, manifest: Manifest, *, published_ns: int, attributes: FileAttributes, overwrite: bool
+        self,
+        name: Name,
+        manifest: Manifest,
+        *,
+        published_ns: int,
+        tag: bytes,
+        attributes: FileAttributes,
+        overwrite: bool,
     ) -> Part:
         """See ContentStore.begin_part."""
         ...
@@ -96,6 +103,8 @@ class DownloadRequest:
     """The source's time of publication, or FOUND."""
     attributes: FileAttributes = NO_ATTRIBUTES
     """Those of the version that is pinned by content_id and published_ns."""
+    tag: bytes = b""
+    """The proof of published_ns, or the ticket of an upload that is replicated; see FileRow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +186,7 @@ class Downloader:
                 request.name,
                 manifest,
                 published_ns=located.published_ns,
+                tag=located.tag,
                 attributes=located.attributes,
                 overwrite=request.overwrite,
             )
@@ -188,7 +198,13 @@ class Downloader:
     async def _locate(self, request: DownloadRequest) -> Located:
         if request.content_id is not None and request.published_ns is not None:
             return Located(
-                request.name, request.content_id, 0, request.published_ns, request.sources, request.attributes
+                request.name,
+                request.content_id,
+                0,
+                request.published_ns,
+                request.sources,
+                request.attributes,
+                request.tag,
             )
         return await self._directory.locate(request.name, request.content_id)
 

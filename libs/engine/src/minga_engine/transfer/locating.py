@@ -53,6 +53,8 @@ class Located:
     """Or FOUND: not known."""
     sources: list[SourceAddress]
     attributes: FileAttributes = NO_ATTRIBUTES
+    tag: bytes = b""
+    """The proof of published_ns."""
 
 
 class Directory:
@@ -93,7 +95,8 @@ class Directory:
         # A copy publishes nothing, even of a version that has no time yet.
         published_ns = version.published_ns if version.published_ns > PUBLISH else FOUND
         attributes = FileAttributes(version.modified_ns, version.executable)
-        return Located(name, version.content_id, version.size_bytes, published_ns, self._sources(version), attributes)
+        sources = self._sources(version)
+        return Located(name, version.content_id, version.size_bytes, published_ns, sources, attributes, version.tag)
 
     def _sources(self, version: FileVersion) -> list[SourceAddress]:
         return [

@@ -199,7 +199,7 @@ class _Batch:
     def files_of(self, content: SmallContent) -> list[SmallFile]:
         """The files that a content is for; it is not lacking any more, whatever becomes of them."""
         files = self._lacking.pop(content.content_id, [])
-        return [SmallFile(file.name, content, file.published_ns, file.attributes) for file in files]
+        return [SmallFile(file.name, content, file.published_ns, file.attributes, file.tag) for file in files]
 
     def refuse(self, source: SourceAddress, contents: Sequence[ContentId]) -> None:
         """The source is not asked for those again."""

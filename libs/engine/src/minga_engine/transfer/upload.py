@@ -92,6 +92,8 @@ class PutRequest:
     """Peers that hold it whole."""
     published: set[PeerId] = field(default_factory=set)
     """Peers that have published it for this request."""
+    ticket: bytes | None = None
+    """The permission to publish it, which may be empty; None before the locator has been asked."""
 
     @property
     def size_bytes(self) -> int:
@@ -101,7 +103,8 @@ class PutRequest:
     @property
     def stored_file(self) -> StoredFile:
         """The file as peers are asked to store it."""
-        return StoredFile(self.name, self.file.content_id, self.overwrite, self.file.attributes)
+        ticket = self.ticket or b""
+        return StoredFile(self.name, self.file.content_id, self.overwrite, self.file.attributes, ticket)
 
     def report(self, phase: PutPhase, done_bytes: int = 0, message: str = "") -> None:
         """Reports progress."""
@@ -187,6 +190,7 @@ class Uploader:
                 f"every peer with room already has a file named {request.name}",
                 hint="--overwrite replaces it, --as gives another name",
             )
+        await self._permit(request)
         uploaded = bool(request.holders)
         for attempt in range(PLACEMENT_TRIES):
             try:
@@ -198,13 +202,20 @@ class Uploader:
 
     async def _place(self, request: PutRequest, count: int, *, known: bool) -> list[SourceAddress]:
         """Peers that do not have the file. known: there are others, so that none with room is no error."""
+        content_id = request.file.content_id
         try:
-            placed = await self._locator.place(request.name, request.size_bytes, count)
+            placed = await self._locator.place(request.name, content_id, request.size_bytes, count)
         except NoSpaceError:
             if known:
                 return []
             raise
-        return [SourceAddress(peer.peer_id, peer.address) for peer in placed]
+        request.ticket = placed.ticket
+        return [SourceAddress(peer.peer_id, peer.address) for peer in placed.peers]
+
+    async def _permit(self, request: PutRequest) -> None:
+        """Get the permission to publish the file on peers that were not placed."""
+        if request.ticket is None:
+            await self._place(request, 0, known=False)
 
     async def _replacements(
         self, request: PutRequest, targets: list[SourceAddress], error: MingaError, attempt: int
@@ -259,6 +270,7 @@ class Uploader:
 
     async def _publish(self, request: PutRequest) -> None:
         """Has the holders publish the file that have not yet; it is enough when one does."""
+        await self._permit(request)
         holders = [holder for peer_id, holder in request.holders.items() if peer_id not in request.published]
         calls = [
             asyncio.create_task(self._upload(request, holder, lambda: None), name=f"publish-{holder.peer_id}")

@@ -5,6 +5,7 @@ something that is no locator.
 """
 
 import time
+from base64 import b64decode
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,7 +23,7 @@ from minga_core.ids import (
     parse_zone,
 )
 from minga_core.names import Name, parse_name
-from minga_core.records import HoldingState
+from minga_core.records import MAX_TICKET_BYTES, TAG_BYTES, HoldingState
 from minga_engine.wire.json_fields import count, flag, items, nanos, seconds, text
 from minga_engine.wire.locator_http import LocatorHttp, checked, not_a_locator
 from minga_runtime.trust.credentials import Credentials
@@ -84,6 +85,8 @@ class FileVersion:
     complete_count: int
     partial_count: int
     sources: tuple[FileSource, ...]
+    tag: bytes = b""
+    """The proof of published_ns; empty in a network without tags, and of a content without a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,15 @@ class PlacedPeer:
     address: Address
     zone: str
     free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placements:
+    """Where an upload may go."""
+
+    peers: list[PlacedPeer]
+    ticket: bytes
+    """The permission to publish it, which peers show to the registry; empty in a network without tickets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,19 +295,16 @@ class LocatorClient:
         # Dates of HTTP are cut to whole seconds.
         return timedelta(seconds=now - date - 0.5)
 
-    async def place(
-        self, name: Name, size_bytes: int, replicas: int, content_id: ContentId | None = None
-    ) -> list[PlacedPeer]:
-        """Peers to upload to: at most `replicas` (1 to 20), none when every peer with room holds the file already.
+    async def place(self, name: Name, content_id: ContentId, size_bytes: int, replicas: int) -> Placements:
+        """Peers to upload to: at most `replicas` (0 to 20), none when every peer with room holds that name already.
 
         Raises NoSpaceError when no living peer has room, PeerUnavailableError when none is alive.
         """
-        body: dict[str, Any] = {"name": name, "size_bytes": size_bytes, "replicas": replicas}
-        if content_id is not None:
-            body["content_id"] = str(content_id)
+        body = {"name": name, "size_bytes": size_bytes, "replicas": replicas, "publish": str(content_id)}
         answer = await self._http.send("POST", "/v1/placements", {}, body)
         with checked():
-            return [_placed(item) for item in items(answer["placements"], replicas)]
+            peers = [_placed(item) for item in items(answer["placements"], replicas)]
+            return Placements(peers, _proof(answer["ticket"], MAX_TICKET_BYTES))
 
     async def _get(self, path: str, query: dict[str, str]) -> Any:
         return await self._http.look_up("GET", path, query, None)
@@ -327,7 +336,16 @@ def _version(item: Any) -> FileVersion:
         count(item["complete_count"]),
         count(item["partial_count"]),
         tuple(_source(source) for source in items(item["sources"])),
+        _proof(item["tag"], TAG_BYTES),
     )
+
+
+def _proof(value: Any, most_bytes: int) -> bytes:
+    """A tag or a ticket. Raises ValueError."""
+    proof = b64decode(text(value), altchars=b"-_", validate=True)
+    if len(proof) > most_bytes:
+        raise ValueError(f"a tag or a ticket has at most {most_bytes} bytes")
+    return proof
 
 
 def _source(item: Any) -> FileSource:

@@ -38,6 +38,8 @@ class StoredFile:
     content_id: ContentId
     overwrite: bool
     attributes: FileAttributes = NO_ATTRIBUTES
+    ticket: bytes = b""
+    """The permission to publish it; see `Placements`."""
 
 
 class StoreCall:
@@ -56,6 +58,7 @@ class StoreCall:
             overwrite=file.overwrite,
             modified_time=modified_time_of(file.attributes),
             executable=file.attributes.executable,
+            ticket=file.ticket,
         )
         await self._call.write(pb.StoreFileRequest(begin=begin))
         for part in pieces(manifest, MAX_PIECE_BYTES):
@@ -113,6 +116,7 @@ async def replicate_file(
         overwrite=file.overwrite,
         modified_time=modified_time_of(file.attributes),
         executable=file.attributes.executable,
+        ticket=file.ticket,
     )
     async with connections.to(target) as peer:
         call = peer.stub.ReplicateFile(request, metadata=connections.grant_metadata)

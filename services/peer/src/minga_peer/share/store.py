@@ -375,17 +375,18 @@ class ContentStore:
         manifest: Manifest,
         *,
         published_ns: int,
+        tag: bytes = b"",
         attributes: FileAttributes = NO_ATTRIBUTES,
         overwrite: bool,
     ) -> Part:
         """Begin or resume a part; a content that is here under another name is copied into it.
 
-        published_ns: the source's time of publication, or PUBLISH, or FOUND (see FileRow).
+        published_ns: the source's time of publication, or PUBLISH, or FOUND. tag: its proof, or a ticket (see FileRow).
 
         Raises NameTakenError (another content has the name, and not overwrite), NoSpaceError, StorageError,
         AlreadyRunningError (the same part is being written already).
         """
-        target = PartTarget(name, manifest, manifest.content_id, published_ns, attributes)
+        target = PartTarget(name, manifest, manifest.content_id, published_ns, attributes, tag)
         return await self.parts.begin(target, overwrite=overwrite)
 
     async def publish_again(self, row: FileRow, attributes: FileAttributes) -> FileRow:
