@@ -65,3 +65,25 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
         with await bind(settings.listen) as listening:
             address = bound_address(settings.listen, listening.getsockname()[1])
             credentials = None if settings.tls is None else Credentials(settings.tls, frozenset({Role.LOCATOR}))
+            behind, proxies = behind_proxies(_app(settings, reader, credentials), settings.trusted_proxies)
+            http = connection_class(max_connections(), proxies)
+            async with http_server(behind, listening, settings, stop, http, credentials):
+                write_port_file(settings.port_file, address)
+                facts = effective_settings(settings) | {"address": address, "pid": os.getpid(), "version": VERSION}
+                log_event(log, logging.INFO, "locator_started", **facts)
+                await stop.wait()
+                log_event(log, logging.INFO, "locator_stopping")
+
+
+def _app(settings: LocatorSettings, reader: DirectoryReader, credentials: Credentials | None) -> Router:
+    limits = RequestLimits(max_requests=settings.max_requests)
+    keys = watched_keys(settings.publication_key)
+    if credentials is None:
+        return make_app(reader, limits=limits, keys=keys)
+    member = credentials.member
+    callers = Callers(member, settings.key_sources, settings.rights_of_members)
+    return make_app(reader, limits=limits, member=member, callers=callers, keys=keys)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -41,3 +41,54 @@ def make_app(
     registry: CollectorRegistry | None = None,
     limits: RequestLimits | None = None,
     member: Member | None = None,
+    callers: Callers | None = None,
+    keys: Keys = no_keys,
+) -> Router:
+    """The REST service over a reader, which the caller owns. What the app itself makes ends with its lifespan.
+
+    member: who this locator is in a secure network, where it answers members and bearers of grants alone. callers: says
+    who these are and what they may do; without it members may do everything. keys: those that prove publications, where
+    there are any.
+    """
+    clock, limits = clock or SystemClock(), limits or RequestLimits()
+    metrics = LocatorMetrics(registry or CollectorRegistry(), VERSION)
+    metrics.create_series(operation.path for operation in OPERATIONS)
+    cache = ReadCache(clock, on_lookup=metrics.count_cache_lookup)
+    observed = observed_reader(tracing.traced_reader(reader), metrics.store)
+    state = LocatorState(observed, cache, metrics, limits, keys, clock)
+
+    @asynccontextmanager
+    async def lifespan(app: Router) -> AsyncIterator[None]:
+        yield
+        await cache.aclose()
+
+    return Router(
+        routes=[*(_route(operation, state) for operation in OPERATIONS), *_documentation()],
+        middleware=[
+            *tracing.middleware(),
+            Middleware(RequestMiddleware, metrics=metrics, clock=clock, limits=limits),
+            *([] if member is None else [Middleware(MembersOnly, own=member, callers=callers or Callers(member))]),
+        ],
+        lifespan=lifespan,
+        # A redirect would be an answer that no operation declares.
+        redirect_slashes=False,
+    )
+
+
+def _route(operation: Operation, state: LocatorState) -> Route:
+    route = Route(operation.path, Endpoint(operation, state))
+    # Given to Route, GET would bring HEAD, which no operation declares.
+    route.methods = {operation.method}
+    return route
+
+
+def _documentation() -> list[Route]:
+    """`/openapi.json`, and `/docs` which shows it in a browser."""
+
+    async def document(request: Request) -> Response:
+        return Response(openapi_json(), media_type="application/json")
+
+    async def page(request: Request) -> HTMLResponse:
+        return HTMLResponse(_DOCS_PAGE)
+
+    return [Route("/openapi.json", document), Route("/docs", page)]

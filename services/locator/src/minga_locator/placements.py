@@ -26,3 +26,20 @@ async def place_upload(state: LocatorState, caller: Caller, body: PlacementReque
     ticket = _ticket(state, name, _content_id(body.publish))
     if body.replicas == 0:
         return PlacementList([], ticket)
+    peers = await state.reader.place(
+        name, body.size_bytes, body.replicas, content_id=content_id, margin_bytes=SPACE_MARGIN_BYTES
+    )
+    state.metrics.count_placements(len(peers))
+    placed = [PlacedPeer(peer.peer_id, peer.address, peer.zone, peer.free_bytes) for peer in peers]
+    return PlacementList(placed, ticket)
+
+
+def _content_id(text: str | None) -> ContentId | None:
+    return None if text is None else ContentId.parse(text)
+
+
+def _ticket(state: LocatorState, name: Name, content_id: ContentId | None) -> str:
+    keys = state.keys()
+    if keys is None or content_id is None:
+        return ""
+    return urlsafe_b64encode(keys.ticket(RowKey(name, content_id), state.clock.wall())).decode()

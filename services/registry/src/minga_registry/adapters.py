@@ -170,7 +170,7 @@ def publications(request: pb.PublishRequest) -> list[Publication]:
             _key(each.name, each.content_id),
             _instant_ns(each.found_modified_time) if each.HasField("found_modified_time") else None,
             _duration_ns(each.changed_ago, "changed_ago") if each.HasField("changed_ago") else None,
-            _bounded(each.ticket, "ticket", MAX_TICKET_BYTES),
+            ticket=_bounded(each.ticket, "ticket", MAX_TICKET_BYTES),
         )
         for each in request.publications
     ]
