@@ -100,7 +100,7 @@ class MemoryDirectory:
         self._granted(lease)
         self._drawn = now = max(self._drawn + 1_000, int(self._clock.wall() * 1_000_000) * 1_000)
         return [
-            now + at if each[1:] == (None, None, False) else self._found_time(each, now)
+            now + at if each[1:4] == (None, None, False) else self._found_time(each, now)
             for at, each in enumerate(publications)
         ]
 
