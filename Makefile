@@ -5,9 +5,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := protos libs/core libs/directory libs/runtime libs/engine libs/client services/registry services/locator services/peer cli
+PACKAGES := protos libs/core libs/directory libs/runtime libs/engine libs/client services/authority services/registry services/locator services/peer cli
 # Our own distributions, which no lock names.
-OURS := --no-emit-package minga $(foreach p,protos core directory runtime engine registry locator peer cli,--no-emit-package minga-$(p))
+OURS := --no-emit-package minga $(foreach p,protos core directory runtime engine authority registry locator peer cli,--no-emit-package minga-$(p))
 PROTO_FILES := $(shell find protos/minga -name '*.proto' | sort)
 # `make test ARGS='-k name'` passes ARGS on.
 ARGS ?=
@@ -36,7 +36,7 @@ lock: sync  ## resolve requirements.lock anew (network)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --constraint requirements.lock requirements-bench.in --output-file requirements-bench.lock
 	@# What goes into each image: a part of the one lock, never another version.
-	for part in registry locator peer; do \
+	for part in authority registry locator peer; do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --constraint requirements.lock $(OURS) \
 	    services/$$part/pyproject.toml $$(if test $$part = peer; then echo cli/pyproject.toml; fi) \

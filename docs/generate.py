@@ -7,6 +7,8 @@ from prometheus_client.core import Metric
 
 from docs.map import map_markdown
 from docs.rest_reference import rest_markdown
+from minga_authority._metrics import AuthorityMetrics
+from minga_authority.settings import AuthoritySettings
 from minga_cli.reference import cli_markdown
 from minga_directory import OUTCOMES, WRITER_OPERATIONS, connect_reader
 from minga_directory.keys import catalog_markdown
@@ -24,6 +26,7 @@ from minga_runtime.settings import KNOWN_VARIABLES, PREFIX, Settings
 
 HERE = Path(__file__).parent
 PARTS: dict[str, type[Settings]] = {
+    "authority": AuthoritySettings,
     "registry": RegistrySettings,
     "locator": LocatorSettings,
     "peer": PeerSettings,
@@ -77,8 +80,8 @@ def metrics_markdown() -> str:
     tables = "\n".join(f"## {part.capitalize()}\n\n{_metrics_table(make())}" for part, make in METRICS.items())
     return f"""# Metrics
 
-Generated from the code by `make references`. Registry and peer serve them on `MINGA_METRICS_LISTEN` (9464 in the
-images), the locator beside its API on 50052; the path is `/metrics`. Base units, and few labels, all of closed sets:
+Generated from the code by `make references`. Registry, peer and authority serve them on `MINGA_METRICS_LISTEN` (9464 in
+the images), the locator beside its API on 50052; the path is `/metrics`. Base units, and few labels, all of closed sets:
 never a peer's id, a name or a digest, which are in the logs. A histogram has `_bucket`, `_sum` and `_count` behind its
 name. Every part also has the standard `process_*` metrics of its process (processor, memory, open files, start). What
 to watch, and what each alert means: [operations.md](operations.md).
@@ -110,6 +113,12 @@ def _labels(metric: Metric) -> str:
     return "; ".join(f"`{label}`: {OPEN_LABELS.get(label) or ', '.join(found)}" for label, found in values.items())
 
 
+def _authority_metrics() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    AuthorityMetrics(registry, "")
+    return registry
+
+
 def _registry_metrics() -> CollectorRegistry:
     registry = CollectorRegistry()
     describe_process(registry, "registry", "")
@@ -134,7 +143,12 @@ def _peer_metrics() -> CollectorRegistry:
     return registry
 
 
-METRICS = {"registry": _registry_metrics, "locator": _locator_metrics, "peer": _peer_metrics}
+METRICS = {
+    "authority": _authority_metrics,
+    "registry": _registry_metrics,
+    "locator": _locator_metrics,
+    "peer": _peer_metrics,
+}
 OPEN_LABELS = {
     "version": "of the software",
     "code": "a status of gRPC",

@@ -11,6 +11,7 @@ import grimp
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
     "minga",
+    "minga_authority",
     "minga_cli",
     "minga_core",
     "minga_directory",

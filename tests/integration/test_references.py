@@ -27,13 +27,16 @@ def test_a_reference_is_what_the_code_says(name: str) -> None:
 
 def test_every_setting_of_every_part_is_documented() -> None:
     """No field without a line in KNOWN_VARIABLES."""
+    from minga_authority.settings import AuthoritySettings
     from minga_locator.settings import LocatorSettings
     from minga_peer.settings import PeerSettings
     from minga_registry.settings import RegistrySettings
     from minga_runtime.settings import KNOWN_VARIABLES, PREFIX
 
     fields = {
-        PREFIX + name.upper() for cls in (RegistrySettings, LocatorSettings, PeerSettings) for name in cls.model_fields
+        PREFIX + name.upper()
+        for cls in (AuthoritySettings, RegistrySettings, LocatorSettings, PeerSettings)
+        for name in cls.model_fields
     }
     assert fields == set(KNOWN_VARIABLES)
 

@@ -23,6 +23,7 @@ from minga_core.units import format_seconds, parse_bytes, parse_rate
 from minga_runtime.listening import split_listen
 from minga_runtime.logs import LogFormat
 from minga_runtime.trust.credentials import TlsFiles
+from minga_runtime.trust.credentials_folder import settings_of
 from minga_runtime.trust.grant_keys import KeySource, parse_sources
 from minga_runtime.trust.rights import Rights, parse_rights
 
@@ -47,7 +48,8 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_REGISTRY": "Peer: the registry's host:port.",
     "MINGA_LOCATOR": "Peer and command: the locator's URL.",
     "MINGA_SHARE_DIR": "Peer: the shared folder.",
-    "MINGA_STATE_DIR": "Peer: folder of its index and of part files; `.minga` in the shared folder unless set.",
+    "MINGA_STATE_DIR": "Peer: folder of its index and of part files; `.minga` in the shared folder unless set. "
+    "Authority: folder of its database; MINGA_AUTHORITY_DIR unless set.",
     "MINGA_PEER_ID": "Peer: its stable name; the host's name unless set.",
     "MINGA_LISTEN": "The host:port to serve on; port 0 for any free one.",
     "MINGA_ADVERTISE": "Peer: host:port at which other peers reach this one; detected unless set.",
@@ -99,6 +101,11 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_PUBLICATION_KEY": "Registry and locator: a file of secret keys that all of them share, a line of 64 hex "
     "digits for each; the first signs publications, all verify them (docs/adr/0035). Without it times of publication "
     "are believed.",
+    "MINGA_CREDENTIALS": "The folder that `minga join` has written: it stands for MINGA_TLS_CERT, MINGA_TLS_KEY, "
+    "MINGA_TLS_CA, MINGA_REVOKED and all else that is in it (docs/adr/0036). What is set beside it wins.",
+    "MINGA_REVOKED": "Who is no member any more: a file of URIs of members, one a line; read again when it changes.",
+    "MINGA_AUTHORITY_DIR": "Authority: the folder of its keys.",
+    "MINGA_CERTIFICATE_LIFE": "Authority: seconds that certificates and grants of members are good.",
     "MINGA_LOG_LEVEL": "debug, info, warning or error.",
     "MINGA_LOG_FORMAT": "auto (text on a terminal, else json), text or json.",
 }
@@ -230,14 +237,28 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
+    credentials: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_ca: Path | None = None
     grant_keys: GrantKeysText = ""
     default_rights: RightsText | None = None
+    revoked: Path | None = None
     traces: CollectorText | None = None
     log_level: LogLevel = "info"
     log_format: LogFormatText = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_credentials(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """What the folder stands for, below what is given itself."""
+        if not given.get("credentials"):
+            return given
+        try:
+            found = settings_of(Path(given["credentials"]).expanduser())
+        except (SettingsError, RuntimeError) as error:
+            raise ValueError(str(error)) from error
+        return {name: text for name, text in found.items() if name in cls.model_fields} | given
 
     @field_validator("*", mode="after")
     @classmethod
@@ -278,7 +299,7 @@ class Settings(BaseSettings):
         """The files of this process's credentials; None in an open network."""
         if self.tls_cert is None or self.tls_key is None or self.tls_ca is None:
             return None
-        return TlsFiles(self.tls_cert, self.tls_key, self.tls_ca)
+        return TlsFiles(self.tls_cert, self.tls_key, self.tls_ca, self.revoked)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Passwords never show in a repr."""

@@ -38,6 +38,8 @@ class TlsFiles:
     certificate: Path
     key: Path
     ca: Path
+    revoked: Path | None = None
+    """Not PEM: who is no member any more, one a line."""
 
     def fingerprint(self) -> _Fingerprint:
         """What changes when a file does. Raises OSError."""
@@ -95,11 +97,11 @@ class Credentials:
 
     def locator_context(self) -> ssl.SSLContext:
         """A context for connections to the locator, each with the credentials of its time."""
-        return _PresentContext.of(ssl.PROTOCOL_TLS_CLIENT, lambda: self.current().locator)
+        return PresentContext.of(ssl.PROTOCOL_TLS_CLIENT, lambda: self.current().locator)
 
     def web_context(self) -> ssl.SSLContext:
         """A context for a web server, each connection with the credentials of its time."""
-        return _PresentContext.of(ssl.PROTOCOL_TLS_SERVER, lambda: self.current().web)
+        return PresentContext.of(ssl.PROTOCOL_TLS_SERVER, lambda: self.current().web)
 
     def _look(self) -> None:
         try:
@@ -123,13 +125,13 @@ class Credentials:
         log_event(log, logging.INFO, "credentials_renewed", member=str(self.member))
 
 
-class _PresentContext(ssl.SSLContext):
+class PresentContext(ssl.SSLContext):
     """A context whose connections are those of the present one. asyncio, uvloop and anyio all begin with `wrap_bio`."""
 
     _present: Callable[[], ssl.SSLContext]
 
     @classmethod
-    def of(cls, protocol: int, present: Callable[[], ssl.SSLContext]) -> "_PresentContext":
+    def of(cls, protocol: int, present: Callable[[], ssl.SSLContext]) -> "PresentContext":
         context = cls(protocol)
         context._present = present
         return context

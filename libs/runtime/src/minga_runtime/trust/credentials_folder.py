@@ -1,0 +1,111 @@
+"""A credentials folder: what `minga join` writes, MINGA_CREDENTIALS names, and renewal keeps good (docs/adr/0036)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minga_core.errors import SettingsError, StorageError, UnavailableError
+from minga_runtime.trust.members import Member, member_of
+from minga_runtime.trust.private_files import write_private, write_private_if_new
+
+CERTIFICATE, KEY, CA = "cert.pem", "key.pem", "ca.pem"
+GRANT, GRANT_KEYS, REVOKED, PUBLICATION_KEY = "grant.jwt", "grant-keys.json", "revoked", "publication.key"
+AUTHORITY = "authority.json"
+SETTINGS = {
+    "tls_cert": CERTIFICATE,
+    "tls_key": KEY,
+    "tls_ca": CA,
+    "grant": GRANT,
+    "grant_keys": GRANT_KEYS,
+    "revoked": REVOKED,
+    "publication_key": PUBLICATION_KEY,
+}
+"""The settings that a folder stands for, and their files in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Of what network a folder's owner is a member, and who it is."""
+
+    authority: str
+    """https://host:port"""
+    member: str
+    """Its URI."""
+    registry: str = ""
+    """host:port, where the token said it."""
+    locator: str = ""
+    """URL, where the token said it."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Joined | None":
+        """None for a folder whose certificates come from elsewhere. Raises SettingsError."""
+        try:
+            found = json.loads((folder / AUTHORITY).read_text())
+            joined = cls(*(str(found[name]) for name in cls.__slots__))
+            member_of([joined.member])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SettingsError(f"MINGA_CREDENTIALS: cannot read {folder / AUTHORITY}: {error}") from error
+        return joined
+
+    @property
+    def owner(self) -> Member:
+        """The member of that URI."""
+        return member_of([self.member])
+
+
+def settings_of(folder: Path) -> dict[str, str]:
+    """Settings, by name, for the files that a credentials folder has, and for what is known of its network. Raises
+    SettingsError."""
+    if not (folder / CERTIFICATE).exists():
+        raise SettingsError(f"MINGA_CREDENTIALS: there is no {folder / CERTIFICATE}; `minga join TOKEN` writes it")
+    found = {name: str(folder / file) for name, file in SETTINGS.items() if (folder / file).exists()}
+    joined = Joined.read(folder)
+    if joined is not None:
+        known = {"registry": joined.registry, "locator": joined.locator}
+        if joined.owner.role == "peer":
+            known["peer_id"] = joined.owner.name
+        found |= {name: text for name, text in known.items() if text}
+    return found
+
+
+def keep_membership(folder: Path, answer: Mapping[str, Any]) -> None:
+    """Write what the authority answers to joining and renewing. The certificate comes last, for it says that all is
+    there. Raises UnavailableError, StorageError."""
+    keep_trust(folder, answer)
+    files = {GRANT: answer.get("grant"), CERTIFICATE: answer.get("certificate")}
+    if "publication_key" in answer:
+        files = {PUBLICATION_KEY: answer["publication_key"]} | files
+    joined = {name: str(answer.get(name, "")) for name in Joined.__slots__}
+    _write(folder, {AUTHORITY: json.dumps(joined, indent=2) + "\n"} | files)
+
+
+def keep_trust(folder: Path, answer: Mapping[str, Any]) -> None:
+    """Write what members check each other with, where it is another than before. Raises UnavailableError,
+    StorageError."""
+    revoked = answer.get("revoked")
+    if not isinstance(revoked, list):
+        raise UnavailableError("what the authority answers lacks who is revoked")
+    lines = "".join(f"{line}\n" for line in revoked)
+    _write(folder, {CA: answer.get("ca"), GRANT_KEYS: answer.get("grant_keys"), REVOKED: lines})
+
+
+def _write(folder: Path, files: Mapping[str, Any]) -> None:
+    for name, content in files.items():
+        if not isinstance(content, str):
+            raise UnavailableError(f"what the authority answers lacks {name}")
+        try:
+            write_private_if_new(folder / name, content)
+        except (OSError, UnicodeDecodeError) as error:
+            raise StorageError(f"cannot write {folder / name}: {error}") from error
+
+
+def write_key(folder: Path, pem: bytes) -> None:
+    """Write the private key. Raises StorageError."""
+    try:
+        write_private(folder / KEY, pem)
+    except OSError as error:
+        raise StorageError(f"cannot write {folder / KEY}: {error}") from error
