@@ -31,11 +31,21 @@ class Authority:
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
     def issue(
-        self, folder: Path, role: str, name: str, *, network: str = "", life: timedelta = DAY, trusted: bytes = b""
+        self,
+        folder: Path,
+        role: str,
+        name: str,
+        *,
+        network: str = "",
+        start: timedelta = -2 * DAY,
+        life: timedelta = DAY,
+        trusted: bytes = b"",
+        self_signed: bool = False,
     ) -> Path:
-        """Writes tls.crt, tls.key and ca.crt of a new certificate. life: below zero for one that has ended.
-        trusted: further CAs for ca.crt."""
+        """Writes tls.crt, tls.key and ca.crt of a new certificate. start, life: from now on; life is below zero for one
+        that has ended. trusted: further CAs for ca.crt. self_signed: by its own key, in the CA's name."""
         key = ec.generate_private_key(ec.SECP256R1())
+        signer = key if self_signed else self._key
         hosts = [f"{name}.peer.minga"] if role == "peer" else []
         hosts += ["localhost"] if role in ("registry", "locator") else []
         names = [
@@ -45,10 +55,10 @@ class Authority:
         if role in ("registry", "locator"):
             names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
         certificate = (
-            _builder(x509.Name([]), self._certificate.subject, key, life)
+            _builder(x509.Name([]), self._certificate.subject, key, life, start)
             .add_extension(x509.SubjectAlternativeName(names), critical=True)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-            .sign(self._key, hashes.SHA256())
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+            .sign(signer, hashes.SHA256())
         )
         pem = serialization.Encoding.PEM
         private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -69,7 +79,11 @@ class Authority:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, life: timedelta
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    life: timedelta,
+    start: timedelta = -2 * DAY,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -78,6 +92,6 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - 2 * DAY)
+        .not_valid_before(now + start)
         .not_valid_after(now + life)
     )

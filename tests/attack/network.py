@@ -1,0 +1,123 @@
+"""The networks under attack, and what of them no attack may change."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from minga import AsyncClient
+from minga_cli.localnet import LocalPeer
+from minga_core.ids import ContentId
+from minga_engine.wire.http_format import ChunkRequest
+from minga_engine.wire.messages import SourceAddress
+from minga_protos.peer.v1 import peer_pb2
+from tests.e2e.conftest import Story, eventually, noise, running
+from tests.support.authority import Authority
+
+from .attacker import Attacker
+
+REGISTRY = "/minga.registry.v1.RegistryService/"
+PEER = "/minga.peer.v1.PeerService/"
+CONTENTS = {"secret.bin": noise(600 * 1024), "data/tiny.txt": b"tiny"}
+HIDDEN = {".env": b"MINGA_LOCATOR=http://127.0.0.9:1\n", ".git/config": b"token", ".ssh/id": b"key"}
+"""In the shared folder, and not shared."""
+
+
+@dataclass
+class Network:
+    """A network whose first peer shares CONTENTS."""
+
+    story: Story
+    secure: bool
+    authority: Authority
+    """Of a secure network."""
+    credentials: Path
+    """Folders of credentials by name, in a secure network."""
+    contents: dict[str, ContentId] = field(default_factory=dict)
+    http_port: int = 0
+    """Of the first peer."""
+
+    @property
+    def peer(self) -> LocalPeer:
+        return self.story.peers[0]
+
+    @property
+    def chunks(self) -> str:
+        """host:port of the first peer's HTTP server."""
+        return f"{self.peer.address.rpartition(':')[0]}:{self.http_port}"
+
+    def member(self, name: str) -> Attacker:
+        """A member of this name turned bad: `peer-2`, or `command`; anybody in an open network."""
+        if not self.secure:
+            return Attacker(plain=True)
+        return Attacker(self.authority.pem, self.credentials / name)
+
+    async def at_registry(self, who: Attacker, method: str, *messages: object) -> list[bytes]:
+        return await who.call(self.story.net.registry_address, "localhost", REGISTRY + method, *messages)
+
+    async def at_peer(self, who: Attacker, method: str, *messages: object) -> list[bytes]:
+        return await who.call(self.peer.address, "peer-1.peer.minga", PEER + method, *messages)
+
+    async def chunk(self, who: Attacker, requester: SourceAddress | None = None) -> bytes:
+        request = ChunkRequest(self.contents["secret.bin"], ((0, 1),), requester)
+        return await who.http(self.chunks, request.encode(self.peer.address))
+
+    async def at_locator(self, who: Attacker, path: str) -> object:
+        return await who.get(self.story.net.locator.address, path)
+
+    async def state(self) -> dict[str, object]:
+        """What is listed of honest peers and names, and what lies in their folders."""
+        async with AsyncClient(locator=self.story.net.locator_url, standalone=True) as client:
+            peers = {str(peer.peer_id): str(peer.address) async for peer in client.peers()}
+            newest = {name: (await client.info(name)).versions[0] for name in self.contents}
+        honest = {str(peer.peer_id) for peer in self.story.peers}
+        return {
+            "addresses": {peer_id: address for peer_id, address in peers.items() if peer_id in honest},
+            "newest": {name: (version.content_id, version.published_ns) for name, version in newest.items()},
+            "holders": {name: {str(source.peer_id) for source in each.sources} for name, each in newest.items()},
+            "files": {
+                str(path.relative_to(peer.share_dir.parent)): path.read_bytes()
+                for peer in self.story.peers
+                for path in peer.share_dir.rglob("*")
+                if path.is_file() and ".minga" not in path.parts
+            },
+            "pids": self.story.net.pids(),
+        }
+
+
+@asynccontextmanager
+async def network(folder: Path, *, secure: bool, peer_count: int = 3) -> AsyncIterator[Network]:
+    """A running network; in the environment, the credentials of `command`."""
+    authority, credentials = Authority(), folder / "credentials"
+    with pytest.MonkeyPatch.context() as environment:
+        if secure:
+            authority.issue_all(credentials, peer_count)
+            for name, file in (("CERT", "tls.crt"), ("KEY", "tls.key"), ("CA", "ca.crt")):
+                environment.setenv(f"MINGA_TLS_{name}", str(credentials / "command" / file))
+        async with running(folder, peer_count, credentials=credentials if secure else None) as story:
+            made = Network(story, secure, authority, credentials)
+            for name, data in HIDDEN.items():
+                path = made.peer.share_dir / name
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(data)
+            await _share(made)
+            yield made
+
+
+async def _share(made: Network) -> None:
+    for name, data in CONTENTS.items():
+        path = made.peer.share_dir / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    async with AsyncClient(locator=made.story.net.locator_url, standalone=True) as client:
+
+        async def found() -> bool:
+            return {file.name async for file in client.ls()} == set(CONTENTS)
+
+        await eventually(found, "the files can be found")
+        made.contents = {name: (await client.info(name)).versions[0].content_id for name in CONTENTS}
+    request = peer_pb2.GetManifestRequest(content_id=made.contents["secret.bin"].raw)
+    answers = await made.at_peer(made.member("command"), "GetManifest", request)
+    made.http_port = peer_pb2.GetManifestResponse.FromString(answers[0]).http_port
