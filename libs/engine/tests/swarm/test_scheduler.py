@@ -102,6 +102,18 @@ def test_a_source_with_a_wrong_chunk_never_comes_back() -> None:
         assert not requests(one.handle(ev.SourceFound(A, complete=True), when))
 
 
+@pytest.mark.parametrize("loss", [ev.SourceLost(A), ev.Tick()])
+def test_a_source_that_only_others_name_is_given_up(loss: ev.Event) -> None:
+    """Its address may be a victim's, which would be dialled for ever. The directory brings it back."""
+    one, now = scheduler(), 0.0
+    actions = one.handle(ev.SourceFound(A, complete=True, listed=False), now)
+    for _ in range(20):
+        actions += one.handle(loss, now := now + 31.0)
+        actions += one.handle(ev.SourceFound(A, complete=True, listed=False), now)
+    assert actions.count(ev.ConnectSource(A)) == 3
+    assert ev.ConnectSource(A) in one.handle(ev.SourceFound(A, complete=True), now)
+
+
 def test_a_choice_that_was_not_offered_bans_the_source() -> None:
     """It is not doing what it was asked."""
     one = scheduler(16, held=(7,))

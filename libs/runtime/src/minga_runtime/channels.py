@@ -46,6 +46,9 @@ MIN_PING_INTERVAL_MILLIS = 100
 CONNECT_TIMEOUT_MILLIS = 2_000
 MAX_RECONNECT_BACKOFF_MILLIS = 2_000
 """A peer that restarts is reached again within this; gRPC's default of two minutes is meant for the internet."""
+NO_RECONNECT_MILLIS = 3_600_000
+"""Of a channel that is of no more use once it could not connect. The first pause is that of an attempt, which it may
+not exceed without making the attempt longer."""
 HANDSHAKE_MILLIS = 10_000
 MAX_IDLE_MILLIS = 600_000
 
@@ -125,15 +128,23 @@ def server_options() -> list[tuple[str, int]]:
     ]
 
 
-def make_channel(target: str, loaded: Loaded | None = None, server_name: str = "") -> grpc.aio.Channel:
+def make_channel(
+    target: str, loaded: Loaded | None = None, server_name: str = "", *, reconnects: bool = True
+) -> grpc.aio.Channel:
     """A channel to `host:port` or `unix:/path`, which connects when it is first used. The caller closes it.
 
     No two channels share a connection, so transfers from different sources never share a TCP window.
     loaded: with it TLS is spoken, by these credentials for as long as the channel is. server_name: the DNS name that
-    the server's certificate must have; the host's unless given.
+    the server's certificate must have; the host's unless given. reconnects: without, the caller closes it once it could
+    not connect. gRPC dials on and on otherwise, whether there are calls or not, and after `close` until the garbage
+    collector has found the calls.
     """
     scheme = "" if target.startswith(_UNIX) else "dns:///"
-    options = [*CLIENT_OPTIONS, ("grpc.ssl_target_name_override", server_name)] if server_name else CLIENT_OPTIONS
+    own: dict[str, Any] = {"grpc.ssl_target_name_override": server_name} if server_name else {}
+    if not reconnects:
+        own["grpc.initial_reconnect_backoff_ms"] = CONNECT_TIMEOUT_MILLIS
+        own["grpc.max_reconnect_backoff_ms"] = NO_RECONNECT_MILLIS
+    options = [*(option for option in CLIENT_OPTIONS if option[0] not in own), *own.items()]
     return _channel(scheme + target, target, options, loaded)
 
 

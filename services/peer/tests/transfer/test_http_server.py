@@ -16,6 +16,7 @@ import pytest
 from minga_core.chunks import ChunkSet
 from minga_core.ids import Address, ContentId, PeerId
 from minga_engine.progress import DownloadPhase
+from minga_engine.swarm.serving_queue import ServingQueue
 from minga_engine.wire.http_format import (
     END_OF_HEAD,
     AvailabilityRequest,
@@ -305,22 +306,56 @@ async def test_b7_a_file_system_without_sendfile_is_read_instead(
     assert seed.store.held(content_id) is not None
 
 
+async def ask(seed: TestPeer, content_id: ContentId, source: SourceAddress, host: str = "127.0.0.1") -> None:
+    """Fetches a chunk from `host`."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", seed.service.http_port, local_addr=(host, 0))
+    writer.write(ChunkRequest(content_id, ((0, 1),), source).encode("test"))
+    await answer(reader)
+    writer.close()
+
+
+def named(seed: TestPeer, content_id: ContentId) -> tuple[SourceAddress, ...]:
+    """Whom the seed names to a downloader."""
+    return seed.serving.other_downloaders(ChunkRequest(content_id, ((0, 1),)))
+
+
 async def test_b9_no_host_changes_what_another_says_of_itself(network: Network) -> None:
     """Nor does it push out the others that downloaders are named."""
     seed, content_id, _ = await shared(network)
-
-    async def ask(source: SourceAddress, host: str) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", seed.service.http_port, local_addr=(host, 0))
-        writer.write(ChunkRequest(content_id, ((0, 1),), source).encode("test"))
-        await answer(reader)
-        writer.close()
-
     honest = [downloader_source(number) for number in range(5)]
-    for source in honest:
-        await ask(source, "127.0.0.1")
-    await ask(replace(honest[0], address=Address("127.0.0.2:1")), "127.0.0.2")
-    for number in range(100, 140):
-        await ask(downloader_source(number), "127.0.0.2")
-    named = seed.serving.other_downloaders(ChunkRequest(content_id, ((0, 1),)))
-    assert len(named) == 20
-    assert set(honest) <= set(named)
+    for source in honest[1:]:
+        await ask(seed, content_id, source)
+    for number in (*range(100, 140), 0):
+        false = replace(downloader_source(number), address=Address(f"127.0.0.2:{40000 + number}"))
+        await ask(seed, content_id, false, "127.0.0.2")
+    await ask(seed, content_id, honest[0])
+    assert len(named(seed, content_id)) == 20
+    assert set(honest) <= set(named(seed, content_id))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.2:40001", "10.9.9.9:1", "victim.example:80", "[::1]:40001"])
+async def test_a_downloader_is_named_only_where_it_is(network: Network, address: str) -> None:
+    """Others would dial any host that somebody likes to name."""
+    seed, content_id, _ = await shared(network)
+    await ask(seed, content_id, replace(downloader_source(1), address=Address(address)))
+    assert named(seed, content_id) == ()
+
+
+async def test_nobody_is_served_later_because_another_host_takes_its_name(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer id is free text: what is served to a host counts as its own."""
+    seed, content_id, _ = await shared(network)
+    requesters: list[str] = []
+    ask_queue = ServingQueue.ask
+
+    def noted(
+        self: ServingQueue, content_id: ContentId, candidates: int, requester: str, *rest: Any, **host: str
+    ) -> Any:
+        requesters.append(requester)
+        return ask_queue(self, content_id, candidates, requester, *rest, **host)
+
+    monkeypatch.setattr(ServingQueue, "ask", noted)
+    await ask(seed, content_id, downloader_source(1))
+    await ask(seed, content_id, replace(downloader_source(1), address=Address("127.0.0.2:1")), "127.0.0.2")
+    assert len(set(requesters)) == 2

@@ -14,6 +14,7 @@ from minga_core.errors import LimitExceededError, NoSourcesError
 from minga_core.ids import Address, ContentId, PeerId
 from minga_core.names import parse_name
 from minga_engine.progress import DownloadPhase
+from minga_engine.transfer import download
 from minga_engine.transfer.options import TransferOptions
 from minga_engine.transfer.swarming import MAX_NAMED_SOURCES, SwarmDownload
 from minga_engine.wire.messages import SourceAddress
@@ -61,6 +62,29 @@ async def test_b5_replications_leave_the_owner_its_downloads(network: Network, m
     for task in flood:
         task.cancel()
     await asyncio.gather(*flood, return_exceptions=True)
+
+
+async def test_a_named_source_is_dialled_a_few_times_and_then_no_more(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its address may be anybody's. gRPC would go on dialling it for half an hour after the last call, too."""
+    monkeypatch.setattr(download, "RETRY_SECONDS", 0.05)
+    peer = await network.peer("peer")
+    dialled: list[float] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        dialled.append(asyncio.get_running_loop().time())
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    victim = replace(NOBODY, address=Address(f"127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    replicating = asyncio.create_task(replicate(peer, "a", victim))
+    await eventually(lambda: len(dialled) == download.UNLISTED_TRIES, "it is dialled")
+    await asyncio.sleep(1)
+    assert len(dialled) == download.UNLISTED_TRIES
+    replicating.cancel()
+    await asyncio.gather(replicating, return_exceptions=True)
+    server.close()
 
 
 async def test_b9_a_wrong_address_for_an_honest_peer_is_not_held_against_it(network: Network) -> None:

@@ -48,6 +48,9 @@ class SwarmConfig:
     """Pause after a lost connection; doubles with each loss in a row."""
     max_lost_backoff_seconds: float = 30.0
     """Bound of the doubled backoff."""
+    unlisted_losses: int = 3
+    """After so many losses in a row a source that only others have named is given up, until the directory names it:
+    its address may be that of a host which has nothing to do with this network."""
     few_sources: int = 3
     """With fewer usable sources the directory is asked at the shorter interval."""
     find_sources_interval_seconds: float = 2.0

@@ -48,6 +48,8 @@ class SourceFound:
     source: PeerId
     complete: bool
     same_zone: bool = False
+    listed: bool = True
+    """The directory names it."""
 
 
 @dataclass(frozen=True, slots=True)

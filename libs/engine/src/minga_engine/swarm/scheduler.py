@@ -104,6 +104,9 @@ class Scheduler:
             rate = Rate(self._config.rate_memory_seconds)
             source = self._state.sources[event.source] = Source(event.source, event.complete, event.same_zone, rate)
         source.same_zone = event.same_zone
+        if event.listed and self._given_up(source):
+            source.banned_until, source.losses = now, 0
+        source.listed |= event.listed
         if event.complete:
             self._state.set_complete(source)
 
@@ -198,8 +201,14 @@ class Scheduler:
 
     def _lose(self, source: Source, now: float, why: ev.DropReason) -> None:
         backoff = self._config.lost_backoff_seconds * 2 ** min(source.losses, 10)
+        backoff = min(backoff, self._config.max_lost_backoff_seconds)
+        if why is ev.DropReason.NO_PROGRESS:
+            backoff = self._config.stall_backoff_seconds
         source.losses += 1
-        self._drop(source, now + min(backoff, self._config.max_lost_backoff_seconds), why)
+        self._drop(source, math.inf if self._given_up(source) else now + backoff, why)
+
+    def _given_up(self, source: Source) -> bool:
+        return not source.listed and source.losses >= self._config.unlisted_losses
 
     def _ban(self, peer_id: PeerId) -> None:
         self._drop(self._state.sources[peer_id], math.inf, ev.DropReason.WRONG_CHUNK)
@@ -232,7 +241,7 @@ class Scheduler:
     def _drop_stalled(self, now: float) -> None:
         for source in list(self._state.connected.values()):
             if source.outstanding and now - source.last_progress >= self._config.stall_seconds:
-                self._drop(source, now + self._config.stall_backoff_seconds, ev.DropReason.NO_PROGRESS)
+                self._lose(source, now, ev.DropReason.NO_PROGRESS)
 
     def _replace_slowest(self, now: float) -> None:
         """Exchange a source much slower than the others for one in reserve."""

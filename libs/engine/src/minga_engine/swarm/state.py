@@ -104,7 +104,9 @@ class Source:
     busy_until: float = 0.0
     """It has no slot before then, as it said."""
     losses: int = 0
-    """Lost connections in a row."""
+    """Lost or stalled connections in a row."""
+    listed: bool = False
+    """The directory has named it."""
     wait_seconds: float = math.inf
     """How long the last request waited there before its chunk began; infinite before the first."""
 

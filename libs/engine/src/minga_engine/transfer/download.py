@@ -49,6 +49,8 @@ REPORT_SECONDS = 1.0
 """Between reports of a step that has no progress of its own; a client gives up after a minute without any."""
 RETRY_SECONDS = 1.0
 """How often the directory is asked again while nobody can give the manifest."""
+UNLISTED_TRIES = 3
+"""How often sources that the directory does not name are asked for the manifest: their addresses may be anybody's."""
 MAX_SHOWN_SOURCES = 3
 """Sources that a message says the state of."""
 REMOVED = (DropReason.NOT_HELD, DropReason.CONTENT_CHANGED)
@@ -98,7 +100,8 @@ class DownloadRequest:
     source_wait: timedelta | None = None
     """Give up when no source was reachable for this long; None: never."""
     sources: list[SourceAddress] = field(default_factory=list)
-    """Peers known beforehand; with content_id and published_ns the locator is not needed to begin."""
+    """Peers known beforehand; with content_id and published_ns the locator is not needed to begin. Those that it does
+    not name are given up soon."""
     published_ns: int | None = None
     """The source's time of publication, or FOUND."""
     attributes: FileAttributes = NO_ATTRIBUTES
@@ -214,8 +217,9 @@ class Downloader:
         """The manifest, from the located sources or, within the caller's `source_wait`, from those found later."""
         since = self._clock.monotonic()
         finder = SourceFinder(self._directory, located, self._clock)
-        sources, listed = located.sources, True
+        sources, listed, tries = located.sources, True, 0
         while True:
+            tries += 1
             manifest, refused = await self._manifests.fetch(located.content_id, sources)
             if manifest is not None:
                 return manifest
@@ -236,6 +240,8 @@ class Downloader:
                 raise
             except MingaError as error:
                 log_event(log, logging.DEBUG, "directory_away", error=error)
+            if tries >= UNLISTED_TRIES:
+                sources = [source for source in sources if source.listed]
 
     async def _fill(
         self,

@@ -105,6 +105,7 @@ class Directory:
                 source.address,
                 complete=source.state is HoldingState.COMPLETE,
                 same_zone=bool(self._zone) and source.zone == self._zone,
+                listed=True,
             )
             for source in version.sources
             if source.peer_id != self._own_id

@@ -134,7 +134,11 @@ class SwarmDownload:
             self._addresses[source.peer_id] = source
             if known is not None and known.address != source.address:
                 self.feed(ev.SourceMoved(source.peer_id))
-            self.feed(ev.SourceFound(source.peer_id, complete=source.complete, same_zone=source.same_zone))
+            self.feed(
+                ev.SourceFound(
+                    source.peer_id, complete=source.complete, same_zone=source.same_zone, listed=source.listed
+                )
+            )
 
     def add_new_sources(self, sources: Iterable[SourceAddress]) -> None:
         """As `add_sources`, for those that other peers name: only those not known yet, and so many at most."""

@@ -34,7 +34,8 @@ class PeerConnection:
         self.users = 0
         self.tls = tls
         self._down = down
-        self._channel = make_channel(address) if tls is None else make_channel(address, tls.loaded, tls.server_name)
+        loaded, name = (None, "") if tls is None else (tls.loaded, tls.server_name)
+        self._channel = make_channel(address, loaded, name, reconnects=False)
         self._http: HttpPeer | None = None
         self.stub = PeerServiceStub(self._channel)
 
@@ -60,6 +61,10 @@ class PeerConnection:
         if self._http is not None:
             self._http.close()
             self._http = None
+
+    def broken(self) -> bool:
+        """Whether the channel could not connect, and dials again after ever longer pauses."""
+        return self._channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
 
     async def close(self) -> None:
         """Closes both."""
@@ -91,12 +96,14 @@ class PeerConnections:
     @contextlib.asynccontextmanager
     async def to(self, source: SourceAddress) -> AsyncGenerator[PeerConnection, None]:
         """The connection to a peer, until the end of the block. Costs nothing when there is one already."""
-        peer = self._current(source)
+        key = (source.address, source.peer_id if self._credentials else None)
+        peer = self._current(key, source.peer_id)
         peer.users += 1
         try:
             yield peer
         finally:
             peer.users -= 1
+            self._retire(key)
             await self._close_unused()
 
     @property
@@ -104,19 +111,24 @@ class PeerConnections:
         """What shows the grant, in calls that need one; empty without one, and without TLS."""
         return () if self._credentials is None else metadata_of(self._grant)
 
-    def _current(self, source: SourceAddress) -> PeerConnection:
-        """The connection with the present credentials; one with earlier ones is closed once nobody uses it."""
-        key = (source.address, source.peer_id if self._credentials else None)
-        loaded = self._credentials.current() if self._credentials else None
+    def _current(self, key: _Key, peer_id: PeerId) -> PeerConnection:
+        """The connection with the present credentials."""
+        self._retire(key)
         peer = self._open.get(key)
-        if peer is not None and peer.tls is not None and peer.tls.loaded is not loaded:
-            self._replaced.add(self._open.pop(key))
-            peer = None
         if peer is None:
-            tls = None if loaded is None else PeerTls(loaded, source.peer_id)
-            peer = self._open[key] = PeerConnection(source.address, self._down, tls)
+            tls = PeerTls(self._credentials.current(), peer_id) if self._credentials else None
+            peer = self._open[key] = PeerConnection(key[0], self._down, tls)
         self._open.move_to_end(key)
         return peer
+
+    def _retire(self, key: _Key) -> None:
+        """Have a connection closed once nobody uses it: one of earlier credentials, or one that could not be made."""
+        peer = self._open.get(key)
+        if peer is None:
+            return
+        renewed = peer.tls is not None and self._credentials and peer.tls.loaded is not self._credentials.current()
+        if renewed or (peer.users == 0 and peer.broken()):
+            self._replaced.add(self._open.pop(key))
 
     async def _close_unused(self) -> None:
         for replaced in [peer for peer in self._replaced if peer.users == 0]:

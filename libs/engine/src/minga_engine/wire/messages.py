@@ -33,6 +33,8 @@ class SourceAddress:
     same_zone: bool = False
     http_port: int = 0
     """Port of the same host on which it serves chunks; 0: not known."""
+    listed: bool = False
+    """The directory names it. What others name may be anybody's address."""
 
 
 def parse_http_port(port: int) -> int:

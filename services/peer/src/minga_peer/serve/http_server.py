@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from minga_core.errors import (
@@ -39,6 +40,7 @@ from minga_engine.wire.http_format import (
 from minga_engine.wire.messages import SourceAddress
 from minga_peer.serve.serving import RETRY_AFTER, ChunkServing, ServedChunk
 from minga_peer.serve.streams import STALL_SECONDS, PlainStream, TlsStream
+from minga_runtime.listening import split_listen
 from minga_runtime.logs import log_event
 from minga_runtime.quotas import Quota, host_of
 from minga_runtime.sockets import keep_alive
@@ -173,6 +175,8 @@ class _Connection:
         self._loop = asyncio.get_running_loop()
         self._host = host
         self._caller = caller
+        self._who = host if caller is None else str(caller)
+        """Whose slots are taken: what it says of itself counts for nothing."""
         self._unread = b""
 
     async def serve(self) -> None:
@@ -185,11 +189,10 @@ class _Connection:
                     await self._unless_closed(self._send_availability(request.content_id))
                     return
                 if isinstance(request, WrongChunkReport):
-                    self._serving.store.report(request.content_id, request.index, self._host)
+                    self._serving.store.report(request.content_id, request.index, self._who)
                     await self._send_head(ChunkResponse(None))
                     continue
-                if self._caller is not None and request.requester is not None:
-                    check_own_peer(self._caller, request.requester.peer_id)
+                request = self._checked(request)
                 others = self._serving.other_downloaders(request)
                 await self._serve_chunk(request, others)
             except _CutOffError as error:
@@ -199,6 +202,17 @@ class _Connection:
                 await self._send_head(ErrorResponse(error, others))
                 if isinstance(error, InvalidArgumentError):
                     return
+
+    def _checked(self, request: ChunkRequest) -> ChunkRequest:
+        """The request, whose requester is named to other downloaders only where it is: they would dial any host that it
+        likes. Raises PermissionDeniedError for who says that it is another peer."""
+        requester = request.requester
+        if requester is None:
+            return request
+        if self._caller is not None:
+            check_own_peer(self._caller, requester.peer_id)
+        host, _ = split_listen(requester.address)
+        return request if host_of(host) == self._host else replace(request, requester=None)
 
     async def _next_head(self) -> bytes | None:
         """The next request's head; None at the end, and after too long without one."""
@@ -223,7 +237,7 @@ class _Connection:
         return bytes(head[:end])
 
     async def _serve_chunk(self, request: ChunkRequest, others: tuple[SourceAddress, ...]) -> None:
-        slot = self._serving.slot(request, self._host)
+        slot = self._serving.slot(request, self._who)
         chunk = await self._unless_closed(slot.__aenter__(), others)
         try:
             await self._send_chunk(request, chunk)

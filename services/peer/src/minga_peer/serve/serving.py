@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from minga_core.chunks import ChunkSet
 from minga_core.clock import Clock
@@ -91,7 +91,8 @@ class ChunkServing:
 
     @asynccontextmanager
     async def slot(self, request: ChunkRequest, host: str) -> AsyncGenerator[ServedChunk, None]:
-        """Waits for a serving slot, which is held until the end of the block. host: the requester's, for its share.
+        """Waits for a serving slot, which is held until the end of the block. host: the requester's, or who it is where
+        that is known, for its share.
 
         From now on the requester is named to other downloaders: it will soon have chunks to give. Raises BusyError at
         once when too many wait already, in all or from that host; ContentNotHeldError, InvalidArgumentError.
@@ -103,7 +104,8 @@ class ChunkServing:
         if requester is not None:
             self._downloaders.note(content_id, requester, host)
         span = self.spans.request(request.traceparent, content_id, requester) if self.spans is not None else None
-        downloader = host if requester is None else str(requester.peer_id)
+        # Nobody is served later because another host says that it is the same peer.
+        downloader = host if requester is None else f"{requester.peer_id} at {host}"
         chunk = ServedChunk(None, (), False)
         try:
             async with self._slots.acquire(content_id, candidates, downloader, size_bytes, host, chunk):
@@ -203,23 +205,21 @@ class _ServingSlots:
 class _RecentDownloaders:
     """The latest downloaders of each content; at most MAX_SOURCES of each of MAX_REMEMBERED_CONTENTS.
 
-    What callers say of themselves is not checked. A host cannot change what another said, and pushes out its own
-    downloaders first once it named half of them.
+    Who somebody is, is what his host says of him: two hosts that name one peer are two downloaders. The oldest of the
+    host with most of them is pushed out.
     """
 
     def __init__(self) -> None:
-        self._contents: OrderedDict[ContentId, OrderedDict[PeerId, _Downloader]] = OrderedDict()
+        self._contents: OrderedDict[ContentId, OrderedDict[tuple[PeerId, str], SourceAddress]] = OrderedDict()
 
     def note(self, content_id: ContentId, downloader: SourceAddress, host: str) -> None:
         """Records a request of a downloader, which came from `host`."""
         downloaders = self._contents.setdefault(content_id, OrderedDict())
-        known = downloaders.get(downloader.peer_id)
-        if known is None or known.host == host:
-            downloaders[downloader.peer_id] = _Downloader(downloader, host)
-            downloaders.move_to_end(downloader.peer_id)
+        downloaders[downloader.peer_id, host] = downloader
+        downloaders.move_to_end((downloader.peer_id, host))
         if len(downloaders) > MAX_SOURCES:
-            own = [peer_id for peer_id, each in downloaders.items() if each.host == host]
-            del downloaders[own[0] if len(own) > MAX_SOURCES // 2 else next(iter(downloaders))]
+            ((most, _),) = Counter(each for _, each in downloaders).most_common(1)
+            del downloaders[next(key for key in downloaders if key[1] == most)]
         self._contents.move_to_end(content_id)
         if len(self._contents) > MAX_REMEMBERED_CONTENTS:
             self._contents.popitem(last=False)
@@ -227,15 +227,8 @@ class _RecentDownloaders:
     def others(self, content_id: ContentId, requester: SourceAddress | None) -> tuple[SourceAddress, ...]:
         """The recorded downloaders without the requester, the latest last."""
         own_id = None if requester is None else requester.peer_id
-        downloaders = self._contents.get(content_id, OrderedDict[PeerId, _Downloader]())
-        return tuple(each.source for peer_id, each in downloaders.items() if peer_id != own_id)
-
-
-class _Downloader(NamedTuple):
-    """A downloader, and the host from which it asked."""
-
-    source: SourceAddress
-    host: str
+        downloaders = self._contents.get(content_id, OrderedDict[tuple[PeerId, str], SourceAddress]())
+        return tuple(source for (peer_id, _), source in downloaders.items() if peer_id != own_id)
 
 
 def _first_bits(bits: int, limit: int) -> int:
