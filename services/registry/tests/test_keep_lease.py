@@ -43,6 +43,17 @@ async def test_each_heartbeat_of_a_stream_is_answered_in_order(
     call.cancel()
 
 
+async def test_a_stream_is_of_one_peer(registry: Running, directory: RememberedDirectory) -> None:
+    """Otherwise one stream, which counts once in a host's quota, kept any number of leases."""
+    call = registry.stub.KeepLease()  # type: ignore[call-arg]
+    await call.write(heartbeat())
+    await call.read()
+    await call.write(pb.HeartbeatRequest(peer_id="b", generation=7))
+    with pytest.raises(grpc.aio.AioRpcError, match="one peer"):
+        await call.read()
+    assert [each.lease.peer_id for each in directory.renewals] == ["a"]
+
+
 @pytest.mark.parametrize("error", [StoreUnavailableError("away"), LeaseSupersededError("other", owner_address="h:1")])
 async def test_a_failed_heartbeat_ends_the_stream_with_its_error(
     registry: Running, directory: RememberedDirectory, error: Exception

@@ -21,9 +21,10 @@ from minga_registry import adapters
 from minga_registry._metrics import CANCELLED, COMMITTED, RegistryMetrics
 from minga_registry.heartbeats import HeartbeatBatcher
 from minga_registry.leases import LeasePolicy
+from minga_registry.limited_log import LimitedLog
 from minga_registry.publishing import limited
 from minga_registry.push import PushLimits, TableReceiver
-from minga_registry.streams import StandingStreams, paced
+from minga_registry.streams import StandingStreams, of_one_peer, paced
 from minga_runtime.logs import log_event
 from minga_runtime.quotas import Quota, caller_of
 from minga_runtime.trust.authorization import Access, caller_at
@@ -73,6 +74,7 @@ class RegistryService(RegistryServiceServicer):
         self._push_slots = Quota("table pushes", limits.max_pushes)
         self._stream_slots = Quota("heartbeat streams", MAX_STREAMS)
         self._streams = StandingStreams(stream_life)
+        self._log = LimitedLog(log, clock)
 
     def end_streams(self) -> None:
         """Ends the standing streams, which would otherwise keep a server that stops waiting for its whole grace."""
@@ -81,13 +83,13 @@ class RegistryService(RegistryServiceServicer):
     async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterResponse:  # noqa: N802 - contract
         """See the contract."""
         info, token = adapters.peer_info(request), adapters.lease_token(request.lease_token)
-        granted = self._leases.grant(adapters.asked_ttl(request))
-        with self._call_slots.held(caller_of(context.peer())):
+        granted, caller = self._leases.grant(adapters.asked_ttl(request)), caller_of(context.peer())
+        with self._call_slots.held(caller):
             await self._directory.register(info, granted, token)
-        log_event(
-            log,
+        self._log.event(
             logging.INFO,
             "peer_registered",
+            caller,
             peer_id=info.peer_id,
             generation=info.generation,
             address=info.address,
@@ -126,30 +128,33 @@ class RegistryService(RegistryServiceServicer):
         self, request_iterator: AsyncIterator[pb.HeartbeatRequest], context: Any
     ) -> AsyncIterator[pb.HeartbeatResponse]:
         """See the contract."""
-        with self._stream_slots.held(caller_of(context.peer())):
+        caller = caller_of(context.peer())
+        with self._stream_slots.held(caller):
             async with self._streams.standing():
-                async for request in paced(request_iterator):
-                    yield await self._renew(request)
+                async for request in of_one_peer(paced(request_iterator)):
+                    yield await self._renew(request, caller)
 
-    async def _renew(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
+    async def _renew(self, request: pb.HeartbeatRequest, caller: str) -> pb.HeartbeatResponse:
         renewal = adapters.renewal(request)
         outcome = await self._heartbeats.renew(renewal)
         self._metrics.heartbeat(outcome)
         if outcome is not HeartbeatOutcome.OK:
-            log_event(log, logging.INFO, "peer_asked_again", peer_id=renewal.lease.peer_id, action=outcome.value)
+            peer_id = renewal.lease.peer_id
+            self._log.event(logging.INFO, "peer_asked_again", caller, peer_id=peer_id, action=outcome.value)
         return adapters.heartbeat_answer(outcome, self._key_id)
 
     async def PushTable(  # noqa: N802 - contract
         self, request_iterator: AsyncIterator[pb.PushTableRequest], context: Any
     ) -> pb.PushTableResponse:
         """See the contract."""
-        with self._push_counted(caller_of(context.peer())):
+        caller = caller_of(context.peer())
+        with self._push_counted(caller):
             result = await TableReceiver(self._directory, self._limits, self._keys).receive(request_iterator)
         self._metrics.rows_pushed(result.put_count, result.remove_count, result.unproven_count)
-        log_event(
-            log,
+        self._log.event(
             logging.INFO if result.header.whole else logging.DEBUG,
             "table_pushed",
+            caller,
             peer_id=result.header.lease.peer_id,
             whole=result.header.whole,
             put=result.put_count,
@@ -161,11 +166,11 @@ class RegistryService(RegistryServiceServicer):
 
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveResponse:  # noqa: N802 - contract
         """See the contract."""
-        lease = adapters.lease(request)
-        with self._call_slots.held(caller_of(context.peer())):
+        lease, caller = adapters.lease(request), caller_of(context.peer())
+        with self._call_slots.held(caller):
             left = await self._directory.leave(lease)
         if left:
-            log_event(log, logging.INFO, "peer_left", peer_id=lease.peer_id, generation=lease.generation)
+            self._log.event(logging.INFO, "peer_left", caller, peer_id=lease.peer_id, generation=lease.generation)
         return pb.LeaveResponse()
 
     @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+from minga_core.errors import InvalidArgumentError
 from minga_protos.registry.v1 import registry_pb2 as pb
 
 JITTER = 0.2
@@ -60,4 +61,15 @@ async def paced(
         if (early := due - now - BURST * pace_seconds) > 0:
             await asyncio.sleep(early)
         due = max(due, now) + pace_seconds
+        yield request
+
+
+async def of_one_peer(requests: AsyncIterator[pb.HeartbeatRequest]) -> AsyncIterator[pb.HeartbeatRequest]:
+    """The same heartbeats. Raises InvalidArgumentError for one of another peer than the first: a stream counts as one
+    peer's in the limits of a host."""
+    peer_id = None
+    async for request in requests:
+        peer_id = request.peer_id if peer_id is None else peer_id
+        if request.peer_id != peer_id:
+            raise InvalidArgumentError("a stream has the heartbeats of one peer")
         yield request
