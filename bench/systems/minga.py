@@ -83,7 +83,8 @@ class Minga(System):
         await self.spawn(CONTROL, words, log="store").ready(store, READY_SECONDS)
         for module, port in (("minga_registry", 50051), ("minga_locator", 50052)):
             sign = self._run / f"{module}.port"
-            flags = ["--redis-url", f"unix://{store}", "--listen", f"{address}:{port}", "--port-file", str(sign)]
+            flags = ["--redis-url", f"unix://{store}", "--listen", f"{address}:{port}", "--open=1"]
+            flags += ["--port-file", str(sign)]
             await self.spawn(CONTROL, module_command(module, *flags), log=module).ready(sign, READY_SECONDS)
 
     def _start_peer(self, host: str) -> HostProcess:
@@ -91,7 +92,7 @@ class Minga(System):
         self._clients[host] = ControlClient(control)
         listen = f"{self.lab.hosts[host].address}:{PEER_PORT}"
         registry = f"{self.lab.hosts[CONTROL].address}:50051"
-        flags = ("--listen", listen, "--port-file", str(self._run / f"{host}.port"), *self._flags)
+        flags = ("--listen", listen, "--open=1", "--port-file", str(self._run / f"{host}.port"), *self._flags)
         return self.spawn(host, peer_command(self._locator_url, control, self._share(host), registry, host, *flags))
 
     async def _announced(self, host: str, process: HostProcess) -> None:

@@ -152,7 +152,7 @@ class Network:
     def _service(self, name: str, kind: str, port: int, metrics_port: int, *flags: str) -> Part:
         address = self._address(name)
         store = f"redis://{self._address(STORE)}:{STORE_PORT}/0"
-        settings = ("--redis-url", store, "--listen", f"{address}:{port}", *self._flags(name), *flags)
+        settings = ("--redis-url", store, "--listen", f"{address}:{port}", "--open=1", *self._flags(name), *flags)
         words, metrics = module_command(f"minga_{kind}", *settings), f"{address}:{metrics_port}"
         ready, log = self._ready_file(name), self._log(name)
         return Part(self.lab, name, kind, lambda: self._skewed(words), ready, log, metrics)
@@ -163,7 +163,15 @@ class Network:
         netns.command("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", f"minga-chaos-{name}", str(disk))
         (disk / "share").mkdir()
         control, metrics = self._run / f"{name}.sock", f"{self._address(name)}:{METRICS_PORT}"
-        flags = ("--listen", f"{self._address(name)}:{PEER_PORT}", "--metrics-listen", metrics, "--rescan", "5")
+        flags = (
+            "--open=1",
+            "--listen",
+            f"{self._address(name)}:{PEER_PORT}",
+            "--metrics-listen",
+            metrics,
+            "--rescan",
+            "5",
+        )
         registry = f"{REGISTRY_NAME}:{REGISTRY_PORT}"
         words = peer_command(LOCATOR_URL, control, disk / "share", registry, name, *flags, *self._flags(name))
         ready, log = self._ready_file(name), self._log(name)

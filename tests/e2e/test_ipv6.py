@@ -44,7 +44,7 @@ async def test_a_file_is_put_found_and_fetched_over_ipv6(tmp_path: Path) -> None
 
 async def test_peers_that_listen_everywhere_serve_by_ipv6(tmp_path: Path) -> None:
     """1. Peers announce the address that faces the registry. 2. Both ways of fetching a chunk are open there."""
-    async with running(tmp_path, 2, host="[::1]", peer_flags=("--listen", "0.0.0.0:0")) as story:
+    async with running(tmp_path, 2, host="[::1]", peer_flags=("--listen", "0.0.0.0:0", "--open=1")) as story:
         first, second = story.peers
         data = noise(3 << 20)
         await story.share(first, "six.bin", data)

@@ -10,7 +10,7 @@ from tests.support.terminal import DOWN, ENTER, UP, Terminal
 
 IMAGE = "minga/peer:dev"
 MENU = "What shall it be?"
-PLACES = ("--env=MINGA_REGISTRY=registry:50051", "--env=MINGA_LOCATOR=http://locator:50052")
+PLACES = ("--env=MINGA_OPEN=1", "--env=MINGA_REGISTRY=registry:50051", "--env=MINGA_LOCATOR=http://locator:50052")
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,8 @@ def place(engine: Engine) -> Iterator[list[str]]:
     network = f"--network={engine.network('peers')}"
     parts = [engine.run(network, "--network-alias=redis", "minga-test/redis:7", "--save", "")]
     for part in ("registry", "locator"):
-        words = [network, f"--network-alias={part}", "--env=MINGA_REDIS_URL=redis://redis:6379/0", f"minga/{part}:dev"]
+        words = [network, f"--network-alias={part}", "--env=MINGA_OPEN=1"]
+        words += ["--env=MINGA_REDIS_URL=redis://redis:6379/0", f"minga/{part}:dev"]
         parts.append(engine.run(*words))
     for part, each in zip(("registry", "locator"), parts[1:], strict=True):
         each.wait_log(f"{part}_started")
@@ -40,8 +41,9 @@ def peers(engine: Engine, place: list[str]) -> Iterator[list[Container]]:
 
 
 def on_terminal(engine: Engine, *flags: str) -> Terminal:
-    """`docker run -it` of the image and nothing else."""
-    words = ["docker", "run", "-it", "--rm", "--label", engine.label, "-e", "PROMPT_TOOLKIT_NO_CPR=1", *flags, IMAGE]
+    """`docker run -it` of the image, in an open network, and nothing else."""
+    words = ["docker", "run", "-it", "--rm", "--label", engine.label, "-e", "PROMPT_TOOLKIT_NO_CPR=1"]
+    words += ["-e", "MINGA_OPEN=1", *flags, IMAGE]
     return Terminal(words, engine.environment | {"TERM": "xterm"})
 
 

@@ -14,7 +14,9 @@ from minga_runtime.flags import parse_flags
 from minga_runtime.settings import (
     AddressText,
     ByteCount,
+    HttpListenText,
     ListenText,
+    PartSettings,
     RedisUrlText,
     Seconds,
     Settings,
@@ -33,6 +35,14 @@ class Example(Settings):
     capacity: ByteCount | None = None
     lease_ttl: Seconds = timedelta(seconds=15)
     serving_slots: Annotated[int, Field(ge=1, le=1000)] = 4
+
+
+class ExamplePart(PartSettings):
+    """A part with two addresses."""
+
+    listen_settings = ("listen", "http_listen")
+    listen: ListenText = "0.0.0.0:50051"
+    http_listen: HttpListenText = "auto"
 
 
 class NeedsFolder(Settings):
@@ -65,6 +75,40 @@ def test_the_files_of_tls_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
     tls = load_settings(Example).tls
     assert tls is not None
     assert tls.ca == Path("/etc/minga/ca.crt")
+
+
+REACHABLE = [
+    {},
+    {"listen": "[::]:0"},
+    {"listen": "192.0.2.1:1"},
+    {"listen": "minga.lab:1"},
+    {"listen": "[::ffff:192.0.2.1]:1"},
+    {"listen": "localhost.lab:1"},
+    {"listen": "127.0.0.1:1", "http_listen": "0.0.0.0:1"},
+]
+
+
+@pytest.mark.parametrize("flags", REACHABLE)
+def test_a_part_that_others_reach_is_secure_unless_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch, flags: dict[str, str]
+) -> None:
+    """One line names the address and both ways out, and each of them is one."""
+    with pytest.raises(SettingsError, match=r"^MINGA_(HTTP_)?LISTEN: .*MINGA_TLS_CERT.*MINGA_OPEN=1[^\n]*$"):
+        load_settings(ExamplePart, **flags)
+    with pytest.raises(SettingsError):
+        load_settings(ExamplePart, open="0", **flags)
+    assert load_settings(ExamplePart, open="1", **flags).tls is None
+    for name in ("CERT", "KEY", "CA"):
+        monkeypatch.setenv(f"MINGA_TLS_{name}", "/etc/minga/file")
+    assert load_settings(ExamplePart, **flags).tls is not None
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "127.9.9.9:1", "[::1]:0", "localhost:1"])
+def test_a_part_on_the_loopback_needs_no_certificates(listen: str) -> None:
+    """Only this host's users reach it."""
+    assert load_settings(ExamplePart, listen=listen, http_listen=listen).listen == listen
+    with pytest.raises(SettingsError, match=r"^--open: 1 or 0 is needed"):
+        load_settings(ExamplePart, listen=listen, open="yes please")
 
 
 def test_a_file_env_in_the_working_folder_is_not_read(monkeypatch: pytest.MonkeyPatch, clean_environment: Path) -> None:

@@ -94,7 +94,9 @@ async def running(
     with await server.bind(listen) as listening:
         app, trusted = server.behind_proxies(make_app(directory or MemoryDirectory(), limits=limits), proxies)
         http = connections.connection_class(max_connections, trusted)
-        async with server.http_server(app, listening, LocatorSettings(), StopSignal(), http, credentials):
+        async with server.http_server(
+            app, listening, LocatorSettings(listen="127.0.0.1:0"), StopSignal(), http, credentials
+        ):
             yield connect
             for writer in writers:
                 writer.close()

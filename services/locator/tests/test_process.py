@@ -124,11 +124,12 @@ async def test_a_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     [
         (("--redis-url", "http://x"), "--redis-url"),
         (("--listen", "nowhere"), "--listen"),
-        (("--listen", "192.0.2.1:0"), "MINGA_LISTEN"),
-        (("--redis-url", "redis://h:notaport"), "MINGA_REDIS_URL"),
+        (("--listen", "192.0.2.1:0", "--open", "1"), "MINGA_LISTEN"),
+        (("--listen", "0.0.0.0:0"), "MINGA_OPEN=1"),
+        (("--redis-url", "redis://h:notaport", "--open", "1"), "MINGA_REDIS_URL"),
     ],
 )
-async def test_wrong_settings_stop_it(tmp_path: Path, flags: tuple[str, str], name: str) -> None:
+async def test_wrong_settings_stop_it(tmp_path: Path, flags: tuple[str, ...], name: str) -> None:
     """Exit code 2 and one line that names the setting."""
     async with started(tmp_path, *flags) as locator:
         errors = await locator.errors()

@@ -103,4 +103,4 @@ def test_every_setting_is_documented() -> None:
 def test_settings_that_do_not_fit_together_stop_the_process(flags: dict[str, str], named: str) -> None:
     """A heartbeat that may be lost without harm, leases within their limits."""
     with pytest.raises(SettingsError, match=named):
-        load_settings(RegistrySettings, **flags)
+        load_settings(RegistrySettings, listen="127.0.0.1:0", **flags)

@@ -1,5 +1,7 @@
 """Addresses to listen on, as text. Imports no gRPC, for settings and the metrics endpoint."""
 
+from ipaddress import ip_address
+
 from minga_core.errors import InvalidArgumentError
 
 
@@ -19,3 +21,13 @@ def split_listen(listen: str) -> tuple[str, int]:
 def bound_address(listen: str, port: int) -> str:
     """`listen` with its port replaced by the bound one."""
     return f"{listen.rpartition(':')[0]}:{port}"
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only this host reaches what listens there: an address of the loopback, or `localhost`. No other name is
+    looked up, since what it stands for may change."""
+    host, _ = split_listen(listen)
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

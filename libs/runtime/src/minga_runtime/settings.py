@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ValidationError, field_validator, model_validator
@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from minga_core.errors import InvalidArgumentError, SettingsError
 from minga_core.ids import parse_address, parse_peer_id, parse_zone
 from minga_core.units import format_seconds, parse_bytes, parse_rate
-from minga_runtime.listening import split_listen
+from minga_runtime.listening import is_loopback, split_listen
 from minga_runtime.logs import LogFormat
 from minga_runtime.trust.credentials import TlsFiles
 from minga_runtime.trust.credentials_folder import settings_of
@@ -87,6 +87,8 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_METRICS_LISTEN": "host:port of the metrics endpoint; off unless set.",
     "MINGA_PORT_FILE": "A file to which the bound host:port is written once the process is ready.",
     "MINGA_TRACES": "OpenTelemetry collector for traces (docs/tracing.md): host:port or `https://…`; off unless set.",
+    "MINGA_OPEN": "1: registry, locator and peer may listen on other addresses than loopback without certificates, so "
+    "that every host that reaches them is trusted. Without it they do not start there.",
     "MINGA_TLS_CERT": "This process's certificate, a PEM file; with it all connections are mutual TLS (docs/adr/0033), "
     "and MINGA_TLS_KEY and MINGA_TLS_CA are needed too.",
     "MINGA_TLS_KEY": "The private key of MINGA_TLS_CERT, a PEM file.",
@@ -306,6 +308,28 @@ class Settings(BaseSettings):
         return effective_settings(self).items()
 
 
+class PartSettings(Settings):
+    """Base of the settings of what listens: registry, locator and peer. Secure unless said otherwise."""
+
+    listen_settings: ClassVar[tuple[str, ...]] = ("listen",)
+    """Fields with the addresses that other hosts are served on; `auto` is where `listen` is."""
+
+    listen: ListenText
+    open: bool = False
+
+    @model_validator(mode="after")
+    def _secure_or_open(self) -> Self:
+        for field in self.listen_settings:
+            address = getattr(self, field)
+            if not (self.tls or self.open or address == "auto" or is_loopback(address)):
+                raise ValueError(
+                    f"{PREFIX}{field.upper()}: other hosts could reach {address}, and there are no certificates: set "
+                    "MINGA_TLS_CERT, MINGA_TLS_KEY and MINGA_TLS_CA for a secure network, or MINGA_OPEN=1 for an open "
+                    "one, where every host that reaches it is trusted (docs/operations.md)"
+                )
+        return self
+
+
 S = TypeVar("S", bound=Settings)
 
 
@@ -389,6 +413,8 @@ def _reason(item: Any) -> str:
     match item["type"]:
         case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
             return "a whole number is needed"
+        case "bool_parsing" | "bool_type":
+            return "1 or 0 is needed"
         case "greater_than_equal":
             return f"{limits['ge']:,} or more is needed"
         case "less_than_equal":

@@ -7,12 +7,12 @@ from typing import Annotated
 from pydantic import Field
 
 from minga_locator.request_limits import MAX_REQUESTS
-from minga_runtime.settings import ListenText, NetworksText, RedisUrlText, Seconds, Settings
+from minga_runtime.settings import ListenText, NetworksText, PartSettings, RedisUrlText, Seconds
 
 DEFAULT_PORT = 50052
 
 
-class LocatorSettings(Settings):
+class LocatorSettings(PartSettings):
     """The settings of a locator process. Flags and variables: see `minga_runtime.settings.KNOWN_VARIABLES`."""
 
     redis_url: RedisUrlText = "redis://127.0.0.1:6379/0"

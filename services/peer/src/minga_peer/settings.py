@@ -4,13 +4,22 @@ import re
 import socket
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
 from minga_engine.settings import TransferSettings, absolute, in_utf8
 from minga_peer.share.store import StoreSettings
-from minga_runtime.settings import AddressText, ByteCount, HttpListenText, ListenText, PeerIdText, Seconds, ZoneText
+from minga_runtime.settings import (
+    AddressText,
+    ByteCount,
+    HttpListenText,
+    ListenText,
+    PartSettings,
+    PeerIdText,
+    Seconds,
+    ZoneText,
+)
 
 
 def default_peer_id() -> str:
@@ -19,8 +28,10 @@ def default_peer_id() -> str:
     return cleaned[:128] or "peer"
 
 
-class PeerSettings(TransferSettings):
+class PeerSettings(PartSettings, TransferSettings):
     """The settings of a peer daemon."""
+
+    listen_settings: ClassVar[tuple[str, ...]] = ("listen", "http_listen")
 
     share_dir: Path
     state_dir: Path | None = None

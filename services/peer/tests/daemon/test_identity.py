@@ -53,7 +53,7 @@ async def test_the_address_is_set_or_listened_on_or_found_out(
     tmp_path: Path, flags: dict[str, Any], announced: str
 ) -> None:
     """In this order; towards the registry, or where that is nowhere yet, towards the locator."""
-    settings = load_settings(PeerSettings, share_dir=tmp_path, **flags)
+    settings = load_settings(PeerSettings, share_dir=tmp_path, open=True, **flags)
     assert (await found(settings)).address == announced
 
 
@@ -64,7 +64,7 @@ async def test_an_address_that_nobody_could_reach_is_not_announced(
     """Towards a locator on the same machine that is the loopback: better none, and a log line that says what to set.
     Once there is a network the address is found."""
     monkeypatch.setattr(identity, "NO_ADDRESS_CHECK_SECONDS", 0.01)
-    settings = load_settings(PeerSettings, share_dir=tmp_path, registry="later.lab:1", locator=locator)
+    settings = load_settings(PeerSettings, share_dir=tmp_path, open=True, registry="later.lab:1", locator=locator)
     who = await found(settings)
     assert (who.address, who.source()) == ("", None)
     assert "MINGA_ADVERTISE" in str(caplog.records[-1].__dict__)
@@ -93,7 +93,9 @@ async def test_c14_an_address_that_changes_is_followed(
 ) -> None:
     """Unless it is set; a registry that is nowhere for a while changes nothing."""
     monkeypatch.setattr(identity, "ADDRESS_CHECK_SECONDS", 0.01)
-    settings = load_settings(PeerSettings, share_dir=tmp_path, registry="registry.lab:1", advertise=set_address)
+    settings = load_settings(
+        PeerSettings, share_dir=tmp_path, open=True, registry="registry.lab:1", advertise=set_address
+    )
     who = await found(settings)
     changed = asyncio.Event()
     following = asyncio.create_task(identity.follow_address(settings, who, changed.set))

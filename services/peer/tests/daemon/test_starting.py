@@ -19,6 +19,12 @@ def test_a_share_that_is_not_utf8_is_refused() -> None:
         load_settings(PeerSettings, share_dir=Path("/srv/\udcff"))
 
 
+def test_chunks_are_not_served_to_other_hosts_without_certificates(tmp_path: Path) -> None:
+    """Their port is as open as the other one."""
+    with pytest.raises(SettingsError, match=r"^MINGA_HTTP_LISTEN: .*MINGA_OPEN=1"):
+        load_settings(PeerSettings, share_dir=tmp_path, listen="127.0.0.1:0", http_listen="192.0.2.1:0")
+
+
 @pytest.mark.parametrize("setting", ["share_dir", "state_dir"])
 def test_a_relative_folder_where_the_current_one_was_deleted_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
@@ -29,7 +35,7 @@ def test_a_relative_folder_where_the_current_one_was_deleted_is_refused(
     monkeypatch.chdir(here)
     here.rmdir()
     with pytest.raises(SettingsError, match=f"--{setting.replace('_', '-')}: x is relative, and the current folder"):
-        load_settings(PeerSettings, **{"share_dir": tmp_path, setting: Path("x")})
+        load_settings(PeerSettings, **{"share_dir": tmp_path, "open": True, setting: Path("x")})
 
 
 @pytest.mark.parametrize("kind", ["link", "open to others", "another user's"])

@@ -19,6 +19,7 @@ SETTINGS = {
     "locator": "http://nowhere.invalid:2",
     "listen": "0.0.0.0:0",
     "http_listen": "0.0.0.0:0",
+    "open": "1",
     "settle": "0.01",
 }
 """No name resolves: there is no network either."""

@@ -6,12 +6,12 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from minga_runtime.settings import ListenText, RedisUrlText, Seconds, Settings
+from minga_runtime.settings import ListenText, PartSettings, RedisUrlText, Seconds
 
 DEFAULT_PORT = 50051
 
 
-class RegistrySettings(Settings):
+class RegistrySettings(PartSettings):
     """What a registry process needs to know. Flags and variables: see `minga_runtime.settings.KNOWN_VARIABLES`."""
 
     redis_url: RedisUrlText = "redis://127.0.0.1:6379/0"
