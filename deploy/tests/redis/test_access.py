@@ -3,11 +3,13 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import redis
 
 from deploy.tests.redis.certificates import make_certificates
 from deploy.tests.redis.programs import FOUND, program
@@ -17,13 +19,35 @@ from deploy.tests.redis.topologies import ClusterStore, asked
 from minga_core.errors import SettingsError, StoreRefusedError, StoreUnavailableError
 from minga_core.names import Name
 from minga_directory import connect_reader, connect_writer
-from tests.conformance.harness import over, row
+from tests.conformance.harness import over, peer, row
 from tests.support.redis_server import RedisServer
 
 REPOSITORY = Path(__file__).parents[3]
-RULES = re.search(r"^ACL SETUSER (minga on .*)$", (REPOSITORY / "docs/running-redis.md").read_text(), re.MULTILINE)
+_DOCUMENTED = re.findall(
+    r"^ACL SETUSER (?:registry|locator) (on .* -@all .*\+eval.*)$",
+    (REPOSITORY / "docs/running-redis.md").read_text(),
+    re.MULTILINE,
+)
+REGISTRY, LOCATOR, LOCATOR_62 = _DOCUMENTED
 PASSWORD = "s3cr3t/word"
 IN_URL = "s3cr3t%2Fword"
+
+LEASE = timedelta(seconds=15)
+_TABLE, _TOKENS = "minga:v1:table:{a}", "minga:v1:tokens:{all}"
+FORBIDDEN: list[tuple[str | int, ...]] = [
+    ("HSET", _TABLE, "field", "value"),
+    ("DEL", _TABLE),
+    ("EVAL", "return redis.call('HSET', KEYS[1], 'f', 'v')", 1, _TABLE),
+    ("EVAL", "return redis.call('DEL', ARGV[1])", 0, _TABLE),
+    ("INCRBY", _TOKENS, 1),
+    ("EVAL", "return redis.call('INCRBY', KEYS[1], 1)", 1, _TOKENS),
+    ("GET", "somebody else's"),
+    ("EVAL", "return redis.call('GET', ARGV[1])", 0, "somebody else's"),
+    ("FLUSHALL",),
+    ("CONFIG", "GET", "*"),
+    ("ACL", "LIST"),
+    ("KEYS", "*"),
+]
 
 MakeServer = Callable[..., RedisServer]
 
@@ -43,13 +67,28 @@ def server() -> Iterator[MakeServer]:
         one.close()
 
 
-def with_user(server: RedisServer, rules: str | None = None) -> str:
-    """Makes a user of the documented rules, or of others; the user's URL."""
-    assert RULES, "docs/running-redis.md has the rules"
-    words = (rules or RULES[1]).replace("PASSWORD", PASSWORD).split()
+def with_user(server: RedisServer, name: str, rules: str) -> str:
+    """Makes a user of these rules; the user's URL."""
     with asked(server.port) as client:
-        client.execute_command("ACL", "SETUSER", *words)
-    return server.url.replace("://", f"://minga:{IN_URL}@")
+        client.execute_command("ACL", "SETUSER", name, *split_rules(rules.replace("PASSWORD", PASSWORD)))
+    return server.url.replace("://", f"://{name}:{IN_URL}@")
+
+
+def split_rules(rules: str) -> list[str]:
+    """Words; what is in brackets is one."""
+    return re.findall(r"\([^)]*\)|\S+", rules)
+
+
+def with_users(server: RedisServer, program_name: str) -> tuple[str, str]:
+    """The URLs of registry and locator, with the documented users."""
+    locator = LOCATOR_62 if program_name == "redis-6.2" else LOCATOR
+    return with_user(server, "registry", REGISTRY), with_user(server, "locator", locator)
+
+
+def denied(server: RedisServer) -> object:
+    """What Redis has refused to users."""
+    with asked(server.port) as client:
+        return client.execute_command("ACL", "LOG")
 
 
 # Users
@@ -57,43 +96,127 @@ def with_user(server: RedisServer, rules: str | None = None) -> str:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("name", "cluster"), [("redis-6.2", False), ("redis-7", True), ("valkey", False)])
-def test_the_documented_user_may_do_all_that_is_needed(server: MakeServer, name: str, cluster: bool) -> None:
-    """The conformance suite as that user. When this fails, a new command is used: add it in docs/running-redis.md."""
+def test_the_documented_users_may_do_all_that_is_needed(server: MakeServer, name: str, cluster: bool) -> None:
+    """The conformance suite as these users. When this fails, a new command is used: add it in docs/running-redis.md and
+    deploy/redis/users.sh."""
     made = server(name, tcp=True, cluster=cluster)
     admin = made.url.replace("redis+cluster", "redis")
     ignored = [f"--ignore=tests/conformance/{each}" for each in ONE_SERVER]
-    passed_over(with_user(made), [admin], *ignored, "-k", WITHOUT_KEYS)
+    registry, locator = with_users(made, name)
+    passed_over(registry, [admin], *ignored, "-k", WITHOUT_KEYS, reader_url=locator)
 
 
-async def test_the_documented_user_may_reap_and_find_losses_on_a_cluster(server: MakeServer) -> None:
+async def test_the_documented_users_may_reap_and_find_losses_on_a_cluster(server: MakeServer) -> None:
     """What the conformance suite does not come to."""
     made = server(tcp=True, cluster=True)
-    async with over(with_user(made)) as directory:
+    async with over(with_user(made, "registry", REGISTRY)) as directory:
         await directory.register("a")
         await directory.push("a", [row("x")])
         assert await directory.writer.reap() == 0
         assert await directory.beat("a") == "ok"
-    with asked(made.port) as client:
-        denied = client.execute_command("ACL", "LOG")
-    assert denied == []
+    assert denied(made) == []
+
+
+@pytest.mark.parametrize("name", ["redis-7", "valkey"])
+async def test_a_locator_cannot_write_the_directory(server: MakeServer, name: str) -> None:
+    """One that was taken over can read, and move the counter of round robin. It writes no table, lease or fencing
+    token, by no script either, and sees nothing that is not Minga's."""
+    made = server(name, tcp=True)
+    registry, locator = with_users(made, name)
+    async with over(registry) as directory, aclosing(connect_reader(locator)) as reader:
+        await directory.register("a")
+        await directory.push("a", [row("x")])
+        assert (await reader.find(Name("x")))[0].holders
+        await reader.place(Name("y"), 1, 1)
+        assert denied(made) == []
+    async with aclosing(connect_writer(locator)) as writer:
+        with pytest.raises(StoreRefusedError, match="forbids this user something"):
+            await writer.register(peer("b"), LEASE, b"")
+    with redis.Redis.from_url(locator) as client:
+        for words in FORBIDDEN:
+            with pytest.raises(redis.ResponseError, match=r"(?i)NOPERM|no permissions|ACL failure|can't (run|access)"):
+                client.execute_command(*words)
+        assert client.incrby("minga:v1:placement-cursor", 1) > 0
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 async def test_a_user_that_lacks_a_command_is_told_which(server: MakeServer, name: str) -> None:
     """By the call that needs it, each time, and at start when everything needs it."""
     made = server(name, tcp=True)
-    assert RULES
-    url = with_user(made, RULES[1].replace("+zrangebylex ", ""))
+    rules = LOCATOR_62 if name == "redis-6.2" else LOCATOR
+    url = with_user(made, "locator", rules.replace(" +zrangebylex", ""))
     async with aclosing(connect_reader(url)) as reader:
         await reader.check_access()
         with pytest.raises(StoreRefusedError, match=r"forbids this user something.*zrangebylex"):
             await reader.list_names()
-    url = with_user(made, RULES[1].replace("+zcard ", "-zcard ").replace("+zcount ", "-zcount "))
+    url = with_user(made, "less", rules.replace(" +zcard", ""))
     async with aclosing(connect_reader(url)) as reader, aclosing(connect_writer(url)) as writer:
         with pytest.raises(SettingsError, match=r"MINGA_REDIS_URL.*zcard"):
             await reader.check_access()
         with pytest.raises(SettingsError, match=r"MINGA_REDIS_URL.*forbids this user something"):
             await writer.check_access()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+async def test_a_password_is_read_from_its_file_for_each_connection(
+    server: MakeServer, name: str, tmp_path: Path
+) -> None:
+    """It is exchanged as docs/running-redis.md says, without a new client. One that cannot be read stops the start."""
+    made = server(name, tcp=True)
+    with_users(made, name)
+    file = tmp_path / "password"
+    url = f"redis://registry@127.0.0.1:{made.port}?password_file={file}"
+    with pytest.raises(SettingsError, match=r"MINGA_REDIS_URL: password_file: .*No such file"):
+        connect_writer(url)
+    file.write_text("\n")
+    with pytest.raises(SettingsError, match=r"MINGA_REDIS_URL: password_file: .*is empty"):
+        connect_writer(url)
+    file.write_text(f"{PASSWORD}\n")
+    async with aclosing(connect_writer(url)) as writer:
+        await writer.ping()
+        with asked(made.port) as client:
+            client.execute_command("ACL", "SETUSER", "registry", ">another", f"<{PASSWORD}")
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        with pytest.raises(StoreRefusedError, match="refuses user or password"):
+            await until_refused(writer.ping)
+        file.write_text("another")
+        await writer.ping()
+
+
+async def until_refused(call: Callable[[], Awaitable[None]]) -> None:
+    """The first call after a connection was closed may only find that out."""
+    for _ in range(3):
+        try:
+            await call()
+        except StoreRefusedError:
+            raise
+        except StoreUnavailableError:
+            pass
+
+
+@pytest.mark.parametrize("name", ["redis-7", "valkey"])
+def test_the_script_makes_the_documented_users(server: MakeServer, name: str, tmp_path: Path) -> None:
+    """With passwords of their own, which the ACL file does not have; others may ping and no more."""
+    script = [str(REPOSITORY / "deploy/redis/users.sh"), str(tmp_path / "new")]
+    subprocess.run(script, check=True, timeout=30)
+    acl = (tmp_path / "new/users.acl").read_text()
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"users.acl", "registry", "locator"}
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "new").iterdir())
+    made = server(name, tcp=True, options={"aclfile": str(tmp_path / "new/users.acl")})
+    for user, rules in {"registry": REGISTRY, "locator": LOCATOR}.items():
+        password = (tmp_path / "new" / user).read_text()
+        assert len(password) == 32
+        assert password not in acl
+        (line,) = (line for line in acl.splitlines() if line.startswith(f"user {user} "))
+        assert line.split(" ", 4)[4] == rules.split(" ", 2)[2], "the rules are those of docs/running-redis.md"
+        with redis.Redis.from_url(made.url.replace("://", f"://{user}:{password}@")) as client:
+            assert client.ping()
+    with redis.Redis.from_url(made.url) as client:
+        assert client.ping()
+        with pytest.raises(redis.ResponseError, match=r"(?i)no permissions"):
+            client.get("minga:v1:epoch:{all}")
+    subprocess.run(script, check=True, timeout=30)
+    assert (tmp_path / "new/users.acl").read_text() == acl, "a second run changes nothing"
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -27,13 +27,14 @@ def test_the_conformance_suite_passes(kind: str, program: str) -> None:
         passed_over(store.url, store.admin_urls, *ignored)
 
 
-def passed_over(url: str, admin_urls: list[str], *arguments: str) -> None:
-    """Runs the suite over a store; fails with the end of what it printed."""
+def passed_over(url: str, admin_urls: list[str], *arguments: str, reader_url: str = "") -> None:
+    """Runs the suite over a store; fails with the end of what it printed. reader_url: for the reader, if not `url`."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "tests/conformance", "-x", *arguments],
         env={
             **os.environ,
             "CONFORMANCE_URL": url,
+            "CONFORMANCE_READER": reader_url,
             "CONFORMANCE_ADMIN": " ".join(admin_urls),
             # A dozen processes are beside it.
             "CONFORMANCE_LATE_MILLIS": "1500",

@@ -170,6 +170,8 @@ def _pool(options: Mapping[str, Any]) -> redis.BlockingConnectionPool:
         wanted |= {"socket_connect_timeout": CONNECT_SECONDS, "socket_keepalive": True}
     try:
         pool = redis.BlockingConnectionPool(**wanted)
+        if provider := wanted.get("credential_provider"):
+            provider.get_credentials()
         first = pool.make_connection()  # type: ignore[no-untyped-call]
         if isinstance(first, SSLConnection):
             # Reads the certificates.

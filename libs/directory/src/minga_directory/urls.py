@@ -8,18 +8,21 @@
     redis+cluster://[user:password@]host[:port],…                    a Cluster, found through any of its nodes
 
 `rediss` in place of `redis` makes all connections TLS. User and password are those of the servers; sentinels have
-their own: `sentinel_username` and `sentinel_password`. Error messages never quote values, which may be passwords.
+their own: `sentinel_username` and `sentinel_password`. `password_file` in place of the password names a file that
+has it. Error messages never quote values, which may be passwords.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from redis.asyncio.connection import parse_url
 
 from minga_core.errors import SettingsError
+from minga_directory.passwords import PasswordFile
 
 
 class Topology(Enum):
@@ -32,7 +35,7 @@ class Topology(Enum):
 
 _SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 _DEFAULT_PORTS = {Topology.SINGLE: 6379, Topology.SENTINEL: 26379, Topology.CLUSTER: 6379}
-_PARAMETERS = {"client_name", "db", "max_connections", "password", "username"}
+_PARAMETERS = {"client_name", "db", "max_connections", "password", "password_file", "username"}
 _SENTINEL_PARAMETERS = {"sentinel_username", "sentinel_password"}
 _TLS_PARAMETERS = {
     "ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_ciphers", "ssl_keyfile",
@@ -111,6 +114,10 @@ def _options(url: str, allowed: set[str]) -> dict[str, Any]:
             if name in _TLS_PARAMETERS
             else f"{name[:40]!r} is no parameter of this kind of URL"
         )
+    if path := options.pop("password_file", ""):
+        if options.pop("password", ""):
+            raise ValueError("password_file: there is a password in the URL as well")
+        options["credential_provider"] = PasswordFile(options.pop("username", ""), Path(path))
     if options.get("max_connections", 1) < 1:
         raise ValueError("max_connections is 1 or more")
     return options
