@@ -81,7 +81,7 @@ def metrics_markdown() -> str:
     return f"""# Metrics
 
 Generated from the code by `make references`. Registry, peer and authority serve them on `MINGA_METRICS_LISTEN` (9464 in
-the images), the locator beside its API on 50052; the path is `/metrics`. Base units, and few labels, all of closed sets:
+the images), the locator beside its API on 50052; the path is `/metrics`. Base units, few labels, all of closed sets:
 never a peer's id, a name or a digest, which are in the logs. A histogram has `_bucket`, `_sum` and `_count` behind its
 name. Every part also has the standard `process_*` metrics of its process (processor, memory, open files, start). What
 to watch, and what each alert means: [operations.md](operations.md).
