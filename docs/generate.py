@@ -23,6 +23,8 @@ from minga_registry.service import METHODS as REGISTRY_METHODS
 from minga_registry.settings import RegistrySettings
 from minga_runtime.metrics import RpcMetrics, StoreMetrics, describe_process
 from minga_runtime.settings import KNOWN_VARIABLES, PREFIX, Settings
+from minga_runtime.trust.audit import Audit
+from minga_runtime.trust.refusals import Refusals
 
 HERE = Path(__file__).parent
 PARTS: dict[str, type[Settings]] = {
@@ -124,6 +126,7 @@ def _registry_metrics() -> CollectorRegistry:
     describe_process(registry, "registry", "")
     RpcMetrics(registry, "registry", REGISTRY_METHODS)
     StoreMetrics(registry, "registry", WRITER_OPERATIONS, OUTCOMES)
+    Refusals(registry, "registry", Audit(None, "registry", registry))
     RegistryMetrics(registry).leases_counted(0, 0)
     return registry
 
@@ -138,6 +141,7 @@ def _peer_metrics() -> CollectorRegistry:
     registry = CollectorRegistry()
     describe_process(registry, "peer", "")
     RpcMetrics(registry, "peer", PEER_METHODS)
+    Refusals(registry, "peer", Audit(None, "peer", registry))
     PeerMetrics(registry)
     registry.register(StateCollector(dict.fromkeys(STATE, lambda: 0.0), dict.fromkeys(Kind, lambda: 0.0)))
     return registry

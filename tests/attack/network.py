@@ -88,15 +88,15 @@ class Network:
 
 
 @asynccontextmanager
-async def network(folder: Path, *, secure: bool, peer_count: int = 3) -> AsyncIterator[Network]:
-    """A running network; in the environment, the credentials of `command`."""
+async def network(folder: Path, *, secure: bool, peer_count: int = 3, **options: object) -> AsyncIterator[Network]:
+    """A running network; in the environment, the credentials of `command`. options: as LocalNetworkConfig has them."""
     authority, credentials = Authority(), folder / "credentials"
     with pytest.MonkeyPatch.context() as environment:
         if secure:
             authority.issue_all(credentials, peer_count)
             for name, file in (("CERT", "tls.crt"), ("KEY", "tls.key"), ("CA", "ca.crt")):
                 environment.setenv(f"MINGA_TLS_{name}", str(credentials / "command" / file))
-        async with running(folder, peer_count, credentials=credentials if secure else None) as story:
+        async with running(folder, peer_count, credentials=credentials if secure else None, **options) as story:
             made = Network(story, secure, authority, credentials)
             for name, data in HIDDEN.items():
                 path = made.peer.share_dir / name

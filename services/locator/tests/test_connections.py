@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import httpx
 import pytest
 
 from minga_core.names import Name
@@ -94,9 +96,8 @@ async def running(
     with await server.bind(listen) as listening:
         app, trusted = server.behind_proxies(make_app(directory or MemoryDirectory(), limits=limits), proxies)
         http = connections.connection_class(max_connections, trusted)
-        async with server.http_server(
-            app, listening, LocatorSettings(listen="127.0.0.1:0"), StopSignal(), http, credentials
-        ):
+        tls = credentials.web_context() if credentials else None
+        async with server.http_server(app, listening, LocatorSettings(listen="127.0.0.1:0"), StopSignal(), http, tls):
             yield connect
             for writer in writers:
                 writer.close()
@@ -111,6 +112,20 @@ async def test_a_handshake_of_tls_has_a_limit(monkeypatch: pytest.MonkeyPatch, t
         silent, half = await connect(), await connect()
         half.writer.write(b"\x16\x03\x01\x02")
         assert [await client.rest() for client in (silent, half)] == [b""] * 2
+
+
+async def test_the_last_answer_on_an_old_connection_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a secure network: no request fails, and the next one is made over a new connection."""
+    monkeypatch.setattr(connections, "MAX_CONNECTION_SECONDS", 0.0)
+    folder = Authority().issue(tmp_path, "locator", "locator")
+    files = TlsFiles(folder / "tls.crt", folder / "tls.key", folder / "ca.crt")
+    async with running(credentials=Credentials(files, frozenset({Role.LOCATOR}))) as connect:
+        port = (await connect()).writer.get_extra_info("peername")[1]
+        trusting = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+        async with httpx.AsyncClient(verify=trusting, trust_env=False) as client:
+            answers = await asyncio.gather(*(client.get(f"https://127.0.0.1:{port}/v1/stats") for _ in range(5)))
+        assert {each.status_code for each in answers} == {200}
+        assert {each.headers.get("connection") for each in answers} == {"close"}
 
 
 async def test_an_incomplete_head_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -23,7 +24,9 @@ from minga_runtime.channels import make_channel
 from minga_runtime.metrics import RpcMetrics
 from minga_runtime.server import GrpcServer
 from minga_runtime.tasks import TaskOwner
+from minga_runtime.trust.audit import Audit
 from minga_runtime.trust.publication_keys import Keys, no_keys
+from minga_runtime.trust.refusals import Refusals
 
 LEASES = LeasePolicy(timedelta(seconds=15), timedelta(seconds=1), timedelta(minutes=5))
 LIMITS = PushLimits(max_rows=5_000, max_pushes=4, idle=timedelta(seconds=30), total=timedelta(minutes=10))
@@ -170,16 +173,19 @@ async def serving(
     leases: LeasePolicy = LEASES,
     system_clock: SystemClock | None = None,
     keys: Keys = no_keys,
+    audit: Path | None = None,
 ) -> AsyncIterator[Running]:
     """A registry over `directory` that serves inside the block. Its clock stands still unless one is given."""
     metrics = CollectorRegistry()
     clock = ManualClock()
-    server = GrpcServer(RpcMetrics(metrics, "registry"))
+    written = Audit(audit, "registry", metrics)
+    server = GrpcServer(RpcMetrics(metrics, "registry"), refusals=Refusals(metrics, "registry", written))
     heartbeats = HeartbeatBatcher(directory)
     tasks = TaskOwner()
     tasks.keep(heartbeats.run, "heartbeats")
     own_metrics = RegistryMetrics(metrics)
-    service = RegistryService(directory, heartbeats, leases, limits, own_metrics, system_clock or clock, keys=keys)
+    now = system_clock or clock
+    service = RegistryService(directory, heartbeats, leases, limits, own_metrics, now, written, keys=keys)
     add_RegistryServiceServicer_to_server(service, server.server)
     (port,) = await server.start(["127.0.0.1:0"], [SERVICE])
     try:
@@ -188,6 +194,7 @@ async def serving(
     finally:
         await server.stop(timedelta(0))
         await tasks.aclose()
+        await written.aclose()
 
 
 def register_request(**changed: object) -> pb.RegisterRequest:

@@ -39,7 +39,12 @@ MOVED: dict[str, dict[str, str]] = {
     "minga_registry_unproven_rows_total": {},
 }
 """Metrics with the labels of the series that moves."""
-CONSTANT = {"minga_registry_build_info", "minga_registry_tasks"}
+CONSTANT = {
+    "minga_registry_audit_lost_lines_total",
+    "minga_registry_build_info",
+    "minga_registry_refused_total",
+    "minga_registry_tasks",
+}
 
 
 @pytest.fixture

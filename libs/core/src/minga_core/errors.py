@@ -128,14 +128,39 @@ WIRE_STATUS: dict[Code, WireStatus] = {
 }
 
 
+class Refusal(StrEnum):
+    """Why a server refuses a caller: what its metrics and its audit log call it."""
+
+    NO_CERTIFICATE = "no_certificate"
+    """None, or one that names no member."""
+    CERTIFICATE_EXPIRED = "certificate_expired"
+    REVOKED = "revoked"
+    FOREIGN_NETWORK = "foreign_network"
+    WRONG_ROLE = "wrong_role"
+    OTHER_PEER = "other_peer"
+    """A request for a peer that is not the caller."""
+    GRANT_INVALID = "grant_invalid"
+    GRANT_EXPIRED = "grant_expired"
+    GRANT_OF_OTHER = "grant_of_other"
+    """A grant of a member that is not the caller."""
+    RIGHT_MISSING = "right_missing"
+    QUOTA = "quota"
+    """The caller has all that one may have."""
+    HANDSHAKE_FAILED = "handshake_failed"
+
+
 class MingaError(Exception):
     """Base of all. `str(error)` is one sentence to display; `hint` says what to do, or is empty."""
 
     code: ClassVar[Code] = Code.INTERNAL
+    refusal: Refusal | None = None
+    """Set where it refuses a caller for what that caller is, may do, or has already."""
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", refusal: Refusal | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+        if refusal is not None:
+            self.refusal = refusal
 
     @property
     def retryable(self) -> bool:
@@ -244,18 +269,21 @@ class UnauthenticatedError(MingaError):
     """Who is at the other end of a connection is not shown by a certificate, or is not who was wanted."""
 
     code = Code.UNAUTHENTICATED
+    refusal = Refusal.GRANT_INVALID
 
 
 class PermissionDeniedError(MingaError):
     """The caller is known, and may not do that."""
 
     code = Code.PERMISSION_DENIED
+    refusal = Refusal.RIGHT_MISSING
 
 
 class LimitExceededError(MingaError):
     """More than this service accepts. limit: how much that is, where it was said."""
 
     code = Code.LIMIT_EXCEEDED
+    refusal = Refusal.QUOTA
 
     def __init__(self, message: str, *, limit: int | None = None, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -267,8 +295,8 @@ class BusyError(MingaError):
 
     code = Code.BUSY
 
-    def __init__(self, message: str, *, retry_after: timedelta, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, retry_after: timedelta, hint: str = "", refusal: Refusal | None = None) -> None:
+        super().__init__(message, hint=hint, refusal=refusal)
         self.retry_after = retry_after
 
 

@@ -33,6 +33,7 @@ from minga_core.errors import (
 from minga_runtime import tracing
 from minga_runtime.grpc_tracing import record_rpc_end, start_rpc_span
 from minga_runtime.trust.authorization import Access
+from minga_runtime.trust.origin import Origin
 
 log = logging.getLogger(__name__)
 
@@ -73,17 +74,28 @@ class RpcObserver(Protocol):
         ...
 
 
+class RefusalObserver(Protocol):
+    """Receives refusals; see `trust.refusals`, whose metrics clients do not load."""
+
+    def record(self, error: MingaError, origin: Origin, action: str) -> None:
+        """action: what was refused."""
+        ...
+
+
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns errors of handlers into statuses, and reports the end of each RPC to an observer.
 
     An error that is not a MingaError is a bug: it is logged here, once, with its traceback, and the caller gets no
     details. Cancellation passes through. access: with it callers and their requests are checked before handlers see
-    them.
+    them. refusals: records those that are refused.
     """
 
-    def __init__(self, observer: RpcObserver, access: Access | None = None) -> None:
+    def __init__(
+        self, observer: RpcObserver, access: Access | None = None, refusals: RefusalObserver | None = None
+    ) -> None:
         self._observer = observer
         self._access = access
+        self._refusals = refusals
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
@@ -102,7 +114,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, behaviour: Callable[..., Any], method: str) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Any) -> Any:
-            with _Outcome(self._observer, method, context) as outcome:
+            with _Outcome(self._observer, self._refusals, method, context) as outcome:
                 try:
                     async with _Checked(request, self._check_of(method, context)) as checked:
                         return await behaviour(checked, context)
@@ -113,7 +125,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def _streaming(self, behaviour: Callable[..., Any], method: str) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-            with _Outcome(self._observer, method, context) as outcome:
+            with _Outcome(self._observer, self._refusals, method, context) as outcome:
                 try:
                     async with (
                         _Checked(request, self._check_of(method, context)) as checked,
@@ -217,8 +229,9 @@ async def _responses(made: Any) -> AsyncGenerator[Any, None]:
 class _Outcome:
     """Reports how one RPC ended to the observer and to the RPC's span. path: `/service/Method`."""
 
-    def __init__(self, observer: RpcObserver, path: str, context: Any) -> None:
+    def __init__(self, observer: RpcObserver, refusals: RefusalObserver | None, path: str, context: Any) -> None:
         self._observer = observer
+        self._refusals = refusals
         self._method = path.rpartition("/")[2]
         self._context = context
         self._span = start_rpc_span(path, context)
@@ -243,6 +256,8 @@ class _Outcome:
         if isinstance(error, grpc.aio.BaseError):
             raise error
         known = error if isinstance(error, MingaError) else _bug(error, self._method)
+        if self._refusals is not None and known.refusal is not None:
+            self._refusals.record(known, Origin.of_rpc(self._context), self._method)
         status = grpc.StatusCode[WIRE_STATUS[known.code].grpc]
         await self._context.abort(status, str(known)[:MAX_DETAILS], _metadata_of(known))
         raise AssertionError("abort raises")

@@ -1,19 +1,25 @@
 """Quotas: what all callers, and each of them, may have under way. A flood from one leaves room for others.
 
-A caller is its host, the one thing that it cannot choose at will. Peers that share a host, behind a NAT or on one
-machine, share the quota of one caller, which is half. So do hosts of one IPv6 network (/64): each of them may use any
-address of it.
+A caller is the member that its certificate names; without one it is its host (`trust.origin`), the one thing that it
+cannot choose at will. Then peers that share a host, behind a NAT or on one machine, share the quota of one caller,
+which is half. So do hosts of one IPv6 network (/64): each of them may use any address of it.
 """
 
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv6Address, IPv6Network
 
-from minga_core.errors import BusyError
+from minga_core.errors import BusyError, LimitExceededError, Refusal
+from minga_core.units import format_bytes
 
 RETRY_AFTER = timedelta(seconds=1)
+SECONDS_OF_DAY = 24 * 60 * 60
+MAX_CALLERS = 10_000
+"""Whose use of a day is remembered: some 2 MB."""
 
 
 class Quota:
@@ -46,7 +52,11 @@ class Quota:
         """As `held`, until `release` is called with the same arguments."""
         held = self._held[caller]
         if held and held + amount > self.each:
-            raise BusyError(f"{held:,} {self.what} of yours are under way already", retry_after=self._retry_after)
+            raise BusyError(
+                f"{held:,} {self.what} of yours are under way already, and one caller may have {self.each:,}",
+                retry_after=self._retry_after,
+                refusal=Refusal.QUOTA,
+            )
         if self.held_count and self.held_count + amount > self.total:
             raise BusyError(f"{self.held_count:,} {self.what} are under way", retry_after=self._retry_after)
         self._held[caller] += amount
@@ -60,12 +70,56 @@ class Quota:
             del self._held[caller]
 
 
-def caller_of(peer: str) -> str:
-    """The caller in a gRPC peer string, as in `ipv4:10.0.0.1:4711`, `ipv6:%5B::1%5D:4711` or `unix:`; see `host_of`."""
-    kind, _, place = peer.partition(":")
-    if kind not in ("ipv4", "ipv6"):
-        return kind
-    return host_of(place.rpartition(":")[0].removeprefix("%5B").removesuffix("%5D"))
+class DailyQuota:
+    """What each caller may use up in a day, from 0:00 to 24:00 UTC. For the event loop's thread alone.
+
+    what: plural noun for messages. each: None for no limit. It is kept in memory: a process that starts anew begins
+    at 0. Callers above MAX_CALLERS of one day share the quota of one.
+    """
+
+    def __init__(self, what: str, each: int | None, setting: str, wall: Callable[[], float] = time.time) -> None:
+        self._what = what
+        self._each = each
+        self._setting = setting
+        self._wall = wall
+        self._day = -1
+        self._used: Counter[str] = Counter()
+
+    @contextmanager
+    def charged(self, caller: str, amount: int) -> Iterator["Charge"]:
+        """Reserve an amount; what the block has not used of it is given back at its end. Raises LimitExceededError."""
+        day = self._today()
+        if caller not in self._used and len(self._used) >= MAX_CALLERS:
+            caller = ""
+        used = self._used[caller]
+        if self._each is not None and used + amount > self._each:
+            raise LimitExceededError(
+                f"{format_bytes(amount)} are too much: {caller or 'this caller'} has {format_bytes(used)} of the "
+                f"{format_bytes(self._each)} of {self._what} that one may have in a day (UTC)",
+                limit=self._each,
+                hint=f"the quota is {self._setting} of that peer",
+            )
+        charge = Charge()
+        self._used[caller] += amount
+        try:
+            yield charge
+        finally:
+            if day == self._day:
+                self._used[caller] -= max(0, amount - charge.used)
+
+    def _today(self) -> int:
+        day = int(self._wall() // SECONDS_OF_DAY)
+        if day != self._day:
+            self._day = day
+            self._used.clear()
+        return day
+
+
+@dataclass(slots=True)
+class Charge:
+    """What has been used of a reserved amount."""
+
+    used: int = 0
 
 
 def host_of(address: str) -> str:

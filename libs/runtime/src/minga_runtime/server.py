@@ -11,7 +11,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from minga_runtime.channels import bind, server_options, unix_path
-from minga_runtime.grpc_errors import ErrorInterceptor, RpcObserver
+from minga_runtime.grpc_errors import ErrorInterceptor, RefusalObserver, RpcObserver
 from minga_runtime.trust.authorization import Access
 
 
@@ -34,18 +34,20 @@ _Status = health_pb2.HealthCheckResponse
 class GrpcServer:
     """A server with the standard health service. Services are registered with `server` before `start`.
 
-    access: with it ports speak TLS, and callers are checked; Unix sockets are as without."""
+    access: with it ports speak TLS, and callers are checked; Unix sockets are as without. refusals: records those that
+    are refused."""
 
     def __init__(
         self,
         observer: RpcObserver,
         *,
         access: Access | None = None,
+        refusals: RefusalObserver | None = None,
         max_concurrent_rpcs: int | None = None,
         connection_age: ConnectionAge | None = None,
     ) -> None:
         self.server = grpc.aio.server(
-            interceptors=(ErrorInterceptor(observer, access),),
+            interceptors=(ErrorInterceptor(observer, access, refusals),),
             options=[*server_options(), *_ageing(connection_age)],
             maximum_concurrent_rpcs=max_concurrent_rpcs,
         )

@@ -73,8 +73,13 @@ KNOWN_VARIABLES: dict[str, str] = {
     "one host.",
     "MINGA_REAP_INTERVAL": "Registry: seconds between removals of what dead peers left.",
     "MINGA_STOP_GRACE": "Seconds that calls, and a peer's transfers, have to end once the process is stopping.",
-    "MINGA_SERVING_SLOTS": "Peer: chunk requests served or queued at once, at most half of them from one host; "
+    "MINGA_SERVING_SLOTS": "Peer: chunk requests served or queued at once, at most half of them for one member "
+    "(one host in an open network); "
     "further ones are refused as busy, and their downloaders ask other sources.",
+    "MINGA_MAX_UPLOADS": "Peer: uploads at once, and replicas fetched for uploaders at once, at most half of them for "
+    "one member (one host in an open network).",
+    "MINGA_UPLOAD_QUOTA": "Peer: bytes, as `100GB`, that it takes in a day (UTC) for one member (one host in an open "
+    "network), uploaded or replicated; 0: unlimited.",
     "MINGA_HTTP_LISTEN": "Peer: where chunks are served over HTTP (docs/http.md): `auto` (the next port above "
     "MINGA_LISTEN, or any free one when that is taken) or `host:port`.",
     "MINGA_LIMIT_UP": "Peer and command: payload sent per second at most, as `50MB/s` or `400Mbit/s`; 0: unlimited.",
@@ -89,6 +94,8 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_TRACES": "OpenTelemetry collector for traces (docs/tracing.md): host:port or `https://…`; off unless set.",
     "MINGA_OPEN": "1: registry, locator and peer may listen on other addresses than loopback without certificates, so "
     "that every host that reaches them is trusted. Without it they do not start there.",
+    "MINGA_AUDIT": "Registry, locator, peer: a file to which the audit log is appended, one line of JSON an event "
+    "(docs/operations.md); `-` for standard error; off unless set.",
     "MINGA_TLS_CERT": "This process's certificate, a PEM file; with it all connections are mutual TLS (docs/adr/0033), "
     "and MINGA_TLS_KEY and MINGA_TLS_CA are needed too.",
     "MINGA_TLS_KEY": "The private key of MINGA_TLS_CERT, a PEM file.",
@@ -246,6 +253,7 @@ class Settings(BaseSettings):
     grant_keys: GrantKeysText = ""
     default_rights: RightsText | None = None
     revoked: Path | None = None
+    audit: Path | None = None
     traces: CollectorText | None = None
     log_level: LogLevel = "info"
     log_format: LogFormatText = "auto"

@@ -4,8 +4,11 @@ import contextlib
 import gc
 import logging
 import os
+import ssl
 import sys
+from functools import partial
 
+from prometheus_client import CollectorRegistry
 from starlette.routing import Router
 
 from minga_core.errors import SettingsError
@@ -24,10 +27,13 @@ from minga_runtime.logs import configure_logging, log_event
 from minga_runtime.process import StopSignal, exit_code_for, print_error, run_process, write_port_file
 from minga_runtime.settings import effective_settings, load_settings
 from minga_runtime.tracing import export_traces
+from minga_runtime.trust.audit import Audit
 from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import Role
+from minga_runtime.trust.origin import Origin
 from minga_runtime.trust.publication_keys import watched_keys
+from minga_runtime.trust.refusals import Refusals
 
 log = logging.getLogger("minga_locator")
 
@@ -60,14 +66,20 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
 
     Raises MingaError when it cannot start. At the end, requests under way get `stop_grace`.
     """
-    async with contextlib.aclosing(connect_reader(settings.redis_url, refuse_while_recovering=True)) as reader:
+    registry = CollectorRegistry()
+    async with (
+        contextlib.aclosing(Audit(settings.audit, "locator", registry)) as audit,
+        contextlib.aclosing(connect_reader(settings.redis_url, refuse_while_recovering=True)) as reader,
+    ):
         await reader.check_access()
         with await bind(settings.listen) as listening:
             address = bound_address(settings.listen, listening.getsockname()[1])
             credentials = None if settings.tls is None else Credentials(settings.tls, frozenset({Role.LOCATOR}))
-            behind, proxies = behind_proxies(_app(settings, reader, credentials), settings.trusted_proxies)
+            refusals = Refusals(registry, "locator", audit)
+            app = _app(settings, reader, credentials, refusals, registry)
+            behind, proxies = behind_proxies(app, settings.trusted_proxies)
             http = connection_class(max_connections(), proxies)
-            async with http_server(behind, listening, settings, stop, http, credentials):
+            async with http_server(behind, listening, settings, stop, http, _tls(credentials, refusals)):
                 write_port_file(settings.port_file, address)
                 facts = effective_settings(settings) | {"address": address, "pid": os.getpid(), "version": VERSION}
                 log_event(log, logging.INFO, "locator_started", **facts)
@@ -75,14 +87,30 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
                 log_event(log, logging.INFO, "locator_stopping")
 
 
-def _app(settings: LocatorSettings, reader: DirectoryReader, credentials: Credentials | None) -> Router:
-    limits = RequestLimits(max_requests=settings.max_requests)
-    keys = watched_keys(settings.publication_key)
+def _app(
+    settings: LocatorSettings,
+    reader: DirectoryReader,
+    credentials: Credentials | None,
+    refusals: Refusals,
+    registry: CollectorRegistry,
+) -> Router:
+    member = credentials.member if credentials else None
+    return make_app(
+        reader,
+        registry=registry,
+        limits=RequestLimits(max_requests=settings.max_requests),
+        member=member,
+        callers=Callers(member, settings.key_sources, settings.rights_of_members) if member else None,
+        keys=watched_keys(settings.publication_key),
+        refusals=refusals,
+    )
+
+
+def _tls(credentials: Credentials | None, refusals: Refusals) -> ssl.SSLContext | None:
     if credentials is None:
-        return make_app(reader, limits=limits, keys=keys)
-    member = credentials.member
-    callers = Callers(member, settings.key_sources, settings.rights_of_members)
-    return make_app(reader, limits=limits, member=member, callers=callers, keys=keys)
+        return None
+    # Who connects is known to the application once the handshake is done, and not before.
+    return credentials.web_context(partial(refusals.handshake_failed, origin=Origin("", "unknown")))
 
 
 if __name__ == "__main__":

@@ -22,9 +22,11 @@ from minga_locator.openapi import openapi_json
 from minga_locator.operations import OPERATIONS
 from minga_locator.request_limits import RequestLimits
 from minga_locator.state import LocatorState
+from minga_runtime.trust.audit import Audit
 from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.members import Member
 from minga_runtime.trust.publication_keys import Keys, no_keys
+from minga_runtime.trust.refusals import Refusals
 
 _SWAGGER_UI = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/swagger-ui"
 _DOCS_PAGE = f"""<!DOCTYPE html>
@@ -43,15 +45,17 @@ def make_app(
     member: Member | None = None,
     callers: Callers | None = None,
     keys: Keys = no_keys,
+    refusals: Refusals | None = None,
 ) -> Router:
     """The REST service over a reader, which the caller owns. What the app itself makes ends with its lifespan.
 
     member: who this locator is in a secure network, where it answers members and bearers of grants alone. callers: says
     who these are and what they may do; without it members may do everything. keys: those that prove publications, where
-    there are any.
+    there are any. refusals: records what is refused, made with the same `registry`.
     """
-    clock, limits = clock or SystemClock(), limits or RequestLimits()
-    metrics = LocatorMetrics(registry or CollectorRegistry(), VERSION)
+    clock, limits, registry = clock or SystemClock(), limits or RequestLimits(), registry or CollectorRegistry()
+    refusals = refusals or Refusals(registry, "locator", Audit(None, "locator", registry))
+    metrics = LocatorMetrics(registry, VERSION)
     metrics.create_series(operation.path for operation in OPERATIONS)
     cache = ReadCache(clock, on_lookup=metrics.count_cache_lookup)
     observed = observed_reader(tracing.traced_reader(reader), metrics.store)
@@ -66,7 +70,7 @@ def make_app(
         routes=[*(_route(operation, state) for operation in OPERATIONS), *_documentation()],
         middleware=[
             *tracing.middleware(),
-            Middleware(RequestMiddleware, metrics=metrics, clock=clock, limits=limits),
+            Middleware(RequestMiddleware, metrics=metrics, clock=clock, limits=limits, refusals=refusals),
             *([] if member is None else [Middleware(MembersOnly, own=member, callers=callers or Callers(member))]),
         ],
         lifespan=lifespan,

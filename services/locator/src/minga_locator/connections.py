@@ -7,6 +7,8 @@ processor time of a look-up (profile of 40,000 names, 20 holders each).
 """
 
 import asyncio
+import math
+import time
 from collections.abc import Container
 from typing import Any, cast
 
@@ -19,6 +21,8 @@ from minga_runtime.quotas import Quota, plain_address
 
 HEAD_SECONDS = 10.0
 """A request's head must be complete this long after its first byte. Before that byte, the keep-alive limit holds."""
+MAX_CONNECTION_SECONDS = 300.0
+"""Clients with TLS connect anew after this: who they are is looked at again."""
 WRITE_SECONDS = 20.0
 """An answer that the client has not read this long after it was written ends the connection: a slow link has read the
 largest answers, of some 500 KiB, by then."""
@@ -34,6 +38,8 @@ class LimitedConnection(HttpToolsProtocol):
 
     _tls: TlsClient | None = None
     """None without TLS."""
+    _until = math.inf
+    """In the loop's time: after that, one more request is answered."""
     _host: str | None = None
     """The host whose quota this connection uses; None when it was refused."""
     _closing: asyncio.TimerHandle | None = None
@@ -46,6 +52,7 @@ class LimitedConnection(HttpToolsProtocol):
         super().connection_made(cast("asyncio.Transport", _CoalescingTransport(transport, self.loop)))
         if (tls := transport.get_extra_info("ssl_object")) is not None:
             self._tls = TlsClient(tls)
+            self._until = self.loop.time() + min(MAX_CONNECTION_SECONDS, self._tls.expires_at - time.time())
         # Whatever the kernel does not accept at once pauses writing, and an answer is timed until all of it is sent.
         # With TLS a limit of 0 would pause writing when nothing is left, and for ever.
         transport.set_write_buffer_limits(0 if self._tls is None else 1, 0)
@@ -89,6 +96,9 @@ class LimitedConnection(HttpToolsProtocol):
         if self._tls is not None:
             cast("dict[str, Any]", self.scope)[CLIENT] = self._tls
         super().on_headers_complete()
+        if self._tls is not None and self.loop.time() > self._until:
+            # Its answer is the last one, and says so.
+            self.cycle.keep_alive = False
 
     def _quota_host(self) -> str:
         """The host that this connection is counted for: a trusted proxy's connections are those of many hosts."""

@@ -1,14 +1,17 @@
-"""In a secure network: requests of members and of bearers of a grant alone, but for probes."""
+"""Who sends a request; and in a secure network: requests of members and of bearers of a grant alone, but for probes."""
 
 import ssl
+import time
 from functools import cached_property
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from minga_core.errors import UnauthenticatedError
-from minga_runtime.trust.authorization import check_role
+from minga_core.errors import Refusal, UnauthenticatedError
+from minga_locator.request_limits import client_host
+from minga_runtime.trust.authorization import check_role, check_valid
 from minga_runtime.trust.callers import OPEN, Caller, Callers, bearer_token
-from minga_runtime.trust.members import USERS, Member, member_at
+from minga_runtime.trust.members import USERS, Member, expires_at, member_at
+from minga_runtime.trust.origin import Origin
 from minga_runtime.trust.own_grant import AUTHORIZATION
 
 CLIENT = "minga.client"
@@ -31,11 +34,41 @@ class TlsClient:
         """Who it is; None without a certificate. Raises UnauthenticatedError for one that names no member."""
         return member_at(self._connection) if self._connection.getpeercert() else None
 
+    @cached_property
+    def expires_at(self) -> float:
+        """When its certificate ends, in seconds since 1970."""
+        return expires_at(self._connection)
+
+    @cached_property
+    def known_member(self) -> Member | None:
+        """Who it is; None without a certificate of a member."""
+        try:
+            return self.member
+        except UnauthenticatedError:
+            return None
+
+    @cached_property
+    def caller(self) -> str | None:
+        """What quotas count a member by."""
+        return None if self.known_member is None else str(self.known_member)
+
 
 def caller_in(scope: Scope) -> Caller:
     """Who has sent a request; OPEN in an open network."""
     caller: Caller = scope.get(CALLER, OPEN)
     return caller
+
+
+def caller_of(scope: Scope) -> str:
+    """What quotas count a request by; see `Origin.caller`."""
+    client: TlsClient | None = scope.get(CLIENT)
+    return (client and client.caller) or client_host(scope.get("client"))
+
+
+def origin_of(scope: Scope) -> Origin:
+    """Where a request comes from: behind a trusted proxy, from the proxy's client."""
+    client: TlsClient | None = scope.get(CLIENT)
+    return Origin.of_socket(scope.get("client"), client.known_member if client else None)
 
 
 class MembersOnly:
@@ -58,8 +91,9 @@ class MembersOnly:
     async def _caller(self, scope: Scope) -> Caller:
         client: TlsClient | None = scope.get(CLIENT)
         if client is None:
-            raise UnauthenticatedError("a connection with TLS is needed")
+            raise UnauthenticatedError("a connection with TLS is needed", refusal=Refusal.NO_CERTIFICATE)
         if client.member is not None:
+            check_valid(client.member, client.expires_at, time.time())
             check_role(client.member, self._own, USERS, "use the locator")
         token = bearer_token(value for name, value in scope["headers"] if name == _AUTHORIZATION)
         return await self._callers.client(client.member, token)

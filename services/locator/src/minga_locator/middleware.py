@@ -1,4 +1,4 @@
-"""What surrounds every request: the quota of its host, its measurements, and the answer when it fails."""
+"""What surrounds every request: the quota of its caller, its measurements, and the answer when it fails."""
 
 import logging
 
@@ -8,10 +8,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from minga_core.clock import Clock
 from minga_core.errors import BusyError, Code, MingaError
 from minga_locator._metrics import LocatorMetrics
+from minga_locator.members import caller_of, origin_of
 from minga_locator.problems import RETRY_AFTER_SECONDS, error_response, http_error_response, problem_response
-from minga_locator.request_limits import RequestLimits, client_host
+from minga_locator.request_limits import RequestLimits
 from minga_runtime.logs import log_event
 from minga_runtime.quotas import Quota
+from minga_runtime.trust.refusals import Refusals
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +21,11 @@ log = logging.getLogger(__name__)
 class RequestMiddleware:
     """ASGI middleware. Answers 429 and 503 itself when there is no slot for a request."""
 
-    def __init__(self, app: ASGIApp, metrics: LocatorMetrics, clock: Clock, limits: RequestLimits) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: LocatorMetrics, clock: Clock, limits: RequestLimits, refusals: Refusals
+    ) -> None:
         self._app = app
+        self._refusals = refusals
         self._metrics = metrics
         self._clock = clock
         self._api_quota = Quota("requests", limits.max_requests)
@@ -45,14 +50,27 @@ class RequestMiddleware:
             await self._pass_on(scope, receive, answer)
             return
         quota = self._api_quota if scope["path"].startswith("/v1/") else self._operator_quota
-        host = client_host(scope.get("client"))
-        if (refusal := _acquire(quota, scope, host)) is not None:
-            await refusal(scope, receive, answer.send)
+        if quota.held_count >= quota.total:
+            detail = "the locator is answering as many requests as it can"
+            code = Code.UNAVAILABLE.value
+            response = problem_response(scope, 503, code, detail, retry_after_seconds=RETRY_AFTER_SECONDS)
+            await response(scope, receive, answer.send)
+            return
+        caller = caller_of(scope)
+        try:
+            quota.acquire(caller)
+        except BusyError as error:
+            await self._refuse(error, scope, receive, answer)
             return
         try:
             await self._pass_on(scope, receive, answer)
         finally:
-            quota.release(host)
+            quota.release(caller)
+
+    async def _refuse(self, error: MingaError, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        if error.refusal is not None:
+            self._refusals.record(error, origin_of(scope), f"{scope['method']} {scope['path']}")
+        await error_response(scope, error)(scope, receive, answer.send)
 
     async def _pass_on(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         # With an app in the scope, Starlette's Router raises HTTPException for paths and methods that it does not have.
@@ -61,7 +79,8 @@ class RequestMiddleware:
             await self._app(scope, receive, answer.send)
             return
         except MingaError as error:
-            response = error_response(scope, error)
+            await self._refuse(error, scope, receive, answer)
+            return
         except HTTPException as error:
             response = http_error_response(scope, error)
         except Exception:
@@ -80,19 +99,6 @@ class RequestMiddleware:
         if log.isEnabledFor(logging.DEBUG):
             fields = {"method": scope["method"], "path": scope["path"], "status": status, "seconds": round(seconds, 4)}
             log_event(log, logging.DEBUG, "request", **fields)
-
-
-def _acquire(quota: Quota, scope: Scope, host: str) -> ASGIApp | None:
-    """Take a slot for the host; the refusal when there is none."""
-    if quota.held_count >= quota.total:
-        detail = "the locator is answering as many requests as it can"
-        code = Code.UNAVAILABLE.value
-        return problem_response(scope, 503, code, detail, retry_after_seconds=RETRY_AFTER_SECONDS)
-    try:
-        quota.acquire(host)
-    except BusyError as error:
-        return error_response(scope, error)
-    return None
 
 
 class _Answer:

@@ -17,7 +17,6 @@ from minga_core.errors import SettingsError
 from minga_locator.settings import LocatorSettings
 from minga_runtime.process import StopSignal
 from minga_runtime.sockets import listen_tcp
-from minga_runtime.trust.credentials import Credentials
 
 HANDSHAKE_SECONDS = 10.0
 """A client that has not done its part of the TLS handshake by then is gone."""
@@ -43,12 +42,12 @@ async def http_server(
     settings: LocatorSettings,
     stop: StopSignal,
     http: type[HttpToolsProtocol],
-    credentials: Credentials | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[None]:
     """Serve the app inside the block, and drain it at the end. A server that ends by itself sets `stop`.
 
-    credentials: with them it is HTTPS, and the app learns the certificate of each client that has one."""
-    server = _Server(_uvicorn_config(app, settings, http), credentials)
+    tls: with it it is HTTPS, and the app learns the certificate of each client that has one."""
+    server = _Server(_uvicorn_config(app, settings, http), tls)
 
     def ended(task: asyncio.Task[None]) -> None:
         server.started_or_ended.set()
@@ -79,9 +78,9 @@ def behind_proxies(app: ASGIApp, proxies: str) -> tuple[ASGIApp, Container[str]]
 class _Server(uvicorn.Server):
     """uvicorn that signals when it serves, and leaves the process's signals to `run_process`."""
 
-    def __init__(self, config: uvicorn.Config, credentials: Credentials | None) -> None:
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
         super().__init__(config)
-        self._credentials = credentials
+        self._tls = tls
         self.started_or_ended = asyncio.Event()
 
     @contextlib.contextmanager
@@ -89,11 +88,11 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._credentials is None:
+        if self._tls is None:
             await super().startup(sockets)
         else:
             await super().startup([])
-            await self._serve_tls(sockets or [], self._credentials.web_context())
+            await self._serve_tls(sockets or [], self._tls)
         self.started_or_ended.set()
 
     async def _serve_tls(self, sockets: list[socket.socket], context: ssl.SSLContext) -> None:

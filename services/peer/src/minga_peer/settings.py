@@ -45,6 +45,9 @@ class PeerSettings(PartSettings, TransferSettings):
     lease_ttl: Seconds | None = None
     serving_slots: Annotated[int, Field(ge=1, le=10_000)] = 256
     """Chunk requests that are served or wait at a time; a few are served, and one too many is refused as busy."""
+    max_uploads: Annotated[int, Field(ge=1, le=10_000)] = 512
+    """`minga put` makes 32 of small files at a time."""
+    upload_quota: ByteCount = 0
     settle: Seconds = timedelta(seconds=0.5)
     rescan: Seconds = timedelta(minutes=5)
     scrub: Seconds = timedelta(days=30)

@@ -39,10 +39,10 @@ async def connected(
     credentials: Credentials, ends: tuple[socket.socket, socket.socket]
 ) -> tuple[TlsStream, ssl.SSLSocket]:
     stream = TlsStream(ends[0], credentials.current().server)
-    client, member = await asyncio.gather(
+    client, _ = await asyncio.gather(
         asyncio.to_thread(credentials.current().peers.wrap_socket, ends[1]), stream.handshake()
     )
-    assert member == Member("lab", Role.PEER, "node-1")
+    assert stream.member() == Member("lab", Role.PEER, "node-1")
     return stream, client
 
 

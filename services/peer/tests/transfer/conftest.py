@@ -40,6 +40,8 @@ from minga_runtime.metrics import RpcMetrics
 from minga_runtime.rate_limit import Limits
 from minga_runtime.server import GrpcServer
 from minga_runtime.sockets import listen_tcp
+from minga_runtime.trust.audit import Audit
+from minga_runtime.trust.refusals import Refusals
 
 LIMIT_SECONDS = 20.0
 
@@ -175,7 +177,9 @@ class Network:
         limits = self.limits
         connections = PeerConnections(limits.down)
         transport = PeerTransport(connections)
-        server = GrpcServer(RpcMetrics(CollectorRegistry(), "peer"))
+        audit = Audit(None, "peer", series)
+        refusals = Refusals(series, "peer", audit)
+        server = GrpcServer(RpcMetrics(CollectorRegistry(), "peer"), refusals=refusals)
         source: list[SourceAddress] = []
         directory: Any = self.directory
         options = TransferOptions(lambda: source[0], self.config, metrics, limits.down)
@@ -185,12 +189,13 @@ class Network:
         # A downloader that reads nothing keeps its slot: tests decide when it ends.
         uploads = ServingConfig(max_requests=serving_slots, unknown_rate_seconds=60.0)
         serving = ChunkServing(store, ServingQueue(uploads), clock, metrics, limits.up)
-        http = HttpServer(serving, uploads.max_served)
+        http = HttpServer(serving, uploads.max_served, refusals)
         service = PeerService(
             store,
             SmallFileServing(store.small, metrics, limits.up),
             Storing(UploadReceiver(store, metrics), downloads, FakeAnnouncer(store)),
             http.start(listen_tcp("127.0.0.1:0")),
+            audit,
             Quotas(file_calls=serving_slots),
         )
         add_PeerServiceServicer_to_server(service, server.server)

@@ -359,3 +359,19 @@ async def test_nobody_is_served_later_because_another_host_takes_its_name(
     await ask(seed, content_id, downloader_source(1))
     await ask(seed, content_id, replace(downloader_source(1), address=Address("127.0.0.2:1")), "127.0.0.2")
     assert len(set(requesters)) == 2
+
+
+async def test_an_old_connection_ends_between_two_requests_and_no_download_fails(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has one answer here, and the client connects anew for the next."""
+    monkeypatch.setattr(module, "MAX_CONNECTION_SECONDS", 0.0)
+    seed, content_id, data = await shared(network, size_bytes=8 * MIB)
+    async with connected(seed) as (reader, writer):
+        writer.write(wanted(content_id, (0, 1)))
+        head = await answer(reader)
+        assert isinstance(head, ChunkResponse)
+        assert len(await reader.read()) == head.size_bytes
+    downloader = await network.peer("downloader")
+    await fetch(downloader, "file.bin")
+    assert (downloader.root / "file.bin").read_bytes() == data

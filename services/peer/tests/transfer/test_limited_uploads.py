@@ -9,14 +9,14 @@ from minga_core.clock import SystemClock
 from minga_core.errors import NotFoundError
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name
-from minga_core.records import FileRow, HoldingState
+from minga_core.records import HoldingState
 from minga_engine.parts.hashing import hash_file
 from minga_engine.progress import PutPhase, PutProgress
 from minga_engine.transfer.upload import HashedFile, PutRequest, Uploader
 from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.locator import FileAnswer, FileSource, FileVersion, PlacedPeer, Placements
 from minga_engine.wire.uploads import pieces
-from minga_peer.serve.receiving import UploadReceiver
+from minga_peer.serve.receiving import Uploaded, UploadReceiver
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_runtime.rate_limit import RateLimit
 
@@ -113,6 +113,6 @@ async def test_an_upload_coming_in_takes_every_payload_byte(network: Network, tm
 
     receiver = UploadReceiver(peer.store, peer.metrics, down=limit)
     last = [step async for step in receiver.receive(incoming())][-1]
-    assert isinstance(last, FileRow)
+    assert isinstance(last, Uploaded)
     assert sum(limit.taken) == len(data)
     assert set(read_before_taken) == {0}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minga_core.clock import SystemClock
-from minga_core.errors import InvalidNameError, NameTakenError, NotFoundError
+from minga_core.errors import InvalidNameError, LimitExceededError, NameTakenError, NotFoundError
 from minga_core.ids import ContentId, parse_address, parse_peer_id
 from minga_core.names import Name, parse_name
 from minga_core.records import HoldingState
@@ -19,6 +19,7 @@ from minga_engine.transfer.upload import HashedFile, PutRequest, Uploader
 from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.locator import FileAnswer, FileSource, FileVersion, PlacedPeer, Placements
 from minga_peer.serve.receiving import UploadReceiver
+from minga_runtime.quotas import DailyQuota
 
 from .conftest import FOUND_TIME, Network, TestPeer, eventually, noise
 from .test_uploads import begin, lacking, manifest_of, raw_store, send_chunk
@@ -238,3 +239,19 @@ async def test_each_holder_of_a_put_publishes_it_and_later_replicas_do_not(netwo
     times = [peer.store.table.rows()[0].published_ns for peer in (first, second, third)]
     assert min(times[:2]) > FOUND_TIME
     assert (max(times), times[2]) == (version.published_ns, FOUND_TIME)
+
+
+async def test_what_one_caller_uploads_in_a_day_is_limited(network: Network, tmp_path: Path) -> None:
+    """The error says how much there is; nothing of the file is kept, and what fits is taken."""
+    peer = await network.peer("giver")
+    peer.service.quotas.uploaded = DailyQuota("uploads", 3 * MIB, "MINGA_UPLOAD_QUOTA")
+    locator = TrueLocator([peer])
+    for folder in ("first", "again", "large", "small"):
+        (tmp_path / folder).mkdir()
+    for folder in ("first", "again"):
+        await put(locator, await written(tmp_path / folder, noise(2 * MIB, seed=1)), 1)
+    with pytest.raises(LimitExceededError, match=r"127\.0\.0\.1 has 2 MiB of the 3 MiB of uploads") as caught:
+        await put(locator, await written(tmp_path / "large", noise(2 * MIB, seed=2)), 1, overwrite=True)
+    assert "MINGA_UPLOAD_QUOTA" in caught.value.hint
+    await put(locator, await written(tmp_path / "small", noise(MIB, seed=3)), 1, overwrite=True)
+    assert peer.series.get_sample_value("minga_peer_refused_total", {"reason": "quota"}) == 1

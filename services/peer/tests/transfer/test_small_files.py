@@ -224,6 +224,9 @@ class Caller:
     def peer(self) -> str:
         return "ipv4:10.0.0.1:4711"
 
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
+
 
 async def test_what_is_sent_keeps_to_the_limit(network: Network) -> None:
     """Every byte passes the limit before it goes out."""

@@ -30,11 +30,13 @@ from minga_runtime.server import ConnectionAge, GrpcServer
 from minga_runtime.settings import effective_settings, load_settings
 from minga_runtime.tasks import TaskOwner
 from minga_runtime.tracing import export_traces
+from minga_runtime.trust.audit import Audit
 from minga_runtime.trust.authorization import Access
 from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import Role
 from minga_runtime.trust.publication_keys import watched_keys
+from minga_runtime.trust.refusals import Refusals
 
 log = logging.getLogger("minga_registry")
 
@@ -74,9 +76,16 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
         tasks = TaskOwner(stop.fail)
         stack.push_async_callback(tasks.aclose)
 
+        audit = Audit(settings.audit, "registry", metrics_registry)
+        stack.push_async_callback(audit.aclose)
         rpcs = RpcMetrics(metrics_registry, "registry", METHODS)
         access = _access(settings)
-        server = GrpcServer(rpcs, access=access, connection_age=_connection_age(settings))
+        server = GrpcServer(
+            rpcs,
+            access=access,
+            refusals=Refusals(metrics_registry, "registry", audit),
+            connection_age=_connection_age(settings),
+        )
         heartbeats = HeartbeatBatcher(directory)
         tasks.keep(heartbeats.run, "heartbeats")
         service = RegistryService(
@@ -86,6 +95,7 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
             _limits(settings),
             metrics,
             SystemClock(),
+            audit,
             keys=watched_keys(settings.publication_key),
             stream_life=settings.max_connection_age,
             access=access,

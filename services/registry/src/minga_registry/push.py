@@ -28,6 +28,9 @@ from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.adapters import PushEnd, PushHeader, RowBatch, push_step
 from minga_runtime.trust.publication_keys import Keys, PublicationKeys, no_keys
 
+MAX_REMOVED_SHOWN = 1_000
+"""Rows that a push removes, and that the audit log names; more are a folder that is gone."""
+
 
 @dataclass(frozen=True, slots=True)
 class PushLimits:
@@ -52,6 +55,8 @@ class PushResult:
     remove_count: int
     unproven_count: int
     """Rows put whose time of publication has no tag that proves it: they count as unpublished."""
+    removed: list[RowKey]
+    """The first MAX_REMOVED_SHOWN rows of those."""
     revision: int
 
 
@@ -96,6 +101,7 @@ class TableReceiver:
         self._put_count = 0
         self._remove_count = 0
         self._unproven_count = 0
+        self._removed: list[RowKey] = []
         self._active = asyncio.Event()
         """Set unless the peer's next message is being waited for."""
 
@@ -125,7 +131,7 @@ class TableReceiver:
         async with push, _lease_kept(push, self._active), Pipeline() as pipeline:
             await self._receive_rows(messages, header, push, pipeline)
             revision = await push.commit()
-        return PushResult(header, self._put_count, self._remove_count, self._unproven_count, revision)
+        return PushResult(header, self._put_count, self._remove_count, self._unproven_count, self._removed, revision)
 
     async def _receive_rows(
         self, messages: AsyncIterator[pb.PushTableRequest], header: PushHeader, push: TablePush, pipeline: Pipeline
@@ -169,6 +175,7 @@ class TableReceiver:
             raise InvalidArgumentError("a push of a whole table removes nothing")
         self._put_count += len(batch.put)
         self._remove_count += len(batch.remove)
+        self._removed += batch.remove[: MAX_REMOVED_SHOWN - len(self._removed)]
         most = self._limits.max_rows
         if max(self._put_count, self._remove_count) > most:
             raise LimitExceededError(f"this registry takes at most {most:,} rows of one peer", limit=most)

@@ -13,7 +13,8 @@ from typing import Any
 
 from minga_core.clock import Clock
 from minga_core.errors import BusyError, MingaError
-from minga_core.records import Publication
+from minga_core.ids import PeerId
+from minga_core.records import REFUSED, Publication, RowKey
 from minga_directory.directory import DirectoryWriter, HeartbeatOutcome
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceServicer
@@ -26,8 +27,11 @@ from minga_registry.publishing import limited
 from minga_registry.push import PushLimits, TableReceiver
 from minga_registry.streams import StandingStreams, of_one_peer, paced
 from minga_runtime.logs import log_event
-from minga_runtime.quotas import Quota, caller_of
+from minga_runtime.quotas import Quota
+from minga_runtime.trust.audit import Audit
 from minga_runtime.trust.authorization import Access, caller_at
+from minga_runtime.trust.callers import Caller
+from minga_runtime.trust.origin import Origin
 from minga_runtime.trust.publication_keys import Keys, no_keys
 
 log = logging.getLogger(__name__)
@@ -56,6 +60,7 @@ class RegistryService(RegistryServiceServicer):
         limits: PushLimits,
         metrics: RegistryMetrics,
         clock: Clock,
+        audit: Audit,
         *,
         keys: Keys = no_keys,
         stream_life: timedelta = STREAM_LIFE,
@@ -67,9 +72,10 @@ class RegistryService(RegistryServiceServicer):
         self._limits = limits
         self._metrics = metrics
         self._clock = clock
+        self._audit = audit
         self._access = access
         self._keys = keys
-        # For each host at most half of them, so that one that floods the registry leaves room for the others.
+        # For each caller at most half of them, so that one that floods the registry leaves room for the others.
         self._call_slots = Quota("calls", MAX_CALLS)
         self._push_slots = Quota("table pushes", limits.max_pushes)
         self._stream_slots = Quota("heartbeat streams", MAX_STREAMS)
@@ -83,9 +89,11 @@ class RegistryService(RegistryServiceServicer):
     async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterResponse:  # noqa: N802 - contract
         """See the contract."""
         info, token = adapters.peer_info(request), adapters.lease_token(request.lease_token)
-        granted, caller = self._leases.grant(adapters.asked_ttl(request)), caller_of(context.peer())
+        granted, origin = self._leases.grant(adapters.asked_ttl(request)), Origin.of_rpc(context)
+        caller = origin.caller
         with self._call_slots.held(caller):
             await self._directory.register(info, granted, token)
+        self._audit.record("registered", origin, peer=info.peer_id, address=info.address, generation=info.generation)
         self._log.event(
             logging.INFO,
             "peer_registered",
@@ -100,9 +108,11 @@ class RegistryService(RegistryServiceServicer):
     async def Publish(self, request: pb.PublishRequest, context: Any) -> pb.PublishResponse:  # noqa: N802 - contract
         """See the contract."""
         lease, wanted = adapters.lease(request), adapters.publications(request)
-        publications = limited(await caller_at(self._access, context), wanted, self.ticket_is_good)
-        with self._call_slots.held(caller_of(context.peer())):
+        caller, origin = await caller_at(self._access, context), Origin.of_rpc(context)
+        publications = limited(caller, wanted, self.ticket_is_good)
+        with self._call_slots.held(origin.caller):
             times = await self._directory.publish(lease, publications)
+        self._audit_publications(origin, caller, lease.peer_id, publications, times)
         self._metrics.published(publications, times)
         log_event(log, logging.DEBUG, "published", peer_id=lease.peer_id, count=len(times))
         return adapters.published(times, self._tags(publications, times))
@@ -128,7 +138,7 @@ class RegistryService(RegistryServiceServicer):
         self, request_iterator: AsyncIterator[pb.HeartbeatRequest], context: Any
     ) -> AsyncIterator[pb.HeartbeatResponse]:
         """See the contract."""
-        caller = caller_of(context.peer())
+        caller = Origin.of_rpc(context).caller
         with self._stream_slots.held(caller):
             async with self._streams.standing():
                 async for request in of_one_peer(paced(request_iterator)):
@@ -147,10 +157,14 @@ class RegistryService(RegistryServiceServicer):
         self, request_iterator: AsyncIterator[pb.PushTableRequest], context: Any
     ) -> pb.PushTableResponse:
         """See the contract."""
-        caller = caller_of(context.peer())
+        origin = Origin.of_rpc(context)
+        caller = origin.caller
         with self._push_counted(caller):
             result = await TableReceiver(self._directory, self._limits, self._keys).receive(request_iterator)
         self._metrics.rows_pushed(result.put_count, result.remove_count, result.unproven_count)
+        if result.remove_count:
+            peer_id = result.header.lease.peer_id
+            self._audit.record("removed", origin, files=result.removed, peer=peer_id, count=result.remove_count)
         self._log.event(
             logging.INFO if result.header.whole else logging.DEBUG,
             "table_pushed",
@@ -166,12 +180,33 @@ class RegistryService(RegistryServiceServicer):
 
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveResponse:  # noqa: N802 - contract
         """See the contract."""
-        lease, caller = adapters.lease(request), caller_of(context.peer())
+        lease, origin = adapters.lease(request), Origin.of_rpc(context)
+        caller = origin.caller
         with self._call_slots.held(caller):
             left = await self._directory.leave(lease)
         if left:
+            self._audit.record("left", origin, peer=lease.peer_id)
             self._log.event(logging.INFO, "peer_left", caller, peer_id=lease.peer_id, generation=lease.generation)
         return pb.LeaveResponse()
+
+    def _audit_publications(
+        self,
+        origin: Origin,
+        caller: Caller,
+        peer_id: PeerId,
+        publications: Sequence[Publication],
+        times_ns: Sequence[int],
+    ) -> None:
+        if not self._audit.enabled:
+            return
+        by_event: dict[str, list[RowKey]] = {}
+        for each, time_ns in zip(publications, times_ns, strict=True):
+            known = each.join_only or each.found_modified_ns is not None
+            event = "not_published" if time_ns == REFUSED else "publication_found" if known else "published"
+            by_event.setdefault(event, []).append(each.key)
+        grant = {"sub": caller.subject, "jti": caller.grant_id} if caller.grant_id else None
+        for event, keys in by_event.items():
+            self._audit.record(event, origin, files=keys, grant=grant, peer=peer_id)
 
     @contextmanager
     def _push_counted(self, caller: str) -> Iterator[None]:

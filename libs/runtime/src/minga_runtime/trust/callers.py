@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from minga_core.errors import UnauthenticatedError
+from minga_core.errors import Refusal, UnauthenticatedError
 from minga_runtime.trust.members import Member
 from minga_runtime.trust.rights import ALL, NONE, Prefixes, Rights
 
@@ -53,7 +53,10 @@ class Callers:
             return Caller(member, member.uri, self._default)
         caller = await self._by_grant(self._grants, member, token)
         if caller.subject != member.uri:
-            raise UnauthenticatedError(f"the grant of {caller.subject!r} is not of {member}, who shows it")
+            raise UnauthenticatedError(
+                f"the grant of {caller.subject!r} is not of {member}, who shows it",
+                refusal=Refusal.GRANT_OF_OTHER,
+            )
         return caller
 
     async def client(self, member: Member | None, token: str) -> Caller:
@@ -63,18 +66,25 @@ class Callers:
         """
         if member is None and not token:
             raise UnauthenticatedError(
-                "a certificate of this network or a bearer token is needed", hint="set MINGA_TLS_CERT, _KEY and _CA"
+                "a certificate of this network or a bearer token is needed",
+                hint="set MINGA_TLS_CERT, _KEY and _CA",
+                refusal=Refusal.NO_CERTIFICATE,
             )
         if not token or self._grants is None:
             if member is None:
-                raise UnauthenticatedError("a certificate of this network is needed: bearer tokens are not taken here")
+                raise UnauthenticatedError(
+                    "a certificate of this network is needed: bearer tokens are not taken here",
+                    refusal=Refusal.NO_CERTIFICATE,
+                )
             return Caller(member, member.uri, self._default)
         return await self._by_grant(self._grants, member, token)
 
     async def _by_grant(self, grants: "Grants", member: Member | None, token: str) -> Caller:
         grant = await grants.verify(token)
         if grant.of_member and (member is None or grant.subject != member.uri):
-            raise UnauthenticatedError(f"the grant of {grant.subject!r} counts over its own certificate alone")
+            raise UnauthenticatedError(
+                f"the grant of {grant.subject!r} counts over its own certificate alone", refusal=Refusal.GRANT_OF_OTHER
+            )
         return Caller(member, grant.subject, grant.rights, grant.grant_id)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from minga_core.errors import MingaError, SettingsError, UnauthenticatedError
 from minga_runtime.logs import log_event
@@ -99,9 +99,12 @@ class Credentials:
         """A context for connections to the locator, each with the credentials of its time."""
         return PresentContext.of(ssl.PROTOCOL_TLS_CLIENT, lambda: self.current().locator)
 
-    def web_context(self) -> ssl.SSLContext:
-        """A context for a web server, each connection with the credentials of its time."""
-        return PresentContext.of(ssl.PROTOCOL_TLS_SERVER, lambda: self.current().web)
+    def web_context(self, on_refused: Callable[[ssl.SSLError], None] | None = None) -> ssl.SSLContext:
+        """A context for a web server, each connection with the credentials of its time. on_refused: called with what
+        ends a handshake, which nobody else sees."""
+        context = PresentContext.of(ssl.PROTOCOL_TLS_SERVER, lambda: self.current().web)
+        context.on_refused = on_refused
+        return context
 
     def _look(self) -> None:
         try:
@@ -129,15 +132,19 @@ class PresentContext(ssl.SSLContext):
     """A context whose connections are those of the present one. asyncio, uvloop and anyio all begin with `wrap_bio`."""
 
     _present: Callable[[], ssl.SSLContext]
+    on_refused: Callable[[ssl.SSLError], None] | None = None
 
     @classmethod
-    def of(cls, protocol: int, present: Callable[[], ssl.SSLContext]) -> "PresentContext":
+    def of(cls, protocol: int, present: Callable[[], ssl.SSLContext]) -> Self:
         context = cls(protocol)
         context._present = present
         return context
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
-        return self._present().wrap_bio(*arguments, **options)
+        made = self._present().wrap_bio(*arguments, **options)
+        if isinstance(made, _FromClient):
+            made.on_refused = self.on_refused
+        return made
 
 
 def _load(files: TlsFiles) -> tuple[_Fingerprint, Loaded]:
@@ -176,6 +183,7 @@ def _read(files: TlsFiles) -> Loaded:
     peers.check_hostname = False
     web.verify_mode = ssl.CERT_OPTIONAL
     member, host = _own_names(peers, server)
+    web.sslobject_class = _FromClient
     locator.sslobject_class = type("ToLocator", (_ToLocator,), {"own": member})
     certificate, key, ca = (path.read_bytes() for path in (files.certificate, files.key, files.ca))
     return Loaded(certificate, key, ca, member, host, peers, locator, server, web)
@@ -189,6 +197,22 @@ class _ToLocator(ssl.SSLObject):
     def do_handshake(self) -> None:
         super().do_handshake()
         check_server(member_at(self), self.own, Role.LOCATOR)
+
+
+class _FromClient(ssl.SSLObject):
+    """A connection to a web server, which reports a handshake that fails."""
+
+    on_refused: Callable[[ssl.SSLError], None] | None = None
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            if self.on_refused is not None:
+                self.on_refused(error)
+            raise
 
 
 def _own_names(client: ssl.SSLContext, server: ssl.SSLContext) -> tuple[Member, str]:

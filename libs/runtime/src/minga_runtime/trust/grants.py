@@ -16,7 +16,7 @@ from typing import Any
 
 import jwt
 
-from minga_core.errors import InvalidArgumentError, UnauthenticatedError
+from minga_core.errors import InvalidArgumentError, Refusal, UnauthenticatedError
 from minga_runtime.trust.grant_keys import GrantKey, GrantKeys, Keys
 from minga_runtime.trust.jwks_url import FETCH_SECONDS
 from minga_runtime.trust.members import MEMBER_SCHEME
@@ -192,7 +192,8 @@ def _check_not_expired(grant: Grant, now: float) -> None:
     if now > grant.expires_at + LEEWAY_SECONDS:
         raise UnauthenticatedError(
             f"the grant of {grant.subject!r} expired at {_shown(grant.expires_at)}, and by the clock here it is "
-            f"{_shown(now)}: a new one is needed, unless the clock is wrong"
+            f"{_shown(now)}: a new one is needed, unless the clock is wrong",
+            refusal=Refusal.GRANT_EXPIRED,
         )
 
 

@@ -3,6 +3,7 @@
 A certificate names its owner by one URI, `spiffe://NETWORK/ROLE/NAME`. Nothing here reads files or opens connections.
 """
 
+import math
 import re
 import ssl
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from minga_core.errors import UnauthenticatedError
+from minga_core.errors import Refusal, UnauthenticatedError
 
 PEER_DOMAIN = ".peer.minga"
 """Behind a peer's id this makes the DNS name in its certificate, which no host of a registry or locator has."""
@@ -60,7 +61,8 @@ def member_of(uris: Iterable[str]) -> Member:
     if match is None:
         raise UnauthenticatedError(
             "the certificate names no member: it needs one URI, spiffe://NETWORK/ROLE/NAME, "
-            f"with {', '.join(Role)} as the role"
+            f"with {', '.join(Role)} as the role",
+            refusal=Refusal.NO_CERTIFICATE,
         )
     return Member(match["network"], Role(match["role"]), match["name"])
 
@@ -68,7 +70,11 @@ def member_of(uris: Iterable[str]) -> Member:
 def member_at(connection: ssl.SSLObject) -> Member:
     """The member at the other end, whose certificate the handshake has verified. Raises UnauthenticatedError."""
     if not connection.getpeercert():
-        raise UnauthenticatedError("a certificate of this network is needed", hint="set MINGA_TLS_CERT, _KEY and _CA")
+        raise UnauthenticatedError(
+            "a certificate of this network is needed",
+            hint="set MINGA_TLS_CERT, _KEY and _CA",
+            refusal=Refusal.NO_CERTIFICATE,
+        )
     return member_of(names_at(connection, "URI"))
 
 
@@ -76,6 +82,12 @@ def names_at(connection: ssl.SSLObject, kind: str) -> list[str]:
     """The alternative names of one kind (`URI`, `DNS`) in the certificate at the other end."""
     certificate: Mapping[str, Any] = connection.getpeercert() or {}
     return [str(value) for found, value in certificate.get("subjectAltName", ()) if found == kind]
+
+
+def expires_at(connection: ssl.SSLObject) -> float:
+    """When the certificate at the other end ends, in seconds since 1970; never without one."""
+    certificate: Mapping[str, Any] = connection.getpeercert() or {}
+    return ssl.cert_time_to_seconds(certificate["notAfter"]) if "notAfter" in certificate else math.inf
 
 
 def check_server(found: Member, own: Member, role: Role, name: str = "") -> None:

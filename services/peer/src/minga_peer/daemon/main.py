@@ -56,11 +56,13 @@ from minga_runtime.settings import effective_settings
 from minga_runtime.sockets import listen_tcp
 from minga_runtime.tasks import TaskOwner
 from minga_runtime.tracing import export_traces
+from minga_runtime.trust.audit import Audit
 from minga_runtime.trust.authorization import Access
 from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import USERS, Role
 from minga_runtime.trust.own_grant import OwnGrant
+from minga_runtime.trust.refusals import Refusals
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +233,13 @@ def _make_serving(base: _Base, store: ContentStore) -> _Serving:
     config = ServingConfig(max_requests=base.settings.serving_slots)
     chunks = ChunkServing(store, ServingQueue(config), base.clock, base.metrics, base.limits.up)
     base.stack.callback(chunks.close)
-    return _Serving(chunks, Quotas(file_calls=base.settings.serving_slots), config.max_served)
+    quotas = Quotas(
+        file_calls=base.settings.serving_slots,
+        uploads=base.settings.max_uploads,
+        replicas=base.settings.max_uploads,
+        daily_upload_bytes=base.settings.upload_quota or None,
+    )
+    return _Serving(chunks, quotas, config.max_served)
 
 
 async def _connect(base: _Base) -> _Network:
@@ -262,17 +270,21 @@ async def _start_peer_server(
     base: _Base, store: ContentStore, identity: Identity, serving: _Serving, announcer: Announcer, downloads: Downloads
 ) -> GrpcServer:
     """Start both ports for other peers; they become part of the identity."""
-    http = HttpServer(serving.chunks, serving.threads, base.credentials)
+    audit = Audit(base.settings.audit, "peer", base.series)
+    base.stack.push_async_callback(audit.aclose)
+    refusals = Refusals(base.series, "peer", audit)
+    http = HttpServer(serving.chunks, serving.threads, refusals, base.credentials)
     base.stack.push_async_callback(http.aclose)
     identity.http_port = http.start(await asyncio.to_thread(_http_listener, base.settings))
     access = _access(base)
-    server = GrpcServer(RpcMetrics(base.series, "peer", PEER_METHODS), access=access)
+    server = GrpcServer(RpcMetrics(base.series, "peer", PEER_METHODS), access=access, refusals=refusals)
     receiver = UploadReceiver(store, base.metrics, down=base.limits.down)
     service = PeerService(
         store,
         SmallFileServing(store.small, base.metrics, base.limits.up),
         Storing(receiver, downloads, announcer),
         identity.http_port,
+        audit,
         serving.quotas,
         access,
     )

@@ -7,7 +7,9 @@ in the queue at once.
 
 import asyncio
 import logging
+import math
 import socket
+import ssl
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
@@ -46,13 +48,17 @@ from minga_runtime.quotas import Quota, host_of
 from minga_runtime.sockets import keep_alive
 from minga_runtime.trust.authorization import check_own_peer, check_role
 from minga_runtime.trust.credentials import Credentials, Loaded
-from minga_runtime.trust.members import USERS, Member
+from minga_runtime.trust.members import USERS
+from minga_runtime.trust.origin import Origin
+from minga_runtime.trust.refusals import Refusals
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 1024
 MAX_CONNECTIONS_EACH = MAX_CONNECTIONS // 2
-"""Of one host."""
+"""Of one caller, and of one host before its clients have shown who they are."""
+MAX_CONNECTION_SECONDS = 300.0
+"""Clients connect anew after this, which is a handshake for gigabytes: who they are is looked at again."""
 HEAD_SECONDS = 10.0
 """A request that has begun is whole by then, or never."""
 IDLE_SECONDS = 60.0
@@ -70,8 +76,11 @@ T = TypeVar("T")
 class HttpServer:
     """The HTTP server of a peer. `start` once, then `aclose`. credentials: with them it is HTTPS for members alone."""
 
-    def __init__(self, serving: ChunkServing, threads: int, credentials: Credentials | None = None) -> None:
+    def __init__(
+        self, serving: ChunkServing, threads: int, refusals: Refusals, credentials: Credentials | None = None
+    ) -> None:
         self._serving = serving
+        self._refusals = refusals
         self._credentials = credentials
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="minga-http")
         self._listener: socket.socket | None = None
@@ -124,34 +133,47 @@ class HttpServer:
         # Only the connection's own errors: those of the disk are StorageErrors.
         with suppress(OSError):
             connection.setblocking(False)
-            try:
-                with self._quota.held(_host_of(connection)):
-                    await self._serve_taken(connection)
-            except BusyError as error:
-                # The buffer of a new connection has room for it. Those that expect TLS are just closed.
-                if self._credentials is None:
-                    connection.send(ErrorResponse(error).encode())
+            keep_alive(connection)
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+            origin = Origin.of_socket(connection.getpeername())
+            if self._credentials is None:
+                await self._serve_counted(PlainStream(connection), origin, math.inf)
+            else:
+                await self._serve_member(connection, origin, self._credentials.current())
 
-    async def _serve_taken(self, connection: socket.socket) -> None:
-        keep_alive(connection)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-        host = _host_of(connection)
-        if self._credentials is None:
-            await _Connection(PlainStream(connection), host, None, self._serving, self._pool).serve()
-        else:
-            await self._serve_member(connection, host, self._credentials.current())
-
-    async def _serve_member(self, connection: socket.socket, host: str, loaded: Loaded) -> None:
-        """Serve a client that shows who it is. Raises OSError, as for a certificate that is not valid."""
+    async def _serve_member(self, connection: socket.socket, origin: Origin, loaded: Loaded) -> None:
+        """Serve a client that shows who it is. Raises OSError."""
         stream = TlsStream(connection, loaded.server)
         try:
-            caller = await stream.handshake()
-            check_role(caller, loaded.member, USERS, "fetch chunks")
+            # Until it has shown that, it is one of its host's.
+            with self._quota.held(origin.host):
+                await stream.handshake()
+        except BusyError as error:
+            self._refusals.record(error, origin, "connect")
+            return
+        except (TimeoutError, ssl.SSLError) as error:
+            self._refusals.handshake_failed(error, origin)
+            return
+        try:
+            origin = replace(origin, member=stream.member())
+            check_role(stream.member(), loaded.member, USERS, "fetch chunks")
         except MingaError as error:
+            self._refusals.record(error, origin, "connect")
             await stream.sendall(ErrorResponse(error).encode())
             return
-        await _Connection(stream, host, caller, self._serving, self._pool).serve()
+        await self._serve_counted(stream, origin, stream.seconds_valid())
+
+    async def _serve_counted(self, stream: PlainStream | TlsStream, origin: Origin, seconds_valid: float) -> None:
+        """Serve a client whose caller has room for one more connection. Raises OSError."""
+        try:
+            with self._quota.held(origin.caller):
+                valid_until = asyncio.get_running_loop().time() + seconds_valid
+                await _Connection(stream, origin, valid_until, self._serving, self._pool, self._refusals).serve()
+        except BusyError as error:
+            self._refusals.record(error, origin, "connect")
+            # The buffer of a new connection has room for it.
+            await stream.sendall(ErrorResponse(error).encode())
 
 
 class _CutOffError(Exception):
@@ -159,46 +181,53 @@ class _CutOffError(Exception):
 
 
 class _Connection:
-    """One client's connection."""
+    """One client's connection. valid_until: after that, in the loop's time, it is nobody's."""
 
     def __init__(
         self,
         stream: PlainStream | TlsStream,
-        host: str,
-        caller: Member | None,
+        origin: Origin,
+        valid_until: float,
         serving: ChunkServing,
         pool: ThreadPoolExecutor,
+        refusals: Refusals,
     ) -> None:
         self._stream = stream
         self._serving = serving
         self._pool = pool
         self._loop = asyncio.get_running_loop()
-        self._host = host
-        self._caller = caller
-        self._who = host if caller is None else str(caller)
+        self._origin = origin
+        self._caller = origin.caller
         """Whose slots are taken: what it says of itself counts for nothing."""
+        self._valid_until = valid_until
+        self._old_at = min(valid_until, self._loop.time() + MAX_CONNECTION_SECONDS)
+        self._until = math.inf
+        """No request is read after this; the first one is, however old the connection is."""
+        self._refusals = refusals
         self._unread = b""
 
     async def serve(self) -> None:
         """Answers requests until the client is done, or breaks the rules. Raises OSError when the connection breaks."""
         while (head := await self._next_head()) is not None:
             others: tuple[SourceAddress, ...] = ()
+            self._until = self._old_at
             try:
                 request = decode_request(head)
                 if isinstance(request, AvailabilityRequest):
                     await self._unless_closed(self._send_availability(request.content_id))
                     return
                 if isinstance(request, WrongChunkReport):
-                    self._serving.store.report(request.content_id, request.index, self._who)
+                    self._serving.store.report(request.content_id, request.index, self._caller)
                     await self._send_head(ChunkResponse(None))
                     continue
                 request = self._checked(request)
                 others = self._serving.other_downloaders(request)
                 await self._serve_chunk(request, others)
             except _CutOffError as error:
-                log_event(log, logging.DEBUG, "http_response_cut_off", peer=self._host, error=error)
+                log_event(log, logging.DEBUG, "http_response_cut_off", peer=self._caller, error=error)
                 return
             except MingaError as error:
+                self._refusals.record(error, self._origin, "fetch chunks")
                 await self._send_head(ErrorResponse(error, others))
                 if isinstance(error, InvalidArgumentError):
                     return
@@ -209,16 +238,16 @@ class _Connection:
         requester = request.requester
         if requester is None:
             return request
-        if self._caller is not None:
-            check_own_peer(self._caller, requester.peer_id)
+        if self._origin.member is not None:
+            check_own_peer(self._origin.member, requester.peer_id)
         host, _ = split_listen(requester.address)
-        return request if host_of(host) == self._host else replace(request, requester=None)
+        return request if host_of(host) == self._origin.host else replace(request, requester=None)
 
     async def _next_head(self) -> bytes | None:
-        """The next request's head; None at the end, and after too long without one."""
+        """The next request's head; None at the end, when the connection is too old, and after too long without one."""
         head = bytearray(self._unread)
         self._unread = b""
-        until = self._loop.time() + (HEAD_SECONDS if head else IDLE_SECONDS)
+        until = min(self._until, self._loop.time() + (HEAD_SECONDS if head else IDLE_SECONDS))
         while END_OF_HEAD not in head:
             if len(head) > MAX_HEAD_BYTES:
                 await self._send_head(ErrorResponse(InvalidArgumentError("the request has no end")))
@@ -230,14 +259,14 @@ class _Connection:
                 return None
             if not data:
                 return None
-            until = until if head else self._loop.time() + HEAD_SECONDS
+            until = until if head else min(self._until, self._loop.time() + HEAD_SECONDS)
             head += data
         end = head.index(END_OF_HEAD)
         self._unread = bytes(head[end + len(END_OF_HEAD) :])
         return bytes(head[:end])
 
     async def _serve_chunk(self, request: ChunkRequest, others: tuple[SourceAddress, ...]) -> None:
-        slot = self._serving.slot(request, self._who)
+        slot = self._serving.slot(request, self._caller)
         chunk = await self._unless_closed(slot.__aenter__(), others)
         try:
             await self._send_chunk(request, chunk)
@@ -251,6 +280,8 @@ class _Connection:
         try:
             async with aclosing(store.follow(content_id)) as updates:
                 async for chunks in updates:
+                    if self._loop.time() > self._valid_until:
+                        raise _CutOffError("the client's certificate has expired")
                     held = store.held(content_id)
                     line = encode_availability(chunks, complete=held is not None and held.complete)
                     await self._send(line if begun else availability_head() + line)
@@ -332,10 +363,3 @@ def _shut(connection: socket.socket) -> None:
     """Ends a connection while a thread sends on it."""
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
-
-
-def _host_of(connection: socket.socket) -> str:
-    """The client's host, which identifies a client that is no peer."""
-    with suppress(OSError):
-        return host_of(str(connection.getpeername()[0]))
-    return "unknown"

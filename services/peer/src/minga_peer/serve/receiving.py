@@ -12,6 +12,7 @@ leaves verified chunks in a part file, and no name.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
@@ -31,6 +32,7 @@ from minga_engine.parts.part import Part
 from minga_engine.wire.messages import MAX_PIECE_BYTES, attributes_of
 from minga_peer.share.store import ContentStore
 from minga_protos.peer.v1 import peer_pb2 as pb
+from minga_runtime.quotas import Charge
 from minga_runtime.rate_limit import RateLimit
 
 IDLE_LIMIT = timedelta(seconds=30)
@@ -44,6 +46,10 @@ Memory = Callable[[int], AbstractContextManager[None]]
 """Bytes of memory for the length of a block. Raises BusyError when there are not so many."""
 
 
+Charged = Callable[[int], AbstractContextManager[Charge]]
+"""Reserves bytes of what the uploader may send. Raises LimitExceededError."""
+
+
 def unlimited(size_bytes: int) -> AbstractContextManager[None]:
     """As much memory as is asked for."""
     return nullcontext()
@@ -54,6 +60,22 @@ NameCheck = Callable[[Name], Awaitable[None]]
 
 async def anything(name: Name) -> None:
     """Every name is good."""
+
+
+def unmetered(size_bytes: int) -> AbstractContextManager[Charge]:
+    """As many bytes as are sent."""
+    return nullcontext(Charge())
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """An upload that has ended well."""
+
+    row: FileRow
+    sent_bytes: int
+    """Of its chunks; those that were here are not sent."""
+    replaced: ContentId | None
+    """The content that its name had here before."""
 
 
 class ReceiverMetrics(Protocol):
@@ -85,13 +107,17 @@ class UploadReceiver:
         self._down = down or RateLimit(None)
 
     async def receive(
-        self, requests: AsyncIterator[pb.StoreFileRequest], memory: Memory = unlimited, check: NameCheck = anything
-    ) -> AsyncGenerator[ChunkSet | int | FileRow, None]:
-        """Receives one upload. Gives first the missing chunks, then now and then the bytes held, last the file's row.
+        self,
+        requests: AsyncIterator[pb.StoreFileRequest],
+        memory: Memory = unlimited,
+        charged: Charged = unmetered,
+        check: NameCheck = anything,
+    ) -> AsyncGenerator[ChunkSet | int | Uploaded, None]:
+        """Receives one upload. Gives first the missing chunks, then now and then the bytes held, last what was stored.
 
-        memory: reserves the bytes that the upload keeps. check: raises for a name that the uploader may not publish.
-        Raises what these, `Part` and `ContentStore.begin_part` raise, InvalidArgumentError for a stream that is not an
-        upload, and PeerUnavailableError for one that pauses.
+        memory: reserves the bytes that the upload keeps; charged: those that it sends. check: raises for a name that
+        the uploader may not publish. Raises what these, `Part` and `ContentStore.begin_part` raise,
+        InvalidArgumentError for a stream that is not an upload, and PeerUnavailableError for one that pauses.
         """
         incoming = _Incoming(requests, self._idle_limit, self._down)
         begin = await incoming.begin()
@@ -100,33 +126,35 @@ class UploadReceiver:
             # off in the middle of a write, reports "internal error" instead of the status that it was sent.
             encoded = await incoming.manifest(begin.manifest_size_bytes)
             await check(parse_name(begin.name))
-            async with aclosing(self._received(begin, encoded, incoming, memory)) as steps:
+            async with aclosing(self._received(begin, encoded, incoming, memory, charged)) as steps:
                 async for step in steps:
                     yield step
 
     async def _received(
-        self, begin: pb.StoreBegin, encoded: bytes, incoming: "_Incoming", memory: Memory
-    ) -> AsyncGenerator[ChunkSet | int | FileRow, None]:
+        self, begin: pb.StoreBegin, encoded: bytes, incoming: "_Incoming", memory: Memory, charged: Charged
+    ) -> AsyncGenerator[ChunkSet | int | Uploaded, None]:
         name, content_id = parse_name(begin.name), ContentId(begin.content_id)
         manifest = Manifest.decode(encoded, expected=content_id)
         present = self._store.find(name)
         if present is not None and present.key.content_id == content_id:
             yield ChunkSet(manifest.geometry.chunk_count)
-            yield await self._store.publish_again(present, attributes_of(begin))
+            yield Uploaded(await self._store.publish_again(present, attributes_of(begin)), 0, None)
             return
         with memory(manifest.geometry.chunk_size_bytes), self._disk_failures_counted():
             part = await self._begin_part(name, manifest, begin)
             try:
-                yield part.held.missing()
-                async for held_bytes in self._receive_chunks(part, incoming, name):
-                    yield held_bytes
+                missing = part.held.missing()
+                with charged(sum(map(manifest.geometry.length, missing))) as charge:
+                    yield missing
+                    async for held_bytes in self._receive_chunks(part, incoming, charge):
+                        yield held_bytes
                 row = await part.commit()
                 if row.published_ns != PUBLISH:
                     # It came here in another way meanwhile.
                     row = await self._store.publish_again(row, attributes_of(begin))
             finally:
                 await part.close()
-        yield row
+        yield Uploaded(row, charge.used, None if present is None else present.key.content_id)
 
     @contextmanager
     def _disk_failures_counted(self) -> Iterator[None]:
@@ -153,7 +181,7 @@ class UploadReceiver:
                     raise
                 await asyncio.sleep(RELEASE_POLL_SECONDS)
 
-    async def _receive_chunks(self, part: Part, incoming: "_Incoming", name: Name) -> AsyncGenerator[int, None]:
+    async def _receive_chunks(self, part: Part, incoming: "_Incoming", charge: Charge) -> AsyncGenerator[int, None]:
         held = part.held
         geometry = part.manifest.geometry
         held_bytes = sum(geometry.length(index) for index in held)
@@ -164,6 +192,7 @@ class UploadReceiver:
             if chunk.index not in held:
                 held.add(chunk.index)
                 held_bytes += len(chunk.data)
+                charge.used += len(chunk.data)
                 self._metrics.stored(len(chunk.data))
             if held_bytes - reported_bytes >= PROGRESS_EVERY_BYTES:
                 reported_bytes = held_bytes

@@ -1,7 +1,7 @@
 """The peer's gRPC service: manifests, small files, uploads and replicas. Generated messages stop here."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -24,15 +24,17 @@ from minga_engine.wire.messages import (
     sources_from_pb,
 )
 from minga_peer.serve.quotas import Quotas
-from minga_peer.serve.receiving import UploadReceiver
+from minga_peer.serve.receiving import Uploaded, UploadReceiver
 from minga_peer.serve.serving import ServingMetrics
 from minga_peer.share.small_store import READ_BYTES, SmallFiles
 from minga_peer.share.store import ContentStore
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_protos.peer.v1.peer_pb2_grpc import PeerServiceServicer
-from minga_runtime.quotas import caller_of
+from minga_runtime.quotas import Charge, DailyQuota
 from minga_runtime.rate_limit import RateLimit
+from minga_runtime.trust.audit import Audit
 from minga_runtime.trust.authorization import Access, caller_at
+from minga_runtime.trust.origin import Origin
 
 ANNOUNCE_TIMEOUT = timedelta(seconds=10)
 """How long an upload waits until the registry has its row."""
@@ -96,6 +98,7 @@ class PeerService(PeerServiceServicer):
     small: SmallFileServing
     storing: Storing
     http_port: int
+    audit: Audit
     quotas: Quotas = field(default_factory=Quotas)
     access: Access | None = None
     """Says what uploaders may publish; everything without it."""
@@ -104,7 +107,7 @@ class PeerService(PeerServiceServicer):
         self, request: pb.GetManifestRequest, context: Any
     ) -> AsyncGenerator[pb.GetManifestResponse, None]:
         """See the contract."""
-        with self.quotas.manifests.held(caller_of(context.peer())):
+        with self.quotas.manifests.held(Origin.of_rpc(context).caller):
             encoded = (await self.store.manifest(ContentId(request.content_id))).encode()
             for start in range(0, len(encoded), MAX_PIECE_BYTES):
                 port = self.http_port if start == 0 else 0
@@ -119,7 +122,7 @@ class PeerService(PeerServiceServicer):
         content_ids = [ContentId(raw) for raw in request.content_ids]
         small = self.small
         try:
-            with self.quotas.file_calls.held(caller_of(context.peer())):
+            with self.quotas.file_calls.held(Origin.of_rpc(context).caller):
                 async with aclosing(small.files.read(content_ids, small.up.piece_bytes(READ_BYTES))) as groups:
                     async for group in groups:
                         size_bytes = sum(len(data) for _, data in group)
@@ -135,22 +138,33 @@ class PeerService(PeerServiceServicer):
         self, request_iterator: AsyncIterator[pb.StoreFileRequest], context: Any
     ) -> AsyncGenerator[pb.StoreFileResponse, None]:
         """See the contract."""
-        host = caller_of(context.peer())
-        memory = partial(self.quotas.upload_bytes.held, host)
+        origin = Origin.of_rpc(context)
+        memory = partial(self.quotas.upload_bytes.held, origin.caller)
+        charged = partial(self.quotas.uploaded.charged, origin.caller)
         check = partial(self._check_publish, context)
-        with self.quotas.uploads.held(host):
-            async with aclosing(self.storing.receiver.receive(request_iterator, memory, check)) as steps:
+        with self.quotas.uploads.held(origin.caller):
+            async with aclosing(self.storing.receiver.receive(request_iterator, memory, charged, check)) as steps:
                 async for step in steps:
+                    if isinstance(step, Uploaded):
+                        self._record_stored("uploaded", origin, step.row, step.sent_bytes, step.replaced)
                     yield await self._response_to(step)
 
     async def _check_publish(self, context: Any, name: Name) -> None:
         """Raises UnauthenticatedError, PermissionDeniedError."""
         (await caller_at(self.access, context)).rights.check_publish(name)
 
-    async def _response_to(self, step: ChunkSet | int | FileRow) -> pb.StoreFileResponse:
+    def _record_stored(
+        self, event: str, origin: Origin, row: FileRow, sent_bytes: int, replaced: ContentId | None
+    ) -> None:
+        fields: dict[str, Any] = {"size_bytes": row.size_bytes, "sent_bytes": sent_bytes}
+        if replaced is not None:
+            fields["replaced"] = str(replaced)
+        self.audit.record(event, origin, files=[row.key], **fields)
+
+    async def _response_to(self, step: ChunkSet | int | Uploaded) -> pb.StoreFileResponse:
         """The response that a step of an upload makes."""
-        if isinstance(step, FileRow):
-            revision = await self.storing.announcer.announced(step, ANNOUNCE_TIMEOUT)
+        if isinstance(step, Uploaded):
+            revision = await self.storing.announcer.announced(step.row, ANNOUNCE_TIMEOUT)
             return pb.StoreFileResponse(stored=pb.Stored(table_revision=revision))
         if isinstance(step, ChunkSet):
             return pb.StoreFileResponse(lacking=pb.Lacking(chunks=ranges_to_pb(step)))
@@ -171,11 +185,38 @@ class PeerService(PeerServiceServicer):
             overwrite=request.overwrite,
             attributes=attributes_of(request),
         )
-        with self.quotas.replicas.held(caller_of(context.peer())):
+        origin, present = Origin.of_rpc(context), self.store.find(name)
+        replaced = None if present is None or present.key.content_id == content_id else present.key.content_id
+        with self.quotas.replicas.held(origin.caller), _Metered(self.quotas.uploaded, origin.caller) as metered:
             async with aclosing(steps):
                 async for progress, row in steps:
+                    metered.progressed(progress)
                     if row is not None:
+                        self._record_stored("replicated", origin, row, metered.used_bytes, replaced)
                         await self.storing.announcer.announced(row, ANNOUNCE_TIMEOUT)
                     yield pb.ReplicateFileResponse(
                         held_bytes=progress.held_bytes, size_bytes=progress.size_bytes, stored=row is not None
                     )
+
+
+class _Metered(ExitStack):
+    """Charges a caller for what a replica fetches, as soon as its size is known."""
+
+    def __init__(self, quota: DailyQuota, caller: str) -> None:
+        super().__init__()
+        self._quota = quota
+        self._caller = caller
+        self._charge: Charge | None = None
+
+    @property
+    def used_bytes(self) -> int:
+        return 0 if self._charge is None else self._charge.used
+
+    def progressed(self, progress: Progress) -> None:
+        """Raises LimitExceededError, at the first progress of a known size."""
+        if self._charge is None:
+            if not progress.size_bytes:
+                return
+            missing_bytes = progress.size_bytes - progress.resumed_bytes
+            self._charge = self.enter_context(self._quota.charged(self._caller, missing_bytes))
+        self._charge.used = progress.held_bytes - progress.resumed_bytes

@@ -8,13 +8,14 @@ import os
 import select
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
 from minga_core.errors import ContentChangedError
 from minga_engine.parts.disk import storage_errors
-from minga_runtime.trust.members import Member, member_at
+from minga_runtime.trust.members import Member, expires_at, member_at
 
 STALL_SECONDS = 20.0
 """A requester that reads no byte of its chunk for so long is cut off. Above its own limit, after which it gives up."""
@@ -65,11 +66,18 @@ class TlsStream:
         self._tls = context.wrap_bio(self._received, self._to_send, server_side=True)
         self._buffer = memoryview(b"")
 
-    async def handshake(self) -> Member:
-        """The client. Raises UnauthenticatedError, OSError (TimeoutError and ssl.SSLError included)."""
+    async def handshake(self) -> None:
+        """Verify the client's certificate. Raises OSError (TimeoutError and ssl.SSLError included)."""
         async with asyncio.timeout(HANDSHAKE_SECONDS):
             await self._step(self._tls.do_handshake)
+
+    def member(self) -> Member:
+        """The client. Raises UnauthenticatedError."""
         return member_at(self._tls)
+
+    def seconds_valid(self) -> float:
+        """How long the client's certificate is valid from now on."""
+        return expires_at(self._tls) - time.time()
 
     async def recv(self, count: int) -> bytes:
         """Decrypt at most so many bytes; none at the end. Raises OSError. May be cancelled: nothing is lost."""

@@ -1,0 +1,116 @@
+"""What an auditor of a secure network reads: who did what, and who was refused for which reason, at every part."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from minga import AsyncClient
+from minga_core.ids import parse_address, parse_peer_id
+from minga_engine.wire.messages import SourceAddress
+from tests.attack.attacker import Attacker, refused
+from tests.attack.calls import AT_REGISTRY, READS, Attack
+from tests.attack.network import Network, network
+from tests.support.authority import DAY, Authority
+
+from .conftest import eventually, noise
+
+SOMEONE = "spiffe://test/client/someone"
+
+
+class Log:
+    """The audit log of all parts, which append to one file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def lines(self, **wanted: object) -> list[dict[str, Any]]:
+        """The lines with these fields."""
+        found = [json.loads(line) for line in self.path.read_text().splitlines()]
+        return [line for line in found if wanted.items() <= line.items()]
+
+    def shown(self, **wanted: object) -> Callable[[], Awaitable[bool]]:
+        """Whether there is such a line; the parts write some milliseconds after the event."""
+
+        async def holds() -> bool:
+            return bool(self.lines(**wanted))
+
+        return holds
+
+
+@asynccontextmanager
+async def audited(tmp_path: Path) -> AsyncIterator[tuple[Network, Log]]:
+    """A secure network whose parts write an audit log."""
+    log = Log(tmp_path / "audit.jsonl")
+    flags = {f"{part}_flags": ("--audit", str(log.path)) for part in ("registry", "locator", "peer")}
+    async with network(tmp_path, secure=True, peer_count=2, **flags) as net:
+        yield net, log
+
+
+async def test_an_auditor_sees_what_members_do(tmp_path: Path) -> None:
+    """Registrations, publications, uploads, overwrites, replicas and removals, each by whom and from where."""
+    async with audited(tmp_path) as (net, log):
+        async with AsyncClient(locator=net.story.net.locator_url, standalone=True) as client:
+            for size in (100, 200):
+                (tmp_path / "source").write_bytes(noise(size))
+                await client.put(tmp_path / "source", "ūp load", replicas=2, overwrite=True)
+        (net.peer.share_dir / "secret.bin").unlink()
+
+        async def removed() -> bool:
+            return any(line["files"][0]["name"] == "secret.bin" for line in log.lines(event="removed", peer="peer-1"))
+
+        await eventually(removed, "the removal is recorded")
+
+        peer_1 = log.lines(event="registered", peer="peer-1")[0]
+        assert (peer_1["part"], peer_1["who"]) == ("registry", "spiffe://test/peer/peer-1")
+        assert parse_address(peer_1["from"])
+        published = [line for line in log.lines(part="registry") if line["event"].startswith("publi")]
+        assert "secret.bin" in {file["name"] for line in published for file in line["files"]}
+        stored = [*log.lines(event="uploaded"), *log.lines(event="replicated")]
+        assert {line["who"] for line in stored} == {SOMEONE}
+        assert {line["files"][0]["name"] for line in stored} == {"ūp load"}
+        first, second = stored[0], [line for line in stored if "replaced" in line]
+        assert {line["replaced"] for line in second} == {first["files"][0]["content_id"]}
+        assert sum(line["sent_bytes"] for line in stored) == 2 * 100 + 2 * 200
+        assert log.lines(event="refused") == []
+
+
+async def test_an_auditor_sees_who_was_refused_and_why(tmp_path: Path) -> None:
+    """At each part; the locator and the peer's HTTP port see handshakes that fail as well."""
+    async with audited(tmp_path) as (net, log):
+        ca, issue = net.authority.pem, net.authority.issue
+
+        async def refuses(attack: Attack, who: Attacker, part: str, reason: str) -> None:
+            assert await refused(attack(net, who))
+            await eventually(log.shown(event="refused", part=part, reason=reason), f"{part} records {reason}")
+
+        expired = Attacker(ca, issue(tmp_path / "1", "client", "late", life=-DAY))
+        foreign = Attacker(ca, issue(tmp_path / "2", "client", "else", network="other"))
+        locator = Attacker(ca, issue(tmp_path / "3", "locator", "locator"))
+        unknown = Attacker(ca, Authority().issue(tmp_path / "4", "client", "someone"))
+        lists, fetches, reads = READS["lists peers"], READS["reads a chunk"], READS["reads a manifest"]
+        registers = AT_REGISTRY["takes a lease over"]
+        await refuses(lists, Attacker(ca), "locator", "no_certificate")
+        await refuses(lists, expired, "locator", "certificate_expired")
+        await refuses(lists, unknown, "locator", "handshake_failed")
+        await refuses(lists, foreign, "locator", "foreign_network")
+        await refuses(lists, locator, "locator", "wrong_role")
+        await refuses(fetches, Attacker(ca), "peer", "no_certificate")
+        await refuses(fetches, expired, "peer", "certificate_expired")
+        await refuses(fetches, Attacker(ca, plain=True), "peer", "handshake_failed")
+        await refuses(reads, foreign, "peer", "foreign_network")
+        await refuses(reads, locator, "peer", "wrong_role")
+        await refuses(registers, net.member("command"), "registry", "wrong_role")
+        await refuses(registers, net.member("peer-2"), "registry", "other_peer")
+        another = SourceAddress(parse_peer_id("peer-2"), parse_address("10.9.9.9:1"))
+        await refuses(lambda net, who: net.chunk(who, another), net.member("peer-1"), "peer", "other_peer")
+
+        (line,) = log.lines(part="registry", reason="other_peer")
+        assert (line["who"], line["action"]) == ("spiffe://test/peer/peer-2", "Register")
+        assert line["message"] == "peer peer-2 may not act for peer 'peer-1'"
+        (line,) = log.lines(part="locator", reason="wrong_role")
+        assert line["action"] == "GET /v1/peers"
+        metrics = await net.member("command").get(net.story.net.locator.address, "/metrics")
+        assert 'minga_locator_refused_total{reason="wrong_role"} 1.0' in metrics.text
+        assert "PRIVATE KEY" not in log.path.read_text()
