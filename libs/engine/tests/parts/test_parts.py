@@ -325,6 +325,41 @@ async def test_a_full_disk_is_told_and_what_is_held_is_kept(
     assert (tmp_path / "out/file.bin").read_bytes() == DATA
 
 
+async def test_a_beginning_that_is_cancelled_leaves_nothing(
+    tmp_path: Path, pool: DiskPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, go_on = threading.Event(), threading.Event()
+    open_files = PartFiles.open
+
+    def slow_open(files: PartFiles) -> object:
+        found = open_files(files)
+        opened.set()
+        go_on.wait(10)
+        return found
+
+    monkeypatch.setattr(PartFiles, "open", slow_open)
+    beginning = asyncio.create_task(begun(tmp_path, pool))
+    await eventually(opened.is_set, "the files are open")
+    beginning.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await beginning
+    assert not left_over(tmp_path)
+
+
+async def test_a_part_that_never_got_its_size_leaves_nothing(
+    tmp_path: Path, pool: DiskPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, size_bytes: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    with pytest.raises(NoSpaceError):
+        await begun(tmp_path, pool)
+    assert not left_over(tmp_path)
+
+
 async def test_progress_that_cannot_be_saved_stops_nothing(
     tmp_path: Path, pool: DiskPool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

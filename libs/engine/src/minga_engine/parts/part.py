@@ -118,10 +118,12 @@ class Part:
         Raises AlreadyRunningError when another process has this part open, NoSpaceError, StorageError.
         """
         if self._descriptor is None:
-            opened = await self._pool.acquire(
-                self.files.open, undo=lambda opened: SharedDescriptor(opened.descriptor).close()
-            )
-            self._descriptor, self._held = SharedDescriptor(opened.descriptor), opened.held
+            # A caller that is cancelled has a part that it can close, which deletes what was made here.
+            await uninterrupted(self._open())
+
+    async def _open(self) -> None:
+        opened = await self._pool.run(self.files.open)
+        self._descriptor, self._held = SharedDescriptor(opened.descriptor), opened.held
 
     async def begin(self, *, overwrite: bool) -> None:
         """Open it for writing. What it holds of earlier attempts is verified first. Raises as `open`."""

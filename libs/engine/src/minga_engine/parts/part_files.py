@@ -111,8 +111,14 @@ class PartFiles:
         if status.st_size == size_bytes:
             self.described = self._meta_path.exists()
             return self._saved(status.st_ino)
-        self._delete_bitmap()
-        os.ftruncate(descriptor, size_bytes)
+        try:
+            self._delete_bitmap()
+            os.ftruncate(descriptor, size_bytes)
+        except OSError:
+            # Of another size it is of no use to a later attempt.
+            with suppress(MingaError):
+                self.delete()
+            raise
         return ChunkSet(self.target.manifest.geometry.chunk_count)
 
     def _saved(self, inode: int) -> ChunkSet:

@@ -196,6 +196,9 @@ class PartStore:
                     await part.discard()
             except MingaError as error:
                 log_event(log, logging.WARNING, "part_not_loaded", name=target.name, error=error)
+            finally:
+                if part.key not in self._inventory.parts:
+                    part.shut()
 
     def _resumable(self) -> list[PartTarget]:
         """What earlier runs left that can be resumed; deletes what is damaged, stale or too many. Blocking."""
