@@ -15,13 +15,13 @@ import typer
 from typer import _click as click
 
 from minga.errors import MingaError
-from minga_cli import container, daemon, get, listing, network, put, removal, shell, verify
+from minga_cli import authority, container, daemon, get, listing, network, put, removal, shell, verify
 from minga_cli.context import Globals, configure_logs
 from minga_cli.exit_codes import EXIT_CODES, ExitCode
 from minga_cli.output import print_error
 
 PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
-"""The daemon parses its own flags, `--help` too."""
+"""Daemon and authority parse their own flags, `--help` too."""
 
 app = typer.Typer(
     name="minga",
@@ -70,6 +70,9 @@ app.command("verify")(verify.verify)
 app.command("peers")(network.peers)
 app.command("status")(network.status)
 app.command("shell")(shell.shell)
+app.command("join")(authority.join)
+app.command("ca", context_settings=PASS_ON)(authority.ca)
+app.command("token", context_settings=PASS_ON)(authority.token)
 app.command("container")(container.container)
 
 

@@ -6,7 +6,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -76,7 +76,7 @@ async def test_join_and_renew(tmp_path: Path) -> None:
     """What `minga join` writes is a member's credentials, private, and good for its renewal."""
     async with running(tmp_path / "ca") as net:
         joined = await join(net.token(), tmp_path / "alpha", "alpha")
-        assert joined == Joined(net.url, "spiffe://test/peer/alpha", "registry:50051")
+        assert joined == Joined(net.url, "spiffe://test/peer/alpha", HOUR.total_seconds(), "registry:50051")
         before = await asyncio.to_thread(credentials, tmp_path / "alpha")
         assert str(before.member) == "peer alpha"
         files = list((tmp_path / "alpha").iterdir())
@@ -94,7 +94,7 @@ async def test_the_authority_is_known_by_the_hash_in_the_token_alone(tmp_path: P
     """Another one at its address gets nothing: not even the token."""
     async with running(tmp_path / "ca") as net, running(tmp_path / "other") as other:
         token = other.token()
-        deceived = JoinToken(token.text, net.url, token.ca_sha256, token.name)
+        deceived = replace(token, authority=net.url)
         with pytest.raises(UnauthenticatedError, match="is not the authority that made the token"):
             await join(deceived, tmp_path / "alpha", "alpha")
         assert net.authority.store.members() == []

@@ -94,6 +94,7 @@ class AsyncClient:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "AsyncClient":
+        await self._keep_credentials()
         return self
 
     async def __aexit__(
@@ -303,6 +304,16 @@ class AsyncClient:
 
             self._grant = OwnGrant(self.settings.grant)
         return self._grant
+
+    async def _keep_credentials(self) -> None:
+        """Renew them now when that is due, and then as long as this client is used. Raises MingaError when they have
+        ended."""
+        if self.settings.credentials is None or (own := self._own_credentials()) is None:
+            return
+        from minga_runtime.trust.renewal import renew_if_due, renewing
+
+        await renew_if_due(self.settings.credentials, own)
+        await self._stack.enter_async_context(renewing(self.settings.credentials, own, at_once=False))
 
     def _daemon(self) -> "ControlClient":
         if self._control is None:

@@ -18,12 +18,19 @@ def load_settings(
     control: Path | None = None,
     limit_up: str | None = None,
     limit_down: str | None = None,
+    credentials: Path | None = None,
 ) -> ClientSettings:
     """Read the settings; an argument that is not None wins over the environment.
 
     locator: URL of the locator. control: socket of the daemon on this machine. limit_up, limit_down: most payload per
-    second, as `50MB/s` or `400Mbit/s`; `0` for no limit. Raises SettingsError, with a line for each wrong value.
+    second, as `50MB/s` or `400Mbit/s`; `0` for no limit. credentials: a folder that `minga join` has written. Raises
+    SettingsError, with a line for each wrong value.
     """
     return settings.load_settings(
-        ClientSettings, locator=locator, control=control, limit_up=limit_up, limit_down=limit_down
+        ClientSettings,
+        locator=locator,
+        control=control,
+        limit_up=limit_up,
+        limit_down=limit_down,
+        credentials=credentials,
     )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector, disable_created_metrics
@@ -36,6 +37,15 @@ def describe_process(registry: CollectorRegistry, part: str, version: str) -> No
     Gauge(f"minga_{part}_build_info", "Always 1; the label is the version.", ["version"], registry=registry).labels(
         version
     ).set(1)
+
+
+def describe_certificate(registry: CollectorRegistry, part: str, expires: Callable[[], float]) -> None:
+    """Register how long this process is still a member. expires: when its certificate ends, in Unix time."""
+    Gauge(
+        f"minga_{part}_certificate_expiry_seconds",
+        "Seconds until the certificate of this process ends; below 0 it is refused everywhere. In secure networks.",
+        registry=registry,
+    ).set_function(lambda: expires() - time.time())
 
 
 def _task_count() -> float:

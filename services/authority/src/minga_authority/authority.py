@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minga_authority.certificates import CertificateAuthority, PublicKey, fingerprint, key_of_request, moment, pem
-from minga_authority.folder import AuthorityFolder, Keys, ca_digest
+from minga_authority.folder import AuthorityFolder, Keys, Network, ca_digest
 from minga_authority.grant_key import jwks, verified
 from minga_authority.store import Store
 from minga_authority.terms import Grant, Terms, check_name
@@ -46,12 +46,15 @@ class Authority:
         self.store = Store(self._state / DATABASE_FILE)
         self._clock = clock or SystemClock()
 
-    def create_token(self, terms: Terms, life: timedelta) -> str:
-        """A token for joining under those terms. Raises InvalidArgumentError, StorageError."""
+    def create_token(self, terms: Terms, life: timedelta, network: Network | None = None) -> str:
+        """A token for joining under those terms. network: where everything is, if not as `init` has it.
+
+        Raises InvalidArgumentError, StorageError.
+        """
         now, keys = self._clock.wall(), self.folder.keys()
         jti = secrets.token_urlsafe(16)
         claims = self._claims(keys, JOIN_AUDIENCE, jti, now, life) | terms.claims
-        network = keys.network
+        network = network or keys.network
         claims |= {"ca": network.url, "registry": network.registry, "locator": network.locator}
         claims["ca_sha256"] = ca_digest(keys.trusted_cas(now, self.life)[-1])
         self.store.add_token(jti, terms, claims["exp"])
@@ -137,14 +140,11 @@ class Authority:
             key, uri, terms.names_of(terms.name), moment(now), self.life, serves=terms.serves
         )
         claims = self._claims(keys, keys.network.network, secrets.token_urlsafe(16), now, self.life)
-        network = keys.network
         answer = self.trust() | {
             "certificate": pem(certificate),
             "grant": keys.signing_grant_key(now).sign(claims | {"sub": uri, "minga": terms.rights}),
             "member": uri,
-            "authority": network.url,
-            "registry": network.registry,
-            "locator": network.locator,
+            "life_seconds": self._life_seconds,
         }
         if terms.role in (Role.REGISTRY, Role.LOCATOR):
             answer["publication_key"] = keys.publication_key

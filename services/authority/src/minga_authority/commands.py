@@ -22,6 +22,7 @@ from minga_runtime.trust.rights import EVERYTHING
 
 _DURATION = re.compile(r"(\d{1,9})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_PLACES = ("url", "registry", "locator")
 Command = Callable[[AuthoritySettings, argparse.Namespace], None]
 
 
@@ -50,10 +51,12 @@ def _init(settings: AuthoritySettings, options: argparse.Namespace) -> None:
 def _create_token(settings: AuthoritySettings, options: argparse.Namespace) -> None:
     authority = _authority(settings)
     role = Role(options.role)
-    hosts = options.host or _known_hosts(authority.folder.keys().network, role)
+    known = authority.folder.keys().network
+    network = Network(known.network, *(getattr(options, name) or getattr(known, name) for name in _PLACES))
+    hosts = options.host or _known_hosts(network, role)
     read = options.read or ([EVERYTHING] if role not in (Role.REGISTRY, Role.LOCATOR) else [])
     terms = Terms(role, options.name, tuple(hosts), tuple(read), tuple(options.publish), options.uses)
-    _print(authority.create_token(terms, options.expires))
+    _print(authority.create_token(terms, options.expires, network))
     uses = f"{terms.uses} may join with it" if terms.uses else "any number may join with it"
     rights = f"; reads {', '.join(read)}, publishes {', '.join(terms.publish) or 'nothing'}" if read else ""
     who = f"{role} {terms.name}".strip()
@@ -158,9 +161,7 @@ def _parser() -> argparse.ArgumentParser:
 
     made = _command(commands, "init", _init, "make an authority's folder: CA, keys")
     made.add_argument("--network", default="minga", help="the network's name (minga)")
-    made.add_argument("--url", default="", help=f"where members find the authority: https://HOST:{DEFAULT_PORT}")
-    made.add_argument("--registry", default="", help="host:port of the registry, which tokens tell members")
-    made.add_argument("--locator", default="", help="URL of the locator, which tokens tell members")
+    _places(made)
     made.add_argument("--kubernetes", action="store_true", help="print Secrets for Kubernetes, and make no folder")
     made.add_argument("--namespace", default="minga", help="the namespace of those Secrets (minga)")
 
@@ -172,6 +173,8 @@ def _parser() -> argparse.ArgumentParser:
     _rights(token)
     token.add_argument("--expires", type=_duration, default=timedelta(hours=24), help="as 30m, 24h or 7d (24h)")
     token.add_argument("--uses", type=int, default=1, help="how many may join with it; 0 for any number (1)")
+
+    _places(token)
 
     grant = _command(commands, "grant", _grant, "make a bearer's grant, for REST without a certificate")
     grant.add_argument("subject", help="who will bear it")
@@ -197,6 +200,12 @@ def _command(commands: Any, name: str, run: Command, text: str) -> argparse.Argu
     parser.add_argument("--dir", help="the authority's folder [MINGA_AUTHORITY_DIR]")
     parser.add_argument("--state-dir", help="where its database is, if not there [MINGA_STATE_DIR]")
     return parser
+
+
+def _places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", default="", help=f"where members find the authority: https://HOST:{DEFAULT_PORT}")
+    parser.add_argument("--registry", default="", help="host:port of the registry, which tokens tell members")
+    parser.add_argument("--locator", default="", help="URL of the locator, which tokens tell members")
 
 
 def _rights(parser: argparse.ArgumentParser) -> None:

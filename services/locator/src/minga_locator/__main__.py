@@ -24,6 +24,7 @@ from minga_runtime.descriptors import max_connections
 from minga_runtime.flags import parse_flags
 from minga_runtime.listening import bound_address
 from minga_runtime.logs import configure_logging, log_event
+from minga_runtime.metrics import describe_certificate
 from minga_runtime.process import StopSignal, exit_code_for, print_error, run_process, write_port_file
 from minga_runtime.settings import effective_settings, load_settings
 from minga_runtime.tracing import export_traces
@@ -34,6 +35,7 @@ from minga_runtime.trust.members import Role
 from minga_runtime.trust.origin import Origin
 from minga_runtime.trust.publication_keys import watched_keys
 from minga_runtime.trust.refusals import Refusals
+from minga_runtime.trust.renewal import renewing
 
 log = logging.getLogger("minga_locator")
 
@@ -79,7 +81,10 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
             app = _app(settings, reader, credentials, refusals, registry)
             behind, proxies = behind_proxies(app, settings.trusted_proxies)
             http = connection_class(max_connections(), proxies)
-            async with http_server(behind, listening, settings, stop, http, _tls(credentials, refusals)):
+            async with (
+                renewing(settings.credentials, credentials),
+                http_server(behind, listening, settings, stop, http, _tls(credentials, refusals)),
+            ):
                 write_port_file(settings.port_file, address)
                 facts = effective_settings(settings) | {"address": address, "pid": os.getpid(), "version": VERSION}
                 log_event(log, logging.INFO, "locator_started", **facts)
@@ -94,13 +99,17 @@ def _app(
     refusals: Refusals,
     registry: CollectorRegistry,
 ) -> Router:
-    member = credentials.member if credentials else None
+    member = callers = None
+    if credentials is not None:
+        member = credentials.member
+        callers = Callers(member, settings.key_sources, settings.rights_of_members, credentials.revoked)
+        describe_certificate(registry, "locator", credentials.expires)
     return make_app(
         reader,
         registry=registry,
         limits=RequestLimits(max_requests=settings.max_requests),
         member=member,
-        callers=Callers(member, settings.key_sources, settings.rights_of_members) if member else None,
+        callers=callers,
         keys=watched_keys(settings.publication_key),
         refusals=refusals,
     )

@@ -24,7 +24,7 @@ from minga_registry.settings import RegistrySettings
 from minga_runtime.flags import parse_flags
 from minga_runtime.listening import bound_address
 from minga_runtime.logs import configure_logging, log_event
-from minga_runtime.metrics import RpcMetrics, StoreMetrics, describe_process, start_metrics_server
+from minga_runtime.metrics import RpcMetrics, StoreMetrics, describe_certificate, describe_process, start_metrics_server
 from minga_runtime.process import StopSignal, exit_code_for, print_error, run_process, write_port_file
 from minga_runtime.server import ConnectionAge, GrpcServer
 from minga_runtime.settings import effective_settings, load_settings
@@ -37,6 +37,7 @@ from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import Role
 from minga_runtime.trust.publication_keys import watched_keys
 from minga_runtime.trust.refusals import Refusals
+from minga_runtime.trust.renewal import renewing
 
 log = logging.getLogger("minga_registry")
 
@@ -80,6 +81,9 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
         stack.push_async_callback(audit.aclose)
         rpcs = RpcMetrics(metrics_registry, "registry", METHODS)
         access = _access(settings)
+        if access is not None:
+            describe_certificate(metrics_registry, "registry", access.credentials.expires)
+            await stack.enter_async_context(renewing(settings.credentials, access.credentials))
         server = GrpcServer(
             rpcs,
             access=access,
@@ -131,7 +135,7 @@ def _access(settings: RegistrySettings) -> Access | None:
     if settings.tls is None:
         return None
     credentials = Credentials(settings.tls, frozenset({Role.REGISTRY}))
-    callers = Callers(credentials.member, settings.key_sources, settings.rights_of_members)
+    callers = Callers(credentials.member, settings.key_sources, settings.rights_of_members, credentials.revoked)
     return Access(credentials, callers, {SERVICE: frozenset({Role.PEER})}, adapters.claimed_peer)
 
 

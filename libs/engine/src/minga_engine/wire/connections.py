@@ -112,13 +112,15 @@ class PeerConnections:
         return () if self._credentials is None else metadata_of(self._grant)
 
     def _current(self, key: _Key, peer_id: PeerId) -> PeerConnection:
-        """The connection with the present credentials."""
+        """The connection with the present credentials. Raises PeerUnavailableError for a peer that is revoked."""
         self._retire(key)
         peer = self._open.get(key)
         if peer is None:
             tls = PeerTls(self._credentials.current(), peer_id) if self._credentials else None
             peer = self._open[key] = PeerConnection(key[0], self._down, tls)
         self._open.move_to_end(key)
+        if peer.tls is not None:
+            peer.tls.check_not_revoked()
         return peer
 
     def _retire(self, key: _Key) -> None:

@@ -35,6 +35,7 @@ class Access:
         Both raise UnauthenticatedError or PermissionDeniedError.
         """
         caller = _member(context)
+        self.credentials.revoked.check(caller.uri)
         _, service, method = path.split("/")
         roles = self.roles.get(service)
         # A connection outlives its certificate; a call that began in time ends in its own time.
@@ -42,7 +43,13 @@ class Access:
         check_role(caller, self.credentials.member, roles or frozenset(Role), f"call {method}")
         if roles is None:
             return lambda request: None
-        return lambda request: check_own_peer(caller, self.claimed_peer(request))
+
+        def check(request: Any) -> None:
+            # A stream may outlive its caller's membership.
+            self.credentials.revoked.check(caller.uri)
+            check_own_peer(caller, self.claimed_peer(request))
+
+        return check
 
     async def caller(self, context: Any) -> Caller:
         """Who makes an admitted call, with the rights of the grant in its metadata. Raises UnauthenticatedError."""

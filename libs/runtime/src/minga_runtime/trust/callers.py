@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from minga_core.errors import Refusal, UnauthenticatedError
 from minga_runtime.trust.members import Member
+from minga_runtime.trust.revocation import Revoked
 from minga_runtime.trust.rights import ALL, NONE, Prefixes, Rights
 
 if TYPE_CHECKING:
@@ -36,11 +37,19 @@ class Callers:
     """Says who a caller is, by its certificate and its grant; for one event loop.
 
     own: this process. sources: where the keys are by which grants are verified; none in a network without grants.
-    default: rights of members without a grant; None: everything in a network without grants, else nothing. Raises
-    SettingsError for key files that are no good.
+    default: rights of members without a grant; None: everything in a network without grants, else nothing.
+    revoked: who is refused all the same; every call below raises PermissionDeniedError for it. Raises SettingsError
+    for key files that are no good.
     """
 
-    def __init__(self, own: Member, sources: tuple["KeySource", ...] = (), default: Rights | None = None) -> None:
+    def __init__(
+        self,
+        own: Member,
+        sources: tuple["KeySource", ...] = (),
+        default: Rights | None = None,
+        revoked: Revoked | None = None,
+    ) -> None:
+        self._revoked = revoked or Revoked()
         self._grants = _grants(own.network, sources) if sources else None
         self._default = default or (NONE if sources else _MEMBERS)
 
@@ -49,6 +58,7 @@ class Callers:
 
         Raises UnauthenticatedError.
         """
+        self._revoked.check(member.uri)
         if not token or self._grants is None:
             return Caller(member, member.uri, self._default)
         caller = await self._by_grant(self._grants, member, token)
@@ -64,6 +74,8 @@ class Callers:
 
         Raises UnauthenticatedError.
         """
+        if member is not None:
+            self._revoked.check(member.uri)
         if member is None and not token:
             raise UnauthenticatedError(
                 "a certificate of this network or a bearer token is needed",
@@ -85,6 +97,7 @@ class Callers:
             raise UnauthenticatedError(
                 f"the grant of {grant.subject!r} counts over its own certificate alone", refusal=Refusal.GRANT_OF_OTHER
             )
+        self._revoked.check(grant.subject, grant.grant_id)
         return Caller(member, grant.subject, grant.rights, grant.grant_id)
 
 

@@ -17,7 +17,8 @@ from typing import Any, Self
 
 from minga_core.errors import MingaError, SettingsError, UnauthenticatedError
 from minga_runtime.logs import log_event
-from minga_runtime.trust.members import SERVERS, Member, Role, check_server, member_at, names_at
+from minga_runtime.trust.members import SERVERS, Member, Role, check_server, expires_at, member_at, names_at
+from minga_runtime.trust.revocation import Revoked
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,10 @@ class Loaded:
     member: Member
     host: str
     """A DNS name of the certificate; empty when it has none."""
+    expires: float
+    """When the certificate ends: Unix time."""
+    revoked: Revoked
+    """Who is no member any more."""
     peers: ssl.SSLContext
     """For connections to peers, whose hosts have any name: the caller checks who it is."""
     locator: ssl.SSLContext
@@ -76,7 +81,8 @@ class Credentials:
     def __init__(self, files: TlsFiles, roles: frozenset[Role], name: str = "") -> None:
         self._files = files
         self._lock = threading.Lock()
-        self._seen, self._loaded = _load(files)
+        self.revoked = Revoked(files.revoked)
+        self._seen, self._loaded = _load(files, self.revoked)
         self._looked_at = time.monotonic()
         self.member = self._loaded.member
         if self.member.role not in roles or (name and self.member.name != name):
@@ -94,6 +100,10 @@ class Credentials:
                 self._looked_at = now
                 self._look()
             return self._loaded
+
+    def expires(self) -> float:
+        """When the certificate ends: Unix time."""
+        return self.current().expires
 
     def locator_context(self) -> ssl.SSLContext:
         """A context for connections to the locator, each with the credentials of its time."""
@@ -118,7 +128,7 @@ class Credentials:
             return
         self._seen = seen
         try:
-            self._seen, loaded = _load(self._files)
+            self._seen, loaded = _load(self._files, self.revoked)
             if loaded.member != self.member:
                 raise SettingsError(f"they are of {loaded.member}, and this is {self.member}")
         except MingaError as error:
@@ -147,12 +157,12 @@ class PresentContext(ssl.SSLContext):
         return made
 
 
-def _load(files: TlsFiles) -> tuple[_Fingerprint, Loaded]:
+def _load(files: TlsFiles, revoked: Revoked) -> tuple[_Fingerprint, Loaded]:
     """What the files hold, and their fingerprint. Raises SettingsError."""
     try:
         for _ in range(READ_ATTEMPTS):
             before = files.fingerprint()
-            loaded = _read(files)
+            loaded = _read(files, revoked)
             if files.fingerprint() == before:
                 return before, loaded
     except OSError as error:  # those of ssl too
@@ -163,7 +173,7 @@ def _load(files: TlsFiles) -> tuple[_Fingerprint, Loaded]:
     raise SettingsError(f"{files.certificate} and the files beside it change all the time")
 
 
-def _read(files: TlsFiles) -> Loaded:
+def _read(files: TlsFiles, revoked: Revoked) -> Loaded:
     """Raises OSError, and MingaError for a certificate that names no member."""
 
     def context(protocol: int) -> ssl.SSLContext:
@@ -182,21 +192,24 @@ def _read(files: TlsFiles) -> Loaded:
     server, web = context(ssl.PROTOCOL_TLS_SERVER), context(ssl.PROTOCOL_TLS_SERVER)
     peers.check_hostname = False
     web.verify_mode = ssl.CERT_OPTIONAL
-    member, host = _own_names(peers, server)
+    member, host, expires = _own_names(peers, server)
     web.sslobject_class = _FromClient
-    locator.sslobject_class = type("ToLocator", (_ToLocator,), {"own": member})
+    locator.sslobject_class = type("ToLocator", (_ToLocator,), {"own": member, "revoked": revoked})
     certificate, key, ca = (path.read_bytes() for path in (files.certificate, files.key, files.ca))
-    return Loaded(certificate, key, ca, member, host, peers, locator, server, web)
+    return Loaded(certificate, key, ca, member, host, expires, revoked, peers, locator, server, web)
 
 
 class _ToLocator(ssl.SSLObject):
     """A connection to the locator, whose handshake ends with a look at who answers."""
 
     own: Member
+    revoked: Revoked
 
     def do_handshake(self) -> None:
         super().do_handshake()
-        check_server(member_at(self), self.own, Role.LOCATOR)
+        found = member_at(self)
+        check_server(found, self.own, Role.LOCATOR)
+        self.revoked.check(found.uri)
 
 
 class _FromClient(ssl.SSLObject):
@@ -215,8 +228,9 @@ class _FromClient(ssl.SSLObject):
             raise
 
 
-def _own_names(client: ssl.SSLContext, server: ssl.SSLContext) -> tuple[Member, str]:
-    """Who we are to others, and the first DNS name in our certificate. Raises ssl.SSLError, UnauthenticatedError.
+def _own_names(client: ssl.SSLContext, server: ssl.SSLContext) -> tuple[Member, str, float]:
+    """Who we are to others, the first DNS name in our certificate, and when that ends. Raises ssl.SSLError,
+    UnauthenticatedError.
 
     Found by a handshake with ourselves: what is wrong with the certificate shows here, and not at the first connection.
     """
@@ -226,7 +240,7 @@ def _own_names(client: ssl.SSLContext, server: ssl.SSLContext) -> tuple[Member, 
     client.verify_mode = ssl.CERT_REQUIRED
     if member.role in SERVERS:
         _handshake(client, server)
-    return member, hosts[0] if hosts else ""
+    return member, hosts[0] if hosts else "", expires_at(seen)
 
 
 def _handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> ssl.SSLObject:

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from minga_core.errors import SettingsError, StorageError, UnavailableError
+from minga_core.errors import SettingsError, StorageError, UnauthenticatedError, UnavailableError
 from minga_runtime.trust.members import Member, member_of
 from minga_runtime.trust.private_files import write_private, write_private_if_new
 
@@ -33,6 +33,8 @@ class Joined:
     """https://host:port"""
     member: str
     """Its URI."""
+    life_seconds: float
+    """How long its certificates are good from the moment when they are made."""
     registry: str = ""
     """host:port, where the token said it."""
     locator: str = ""
@@ -43,11 +45,12 @@ class Joined:
         """None for a folder whose certificates come from elsewhere. Raises SettingsError."""
         try:
             found = json.loads((folder / AUTHORITY).read_text())
-            joined = cls(*(str(found[name]) for name in cls.__slots__))
+            texts = {name: str(found[name]) for name in ("authority", "member", "registry", "locator")}
+            joined = cls(**texts, life_seconds=float(found["life_seconds"]))
             member_of([joined.member])
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, UnauthenticatedError) as error:
             raise SettingsError(f"MINGA_CREDENTIALS: cannot read {folder / AUTHORITY}: {error}") from error
         return joined
 
@@ -55,6 +58,15 @@ class Joined:
     def owner(self) -> Member:
         """The member of that URI."""
         return member_of([self.member])
+
+    def renewed(self, answer: Mapping[str, Any]) -> "Joined":
+        """With what the authority answers. Raises UnavailableError."""
+        try:
+            joined = replace(self, member=str(answer["member"]), life_seconds=float(answer["life_seconds"]))
+            member_of([joined.member])
+        except (KeyError, ValueError, TypeError, UnauthenticatedError) as error:
+            raise UnavailableError("what the authority answers lacks who we are") from error
+        return joined
 
 
 def settings_of(folder: Path) -> dict[str, str]:
@@ -72,15 +84,14 @@ def settings_of(folder: Path) -> dict[str, str]:
     return found
 
 
-def keep_membership(folder: Path, answer: Mapping[str, Any]) -> None:
-    """Write what the authority answers to joining and renewing. The certificate comes last, for it says that all is
-    there. Raises UnavailableError, StorageError."""
+def keep_membership(folder: Path, joined: Joined, answer: Mapping[str, Any]) -> None:
+    """Write who we are, and what the authority answers to joining and renewing. The certificate comes last, for it says
+    that all is there. Raises UnavailableError, StorageError."""
     keep_trust(folder, answer)
     files = {GRANT: answer.get("grant"), CERTIFICATE: answer.get("certificate")}
     if "publication_key" in answer:
         files = {PUBLICATION_KEY: answer["publication_key"]} | files
-    joined = {name: str(answer.get(name, "")) for name in Joined.__slots__}
-    _write(folder, {AUTHORITY: json.dumps(joined, indent=2) + "\n"} | files)
+    _write(folder, {AUTHORITY: json.dumps(asdict(joined), indent=2) + "\n"} | files)
 
 
 def keep_trust(folder: Path, answer: Mapping[str, Any]) -> None:

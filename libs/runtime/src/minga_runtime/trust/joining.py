@@ -3,6 +3,7 @@
 The key is made here and leaves its folder never. The authority is trusted by the hash of its CA in the token.
 """
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -31,6 +32,9 @@ class JoinToken:
     ca_sha256: str
     name: str
     """Who its bearer becomes; empty when the bearer may say it."""
+    registry: str
+    locator: str
+    """Where they are; empty when the token does not say it."""
 
     @classmethod
     def parse(cls, text: str) -> "JoinToken":
@@ -38,7 +42,7 @@ class JoinToken:
         try:
             payload = text[:MAX_TOKEN_CHARACTERS].split(".")[1]
             claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-            return cls(text, str(claims["ca"]), str(claims["ca_sha256"]), str(claims["name"]))
+            return cls(text, *(str(claims[name]) for name in ("ca", "ca_sha256", "name", "registry", "locator")))
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise InvalidArgumentError(
                 "that is not a token for joining", hint="`minga token create` makes one"
@@ -56,23 +60,29 @@ async def join(token: JoinToken, folder: Path, name: str = "") -> Joined:
     answer = await call_authority(
         token.authority, trusted, "POST", "/v1/join", {"token": token.text, "csr": csr, "name": name}
     )
-    keep_membership(folder, answer)
-    joined = Joined.read(folder)
-    if joined is None:
-        raise StorageError(f"{folder} has been removed")
+    joined = Joined(token.authority, "", 0.0, token.registry, token.locator).renewed(answer)
+    await asyncio.to_thread(keep_membership, folder, joined, answer)
     return joined
 
 
 async def renew(folder: Path, joined: Joined) -> None:
     """A new certificate and a new grant for the key in a folder. Raises what `join` raises: UnauthenticatedError also
     for a certificate that has ended, with which nobody renews."""
+    context, csr = await asyncio.to_thread(_renewal, folder)
+    answer = await call_authority(joined.authority, context, "POST", "/v1/renew", {"csr": csr})
+    await asyncio.to_thread(keep_membership, folder, joined.renewed(answer), answer)
+
+
+def _renewal(folder: Path) -> tuple[ssl.SSLContext, str]:
+    """What renewing takes: a context that shows our certificate, and a request."""
     _check_not_ended(folder / CERTIFICATE)
-    context = ssl.create_default_context(cafile=str(folder / CA))
-    context.load_cert_chain(folder / CERTIFICATE, folder / KEY)
-    answer = await call_authority(
-        joined.authority, context, "POST", "/v1/renew", {"csr": _request(_load_key(folder / KEY))}
-    )
-    keep_membership(folder, answer)
+    key = _load_key(folder / KEY)
+    try:
+        context = ssl.create_default_context(cafile=str(folder / CA))
+        context.load_cert_chain(folder / CERTIFICATE, folder / KEY)
+    except OSError as error:
+        raise StorageError(f"cannot use {folder}: {error}") from error
+    return context, _request(key)
 
 
 def _check_not_ended(path: Path) -> None:

@@ -48,7 +48,7 @@ from minga_peer.version import VERSION
 from minga_protos.control.v1.control_pb2_grpc import add_ControlServiceServicer_to_server
 from minga_protos.peer.v1.peer_pb2_grpc import add_PeerServiceServicer_to_server
 from minga_runtime.logs import configure_logging, log_event
-from minga_runtime.metrics import RpcMetrics, describe_process, start_metrics_server
+from minga_runtime.metrics import RpcMetrics, describe_certificate, describe_process, start_metrics_server
 from minga_runtime.process import run_process, write_port_file
 from minga_runtime.rate_limit import Limits
 from minga_runtime.server import GrpcServer
@@ -63,6 +63,7 @@ from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import USERS, Role
 from minga_runtime.trust.own_grant import OwnGrant
 from minga_runtime.trust.refusals import Refusals
+from minga_runtime.trust.renewal import renewing
 
 log = logging.getLogger(__name__)
 
@@ -172,6 +173,9 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
         limits = Limits.of(settings.limit_up, settings.limit_down, clock)
         grant = None if settings.grant is None else OwnGrant(settings.grant)
         base = _Base(settings, stack, limits, clock, await _credentials(settings), grant)
+        if base.credentials is not None:
+            describe_certificate(base.series, "peer", base.credentials.expires)
+        await stack.enter_async_context(renewing(settings.credentials, base.credentials))
         await asyncio.to_thread(claim_socket, settings.control)
         store = await _open_store(base)
         peer_id = parse_peer_id(settings.peer_id)
@@ -301,7 +305,9 @@ def _access(base: _Base) -> Access | None:
     if base.credentials is None:
         return None
     settings = base.settings
-    callers = Callers(base.credentials.member, settings.key_sources, settings.rights_of_members)
+    callers = Callers(
+        base.credentials.member, settings.key_sources, settings.rights_of_members, base.credentials.revoked
+    )
     return Access(base.credentials, callers, {PEER_SERVICE: USERS}, claimed_peer)
 
 

@@ -51,6 +51,7 @@ from minga_runtime.trust.credentials import Credentials, Loaded
 from minga_runtime.trust.members import USERS
 from minga_runtime.trust.origin import Origin
 from minga_runtime.trust.refusals import Refusals
+from minga_runtime.trust.revocation import Revoked
 
 log = logging.getLogger(__name__)
 
@@ -158,18 +159,23 @@ class HttpServer:
         try:
             origin = replace(origin, member=stream.member())
             check_role(stream.member(), loaded.member, USERS, "fetch chunks")
+            loaded.revoked.check(stream.member().uri)
         except MingaError as error:
             self._refusals.record(error, origin, "connect")
             await stream.sendall(ErrorResponse(error).encode())
             return
-        await self._serve_counted(stream, origin, stream.seconds_valid())
+        await self._serve_counted(stream, origin, stream.seconds_valid(), loaded.revoked)
 
-    async def _serve_counted(self, stream: PlainStream | TlsStream, origin: Origin, seconds_valid: float) -> None:
+    async def _serve_counted(
+        self, stream: PlainStream | TlsStream, origin: Origin, seconds_valid: float, revoked: Revoked | None = None
+    ) -> None:
         """Serve a client whose caller has room for one more connection. Raises OSError."""
         try:
             with self._quota.held(origin.caller):
                 valid_until = asyncio.get_running_loop().time() + seconds_valid
-                await _Connection(stream, origin, valid_until, self._serving, self._pool, self._refusals).serve()
+                await _Connection(
+                    stream, origin, valid_until, self._serving, self._pool, self._refusals, revoked
+                ).serve()
         except BusyError as error:
             self._refusals.record(error, origin, "connect")
             # The buffer of a new connection has room for it.
@@ -191,6 +197,7 @@ class _Connection:
         serving: ChunkServing,
         pool: ThreadPoolExecutor,
         refusals: Refusals,
+        revoked: Revoked | None = None,
     ) -> None:
         self._stream = stream
         self._serving = serving
@@ -204,6 +211,7 @@ class _Connection:
         self._until = math.inf
         """No request is read after this; the first one is, however old the connection is."""
         self._refusals = refusals
+        self._revoked = revoked or Revoked()
         self._unread = b""
 
     async def serve(self) -> None:
@@ -213,6 +221,7 @@ class _Connection:
             self._until = self._old_at
             try:
                 request = decode_request(head)
+                self._check_member()
                 if isinstance(request, AvailabilityRequest):
                     await self._unless_closed(self._send_availability(request.content_id))
                     return
@@ -242,6 +251,11 @@ class _Connection:
             check_own_peer(self._origin.member, requester.peer_id)
         host, _ = split_listen(requester.address)
         return request if host_of(host) == self._origin.host else replace(request, requester=None)
+
+    def _check_member(self) -> None:
+        """Raises PermissionDeniedError for a client that has been revoked since it connected."""
+        if self._origin.member is not None:
+            self._revoked.check(self._origin.member.uri)
 
     async def _next_head(self) -> bytes | None:
         """The next request's head; None at the end, when the connection is too old, and after too long without one."""
@@ -282,6 +296,7 @@ class _Connection:
                 async for chunks in updates:
                     if self._loop.time() > self._valid_until:
                         raise _CutOffError("the client's certificate has expired")
+                    self._check_member()
                     held = store.held(content_id)
                     line = encode_availability(chunks, complete=held is not None and held.complete)
                     await self._send(line if begun else availability_head() + line)
