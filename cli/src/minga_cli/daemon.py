@@ -62,6 +62,10 @@ def up(
         Path | None,
         typer.Option("--dir", help="Keep shared folders and logs there; otherwise they are temporary."),
     ] = None,
+    secure: Annotated[
+        bool,
+        typer.Option("--secure", help="Start an authority too, by whose tokens everything joins: all of it is TLS."),
+    ] = False,
     limit_up: LimitUpOption = None,
     limit_down: LimitDownOption = None,
 ) -> None:
@@ -77,7 +81,7 @@ def up(
     traces = (f"--traces={settings.traces}",) if settings.traces is not None else ()
     flags = (f"--limit-up={settings.limit_up}", f"--limit-down={settings.limit_down}", *traces)
     config = LocalNetworkConfig(
-        peers, base_port, directory, registry_flags=traces, locator_flags=traces, peer_flags=flags
+        peers, base_port, directory, registry_flags=traces, locator_flags=traces, peer_flags=flags, secure=secure
     )
     control = settings.control
     run_async(_up(config, control), on_interrupt="the local network is stopped", cleanup_limit=STOP_LIMIT)
@@ -101,6 +105,7 @@ async def _up(config: "LocalNetworkConfig", control: Path) -> None:
 def _print_places(network: "LocalNetwork", *, kept: bool, taken: bool) -> None:
     """Print where everything is."""
     lines = [
+        *([f"authority {network.authority.service.address}"] if network.authority is not None else []),
         f"locator   {network.locator_url}",
         f"registry  {network.registry_address}",
         f"store     {network.redis.url}",
@@ -109,6 +114,9 @@ def _print_places(network: "LocalNetwork", *, kept: bool, taken: bool) -> None:
         "",
     ]
     locator = "" if network.locator_url.endswith(":50052") else f" --locator {network.locator_url}"
+    if network.command_credentials is not None:
+        lines.append(f"in another terminal:  export MINGA_CREDENTIALS={network.command_credentials}")
+        locator = ""
     if taken:
         lines.append("another peer of yours runs already: commands go on talking to that one")
     lines.append(

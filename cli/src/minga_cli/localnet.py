@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
-from minga import AsyncClient, PeerId, parse_peer_id
+from minga import AsyncClient, PeerId, load_settings, parse_peer_id
 from minga.errors import (
     AlreadyRunningError,
     InvalidArgumentError,
@@ -23,11 +23,12 @@ from minga.errors import (
     UnavailableError,
 )
 from minga.fetching import all_of
+from minga_cli.localauthority import COMMAND, LocalAuthority
 from minga_cli.localfolders import LocalFolders
 from minga_cli.localprocess import READY_POLL_SECONDS, LocalProcess, module_command
+from minga_cli.localservice import START_LIMIT, LocalService
 
 MAX_PEERS = 64
-START_LIMIT = timedelta(seconds=30)
 PEER_GRACE = timedelta(seconds=5)
 """Above the grace that a peer gives its own calls under way."""
 SERVICE_GRACE = timedelta(seconds=2)
@@ -58,45 +59,15 @@ class LocalNetworkConfig:
     credentials: Path | None = None
     """A folder with `registry`, `locator` and one for each peer, each with tls.crt, tls.key and ca.crt: a secure
     network. Our own settings need credentials as well then."""
+    secure: bool = False
+    """An authority is started too, and everything joins by its tokens. Not together with `credentials`."""
+    certificate_life: timedelta | None = None
+    """That of a secure network; None: the authority's default."""
 
     @property
     def ports(self) -> range:
-        """From the base port on: all that are taken."""
-        return range(self.base_port, self.base_port + 2 + 2 * self.peer_count)
-
-
-class LocalService:
-    """A part of the network: a process that is ready once it has made a file, and keeps its address when restarted."""
-
-    def __init__(self, process: LocalProcess, ready_file: Path) -> None:
-        self.process = process
-        self.address = ""
-        """host:port, once it is ready."""
-        self._ready_file = ready_file
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self.process.pid
-
-    async def start(self, limit: timedelta = START_LIMIT) -> None:
-        """Start it and return when it is ready. Raises UnavailableError, AlreadyRunningError."""
-        await asyncio.to_thread(self._ready_file.unlink, missing_ok=True)
-        await self.process.start()
-        await self._until_ready(limit)
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self.process.kill()
-
-    async def restart(self, limit: timedelta = START_LIMIT) -> None:
-        """Kill it when it runs, and start it again on the same port."""
-        self.process.kill()
-        await self.process.wait()
-        await self.start(limit)
-
-    async def _until_ready(self, limit: timedelta) -> None:
-        self.address = await self.process.ready(self._ready_file, limit)
+        """All that are taken when there is a base port; the authority's is the one below it."""
+        return range(self.base_port - self.secure, self.base_port + 2 + 2 * self.peer_count)
 
 
 class LocalPeer(LocalService):
@@ -192,7 +163,12 @@ class LocalNetwork:
     @property
     def locator_url(self) -> str:
         """For MINGA_LOCATOR."""
-        return f"{'https' if self.config.credentials else 'http'}://{self.locator.address}"
+        return f"{'https' if self.config.credentials or self.config.secure else 'http'}://{self.locator.address}"
+
+    @property
+    def command_credentials(self) -> Path | None:
+        """For MINGA_CREDENTIALS of commands; None unless an authority was started."""
+        return self.authority.credentials(COMMAND) if self.authority is not None else None
 
     @property
     def registry_address(self) -> str:
@@ -212,7 +188,8 @@ class LocalNetwork:
         wanted = {peer.peer_id for peer in self.peers}
         listed: set[PeerId] = set()
         try:
-            async with asyncio.timeout(limit.total_seconds()), AsyncClient(locator=self.locator_url) as client:
+            settings = load_settings(locator=self.locator_url, credentials=self.command_credentials)
+            async with asyncio.timeout(limit.total_seconds()), AsyncClient(settings) as client:
                 while True:
                     with suppress(LocatorUnavailableError):  # it may be starting
                         listed = {peer.peer_id async for peer in client.peers()}
@@ -229,7 +206,8 @@ class LocalNetwork:
             raise UnavailableError(f"not ready within {limit.seconds} s: the locator does not {words}") from None
 
     def _processes(self) -> list[LocalProcess]:
-        return [service.process for service in (self.redis, self.registry, self.locator, *self.peers)]
+        authority = [] if self.authority is None else [self.authority.service]
+        return [service.process for service in (self.redis, *authority, self.registry, self.locator, *self.peers)]
 
     def _lay_out(self) -> None:
         """Make the object of every process; start none."""
@@ -238,6 +216,22 @@ class LocalNetwork:
         self.registry = LocalService(self._process("registry", self._registry_command), run / "registry.port")
         self.locator = LocalService(self._process("locator", self._locator_command), run / "locator.port")
         self.peers = [self._lay_out_peer(index) for index in range(self.config.peer_count)]
+        self.authority = self._lay_out_authority() if self.config.secure else None
+
+    def _lay_out_authority(self) -> LocalAuthority:
+        folder = self._folders.root / "authority"
+        port_file = self._folders.run / "authority.port"
+        listen = f"{self.config.host}:{self.config.base_port - 1 if self.config.base_port else 0}"
+
+        def command() -> list[str]:
+            flags = ["--listen", authority.service.address or listen, "--port-file", str(port_file)]
+            if self.config.certificate_life is not None:
+                flags += ["--certificate-life", f"{self.config.certificate_life.total_seconds():g}"]
+            return module_command("minga_authority", "serve", "--authority-dir", str(folder), *flags)
+
+        service = LocalService(self._process("authority", command), port_file)
+        authority = LocalAuthority(service, folder, self._folders.root / "credentials")
+        return authority
 
     def _lay_out_peer(self, index: int) -> LocalPeer:
         name = f"peer-{index + 1}"
@@ -257,16 +251,26 @@ class LocalNetwork:
         if not self.failed.done():
             self.failed.set_result(error)
 
+    async def _found(self) -> None:
+        """Start the authority, and make registry and locator members."""
+        if self.authority is not None:
+            await self.authority.start(self.config.host)
+
     async def _start(self) -> None:
-        await self.redis.start()
+        await all_of([self.redis.start(), *([self._found()] if self.authority is not None else [])])
         await all_of([self.registry.start(), self.locator.start()])
+        if self.authority is not None:
+            await self.authority.admit_peers(
+                self.registry.address, self.locator_url, [each.peer_id for each in self.peers]
+            )
         await all_of([peer.start() for peer in self.peers])
 
     async def _stop(self) -> None:
         """Stop peers first, so that they deregister; then the services; the store last."""
         try:
             await asyncio.gather(*(peer.process.stop(PEER_GRACE) for peer in self.peers))
-            await asyncio.gather(*(item.process.stop(SERVICE_GRACE) for item in (self.locator, self.registry)))
+            services = [self.locator, self.registry, *([] if self.authority is None else [self.authority.service])]
+            await asyncio.gather(*(service.process.stop(SERVICE_GRACE) for service in services))
             await self.redis.process.stop(STORE_GRACE)
         finally:
             for process in self._processes():
@@ -308,6 +312,8 @@ class LocalNetwork:
         return ["--listen", listen, "--port-file", port_file, "--log-format", "text", *self._tls_flags(name)]
 
     def _tls_flags(self, name: str) -> list[str]:
+        if self.authority is not None:
+            return [f"--credentials={self.authority.credentials(name)}"]
         if self.config.credentials is None:
             return []
         own = self.config.credentials / name

@@ -79,7 +79,7 @@ class LocalProcess:
                     stdout=log,
                     stderr=log,
                     cwd=self._folder,
-                    env=self._environment(),
+                    env=environment(inherit_settings=self._inherit_settings),
                     start_new_session=True,
                     preexec_fn=_die_with(os.getpid()),
                 )
@@ -170,12 +170,11 @@ class LocalProcess:
             with suppress(ProcessLookupError):  # it has just ended
                 os.killpg(self._process.pid, number)
 
-    def _environment(self) -> dict[str, str]:
-        """Our environment, without our settings unless they are meant for the child: it gets its own as flags."""
-        kept = {
-            name: value for name, value in os.environ.items() if self._inherit_settings or not name.startswith("MINGA_")
-        }
-        return kept | {"PYTHONUNBUFFERED": "1"}
+
+def environment(*, inherit_settings: bool) -> dict[str, str]:
+    """Our environment, without our settings unless they are meant for the child: it gets its own as flags."""
+    kept = {name: value for name, value in os.environ.items() if inherit_settings or not name.startswith("MINGA_")}
+    return kept | {"PYTHONUNBUFFERED": "1"}
 
 
 def _die_with(parent_pid: int) -> Callable[[], None] | None:

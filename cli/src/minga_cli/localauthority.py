@@ -1,0 +1,73 @@
+"""The authority of a local network, and how everything on this machine joins by its tokens."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from minga.errors import UnavailableError
+from minga.fetching import all_of
+from minga.membership import JoinToken, join
+from minga_cli.localprocess import environment, module_command
+from minga_cli.localservice import LocalService
+
+COMMAND = "command"
+"""The folder of the credentials of commands."""
+COMMAND_SECONDS = 30.0
+
+
+class LocalAuthority:
+    """Its server, its folder, and a folder of credentials for each member."""
+
+    def __init__(self, service: LocalService, folder: Path, members: Path) -> None:
+        self.service = service
+        self._folder = folder
+        self._members = members
+
+    def credentials(self, name: str) -> Path:
+        """For MINGA_CREDENTIALS of a part."""
+        return self._members / name
+
+    async def start(self, host: str) -> None:
+        """Make it unless it is there, start it, and make registry and locator members. Raises MingaError."""
+        if not await asyncio.to_thread(self._folder.exists):
+            await _authority("init", "--dir", str(self._folder), "--network", "local")
+        await self.service.start()
+        hosts = [f"--host={each}" for each in dict.fromkeys((host.strip("[]"), "localhost"))]
+        await all_of([self._admit([name], "--role", name, *hosts) for name in ("registry", "locator")])
+
+    async def admit_peers(self, registry: str, locator: str, peer_ids: Sequence[str]) -> None:
+        """Make peers members, and commands of this user. All may read and publish everything. Raises MingaError."""
+        rights = ("--publish", "*", "--registry", registry, "--locator", locator)
+        await all_of(
+            [
+                self._admit(peer_ids, "--role", "peer", *rights),
+                self._admit([COMMAND], "--role", "client", *rights),
+            ]
+        )
+
+    async def _admit(self, names: Sequence[str], *terms: str) -> None:
+        url = f"https://{self.service.address}"
+        command = ("token", "create", "--dir", str(self._folder), "--url", url, "--uses", "0", "--expires", "10m")
+        token = JoinToken.parse(await _authority(*command, *terms))
+        await all_of([self._join(token, name) for name in names])
+
+    async def _join(self, token: JoinToken, name: str) -> None:
+        await join(token, self.credentials(name), name)
+
+
+async def _authority(*arguments: str) -> str:
+    """What a command of the authority prints. Raises UnavailableError when it fails."""
+    pipe = asyncio.subprocess.PIPE
+    command = module_command("minga_authority", *arguments)
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment(inherit_settings=False)
+    )
+    try:
+        async with asyncio.timeout(COMMAND_SECONDS):
+            output, errors = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        raise UnavailableError("the authority's command did not end") from None
+    if process.returncode != 0:
+        raise UnavailableError(f"the authority: {errors.decode(errors='replace').strip()}")
+    return output.decode().strip()
