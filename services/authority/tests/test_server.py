@@ -4,20 +4,13 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from minga_authority import server as server_module
-from minga_authority._metrics import AuthorityMetrics
-from minga_authority.authority import Authority
-from minga_authority.folder import Network, init
-from minga_authority.server import AuthorityServer
 from minga_authority.terms import Terms
 from minga_core.clock import SystemClock
 from minga_core.errors import (
@@ -26,50 +19,11 @@ from minga_core.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from minga_runtime.sockets import listen_tcp
 from minga_runtime.trust.authority_call import AUTHORITY_HOST, call_authority
-from minga_runtime.trust.credentials import Credentials, TlsFiles
 from minga_runtime.trust.credentials_folder import CA, CERTIFICATE, KEY, Joined
 from minga_runtime.trust.joining import JoinToken, join, renew
 from minga_runtime.trust.members import Role
-
-HOUR = timedelta(hours=1)
-PEERS = Terms(Role.PEER, read=("*",), publish=("data",), uses=0)
-GRACE = timedelta(seconds=1)
-
-
-@dataclass
-class Running:
-    """A server, and its authority."""
-
-    authority: Authority
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
-
-    def token(self, terms: Terms = PEERS) -> JoinToken:
-        return JoinToken.parse(self.authority.create_token(terms, HOUR))
-
-
-@asynccontextmanager
-async def running(folder: Path, life: timedelta = HOUR) -> AsyncIterator[Running]:
-    with listen_tcp("127.0.0.1:0") as listening:
-        port = listening.getsockname()[1]
-        made = init(folder, Network("test", f"https://127.0.0.1:{port}", "registry:50051"), SystemClock().wall())
-        authority = Authority(made, life=life)
-        server = AuthorityServer(authority, AuthorityMetrics(CollectorRegistry(), ""))
-        await server.start(listening)
-        try:
-            yield Running(authority, port)
-        finally:
-            await server.aclose(GRACE)
-
-
-def credentials(folder: Path) -> Credentials:
-    files = TlsFiles(folder / CERTIFICATE, folder / KEY, folder / CA)
-    return Credentials(files, frozenset(Role))
+from services.authority.tests.support import HOUR, Running, credentials, running
 
 
 async def test_join_and_renew(tmp_path: Path) -> None:

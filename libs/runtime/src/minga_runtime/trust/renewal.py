@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from minga_core.clock import Clock, SystemClock
-from minga_core.errors import MingaError, StorageError, UnauthenticatedError
+from minga_core.errors import MingaError, SettingsError, StorageError, UnauthenticatedError
 from minga_runtime.backoff import backoff
 from minga_runtime.logs import log_event
 from minga_runtime.tasks import TaskOwner
@@ -42,12 +42,11 @@ async def renewing(
 
     at_once: ask for what has changed at the start too. Raises SettingsError.
     """
-    joined = None if folder is None or credentials is None else Joined.read(folder)
-    if joined is None or folder is None or credentials is None:
+    if folder is None or credentials is None or Joined.read(folder) is None:
         yield
         return
     tasks = TaskOwner()
-    tasks.keep(Renewal(folder, joined, credentials, at_once=at_once).run, "renewal")
+    tasks.keep(Renewal(folder, credentials, at_once=at_once).run, "renewal")
     try:
         yield
     finally:
@@ -75,25 +74,23 @@ class Renewal:
     def __init__(
         self,
         folder: Path,
-        joined: Joined,
         credentials: Credentials,
         clock: Clock | None = None,
         *,
         at_once: bool = True,
     ) -> None:
         self._folder = folder
-        self._joined = joined
         self._credentials = credentials
         self._clock = clock or SystemClock()
         self._at_once = at_once
 
     async def run(self) -> None:
         """Run until cancelled."""
-        # Below a minute for lives of seconds, which tests have.
-        interval = min(TRUST_SECONDS, self._joined.life_seconds / 12)
         if self._at_once:
             await self._asked_until_answered()
         while True:
+            # Below a minute for lives of seconds, which tests have.
+            interval = min(TRUST_SECONDS, self._joined().life_seconds / 12)
             await asyncio.sleep(interval * random.uniform(0.8, 1.0))  # noqa: S311 - jitter
             await self._asked_until_answered()
 
@@ -112,12 +109,20 @@ class Renewal:
 
     async def _ask(self) -> None:
         """Raises MingaError."""
-        early = self._joined.life_seconds * (REMAINING + random.uniform(0, JITTER))  # noqa: S311 - jitter
+        joined = self._joined()
+        early = joined.life_seconds * (REMAINING + random.uniform(0, JITTER))  # noqa: S311 - jitter
         if self._clock.wall() >= self._credentials.current().expires - early:
-            await _renew_alone(self._folder, self._joined)
+            await _renew_alone(self._folder, joined)
             return
-        answer = await call_authority(self._joined.authority, await self._context(), "GET", "/v1/trust")
+        answer = await call_authority(joined.authority, await self._context(), "GET", "/v1/trust")
         await asyncio.to_thread(keep_trust, self._folder, answer)
+
+    def _joined(self) -> Joined:
+        """Raises SettingsError."""
+        joined = Joined.read(self._folder)
+        if joined is None:
+            raise SettingsError(f"{self._folder} is no credentials folder any more")
+        return joined
 
     async def _context(self) -> ssl.SSLContext:
         try:
