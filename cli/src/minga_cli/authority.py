@@ -21,8 +21,9 @@ DEFAULT_FOLDER = Path("~/.minga/credentials")
 def ca(context: typer.Context) -> None:
     """Run the authority of a secure network, or change what it knows.
 
-    `minga ca init` makes one, `minga ca serve` runs it, `minga ca status` and `minga ca revoke NAME` are about its
-    members; `minga ca --help` lists all.
+    `init` makes one, or prints Secrets with `--kubernetes`; `serve` runs it; `status` lists members and tokens,
+    `--json` too; `revoke NAME` takes somebody out; `grant NAME` prints a bearer's grant, for curl; `rotate` and
+    `rotate-grant-key` exchange keys. `minga ca COMMAND --help` lists its options.
     """
     _run_authority(*context.args)
 

@@ -53,6 +53,9 @@ _JSON_SHAPES = """## JSON
 "modified_time", "executable", "complete_count", "partial_count", \
 "sources": [{"peer_id", "address", "zone", "state"}]}]}`, newest version first, `state` is \
 `complete` or `partial` |
+| `ca status` | `{"network", "authority", "cas": [{"expires", "signs"}], "members": [{"member", "read", "publish", \
+"joined", "issued", "expires", "state"}], "tokens": [{"id", "role", "name", "uses_left", "expires"}]}`; `state` is \
+`member`, `expired` or `revoked`, `uses_left` null for any number |
 | `peers` | `{"peers": [{"peer_id", "address", "zone", "capacity_bytes", "free_bytes", "file_count", \
 "active_serves", "software_version", "lease_remaining_seconds"}]}` |
 | `status` | `{"peer_id", "generation", "address", "registered", "table_revision", \

@@ -4,7 +4,7 @@ URL: `grpc://host:port[/service]` for the standard health service, or `http://ho
 Without a host, as in `grpc://:50051`, it is the part in this container: at the address of MINGA_LISTEN, else at that
 port of the loopback. Exit code 0: healthy; 1: not, with the reason in one line (Docker defines only these two).
 
-In a secure network (MINGA_TLS_CERT) both are asked over TLS, with the part's own credentials.
+In a secure network (MINGA_TLS_CERT, MINGA_CREDENTIALS) both are asked over TLS, with the part's own credentials.
 
 It runs every few seconds beside the part, so it imports gRPC only for gRPC.
 """
@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from minga_core.errors import InvalidArgumentError, SettingsError
 from minga_runtime.listening import split_listen
+from minga_runtime.trust.credentials_folder import settings_of
 
 if TYPE_CHECKING:
     from minga_runtime.trust.credentials import Loaded
@@ -55,7 +56,10 @@ def check(url: str, environment: Mapping[str, str]) -> str:
 
 def _credentials(environment: Mapping[str, str]) -> "Loaded | None":
     """Those of the part, which is asked as one that has them; None in an open network. Raises SettingsError."""
-    certificate, key, ca = (environment.get(f"MINGA_TLS_{name}") for name in ("CERT", "KEY", "CA"))
+    folder = environment.get("MINGA_CREDENTIALS")
+    beside = settings_of(Path(folder).expanduser()) if folder else {}
+    names = ("tls_cert", "tls_key", "tls_ca")
+    certificate, key, ca = (environment.get(f"MINGA_{name.upper()}") or beside.get(name) for name in names)
     if not (certificate and key and ca):
         return None
     from minga_runtime.trust.credentials import Credentials, TlsFiles

@@ -9,6 +9,7 @@ import pytest
 from minga_core.errors import PermissionDeniedError, SettingsError
 from minga_runtime.trust import watched_file
 from minga_runtime.trust.authorization import Access
+from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.members import Member, Role
 from minga_runtime.trust.revocation import Revoked
 
@@ -60,7 +61,7 @@ def test_a_stream_ends_when_its_caller_is_revoked(tmp_path: Path) -> None:
     file = tmp_path / "revoked"
     file.write_text("")
     own: Any = SimpleNamespace(member=Member("test", Role.REGISTRY, "registry"), revoked=Revoked(file))
-    access = Access(own, {"service": frozenset({Role.PEER})})
+    access = Access(own, Callers(own.member), {"service": frozenset({Role.PEER})})
     context = SimpleNamespace(auth_context=lambda: {"peer_uri": [ALPHA.encode()]})
     check = access.admit("/service/Method", context)
     check("message")
@@ -69,3 +70,15 @@ def test_a_stream_ends_when_its_caller_is_revoked(tmp_path: Path) -> None:
         check("message")
     with pytest.raises(PermissionDeniedError):
         access.admit("/service/Method", context)
+
+
+async def test_a_bearer_is_revoked_by_its_member_its_subject_or_its_grant(tmp_path: Path) -> None:
+    """A grant does not bring back who is no member, and a grant alone can be revoked."""
+    file = tmp_path / "revoked"
+    file.write_text(ALPHA)
+    callers = Callers(Member("test", Role.LOCATOR, "locator"), revoked=Revoked(file))
+    with pytest.raises(PermissionDeniedError, match="has been revoked"):
+        await callers.client(Member("test", Role.PEER, "alpha"), "")
+    with pytest.raises(PermissionDeniedError, match="has been revoked"):
+        await callers.member(Member("test", Role.PEER, "alpha"), "")
+    assert (await callers.client(Member("test", Role.PEER, "beta"), "")).subject == BETA
