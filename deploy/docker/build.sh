@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds minga/registry, minga/locator and minga/peer, tagged with their version and `dev`. `make images` runs it.
+# Builds minga/authority, minga/registry, minga/locator and minga/peer, tagged with their version and `dev`. `make images` runs it.
 #
-#   build.sh            the three images
+#   build.sh            the four images
 #   build.sh --tests    and minga-test/redis:7, which the tests start
 #
 # BASE_IMAGE           another base than the one that base.Dockerfile names: Python 3.11 or newer on Debian
@@ -13,7 +13,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-SERVICES=(registry locator peer)
+SERVICES=(authority registry locator peer)
 INPUTS=dev.minga.inputs
 PULL_SECONDS=300
 REDIS_IMAGE=redis:7
