@@ -58,7 +58,8 @@ class LocalNetworkConfig:
     host: str = "127.0.0.1"
     credentials: Path | None = None
     """A folder with `registry`, `locator` and one for each peer, each with tls.crt, tls.key and ca.crt: a secure
-    network. Our own settings need credentials as well then."""
+    network. Our own settings need credentials as well then. grant-keys.json and, of peers, grant.jwt: one with
+    grants."""
     secure: bool = False
     """An authority is started too, and everything joins by its tokens. Not together with `credentials`."""
     certificate_life: timedelta | None = None
@@ -317,7 +318,10 @@ class LocalNetwork:
         if self.config.credentials is None:
             return []
         own = self.config.credentials / name
-        return [f"--tls-cert={own / 'tls.crt'}", f"--tls-key={own / 'tls.key'}", f"--tls-ca={own / 'ca.crt'}"]
+        files = {"tls-cert": "tls.crt", "tls-key": "tls.key", "tls-ca": "ca.crt"}
+        optional = {"grant": "grant.jwt", "grant-keys": "grant-keys.json"}
+        files |= {flag: file for flag, file in optional.items() if (own / file).exists()}
+        return [f"--{flag}={own / file}" for flag, file in files.items()]
 
     def _check_ports(self) -> None:
         """Check before anything starts; a port taken later is an error of the child. Raises AlreadyRunningError."""
