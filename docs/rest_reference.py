@@ -17,6 +17,16 @@ JSON in and out. Times are RFC 3339 in UTC, sizes are bytes, content ids are `b3
 pass `next_page_token` as `page_token` until it is empty. Answers of look-ups and of the list of peers are at most half
 a second old; placements are never remembered.
 
+In a secure network a client shows a certificate of the network, or `Authorization: Bearer` with a grant that is of no
+member, or both; a member's own grant counts over its certificate alone (ADR 34). A name that its rights to read do not
+cover is answered 403 `permission_denied`, whether it exists or not, and is in no list; so is a placement for a name that
+it may not publish. 401 `unauthenticated` says what is wrong with a certificate or a grant. `/livez` and `/readyz` need
+neither.
+
+```
+curl --cacert ca.pem -H "Authorization: Bearer $(cat grant.jwt)" https://locator:50052/v1/files/data/x
+```
+
 Errors are `application/problem+json` (RFC 9457) with a stable `code`; see [Problem](#problem). Paths that do not exist
 answer 404 `no_such_route`, methods that a path does not have 405 `method_not_allowed`. With `Retry-After` in the
 answer, the same request may succeed later.
