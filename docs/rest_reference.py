@@ -18,10 +18,10 @@ pass `next_page_token` as `page_token` until it is empty. Answers of look-ups an
 a second old; placements are never remembered.
 
 In a secure network a client shows a certificate of the network, or `Authorization: Bearer` with a grant that is of no
-member, or both; a member's own grant counts over its certificate alone (ADR 34). A name that its rights to read do not
-cover is answered 403 `permission_denied`, whether it exists or not, and is in no list; so is a placement for a name that
-it may not publish. 401 `unauthenticated` says what is wrong with a certificate or a grant. `/livez` and `/readyz` need
-neither.
+member, or both; a member's own grant counts over its certificate alone (ADR 34). A name that its rights to read do
+not cover is answered 403 `permission_denied`, whether it exists or not, and is in no list; so is a placement for a
+name that it may not publish. 401 `unauthenticated` says what is wrong with a certificate or a grant. `/livez` and
+`/readyz` need neither.
 
 ```
 curl --cacert ca.pem -H "Authorization: Bearer $(cat grant.jwt)" https://locator:50052/v1/files/data/x
