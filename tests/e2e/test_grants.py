@@ -30,11 +30,11 @@ from minga_protos.peer.v1.peer_pb2_grpc import PeerServiceStub
 from minga_protos.registry.v1 import registry_pb2
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from minga_runtime.trust.watched_file import LOOK_SECONDS
+from tests.attack.attacker import Attacker
 from tests.support.authority import Authority
 from tests.support.grants import Issuer, write_keys
 
 from .conftest import Story, eventually, noise, running
-from .test_secure import Stranger
 
 DAY = 86_400
 PARTS = ("registry", "locator", "peer-1", "peer-2")
@@ -100,6 +100,8 @@ async def granted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     made.authority.issue_all(made.folder, 2)
     made.write_keys(made.issuer)
     made.give_peers()
+    for part in ("registry", "locator"):
+        (made.folder / part / "publication.key").write_text("5a" * 32)
     for name, file in (("CERT", "tls.crt"), ("KEY", "tls.key"), ("CA", "ca.crt")):
         monkeypatch.setenv(f"MINGA_TLS_{name}", str(made.folder / "command" / file))
     async with running(tmp_path, 2, credentials=made.folder) as made.story:
@@ -250,7 +252,7 @@ def metadata(token: str) -> Any:
 
 async def looks_up(net: Granted, token: str, member: str) -> httpx.Response:
     """With a certificate and without one."""
-    who = Stranger(net.authority.pem, net.folder / member)
+    who = Attacker(net.authority.pem, net.folder / member)
     async with httpx.AsyncClient(base_url=net.story.net.locator_url, verify=who.context(), trust_env=False) as client:  # type: ignore[arg-type]
         answer = await client.get("/v1/files/data-a/x", headers={"Authorization": f"Bearer {token}"})
     async with net.web(token) as web:
@@ -260,7 +262,7 @@ async def looks_up(net: Granted, token: str, member: str) -> httpx.Response:
 
 
 async def publishes(net: Granted, token: str, member: str) -> object:
-    who = Stranger(net.authority.pem, net.folder / member)
+    who = Attacker(net.authority.pem, net.folder / member)
     async with who.channel(net.story.net.registry_address, "localhost") as channel:
         stub: Any = RegistryServiceStub(channel)
         publication = registry_pb2.Publication(name="data-a/x", content_id=digest(b""))
@@ -269,7 +271,7 @@ async def publishes(net: Granted, token: str, member: str) -> object:
 
 
 async def uploads(net: Granted, token: str, member: str) -> object:
-    who = Stranger(net.authority.pem, net.folder / member)
+    who = Attacker(net.authority.pem, net.folder / member)
     async with who.channel(net.story.peers[0].address, "peer-1.peer.minga") as channel:
         begin = peer_pb2.StoreBegin(name="data-a/x", content_id=digest(b""), manifest_size_bytes=100, overwrite=True)
         steps = [peer_pb2.StoreFileRequest(begin=begin), peer_pb2.StoreFileRequest(manifest_part=bytes(100))]
@@ -278,7 +280,7 @@ async def uploads(net: Granted, token: str, member: str) -> object:
 
 
 async def replicates(net: Granted, token: str, member: str) -> object:
-    who = Stranger(net.authority.pem, net.folder / member)
+    who = Attacker(net.authority.pem, net.folder / member)
     async with who.channel(net.story.peers[0].address, "peer-1.peer.minga") as channel:
         source = peer_pb2.Source(peer_id="peer-2", address="10.9.9.9:1")
         request = peer_pb2.ReplicateFileRequest(name="data-a/x", content_id=digest(b""), sources=[source])

@@ -58,8 +58,8 @@ class LocalNetworkConfig:
     host: str = "127.0.0.1"
     credentials: Path | None = None
     """A folder with `registry`, `locator` and one for each peer, each with tls.crt, tls.key and ca.crt: a secure
-    network. Our own settings need credentials as well then. grant-keys.json and, of peers, grant.jwt: one with
-    grants."""
+    network. Our own settings need credentials as well then. grant-keys.json, grant.jwt (of peers) and
+    publication.key (of the others): one with grants."""
     secure: bool = False
     """An authority is started too, and everything joins by its tokens. Not together with `credentials`."""
     certificate_life: timedelta | None = None
@@ -319,7 +319,7 @@ class LocalNetwork:
             return []
         own = self.config.credentials / name
         files = {"tls-cert": "tls.crt", "tls-key": "tls.key", "tls-ca": "ca.crt"}
-        optional = {"grant": "grant.jwt", "grant-keys": "grant-keys.json"}
+        optional = {"grant": "grant.jwt", "grant-keys": "grant-keys.json", "publication-key": "publication.key"}
         files |= {flag: file for flag, file in optional.items() if (own / file).exists()}
         return [f"--{flag}={own / file}" for flag, file in files.items()]
 
