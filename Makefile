@@ -115,7 +115,6 @@ compose-test: sync  ## images and the Compose network, run for real
 	@$(containers); $(BIN)/python -m pytest -rs deploy/tests/compose $(ARGS)
 
 k8s-test: sync  ## Kubernetes manifests: checked, and run on a Docker Engine
-	@$(DEBIAN) openssl
 	@$(containers); $(BIN)/python -m pytest -rs deploy/tests/k8s $(ARGS)
 
 monitoring-test: sync  ## metrics, rules, alerts and the dashboard against a real Prometheus

@@ -1,6 +1,7 @@
 """A network's authority for tests: certificates of members, good ones and every kind of bad one."""
 
 import ipaddress
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -41,13 +42,16 @@ class Authority:
         life: timedelta = DAY,
         trusted: bytes = b"",
         self_signed: bool = False,
+        host_names: Iterable[str] = (),
     ) -> Path:
         """Writes tls.crt, tls.key and ca.crt of a new certificate. start, life: from now on; life is below zero for one
-        that has ended. trusted: further CAs for ca.crt. self_signed: by its own key, in the CA's name."""
+        that has ended. trusted: further CAs for ca.crt. self_signed: by its own key, in the CA's name.
+        host_names: further DNS names."""
         key = ec.generate_private_key(ec.SECP256R1())
         signer = key if self_signed else self._key
         hosts = [f"{name}.peer.minga"] if role == "peer" else []
         hosts += ["localhost"] if role in ("registry", "locator") else []
+        hosts += [host for host in host_names if host not in hosts]
         names = [
             x509.UniformResourceIdentifier(f"spiffe://{network or self.network}/{role}/{name}"),
             *map(x509.DNSName, hosts),

@@ -11,6 +11,7 @@ from deploy.tests.support.engine import CALL_SECONDS, Container, Engine, run_com
 
 COMPOSE_FILE = Path(__file__).resolve().parents[2] / "compose/compose.yaml"
 SERVICES = ("redis", "registry", "locator", "peer-1", "peer-2", "peer-3")
+VOLUMES = ("redis-users", "redis-registry", "redis-locator", "peer-1", "peer-2", "peer-3")
 UP_SECONDS = 120.0
 
 
@@ -22,8 +23,8 @@ class Compose:
         key, value = engine.label.split("=")
         labelled = {"labels": {key: value}}
         override = {
-            "services": dict.fromkeys(SERVICES, labelled),
-            "volumes": {name: labelled for name in SERVICES if name.startswith("peer")},
+            "services": dict.fromkeys((*SERVICES, "redis-users"), labelled),
+            "volumes": dict.fromkeys(VOLUMES, labelled),
             "networks": {"default": {"external": True, "name": engine.network("compose")}},
         }
         (folder / "override.yaml").write_text(json.dumps(override))

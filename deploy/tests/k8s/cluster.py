@@ -12,20 +12,22 @@ import ipaddress
 import random
 import socket
 import socketserver
+import ssl
 import struct
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
-import grpc
 import httpx
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy.tests.k8s.manifests import Object, of_kind, pod_labels, pod_spec, port_of, selects, workloads
+from deploy.tests.k8s.secrets import Secrets
 from deploy.tests.support.engine import Container, Engine, eventually
 
 NODES = {"node-1": "zone-a", "node-2": "zone-b", "node-3": "zone-a"}
@@ -64,12 +66,14 @@ class Pod:
 class Cluster:
     """The pods of one rendering on one network. Use as a context manager."""
 
-    def __init__(self, engine: Engine, objects: tuple[Object, ...], secrets: Mapping[str, dict[str, bytes]]) -> None:
+    def __init__(self, engine: Engine, objects: tuple[Object, ...], secrets: Secrets) -> None:
         self.engine = engine
         self.workloads = workloads(objects)
         self.pods: list[Pod] = []
         self._services = of_kind(objects, "Service")
-        self._secrets = secrets
+        self.secrets = secrets.of(objects)
+        self._issue = secrets.issue
+        self.secure = bool(secrets.certificates(objects))
         self._network = engine.network("cluster")
         (found,) = engine.docker("network", "inspect", self._network).json
         self.gateway = str(ipaddress.ip_network(found["IPAM"]["Config"][0]["Subnet"])[1])
@@ -79,6 +83,7 @@ class Cluster:
             if service["spec"].get("clusterIP") != "None"
             for port in service["spec"]["ports"]
         }
+        self._context: ssl.SSLContext | None = None
         self._closed = threading.Event()
         self._watcher = threading.Thread(target=self._watch)
 
@@ -172,12 +177,29 @@ class Cluster:
         """A machine without a peer, which knows the locator's Service by its name and nothing else."""
         confined = ["--read-only", "--cap-drop=ALL", "--tmpfs=/tmp:mode=1777", "--no-healthcheck", "--entrypoint=sleep"]
         place = [f"--network={self._network}", f"--add-host=locator:{self.gateway}"]
-        return self.engine.run(*confined, *place, "--env=MINGA_LOCATOR=http://locator:50052", PEER_IMAGE, "infinity")
+        return self.engine.run(*confined, *place, *self._client_flags(), PEER_IMAGE, "infinity")
+
+    def _client_flags(self) -> list[str]:
+        if not self.secure:
+            return ["--env=MINGA_LOCATOR=http://locator:50052"]
+        name = self._volume("client", self._issue("spiffe://minga/client/someone"), mode=0o444)
+        flags = ["--env=MINGA_LOCATOR=https://locator:50052", f"--volume={name}:/tls:ro,nocopy"]
+        files = {"CERT": "tls.crt", "KEY": "tls.key", "CA": "ca.crt"}
+        return flags + [f"--env=MINGA_TLS_{name}=/tls/{file}" for name, file in files.items()]
+
+    def ask(self, path: str, host: str = "") -> httpx.Response:
+        """Ask the locator's Service, or one pod of it, for a path, as a member where the network is secure."""
+        if not self.secure:
+            return httpx.get(f"http://{host or self.gateway}:50052{path}", timeout=5, trust_env=False)
+        if self._context is None:
+            self._context = member_context(self._issue("spiffe://minga/client/test"))
+        url = f"https://{host or self.gateway}:50052{path}"
+        return httpx.get(url, timeout=5, trust_env=False, verify=self._context)
 
     def holders(self, name: str) -> set[str]:
         """Peers that hold the newest version of a file whole, as the locator's Service says; none while it does not."""
         try:
-            answer = httpx.get(f"http://{self.gateway}:50052/v1/files/{name}", timeout=5, trust_env=False)
+            answer = self.ask(f"/v1/files/{name}")
         except httpx.HTTPError:
             return set()
         versions = answer.json()["versions"] if answer.is_success else []
@@ -239,7 +261,8 @@ class Cluster:
         for claim in manifest["spec"].get("volumeClaimTemplates", []):
             volumes[claim["metadata"]["name"]] = {"claim": f"{claim['metadata']['name']}-{name}"}
         for mount in container.get("volumeMounts", []):
-            flags.append(self._mount(mount, volumes[mount["name"]], node, spec["securityContext"].get("fsGroup", 0)))
+            group = spec["securityContext"].get("fsGroup", 0)
+            flags.append(self._mount(mount, volumes[mount["name"]], node, name, group))
         command = [*container.get("command", []), *container.get("args", [])]
         if "command" in container:
             flags.append(f"--entrypoint={command.pop(0)}")
@@ -247,7 +270,7 @@ class Cluster:
         image = "minga-test/redis:7" if image.startswith("redis:") else f"{image.partition(':')[0]}:dev"
         return [*flags, image, *command]
 
-    def _mount(self, mount: Object, volume: Object, node: str, group: int) -> str:
+    def _mount(self, mount: Object, volume: Object, node: str, pod: str, group: int) -> str:
         path = mount["mountPath"]
         match volume:
             case {"emptyDir": found}:
@@ -260,21 +283,40 @@ class Cluster:
                 name = self.engine.volume(claim)
                 self._fill(name, f"chgrp {group} /v && chmod 2775 /v", b"")
             case {"secret": {"secretName": secret, **rest}}:
-                data = self._secrets[secret]
+                data = self.secrets[secret]
                 data = {one["path"]: data[one["key"]] for one in rest["items"]} if "items" in rest else data
                 # The kubelet gives what fsGroup names to that group, readable.
-                mode = rest.get("defaultMode", 0o644)
-                name = self.engine.volume(f"{secret}-{group}")
-                self._fill(name, "tar -x -p -C /v", archive(data, mode=mode, group=group))
+                name = self._volume(f"{secret}-{pod}", data, mode=rest.get("defaultMode", 0o644), group=group)
+            case {"csi": {"driver": "csi.cert-manager.io", "volumeAttributes": attributes}}:
+                said = {key.partition("/")[2]: value.replace("${POD_NAME}", pod) for key, value in attributes.items()}
+                data = self._issue(said["uri-sans"], [said["dns-names"]])
+                name = self._volume(f"tls-{pod}", data, mode=0o440, group=int(said["fs-group"]))
             case _:
                 raise AssertionError(f"a volume of a kind that is not known here: {volume}")
         return f"--mount=type=volume,source={name},target={path},volume-nocopy" + (
             ",readonly" if mount.get("readOnly") else ""
         )
 
+    def _volume(self, purpose: str, data: Mapping[str, bytes], *, mode: int, group: int = 0) -> str:
+        """A volume with such files."""
+        name = self.engine.volume(purpose)
+        self._fill(name, "tar -x -p -C /v", archive(data, mode=mode, group=group))
+        return name
+
     def _fill(self, volume: str, script: str, data: bytes) -> None:
         words = ["--user=0:0", f"--volume={volume}:/v:nocopy", "--entrypoint=sh", PEER_IMAGE, "-c", script]
         self.engine.run_once(*words, stdin=data)
+
+
+def member_context(files: Mapping[str, bytes]) -> ssl.SSLContext:
+    """For a client with that certificate, whatever address the locator is at."""
+    context = ssl.create_default_context(cadata=files["ca.crt"].decode())
+    context.check_hostname = False
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            (Path(folder) / name).write_bytes(data)
+        context.load_cert_chain(Path(folder) / "tls.crt", Path(folder) / "tls.key")
+    return context
 
 
 class ServiceProxy(socketserver.ThreadingTCPServer):
@@ -327,20 +369,16 @@ def passes(pod: Pod, probe: Object) -> bool:
     limit = probe.get("timeoutSeconds", 1)
     try:
         match probe:
-            case {"grpc": {"port": port, **rest}}:
-                request = health_pb2.HealthCheckRequest(service=rest.get("service", ""))
-                with grpc.insecure_channel(f"{pod.ip}:{port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
-                    answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=limit)
-                return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-            case {"httpGet": {"port": port, "path": path}}:
-                url = f"http://{pod.ip}:{port_of(pod.main, port)}{path}"
-                return httpx.get(url, timeout=limit, trust_env=False).is_success
+            case {"httpGet": {"port": port, "path": path, **rest}}:
+                url = f"{rest.get('scheme', 'HTTP').lower()}://{pod.ip}:{port_of(pod.main, port)}{path}"
+                # A kubelet verifies no certificate.
+                return httpx.get(url, timeout=limit, trust_env=False, verify=False).is_success
             case {"exec": {"command": command}}:
                 return pod.container.exec("timeout", str(limit), *command, check=False).code == 0
             case {"tcpSocket": {"port": port}}:
                 socket.create_connection((pod.ip, port_of(pod.main, port)), timeout=limit).close()
                 return True
-    except (OSError, grpc.RpcError, httpx.HTTPError):
+    except (OSError, httpx.HTTPError):
         return False
     raise AssertionError(f"a probe of a kind that is not known here: {probe}")
 

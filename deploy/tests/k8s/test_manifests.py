@@ -4,8 +4,9 @@ import ipaddress
 import re
 from datetime import timedelta
 from importlib.metadata import version
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import kubernetes_validate
 import pytest
@@ -23,6 +24,7 @@ from deploy.tests.k8s.manifests import (
     selects,
     workloads,
 )
+from deploy.tests.k8s.secrets import Secrets
 from deploy.tests.support import product
 
 ALL = ("network-policies", "highly-available", "autoscaling", "ingress", "monitoring")
@@ -36,12 +38,16 @@ COMBINATIONS = [
         for disk in ("node-disk", "peer-volumes")
         for redis in ("external-redis", "redis-tls")
     ),
+    ("base", *ALL[:3], "peer-volumes", "redis-tls", *ALL[3:], "cert-manager"),
 ]
 VERSIONS = ("1.27", "1.33", "1.37")
 """From the first with gRPC probes for everyone to the newest whose schemas there are."""
-OPERATOR = "monitoring.coreos.com/v1"
-"""The Prometheus operator's objects, which have no schema here."""
-SECRETS = {"url": "rediss://user:secret@redis.example.net:6379/0?ssl_ca_certs=/etc/minga/redis/ca.crt"}
+OPERATORS = ("monitoring.coreos.com/v1", "cert-manager.io/v1")
+"""Objects that have no schema here."""
+SECRETS = {
+    part: f"rediss://{part}:secret@redis.example.net:6379/0?ssl_ca_certs=/etc/minga/redis/ca.crt"
+    for part in ("registry", "locator")
+}
 FACTS = {
     "spec.nodeName": "node-1",
     "metadata.name": "peer-0",
@@ -74,7 +80,8 @@ def environment(container: Object) -> dict[str, str]:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_object_is_valid(version: str) -> None:
     """Strictly, so that a misspelt field is an error; and nothing is outside the namespace."""
-    seen = {repr(one): one for chosen in COMBINATIONS for one in rendered(*chosen) if one["apiVersion"] != OPERATOR}
+    everything = [one for chosen in COMBINATIONS for one in rendered(*chosen)]
+    seen = {repr(one): one for one in everything if one["apiVersion"] not in OPERATORS}
     assert len(seen) > 30
     for one in seen.values():
         kubernetes_validate.validate(one, version, strict=True)
@@ -110,7 +117,7 @@ def test_pods_keep_the_restricted_profile(objects: tuple[Object, ...]) -> None:
         assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
         assert pod["serviceAccountName"] == name in of_kind(objects, "ServiceAccount")
         kinds = {kind for volume in pod.get("volumes", []) for kind in volume.keys() - {"name"}}
-        assert kinds <= {"emptyDir", "secret"} | ({"hostPath"} if exempt and name == "peer" else set())
+        assert kinds <= {"emptyDir", "secret", "csi"} | ({"hostPath"} if exempt and name == "peer" else set())
         assert container["securityContext"] == confined
         assert not any("hostPort" in port for port in container["ports"])
         # A CPU limit would make heartbeats late.
@@ -162,9 +169,12 @@ def test_addresses_and_ports_lead_somewhere(objects: tuple[Object, ...]) -> None
             assert port["port"] == port_of(main[name], port["targetPort"])
     known = {f"{name}:{port['port']}" for name, one in services.items() for port in one["spec"]["ports"]}
     peer = environment(main["peer"])
-    given = {peer["MINGA_REGISTRY"], peer["MINGA_LOCATOR"].removeprefix("http://")}
+    given = {peer["MINGA_REGISTRY"], urlsplit(peer["MINGA_LOCATOR"]).netloc}
     if "redis" in services:
-        given |= {environment(main[part])["MINGA_REDIS_URL"].split("/")[2] for part in ("registry", "locator")}
+        given |= {
+            urlsplit(environment(main[part])["MINGA_REDIS_URL"]).netloc.partition("@")[2]
+            for part in ("registry", "locator")
+        }
     assert given <= known
     # Peers must see every replica, also while Redis is away and none is ready.
     registry = services["registry"]["spec"]
@@ -195,14 +205,68 @@ def test_parts_take_their_settings_and_are_given_the_time_to_end(
         assert timedelta(seconds=pod["terminationGracePeriodSeconds"]) >= needed
 
 
-def test_certificates_are_where_the_urls_say(objects: tuple[Object, ...]) -> None:
-    """Of the parts that speak TLS to Redis."""
+def test_files_are_where_the_urls_of_redis_say(objects: tuple[Object, ...]) -> None:
+    """Passwords, certificates; and nobody has a password in its manifest."""
+    for name, pod, container in containers(objects):
+        url = urlsplit(environment(container).get("MINGA_REDIS_URL", ""))
+        assert url.username == (name if url.scheme else None)
+        assert (url.password is None) != (url.hostname == "redis.example.net") or not url.scheme
+        named = {value for key, value in parse_qsl(url.query) if key in ("password_file", "ssl_ca_certs")}
+        assert named <= secret_files(pod, container)
+
+
+def test_every_secret_and_key_that_is_read_is_made(objects: tuple[Object, ...], tmp_path: Path) -> None:
+    """By a Certificate, or as the documentation says; and what is secret is for a group that the container is in."""
+    made = {name: set(content) for name, content in Secrets(tmp_path).of(objects).items()}
+    made |= {"redis-url": {"registry", "locator", "ca.crt"}}
     for _, pod, container in containers(objects):
-        url = environment(container).get("MINGA_REDIS_URL", "")
-        if url.startswith("rediss:"):
-            (mount,) = container["volumeMounts"]
-            (volume,) = (one for one in pod["volumes"] if one["name"] == mount["name"])
-            assert [f"{mount['mountPath']}/{one['path']}" for one in volume["secret"]["items"]] == [url.split("=")[1]]
+        for volume in (one["secret"] for one in pod.get("volumes", []) if "secret" in one):
+            assert {item["key"] for item in volume.get("items", [])} <= made[volume["secretName"]]
+            assert volume.get("defaultMode") == 0o440 or volume["secretName"] == "redis-url"
+            assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
+        for source in (
+            one["valueFrom"]["secretKeyRef"] for one in container.get("env", []) if "secretKeyRef" in repr(one)
+        ):
+            assert source["key"] in made[source["name"]]
+    for monitor in of_kind(objects, "ServiceMonitor", "PodMonitor").values():
+        for secret in re.findall(r"\{'key': '([^']*)', 'name': '([^']*)'\}", repr(monitor)):
+            assert secret[0] in made[secret[1]]
+
+
+def test_a_network_is_secure_in_all_its_parts_or_in_none(objects: tuple[Object, ...]) -> None:
+    """Either MINGA_OPEN=1 or certificates, at each; these name their part as it is called, and are mounted."""
+    secure = bool(of_kind(objects, "Certificate"))
+    made = Secrets(Path()).certificates(objects)
+    for name, pod, container in (one for one in containers(objects) if one[0] in PARTS):
+        given = environment(container)
+        assert ("MINGA_OPEN" in given) != secure
+        assert ("MINGA_TLS_CERT" in given) == secure
+        if not secure:
+            continue
+        (volume,) = (one for one in pod["volumes"] if one["name"] == "tls")
+        if "csi" in volume:
+            said = volume["csi"]["volumeAttributes"]
+            uris, hosts = [said["csi.cert-manager.io/uri-sans"]], [said["csi.cert-manager.io/dns-names"]]
+            assert said["csi.cert-manager.io/fs-group"] == str(pod["securityContext"]["runAsGroup"])
+            assert said["csi.cert-manager.io/issuer-name"] in of_kind(objects, "Issuer")
+            (own,) = (one for one in container["env"] if one["name"] == "MINGA_PEER_ID")
+            assert own["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+            assert (uris, hosts) == (["spiffe://minga/peer/${POD_NAME}"], ["${POD_NAME}.peer.minga"])
+        else:
+            uris, hosts = made[volume["secret"]["secretName"]]
+            assert (uris, name in hosts) == ([f"spiffe://minga/{name}/{name}"], True)
+            assert {given[f"MINGA_TLS_{kind}"] for kind in ("CERT", "KEY", "CA")} <= secret_files(pod, container)
+        product.member_of([uris[0].replace("${POD_NAME}", "peer-0")])
+
+
+def secret_files(pod: Object, container: Object) -> set[str]:
+    """The paths of a container's files that come from Secrets, as far as the manifests choose them."""
+    volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
+    return {
+        f"{mount['mountPath']}/{item['path']}"
+        for mount in container.get("volumeMounts", [])
+        for item in volumes.get(mount["name"], {}).get("secret", {}).get("items", [])
+    }
 
 
 def test_redis_refuses_writes_before_its_memory_limit(objects: tuple[Object, ...]) -> None:

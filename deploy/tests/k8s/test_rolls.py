@@ -16,6 +16,7 @@ import pytest
 
 from deploy.tests.k8s.cluster import Cluster, put
 from deploy.tests.k8s.manifests import pod_spec, rendered, workloads
+from deploy.tests.k8s.secrets import Secrets
 from deploy.tests.k8s.streams import Call, Stream, get_alone, get_through_peer, look_up
 from deploy.tests.support.engine import Container, Engine, eventually
 
@@ -51,13 +52,13 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(engine: Engine) -> Iterator[Scene]:
+def scene(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """All of it, ready."""
     objects = copy.deepcopy(rendered("base", "node-disk"))
     # So that calls meet connections that the registry is about to close, which it does after minutes otherwise.
     registry = pod_spec(workloads(objects)["registry"])["containers"][0]
     registry["env"].append({"name": "MINGA_MAX_CONNECTION_AGE", "value": "5"})
-    with Cluster(engine, objects, {}) as cluster:
+    with Cluster(engine, objects, Secrets(tmp_path_factory.mktemp("secrets"))) as cluster:
         cluster.wait_ready()
         files = {name: os.urandom(8192) for name in [*SMALL, *ONCE]} | {LARGE: os.urandom(LARGE_BYTES)}
         for pod in cluster.of("peer")[:2]:

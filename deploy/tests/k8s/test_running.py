@@ -1,18 +1,18 @@
-"""An overlay for one node with peers on volumes and Redis over TLS, run: it becomes ready, is confined, moves files."""
+"""A secure overlay for one node with peers on volumes, run: it becomes ready, is confined, moves files."""
 
 import hashlib
 import os
 import socket
-import subprocess
+import ssl
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import httpx
 import pytest
 
-from deploy.tests.k8s.cluster import NODES, Cluster, digest, put
+from deploy.tests.k8s.cluster import NODES, Cluster, digest, member_context, put
 from deploy.tests.k8s.manifests import PARTS, rendered
+from deploy.tests.k8s.secrets import Secrets
 from deploy.tests.support.engine import Engine
 
 DATA = os.urandom(5_000_000)
@@ -22,14 +22,9 @@ _WRITABLE = "for d in / /etc /tmp /opt/minga /srv/minga /run/minga; do [ -w $d ]
 
 @pytest.fixture(scope="module")
 def cluster(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Ready. The Secret is as cert-manager makes it, with a certificate that is its own authority."""
-    folder = tmp_path_factory.mktemp("redis-tls")
-    request = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=redis -addext subjectAltName=DNS:redis"
-    files = ["-keyout", f"{folder}/tls.key", "-out", f"{folder}/tls.crt"]
-    subprocess.run(["openssl", *request.split(), *files], check=True, capture_output=True, timeout=30)
-    secret = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-    secrets = {"redis-tls": secret | {"ca.crt": secret["tls.crt"]}}
-    with Cluster(engine, rendered("overlays/local", "peer-volumes", "redis-tls"), secrets) as cluster:
+    """Ready. Secrets and certificates are as cert-manager and its driver make them."""
+    objects = rendered("overlays/local", "peer-volumes", "redis-tls", "cert-manager")
+    with Cluster(engine, objects, Secrets(tmp_path_factory.mktemp("secrets"))) as cluster:
         cluster.wait_ready()
         yield cluster
 
@@ -90,7 +85,31 @@ def test_a_pod_that_is_replaced_keeps_its_name_and_its_files(cluster: Cluster) -
 
 
 def test_metrics_are_where_scrapers_look(cluster: Cluster) -> None:
-    """The port called `metrics` of registry and peer, and the locator's own."""
-    for part, port in {"registry": 9464, "peer": 9464, "locator": 50052}.items():
-        url = f"http://{cluster.of(part)[0].ip}:{port}/metrics"
+    """The port called `metrics` of registry and peer, and the locator's own, for Prometheus' certificate."""
+    for part in ("registry", "peer"):
+        url = f"http://{cluster.of(part)[0].ip}:9464/metrics"
         assert f"minga_{part}_build_info" in httpx.get(url, timeout=5, trust_env=False).text
+    url = f"https://{cluster.of('locator')[0].ip}:50052/metrics"
+    context = member_context(cluster.secrets["prometheus-tls"])
+    assert "minga_locator_build_info" in httpx.get(url, timeout=5, trust_env=False, verify=context).text
+
+
+def test_nobody_without_a_certificate_is_answered(cluster: Cluster) -> None:
+    """By any part, in the clear or over TLS; probes are."""
+    locator = cluster.of("locator")[0].ip
+    refused = httpx.get(f"https://{locator}:50052/v1/files", timeout=5, trust_env=False, verify=False)
+    assert refused.status_code == 401
+    for part, ports in {"registry": [50051], "locator": [50052], "peer": [50053, 50054]}.items():
+        for port in ports:
+            with socket.create_connection((cluster.of(part)[0].ip, port), timeout=5) as plain:
+                plain.sendall(b"GET /v1/files HTTP/1.1\r\nhost: x\r\n\r\n")
+                with suppress(ConnectionError):
+                    assert b"200" not in plain.recv(100)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    for port in (50053, 50054):
+        raw = socket.create_connection((cluster.of("peer")[0].ip, port), timeout=5)
+        # TLS 1.3 refuses a client at its first read.
+        with suppress(OSError), raw, context.wrap_socket(raw) as connection:
+            connection.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert connection.recv(100) == b""

@@ -13,6 +13,9 @@ from minga_peer.daemon.main import CLOSE_GRACE
 from minga_peer.settings import PeerSettings
 from minga_registry.settings import RegistrySettings
 from minga_runtime.settings import PREFIX, load_settings
+from minga_runtime.trust.members import member_of
+
+__all__ = ["api_paths", "member_of", "stop_seconds", "variables"]
 
 _SETTINGS = {"registry": RegistrySettings, "locator": LocatorSettings, "peer": PeerSettings}
 
