@@ -66,6 +66,9 @@ async def test_a_secure_part_is_asked_with_its_own_credentials(tmp_path: Path) -
         url = f"grpc://127.0.0.1:{port}/{LIVENESS}"
         environment = {f"MINGA_TLS_{name}": str(path) for name, path in paths.items()}
         assert await asyncio.to_thread(check, url, environment) == ""
+        for path, name in zip(paths.values(), ("cert.pem", "key.pem", "ca.pem"), strict=True):
+            path.rename(tmp_path / name)
+        assert await asyncio.to_thread(check, url, {"MINGA_CREDENTIALS": str(tmp_path)}) == ""
         assert "UNAVAILABLE" in await asyncio.to_thread(check, url, {})
         for name, path in (("cert.pem", paths["CERT"]), ("key.pem", paths["KEY"]), ("ca.pem", paths["CA"])):
             path.rename(tmp_path / name)
