@@ -1,4 +1,4 @@
-"""The Compose network as people use it: files in and out, from inside and from this machine; a store that restarts."""
+"""The secure Compose network as people use it: files in and out, from inside and outside; a store that restarts."""
 
 import hashlib
 import os
@@ -20,13 +20,19 @@ class Machine:
     def __init__(self, compose: Compose) -> None:
         self.compose = compose
         ports = compose.container("locator").inspect()["NetworkSettings"]["Ports"]
-        locator = f"http://127.0.0.1:{ports['50052/tcp'][0]['HostPort']}"
+        locator = f"https://127.0.0.1:{ports['50052/tcp'][0]['HostPort']}"
         self._command = [str(Path(sys.executable).with_name("minga")), "--locator", locator, "--control", "/none"]
 
     def minga(self, *words: str, check: bool = True) -> Ended:
         """The command."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MINGA_")}
-        return run_command([*self._command, *words], env=environment, check=check)
+        for name, file in (("CERT", "tls.crt"), ("KEY", "tls.key"), ("CA", "ca.crt")):
+            environment[f"MINGA_TLS_{name}"] = str(self.compose.credentials / file)
+        return run_command(self.words(*words), env=environment, check=check)
+
+    def words(self, *words: str) -> list[str]:
+        """The command line of `minga`."""
+        return [*self._command, *words]
 
     def file(self, path: Path, size_bytes: int) -> str:
         """Make a file of noise; its digest."""
@@ -123,3 +129,12 @@ def test_what_a_peer_shares_outlives_its_container(machine: Machine, tmp_path: P
     assert machine.compose.container("peer-3").id != old
     machine.wait_found("kept.bin")
     assert machine.fetch("peer-1", "kept.bin") == digest
+
+
+def test_a_host_without_a_certificate_is_not_answered(machine: Machine, tmp_path: Path) -> None:
+    """By the locator that this machine reaches; and Redis answers no stranger but that it is there."""
+    strange = {name: value for name, value in os.environ.items() if not name.startswith("MINGA_")}
+    refused = run_command(machine.words("ls"), env=strange, check=False)
+    assert refused.code != 0
+    answer = machine.compose.container("redis").exec("redis-cli", "keys", "*", check=False)
+    assert "NOPERM" in answer.out + answer.err

@@ -7,14 +7,12 @@ Left to a real cluster: scheduling, NetworkPolicy, Ingress, autoscaling, restart
 end by itself).
 """
 
-import io
 import ipaddress
 import random
 import socket
 import socketserver
 import ssl
 import struct
-import tarfile
 import tempfile
 import threading
 import time
@@ -28,6 +26,7 @@ import httpx
 
 from deploy.tests.k8s.manifests import Object, of_kind, pod_labels, pod_spec, port_of, selects, workloads
 from deploy.tests.k8s.secrets import Secrets
+from deploy.tests.support.archive import archive
 from deploy.tests.support.engine import Container, Engine, eventually
 
 NODES = {"node-1": "zone-a", "node-2": "zone-b", "node-3": "zone-a"}
@@ -381,17 +380,6 @@ def passes(pod: Pod, probe: Object) -> bool:
     except (OSError, httpx.HTTPError):
         return False
     raise AssertionError(f"a probe of a kind that is not known here: {probe}")
-
-
-def archive(files: Mapping[str, bytes], *, mode: int = 0o644, user: int = 0, group: int = 0) -> bytes:
-    """A tar archive."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size, member.mode, member.uid, member.gid = len(data), mode, user, group
-            tar.addfile(member, io.BytesIO(data))
-    return made.getvalue()
 
 
 def put(pod: Pod, files: Mapping[str, bytes]) -> None:
