@@ -104,7 +104,7 @@ bench-directory: sync  ## the directory's figures: look-ups, heartbeats, tables,
 	@$(DEBIAN) wrk util-linux
 	$(BIN)/python -m bench.directory.run $(or $(ARGS),all --scale everyday)
 
-images:  ## minga/authority, minga/registry, minga/locator and minga/peer for Docker; finds an engine, or installs Debian's as root
+images:  ## minga/authority, registry, locator and peer for Docker; finds an engine, or installs Debian's as root
 	@export DOCKER_HOST=$$(deploy/docker/engine.sh) && deploy/docker/build.sh $(ARGS)
 
 # The engine and images that tests of containers need. Where there is no engine those tests skip, and say so.

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds minga/authority, minga/registry, minga/locator and minga/peer, tagged with their version and `dev`. `make images` runs it.
+# Builds minga/authority, minga/registry, minga/locator and minga/peer, tagged with their version and `dev`, for
+# `make images`.
 #
 #   build.sh            the four images
 #   build.sh --tests    and minga-test/redis:7, which the tests start

@@ -11,6 +11,7 @@ from deploy.tests.support.engine import Container, Engine
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PARTS = ["registry", "locator", "peer"]
+WRITABLE = {"peer": ["/run/minga", "/srv/minga"], "authority": ["/srv/authority"]}
 USER = "10001:10001"
 ADDED_LIMIT_BYTES = 95_000_000
 """What an image adds to its base; 61 to 83 MB when this was written, 14 of them for certificates."""
@@ -34,7 +35,7 @@ def parts(engine: Engine) -> Iterator[dict[str, Container]]:
         container.remove()
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["authority", *PARTS])
 def test_an_image_has_what_runs_and_no_more(engine: Engine, part: str) -> None:
     """A numeric user, so that Kubernetes can tell that it is not root; no pip, no build tools, nothing that its user
     could change; little on top of the base."""
@@ -52,10 +53,10 @@ def test_an_image_has_what_runs_and_no_more(engine: Engine, part: str) -> None:
     # Folders that only root reads are named on standard error.
     script = "; ".join(f"{search} 2>/dev/null" for search in searches)
     listed = engine.run_once("--entrypoint=sh", f"minga/{part}:dev", "-c", script, check=False).out.split()
-    assert sorted(listed) == (["/run/minga", "/srv/minga"] if part == "peer" else [])
+    assert sorted(listed) == WRITABLE.get(part, [])
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["authority", *PARTS])
 def test_an_image_has_its_lock_and_our_packages(engine: Engine, part: str) -> None:
     """Each at its locked version, nothing else: no package of an index can take the place of one of ours."""
     lock = (REPOSITORY / f"services/{part}/requirements.lock").read_text()
@@ -104,3 +105,17 @@ def test_a_wrong_setting_stops_a_part_with_its_name(engine: Engine) -> None:
     ended = engine.run_once("--env=MINGA_LEASE_TTL=soon", "minga/registry:dev", check=False)
     assert ended.code == 2
     assert ended.err.startswith("minga: MINGA_LEASE_TTL")
+
+
+def test_an_authority_is_made_and_serves(engine: Engine) -> None:
+    """`init` into a new volume, then `serve`, read-only and without a capability; its keys are its user's alone."""
+    confined = ["--read-only", "--cap-drop=ALL", f"--volume={engine.volume('authority')}:/srv/authority"]
+    engine.run_once(*confined, "minga/authority:dev", "init", "--url", "https://authority:50050")
+    authority = engine.run(*confined, "minga/authority:dev")
+    authority.wait_healthy()
+    modes = authority.exec("sh", "-c", "stat -c %a /srv/authority/network /srv/authority/network/*.key").out.split()
+    assert modes[0] == "700"
+    assert set(modes[1:]) == {"600"}
+    assert authority.stop() < 5
+    assert authority.state["ExitCode"] == 0
+    authority.remove()
