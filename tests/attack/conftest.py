@@ -24,9 +24,9 @@ async def opened(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Netw
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="module")
 async def unharmed(request: pytest.FixtureRequest) -> AsyncIterator[None]:
-    """Nothing of the honest peers has changed after the test."""
+    """Of the honest peers all is as it was before the first test."""
     used = [name for name in ("secure", "opened") if name in request.fixturenames]
     networks: list[Network] = [request.getfixturevalue(name) for name in used]
-    before = [await each.state() for each in networks]
     yield
-    assert [await each.state() for each in networks] == before
+    for each in networks:
+        await each.is_as_it_was()

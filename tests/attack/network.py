@@ -1,7 +1,7 @@
 """The networks under attack, and what of them no attack may change."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 
 from minga import AsyncClient
 from minga_cli.localnet import LocalPeer
+from minga_core.errors import MingaError
 from minga_core.ids import ContentId
 from minga_engine.wire.http_format import ChunkRequest
 from minga_engine.wire.messages import SourceAddress
@@ -21,7 +22,11 @@ from .attacker import Attacker
 REGISTRY = "/minga.registry.v1.RegistryService/"
 PEER = "/minga.peer.v1.PeerService/"
 CONTENTS = {"secret.bin": noise(600 * 1024), "data/tiny.txt": b"tiny"}
-HIDDEN = {".env": b"MINGA_LOCATOR=http://127.0.0.9:1\n", ".git/config": b"token", ".ssh/id": b"key"}
+HIDDEN = {
+    ".env": b"MINGA_LOCATOR=http://127.0.0.9:1\nMINGA_SOURCE_WAIT=stranger\n",
+    ".git/config": b"token",
+    ".ssh/id": b"key",
+}
 """In the shared folder, and not shared."""
 
 
@@ -38,6 +43,8 @@ class Network:
     contents: dict[str, ContentId] = field(default_factory=dict)
     http_port: int = 0
     """Of the first peer."""
+    before: dict[str, object] = field(default_factory=dict)
+    """Its `state` before the first attack."""
 
     @property
     def peer(self) -> LocalPeer:
@@ -66,6 +73,20 @@ class Network:
 
     async def at_locator(self, who: Attacker, path: str) -> object:
         return await who.get(self.story.net.locator.address, path)
+
+    async def is_as_it_was(self) -> None:
+        """Returns when it is; a lease may lapse on a machine that is busy. Fails after a while."""
+        now: dict[str, object] = {}
+
+        async def same() -> bool:
+            nonlocal now
+            with suppress(MingaError):
+                now = await self.state()
+            return now == self.before
+
+        with suppress(pytest.fail.Exception):
+            await eventually(same, "the network is as it was", 10)
+        assert now == self.before
 
     async def state(self) -> dict[str, object]:
         """What is listed of honest peers and names, and what lies in their folders."""
@@ -103,6 +124,7 @@ async def network(folder: Path, *, secure: bool, peer_count: int = 3, **options:
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(data)
             await _share(made)
+            made.before = await made.state()
             yield made
 
 
