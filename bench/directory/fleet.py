@@ -19,7 +19,7 @@ from bench.product import Announcer, FileTable, RegistryClient
 from minga_core.clock import SystemClock
 from minga_core.errors import RegistryUnavailableError
 from minga_core.ids import Address
-from minga_core.records import FileRow, Lease
+from minga_core.records import FileRow, Lease, Published
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_runtime.channels import make_channel
 from minga_runtime.grpc_errors import error_from_rpc
@@ -110,7 +110,7 @@ async def _all_announced() -> None:
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def _published(times: Sequence[tuple[FileRow, int]]) -> None:
+async def _published(times: Sequence[tuple[FileRow, Published]]) -> None:
     """Keep nothing: the layout's rows are published."""
 
 

@@ -29,7 +29,8 @@ from minga_core.errors import (
 )
 from minga_core.ids import ContentId, Generation, parse_address, parse_peer_id
 from minga_core.names import parse_name
-from minga_core.records import FOUND, PUBLISH, FileRow, HoldingState, Lease, PeerInfo, RowKey
+from minga_core.records import FOUND, PUBLISH, FileRow, HoldingState, Lease, PeerInfo, Published, RowKey
+from minga_peer.daemon import publications
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.lease_stream import call_timeout
 from minga_peer.daemon.registry_client import RegistryClient
@@ -94,6 +95,14 @@ class FakeRegistry(RegistryServiceServicer):
         self.is_old = False
         """Whether it is of a version that has no Publish."""
         self.publish_calls = 0
+        self.key_id = b""
+        """Of the key that signs tags; where it is not set, there are none."""
+        self.next_key_id: bytes | None = None
+        """Of the key with which other replicas sign, when it is another one."""
+        self.tags: dict[str, bytes] = {}
+        """Of the rows of the last push."""
+        self.tickets: list[bytes] = []
+        """Of publications."""
         self.tokens: set[bytes] = set()
         self.hang = asyncio.Event()
         """Calls wait while it is not set."""
@@ -112,7 +121,7 @@ class FakeRegistry(RegistryServiceServicer):
         self.tokens.add(request.lease_token)
         self.registered = True
         self.addresses.append(request.address)
-        response = pb.RegisterResponse()
+        response = pb.RegisterResponse(publication_key_id=self.key_id)
         response.granted_ttl.FromTimedelta(timedelta(seconds=1))
         response.heartbeat_interval.FromTimedelta(timedelta(seconds=0.05))
         response.push_limit.FromTimedelta(timedelta(minutes=40))
@@ -128,6 +137,7 @@ class FakeRegistry(RegistryServiceServicer):
                 whole, revision = request.begin.whole, request.begin.revision
             put |= {item.name for item in request.rows.put}
             for item in request.rows.put:
+                self.tags[item.name] = item.tag
                 self.times[item.name] = item.published_time.ToNanoseconds() if item.HasField("published_time") else 0
             remove |= {item.name for item in request.rows.remove}
         self.pushes.append(whole)
@@ -160,9 +170,13 @@ class FakeRegistry(RegistryServiceServicer):
             ]
         )
         response = pb.PublishResponse()
+        self.tickets += [item.ticket for item in request.publications]
+        key_id = self.key_id if self.next_key_id is None else self.next_key_id
         for item in request.publications:
             refused = item.name.startswith(self.no_right)
-            response.published_times.add().FromNanoseconds(0 if refused else next(self._clock))
+            known_ns = self.times.get(item.name) if item.HasField("found_modified_time") else None
+            response.published_times.add().FromNanoseconds(0 if refused else known_ns or next(self._clock))
+            response.tags.extend([key_id + bytes(14)] if key_id else [])
         return response
 
     def _heartbeat(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
@@ -172,7 +186,8 @@ class FakeRegistry(RegistryServiceServicer):
         if not self.registered:
             return pb.HeartbeatResponse(action=pb.HEARTBEAT_ACTION_REGISTER_AGAIN)
         same = request.table_revision == self.revision
-        return pb.HeartbeatResponse(action=pb.HEARTBEAT_ACTION_OK if same else pb.HEARTBEAT_ACTION_PUSH_TABLE)
+        action = pb.HEARTBEAT_ACTION_OK if same else pb.HEARTBEAT_ACTION_PUSH_TABLE
+        return pb.HeartbeatResponse(action=action, publication_key_id=self.key_id)
 
     async def KeepLease(
         self, requests: AsyncIterator[pb.HeartbeatRequest], context: Any
@@ -231,8 +246,8 @@ async def announcing(rows: tuple[FileRow, ...] = (), grant: OwnGrant | None = No
     client = _Client(parse_address(f"127.0.0.1:{port}"), grant=grant)
     table = FileTable(rows)
 
-    async def keep_times(times: Sequence[tuple[FileRow, int]]) -> None:
-        table.apply(RowsChanged(tuple(row._replace(published_ns=at) for row, at in times)))
+    async def keep_times(times: Sequence[tuple[FileRow, Published]]) -> None:
+        table.apply(RowsChanged(tuple(row._replace(published_ns=ns, tag=tag) for row, (ns, tag) in times)))
 
     announcer = Announcer(
         client,
@@ -627,3 +642,96 @@ def test_the_limit_of_a_call_leaves_time_for_another(ttl: float, interval: float
     """Before the lease ends, by the latest heartbeat."""
     found = call_timeout(timedelta(seconds=ttl), timedelta(seconds=interval))
     assert found == timedelta(seconds=limit)
+
+
+OLD, NEW = b"k1", b"k2"
+
+
+def tagged(name: str, key_id: bytes, published_ns: int = 3) -> FileRow:
+    """A published file with its proof."""
+    return row(name, published_ns)._replace(tag=key_id + bytes(14))
+
+
+async def test_a_publication_keeps_its_tag_and_shows_it() -> None:
+    """The ticket of an upload is shown to be allowed to publish it, and never announced."""
+    uploaded = row("new", PUBLISH)._replace(tag=b"ticket")
+    async with announcing((uploaded, tagged("old", OLD))) as fixture:
+        fixture.registry.key_id = OLD
+        await fixture.until(lambda: fixture.registry.table == {"new", "old"})
+        assert fixture.registry.tickets == [b"ticket"]
+        assert fixture.registry.tags == dict.fromkeys(("new", "old"), OLD + bytes(14))
+        fixture.registry.unpublishable = "refused"
+        fixture.change(put=(row("refused", PUBLISH)._replace(tag=b"ticket"),))
+        await fixture.until(lambda: "refused" in fixture.registry.table)
+        assert fixture.registry.tags["refused"] == b""
+
+
+async def test_tags_of_another_key_are_renewed_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files stay announced, and keep their times; once, after the table is there; parts are left as they are."""
+    monkeypatch.setattr(publications, "RENEW_SECONDS", 0.0)
+    names = [f"f{number}" for number in range(2_500)]
+    part = tagged("part", OLD)._replace(state=HoldingState.PARTIAL)
+    rows = tuple(tagged(name, OLD, published_ns=at) for at, name in enumerate(names, start=1))
+    async with announcing((*rows, part)) as fixture:
+        fixture.registry.key_id, fixture.registry.max_rows = OLD, 3_000
+        await fixture.until(lambda: len(fixture.registry.table) == 2_501)
+        assert fixture.registry.published == []
+        times, fixture.registry.key_id = dict(fixture.registry.times), NEW
+        await fixture.until(lambda: all(fixture.registry.tags[name].startswith(NEW) for name in names))
+        assert fixture.registry.times == times
+        assert sorted(call for each in fixture.registry.published for call in each) == sorted(
+            (name, at) for at, name in enumerate(names, start=1)
+        )
+        calls, heartbeats = fixture.registry.publish_calls, fixture.registry.heartbeats
+        await fixture.until(lambda: fixture.registry.heartbeats > heartbeats + 2)
+        assert (calls, fixture.registry.publish_calls) == (3, 3)
+        assert fixture.registry.tags["part"].startswith(OLD)
+        assert len(fixture.registry.addresses) == 1
+
+
+async def test_times_without_a_tag_are_asked_for_before_they_are_announced() -> None:
+    """Where there is a key: a time that nothing proves would be none, and lose what the registry knows."""
+    async with announcing((row("old"), row("older", 2))) as fixture:
+        fixture.registry.key_id = OLD
+        await fixture.until(lambda: fixture.registry.table == {"old", "older"})
+        assert fixture.registry.published == [[("old", 3), ("older", 2)]]
+        assert set(fixture.registry.tags.values()) == {OLD + bytes(14)}
+
+
+async def test_a_network_gets_its_first_key_under_living_peers() -> None:
+    """Their versions keep the times that the registry knows."""
+    async with announcing((row("old"),)) as fixture:
+        await fixture.until(lambda: fixture.registry.heartbeats > 1)
+        fixture.registry.key_id = OLD
+        await fixture.until(lambda: fixture.registry.tags == {"old": OLD + bytes(14)})
+        assert fixture.registry.times == {"old": 3}
+        fixture.registry.key_id = b""
+        heartbeats = fixture.registry.heartbeats
+        await fixture.until(lambda: fixture.registry.heartbeats > heartbeats + 2)
+        assert fixture.registry.publish_calls == 1
+
+
+@pytest.mark.parametrize("others", [b"", OLD, b"k3"])
+async def test_registries_that_have_not_all_the_same_keys_are_not_asked_without_end(others: bytes) -> None:
+    """One says that the new key signs, others sign with another one, or have none."""
+    async with announcing((tagged("f", OLD),)) as fixture:
+        fixture.registry.key_id = NEW
+        fixture.registry.next_key_id = others
+        await fixture.until(lambda: fixture.registry.publish_calls > 0)
+        heartbeats = fixture.registry.heartbeats
+        await fixture.until(lambda: fixture.registry.heartbeats > heartbeats + 10)
+        assert fixture.registry.publish_calls == 1
+        assert fixture.registry.table == {"f"}
+        assert fixture.announcer.registered
+
+
+async def test_a_renewal_that_fails_costs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The file stays announced with the tag that it has; it is tried again later."""
+    async with announcing((tagged("f", OLD),)) as fixture:
+        fixture.registry.publish_errors = [StoreUnavailableError("Redis is full")]
+        fixture.registry.key_id = NEW
+        await fixture.until(lambda: "tags_not_renewed" in caplog.text)
+        fixture.change(put=(row("new", PUBLISH),))
+        await fixture.until(lambda: fixture.registry.table == {"f", "new"})
+        assert fixture.registry.tags["f"].startswith(OLD)
+        assert fixture.announcer.problem == ""

@@ -14,7 +14,7 @@ from minga_core.attributes import NO_ATTRIBUTES, FileAttributes
 from minga_core.clock import Clock, SystemClock
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name
-from minga_core.records import FileRow, HoldingState, RowKey
+from minga_core.records import FileRow, HoldingState, Published, RowKey
 from minga_engine.parts.part import Part
 from minga_peer.share.conditions import Kind
 from minga_peer.share.store import ContentStore, StoreSettings
@@ -106,9 +106,9 @@ class Shared:
         assert row is not None
         return row
 
-    async def published(self, name: str, data: bytes, published_ns: int) -> FileRow:
+    async def published(self, name: str, data: bytes, published_ns: int, tag: bytes = b"") -> FileRow:
         """Waits until that file is shared with that content, and publishes it as an announcer would."""
-        await self.store.files.set_published([(await self.shares(name, data), published_ns)])
+        await self.store.files.set_published([(await self.shares(name, data), Published(published_ns, tag))])
         return await self.shares(name, data)
 
     def content(self, name: str) -> ContentId | None:
@@ -123,11 +123,17 @@ class Shared:
         *,
         overwrite: bool = False,
         published_ns: int = 5,
+        tag: bytes = b"",
         attributes: FileAttributes = NO_ATTRIBUTES,
     ) -> Part:
         """Begins a part."""
         return await self.store.begin_part(
-            Name(name), manifest_of(data), published_ns=published_ns, attributes=attributes, overwrite=overwrite
+            Name(name),
+            manifest_of(data),
+            published_ns=published_ns,
+            tag=tag,
+            attributes=attributes,
+            overwrite=overwrite,
         )
 
     def problem(self, text: str) -> list[str]:

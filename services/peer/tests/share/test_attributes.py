@@ -73,7 +73,8 @@ async def test_an_index_of_the_version_before_costs_the_executable_files_alone(o
         await shown(first, "tool", executable=True)
         row = await first.published("tool", DATA, 77)
     with closing(sqlite3.connect(opened.root / ".minga/index.sqlite")) as database, database:
-        database.execute("ALTER TABLE files DROP COLUMN executable")
+        for column in ("executable", "tag"):
+            database.execute(f"ALTER TABLE files DROP COLUMN {column}")
         database.execute("PRAGMA user_version = 2")
     second = await opened()
     assert await shown(second, "tool", executable=True) == row

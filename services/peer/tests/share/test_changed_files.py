@@ -45,9 +45,10 @@ async def test_an_index_of_the_version_before_keeps_when_files_were_published(op
         first.drop("a", b"x")
         row = await first.published("a", b"x", 77)
     with closing(sqlite3.connect(opened.root / ".minga/index.sqlite")) as database, database:
-        for column in ("ctime", "executable"):
+        for column in ("ctime", "executable", "tag"):
             database.execute(f"ALTER TABLE files DROP COLUMN {column}")
-        database.execute("DROP TABLE complete")
+        for table in ("complete", "intents"):
+            database.execute(f"DROP TABLE {table}")
         database.execute("PRAGMA user_version = 1")
     second = await opened()
     assert await second.shares("a", b"x") == row

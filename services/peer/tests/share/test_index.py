@@ -13,7 +13,7 @@ import pytest
 from minga_core.clock import SystemClock
 from minga_core.errors import StorageError
 from minga_core.names import Name
-from minga_core.records import RowKey
+from minga_core.records import Published, RowKey
 from minga_engine.parts.files import Fingerprint
 from minga_peer.share import unwritten
 from minga_peer.share.conditions import Conditions, Kind
@@ -240,13 +240,13 @@ async def test_files_that_are_being_put_in_place_are_known_after_a_crash_until_t
     """Those that were not put in place are forgotten after the first scan. Where nothing can be kept, that is said."""
     placed, broken_off = RowKey(OTHER.name, OTHER.content_id), RowKey(Name("b"), OTHER.content_id)
     async with indexed(path) as index:
-        await index.intend({placed: 7, broken_off: 8})
+        await index.intend({placed: Published(7, b"tag"), broken_off: Published(8)})
     async with indexed(path) as index:
-        assert index.intents == {placed: 7, broken_off: 8}
+        assert index.intents == {placed: Published(7, b"tag"), broken_off: Published(8)}
         await index.write([(OTHER, OTHER_MANIFEST)])
     again = Index(path, Conditions(SystemClock()))
     await again.open()
-    assert again.intents == {broken_off: 8}
+    assert again.intents == {broken_off: Published(8)}
     await again.forget_intents()
     await again.aclose()
     last = Index(path, Conditions(SystemClock()))
@@ -256,7 +256,7 @@ async def test_files_that_are_being_put_in_place_are_known_after_a_crash_until_t
     path.with_name(path.name + "-shm").mkdir()
     async with indexed_in_memory(path) as index:
         with pytest.raises(StorageError, match="cannot be written"):
-            await index.intend({placed: 7})
+            await index.intend({placed: Published(7)})
 
 
 def test_what_is_not_written_is_bounded() -> None:

@@ -12,7 +12,7 @@ import pytest
 from minga_core.attributes import FileAttributes
 from minga_core.errors import StorageError
 from minga_core.names import Name
-from minga_core.records import FOUND, PUBLISH, as_of_ns
+from minga_core.records import FOUND, PUBLISH, Published, as_of_ns
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.placing import SmallContent, SmallFile
 from minga_peer.share.comparing import Comparer
@@ -164,7 +164,9 @@ async def test_an_answer_of_the_registry_is_kept_for_the_row_that_it_was_asked_f
         good = await first.shares("good", b"good")
         gone = good._replace(key=good.key._replace(name=Name("gone")))
         await first.store.publish_again(asked, FileAttributes(asked.modified_ns))
-        await first.store.files.set_published([(asked, 77), (changed, 78), (gone, 79), (good, 80)])
+        await first.store.files.set_published(
+            [(asked, Published(77)), (changed, Published(78)), (gone, Published(79)), (good, Published(80))]
+        )
         assert times(first) == {"f0": PUBLISH, "changed": PUBLISH, "good": 80}
     second = await opened()
     assert times(second) == {"f0": AS_OF, "changed": AS_OF, "good": 80}
@@ -178,7 +180,7 @@ async def test_publishing_changes_neither_open_files_nor_what_is_served(opened: 
     row = await shared.shares("a", DATA)
     file = shared.store.inventory.files[row.key.name]
     async with shared.store.open_chunk(row.key.content_id, 0) as chunk:
-        await shared.store.files.set_published([(row, 77)])
+        await shared.store.files.set_published([(row, Published(77))])
         assert chunk.read()
     shared.store.files.hash_again(file)
     assert shared.store.find(row.key.name) is None
@@ -302,3 +304,57 @@ async def test_a_copy_that_was_placed_although_placing_failed_is_no_new_file(
     for data in (b"another", DATA):
         shared.drop("part", data)
         assert (await shared.shares("part", data)).published_ns == PUBLISH
+
+
+TAG, TICKET = b"tag of 16 bytes!", b"ticket"
+
+
+async def test_a_proof_is_kept_with_its_time(opened: Opener) -> None:
+    """Over a restart, and when the file is only touched; another content is to be published, and has none."""
+    async with opened.running() as first:
+        first.drop("f", b"x")
+        row = await first.published("f", b"x", 77, TAG)
+        assert (row.published_ns, row.tag) == (77, TAG)
+    second = await opened()
+    assert await second.shares("f", b"x") == row
+    second.drop("f", b"x")
+    await eventually(lambda: second.store.find(Name("f")) != row, "the file is touched")
+    touched = await second.shares("f", b"x")
+    assert (touched.published_ns, touched.tag) == (77, TAG)
+    second.drop("f", b"y")
+    changed = await second.shares("f", b"y")
+    assert (changed.published_ns, changed.tag) == (PUBLISH, b"")
+
+
+async def test_an_index_without_tags_is_read(opened: Opener) -> None:
+    """That of the version before: nothing is hashed again, and times are as they were."""
+    async with opened.running() as first:
+        first.drop("f", b"x")
+        row = await first.published("f", b"x", 77)
+    with closing(sqlite3.connect(opened.root / ".minga/index.sqlite")) as database, database:
+        for table in ("files", "intents"):
+            database.execute(f"ALTER TABLE {table} DROP COLUMN tag")
+        database.execute("PRAGMA user_version = 3")
+    async with opened.running() as second:
+        assert await second.shares("f", b"x") == row
+        assert second.metrics.misses == 0
+        await second.published("f", b"x", 77, TAG)
+    assert (await (await opened()).shares("f", b"x")).tag == TAG
+
+
+async def test_a_ticket_is_kept_until_its_upload_is_published(opened: Opener) -> None:
+    """A peer that is killed in between still may publish what was uploaded to it: new there, or there already."""
+    async with opened.running() as first:
+        part = await first.part("new", b"n", published_ns=PUBLISH, tag=TICKET)
+        await fill(part, b"n")
+        await part.commit()
+        first.drop("old", b"o")
+        row = await first.published("old", b"o", 77, TAG)
+        again = await first.store.publish_again(row, FileAttributes(row.modified_ns), TICKET)
+        assert (again.published_ns, again.tag) == (PUBLISH, TICKET)
+    second = await opened()
+    for name, data in (("new", b"n"), ("old", b"o")):
+        found = await second.shares(name, data)
+        assert found.published_ns < PUBLISH
+        assert found.tag == TICKET
+    assert set(second.store.table.unpublished) == {found.key for found in second.store.table.rows()}

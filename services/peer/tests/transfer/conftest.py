@@ -17,7 +17,7 @@ from minga_core.clock import SystemClock
 from minga_core.errors import FileNotFoundInDirectoryError
 from minga_core.ids import ContentId, PeerId, parse_address, parse_peer_id
 from minga_core.names import Name
-from minga_core.records import PUBLISH, FileRow
+from minga_core.records import PUBLISH, FileRow, Published
 from minga_engine.swarm.config import SwarmConfig
 from minga_engine.swarm.serving_queue import ServingConfig, ServingQueue
 from minga_engine.transfer.download import Downloader
@@ -104,7 +104,8 @@ class FakeAnnouncer:
 async def publish_all(store: ContentStore) -> None:
     """Give a time of publication to every file that has none."""
     rows = store.table.unpublished.values()
-    await store.files.set_published([(row, next(TIMES) if row.published_ns == PUBLISH else FOUND_TIME) for row in rows])
+    times = [next(TIMES) if row.published_ns == PUBLISH else FOUND_TIME for row in rows]
+    await store.files.set_published([(row, Published(time)) for row, time in zip(rows, times, strict=True)])
 
 
 @dataclass

@@ -186,12 +186,19 @@ class Announcer:
             await self._announce()
         else:
             await self._heartbeat_if_due()
+            if self._clock.monotonic() >= self._renew_due_at:
+                await self._publications.renew_some(self._lease)
 
     @property
     def _table_due_at(self) -> float:
         """When rows are to be published or pushed."""
         push_at = self._push_due if self._pushed != self._table.revision else math.inf
         return min(push_at, self._publications.due_at)
+
+    @property
+    def _renew_due_at(self) -> float:
+        """When to ask for new tags of rows that the registry has."""
+        return self._publications.renew_due_at if self._pushed == self._table.revision else math.inf
 
     async def _register(self) -> None:
         info = self._peer_info()
@@ -303,6 +310,7 @@ class Announcer:
     def _renewed(self, requested_at: float) -> None:
         """Count the lease from when it was requested, which is never later than when the store set it."""
         self._renewed_at = requested_at
+        self._table.expect_tags_of(self._registry.publication_key_id)
         jitter = self._rng.uniform(1 - JITTER, 1 + JITTER)
         self._heartbeat_due = self._clock.monotonic() + self._interval.total_seconds() * jitter
 
@@ -335,7 +343,8 @@ class Announcer:
         """Wait for what is due next, which a change of the table may be, and then linger for further changes."""
         if self._renewed_at is None:
             return
-        seconds = min(self._heartbeat_due, self._table_due_at) - self._clock.monotonic()
+        due_at = min(self._heartbeat_due, self._table_due_at, self._renew_due_at)
+        seconds = due_at - self._clock.monotonic()
         if seconds > 0:
             await self._pause(seconds)
         if self._pushed not in (None, self._table.revision):

@@ -146,6 +146,7 @@ class Downloads:
             content_id=located.content_id,
             sources=located.sources,
             published_ns=located.published_ns,
+            tag=located.tag,
             attributes=located.attributes,
         )
 
@@ -157,13 +158,20 @@ class Downloads:
         *,
         overwrite: bool,
         attributes: FileAttributes = NO_ATTRIBUTES,
+        ticket: bytes = b"",
     ) -> AsyncGenerator[tuple[Progress, FileRow | None], None]:
         """A download from given sources. Implements `Replicator`.
 
         Raises as `follow`, and NoSourcesError when nothing new came for REPLICATION_IDLE_SECONDS.
         """
         request = DownloadRequest(
-            name, content_id, overwrite=overwrite, sources=sources, published_ns=FOUND, attributes=attributes
+            name,
+            content_id,
+            overwrite=overwrite,
+            sources=sources,
+            published_ns=FOUND,
+            attributes=attributes,
+            tag=ticket,
         )
         held_bytes, since = -1, self._clock.monotonic()
         async with aclosing(self.follow(request, replication=True)) as steps:

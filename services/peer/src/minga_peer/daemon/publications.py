@@ -13,7 +13,7 @@ from minga_core.errors import (
     RowRefusedError,
     UnauthenticatedError,
 )
-from minga_core.records import REFUSED, FileRow, Lease
+from minga_core.records import REFUSED, FileRow, Lease, Published
 from minga_peer.daemon.registry_client import BATCH_ROWS, RegistryClient
 from minga_peer.share.table import FileTable
 from minga_runtime.logs import log_event
@@ -26,7 +26,12 @@ MAX_WAIT_SECONDS = 3.0
 MAX_REFUSED_WAIT_SECONDS = 120.0
 """After one that refuses row by row, which no retry cures."""
 
-KeepTimes = Callable[[Sequence[tuple[FileRow, int]]], Awaitable[None]]
+RENEW_SECONDS = 1.0
+"""Between two calls for new tags: after a change of keys all peers ask for them, and new files come first."""
+RENEW_AGAIN_SECONDS = 60.0
+"""After a call for new tags that had no use: the registries have not all the same keys yet."""
+
+KeepTimes = Callable[[Sequence[tuple[FileRow, Published]]], Awaitable[None]]
 """Keeps times of publication, each for the row as it was, durably, and changes the table."""
 
 
@@ -51,6 +56,7 @@ class Publications:
         """Why the last row was refused."""
         self._refused_under: tuple[tuple[str, str], ...] = ()
         """The grant at that time."""
+        self._renew_at = 0.0
         self.gave_up = False
         """Whether rows were refused since this was last set to False: they are to be announced as they are."""
 
@@ -94,19 +100,48 @@ class Publications:
         """
         rows = list(islice(self._table.unpublished.values(), self._batch_rows))
         try:
-            times = await self._registry.publish(lease, rows)
+            published = await self._registry.publish(lease, rows)
         except (LeaseSupersededError, RegisterAgainError):
             raise
         except MingaError as error:
             self._failed(error, rows)
             return 0
-        answers = list(zip(rows, times, strict=True))
-        await self._keep([(row, time) for row, time in answers if time != REFUSED])
-        if refused := [row for row, time in answers if time == REFUSED]:
+        answers = list(zip(rows, published, strict=True))
+        await self._keep([(row, each) for row, each in answers if each.ns != REFUSED])
+        if refused := [row for row, each in answers if each.ns == REFUSED]:
             self._give_up(refused, f"no right to publish {refused[0].key.name!r}")
         self._failures, self._batch_rows = 0, min(BATCH_ROWS, self._batch_rows * 2)
         self._reason = ""
         return len(rows)
+
+    @property
+    def renew_due_at(self) -> float:
+        """When to ask for new tags, by the monotonic clock; infinity when none is needed."""
+        return self._renew_at if self._table.outdated else math.inf
+
+    async def renew_some(self, lease: Lease) -> None:
+        """Ask for tags of the present key for at most BATCH_ROWS rows whose tags are of another one.
+
+        Only for a table that the registry has: a version that it knows keeps its time. Raises LeaseSupersededError and
+        RegisterAgainError; after other errors the rows stay as they are, and `renew_due_at` is later.
+        """
+        rows = list(islice(self._table.outdated.values(), BATCH_ROWS))
+        self._renew_at = self._clock.monotonic() + RENEW_AGAIN_SECONDS
+        try:
+            published = await self._registry.publish(lease, rows)
+        except (LeaseSupersededError, RegisterAgainError):
+            raise
+        except MingaError as error:
+            log_event(log, logging.WARNING, "tags_not_renewed", rows=len(rows), error=error)
+            return
+        answers = list(zip(rows, published, strict=True))
+        for row, each in answers:
+            if each.ns == REFUSED:
+                # Asked for again after the next start: the others must not wait behind it.
+                self._table.outdated.pop(row.key, None)
+        await self._keep([(row, each) for row, each in answers if each.ns != REFUSED])
+        if all(each.tag.startswith(self._registry.publication_key_id) for each in published):
+            self._renew_at = self._clock.monotonic() + RENEW_SECONDS
 
     def _failed(self, error: MingaError, rows: list[FileRow]) -> None:
         """Find out which row is refused, or wait."""

@@ -18,10 +18,12 @@ from minga_core.records import (
     FOUND,
     PUBLISH,
     REFUSED,
+    TAG_BYTES,
     FileRow,
     HoldingState,
     Lease,
     PeerInfo,
+    Published,
     RowKey,
     TableChange,
     as_of_ns,
@@ -81,6 +83,8 @@ class RegistryClient:
         self._credentials = credentials
         self._link = _Link(address, credentials.current() if credentials else None)
         self._lease = LeaseStream()
+        self.publication_key_id = b""
+        """Of the key that signs tags, as the registry said last; empty in a network without."""
         self._push_seconds: float | None = None
         """Limit of a push; None before the first lease."""
 
@@ -107,6 +111,7 @@ class RegistryClient:
             # A little above: the registry's answer says more than ours.
             limit = _bounded(response.push_limit, MIN_PUSH_LIMIT, MAX_PUSH_LIMIT)
             self._push_seconds = (limit + MAX_CALL_TIMEOUT).total_seconds()
+        self.publication_key_id = response.publication_key_id
         ttl, interval = _granted(response)
         self._lease.timeout = call_timeout(ttl, interval)
         return ttl, interval
@@ -123,11 +128,12 @@ class RegistryClient:
         )
         async with self._calls() as stub:
             response = await self._lease.heartbeat(stub, request)
+        self.publication_key_id = response.publication_key_id
         return _ACTIONS.get(response.action, Action.OK)
 
-    async def publish(self, lease: Lease, rows: Sequence[FileRow]) -> list[int]:
-        """The times of publication of at most BATCH_ROWS rows that have no time yet, in their order; REFUSED for those
-        that this peer has no right to publish.
+    async def publish(self, lease: Lease, rows: Sequence[FileRow]) -> list[Published]:
+        """The times of publication of at most BATCH_ROWS rows, in their order: of rows that have none, or no tag of the
+        present key. REFUSED for those that this peer has no right to publish.
 
         Raises RegisterAgainError, RowRefusedError, UnauthenticatedError. Safe to retry: the later time counts.
         """
@@ -143,7 +149,9 @@ class RegistryClient:
             )
         if len(response.published_times) != len(rows):
             raise InternalError(f"the registry has {len(response.published_times)} times for {len(rows)} publications")
-        return [max(REFUSED, nanos_of(time)) for time in response.published_times]
+        tags = _tags(response, len(rows)) if self.publication_key_id or response.tags else [b""] * len(rows)
+        times = [max(REFUSED, nanos_of(time)) for time in response.published_times]
+        return list(map(Published, times, tags))
 
     @property
     def grant_metadata(self) -> tuple[tuple[str, str], ...]:
@@ -269,17 +277,31 @@ def _row(row: FileRow) -> pb.FileRow:
         published_time=timestamp_of(row.published_ns) if row.published_ns > PUBLISH else None,
         state=_STATES[row.state],
         executable=row.executable,
+        tag=row.tag if row.published_ns > PUBLISH else b"",
     )
 
 
 def _publication(row: FileRow) -> pb.Publication:
-    found = timestamp_of(row.modified_ns) if row.published_ns == FOUND else None
+    is_published = row.published_ns > PUBLISH
+    # What is published already keeps its time where it is known, and gets another tag.
+    found_ns = row.published_ns if is_published else row.modified_ns if row.published_ns == FOUND else None
     return pb.Publication(
         name=row.key.name,
         content_id=row.key.content_id.raw,
-        found_modified_time=found,
+        found_modified_time=None if found_ns is None else timestamp_of(found_ns),
         changed_ago=_changed_ago(as_of_ns(row.published_ns)),
+        ticket=b"" if is_published else row.tag,
     )
+
+
+def _tags(response: pb.PublishResponse, count: int) -> list[bytes]:
+    """Raises RegistryUnavailableError when not each publication has one: then registries have not the same keys."""
+    tags = list(response.tags)
+    if len(tags) != count or any(len(tag) != TAG_BYTES for tag in tags):
+        raise RegistryUnavailableError(
+            f"the registry has {len(tags)} tags for {count} publications: not all registries have MINGA_PUBLICATION_KEY"
+        )
+    return tags
 
 
 def _changed_ago(changed_ns: int | None) -> Duration | None:

@@ -27,7 +27,7 @@ from minga_core.errors import (
 from minga_core.ids import ContentId
 from minga_core.manifest import HEADER_BYTES, MAX_MANIFEST_BYTES, Manifest
 from minga_core.names import Name, parse_name
-from minga_core.records import PUBLISH, FileRow
+from minga_core.records import MAX_TICKET_BYTES, PUBLISH, FileRow
 from minga_engine.parts.part import Part
 from minga_engine.wire.messages import MAX_PIECE_BYTES, attributes_of
 from minga_peer.share.store import ContentStore
@@ -133,12 +133,12 @@ class UploadReceiver:
     async def _received(
         self, begin: pb.StoreBegin, encoded: bytes, incoming: "_Incoming", memory: Memory, charged: Charged
     ) -> AsyncGenerator[ChunkSet | int | Uploaded, None]:
-        name, content_id = parse_name(begin.name), ContentId(begin.content_id)
+        name, content_id, ticket = parse_name(begin.name), ContentId(begin.content_id), checked_ticket(begin.ticket)
         manifest = Manifest.decode(encoded, expected=content_id)
         present = self._store.find(name)
         if present is not None and present.key.content_id == content_id:
             yield ChunkSet(manifest.geometry.chunk_count)
-            yield Uploaded(await self._store.publish_again(present, attributes_of(begin)), 0, None)
+            yield Uploaded(await self._store.publish_again(present, attributes_of(begin), ticket), 0, None)
             return
         with memory(manifest.geometry.chunk_size_bytes), self._disk_failures_counted():
             part = await self._begin_part(name, manifest, begin)
@@ -151,7 +151,7 @@ class UploadReceiver:
                 row = await part.commit()
                 if row.published_ns != PUBLISH:
                     # It came here in another way meanwhile.
-                    row = await self._store.publish_again(row, attributes_of(begin))
+                    row = await self._store.publish_again(row, attributes_of(begin), ticket)
             finally:
                 await part.close()
         yield Uploaded(row, charge.used, None if present is None else present.key.content_id)
@@ -173,6 +173,7 @@ class UploadReceiver:
                     name,
                     manifest,
                     published_ns=PUBLISH,
+                    tag=begin.ticket,
                     attributes=attributes_of(begin),
                     overwrite=begin.overwrite,
                 )
@@ -204,6 +205,13 @@ def check_manifest_size(size_bytes: int) -> int:
     if not HEADER_BYTES <= size_bytes <= MAX_MANIFEST_BYTES:
         raise InvalidArgumentError(f"a manifest has {HEADER_BYTES} to {MAX_MANIFEST_BYTES} bytes, not {size_bytes}")
     return size_bytes
+
+
+def checked_ticket(ticket: bytes) -> bytes:
+    """The same ticket, which only registries can verify. Raises InvalidArgumentError for one that is too long."""
+    if len(ticket) > MAX_TICKET_BYTES:
+        raise InvalidArgumentError(f"a ticket has at most {MAX_TICKET_BYTES} bytes")
+    return ticket
 
 
 class _Incoming:

@@ -24,7 +24,7 @@ from minga_engine.wire.messages import (
     sources_from_pb,
 )
 from minga_peer.serve.quotas import Quotas
-from minga_peer.serve.receiving import Uploaded, UploadReceiver
+from minga_peer.serve.receiving import Uploaded, UploadReceiver, checked_ticket
 from minga_peer.serve.serving import ServingMetrics
 from minga_peer.share.small_store import READ_BYTES, SmallFiles
 from minga_peer.share.store import ContentStore
@@ -62,6 +62,7 @@ class Replicator(Protocol):
         *,
         overwrite: bool,
         attributes: FileAttributes,
+        ticket: bytes,
     ) -> AsyncGenerator[tuple[Progress, FileRow | None], None]:
         """Progress, and in the last item the finished row."""
         ...
@@ -184,6 +185,7 @@ class PeerService(PeerServiceServicer):
             list(sources_from_pb(request.sources)),
             overwrite=request.overwrite,
             attributes=attributes_of(request),
+            ticket=checked_ticket(request.ticket),
         )
         origin, present = Origin.of_rpc(context), self.store.find(name)
         replaced = None if present is None or present.key.content_id == content_id else present.key.content_id

@@ -3,7 +3,7 @@
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
-from minga_core.records import PUBLISH
+from minga_core.records import PUBLISH, Published
 from minga_engine.parts.files import Fingerprint
 from minga_peer.share.conditions import Kind
 from minga_peer.share.file_conditions import FileConditions
@@ -92,14 +92,15 @@ class HashOutcomes:
         found, content_id, fingerprint = outcome.found, outcome.content_id, outcome.fingerprint
         if content_id is None or fingerprint is None:
             raise ValueError(f"{found.path} was not hashed")
-        published_ns = self._published_ns(found.name, content_id, fingerprint)
-        return IndexedFile(found.name, found.path, fingerprint, content_id, published_ns)
+        published = self._published(found.name, content_id, fingerprint)
+        return IndexedFile(found.name, found.path, fingerprint, content_id, *published)
 
-    def _published_ns(self, name: Name, content_id: ContentId, fingerprint: Fingerprint) -> int:
+    def _published(self, name: Name, content_id: ContentId, fingerprint: Fingerprint) -> Published:
         """When a file was published. Touching it publishes nothing, and neither does an index that was lost."""
         before = self._inventory.files.get(name) or self._known.files.get(name)
         if before is not None and before.content_id == content_id:
-            return before.published_ns
+            return Published(before.published_ns, before.tag)
         # A time that was not known when the file was put in place is not known now.
-        intended_ns = self._known.intended_ns(name, content_id) or PUBLISH
-        return intended_ns or self._first.published_ns(name, fingerprint, known=before is not None)
+        intended_ns, tag = self._known.intended(name, content_id) or Published(PUBLISH)
+        found_ns = intended_ns or self._first.published_ns(name, fingerprint, known=before is not None)
+        return Published(found_ns, tag)

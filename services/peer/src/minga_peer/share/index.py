@@ -15,7 +15,7 @@ from minga_core.errors import MingaError, NoSpaceError, StorageError
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
-from minga_core.records import RowKey
+from minga_core.records import Published, RowKey
 from minga_engine.parts.disk import run_to_end
 from minga_engine.parts.files import Fingerprint
 from minga_peer.share.conditions import Conditions, Kind
@@ -46,7 +46,7 @@ class Index:
         self.complete = False
         """Whether all files that were there when the index was made have been in it: others are new then."""
         self._complete_written = False
-        self.intents: dict[RowKey, int] = {}
+        self.intents: dict[RowKey, Published] = {}
         """Files that are being put in place, or were when it failed or an earlier run ended, with their times of
         publication."""
         self._earlier: set[RowKey] = set()
@@ -115,7 +115,7 @@ class Index:
             self._conditions.clear(Kind.INDEX, IN_MEMORY)
         await self._write_all()
 
-    async def intend(self, intents: Mapping[RowKey, int]) -> None:
+    async def intend(self, intents: Mapping[RowKey, Published]) -> None:
         """Keep which files are about to be put in place, with their times of publication, until they are written.
 
         Without an entry such a file would be taken for one that its user has made. Raises NoSpaceError, StorageError.

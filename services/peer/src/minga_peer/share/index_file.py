@@ -2,9 +2,9 @@
 
 ::
 
-    files       name → path, fingerprint, content, time of publication
+    files       name → path, fingerprint, content, time of publication and its tag
     manifests   content → manifest
-    intents     name and content → time of publication, of files that are being put in place
+    intents     name and content → time of publication and its tag, of files that are being put in place
     complete    a row once all files that were there when the index was made have been in it
 """
 
@@ -20,7 +20,7 @@ from minga_core.errors import MingaError, StorageError
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
-from minga_core.records import RowKey
+from minga_core.records import Published, RowKey
 from minga_engine.parts.files import Fingerprint
 from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.unwritten import Change
@@ -31,23 +31,23 @@ log = logging.getLogger(__name__)
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;
 CREATE TABLE IF NOT EXISTS files (
   name TEXT PRIMARY KEY, path TEXT NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL, inode INTEGER NOT NULL,
   device INTEGER NOT NULL, content BLOB NOT NULL, published INTEGER NOT NULL, ctime INTEGER NOT NULL,
-  executable INTEGER NOT NULL
+  executable INTEGER NOT NULL, tag BLOB NOT NULL DEFAULT x''
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifests (content BLOB PRIMARY KEY, manifest BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS intents (
-  name TEXT, content BLOB, published INTEGER NOT NULL, PRIMARY KEY (name, content)
+  name TEXT, content BLOB, published INTEGER NOT NULL, tag BLOB NOT NULL DEFAULT x'', PRIMARY KEY (name, content)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS complete (complete INTEGER PRIMARY KEY);
 CREATE INDEX IF NOT EXISTS files_by_inode ON files (inode);
 DELETE FROM manifests WHERE content NOT IN (SELECT content FROM files);
 """
 
-_VERSION = 3
-_COLUMNS = "name, path, size, mtime, inode, device, content, published, ctime, executable"
+_VERSION = 4
+_COLUMNS = "name, path, size, mtime, inode, device, content, published, ctime, executable, tag"
 _DISK_CODES = (
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_FULL,
@@ -70,7 +70,7 @@ class IndexFile:
         """Names that may have intents."""
         self.complete = False
         """Whether all files that were there when the index was made have been in it."""
-        self.intents: dict[RowKey, int] = {}
+        self.intents: dict[RowKey, Published] = {}
         """Of an earlier run: files that it was putting in place, with their times of publication."""
         self.set_aside_for = ""
         """Why the one that was there was set aside; empty when it was not."""
@@ -101,11 +101,13 @@ class IndexFile:
                 database.execute("INSERT OR REPLACE INTO complete VALUES (1)")
         self._intended -= entered
 
-    def intend(self, intents: Mapping[RowKey, int]) -> None:
+    def intend(self, intents: Mapping[RowKey, Published]) -> None:
         """Keep which files are about to be put in place, with their times of publication, until they have entries."""
         with self._opened() as database:
-            rows = ((key.name, key.content_id.raw, published_ns) for key, published_ns in intents.items())
-            database.executemany("INSERT OR REPLACE INTO intents VALUES (?, ?, ?)", rows)
+            rows = ((key.name, key.content_id.raw, *published) for key, published in intents.items())
+            database.executemany(
+                "INSERT OR REPLACE INTO intents (name, content, published, tag) VALUES (?, ?, ?, ?)", rows
+            )
         self._intended.update(key.name for key in intents)
 
     def forget_intents(self, keys: Iterable[RowKey]) -> None:
@@ -216,8 +218,11 @@ class IndexFile:
     def _load(self, database: sqlite3.Connection) -> dict[Name, IndexedFile]:
         _make_tables(database)
         self.complete = database.execute("SELECT 1 FROM complete").fetchone() is not None
-        intents = database.execute("SELECT name, content, published FROM intents")
-        self.intents = {RowKey(Name(name), ContentId(content)): published for name, content, published in intents}
+        intents = database.execute("SELECT name, content, published, tag FROM intents")
+        self.intents = {
+            RowKey(Name(name), ContentId(content)): Published(published, tag)
+            for name, content, published, tag in intents
+        }
         self._intended = {key.name for key in self.intents}
         rows = database.execute(f"SELECT {_COLUMNS} FROM files")  # noqa: S608
         return {
@@ -228,8 +233,9 @@ class IndexFile:
                 Fingerprint(size, mtime, ctime, _unsigned(inode), _unsigned(device), bool(executable)),
                 ContentId(content),
                 published,
+                tag,
             )
-            for name, path, size, mtime, inode, device, content, published, ctime, executable in rows
+            for name, path, size, mtime, inode, device, content, published, ctime, executable, tag in rows
         }
 
     def _close_and_set_aside(self, error: Exception) -> None:
@@ -249,8 +255,9 @@ class IndexFile:
         if change.file is None:
             database.execute("DELETE FROM files WHERE name = ?", (change.name,))
         elif change.manifest is None:
-            update = "UPDATE files SET published = ? WHERE name = ? AND content = ?"
-            database.execute(update, (change.file.published_ns, change.name, change.file.content_id.raw))
+            update = "UPDATE files SET published = ?, tag = ? WHERE name = ? AND content = ?"
+            file = change.file
+            database.execute(update, (file.published_ns, file.tag, change.name, file.content_id.raw))
         else:
             self._put(database, change.file, change.manifest)
 
@@ -258,7 +265,7 @@ class IndexFile:
     def _put(database: sqlite3.Connection, file: IndexedFile, manifest: Manifest) -> None:
         fingerprint = file.fingerprint
         database.execute(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR REPLACE INTO files ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
             (
                 file.name,
                 file.path,
@@ -270,6 +277,7 @@ class IndexFile:
                 file.published_ns,
                 fingerprint.changed_ns,
                 fingerprint.executable,
+                file.tag,
             ),
         )
         database.execute("INSERT OR REPLACE INTO manifests VALUES (?, ?)", (file.content_id.raw, manifest.encode()))
@@ -294,6 +302,11 @@ def _make_tables(database: sqlite3.Connection) -> None:
     if version in (1, 2):
         # Those that are executable are hashed again.
         database.execute("ALTER TABLE files ADD COLUMN executable INTEGER NOT NULL DEFAULT 0")
+    if version in (1, 2, 3):
+        for table in ("files", "intents"):
+            columns = [name for _, name, *_ in database.execute(f"PRAGMA table_info({table})")]
+            if columns and "tag" not in columns:
+                database.execute(f"ALTER TABLE {table} ADD COLUMN tag BLOB NOT NULL DEFAULT x''")
     elif version not in (0, _VERSION):
         raise StorageError(f"it has version {version}, not {_VERSION}")
     database.executescript(_SCHEMA)

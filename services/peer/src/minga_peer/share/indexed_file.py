@@ -17,3 +17,5 @@ class IndexedFile:
     content_id: ContentId
     published_ns: int = field(compare=False)
     """See FileRow. The file stays the same one when it is published."""
+    tag: bytes = field(default=b"", compare=False)
+    """See FileRow."""

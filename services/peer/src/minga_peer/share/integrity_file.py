@@ -118,6 +118,7 @@ def _item(damaged: DamagedFile) -> dict[str, Any]:
         "fingerprint": astuple(file.fingerprint),
         "content_id": str(file.content_id),
         "published_ns": file.published_ns,
+        "tag": file.tag.hex(),
         "why": damaged.why,
         "since": damaged.since,
     }
@@ -131,5 +132,6 @@ def _damaged(item: dict[str, Any]) -> DamagedFile:
         Fingerprint(size_bytes, modified_ns, changed_ns, inode, device, bool(executable)),
         ContentId.parse(item["content_id"]),
         int(item["published_ns"]),
+        bytes.fromhex(item.get("tag", "")),
     )
     return DamagedFile(file, str(item["why"]), float(item["since"]))

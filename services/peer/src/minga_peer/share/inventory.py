@@ -181,6 +181,7 @@ class Inventory:
             target.published_ns,
             HoldingState.PARTIAL,
             executable=attributes.executable,
+            tag=target.tag,
         )
 
     def _notify(self, content_id: ContentId) -> None:
@@ -208,4 +209,5 @@ def row_of(file: IndexedFile) -> FileRow:
         fingerprint.modified_ns,
         file.published_ns,
         executable=fingerprint.executable,
+        tag=file.tag,
     )

@@ -10,7 +10,7 @@ from dataclasses import replace
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
-from minga_core.records import PUBLISH, RowKey, publish_as_of
+from minga_core.records import PUBLISH, Published, RowKey, publish_as_of
 from minga_engine.parts.files import Fingerprint
 from minga_peer.share.damaged import DamagedFiles
 from minga_peer.share.hashed import Hashed
@@ -40,7 +40,7 @@ class KnownFiles:
             if file.published_ns == PUBLISH:
                 self.files[name] = replace(file, published_ns=publish_as_of(file.fingerprint.changed_ns))
 
-    def intended_ns(self, name: Name, content_id: ContentId) -> int | None:
+    def intended(self, name: Name, content_id: ContentId) -> Published | None:
         """The time of publication of a file that was being put in place, and has no entry; None when it was not."""
         return self._index.intents.get(RowKey(name, content_id))
 

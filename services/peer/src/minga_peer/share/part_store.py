@@ -14,7 +14,7 @@ from minga_core.errors import (
     NoSpaceError,
     StorageError,
 )
-from minga_core.records import FileRow, RowKey
+from minga_core.records import FileRow, Published, RowKey
 from minga_core.units import format_bytes
 from minga_engine.parts.disk import storage_errors
 from minga_engine.parts.files import Fingerprint
@@ -145,10 +145,11 @@ class PartStore:
         there = present or rotten
         path = there.path if there is not None else target.name
         with self._shared.placing(path):
-            await self._shared.intend({part.key: target.published_ns})
+            published = Published(target.published_ns, target.tag)
+            await self._shared.intend({part.key: published})
             with storage_errors(f"cannot put {target.name} in place"):
                 placed = await disk.run(self._place, part, path, rotten)
-            file = IndexedFile(target.name, path, fingerprint.moved(placed), target.content_id, target.published_ns)
+            file = IndexedFile(target.name, path, fingerprint.moved(placed), target.content_id, *published)
             await self._shared.share_placed([(file, target.manifest)], part)
         return row_of(file)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from minga_core.attributes import FileAttributes
 from minga_core.manifest import Manifest
-from minga_core.records import PUBLISH, FileRow, RowKey, publish_as_of
+from minga_core.records import PUBLISH, FileRow, Published, RowKey, publish_as_of
 from minga_engine.parts.part import Part
 from minga_peer.share.first_scan import FirstScan
 from minga_peer.share.hash_queue import HashQueue
@@ -64,7 +64,7 @@ class SharedFiles:
         finally:
             self._folder.placing.discard(path)
 
-    async def intend(self, files: Mapping[RowKey, int]) -> None:
+    async def intend(self, files: Mapping[RowKey, Published]) -> None:
         """Keep which files are about to be put in place, with their times of publication: a copy of an old version that
         a crash left without an entry would else be taken for a new file. Raises as `Index.intend`."""
         await self._folder.index.intend(files)
@@ -78,24 +78,26 @@ class SharedFiles:
         self._known.verified(file for file, _ in files)
         self._inventory.update(put=[file for file, _ in files], drop_parts=[part] if part is not None else [])
 
-    async def set_published(self, times: Sequence[tuple[FileRow, int]]) -> None:
+    async def set_published(self, times: Sequence[tuple[FileRow, Published]]) -> None:
         """Keep the times of publication of shared files, each if the file still has the row that it had."""
         # Written first: what others know of is not asked for again.
         await self._folder.index.set_published(self._with_times(times))
         self._change_times(self._with_times(times))
 
-    async def publish_again(self, row: FileRow) -> None:
-        """Have a shared file published, if it still has that row. A restart asks for it as of now."""
-        self._change_times(self._with_times([(row, PUBLISH)]))
-        now = publish_as_of(time.time_ns())
-        await self._folder.index.set_published(self._with_times([(row._replace(published_ns=PUBLISH), now)]))
+    async def publish_again(self, row: FileRow, ticket: bytes) -> FileRow:
+        """Have a shared file published, if it still has that row; its row now. A restart asks for it as of now."""
+        self._change_times(self._with_times([(row, Published(PUBLISH, ticket))]))
+        asked = row._replace(published_ns=PUBLISH, tag=ticket)
+        now = Published(publish_as_of(time.time_ns()), ticket)
+        await self._folder.index.set_published(self._with_times([(asked, now)]))
+        return asked
 
-    def _with_times(self, times: Sequence[tuple[FileRow, int]]) -> list[IndexedFile]:
+    def _with_times(self, times: Sequence[tuple[FileRow, Published]]) -> list[IndexedFile]:
         """Those files that still have the rows that they had, with other times of publication."""
-        found = [(self._inventory.files.get(row.key.name), row, published_ns) for row, published_ns in times]
+        found = [(self._inventory.files.get(row.key.name), row, published) for row, published in times]
         return [
-            replace(file, published_ns=published_ns)
-            for file, row, published_ns in found
+            replace(file, published_ns=published.ns, tag=published.tag)
+            for file, row, published in found
             if file is not None and row_of(file) == row
         ]
 

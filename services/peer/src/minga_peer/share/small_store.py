@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from minga_core.errors import StorageError
 from minga_core.ids import ContentId
 from minga_core.names import Name
-from minga_core.records import RowKey
+from minga_core.records import Published, RowKey
 from minga_engine.parts.disk import uninterrupted
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.placing import MAX_SMALL_BYTES, SmallFile, place_all, write_all
@@ -125,13 +125,15 @@ class SmallFiles:
             for file in files:
                 stack.enter_context(self._shared.placing(file.name))
             try:
-                await self._shared.intend({file.key: file.published_ns for file in files})
+                await self._shared.intend({file.key: Published(file.published_ns, file.tag) for file in files})
             except StorageError:
                 return set()
             placed = await place_all(files, lambda file: file.name.rpartition("/")[0], self._place, self._folder.disk)
             entries = [
                 (
-                    IndexedFile(file.name, file.name, fingerprint, file.content.content_id, file.published_ns),
+                    IndexedFile(
+                        file.name, file.name, fingerprint, file.content.content_id, file.published_ns, file.tag
+                    ),
                     file.content.manifest,
                 )
                 for file, fingerprint in placed

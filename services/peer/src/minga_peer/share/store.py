@@ -26,7 +26,7 @@ from minga_core.errors import (
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import HIDDEN_ROOT, Name
-from minga_core.records import PUBLISH, FileRow
+from minga_core.records import FileRow
 from minga_core.units import format_bytes
 from minga_engine.parts.disk import DiskPool, storage_errors
 from minga_engine.parts.files import OpenChunk
@@ -389,11 +389,10 @@ class ContentStore:
         target = PartTarget(name, manifest, manifest.content_id, published_ns, attributes, tag)
         return await self.parts.begin(target, overwrite=overwrite)
 
-    async def publish_again(self, row: FileRow, attributes: FileAttributes) -> FileRow:
+    async def publish_again(self, row: FileRow, attributes: FileAttributes, ticket: bytes = b"") -> FileRow:
         """Have a shared file published again, with those attributes, as the newest version of its name; its row now."""
         row = await self.files.set_attributes(row, attributes)
-        await self.files.publish_again(row)
-        return row._replace(published_ns=PUBLISH)
+        return await self.files.publish_again(row, ticket)
 
     async def remove(self, name: Name) -> FileRow:
         """Delete the file of that name and stop sharing it. Raises FileNotFoundInDirectoryError, StorageError."""

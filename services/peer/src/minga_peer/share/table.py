@@ -30,10 +30,13 @@ class FileTable:
         self._journal: deque[tuple[int, RowsChanged]] = deque()
         self._journal_rows = 0
         self._listeners: list[Callable[[RowsChanged], None]] = []
-        self.unpublished = {row.key: row for row in self._rows.values() if _is_unpublished(row)}
+        self.unpublished = {row.key: row for row in self._rows.values() if _is_unpublished(row, b"")}
         """Rows of complete files whose time of publication is not known yet, the oldest first."""
         self.unpublishable: dict[RowKey, FileRow] = {}
         """Those of them that the registry refuses to publish."""
+        self.outdated: dict[RowKey, FileRow] = {}
+        """Rows of complete files whose tag is of another key than that of the network now."""
+        self._key_id = b""
         self.revision = 1
         """Revision of the rows as they are; 0 is the table of a peer that has pushed none."""
 
@@ -67,13 +70,28 @@ class FileTable:
         for listener in self._listeners:
             listener(change)
 
+    def expect_tags_of(self, key_id: bytes) -> None:
+        """Note which key signs tags: rows without a tag are to be published then, and tags of other keys are outdated.
+
+        key_id: empty in a network without tags.
+        """
+        if key_id == self._key_id:
+            return
+        self._key_id = key_id
+        for key, row in self._rows.items():
+            if key not in self.unpublishable:
+                self._note(key, row)
+
     def _note(self, key: RowKey, row: FileRow | None) -> None:
-        """Note whether the row is still to be published."""
+        """Note whether the row is still to be published, or needs another tag."""
         self.unpublishable.pop(key, None)
-        if row is not None and _is_unpublished(row):
+        self.outdated.pop(key, None)
+        if row is not None and _is_unpublished(row, self._key_id):
             self.unpublished[key] = row
-        else:
-            self.unpublished.pop(key, None)
+            return
+        self.unpublished.pop(key, None)
+        if row is not None and row.state is HoldingState.COMPLETE and not row.tag.startswith(self._key_id):
+            self.outdated[key] = row
 
     def refuse_to_publish(self, rows: Iterable[FileRow]) -> None:
         """Move rows, if they are as they were, from `unpublished` to `unpublishable`, until they change."""
@@ -125,5 +143,6 @@ def _weight(change: RowsChanged) -> int:
     return max(1, len(change.put) + len(change.remove))
 
 
-def _is_unpublished(row: FileRow) -> bool:
-    return row.published_ns <= PUBLISH and row.state is HoldingState.COMPLETE
+def _is_unpublished(row: FileRow, key_id: bytes) -> bool:
+    """A time that nothing proves is none in a network with tags."""
+    return row.state is HoldingState.COMPLETE and (row.published_ns <= PUBLISH or bool(key_id and not row.tag))

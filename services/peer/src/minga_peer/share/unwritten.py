@@ -75,7 +75,8 @@ class Unwritten:
             if waiting is None or waiting.is_time_only:
                 self._add(Change(file.name, file))
             elif waiting.file is not None and waiting.file.content_id == file.content_id:
-                self._add(replace(waiting, file=replace(waiting.file, published_ns=file.published_ns)))
+                published = replace(waiting.file, published_ns=file.published_ns, tag=file.tag)
+                self._add(replace(waiting, file=published))
 
     def batch(self) -> list[Change]:
         """The first ones, as many as one transaction takes."""
