@@ -28,7 +28,8 @@ KEYS = PublicationKeys([KEY])
 ROW = RowKey(Name("models/llama"), ContentId(b"c" * 32))
 NOW = 1_700_000_000.0
 
-rows = st.builds(RowKey, st.text(min_size=1, max_size=40).map(Name), st.binary(min_size=32, max_size=32).map(ContentId))
+contents = st.integers(0, 3).map(lambda number: ContentId(bytes([number] * 32)))
+rows = st.builds(RowKey, st.text("ab/ä", min_size=1, max_size=4).map(Name), contents)
 times = st.integers(1, MAX_INSTANT_NS)
 
 

@@ -176,7 +176,7 @@ class FakeRegistry(RegistryServiceServicer):
             refused = item.name.startswith(self.no_right)
             known_ns = self.times.get(item.name) if item.HasField("found_modified_time") else None
             response.published_times.add().FromNanoseconds(0 if refused else known_ns or next(self._clock))
-            response.tags.extend([key_id + bytes(14)] if key_id else [])
+            response.tags.extend([b"" if refused else key_id + bytes(14)] if key_id else [])
         return response
 
     def _heartbeat(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
@@ -735,3 +735,16 @@ async def test_a_renewal_that_fails_costs_nothing(caplog: pytest.LogCaptureFixtu
         await fixture.until(lambda: fixture.registry.table == {"f", "new"})
         assert fixture.registry.tags["f"].startswith(OLD)
         assert fixture.announcer.problem == ""
+
+
+async def test_a_file_that_may_not_be_published_has_no_tag_and_keeps_no_other_from_having_one() -> None:
+    """In one call with others, also when tags are renewed: it stays as it is, and is not asked for again."""
+    rows = (row("good", PUBLISH), row("no-1", PUBLISH), tagged("no-2", NEW), tagged("old", NEW))
+    async with announcing(rows) as fixture:
+        fixture.registry.key_id, fixture.registry.no_right = OLD, ("no-",)
+        tags = {"good": OLD + bytes(14), "old": OLD + bytes(14), "no-1": b"", "no-2": NEW + bytes(14)}
+        await fixture.until(lambda: fixture.registry.tags == tags)
+        assert "refuses to publish: 1 (no right to publish 'no-1')" in fixture.announcer.problem
+        calls, heartbeats = fixture.registry.publish_calls, fixture.registry.heartbeats
+        await fixture.until(lambda: fixture.registry.heartbeats > heartbeats + 5)
+        assert (calls, fixture.registry.publish_calls) == (2, 2)

@@ -107,8 +107,8 @@ class Publications:
             self._failed(error, rows)
             return 0
         answers = list(zip(rows, published, strict=True))
-        await self._keep([(row, each) for row, each in answers if each.ns != REFUSED])
-        if refused := [row for row, each in answers if each.ns == REFUSED]:
+        await self._keep([(row, answer) for row, answer in answers if answer.ns != REFUSED])
+        if refused := [row for row, answer in answers if answer.ns == REFUSED]:
             self._give_up(refused, f"no right to publish {refused[0].key.name!r}")
         self._failures, self._batch_rows = 0, min(BATCH_ROWS, self._batch_rows * 2)
         self._reason = ""
@@ -135,12 +135,12 @@ class Publications:
             log_event(log, logging.WARNING, "tags_not_renewed", rows=len(rows), error=error)
             return
         answers = list(zip(rows, published, strict=True))
-        for row, each in answers:
-            if each.ns == REFUSED:
-                # Asked for again after the next start: the others must not wait behind it.
-                self._table.outdated.pop(row.key, None)
-        await self._keep([(row, each) for row, each in answers if each.ns != REFUSED])
-        if all(each.tag.startswith(self._registry.publication_key_id) for each in published):
+        for row in (row for row, answer in answers if answer.ns == REFUSED):
+            # Of a version that the registry does not know: it stays as it is.
+            self._table.outdated.pop(row.key, None)
+        renewed = [(row, answer) for row, answer in answers if answer.ns != REFUSED]
+        await self._keep(renewed)
+        if all(answer.tag.startswith(self._registry.publication_key_id) for _, answer in renewed):
             self._renew_at = self._clock.monotonic() + RENEW_SECONDS
 
     def _failed(self, error: MingaError, rows: list[FileRow]) -> None:

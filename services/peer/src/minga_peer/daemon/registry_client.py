@@ -149,9 +149,9 @@ class RegistryClient:
             )
         if len(response.published_times) != len(rows):
             raise InternalError(f"the registry has {len(response.published_times)} times for {len(rows)} publications")
-        tags = _tags(response, len(rows)) if self.publication_key_id or response.tags else [b""] * len(rows)
         times = [max(REFUSED, nanos_of(time)) for time in response.published_times]
-        return list(map(Published, times, tags))
+        has_tags = bool(self.publication_key_id or response.tags)
+        return list(map(Published, times, _tags(response, times) if has_tags else [b""] * len(times)))
 
     @property
     def grant_metadata(self) -> tuple[tuple[str, str], ...]:
@@ -294,12 +294,13 @@ def _publication(row: FileRow) -> pb.Publication:
     )
 
 
-def _tags(response: pb.PublishResponse, count: int) -> list[bytes]:
+def _tags(response: pb.PublishResponse, times_ns: Sequence[int]) -> list[bytes]:
     """Raises RegistryUnavailableError when not each publication has one: then registries have not the same keys."""
     tags = list(response.tags)
-    if len(tags) != count or any(len(tag) != TAG_BYTES for tag in tags):
+    wanted = [0 if time_ns == REFUSED else TAG_BYTES for time_ns in times_ns]
+    if [len(tag) for tag in tags] != wanted:
         raise RegistryUnavailableError(
-            f"the registry has {len(tags)} tags for {count} publications: not all registries have MINGA_PUBLICATION_KEY"
+            "the registry has not a tag for each publication: not all registries have MINGA_PUBLICATION_KEY"
         )
     return tags
 
