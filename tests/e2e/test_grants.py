@@ -149,6 +149,10 @@ async def test_teams_publish_and_read_what_is_theirs(tmp_path: Path, monkeypatch
             with pytest.raises(FileNotFoundInDirectoryError):
                 await client.info("data-b/none")
 
+        async with net.client("a", read=("data-a",), publish=("data-a",)) as client:
+            # The second peer has no right of its own to this name: what it was sent has a ticket.
+            assert (await client.put(tmp_path / "new", "data-a/new", replicas=2)).missing_replicas == 0
+            assert (await client.info("data-a/new")).versions[0].complete_count == 2
         async with net.client("all", read=("*",)) as client:
             content_id = (await client.info("data-a/x")).versions[0].content_id
             await drop(net.story.peers[1], "data-a/x", b"evil")
