@@ -49,10 +49,14 @@ class Attacker:
     async def call(self, target: str, server_name: str, path: str, *messages: Any) -> list[bytes]:
         """All answers to a call of `/service/Method`, as bytes. Raises AioRpcError."""
         async with self.channel(target, server_name) as channel:
-            call = channel.stream_stream(path, lambda message: message.SerializeToString())(
-                iter(messages), timeout=LIMIT_SECONDS
-            )
-            return [answer async for answer in call]
+            made = channel.stream_stream(path, lambda message: message.SerializeToString())
+            while True:
+                try:
+                    return [answer async for answer in made(iter(messages), timeout=LIMIT_SECONDS)]
+                except grpc.aio.AioRpcError as error:
+                    # grpc.aio loses the status of a stream that the server ends while it is written to: asked again.
+                    if error.details() != "Internal error from Core":
+                        raise
 
     async def http(self, address: str, request: bytes) -> bytes:
         """The head of what HTTP at host:port answers. Raises OSError, IncompleteReadError."""
@@ -66,11 +70,12 @@ class Attacker:
             finally:
                 writer.transport.abort()
 
-    async def get(self, address: str, path: str) -> httpx.Response:
+    async def get(self, address: str, path: str, grant: str = "") -> httpx.Response:
         """What the locator at host:port answers. Raises httpx.TransportError."""
         scheme = "http" if self.plain else "https"
         context = self.context() or False
-        async with httpx.AsyncClient(verify=context, trust_env=False, timeout=LIMIT_SECONDS) as client:
+        headers = {"Authorization": f"Bearer {grant}"} if grant else {}
+        async with httpx.AsyncClient(verify=context, trust_env=False, timeout=LIMIT_SECONDS, headers=headers) as client:
             return await client.get(f"{scheme}://{address}{path}")
 
 
@@ -99,9 +104,7 @@ async def refused(attack: Any) -> str:
     try:
         return "" if _got_something(await attack) else "nothing"
     except grpc.aio.AioRpcError as error:
-        # grpc.aio loses the status of a stream that the server ends while it is written to.
-        lost = error.code() is grpc.StatusCode.INTERNAL and error.details() == "Internal error from Core"
-        return f"{error.code().name} {error.details()}" if lost or error.code() in REFUSALS else ""
+        return f"{error.code().name} {error.details()}" if error.code() in REFUSALS else ""
     except (OSError, httpx.TransportError, asyncio.IncompleteReadError) as error:
         return repr(error)
 

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from minga_core.ids import digest
+from minga_core.manifest import Manifest
 from minga_protos.peer.v1 import peer_pb2
 from minga_protos.registry.v1 import registry_pb2
 
@@ -23,6 +25,21 @@ def _at_peer(method: str, request: Callable[[Network], Any]) -> Attack:
 
 def _at_locator(path: Callable[[Network], str]) -> Attack:
     return lambda net, who: net.at_locator(who, path(net))
+
+
+def upload(name: str, data: bytes = b"evil") -> list[peer_pb2.StoreFileRequest]:
+    """A whole upload of one chunk, which replaces what is there."""
+    manifest = Manifest.from_digests(len(data), digest(data))
+    encoded = manifest.encode()
+    begin = peer_pb2.StoreBegin(
+        name=name, content_id=manifest.content_id.raw, manifest_size_bytes=len(encoded), overwrite=True
+    )
+    return [
+        peer_pb2.StoreFileRequest(begin=begin),
+        peer_pb2.StoreFileRequest(manifest_part=encoded),
+        peer_pb2.StoreFileRequest(chunk=peer_pb2.ChunkHeader(index=0, size_bytes=len(data))),
+        peer_pb2.StoreFileRequest(data=data),
+    ]
 
 
 AT_REGISTRY: dict[str, Attack] = {
@@ -51,12 +68,7 @@ READS: dict[str, Attack] = {
     "reads metrics": _at_locator(lambda net: "/metrics"),
 }
 WRITES: dict[str, Attack] = {
-    "overwrites a file": _at_peer(
-        "StoreFile",
-        lambda net: peer_pb2.StoreFileRequest(
-            begin=peer_pb2.StoreBegin(name="secret.bin", content_id=net.contents["data/tiny.txt"].raw, overwrite=True)
-        ),
-    ),
+    "overwrites a file": lambda net, who: net.at_peer(who, "StoreFile", *upload("secret.bin")),
     "has a file fetched": _at_peer(
         "ReplicateFile",
         lambda net: peer_pb2.ReplicateFileRequest(

@@ -11,7 +11,7 @@ from .network import Network, network
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def secure(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Network]:
     """A secure network, which each test has to leave as it was: see `unharmed`."""
-    async with network(tmp_path_factory.mktemp("secure"), secure=True) as made:
+    async with network(tmp_path_factory.mktemp("secure"), secure=True, rights=True) as made:
         yield made
 
 

@@ -1,5 +1,6 @@
 """The networks under attack, and what of them no attack may change."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,12 +17,14 @@ from minga_engine.wire.messages import SourceAddress
 from minga_protos.peer.v1 import peer_pb2
 from tests.e2e.conftest import Story, eventually, noise, running
 from tests.support.authority import Authority
+from tests.support.grants import Issuer, write_keys
 
 from .attacker import Attacker
 
 REGISTRY = "/minga.registry.v1.RegistryService/"
 PEER = "/minga.peer.v1.PeerService/"
 CONTENTS = {"secret.bin": noise(600 * 1024), "data/tiny.txt": b"tiny"}
+OURS = "secret.bin,data"
 HIDDEN = {
     ".env": b"MINGA_LOCATOR=http://127.0.0.9:1\nMINGA_SOURCE_WAIT=stranger\n",
     ".git/config": b"token",
@@ -38,6 +41,8 @@ class Network:
     secure: bool
     authority: Authority
     """Of a secure network."""
+    issuer: Issuer
+    """Of grants."""
     credentials: Path
     """Folders of credentials by name, in a secure network."""
     contents: dict[str, ContentId] = field(default_factory=dict)
@@ -109,16 +114,20 @@ class Network:
 
 
 @asynccontextmanager
-async def network(folder: Path, *, secure: bool, peer_count: int = 3, **options: object) -> AsyncIterator[Network]:
-    """A running network; in the environment, the credentials of `command`. options: as LocalNetworkConfig has them."""
-    authority, credentials = Authority(), folder / "credentials"
+async def network(
+    folder: Path, *, secure: bool, rights: bool = False, peer_count: int = 3, **options: object
+) -> AsyncIterator[Network]:
+    """A running network; in the environment, the credentials of `command`. rights: members have OURS and what grants
+    say, and publications have proofs. options: as LocalNetworkConfig has them."""
+    authority, issuer, credentials = Authority(), Issuer(), folder / "credentials"
     with pytest.MonkeyPatch.context() as environment:
         if secure:
             authority.issue_all(credentials, peer_count)
             for name, file in (("CERT", "tls.crt"), ("KEY", "tls.key"), ("CA", "ca.crt")):
                 environment.setenv(f"MINGA_TLS_{name}", str(credentials / "command" / file))
-        async with running(folder, peer_count, credentials=credentials if secure else None, **options) as story:
-            made = Network(story, secure, authority, credentials)
+            options |= {"credentials": credentials} | (_rights(credentials, issuer) if rights else {})
+        async with running(folder, peer_count, **options) as story:
+            made = Network(story, secure, authority, issuer, credentials)
             for name, data in HIDDEN.items():
                 path = made.peer.share_dir / name
                 path.parent.mkdir(exist_ok=True)
@@ -126,6 +135,16 @@ async def network(folder: Path, *, secure: bool, peer_count: int = 3, **options:
             await _share(made)
             made.before = await made.state()
             yield made
+
+
+def _rights(folder: Path, issuer: Issuer) -> dict[str, object]:
+    """Flags of each kind of part."""
+    (folder / "publication.key").write_text(os.urandom(32).hex() + "\n")
+    (folder / "publication.key").chmod(0o600)
+    keys = f"--grant-keys={write_keys(folder / 'grant-keys.json', issuer)}"
+    rights = (keys, f"--default-rights=read={OURS};publish={OURS}")
+    servers = (*rights, f"--publication-key={folder / 'publication.key'}")
+    return {"registry_flags": servers, "locator_flags": servers, "peer_flags": rights}
 
 
 async def _share(made: Network) -> None:

@@ -3,8 +3,6 @@ this machine. What it does not withstand says docs/security.md."""
 
 import asyncio
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +16,8 @@ from minga_protos.peer.v1 import peer_pb2
 from minga_protos.registry.v1 import registry_pb2 as pb
 
 from .attacker import LIMIT_SECONDS, Attacker
+from .calls import upload
+from .command import minga
 from .network import CONTENTS, Network
 from .victim import HOST, Victim
 
@@ -125,8 +125,7 @@ async def test_secrets_and_settings_are_neither_shared_nor_stored(opened: Networ
     """Those in the shared folder are not listed, and nobody puts one there."""
     listing = await STRANGER.get(opened.story.net.locator.address, "/v1/files")
     assert {each["name"] for each in listing.json()["files"]} == set(CONTENTS)
-    begin = peer_pb2.StoreBegin(name=name, content_id=bytes(32), manifest_size_bytes=52)
-    await refusal(opened.at_peer(STRANGER, "StoreFile", peer_pb2.StoreFileRequest(begin=begin)))
+    await refusal(opened.at_peer(STRANGER, "StoreFile", *upload(name)))
 
 
 @pytest.mark.parametrize(
@@ -136,20 +135,6 @@ async def test_no_stream_stands_outside_of_the_limits(opened: Network, service: 
     """Reflection is off, and so is the stream of health."""
     for call in (opened.story.net.registry_address, opened.peer.address):
         assert "UNIMPLEMENTED" in await refusal(STRANGER.call(call, "", f"/{service}", pb.LeaveRequest()))
-
-
-def minga(*arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The command, run in a folder, without settings but these."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MINGA_", "XDG_RUNTIME"))}
-    return subprocess.run(
-        [sys.executable, "-m", "minga_cli", *arguments],
-        cwd=folder,
-        env=kept | variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 async def test_settings_do_not_come_from_the_folder_of_a_command(opened: Network) -> None:
@@ -162,7 +147,9 @@ async def test_settings_do_not_come_from_the_folder_of_a_command(opened: Network
 
 
 @pytest.mark.parametrize("kind", ["a link", "mode 0777", "another user's"])
-@pytest.mark.parametrize("command", [("status",), ("peer", "--share", "share", "--registry", "127.0.0.1:1")])
+@pytest.mark.parametrize(
+    "command", [("status",), ("peer", "--share=share", "--registry=127.0.0.1:1", "--listen=127.0.0.1:0")]
+)
 async def test_a_control_folder_that_others_made_is_refused_on_both_sides(
     tmp_path: Path, kind: str, command: tuple[str, ...]
 ) -> None:

@@ -31,7 +31,7 @@ LOCATOR_URL = f"http://{LOCATOR_NAME}:{LOCATOR_PORT}"
 DISK_BYTES = 192 << 20
 STOP_SECONDS = 10.0
 CLOCKS = ("+0", "+0", "+1h", "-1h", "+1d", "-1d")
-_FAKETIME = Path("/usr/lib", sysconfig.get_config_var("MULTIARCH") or "", "faketime", "libfaketime.so.1")
+FAKETIME = Path("/usr/lib", sysconfig.get_config_var("MULTIARCH") or "", "faketime", "libfaketime.so.1")
 _CLONE_NEWNET = 0x40000000
 
 
@@ -188,7 +188,7 @@ class Network:
         Intervals are measured as they are, and files have the kernel's times.
         """
         settings = ("FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1", f"FAKETIME={self._rng.choice(CLOCKS)}")
-        return ["env", f"LD_PRELOAD={_FAKETIME}", *settings, *words]
+        return ["env", f"LD_PRELOAD={FAKETIME}", *settings, *words]
 
     def _flags(self, name: str) -> list[str]:
         return ["--port-file", str(self._ready_file(name)), "--log-format", "text"]
@@ -202,8 +202,8 @@ class Network:
 
 def why_impossible() -> str:
     """One sentence on why no such network can be made here; empty when it can."""
-    if not _FAKETIME.exists():
-        return f"there is no {_FAKETIME} (Debian: apt-get install faketime)"
+    if not FAKETIME.exists():
+        return f"there is no {FAKETIME} (Debian: apt-get install faketime)"
     return why_no_lab()
 
 
