@@ -106,9 +106,11 @@ class AuthorityFolder:
                 seen = tuple(self.file(name).stat().st_mtime_ns for name in (CA_FILES[1], GRANT_KEY_FILE, NETWORK_FILE))
                 if self._keys is None or seen != self._seen:
                     self._keys, self._seen = self._read(), seen
+            except FileNotFoundError as error:
+                reason, hint = f"there is no {Path(error.filename).name}", "`minga ca init` makes one"
+                raise SettingsError(f"{self.path} is not an authority's folder: {reason}", hint=hint) from error
             except (OSError, ValueError, TypeError, KeyError) as error:
-                hint = "`minga ca init` makes one" if isinstance(error, FileNotFoundError) else ""
-                raise SettingsError(f"{self.path} is not an authority's folder: {error}", hint=hint) from error
+                raise SettingsError(f"{self.path} is not an authority's folder: {error}") from error
             return self._keys
 
     def add_ca(self, now: float) -> None:
