@@ -67,7 +67,7 @@ def test_wrong_commands_change_nothing(folder: Path, tmp_path: Path, capsys: pyt
         run(folder, capsys, "token", "create", "--publish", "../x")
     with pytest.raises(AlreadyRunningError):
         run(folder, capsys, "init")
-    with pytest.raises(SettingsError, match="none is not an authority's folder: there is no ca.key"):
+    with pytest.raises(SettingsError, match=r"none is not an authority.s folder: there is no ca\.key"):
         run(tmp_path / "none", capsys, "token", "create")
     for flags in (("--expires", "1"), ("--expires", "-1h"), ("--role", "boss")):
         with pytest.raises(SystemExit):

@@ -12,6 +12,7 @@ from minga_runtime.trust.authorization import Access
 from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.members import Member, Role
 from minga_runtime.trust.revocation import Revoked
+from tests.support.authority import Authority
 
 ALPHA, BETA = "spiffe://test/peer/alpha", "spiffe://test/peer/beta"
 
@@ -59,10 +60,11 @@ def test_a_list_that_is_named_must_be_there(tmp_path: Path) -> None:
 def test_a_stream_ends_when_its_caller_is_revoked(tmp_path: Path) -> None:
     """Its next message is refused, and it can make no call."""
     file = tmp_path / "revoked"
+    certificate = (Authority().issue(tmp_path, "peer", "alpha") / "tls.crt").read_bytes()
     file.write_text("")
     own: Any = SimpleNamespace(member=Member("test", Role.REGISTRY, "registry"), revoked=Revoked(file))
     access = Access(own, Callers(own.member), {"service": frozenset({Role.PEER})})
-    context = SimpleNamespace(auth_context=lambda: {"peer_uri": [ALPHA.encode()]})
+    context = SimpleNamespace(auth_context=lambda: {"peer_uri": [ALPHA.encode()], "x509_pem_cert": [certificate]})
     check = access.admit("/service/Method", context)
     check("message")
     file.write_text(ALPHA)
