@@ -34,6 +34,16 @@ def test_only_whole_lines_count(tmp_path: Path) -> None:
             revoked.check(*ids)
 
 
+def test_a_long_list_is_read_whole(tmp_path: Path) -> None:
+    """Of a fleet of ten thousand that has been stolen."""
+    file = tmp_path / "revoked"
+    file.write_text(
+        "".join(f"spiffe://test/peer/a-name-as-long-as-that-of-a-cloud-{number}\n" for number in range(10_000))
+    )
+    with pytest.raises(PermissionDeniedError):
+        Revoked(file).check("spiffe://test/peer/a-name-as-long-as-that-of-a-cloud-9999")
+
+
 def test_without_a_file_nobody_is_revoked() -> None:
     assert not Revoked().anybody
     Revoked().check(ALPHA)

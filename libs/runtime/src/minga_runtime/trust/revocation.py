@@ -5,6 +5,8 @@ from pathlib import Path
 from minga_core.errors import InvalidArgumentError, PermissionDeniedError, Refusal
 from minga_runtime.trust.watched_file import WatchedFile
 
+MAX_LIST_BYTES = 4 * 1024 * 1024
+"""As the authority's largest answer. A longer list is not read at all, and the one before stays."""
 _NOBODY: frozenset[str] = frozenset()
 
 
@@ -16,7 +18,7 @@ class Revoked:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._file = None if path is None else WatchedFile(path, "MINGA_REVOKED", _parsed)
+        self._file = None if path is None else WatchedFile(path, "MINGA_REVOKED", _parsed, MAX_LIST_BYTES)
 
     @property
     def anybody(self) -> bool:

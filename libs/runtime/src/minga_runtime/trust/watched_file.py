@@ -31,10 +31,11 @@ class WatchedFile(Generic[T]):
     in the log.
     """
 
-    def __init__(self, path: Path, variable: str, parse: Callable[[bytes], T]) -> None:
+    def __init__(self, path: Path, variable: str, parse: Callable[[bytes], T], max_bytes: int = MAX_FILE_BYTES) -> None:
         self._path = path
         self._variable = variable
         self._parse = parse
+        self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._seen, self._content = self._read()
         self._looked_at = time.monotonic()
@@ -68,7 +69,7 @@ class WatchedFile(Generic[T]):
             for _ in range(READ_ATTEMPTS):
                 before = self._fingerprint()
                 with self._path.open("rb") as file:
-                    data = file.read(MAX_FILE_BYTES + 1)
+                    data = file.read(self._max_bytes + 1)
                 if self._fingerprint() == before:
                     return before, self._parsed(data)
         except OSError as error:
@@ -76,8 +77,8 @@ class WatchedFile(Generic[T]):
         raise SettingsError(f"{self._variable}: {self._path} changes all the time")
 
     def _parsed(self, data: bytes) -> T:
-        if len(data) > MAX_FILE_BYTES:
-            raise SettingsError(f"{self._variable}: {self._path} has more than {MAX_FILE_BYTES:,} bytes")
+        if len(data) > self._max_bytes:
+            raise SettingsError(f"{self._variable}: {self._path} has more than {self._max_bytes:,} bytes")
         try:
             return self._parse(data)
         except MingaError as error:
