@@ -43,6 +43,7 @@ from minga_peer.serve.service import PeerService, SmallFileServing, Storing, cla
 from minga_peer.serve.serving import ChunkServing
 from minga_peer.settings import PeerSettings
 from minga_peer.share.conditions import Kind
+from minga_peer.share.file_clock import FileClock
 from minga_peer.share.store import ContentStore
 from minga_peer.version import VERSION
 from minga_protos.control.v1.control_pb2_grpc import add_ControlServiceServicer_to_server
@@ -184,7 +185,7 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
             store.conditions.set(Kind.INDEX, not_kept, "lease")
         identity = Identity(lease, settings.zone, store, VERSION)
         serving = _make_serving(base, store)
-        network = await _connect(base)
+        network = await _connect(base, store.folder.file_clock)
         announcer = Announcer(
             network.registry,
             store.table,
@@ -246,7 +247,7 @@ def _make_serving(base: _Base, store: ContentStore) -> _Serving:
     return _Serving(chunks, quotas, config.max_served)
 
 
-async def _connect(base: _Base) -> _Network:
+async def _connect(base: _Base, file_clock: FileClock) -> _Network:
     settings, stack = base.settings, base.stack
     credentials, grant = base.credentials, base.grant
     connections = await stack.enter_async_context(
@@ -255,7 +256,7 @@ async def _connect(base: _Base) -> _Network:
     locator = await stack.enter_async_context(
         LocatorClient(settings.locator, retry_budget=LOCATOR_RETRY_BUDGET, credentials=credentials, grant=grant)
     )
-    registry = RegistryClient(parse_address(settings.registry), credentials, grant)
+    registry = RegistryClient(parse_address(settings.registry), credentials, grant, file_clock.now_ns)
     stack.push_async_callback(registry.aclose)
     return _Network(PeerTransport(connections), locator, registry)
 

@@ -1,7 +1,7 @@
 """The registry's client: leases, heartbeats, publications and table pushes as plain values."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from enum import StrEnum
@@ -77,8 +77,16 @@ class RegistryClient:
     LeaseSupersededError when another process owns the peer id.
     """
 
-    def __init__(self, address: Address, credentials: Credentials | None = None, grant: OwnGrant | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        credentials: Credentials | None = None,
+        grant: OwnGrant | None = None,
+        file_now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """file_now_ns: the clock of the shared files' changes."""
         self.address = address
+        self._file_now_ns = file_now_ns
         self._grant = grant
         self._credentials = credentials
         self._link = _Link(address, credentials.current() if credentials else None)
@@ -141,7 +149,7 @@ class RegistryClient:
             peer_id=lease.peer_id,
             generation=lease.generation,
             lease_token=lease.token,
-            publications=[_publication(row) for row in rows],
+            publications=[_publication(row, self._file_now_ns()) for row in rows],
         )
         async with self._calls() as stub:
             response = await stub.Publish(
@@ -281,7 +289,7 @@ def _row(row: FileRow) -> pb.FileRow:
     )
 
 
-def _publication(row: FileRow) -> pb.Publication:
+def _publication(row: FileRow, file_now_ns: int) -> pb.Publication:
     is_published = row.published_ns > PUBLISH
     # What is published already keeps its time where it is known, and gets another tag.
     found_ns = row.published_ns if is_published else row.modified_ns if row.published_ns == FOUND else None
@@ -289,7 +297,7 @@ def _publication(row: FileRow) -> pb.Publication:
         name=row.key.name,
         content_id=row.key.content_id.raw,
         found_modified_time=None if found_ns is None else timestamp_of(found_ns),
-        changed_ago=_changed_ago(as_of_ns(row.published_ns)),
+        changed_ago=_changed_ago(as_of_ns(row.published_ns), file_now_ns),
         ticket=b"" if is_published else row.tag,
     )
 
@@ -305,12 +313,12 @@ def _tags(response: pb.PublishResponse, times_ns: Sequence[int]) -> list[bytes]:
     return tags
 
 
-def _changed_ago(changed_ns: int | None) -> Duration | None:
+def _changed_ago(changed_ns: int | None, file_now_ns: int) -> Duration | None:
     if changed_ns is None:
         return None
     ago = Duration()
-    # By the clock that file systems have; a file from the future has changed now.
-    ago.FromNanoseconds(max(0, time.time_ns() - changed_ns))
+    # A file from the future has changed now.
+    ago.FromNanoseconds(max(0, file_now_ns - changed_ns))
     return ago
 
 

@@ -3,7 +3,6 @@
 Each change goes to the index, the known files and the inventory together; no other module keeps these in step.
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -88,7 +87,7 @@ class SharedFiles:
         """Have a shared file published, if it still has that row; its row now. A restart asks for it as of now."""
         self._change_times(self._with_times([(row, Published(PUBLISH, ticket))]))
         asked = row._replace(published_ns=PUBLISH, tag=ticket)
-        now = Published(publish_as_of(time.time_ns()), ticket)
+        now = Published(publish_as_of(self._folder.file_clock.now_ns()), ticket)
         await self._folder.index.set_published(self._with_times([(asked, now)]))
         return asked
 

@@ -7,6 +7,7 @@ from minga_core.names import Name
 from minga_engine.parts.disk import DiskPool
 from minga_peer.share.conditions import Conditions
 from minga_peer.share.damaged import DamagedFiles
+from minga_peer.share.file_clock import FileClock
 from minga_peer.share.file_reader import FileReader
 from minga_peer.share.free_space import FreeSpace
 from minga_peer.share.index import Index
@@ -31,6 +32,7 @@ class SharedFolder:
     space: FreeSpace
     conditions: Conditions
     clock: Clock
+    file_clock: FileClock
     placing: set[str] = field(default_factory=set)
     """Paths where downloads are being put: what happens there is no change of a program."""
 

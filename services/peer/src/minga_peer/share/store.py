@@ -35,6 +35,7 @@ from minga_engine.parts.part_files import PartTarget
 from minga_engine.progress import VerifyProgress
 from minga_peer.share.conditions import Conditions, Kind
 from minga_peer.share.damaged import DamagedFiles
+from minga_peer.share.file_clock import FileClock
 from minga_peer.share.file_reader import FileReader
 from minga_peer.share.folder_lock import FolderLock
 from minga_peer.share.folder_sync import FolderSync
@@ -117,6 +118,7 @@ class ContentStore:
             space=FreeSpace(root.path, settings.capacity_bytes, self.inventory),
             conditions=self.conditions,
             clock=clock,
+            file_clock=FileClock(),
         )
         self._hashing = DiskPool(settings.hash_threads, "hash")
         self.sync = FolderSync(
@@ -173,6 +175,7 @@ class ContentStore:
             self._lock.take_root(self.root)
             self.folder.space.measure()
             self._claim_state()
+            self.folder.file_clock.measure(self.state_dir)
 
     def _claim_state(self) -> None:
         """Make and lock the state folder. On a full or read-only disk what is shared is served without it. Raises
