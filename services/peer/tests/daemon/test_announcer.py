@@ -397,6 +397,15 @@ async def test_a_peer_that_was_superseded_stops() -> None:
         assert caught.value.owner_address == "h:2"
 
 
+async def test_a_start_that_seems_older_than_the_last_waits_for_its_lease() -> None:
+    """The clock was ahead when the lease was taken, and the machine was started again meanwhile."""
+    async with announcing() as fixture:
+        fixture.registry.error = LeaseSupersededError("another process is p now", owner_address="h:1")
+        await fixture.until(lambda: "another process is p" in fixture.announcer.problem)
+        fixture.registry.error = None
+        await fixture.until(lambda: fixture.announcer.registered and fixture.announcer.problem == "")
+
+
 async def test_leaving_releases_the_lease() -> None:
     """The registry gets the call."""
     async with announcing() as fixture:

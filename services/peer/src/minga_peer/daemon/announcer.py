@@ -9,8 +9,8 @@
 
 One loop does all of it, one call after the other, so pushes of one peer never overlap. Every error is retried, those
 that no retry cures ever more seldom and, where it can be found, without the row that causes them; only
-LeaseSupersededError ends the loop, because then another process is this peer. While another peer has the peer id, its
-lease is waited for.
+LeaseSupersededError of a lease that this process has had ends the loop, because then another process is this peer.
+Before that, and while another peer has the peer id, the end of that lease is waited for.
 """
 
 import asyncio
@@ -87,6 +87,8 @@ class Announcer:
         self._ttl = timedelta(0)
         self._interval = timedelta(seconds=1)
         self._renewed_at: float | None = None
+        self._was_granted = False
+        """Whether this start of the peer has ever had the lease."""
         self._registered_address = ""
         self._heartbeat_due = 0.0
         self._pushed: int | None = None
@@ -151,7 +153,7 @@ class Announcer:
         return self.announced_revision
 
     async def run(self) -> None:
-        """Run until cancelled. Raises LeaseSupersededError when another process took the peer id over."""
+        """Run until cancelled. Raises LeaseSupersededError when another process took over the lease that this one had."""
         retry_seconds = FIRST_RETRY_SECONDS
         while True:
             try:
@@ -159,8 +161,12 @@ class Announcer:
                 self._recovered()
                 retry_seconds = FIRST_RETRY_SECONDS
                 await self._pause_until_due()
-            except LeaseSupersededError:
-                raise
+            except LeaseSupersededError as error:
+                if self._was_granted:
+                    raise
+                # What is ahead of this start may be an earlier one, whose clock was put back since: that lease ends.
+                self._failed(error)
+                await self._pause(MAX_RETRY_SECONDS * self._rng.uniform(0.5, 1.0))
             except _PUSH_AGAIN as error:
                 self._forget(error)
                 await self._pause_again()
@@ -309,7 +315,7 @@ class Announcer:
 
     def _renewed(self, requested_at: float) -> None:
         """Count the lease from when it was requested, which is never later than when the store set it."""
-        self._renewed_at = requested_at
+        self._renewed_at, self._was_granted = requested_at, True
         self._table.expect_tags_of(self._registry.publication_key_id)
         jitter = self._rng.uniform(1 - JITTER, 1 + JITTER)
         self._heartbeat_due = self._clock.monotonic() + self._interval.total_seconds() * jitter
@@ -330,7 +336,7 @@ class Announcer:
 
     def _failed(self, error: MingaError) -> None:
         self._away = str(error)
-        taken = isinstance(error, PeerIdTakenError)
+        taken = isinstance(error, PeerIdTakenError | LeaseSupersededError)
         self._conditions.clear(Kind.REGISTRY_AWAY if taken else Kind.PEER_ID_TAKEN)
         self._conditions.set(Kind.PEER_ID_TAKEN if taken else Kind.REGISTRY_AWAY, self._away)
 
