@@ -1,6 +1,8 @@
 """A credentials folder: what `minga join` writes, MINGA_CREDENTIALS names, and renewal keeps good (docs/adr/0036)."""
 
 import json
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +25,7 @@ SETTINGS = {
     "publication_key": PUBLICATION_KEY,
 }
 """The settings that a folder stands for, and their files in it."""
+WRITE_OF_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,16 @@ def _write(folder: Path, files: Mapping[str, Any]) -> None:
             write_private_if_new(folder / name, content)
         except (OSError, UnicodeDecodeError) as error:
             raise StorageError(f"cannot write {folder / name}: {error}") from error
+
+
+def make_ours(folder: Path) -> None:
+    """Check that nobody but us and root can exchange the files in a folder; take the right to write to it from others.
+    Raises OSError, StorageError."""
+    found = folder.stat()
+    if found.st_uid not in (os.getuid(), 0):
+        raise StorageError(f"{folder} belongs to another user", hint="give a folder of your own")
+    if found.st_uid == os.getuid() and found.st_mode & WRITE_OF_OTHERS:
+        folder.chmod(stat.S_IMODE(found.st_mode) & ~WRITE_OF_OTHERS)
 
 
 def write_key(folder: Path, pem: bytes) -> None:

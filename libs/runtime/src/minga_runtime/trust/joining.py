@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from minga_core.errors import InvalidArgumentError, StorageError, UnauthenticatedError
 from minga_runtime.trust.authority_call import call_authority
-from minga_runtime.trust.credentials_folder import CA, CERTIFICATE, KEY, Joined, keep_membership, write_key
+from minga_runtime.trust.credentials_folder import CA, CERTIFICATE, KEY, Joined, keep_membership, make_ours, write_key
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -129,6 +129,7 @@ def _own_key(folder: Path) -> "EllipticCurvePrivateKey":
 
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_ours(folder)
         if (folder / KEY).exists():
             return _load_key(folder / KEY)
     except OSError as error:
