@@ -1,6 +1,7 @@
 """What callers with rights to some names see, and what they do not."""
 
 import json
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from minga_core.clock import ManualClock
 from minga_core.names import Name
 from minga_locator.app import make_app
-from minga_locator.members import CLIENT
+from minga_locator.members import CLIENT, TlsClient
 from minga_locator.page_tokens import ListKind, encode_token
 from minga_locator.readable import list_readable, readable_ranges
 from minga_runtime.trust.callers import Callers
@@ -31,11 +32,12 @@ ISSUER = Issuer()
 NAMES = ("ci/log", "data", "data-secret", "data-secret/x", "data/a", "data/b", "data0", "secret/data/x")
 
 
-class Connection:
+class Connection(TlsClient):
     """A connection with TLS whose client has that certificate, or none."""
 
     def __init__(self, member: Member | None) -> None:
         self.member = member
+        self.expires_at = math.inf
 
 
 @pytest.fixture
