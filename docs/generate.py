@@ -118,6 +118,7 @@ def _labels(metric: Metric) -> str:
 def _authority_metrics() -> CollectorRegistry:
     registry = CollectorRegistry()
     AuthorityMetrics(registry, "")
+    Refusals(registry, "authority", Audit(None, "authority", registry))
     return registry
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,7 +116,7 @@ class Network:
 
 @asynccontextmanager
 async def network(
-    folder: Path, *, secure: bool, rights: bool = False, peer_count: int = 3, **options: object
+    folder: Path, *, secure: bool, rights: bool = False, peer_count: int = 3, **options: Any
 ) -> AsyncIterator[Network]:
     """A running network; in the environment, the credentials of `command`. rights: members have OURS and what grants
     say, and publications have proofs. options: as LocalNetworkConfig has them."""
@@ -125,7 +126,9 @@ async def network(
             authority.issue_all(credentials, peer_count)
             for name, file in (("CERT", "tls.crt"), ("KEY", "tls.key"), ("CA", "ca.crt")):
                 environment.setenv(f"MINGA_TLS_{name}", str(credentials / "command" / file))
-            options |= {"credentials": credentials} | (_rights(credentials, issuer) if rights else {})
+            options["credentials"] = credentials
+            for name, flags in (_rights(credentials, issuer) if rights else {}).items():
+                options[name] = (*options.get(name, ()), *flags)
         async with running(folder, peer_count, **options) as story:
             made = Network(story, secure, authority, issuer, credentials)
             for name, data in HIDDEN.items():
@@ -137,7 +140,7 @@ async def network(
             yield made
 
 
-def _rights(folder: Path, issuer: Issuer) -> dict[str, object]:
+def _rights(folder: Path, issuer: Issuer) -> dict[str, tuple[str, ...]]:
     """Flags of each kind of part."""
     (folder / "publication.key").write_text(os.urandom(32).hex() + "\n")
     (folder / "publication.key").chmod(0o600)

@@ -6,6 +6,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
+import pytest
+
 from minga import AsyncClient
 from minga_core.ids import parse_address, parse_peer_id
 from minga_engine.wire.messages import SourceAddress
@@ -41,16 +44,21 @@ class Log:
 
 @asynccontextmanager
 async def audited(tmp_path: Path) -> AsyncIterator[tuple[Network, Log]]:
-    """A secure network whose parts write an audit log."""
+    """A secure network with grants whose parts write an audit log, and say all that they can."""
     log = Log(tmp_path / "audit.jsonl")
-    flags = {f"{part}_flags": ("--audit", str(log.path)) for part in ("registry", "locator", "peer")}
-    async with network(tmp_path, secure=True, peer_count=2, **flags) as net:
+    flags = ("--audit", str(log.path), "--log-level", "debug")
+    parts = {f"{part}_flags": flags for part in ("registry", "locator", "peer")}
+    async with network(tmp_path, secure=True, rights=True, peer_count=2, **parts) as net:
         yield net, log
 
 
-async def test_an_auditor_sees_what_members_do(tmp_path: Path) -> None:
-    """Registrations, publications, uploads, overwrites, replicas and removals, each by whom and from where."""
+async def test_an_auditor_sees_what_members_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registrations, publications, uploads, overwrites, replicas and removals, each by whom, from where and by which
+    grant; and no log has a secret in it."""
     async with audited(tmp_path) as (net, log):
+        grant = net.issuer.grant(SOMEONE, read=("*",), publish=("ūp load",), jti="7")
+        (tmp_path / "grant").write_text(grant)
+        monkeypatch.setenv("MINGA_GRANT", str(tmp_path / "grant"))
         async with AsyncClient(locator=net.story.net.locator_url, standalone=True) as client:
             for size in (100, 200):
                 (tmp_path / "source").write_bytes(noise(size))
@@ -68,12 +76,37 @@ async def test_an_auditor_sees_what_members_do(tmp_path: Path) -> None:
         published = [line for line in log.lines(part="registry") if line["event"].startswith("publi")]
         assert "secret.bin" in {file["name"] for line in published for file in line["files"]}
         stored = [*log.lines(event="uploaded"), *log.lines(event="replicated")]
-        assert {line["who"] for line in stored} == {SOMEONE}
+        permitted = log.lines(event="upload_permitted", part="locator")
+        for each in (stored, permitted):
+            assert {line["who"] for line in each} == {SOMEONE}
+            assert {tuple(line["grant"].items()) for line in each} == {(("sub", SOMEONE), ("jti", "7"))}
+        contents = [{line["files"][0]["content_id"] for line in lines} for lines in (stored, permitted)]
+        assert contents[0] == contents[1]
         assert {line["files"][0]["name"] for line in stored} == {"ūp load"}
         first, second = stored[0], [line for line in stored if "replaced" in line]
         assert {line["replaced"] for line in second} == {first["files"][0]["content_id"]}
         assert sum(line["sent_bytes"] for line in stored) == 2 * 100 + 2 * 200
         assert log.lines(event="refused") == []
+        secrets = [grant, await ticket(net, grant, first["files"][0]["content_id"]), *keys(net.credentials)]
+        logs = [path.read_text() for path in (tmp_path / "net").rglob("*.log")]
+        assert len(logs) == 5
+        assert not any(secret in text for secret in secrets for text in (*logs, log.path.read_text()))
+
+
+async def ticket(net: Network, grant: str, content_id: str) -> str:
+    """For one more upload."""
+    who = net.member("command")
+    body = {"name": "ūp load", "size_bytes": 200, "replicas": 0, "publish": content_id}
+    async with httpx.AsyncClient(verify=who.context() or False, headers={"Authorization": f"Bearer {grant}"}) as client:
+        answer = await client.post(f"{net.story.net.locator_url}/v1/placements", json=body)
+    given: str = answer.json()["ticket"]
+    return given
+
+
+def keys(folder: Path) -> list[str]:
+    """Lines of all private keys, and the key of publications."""
+    lines = [line for path in folder.rglob("tls.key") for line in path.read_text().splitlines()[1:-1]]
+    return [*lines, (folder / "publication.key").read_text().strip()]
 
 
 async def test_an_auditor_sees_who_was_refused_and_why(tmp_path: Path) -> None:

@@ -10,15 +10,17 @@ from prometheus_client import CollectorRegistry
 
 from minga_authority._metrics import AuthorityMetrics
 from minga_authority.authority import Authority
-from minga_authority.folder import Network, init
+from minga_authority.folder import AuthorityFolder, Network, init
 from minga_authority.server import AuthorityServer
 from minga_authority.terms import Terms
 from minga_core.clock import SystemClock
 from minga_runtime.sockets import listen_tcp
+from minga_runtime.trust.audit import Audit
 from minga_runtime.trust.credentials import Credentials, TlsFiles
 from minga_runtime.trust.credentials_folder import CA, CERTIFICATE, KEY, REVOKED
 from minga_runtime.trust.joining import JoinToken
 from minga_runtime.trust.members import Role
+from minga_runtime.trust.refusals import Refusals
 
 HOUR = timedelta(hours=1)
 PEERS = Terms(Role.PEER, read=("*",), publish=("data",), uses=0)
@@ -28,11 +30,13 @@ GRACE = timedelta(seconds=1)
 class Running:
     """A server, and its authority."""
 
-    def __init__(self, authority: Authority, port: int) -> None:
-        self.authority = authority
+    def __init__(self, made: AuthorityFolder, port: int, life: timedelta, audit: Path | None) -> None:
         self._port = port
         self._registry = CollectorRegistry()
         self._metrics = AuthorityMetrics(self._registry, "")
+        self._audit = Audit(audit, "authority", self._registry)
+        self._refusals = Refusals(self._registry, "authority", self._audit)
+        self.authority = Authority(made, life=life, audit=self._audit)
 
     @property
     def port(self) -> int:
@@ -47,27 +51,34 @@ class Running:
 
     def requests(self, path: str) -> float:
         """Good answers so far."""
-        labels = {"path": path, "status": "200"}
-        return self._registry.get_sample_value("minga_authority_requests_total", labels) or 0.0
+        return self._value("minga_authority_requests_total", path=path, status="200")
+
+    def refused(self, reason: str) -> float:
+        """Refusals so far."""
+        return self._value("minga_authority_refused_total", reason=reason)
+
+    def _value(self, metric: str, **labels: str) -> float:
+        return self._registry.get_sample_value(metric, labels) or 0.0
 
     @asynccontextmanager
     async def again(self, listening: socket.socket | None = None) -> AsyncIterator[None]:
         """Serve, on the same port as before."""
         with listening or listen_tcp(f"127.0.0.1:{self._port}") as bound:
-            server = AuthorityServer(self.authority, self._metrics)
+            server = AuthorityServer(self.authority, self._metrics, self._refusals)
             await server.start(bound)
             try:
                 yield
             finally:
                 await server.aclose(GRACE)
+                await self._audit.aclose()
 
 
 @asynccontextmanager
-async def running(folder: Path, life: timedelta = HOUR) -> AsyncIterator[Running]:
+async def running(folder: Path, life: timedelta = HOUR, audit: Path | None = None) -> AsyncIterator[Running]:
     listening = listen_tcp("127.0.0.1:0")
     port = listening.getsockname()[1]
     made = init(folder, Network("test", f"https://127.0.0.1:{port}", "registry:50051"), SystemClock().wall())
-    net = Running(Authority(made, life=life), port)
+    net = Running(made, port, life, audit)
     async with net.again(listening):
         yield net
 

@@ -99,6 +99,41 @@ async def test_a_new_ca_is_served_without_a_restart(tmp_path: Path) -> None:
         await asyncio.to_thread(credentials, tmp_path / "beta")
 
 
+async def test_an_auditor_sees_who_joined_renewed_was_revoked_and_was_refused(tmp_path: Path) -> None:
+    """And neither token nor key nor grant."""
+    async with running(tmp_path / "ca", audit=tmp_path / "audit") as net:
+        token = net.token()
+        joined = await join(token, tmp_path / "alpha", "alpha")
+        await renew(tmp_path / "alpha", joined)
+        assert net.authority.revoke("alpha")
+        with pytest.raises(PermissionDeniedError):
+            await renew(tmp_path / "alpha", joined)
+        with pytest.raises(UnauthenticatedError):
+            await join(replace(token, text="x.y.z"), tmp_path / "beta", "beta")
+        with socket.create_connection(("127.0.0.1", net.port)) as plain:
+            plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            await asyncio.to_thread(plain.recv, 1)
+        assert [net.refused(each) for each in ("revoked", "token_invalid", "handshake_failed")] == [1, 1, 1]
+    text = (tmp_path / "audit").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    member = "spiffe://test/peer/alpha"
+    told = [(line["event"], line.get("member") or line.get("revoked") or line.get("reason")) for line in lines]
+    assert told == [
+        ("token_created", None),
+        ("joined", member),
+        ("renewed", member),
+        ("revoked", member),
+        ("refused", "revoked"),
+        ("refused", "token_invalid"),
+        ("refused", "handshake_failed"),
+    ]
+    created, entered, renewed = lines[:3]
+    assert (entered["who"], renewed["who"]) == ("127.0.0.1", member)
+    assert entered["token"] == created["token"]
+    grant = (tmp_path / "alpha" / "grant.jwt").read_text()
+    assert not any(secret in text for secret in (token.text.split(".")[2], grant.split(".")[2], "PRIVATE"))
+
+
 REQUESTS = {
     b"GET /nothing HTTP/1.1\r\n\r\n": 404,
     b"PUT /v1/join HTTP/1.1\r\n\r\n": 405,

@@ -143,6 +143,8 @@ class Refusal(StrEnum):
     GRANT_EXPIRED = "grant_expired"
     GRANT_OF_OTHER = "grant_of_other"
     """A grant of a member that is not the caller."""
+    TOKEN_INVALID = "token_invalid"  # noqa: S105 - a reason
+    """A token for joining that is none, has ended, or is used up."""
     RIGHT_MISSING = "right_missing"
     QUOTA = "quota"
     """The caller has all that one may have."""

@@ -94,8 +94,8 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_TRACES": "OpenTelemetry collector for traces (docs/tracing.md): host:port or `https://…`; off unless set.",
     "MINGA_OPEN": "1: registry, locator and peer may listen on other addresses than loopback without certificates, so "
     "that every host that reaches them is trusted. Without it they do not start there.",
-    "MINGA_AUDIT": "Registry, locator, peer: a file to which the audit log is appended, one line of JSON an event "
-    "(docs/operations.md); `-` for standard error; off unless set.",
+    "MINGA_AUDIT": "Authority, registry, locator, peer: a file to which the audit log is appended, one line of JSON an "
+    "event (docs/operations.md); `-` for standard error; off unless set.",
     "MINGA_TLS_CERT": "This process's certificate, a PEM file; with it all connections are mutual TLS (docs/adr/0033), "
     "and MINGA_TLS_KEY and MINGA_TLS_CA are needed too.",
     "MINGA_TLS_KEY": "The private key of MINGA_TLS_CERT, a PEM file.",

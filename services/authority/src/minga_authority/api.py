@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from minga_authority.authority import Authority
 from minga_authority.problems import HttpError, answer, text_answer
-from minga_core.errors import InvalidArgumentError, UnauthenticatedError
+from minga_core.errors import InvalidArgumentError, Refusal, UnauthenticatedError
 from minga_runtime.trust.members import names_at
+from minga_runtime.trust.origin import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Request:
     path: str
     body: bytes
     connection: ssl.SSLObject | None
+    origin: Origin
 
     def texts(self, *names: str) -> list[str]:
         """Fields of the body, which is a JSON object; empty for one that is not there. Raises HttpError."""
@@ -60,20 +62,22 @@ def respond(authority: Authority, request: Request) -> bytes:
 
 def _join(authority: Authority, request: Request) -> bytes:
     token, csr, name = request.texts("token", "csr", "name")
-    return answer(authority.join(token, csr, name))
+    return answer(authority.join(token, csr, name, request.origin))
 
 
 def _renew(authority: Authority, request: Request) -> bytes:
     connection = request.connection
     der = None if connection is None else connection.getpeercert(binary_form=True)
     if connection is None or der is None:
-        raise UnauthenticatedError("a certificate of this network is needed, and one that has not ended")
+        raise UnauthenticatedError(
+            "a certificate of this network is needed, and one that has not ended", refusal=Refusal.NO_CERTIFICATE
+        )
     (csr,) = request.texts("csr")
     key = x509.load_der_x509_certificate(der).public_key()
     uris = names_at(connection, "URI")
     if len(uris) != 1 or not isinstance(key, ec.EllipticCurvePublicKey):
-        raise UnauthenticatedError("that is no member's certificate")
-    return answer(authority.renew(uris[0], key, csr))
+        raise UnauthenticatedError("that is no member's certificate", refusal=Refusal.NO_CERTIFICATE)
+    return answer(authority.renew(uris[0], key, csr, request.origin))
 
 
 def _trust(authority: Authority, request: Request) -> bytes:

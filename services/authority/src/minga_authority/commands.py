@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from minga_authority import kubernetes
 from minga_authority.authority import Authority
 from minga_authority.folder import AuthorityFolder, Network, init
@@ -17,13 +19,14 @@ from minga_authority.settings import DEFAULT_PORT, AuthoritySettings
 from minga_authority.terms import Terms
 from minga_core.errors import NotFoundError
 from minga_runtime.settings import load_settings
+from minga_runtime.trust.audit import Audit
 from minga_runtime.trust.members import Role
 from minga_runtime.trust.rights import EVERYTHING
 
 _DURATION = re.compile(r"(\d{1,9})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _PLACES = ("url", "registry", "locator")
-Command = Callable[[AuthoritySettings, argparse.Namespace], None]
+Command = Callable[[AuthoritySettings, argparse.Namespace, Audit], None]
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -31,11 +34,15 @@ def run_command(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     settings = load_settings(AuthoritySettings, authority_dir=options.dir, state_dir=options.state_dir)
     command: Command = options.command
-    command(settings, options)
+    audit = Audit(settings.audit, "authority", CollectorRegistry())
+    try:
+        command(settings, options, audit)
+    finally:
+        audit.close()
     return 0
 
 
-def _init(settings: AuthoritySettings, options: argparse.Namespace) -> None:
+def _init(settings: AuthoritySettings, options: argparse.Namespace, audit: Audit) -> None:
     host = socket.getfqdn()
     network = Network(
         options.network, options.url or f"https://{host}:{DEFAULT_PORT}", options.registry, options.locator
@@ -48,8 +55,8 @@ def _init(settings: AuthoritySettings, options: argparse.Namespace) -> None:
     _print("next:  minga ca serve   |   minga token create --role peer --publish '*'")
 
 
-def _create_token(settings: AuthoritySettings, options: argparse.Namespace) -> None:
-    authority = _authority(settings)
+def _create_token(settings: AuthoritySettings, options: argparse.Namespace, audit: Audit) -> None:
+    authority = _authority(settings, audit)
     role = Role(options.role)
     known = authority.folder.keys().network
     network = Network(known.network, *(getattr(options, name) or getattr(known, name) for name in _PLACES))
@@ -70,14 +77,14 @@ def _known_hosts(network: Network, role: Role) -> list[str]:
     return [host] if host else []
 
 
-def _grant(settings: AuthoritySettings, options: argparse.Namespace) -> None:
+def _grant(settings: AuthoritySettings, options: argparse.Namespace, audit: Audit) -> None:
     read = options.read or [EVERYTHING]
-    _print(_authority(settings).grant(options.subject, read, options.publish, options.expires))
+    _print(_authority(settings, audit).grant(options.subject, read, options.publish, options.expires))
     _say('a bearer\'s grant for the locator: curl -H "Authorization: Bearer $GRANT" …')
 
 
-def _revoke(settings: AuthoritySettings, options: argparse.Namespace) -> None:
-    found = _authority(settings).revoke(options.who)
+def _revoke(settings: AuthoritySettings, options: argparse.Namespace, audit: Audit) -> None:
+    found = _authority(settings, audit).revoke(options.who)
     if not found:
         raise NotFoundError(f"no member or grant is called {options.who}", hint="`minga ca status` lists them")
     for each in found:
@@ -85,8 +92,8 @@ def _revoke(settings: AuthoritySettings, options: argparse.Namespace) -> None:
     _say("members refuse it within a minute; the tokens by which they joined are void")
 
 
-def _status(settings: AuthoritySettings, options: argparse.Namespace) -> None:
-    authority, now = _authority(settings), time.time()
+def _status(settings: AuthoritySettings, options: argparse.Namespace, audit: Audit) -> None:
+    authority, now = _authority(settings, audit), time.time()
     keys = authority.folder.keys()
     found: dict[str, Any] = {
         "network": keys.network.network,
@@ -137,19 +144,19 @@ def _status_text(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _rotate(settings: AuthoritySettings, options: argparse.Namespace) -> None:
-    _authority(settings).folder.add_ca(time.time())
+def _rotate(settings: AuthoritySettings, options: argparse.Namespace, audit: Audit) -> None:
+    _authority(settings, audit).folder.add_ca(time.time())
     _say("a new CA: it signs in 10 minutes, and the one before is trusted until nothing that it signed is valid")
 
 
-def _rotate_grant_key(settings: AuthoritySettings, options: argparse.Namespace) -> None:
-    _authority(settings).folder.add_grant_key(time.time())
+def _rotate_grant_key(settings: AuthoritySettings, options: argparse.Namespace, audit: Audit) -> None:
+    _authority(settings, audit).folder.add_grant_key(time.time())
     _say("a new key for grants and tokens: it signs in 10 minutes, and the one before is known until its grants end")
 
 
-def _authority(settings: AuthoritySettings) -> Authority:
+def _authority(settings: AuthoritySettings, audit: Audit) -> Authority:
     folder = AuthorityFolder(settings.authority_dir)
-    return Authority(folder, life=settings.certificate_life, state=settings.state_dir)
+    return Authority(folder, life=settings.certificate_life, state=settings.state_dir, audit=audit)
 
 
 def _parser() -> argparse.ArgumentParser:

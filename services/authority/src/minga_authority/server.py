@@ -10,17 +10,21 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 from minga_authority._metrics import AuthorityMetrics
 from minga_authority.api import Request, respond
-from minga_authority.authority import Authority
+from minga_authority.authority import ELSEWHERE, Authority
 from minga_authority.certificates import pem
 from minga_authority.folder import Keys
 from minga_authority.problems import HttpError, problem
 from minga_core.clock import Clock, SystemClock
-from minga_core.errors import BusyError, MingaError
-from minga_runtime.quotas import Quota, host_of
-from minga_runtime.trust.credentials import PresentContext
+from minga_core.errors import BusyError, MingaError, Refusal
+from minga_runtime.quotas import Quota
+from minga_runtime.trust.credentials import PresentContext, ReportingConnection
+from minga_runtime.trust.members import member_at
+from minga_runtime.trust.origin import Origin
+from minga_runtime.trust.refusals import Refusals
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +48,12 @@ _ENCODING = re.compile(rb"^Transfer-Encoding[ \t]*:", re.IGNORECASE | re.MULTILI
 class AuthorityServer:
     """A running server. The caller closes it."""
 
-    def __init__(self, authority: Authority, metrics: AuthorityMetrics, clock: Clock | None = None) -> None:
+    def __init__(
+        self, authority: Authority, metrics: AuthorityMetrics, refusals: Refusals, clock: Clock | None = None
+    ) -> None:
         self._authority = authority
         self._metrics = metrics
+        self._refusals = refusals
         self._contexts = _Contexts(authority, clock or SystemClock())
         self._connections = Quota("connections", MAX_CONNECTIONS)
         self._posts = _Rate(POSTS_A_MINUTE, clock or SystemClock())
@@ -59,6 +66,7 @@ class AuthorityServer:
         """Serve on a socket that listens. Raises SettingsError, StorageError."""
         await asyncio.to_thread(self._contexts.current)
         context = PresentContext.of(ssl.PROTOCOL_TLS_SERVER, self._contexts.current)
+        context.on_refused = partial(self._refusals.handshake_failed, origin=ELSEWHERE)
         self._server = await asyncio.start_server(
             self._accept, sock=listening, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS, limit=MAX_HEAD_BYTES
         )
@@ -75,40 +83,43 @@ class AuthorityServer:
         self._pool.shutdown(wait=False)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host = host_of(str(writer.get_extra_info("peername", ("",))[0]))
+        origin = _origin(writer)
         try:
-            self._connections.acquire(host)
-        except BusyError:
+            self._connections.acquire(origin.host)
+        except BusyError as error:
+            self._refusals.record(error, origin, "connection")
             writer.transport.abort()
             return
-        task = asyncio.create_task(self._serve(reader, writer, host), name="authority_request")
+        task = asyncio.create_task(self._serve(reader, writer, origin), name="authority_request")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
         try:
             with suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
                 async with asyncio.timeout(REQUEST_SECONDS):
-                    writer.write(await self._answer(reader, writer, host))
+                    writer.write(await self._answer(reader, writer, origin))
                     await writer.drain()
                     writer.close()
                     await writer.wait_closed()
         finally:
             writer.transport.abort()
-            self._connections.release(host)
+            self._connections.release(origin.host)
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> bytes:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> bytes:
         path, status = "", 200
         try:
-            request = await _read_request(reader, writer.get_extra_info("ssl_object"))
+            request = await _read_request(reader, writer.get_extra_info("ssl_object"), origin)
             path = request.path
             if request.method == "POST":
-                self._posts.check(host)
+                self._posts.check(origin.host)
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._pool, respond, self._authority, request)
         except (MingaError, HttpError) as error:
             status, answer = problem(path, error)
-            log.info("request_refused", extra={"fields": {"path": path, "host": host, "error": str(error)}})
+            if isinstance(error, MingaError):
+                self._refusals.record(error, origin, f"POST {path}")
+            log.info("request_refused", extra={"fields": {"path": path, "host": origin.host, "error": str(error)}})
             return answer
         except Exception:
             status = 500
@@ -118,7 +129,17 @@ class AuthorityServer:
             self._metrics.answered(path, status)
 
 
-async def _read_request(reader: asyncio.StreamReader, connection: ssl.SSLObject | None) -> Request:
+def _origin(writer: asyncio.StreamWriter) -> Origin:
+    """Who has connected."""
+    connection: ssl.SSLObject | None = writer.get_extra_info("ssl_object")
+    member = None
+    if connection is not None and connection.getpeercert():
+        with suppress(MingaError):
+            member = member_at(connection)
+    return Origin.of_socket(writer.get_extra_info("peername"), member)
+
+
+async def _read_request(reader: asyncio.StreamReader, connection: ssl.SSLObject | None, origin: Origin) -> Request:
     """Raises HttpError, and asyncio.IncompleteReadError where the connection ends before."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -132,7 +153,7 @@ async def _read_request(reader: asyncio.StreamReader, connection: ssl.SSLObject 
     if length > MAX_BODY_BYTES:
         raise HttpError(413, "limit_exceeded", f"a body has at most {MAX_BODY_BYTES:,} bytes")
     body = await reader.readexactly(length)
-    return Request(match["method"].decode(), match["path"].decode(), body, connection)
+    return Request(match["method"].decode(), match["path"].decode(), body, connection, origin)
 
 
 class _Contexts:
@@ -163,6 +184,7 @@ class _Contexts:
         context.load_cert_chain(*self._authority.write_server_files(now))
         context.load_verify_locations(cadata=trusted)
         context.verify_mode = ssl.CERT_OPTIONAL
+        context.sslobject_class = ReportingConnection
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
         return context
@@ -185,5 +207,7 @@ class _Rate:
         self._counts[host] += 1
         if self._counts[host] > self._limit:
             raise BusyError(
-                f"{self._limit} requests a minute are taken from one host", retry_after=timedelta(minutes=1)
+                f"{self._limit} requests a minute are taken from one host",
+                retry_after=timedelta(minutes=1),
+                refusal=Refusal.QUOTA,
             )

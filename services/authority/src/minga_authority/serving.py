@@ -24,6 +24,8 @@ from minga_runtime.settings import effective_settings, load_settings
 from minga_runtime.sockets import listen_tcp
 from minga_runtime.tasks import TaskOwner
 from minga_runtime.tracing import export_traces
+from minga_runtime.trust.audit import Audit
+from minga_runtime.trust.refusals import Refusals
 
 log = logging.getLogger("minga_authority")
 
@@ -45,11 +47,13 @@ async def serve(settings: AuthoritySettings, stop: StopSignal) -> None:
     registry = CollectorRegistry()
     metrics = AuthorityMetrics(registry, VERSION)
     folder = AuthorityFolder(settings.authority_dir)
-    authority = Authority(folder, life=settings.certificate_life, state=settings.state_dir)
     async with AsyncExitStack() as stack:
+        audit = Audit(settings.audit, "authority", registry)
+        stack.push_async_callback(audit.aclose)
+        authority = Authority(folder, life=settings.certificate_life, state=settings.state_dir, audit=audit)
         listening = await asyncio.to_thread(listen_tcp, settings.listen)
         stack.enter_context(listening)
-        server = AuthorityServer(authority, metrics)
+        server = AuthorityServer(authority, metrics, Refusals(registry, "authority", audit))
         await server.start(listening)
         stack.push_async_callback(server.aclose, settings.stop_grace)
         tasks = TaskOwner(stop.fail)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minga_authority.terms import Grant, Terms
-from minga_core.errors import NameTakenError, PermissionDeniedError, StorageError, UnauthenticatedError
+from minga_core.errors import NameTakenError, PermissionDeniedError, Refusal, StorageError, UnauthenticatedError
 
 BUSY_SECONDS = 5.0
 REVOKED_KEPT_SECONDS = 3600.0
@@ -91,9 +91,13 @@ class Store:
         with self._transaction() as db:
             row = db.execute("SELECT key, terms, revoked FROM members WHERE uri = ?", (uri,)).fetchone()
             if row is None or row["key"] != key:
-                raise UnauthenticatedError(f"{uri} did not join with that key", hint="join again, with a new token")
+                raise UnauthenticatedError(
+                    f"{uri} did not join with that key",
+                    hint="join again, with a new token",
+                    refusal=Refusal.NO_CERTIFICATE,
+                )
             if row["revoked"] is not None:
-                raise PermissionDeniedError(f"{uri} has been revoked")
+                raise PermissionDeniedError(f"{uri} has been revoked", refusal=Refusal.REVOKED)
             db.execute("UPDATE members SET issued = ?, expires = ? WHERE uri = ?", (now, expires, uri))
             return Terms.from_json(row["terms"])
 
@@ -179,7 +183,8 @@ def _use(db: sqlite3.Connection, jti: str) -> None:
     if counted.rowcount != 1:
         row = db.execute("SELECT void FROM tokens WHERE jti = ?", (jti,)).fetchone()
         raise UnauthenticatedError(
-            "the token is void: somebody who joined with it was revoked" if row["void"] else "the token is used up"
+            "the token is void: somebody who joined with it was revoked" if row["void"] else "the token is used up",
+            refusal=Refusal.TOKEN_INVALID,
         )
 
 
@@ -187,7 +192,9 @@ def _check_free(uri: str, before: sqlite3.Row, key: str, now: float) -> None:
     """Check that a name that was somebody's is free for that key. Raises NameTakenError, PermissionDeniedError."""
     if before["revoked"] is not None:
         if before["expires"] + REVOKED_KEPT_SECONDS > now:
-            raise PermissionDeniedError(f"{uri} has been revoked", hint="join under another name")
+            raise PermissionDeniedError(
+                f"{uri} has been revoked", hint="join under another name", refusal=Refusal.REVOKED
+            )
     elif before["key"] != key and before["expires"] > now:
         raise NameTakenError(
             f"{uri} is a member, with another key",

@@ -78,7 +78,7 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
             address = bound_address(settings.listen, listening.getsockname()[1])
             credentials = None if settings.tls is None else Credentials(settings.tls, frozenset({Role.LOCATOR}))
             refusals = Refusals(registry, "locator", audit)
-            app = _app(settings, reader, credentials, refusals, registry)
+            app = _app(settings, reader, credentials, audit, refusals, registry)
             behind, proxies = behind_proxies(app, settings.trusted_proxies)
             http = connection_class(max_connections(), proxies)
             async with (
@@ -96,6 +96,7 @@ def _app(
     settings: LocatorSettings,
     reader: DirectoryReader,
     credentials: Credentials | None,
+    audit: Audit,
     refusals: Refusals,
     registry: CollectorRegistry,
 ) -> Router:
@@ -111,6 +112,7 @@ def _app(
         member=member,
         callers=callers,
         keys=watched_keys(settings.publication_key),
+        audit=audit,
         refusals=refusals,
     )
 

@@ -45,21 +45,23 @@ def make_app(
     member: Member | None = None,
     callers: Callers | None = None,
     keys: Keys = no_keys,
+    audit: Audit | None = None,
     refusals: Refusals | None = None,
 ) -> Router:
     """The REST service over a reader, which the caller owns. What the app itself makes ends with its lifespan.
 
     member: who this locator is in a secure network, where it answers members and bearers of grants alone. callers: says
     who these are and what they may do; without it members may do everything. keys: those that prove publications, where
-    there are any. refusals: records what is refused, made with the same `registry`.
+    there are any. refusals: records what is refused, made with the same `registry` and `audit`.
     """
     clock, limits, registry = clock or SystemClock(), limits or RequestLimits(), registry or CollectorRegistry()
-    refusals = refusals or Refusals(registry, "locator", Audit(None, "locator", registry))
+    audit = audit or Audit(None, "locator", registry)
+    refusals = refusals or Refusals(registry, "locator", audit)
     metrics = LocatorMetrics(registry, VERSION)
     metrics.create_series(operation.path for operation in OPERATIONS)
     cache = ReadCache(clock, on_lookup=metrics.count_cache_lookup)
     observed = observed_reader(tracing.traced_reader(reader), metrics.store)
-    state = LocatorState(observed, cache, metrics, limits, keys, clock)
+    state = LocatorState(observed, cache, metrics, limits, keys, clock, audit)
 
     @asynccontextmanager
     async def lifespan(app: Router) -> AsyncIterator[None]:

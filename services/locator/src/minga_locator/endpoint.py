@@ -1,9 +1,8 @@
 """One operation of the REST API: its declaration, and the ASGI app that parses, calls the handler and encodes.
 
-A handler is a coroutine function of the state, of the path's parameters, and of `caller`, `query` and `body` where it
-has them.
-Its annotations name the structs that these are parsed into, and the one that is answered; the OpenAPI document is made
-of the same.
+A handler is a coroutine function of the state, of the path's parameters, and of `caller`, `origin`, `query` and `body`
+where it has them. Its annotations name the structs that these are parsed into, and the one that is answered; the
+OpenAPI document is made of the same.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from minga_core.errors import Code, InvalidArgumentError, InvalidNameError, StoreUnavailableError
-from minga_locator.members import caller_in
+from minga_locator.members import caller_in, origin_of
 from minga_locator.request_limits import RequestLimits
 from minga_locator.state import LocatorState
 
@@ -40,7 +39,7 @@ class Operation:
     refusals: tuple[Code, ...] = ()
     """Codes that the handler itself refuses with."""
     hints: dict[str, Any] = field(init=False)
-    """The handler's annotations: whether it takes a `caller`; the structs of `query`, `body` and `return`."""
+    """The handler's annotations: has it `caller`, `origin`; the structs of `query`, `body` and `return`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hints", get_type_hints(self.handler))
@@ -54,6 +53,7 @@ class Endpoint:
         self._query: type[msgspec.Struct] | None = operation.hints.get("query")
         self._body: type[msgspec.Struct] | None = operation.hints.get("body")
         self._takes_caller = "caller" in operation.hints
+        self._takes_origin = "origin" in operation.hints
         self._state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,6 +61,8 @@ class Endpoint:
         arguments = scope["path_params"]
         if self._takes_caller:
             arguments["caller"] = caller_in(scope)
+        if self._takes_origin:
+            arguments["origin"] = origin_of(scope)
         if "name" in arguments:
             _check_utf8(scope)
         if self._query is not None:

@@ -8,12 +8,13 @@ from minga_core.records import RowKey
 from minga_locator.schemas import PlacedPeer, PlacementList, PlacementRequest
 from minga_locator.state import LocatorState
 from minga_runtime.trust.callers import Caller
+from minga_runtime.trust.origin import Origin
 
 SPACE_MARGIN_BYTES = 64 * 1024 * 1024
 """Free space that a peer must have beyond the file's size: other clients upload to it at the same moment."""
 
 
-async def place_upload(state: LocatorState, caller: Caller, body: PlacementRequest) -> PlacementList:
+async def place_upload(state: LocatorState, caller: Caller, origin: Origin, body: PlacementRequest) -> PlacementList:
     """Peers to upload a file to: round robin over living peers with room, never one that holds it already.
 
     Fewer than requested when there are not more; none at all only when every peer with room holds it already.
@@ -23,7 +24,7 @@ async def place_upload(state: LocatorState, caller: Caller, body: PlacementReque
     name = parse_name(body.name)
     caller.rights.check_publish(name)
     content_id = _content_id(body.content_id)
-    ticket = _ticket(state, name, _content_id(body.publish))
+    ticket = _ticket(state, caller, origin, name, _content_id(body.publish))
     if body.replicas == 0:
         return PlacementList([], ticket)
     peers = await state.reader.place(
@@ -38,8 +39,10 @@ def _content_id(text: str | None) -> ContentId | None:
     return None if text is None else ContentId.parse(text)
 
 
-def _ticket(state: LocatorState, name: Name, content_id: ContentId | None) -> str:
+def _ticket(state: LocatorState, caller: Caller, origin: Origin, name: Name, content_id: ContentId | None) -> str:
     keys = state.keys()
     if keys is None or content_id is None:
         return ""
-    return urlsafe_b64encode(keys.ticket(RowKey(name, content_id), state.clock.wall())).decode()
+    key = RowKey(name, content_id)
+    state.audit.record("upload_permitted", origin, files=[key], grant=caller.grant)
+    return urlsafe_b64encode(keys.ticket(key, state.clock.wall())).decode()

@@ -7,6 +7,7 @@ from minga_directory.directory import DirectoryReader
 from minga_locator._metrics import LocatorMetrics
 from minga_locator.cache import ReadCache
 from minga_locator.request_limits import RequestLimits
+from minga_runtime.trust.audit import Audit
 from minga_runtime.trust.publication_keys import Keys
 
 
@@ -21,3 +22,4 @@ class LocatorState:
     keys: Keys
     """Of tags and tickets."""
     clock: Clock
+    audit: Audit

@@ -204,9 +204,8 @@ class RegistryService(RegistryServiceServicer):
             known = each.join_only or each.found_modified_ns is not None
             event = "not_published" if time_ns == REFUSED else "publication_found" if known else "published"
             by_event.setdefault(event, []).append(each.key)
-        grant = {"sub": caller.subject, "jti": caller.grant_id} if caller.grant_id else None
         for event, keys in by_event.items():
-            self._audit.record(event, origin, files=keys, grant=grant, peer=peer_id)
+            self._audit.record(event, origin, files=keys, grant=caller.grant, peer=peer_id)
 
     @contextmanager
     def _push_counted(self, caller: str) -> Iterator[None]:

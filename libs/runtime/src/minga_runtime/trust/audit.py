@@ -83,9 +83,13 @@ class Audit:
             self._writer.put(entry)
 
     async def aclose(self) -> None:
+        """As `close`, without blocking the loop."""
+        await asyncio.to_thread(self.close)
+
+    def close(self) -> None:
         """Write what waits, for CLOSE_SECONDS at most. Idempotent."""
         if self._writer is not None:
-            await asyncio.to_thread(self._writer.close)
+            self._writer.close()
 
 
 class _File:
@@ -130,12 +134,13 @@ class _File:
 
 
 class _Writer:
-    """A thread that writes entries in their order. `put` is for one thread."""
+    """A thread that writes entries in their order."""
 
     def __init__(self, file: _File, on_lost: Callable[[], None]) -> None:
         self._file = file
         self._on_lost = on_lost
         self._waiting: deque[Mapping[str, Any]] = deque()
+        self._lock = threading.Lock()
         self._lost_count = 0
         self._reported_count = 0
         self._failing = False
@@ -146,11 +151,12 @@ class _Writer:
 
     def put(self, entry: Mapping[str, Any]) -> None:
         """Write an entry when its turn comes; it is lost when MAX_WAITING are before it."""
-        if len(self._waiting) >= MAX_WAITING:
-            self._lost_count += 1
-            self._on_lost()
-            return
-        self._waiting.append(entry)
+        with self._lock:
+            if len(self._waiting) >= MAX_WAITING:
+                self._lost_count += 1
+                self._on_lost()
+                return
+            self._waiting.append(entry)
         self._wake.set()
 
     def close(self) -> None:

@@ -28,6 +28,14 @@ class Caller:
     rights: Rights
     grant_id: str = ""
 
+    @property
+    def grant(self) -> dict[str, str]:
+        """`sub` and `jti` of the grant with the rights, for the audit log; empty where there is none."""
+        own = "" if self.member is None else self.member.uri
+        if self.subject == own and not self.grant_id:
+            return {}
+        return {"sub": self.subject, "jti": self.grant_id}
+
 
 OPEN = Caller(None, "", ALL)
 """Anybody, in an open network."""

@@ -152,7 +152,7 @@ class PresentContext(ssl.SSLContext):
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
         made = self._present().wrap_bio(*arguments, **options)
-        if isinstance(made, _FromClient):
+        if isinstance(made, ReportingConnection):
             made.on_refused = self.on_refused
         return made
 
@@ -193,7 +193,7 @@ def _read(files: TlsFiles, revoked: Revoked) -> Loaded:
     peers.check_hostname = False
     web.verify_mode = ssl.CERT_OPTIONAL
     member, host, expires = _own_names(peers, server)
-    web.sslobject_class = _FromClient
+    web.sslobject_class = ReportingConnection
     locator.sslobject_class = type("ToLocator", (_ToLocator,), {"own": member, "revoked": revoked})
     certificate, key, ca = (path.read_bytes() for path in (files.certificate, files.key, files.ca))
     return Loaded(certificate, key, ca, member, host, expires, revoked, peers, locator, server, web)
@@ -212,8 +212,8 @@ class _ToLocator(ssl.SSLObject):
         self.revoked.check(found.uri)
 
 
-class _FromClient(ssl.SSLObject):
-    """A connection to a web server, which reports a handshake that fails."""
+class ReportingConnection(ssl.SSLObject):
+    """A connection of a client to a server, which reports a handshake that fails."""
 
     on_refused: Callable[[ssl.SSLError], None] | None = None
 

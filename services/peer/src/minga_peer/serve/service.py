@@ -34,6 +34,7 @@ from minga_runtime.quotas import Charge, DailyQuota
 from minga_runtime.rate_limit import RateLimit
 from minga_runtime.trust.audit import Audit
 from minga_runtime.trust.authorization import Access, caller_at
+from minga_runtime.trust.callers import OPEN, Caller
 from minga_runtime.trust.origin import Origin
 
 ANNOUNCE_TIMEOUT = timedelta(seconds=10)
@@ -142,25 +143,27 @@ class PeerService(PeerServiceServicer):
         origin = Origin.of_rpc(context)
         memory = partial(self.quotas.upload_bytes.held, origin.caller)
         charged = partial(self.quotas.uploaded.charged, origin.caller)
-        check = partial(self._check_publish, context)
+        caller = OPEN
+
+        async def check(name: Name) -> None:
+            nonlocal caller
+            caller = await caller_at(self.access, context)
+            caller.rights.check_publish(name)
+
         with self.quotas.uploads.held(origin.caller):
             async with aclosing(self.storing.receiver.receive(request_iterator, memory, charged, check)) as steps:
                 async for step in steps:
                     if isinstance(step, Uploaded):
-                        self._record_stored("uploaded", origin, step.row, step.sent_bytes, step.replaced)
+                        self._record_stored("uploaded", origin, caller, step.row, step.sent_bytes, step.replaced)
                     yield await self._response_to(step)
 
-    async def _check_publish(self, context: Any, name: Name) -> None:
-        """Raises UnauthenticatedError, PermissionDeniedError."""
-        (await caller_at(self.access, context)).rights.check_publish(name)
-
     def _record_stored(
-        self, event: str, origin: Origin, row: FileRow, sent_bytes: int, replaced: ContentId | None
+        self, event: str, origin: Origin, caller: Caller, row: FileRow, sent_bytes: int, replaced: ContentId | None
     ) -> None:
         fields: dict[str, Any] = {"size_bytes": row.size_bytes, "sent_bytes": sent_bytes}
         if replaced is not None:
             fields["replaced"] = str(replaced)
-        self.audit.record(event, origin, files=[row.key], **fields)
+        self.audit.record(event, origin, files=[row.key], grant=caller.grant, **fields)
 
     async def _response_to(self, step: ChunkSet | int | Uploaded) -> pb.StoreFileResponse:
         """The response that a step of an upload makes."""
@@ -176,7 +179,8 @@ class PeerService(PeerServiceServicer):
     ) -> AsyncGenerator[pb.ReplicateFileResponse, None]:
         """See the contract."""
         name, content_id = parse_name(request.name), ContentId(request.content_id)
-        await self._check_publish(context, name)
+        caller = await caller_at(self.access, context)
+        caller.rights.check_publish(name)
         if not 0 < len(request.sources) <= MAX_SOURCES:
             raise InvalidArgumentError(f"sources has 1 to {MAX_SOURCES} peers, not {len(request.sources)}")
         steps = self.storing.replicator.replicate(
@@ -194,7 +198,7 @@ class PeerService(PeerServiceServicer):
                 async for progress, row in steps:
                     metered.progressed(progress)
                     if row is not None:
-                        self._record_stored("replicated", origin, row, metered.used_bytes, replaced)
+                        self._record_stored("replicated", origin, caller, row, metered.used_bytes, replaced)
                         await self.storing.announcer.announced(row, ANNOUNCE_TIMEOUT)
                     yield pb.ReplicateFileResponse(
                         held_bytes=progress.held_bytes, size_bytes=progress.size_bytes, stored=row is not None
