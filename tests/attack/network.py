@@ -73,6 +73,11 @@ class Network:
     async def at_peer(self, who: Attacker, method: str, *messages: object) -> list[bytes]:
         return await who.call(self.peer.address, "peer-1.peer.minga", PEER + method, *messages)
 
+    def revoke(self, *ids: str) -> None:
+        """Refuse these, members or grants, and no others; see `network` with rights."""
+        (self.credentials / "revoked.new").write_text("".join(f"{each}\n" for each in ids))
+        (self.credentials / "revoked.new").replace(self.credentials / "revoked")
+
     async def chunk(self, who: Attacker, requester: SourceAddress | None = None) -> bytes:
         request = ChunkRequest(self.contents["secret.bin"], ((0, 1),), requester)
         return await who.http(self.chunks, request.encode(self.peer.address))
@@ -142,10 +147,11 @@ async def network(
 
 def _rights(folder: Path, issuer: Issuer) -> dict[str, tuple[str, ...]]:
     """Flags of each kind of part."""
+    (folder / "revoked").touch()
     (folder / "publication.key").write_text(os.urandom(32).hex() + "\n")
     (folder / "publication.key").chmod(0o600)
     keys = f"--grant-keys={write_keys(folder / 'grant-keys.json', issuer)}"
-    rights = (keys, f"--default-rights=read={OURS};publish={OURS}")
+    rights = (keys, f"--default-rights=read={OURS};publish={OURS}", f"--revoked={folder / 'revoked'}")
     servers = (*rights, f"--publication-key={folder / 'publication.key'}")
     return {"registry_flags": servers, "locator_flags": servers, "peer_flags": rights}
 

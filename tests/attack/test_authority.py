@@ -98,6 +98,7 @@ async def founded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Aut
     place = tmp_path_factory.mktemp("authority")
     folder, port_file = place / "ca", place / "port"
     arguments = ("--authority-dir", str(folder), "--listen", "127.0.0.1:0", "--port-file", str(port_file))
+    arguments += ("--log-level", "debug", "--audit", str(place / "audit"))
     process = LocalProcess("authority", lambda: module_command("minga_authority", "serve", *arguments), place / "log")
     service = LocalService(process, port_file)
     async with AsyncExitStack() as stack:
@@ -106,8 +107,17 @@ async def founded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Aut
         port = int(service.address.rpartition(":")[2])
         made = Authorities(port, folder, Authority(AuthorityFolder(folder)))
         network = Network("local", made.url)
-        await join(JoinToken.parse(made.own.create_token(PEER, HOUR, network)), place / LIVING, LIVING)
+        token = made.own.create_token(PEER, HOUR, network)
+        await join(JoinToken.parse(token), place / LIVING, LIVING)
         yield made
+        logs = "".join((place / name).read_text() for name in ("log", "audit"))
+        assert '"reason":"token_invalid"' in logs
+        secrets = [
+            token,
+            (place / LIVING / "grant.jwt").read_text(),
+            made.secrets()["publication.key"].decode().strip(),
+        ]
+        assert not any(secret in logs for secret in (*secrets, "PRIVATE KEY"))
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="module")
