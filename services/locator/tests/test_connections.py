@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -83,13 +85,18 @@ async def running(
     proxies: str = "",
     credentials: Credentials | None = None,
 ) -> AsyncIterator[Connect]:
-    """A locator's HTTP server; connects to it, from 127.0.0.1 or another host."""
+    """A locator's HTTP server; connects to it, from 127.0.0.1 or another host, with so large a buffer at its end."""
     writers: list[asyncio.StreamWriter] = []
 
-    async def connect(host: str = "127.0.0.1") -> Client:
-        port = listening.getsockname()[1]
+    async def connect(host: str = "127.0.0.1", *, receive_bytes: int = 0) -> Client:
         to = "::1" if ":" in host else "127.0.0.1"
-        reader, writer = await asyncio.open_connection(to, port, local_addr=(host, 0))
+        own = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        own.setblocking(False)
+        if receive_bytes:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        own.bind((host, 0))
+        await asyncio.get_running_loop().sock_connect(own, (to, listening.getsockname()[1]))
+        reader, writer = await asyncio.open_connection(sock=own)
         writers.append(writer)
         return Client(reader, writer)
 
@@ -126,6 +133,22 @@ async def test_the_last_answer_on_an_old_connection_says_so(monkeypatch: pytest.
             answers = await asyncio.gather(*(client.get(f"https://127.0.0.1:{port}/v1/stats") for _ in range(5)))
         assert {each.status_code for each in answers} == {200}
         assert {each.headers.get("connection") for each in answers} == {"close"}
+
+
+async def test_no_connection_is_kept_until_its_clients_certificate_has_ended(tmp_path: Path) -> None:
+    """A client that renews in time and asks once more behind that end would be refused, for no fault of its own."""
+    authority = Authority()
+    folder = authority.issue(tmp_path / "locator", "locator", "locator")
+    files = TlsFiles(folder / "tls.crt", folder / "tls.key", folder / "ca.crt")
+    async with running(credentials=Credentials(files, frozenset({Role.LOCATOR}))) as connect:
+        port = (await connect()).writer.get_extra_info("peername")[1]
+        for seconds, kept in ((server.KEEP_ALIVE_SECONDS / 2, False), (server.KEEP_ALIVE_SECONDS * 10, True)):
+            own = authority.issue(tmp_path / "own", "client", "someone", life=timedelta(seconds=seconds))
+            context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+            context.load_cert_chain(own / "tls.crt", own / "tls.key")
+            async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+                answer = await client.get(f"https://127.0.0.1:{port}/v1/stats")
+            assert (answer.headers.get("connection") != "close") == kept
 
 
 async def test_an_incomplete_head_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,11 +214,11 @@ async def test_slow_readers_do_not_keep_the_places_of_the_locator(
     monkeypatch.setattr(connections, "WRITE_SECONDS", 1.0)
     listing = b"GET /v1/files?page_size=1000 HTTP/1.1\r\nHost: l\r\n\r\n"
     async with running(directory=LargeDirectory(), limits=RequestLimits(max_requests=8)) as connect:
-        slow = [await connect() for _ in range(4)]
+        # Small buffers, so that all are full at nearly the same time, on a busy machine too.
+        slow, prompt = [await connect(receive_bytes=4096) for _ in range(4)], await connect()
         for client in slow:
             # Far more than the sockets of both sides hold.
             client.writer.write(listing * 60)
-        prompt = await connect()
         await eventually(prompt.status, lambda status: status == 429)
         reading = asyncio.create_task(_trickle([client.reader for client in slow])) if trickling else None
         await eventually(prompt.status, lambda status: status == 200)

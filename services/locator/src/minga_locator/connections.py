@@ -52,7 +52,9 @@ class LimitedConnection(HttpToolsProtocol):
         super().connection_made(cast("asyncio.Transport", _CoalescingTransport(transport, self.loop)))
         if (tls := transport.get_extra_info("ssl_object")) is not None:
             self._tls = TlsClient(tls)
-            self._until = self.loop.time() + min(MAX_CONNECTION_SECONDS, self._tls.expires_at - time.time())
+            # Idle for as long as it may be, and then asked once more, it would be refused: its certificate has ended.
+            good_seconds = self._tls.expires_at - time.time() - self.timeout_keep_alive
+            self._until = self.loop.time() + min(MAX_CONNECTION_SECONDS, good_seconds)
         # Whatever the kernel does not accept at once pauses writing, and an answer is timed until all of it is sent.
         # With TLS a limit of 0 would pause writing when nothing is left, and for ever.
         transport.set_write_buffer_limits(0 if self._tls is None else 1, 0)
