@@ -153,7 +153,7 @@ class Announcer:
         return self.announced_revision
 
     async def run(self) -> None:
-        """Run until cancelled. Raises LeaseSupersededError when another process took over the lease that this one had."""
+        """Run until cancelled. Raises LeaseSupersededError when another process took over the lease that was ours."""
         retry_seconds = FIRST_RETRY_SECONDS
         while True:
             try:
