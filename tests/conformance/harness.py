@@ -189,10 +189,11 @@ def raw(url: str) -> Any:
 
 
 @asynccontextmanager
-async def over(url: str, late_after: timedelta = LATE_AFTER) -> AsyncIterator[Harness]:
+async def over(url: str, late_after: timedelta = LATE_AFTER, *, published_only: bool = False) -> AsyncIterator[Harness]:
     """A directory on a Redis URL. CONFORMANCE_READER: URL of the reader's user, for the store of CONFORMANCE_URL."""
     given = os.environ.get("CONFORMANCE_READER") if url == os.environ.get("CONFORMANCE_URL") else None
-    writer, reader = RedisDirectoryWriter(connect(url), late_after=late_after), connect_reader(given or url)
+    writer = RedisDirectoryWriter(connect(url), late_after=late_after)
+    reader = connect_reader(given or url, published_only=published_only)
     try:
         yield Harness(writer, reader)
     finally:

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from minga import AsyncClient
 from minga_cli.localnet import LocalPeer
+from minga_core.ids import ContentId
 from minga_core.names import parse_name
 from minga_core.records import MAX_INSTANT_NS, RowKey
 from minga_engine.wire.locator import FileVersion, LocatorClient
@@ -19,18 +21,18 @@ from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from minga_runtime.trust.publication_keys import PublicationKeys
 
-from .conftest import Story, eventually, running
+from .conftest import Story, eventually, noise, running
 
 OLD, NEW = b"o" * 32, b"n" * 32
 NAME = "model"
 
 
 @asynccontextmanager
-async def tagged(tmp_path: Path) -> AsyncIterator[Story]:
-    """Two peers; the key is the old one."""
+async def tagged(tmp_path: Path, peers: int = 2) -> AsyncIterator[Story]:
+    """The key is the old one."""
     write_keys(tmp_path, OLD)
     flags = [f"--publication-key={tmp_path / 'key'}"]
-    async with running(tmp_path, 2, registry_flags=flags, locator_flags=flags) as story:
+    async with running(tmp_path, peers, registry_flags=flags, locator_flags=flags) as story:
         yield story
 
 
@@ -60,10 +62,10 @@ async def is_newest(story: Story, version: FileVersion) -> bool:
 
 
 async def put(story: Story, tmp_path: Path, data: bytes) -> FileVersion:
-    """Put a content under the name, on both peers; the version then."""
+    """Put a content under the name, on all peers; the version then."""
     (tmp_path / "out").write_bytes(data)
     async with AsyncClient(locator=story.net.locator_url, standalone=True) as client:
-        await client.put(tmp_path / "out", NAME, replicas=2, overwrite=True)
+        await client.put(tmp_path / "out", NAME, replicas=len(story.peers), overwrite=True)
     return await newest(story)
 
 
@@ -131,6 +133,28 @@ async def test_nobody_owns_a_name_without_having_published_it(tmp_path: Path) ->
         assert again.content_id == old.content_id
         assert again.published_ns > good.published_ns
         assert again.tag != old.tag
+
+
+async def test_nobody_stands_for_a_name_while_its_holders_are_away(tmp_path: Path) -> None:
+    """Nor for a name that nobody has published; a content that somebody announces is found by its id."""
+    async with tagged(tmp_path, 3) as story:
+        good = await put(story, tmp_path, noise(3 * 1024 * 1024))
+        assert good.complete_count == 3
+        row = forged(b"a" * 32, MAX_INSTANT_NS)
+        free = forged(b"b" * 32, 0)
+        free.name = "free"
+        await asyncio.gather(*(peer.process.stop(timedelta(seconds=10)) for peer in story.peers))
+        await announce(story, row, free)
+        async with LocatorClient(story.net.locator_url) as locator:
+            evil = (await locator.find_content(ContentId(free.content_id))).version
+            assert [source.peer_id for source in evil.sources] == ["evil"]
+
+        async def nothing() -> bool:
+            return await story.version(NAME) is None
+
+        await eventually(nothing, "the name is not answered from the locator's cache any more")
+        assert await story.version("free") is None
+        assert "free" not in await story.names()
 
 
 def tags_of(peer: LocalPeer) -> set[bytes]:

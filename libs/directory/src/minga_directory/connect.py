@@ -33,9 +33,13 @@ def connect_writer(url: str, *, warm_up: timedelta = timedelta(0)) -> RedisDirec
     return RedisDirectoryWriter(connect(url), warm_up=warm_up)
 
 
-def connect_reader(url: str, *, refuse_while_recovering: bool = False) -> RedisDirectoryReader:
+def connect_reader(
+    url: str, *, refuse_while_recovering: bool = False, published_only: bool = False
+) -> RedisDirectoryReader:
     """A reader over a Redis URL; the caller closes it. Does not wait for Redis. Raises SettingsError for a bad URL.
 
-    refuse_while_recovering: see RedisDirectoryReader.
+    refuse_while_recovering, published_only: see RedisDirectoryReader.
     """
-    return RedisDirectoryReader(connect(url), refuse_while_recovering=refuse_while_recovering)
+    return RedisDirectoryReader(
+        connect(url), refuse_while_recovering=refuse_while_recovering, published_only=published_only
+    )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from minga_core.ids import Address, ContentId, PeerId
 from minga_core.names import Name
@@ -45,6 +45,9 @@ MAX_SCRIPT_HOLDERS = 200
 """Holders that one script checks: about 2 µs of Redis' time each."""
 
 
+V = TypeVar("V", Version, NameEntry)
+
+
 class Wanted(NamedTuple):
     """A version that is looked up in steps."""
 
@@ -62,11 +65,15 @@ class Sample(NamedTuple):
 
 
 class Lookup:
-    """Looks up in steps. Every method raises what redis-py raises."""
+    """Looks up in steps. Every method raises what redis-py raises.
 
-    def __init__(self, store: Store, rng: random.Random) -> None:
+    published_only: a look-up by name does not answer versions that have no time of publication.
+    """
+
+    def __init__(self, store: Store, rng: random.Random, *, published_only: bool = False) -> None:
         self._store = store
         self._rng = rng
+        self._published_only = published_only
 
     async def find(self, name: Name, content_id: ContentId | None, max_holders: int) -> list[Version]:
         """The versions of a name with living holders, or one of them, the default first."""
@@ -78,11 +85,17 @@ class Lookup:
         found: list[Version] = []
         for first in range(0, len(wanted), MAX_VERSIONS):
             versions = await self.versions(wanted[first : first + MAX_VERSIONS], max_holders)
-            found += [version for version in versions if version is not None]
+            living = [version for version in versions if version is not None]
+            # A content id permits to fetch the content, whatever it is called.
+            found += living if content_id is not None else self.named(living)
             # Behind any number of uploads that were broken off there may be a complete version.
             if any(map(is_available, found)):
                 break
         return default_first(found)[:MAX_VERSIONS]
+
+    def named(self, versions: list[V]) -> list[V]:
+        """Those that a look-up by name answers."""
+        return [each for each in versions if each.published_ns > 0] if self._published_only else versions
 
     async def name_entries(self, names: Sequence[Name]) -> list[list[NameEntry]]:
         """The index entries of each name, the newest first; of very many, a random choice."""
@@ -91,7 +104,7 @@ class Lookup:
         for answer in await self._store.run(commands):
             entries = (name_entry(bytes(field), bytes(value)) for field, value in _pairs(answer))
             known = [entry for entry in entries if entry is not None]
-            found.append(sorted(known, key=lambda entry: (-entry.published_ns, entry.content_id)))
+            found.append(sorted(self.named(known), key=lambda entry: (-entry.published_ns, entry.content_id)))
         return found
 
     async def names_of(self, content_id: ContentId) -> list[Name]:
@@ -184,8 +197,8 @@ class Lookup:
 class ScriptLookup(Lookup):
     """Looks a name up in one script; one with very many holders or versions in steps."""
 
-    def __init__(self, store: Store, rng: random.Random, batcher: Batcher) -> None:
-        super().__init__(store, rng)
+    def __init__(self, store: Store, rng: random.Random, batcher: Batcher, *, published_only: bool = False) -> None:
+        super().__init__(store, rng, published_only=published_only)
         self._batcher = batcher
 
     async def find(self, name: Name, content_id: ContentId | None, max_holders: int) -> list[Version]:
@@ -210,7 +223,7 @@ class ScriptLookup(Lookup):
             rows, holders = _unpacked(groups)
             if holders:
                 versions.append(version_of_rows(ContentId(content), rows, holders, max_holders, self._rng))
-        return default_first(versions)[:MAX_VERSIONS]
+        return default_first(versions if content_id is not None else self.named(versions))[:MAX_VERSIONS]
 
 
 def _unpacked(groups: Iterable[Sequence[bytes]]) -> tuple[list[RowSummary], list[Holder]]:

@@ -45,12 +45,20 @@ class RedisDirectoryReader:
 
     refuse_while_recovering: a content that nobody seems to have is StoreUnavailableError, not an empty answer, where no
     peer has pushed anything yet, or where the store lost everything and not every peer has pushed its table again.
+    published_only: versions without a time of publication are found by their content id alone: for a network with a
+    publication key, where anybody may announce such rows, and times are proven.
     """
 
     def __init__(
-        self, store: Store, rng: random.Random | None = None, *, refuse_while_recovering: bool = False
+        self,
+        store: Store,
+        rng: random.Random | None = None,
+        *,
+        refuse_while_recovering: bool = False,
+        published_only: bool = False,
     ) -> None:
         self._store = store
+        self._published_only = published_only
         self._refuse_while_recovering = refuse_while_recovering
         self._rng = rng or random.Random()  # noqa: S311 - spreading, not secrets
         self._batcher = Batcher(store)
@@ -58,11 +66,12 @@ class RedisDirectoryReader:
 
     def _strategies(self, store: Store) -> tuple[Lookup, Placer]:
         """In one script, where scripts may span slots; else in steps."""
+        everything = Lookup(store, self._rng)
         if not store.spans_slots:
-            lookup = Lookup(store, self._rng)
-            return lookup, Placer(store, lookup)
-        lookup = ScriptLookup(store, self._rng, self._batcher)
-        return lookup, ScriptPlacer(store, lookup, self._batcher)
+            lookup = Lookup(store, self._rng, published_only=self._published_only)
+            return lookup, Placer(store, everything)
+        lookup = ScriptLookup(store, self._rng, self._batcher, published_only=self._published_only)
+        return lookup, ScriptPlacer(store, everything, self._batcher)
 
     # Who holds it?
 
@@ -97,7 +106,7 @@ class RedisDirectoryReader:
         answers = iter(await self._lookup.versions(wanted, max_holders))
         found: list[Version | None] = []
         for name, some, every in zip(names, in_bulk, entries, strict=True):
-            living = [version for _ in some if (version := next(answers)) is not None]
+            living = self._lookup.named([version for _ in some if (version := next(answers)) is not None])
             if len(every) > len(some):
                 living = await self._lookup.find(name, None, max_holders)
             found.append(default_first(living)[0] if living else None)
@@ -116,9 +125,10 @@ class RedisDirectoryReader:
         by_peer: dict[PeerId, Found] = {}
         merge_found(by_peer, (one for _, one in found))
         version = version_of(content_id, list(by_peer.values()), max_holders, self._rng, scale=scale)
-        checked = {name for name, _ in found}
-        # Of a sample, names that were not met may still be held; of all holders, they are not.
-        return version, sorted(checked if scale == 1 else checked.union(names))[:MAX_NAMES_OF_CONTENT]
+        checked = {name for name, one in found if one.row.published_ns > 0 or not self._published_only}
+        # Of a sample, names that were not met may still be held, published or not; of all holders, they are not.
+        complete = scale == 1 or self._published_only
+        return version, sorted(checked if complete else checked.union(names))[:MAX_NAMES_OF_CONTENT]
 
     async def _check_recovered(self) -> None:
         """Raises StoreUnavailableError while there may be holders that have not pushed their tables."""

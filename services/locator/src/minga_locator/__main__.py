@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from starlette.routing import Router
 
 from minga_core.errors import SettingsError
-from minga_directory import connect_reader
+from minga_directory import RedisDirectoryReader, connect_reader
 from minga_directory.directory import DirectoryReader
 from minga_locator import VERSION
 from minga_locator.app import make_app
@@ -71,7 +71,7 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
     registry = CollectorRegistry()
     async with (
         contextlib.aclosing(Audit(settings.audit, "locator", registry)) as audit,
-        contextlib.aclosing(connect_reader(settings.redis_url, refuse_while_recovering=True)) as reader,
+        contextlib.aclosing(_reader(settings)) as reader,
     ):
         await reader.check_access()
         with await bind(settings.listen) as listening:
@@ -90,6 +90,11 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
                 log_event(log, logging.INFO, "locator_started", **facts)
                 await stop.wait()
                 log_event(log, logging.INFO, "locator_stopping")
+
+
+def _reader(settings: LocatorSettings) -> RedisDirectoryReader:
+    has_keys = settings.publication_key is not None
+    return connect_reader(settings.redis_url, refuse_while_recovering=True, published_only=has_keys)
 
 
 def _app(

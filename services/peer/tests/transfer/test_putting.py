@@ -39,6 +39,8 @@ class TrueLocator:
     also: dict[ContentId, FileSource] = field(default_factory=dict)
     """A peer that holds a content too, and is not there any more."""
     placed: list[int] = field(default_factory=list)
+    published_only: bool = False
+    """As in a network with publication keys."""
 
     async def find_file(self, name: Name, content_id: ContentId | None = None) -> FileAnswer:
         sources: dict[ContentId, list[FileSource]] = {}
@@ -46,6 +48,8 @@ class TrueLocator:
         for peer in self.peers:
             for row in peer.store.table.rows():
                 held = row.key.content_id
+                if content_id is None and self.published_only and row.published_ns <= 0:
+                    continue
                 if row.key.name == name and content_id in (None, held):
                     source = FileSource(peer.peer_id, peer.source.address, "", row.state)
                     sources.setdefault(held, [self.also[held]] if held in self.also else []).append(source)
@@ -126,12 +130,16 @@ async def test_b17_an_upload_that_paused_goes_on_by_itself(
     assert len(reads) < 2 * manifest_of(data).geometry.chunk_count
 
 
-async def test_c13_a_put_that_was_broken_off_goes_on_where_its_part_is(network: Network, tmp_path: Path) -> None:
-    """Not to the peer that the locator would place it on, which has nothing."""
+@pytest.mark.parametrize("published_only", [False, True])
+async def test_c13_a_put_that_was_broken_off_goes_on_where_its_part_is(
+    network: Network, tmp_path: Path, *, published_only: bool
+) -> None:
+    """Not to the peer that the locator would place it on, which has nothing. Also where what is not published is not
+    found by its name."""
     other, first = await network.peer("other"), await network.peer("first")
     data = noise(4 * MIB)
     await break_off(first, data)
-    locator = TrueLocator([other, first])
+    locator = TrueLocator([other, first], published_only=published_only)
     result = await put(locator, await written(tmp_path, data), 1)
     assert result.peers == (first.peer_id,)
     assert locator.placed == []

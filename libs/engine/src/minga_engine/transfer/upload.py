@@ -149,10 +149,10 @@ class Uploader:
     async def _put(self, request: PutRequest) -> PutResult:
         request.report(PutPhase.PLACING)
         versions = await self._versions(request.name)
-        same = next((version for version in versions if version.content_id == request.file.content_id), None)
+        same = await self._same(request, versions)
         if same is not None:
             request.holders |= _holders_of(same, HoldingState.COMPLETE)
-        before, is_default = set(request.holders), same is not None and same is versions[0]
+        before, is_default = set(request.holders), same is not None and same in versions[:1]
         targets = _known_targets(request, same, versions)
         if targets or len(before) < request.replicas:
             await self._spread(request, targets)
@@ -171,6 +171,14 @@ class Uploader:
             already_there=is_default and request.holders.keys() == before,
             missing_replicas=max(0, request.replicas - len(request.holders)),
         )
+
+    async def _same(self, request: PutRequest, versions: list[FileVersion]) -> FileVersion | None:
+        """The version of the file's content. One that is not published yet, an upload that was broken off, is not among
+        the versions of its name in a network with publication keys."""
+        content_id = request.file.content_id
+        named = [version for version in versions if version.content_id == content_id]
+        found = named or await self._versions(request.name, content_id)
+        return found[0] if found else None
 
     async def _versions(self, name: Name, content_id: ContentId | None = None) -> list[FileVersion]:
         try:
