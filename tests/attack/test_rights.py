@@ -146,5 +146,9 @@ async def test_a_name_without_the_right_is_not_published(secure: Network, tmp_pa
         when, tag = await bad.publish("data/own", EVIL)
         assert when.seconds > 0
         await bad.announce("ops/evil", EVIL, when, tag)
-        listed = await newest(secure, "ops/evil")
-        assert (listed["tag"], listed["published_time"]) == ("", "1970-01-01T00:00:00.000000000Z")
+        grant = secure.issuer.grant("auditor", read=("*",))
+        locator = secure.story.net.locator.address
+        auditor = Attacker(secure.authority.pem)
+        assert (await auditor.get(locator, "/v1/files/ops/evil", grant)).status_code == 404
+        listed = (await auditor.get(locator, "/v1/files", grant)).json()["files"]
+        assert "ops/evil" not in [file["name"] for file in listed]

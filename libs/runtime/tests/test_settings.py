@@ -14,6 +14,7 @@ from minga_runtime.flags import parse_flags
 from minga_runtime.settings import (
     AddressText,
     ByteCount,
+    DirectoryPartSettings,
     HttpListenText,
     ListenText,
     PartSettings,
@@ -252,3 +253,16 @@ def test_importing_settings_and_logs_imports_no_grpc() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert found.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    "rights", [{"grant_keys": "keys.json"}, {"default_rights": "read=*"}, {"default_rights": "read=*;publish=*"}]
+)
+def test_rights_of_a_network_need_its_publication_key(rights: dict[str, str], tmp_path: Path) -> None:
+    """Else a member without the right to publish announces what it likes, with whatever time."""
+    files = {f"tls_{kind}": tmp_path / kind for kind in ("cert", "key", "ca")}
+    with pytest.raises(SettingsError, match=r"MINGA_GRANT_KEYS.*MINGA_PUBLICATION_KEY") as caught:
+        load_settings(DirectoryPartSettings, **files, **rights, listen="127.0.0.1:0")
+    assert "\n" not in str(caught.value)
+    load_settings(DirectoryPartSettings, **files, **rights, listen="127.0.0.1:0", publication_key=tmp_path / "key")
+    load_settings(ExamplePart, **files, **rights, listen="127.0.0.1:0")

@@ -338,6 +338,22 @@ class PartSettings(Settings):
         return self
 
 
+class DirectoryPartSettings(PartSettings):
+    """Base of the settings of the parts at the directory: registry and locator."""
+
+    redis_url: RedisUrlText = "redis://127.0.0.1:6379/0"
+    publication_key: Path | None = None
+
+    @model_validator(mode="after")
+    def _rights_by_key(self) -> Self:
+        if self.publication_key is None and (self.grant_keys or self.default_rights is not None):
+            raise ValueError(
+                "MINGA_GRANT_KEYS and MINGA_DEFAULT_RIGHTS need MINGA_PUBLICATION_KEY: without it any member can "
+                "announce what it has no right to publish (docs/adr/0035)"
+            )
+        return self
+
+
 S = TypeVar("S", bound=Settings)
 
 

@@ -7,18 +7,16 @@ from typing import Annotated
 from pydantic import Field
 
 from minga_locator.request_limits import MAX_REQUESTS
-from minga_runtime.settings import ListenText, NetworksText, PartSettings, RedisUrlText, Seconds
+from minga_runtime.settings import DirectoryPartSettings, ListenText, NetworksText, Seconds
 
 DEFAULT_PORT = 50052
 
 
-class LocatorSettings(PartSettings):
+class LocatorSettings(DirectoryPartSettings):
     """The settings of a locator process. Flags and variables: see `minga_runtime.settings.KNOWN_VARIABLES`."""
 
-    redis_url: RedisUrlText = "redis://127.0.0.1:6379/0"
     listen: ListenText = f"0.0.0.0:{DEFAULT_PORT}"
     port_file: Path | None = None
-    publication_key: Path | None = None
     max_requests: Annotated[int, Field(ge=1)] = MAX_REQUESTS
     """Requests to /v1 answered at once, half of them for one host."""
     trusted_proxies: NetworksText = ""

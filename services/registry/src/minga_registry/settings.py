@@ -6,19 +6,17 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from minga_runtime.settings import ListenText, PartSettings, RedisUrlText, Seconds
+from minga_runtime.settings import DirectoryPartSettings, ListenText, Seconds
 
 DEFAULT_PORT = 50051
 
 
-class RegistrySettings(PartSettings):
+class RegistrySettings(DirectoryPartSettings):
     """What a registry process needs to know. Flags and variables: see `minga_runtime.settings.KNOWN_VARIABLES`."""
 
-    redis_url: RedisUrlText = "redis://127.0.0.1:6379/0"
     listen: ListenText = f"0.0.0.0:{DEFAULT_PORT}"
     metrics_listen: ListenText | None = None
     port_file: Path | None = None
-    publication_key: Path | None = None
 
     lease_ttl: Seconds = timedelta(seconds=15)
     """Granted to peers that ask for nothing: how long a peer that lost its power stays in answers."""
