@@ -180,3 +180,21 @@ async def _are(found: object, wanted: object) -> bool:
 
 async def _at_least(found: object, wanted: int) -> bool:
     return await found >= wanted  # type: ignore[misc, no-any-return]
+
+
+async def test_a_put_replaces_what_a_killed_peer_held(tmp_path: Path) -> None:
+    """Its lease lives, so it is named as a holder; the put names it, and all who ask get what was put."""
+    async with running(tmp_path, 3) as story:
+        dead, *living = story.peers
+        (tmp_path / "out").write_bytes(noise(100_000))
+        async with AsyncClient(locator=story.net.locator_url, standalone=True) as client:
+            old = await client.put(tmp_path / "out", "model", replicas=3)
+            assert old.missing_replicas == 0
+            (tmp_path / "out").write_bytes(noise(100_000))
+            dead.process.kill()
+            put = await client.put(tmp_path / "out", "model", replicas=2, overwrite=True)
+        assert set(put.peers) == {peer.peer_id for peer in living}
+        assert list(put.failed_peers) == [dead.peer_id]
+        version = await story.version("model")
+        assert version is not None
+        assert version.content_id == put.content_id

@@ -196,6 +196,7 @@ async def _put_items(client: "AsyncClient", items: "list[PutItem]", replicas: in
         )
     seconds = time.monotonic() - started
     done = [outcome.result for outcome in outcomes if outcome.result is not None]
+    _note_failed_peers(done)
     if len(items) > 1:
         amount = format_bytes(sum(result.size_bytes for result in done if not result.already_there))
         present = sum(result.already_there for result in done)
@@ -204,6 +205,19 @@ async def _put_items(client: "AsyncClient", items: "list[PutItem]", replicas: in
         raise outcomes[0].error
     say(_one_line(done[0], seconds))
     return 0
+
+
+def _note_failed_peers(results: "list[PutResult]") -> None:
+    """Say which peers have not stored what others have."""
+    lines = [
+        f"minga: {safe(result.name)} is not on {peer_id}: {safe(reason)}"
+        for result in results
+        for peer_id, reason in result.failed_peers.items()
+    ]
+    for line in lines[:MAX_FAILURES]:
+        note(line)
+    if len(lines) > MAX_FAILURES:
+        note(f"minga: … and {len(lines) - MAX_FAILURES:,} more")
 
 
 def _show(bar: TransferBar, item: "PutItem", progress: "PutProgress") -> None:

@@ -115,3 +115,5 @@ class PutResult:
     """Nothing had to be uploaded."""
     missing_replicas: int = 0
     """How many more were asked for, and found no peer with room."""
+    failed_peers: Mapping[PeerId, str] = field(default_factory=dict)
+    """Peers that did not store it, each with the reason; they may hold another content of the name still."""

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from minga_core.clock import SystemClock
-from minga_core.errors import InvalidNameError, LimitExceededError, NameTakenError, NotFoundError
+from minga_core.errors import (
+    InvalidNameError,
+    LimitExceededError,
+    NameTakenError,
+    NotFoundError,
+    PeerUnavailableError,
+)
 from minga_core.ids import ContentId, parse_address, parse_peer_id
 from minga_core.names import Name, parse_name
 from minga_core.records import HoldingState
@@ -263,3 +269,65 @@ async def test_what_one_caller_uploads_in_a_day_is_limited(network: Network, tmp
     assert "MINGA_UPLOAD_QUOTA" in caught.value.hint
     await put(locator, await written(tmp_path / "small", noise(MIB, seed=3)), 1, overwrite=True)
     assert peer.series.get_sample_value("minga_peer_refused_total", {"reason": "quota"}) == 1
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+async def test_a_holder_of_another_content_that_is_gone_fails_no_put(
+    network: Network, tmp_path: Path, replicas: int
+) -> None:
+    """The result says which peer still has the other content, as far as anybody knows, and why."""
+    living = [await network.peer(f"living-{number}") for number in range(replicas)]
+    old = noise(MIB)
+    for peer in living:
+        row = await peer.shares(NAME, old)
+    gone = FileSource(parse_peer_id("gone"), parse_address("127.0.0.1:1"), "", HoldingState.COMPLETE)
+    locator = TrueLocator(living, {row.key.content_id: gone})
+    result = await put(locator, await written(tmp_path, noise(MIB, seed=2)), replicas, overwrite=True)
+    assert set(result.peers) == {peer.peer_id for peer in living}
+    assert result.missing_replicas == 0
+    assert list(result.failed_peers) == ["gone"]
+    assert "cannot connect" in result.failed_peers[gone.peer_id]
+
+
+async def test_a_put_without_enough_peers_that_store_it_fails(network: Network, tmp_path: Path) -> None:
+    """A peer that is away is none of the replicas."""
+    living = await network.peer("living")
+    row = await living.shares(NAME, noise(MIB))
+    gone = FileSource(parse_peer_id("gone"), parse_address("127.0.0.1:1"), "", HoldingState.COMPLETE)
+    locator = TrueLocator([living], {row.key.content_id: gone})
+    with pytest.raises(PeerUnavailableError):
+        await put(locator, await written(tmp_path, noise(MIB, seed=2)), 2, overwrite=True)
+
+
+async def test_what_one_peer_refuses_another_takes(network: Network, tmp_path: Path) -> None:
+    """A peer that answers with whatever error, or has a file of that name that nobody knows of, fails no put."""
+    refusing, other = await network.peer("refusing"), await network.peer("other")
+    refusing.service.quotas.uploaded = DailyQuota("uploads", 1, "MINGA_UPLOAD_QUOTA")
+    result = await put(TrueLocator([refusing, other]), await written(tmp_path, noise(MIB)), 1)
+    assert result.peers == ("other",)
+    assert list(result.failed_peers) == ["refusing"]
+
+
+async def test_a_content_whose_holders_are_gone_is_uploaded_anew(network: Network, tmp_path: Path) -> None:
+    """The only holder that the locator names is away, and was to publish it once more."""
+    fresh, newer = await network.peer("fresh"), await network.peer("newer")
+    data = noise(MIB)
+    newest = await newer.shares(NAME, noise(MIB, seed=2))
+    locator = TrueLocator([fresh, newer])
+    gone = FileSource(parse_peer_id("gone"), parse_address("127.0.0.1:1"), "", HoldingState.COMPLETE)
+    content_id = manifest_of(data).content_id
+    find = locator.find_file
+
+    async def find_also(name: Name, wanted: ContentId | None = None) -> FileAnswer:
+        answer = await find(name) if wanted is None else FileAnswer(name, ())
+        rows = fresh.store.table.rows()
+        if rows and wanted == content_id:
+            return await find(name, wanted)
+        also = () if rows else (_version(content_id, [gone], 1),)
+        return FileAnswer(name, (*answer.versions, *also))
+
+    locator.find_file = find_also  # type: ignore[method-assign]
+    result = await put(locator, await written(tmp_path, data), 1)
+    assert result.peers == ("fresh",)
+    versions = (await find(NAME)).versions
+    assert {version.content_id for version in versions} == {content_id, newest.key.content_id}

@@ -15,8 +15,8 @@ upload is still under way.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -28,7 +28,6 @@ from minga_core.attributes import NO_ATTRIBUTES, FileAttributes
 from minga_core.chunks import ChunkSet
 from minga_core.clock import Clock
 from minga_core.errors import (
-    AlreadyRunningError,
     ContentChangedError,
     InvalidNameError,
     LocatorUnavailableError,
@@ -37,7 +36,6 @@ from minga_core.errors import (
     NoSpaceError,
     NotFoundError,
     PeerUnavailableError,
-    RegistryUnavailableError,
 )
 from minga_core.ids import ContentId, PeerId
 from minga_core.manifest import Manifest
@@ -63,10 +61,12 @@ VISIBLE_POLL_SECONDS = 0.05
 REPLACED_SECONDS = 2.0
 """A file that was stored and is not named after this is found to be replaced, if another is the newest."""
 PLACEMENT_TRIES = 5
-_OF_ONE_PEER = (PeerUnavailableError, RegistryUnavailableError, AlreadyRunningError, InvalidNameError)
-"""Errors that another peer may not have: it is away, fetches that part itself, or ignores such names."""
 PUBLISH_SECONDS = 5.0
 """How long further holders have to publish a file that one of them has published."""
+
+
+class FileChangedError(ContentChangedError):
+    """The local file is not what was hashed any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,8 @@ class PutRequest:
     """Peers that hold it whole."""
     published: set[PeerId] = field(default_factory=set)
     """Peers that have published it for this request."""
+    failed: dict[PeerId, MingaError] = field(default_factory=dict)
+    """Why peers that were asked to store it did not, when they were last asked."""
     ticket: bytes | None = None
     """The permission to publish it, which may be empty; None before the locator has been asked."""
 
@@ -125,7 +127,8 @@ class Uploader:
     async def put(self, request: PutRequest) -> PutResult:
         """Returns once `request.replicas` peers hold the file and the locator names them; fewer, when no more peers
         have room for it. It is the newest version of its name then, unless another was published meanwhile. With
-        overwrite, other contents of the name are replaced even where enough peers hold this one. Safe to retry: it
+        overwrite, other contents of the name are replaced even where enough peers hold this one, but on peers that are
+        away or refuse (`failed_peers`). Safe to retry: it
         resumes, on the peers that have a part.
 
         Raises NameTakenError (every peer with room has another content of that name and overwriting was not asked for;
@@ -170,6 +173,9 @@ class Uploader:
             tuple(request.holders),
             already_there=is_default and request.holders.keys() == before,
             missing_replicas=max(0, request.replicas - len(request.holders)),
+            failed_peers={
+                peer_id: str(error) for peer_id, error in request.failed.items() if peer_id not in request.holders
+            },
         )
 
     async def _same(self, request: PutRequest, versions: list[FileVersion]) -> FileVersion | None:
@@ -199,14 +205,11 @@ class Uploader:
                 hint="--overwrite replaces it, --as gives another name",
             )
         await self._permit(request)
-        uploaded = bool(request.holders)
         for attempt in range(PLACEMENT_TRIES):
-            try:
-                await self._to_targets(request, targets, upload=not uploaded)
+            failures = await self._to_targets(request, targets)
+            if not failures or len(request.holders) >= request.replicas:
                 return
-            except _OF_ONE_PEER as error:
-                uploaded = bool(request.holders)
-                targets = await self._replacements(request, targets, error, attempt)
+            targets = await self._replacements(request, targets, failures[-1], attempt)
 
     async def _place(self, request: PutRequest, count: int, *, known: bool) -> list[SourceAddress]:
         """Peers that do not have the file. known: there are others, so that none with room is no error."""
@@ -233,7 +236,7 @@ class Uploader:
         Raises the error when there are none.
         """
         lacking = request.replicas - len(request.holders)
-        if attempt == PLACEMENT_TRIES - 1 or lacking <= 0:
+        if attempt == PLACEMENT_TRIES - 1:
             raise error
         versions = await self._versions(request.name, request.file.content_id)
         parts = list(_holders_of(versions[0], HoldingState.PARTIAL).values()) if versions else []
@@ -246,28 +249,49 @@ class Uploader:
             raise error
         return chosen
 
-    async def _to_targets(self, request: PutRequest, targets: list[SourceAddress], *, upload: bool) -> None:
-        """Uploads to the first target unless somebody holds the file already; the others copy."""
-        first, others = (targets[0], targets[1:]) if upload else (None, targets)
-        copying: list[asyncio.Task[None]] = []
-        sources = list(request.holders.values()) + ([first] if first else [])
+    async def _to_targets(self, request: PutRequest, targets: Sequence[SourceAddress]) -> list[MingaError]:
+        """Uploads to the first target that takes it, unless somebody holds the file already; the others copy. Returns
+        the errors of those that do not have it then: what one peer answers, or that it is away, is its own affair.
 
-        def begin_copies() -> None:
-            for target in others:
+        Raises ContentChangedError.
+        """
+        waiting = list(targets)
+        while waiting and not request.holders:
+            first = waiting.pop(0)
+            try:
+                async with self._copying(request, waiting, [first]) as begin:
+                    await self._upload(request, first, begin)
+                    request.report(PutPhase.REPLICATING, request.size_bytes)
+                # They have copied it, or have failed.
+                waiting.clear()
+            except FileChangedError:
+                raise
+            except MingaError as error:
+                request.failed[first.peer_id] = error
+        left = [target for target in waiting if target.peer_id not in request.holders]
+        async with self._copying(request, left, list(request.holders.values())) as begin:
+            begin()
+        return [request.failed[each.peer_id] for each in targets if each.peer_id not in request.holders]
+
+    @asynccontextmanager
+    async def _copying(
+        self, request: PutRequest, targets: Sequence[SourceAddress], sources: Sequence[SourceAddress]
+    ) -> AsyncIterator[Callable[[], None]]:
+        """What is given begins to copy the file from these sources to the targets. Waits for them at the end."""
+        copies: list[asyncio.Task[None]] = []
+
+        def begin() -> None:
+            for target in targets:
                 work = self._replicate(request, target, [item for item in sources if item != target])
-                copying.append(asyncio.create_task(work, name=f"replicate-{target.peer_id}"))
+                copies.append(asyncio.create_task(work, name=f"replicate-{target.peer_id}"))
 
         try:
-            if first is not None:
-                await self._upload(request, first, begin_copies)
-            else:
-                begin_copies()
-            request.report(PutPhase.REPLICATING, request.size_bytes)
-            _raise_first(await asyncio.gather(*copying, return_exceptions=True))
+            yield begin
+            await asyncio.gather(*copies)
         finally:
-            for task in copying:
+            for task in copies:
                 task.cancel()
-            await asyncio.gather(*copying, return_exceptions=True)
+            await asyncio.gather(*copies, return_exceptions=True)
 
     async def _upload(self, request: PutRequest, target: SourceAddress, on_accepted: Callable[[], None]) -> None:
         with _naming(target):
@@ -295,17 +319,34 @@ class Uploader:
                 call.cancel()
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
         if not request.published:
-            _raise_first(outcomes)
+            await self._put_anew(request, [error for error in outcomes if isinstance(error, BaseException)])
+
+    async def _put_anew(self, request: PutRequest, errors: list[BaseException]) -> None:
+        """Uploads the file, of which none of the holders that the locator named could publish it."""
+        others = [error for error in errors if isinstance(error, FileChangedError) or not isinstance(error, MingaError)]
+        if others:
+            raise others[0]
+        request.holders.clear()
+        try:
+            await self._spread(request, [])
+        except NameTakenError:
+            raise errors[0] from None
+        if not request.published:
+            raise errors[0]
 
     async def _replicate(self, request: PutRequest, target: SourceAddress, sources: list[SourceAddress]) -> None:
-        with _naming(target):
-            steps = replicate_file(self._connections, target, request.stored_file, sources)
-            async for held_bytes, stored in steps:
-                if stored:
-                    request.holders[target.peer_id] = target
-                request.report(PutPhase.REPLICATING, held_bytes)
-        if target.peer_id not in request.holders:
-            raise PeerUnavailableError(f"{target.peer_id} stopped before it held {request.name}")
+        """Has a target copy the file; its error is kept in `request.failed`."""
+        try:
+            with _naming(target):
+                steps = replicate_file(self._connections, target, request.stored_file, sources)
+                async for held_bytes, stored in steps:
+                    if stored:
+                        request.holders[target.peer_id] = target
+                    request.report(PutPhase.REPLICATING, held_bytes)
+            if target.peer_id not in request.holders:
+                raise PeerUnavailableError(f"{target.peer_id} stopped before it held {request.name}")
+        except MingaError as error:
+            request.failed[target.peer_id] = error
 
     async def _wait_until_visible(
         self, request: PutRequest, published_before_ns: int, before: list[FileVersion]
@@ -438,14 +479,6 @@ def _raise_unless_cut(sending: asyncio.Task[None]) -> None:
         raise error
 
 
-def _raise_first(outcomes: list[BaseException | None]) -> None:
-    """Raises the most important of several copies' errors: one that another peer would not avoid goes first."""
-    errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    errors.sort(key=lambda error: isinstance(error, _OF_ONE_PEER))
-    if errors:
-        raise errors[0]
-
-
 def _read_chunk(file: HashedFile, index: int) -> bytes:
     """A chunk of a local file; blocking. Raises ContentChangedError when it no longer is what was hashed."""
     geometry = file.manifest.geometry
@@ -453,9 +486,9 @@ def _read_chunk(file: HashedFile, index: int) -> bytes:
         with file.path.open("rb") as handle:
             data = os.pread(handle.fileno(), geometry.length(index), geometry.offset(index))
     except OSError as error:
-        raise ContentChangedError(f"{file.path} cannot be read any more: {error.strerror}") from error
+        raise FileChangedError(f"{file.path} cannot be read any more: {error.strerror}") from error
     if not file.manifest.matches(index, data):
-        raise ContentChangedError(f"{file.path} changed while it was uploaded", hint="run the command again")
+        raise FileChangedError(f"{file.path} changed while it was uploaded", hint="run the command again")
     return data
 
 
