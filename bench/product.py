@@ -4,6 +4,10 @@ import sys
 from pathlib import Path
 
 from minga.control import ControlClient, DaemonStatus
+from minga.membership import JoinToken, join
+from minga_authority.authority import Authority
+from minga_authority.folder import Network, init
+from minga_authority.terms import Terms
 from minga_cli.exit_codes import ExitCode
 from minga_engine.progress import DownloadPhase, Progress
 from minga_engine.wire.locator import LocatorClient
@@ -11,18 +15,28 @@ from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.registry_client import RegistryClient
 from minga_peer.settings import PeerSettings
 from minga_peer.share.table import FileTable
+from minga_runtime.trust.credentials_folder import AUTHORITY as AUTHORITY_FILE
+from minga_runtime.trust.members import Role
 
 __all__ = [
+    "AUTHORITY_FILE",
     "Announcer",
+    "Authority",
     "ControlClient",
     "DaemonStatus",
     "DownloadPhase",
     "ExitCode",
     "FileTable",
+    "JoinToken",
     "LocatorClient",
+    "Network",
     "PeerSettings",
     "Progress",
     "RegistryClient",
+    "Role",
+    "Terms",
+    "init",
+    "join",
     "minga_command",
     "module_command",
     "peer_command",

@@ -17,7 +17,7 @@ from bench.lab import TSO_SEGMENTS, why_no_lab
 from bench.netns import LabError
 from bench.report import SWARM_METHOD, SWARM_TITLE, document
 from bench.results import Outcome, keep, load, misses, reason
-from bench.scenarios.catalog import SCENARIOS, TABLE
+from bench.scenarios.catalog import SCENARIOS, SECURE, TABLE
 from bench.scenarios.scenario import Scenario
 from bench.session import Session, session_folder
 from bench.systems.catalog import SYSTEMS
@@ -27,7 +27,7 @@ from minga_core.units import parse_bytes
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS = DOCS / "benchmarks" / "swarm.jsonl"
 CHANGEABLE = ("peers", "rate", "size")
-ORDER = [scenario.name for scenario in TABLE]
+ORDER = [scenario.name for scenario in (*TABLE, *SECURE)]
 
 
 class Runnable(Protocol):
@@ -88,7 +88,7 @@ async def measure(scenario: Runnable, session: Any, more: str = "") -> Outcome:
 
 async def _run(session: Session, options: argparse.Namespace) -> int:
     if options.scenario == "all":
-        names = options.only or ORDER
+        names = options.only or [scenario.name for scenario in (SECURE if options.secure else TABLE)]
         require_systems(session, [SCENARIOS[name] for name in names])
         for name in names:
             keep(RESULTS, await measure(SCENARIOS[name], session, f", TCP: {session.tcp()}"), ORDER)
@@ -146,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     names = ["all", *SCENARIOS]
     parser.add_argument("scenario", choices=names, metavar="SCENARIO", help=", ".join(names))
     parser.add_argument("--only", type=_names(ORDER), metavar="NAME,…", help="with all: these; other results are kept")
+    parser.add_argument("--secure", action="store_true", help="with all: networks with TLS beside open ones")
     parser.add_argument("--system", type=_names(SYSTEMS), default=(), metavar="NAME,…", help=f"of {', '.join(SYSTEMS)}")
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes the outcome there")

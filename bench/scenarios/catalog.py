@@ -29,4 +29,13 @@ TABLE: tuple[Scenario, ...] = (
 )
 """What `all` runs."""
 
-SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (*TABLE, Swarm(), Check())}
+SECURE: tuple[Scenario, ...] = (
+    OneToOne(
+        "secure-hop", rounds=5, systems=("minga", "minga-tls", "nginx-tls"), judged="minga-tls", wanted_cpu=4.0,
+        wanted_rates={"minga": 0.6, "nginx-tls": 0.6},
+    ),
+    Swarm("secure-swarm-16", 16, 50.0, 128 * MIB, systems=("minga", "minga-tls"), rounds=3),
+)  # fmt: skip
+"""What `all --secure` runs: networks with certificates beside open ones."""
+
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (*TABLE, *SECURE, Swarm(), Check())}

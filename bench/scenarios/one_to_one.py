@@ -21,7 +21,8 @@ class OneToOne:
     rounds: int = 3
     systems: Sequence[str] = ("minga", "rsync", "nginx", "libtorrent")
     wanted_rates: Mapping[str, float] | None = None
-    """Minga's rate as a multiple of that system's."""
+    """The judged system's rate as a multiple of that system's."""
+    judged: str = "minga"
     wanted_cpu: float = 2.5
     wanted_peak: int = 150_000_000
 
@@ -38,14 +39,14 @@ class OneToOne:
             seconds = " ".join(f"{race.last:.2f}" for race in records[system])
             rate = self.size / times[system] / 1e6
             outcome.inform(f"{format_bytes(self.size)}: {system}", f"{rate:.0f} MB/s ({seconds} s)")
-        if "minga" in systems:
-            self._judge(outcome, times, records["minga"])
+        if self.judged in systems:
+            self._judge(outcome, times, records[self.judged])
         return outcome
 
     def _judge(self, outcome: Outcome, times: Mapping[str, float], records: Sequence[RaceRecord]) -> None:
-        size = format_bytes(self.size)
+        size = format_bytes(self.size) + ", secure" * (self.judged != "minga")
         for system in times.keys() & (self.wanted_rates or {}).keys():
-            ratio, wanted = times[system] / times["minga"], (self.wanted_rates or {})[system]
+            ratio, wanted = times[system] / times[self.judged], (self.wanted_rates or {})[system]
             limit = f"≥ {wanted:g} × its rate"
             outcome.judge(f"{size}, one to one, against {system}", limit, f"{ratio:.2f} ×", ratio >= wanted)
         cpu, peak = median(race.cpu_seconds_per_gib for race in records), max(race.peak_bytes for race in records)

@@ -12,6 +12,7 @@ from minga_core.units import format_bytes
 MIB = 1 << 20
 SLACK_SECONDS = 30.0
 ONE_SERVER = ("nginx", "rsync")
+MAX_SECURE_RATIO = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,10 @@ class Swarm:
                 outcome.races.append(await self._race(session, system))
         for system in systems:
             self._judge(outcome, system)
+        secure, plain = outcome.ratio("minga-tls"), outcome.ratio("minga")
+        if secure and plain:
+            limit, ratio = f"≤ {MAX_SECURE_RATIO} × its time without TLS", secure / plain
+            outcome.judge(f"{self.peers} downloaders, secure", limit, f"{ratio:.3f} ×", ratio <= MAX_SECURE_RATIO)
         return outcome
 
     async def _race(self, session: Session, system: str) -> RaceRecord:

@@ -2,9 +2,11 @@
 
 from bench.systems.aria2 import Aria2
 from bench.systems.libtorrent import Libtorrent
-from bench.systems.minga import Minga
-from bench.systems.nginx import Nginx
+from bench.systems.minga import Minga, SecureMinga
+from bench.systems.nginx import Nginx, SecureNginx
 from bench.systems.port import System
 from bench.systems.rsync import Rsync
 
-SYSTEMS: dict[str, type[System]] = {system.name: system for system in (Minga, Aria2, Libtorrent, Nginx, Rsync)}
+SYSTEMS: dict[str, type[System]] = {
+    system.name: system for system in (Minga, SecureMinga, Aria2, Libtorrent, Nginx, SecureNginx, Rsync)
+}

@@ -5,10 +5,19 @@ import shlex
 from contextlib import aclosing
 from pathlib import Path
 
+from bench.authority import BenchAuthority
 from bench.content import place
 from bench.netns import LabError
 from bench.process import HostProcess, until
-from bench.product import ControlClient, DownloadPhase, minga_command, module_command, peer_command, store_command
+from bench.product import (
+    ControlClient,
+    DownloadPhase,
+    Role,
+    minga_command,
+    module_command,
+    peer_command,
+    store_command,
+)
 from bench.systems.port import CONTROL, Arena, System
 from minga_core.errors import MingaError
 from minga_core.names import parse_name
@@ -23,6 +32,7 @@ class Minga(System):
     """One `minga peer` a host, asked through its control socket, which is a file and so not bound to a namespace."""
 
     name = "minga"
+    scheme = "http"
 
     def __init__(self, arena: Arena) -> None:
         super().__init__(arena)
@@ -30,7 +40,7 @@ class Minga(System):
         self._run = arena.directory.parent / "run"
         self._run.mkdir()
         self._clients: dict[str, ControlClient] = {}
-        self._locator_url = f"http://{self.lab.hosts[CONTROL].address}:50052"
+        self._locator_url = f"{self.scheme}://{self.lab.hosts[CONTROL].address}:50052"
         self._flags = shlex.split(os.environ.get(FLAGS_VARIABLE, ""))
 
     async def start(self) -> None:
@@ -81,18 +91,23 @@ class Minga(System):
         store, address = self._run / "store.sock", self.lab.hosts[CONTROL].address
         words = store_command(self._run, port="0", unixsocket=str(store))
         await self.spawn(CONTROL, words, log="store").ready(store, READY_SECONDS)
-        for module, port in (("minga_registry", 50051), ("minga_locator", 50052)):
-            sign = self._run / f"{module}.port"
-            flags = ["--redis-url", f"unix://{store}", "--listen", f"{address}:{port}", "--open=1"]
+        for part, port in (("registry", 50051), ("locator", 50052)):
+            sign = self._run / f"{part}.port"
+            flags = ["--redis-url", f"unix://{store}", "--listen", f"{address}:{port}", self._trust(part)]
             flags += ["--port-file", str(sign)]
-            await self.spawn(CONTROL, module_command(module, *flags), log=module).ready(sign, READY_SECONDS)
+            words = module_command(f"minga_{part}", *flags)
+            await self.spawn(CONTROL, words, log=part).ready(sign, READY_SECONDS)
+
+    def _trust(self, name: str) -> str:
+        """The flag by which a part knows whom it may trust."""
+        return "--open=1"
 
     def _start_peer(self, host: str) -> HostProcess:
         control = self._run / f"{host}.sock"
         self._clients[host] = ControlClient(control)
         listen = f"{self.lab.hosts[host].address}:{PEER_PORT}"
         registry = f"{self.lab.hosts[CONTROL].address}:50051"
-        flags = ("--listen", listen, "--open=1", "--port-file", str(self._run / f"{host}.port"), *self._flags)
+        flags = ("--listen", listen, self._trust(host), "--port-file", str(self._run / f"{host}.port"), *self._flags)
         return self.spawn(host, peer_command(self._locator_url, control, self._share(host), registry, host, *flags))
 
     async def _announced(self, host: str, process: HostProcess) -> None:
@@ -105,3 +120,25 @@ class Minga(System):
             return known and not status.pending_hash_count and status.file_count >= shared
 
         await until(holds, READY_SECONDS, f"{host} has announced its files", process)
+
+
+class SecureMinga(Minga):
+    """The same network, whose members have certificates, grants and tags of an authority."""
+
+    name = "minga-tls"
+    scheme = "https"
+
+    async def start(self) -> None:
+        self._authority = BenchAuthority(self.arena.directory.parent / "authority")
+        await self._authority.start()
+        for part in (Role.REGISTRY, Role.LOCATOR):
+            await self._authority.admit(part, [part], [self.lab.hosts[CONTROL].address])
+        await self._authority.admit(Role.PEER, [*self.arena.seeds, *self.arena.peers])
+        await super().start()
+
+    async def stop(self) -> None:
+        await super().stop()
+        await self._authority.stop()
+
+    def _trust(self, name: str) -> str:
+        return f"--credentials={self._authority.credentials(name)}"

@@ -1,8 +1,12 @@
 """One nginx on the seed, one curl on each other host: what people do who do not share. Verifies nothing."""
 
+from pathlib import Path
+
+from bench.authority import BenchAuthority
 from bench.content import place
 from bench.netns import LabError
 from bench.process import until
+from bench.product import Role
 from bench.systems.lone_server import LoneServer
 
 PORT = 8080
@@ -23,7 +27,7 @@ http {{
   tcp_nodelay on;
   open_file_cache max=100;
   keepalive_requests 10000;
-  server {{ listen {address}:{port} reuseport backlog=1024; root {root}; }}
+  server {{ listen {address}:{port} {listen} reuseport backlog=1024; root {root}; {tls} }}
 }}
 """
 
@@ -32,6 +36,8 @@ class Nginx(LoneServer):
     """The plain server."""
 
     name = "nginx"
+    scheme = "http"
+    listen = ""
     port = PORT
     commands = ("nginx", "curl")
 
@@ -43,14 +49,49 @@ class Nginx(LoneServer):
         place(self.arena.content, root)
         address = self.lab.hosts[seed].address
         path = folder / "nginx.conf"
-        path.write_text(CONFIGURATION.format(folder=folder, address=address, port=PORT, root=root))
-        self._url = f"http://{address}:{PORT}/{self.arena.content.name}"
+        names = {"folder": folder, "address": address, "port": PORT, "root": root, "listen": self.listen}
+        path.write_text(CONFIGURATION.format(**names, tls=self._tls()))
+        self._url = f"{self.scheme}://{address}:{PORT}/{self.arena.content.name}"
         process = self.spawn(seed, ["nginx", "-p", str(folder), "-c", str(path), "-e", "stderr"])
         await until(self.answers, READY_SECONDS, "nginx answers", process)
 
     async def fetch(self, host: str) -> None:
         target = self.result(host)
         target.parent.mkdir(parents=True, exist_ok=True)
-        curl = self.spawn(host, ["curl", "-q", "-sS", "--fail", "-o", str(target), self._url])
+        curl = self.spawn(host, ["curl", "-q", "-sS", "--fail", *self._curl_flags(), "-o", str(target), self._url])
         if code := await curl.wait():
             raise LabError(f"curl on {host} ended with code {code}: {curl.tail()}")
+
+    def _tls(self) -> str:
+        """Further directives of the server."""
+        return ""
+
+    def _curl_flags(self) -> list[str]:
+        return []
+
+
+class SecureNginx(Nginx):
+    """The same over HTTPS, with nginx's own choice of everything; clients have no certificates."""
+
+    name = "nginx-tls"
+    scheme = "https"
+    listen = "ssl"
+
+    async def start(self) -> None:
+        authority = BenchAuthority(self.arena.directory.parent / "authority")
+        self._credentials = authority.credentials("server")
+        await authority.start()
+        try:
+            await authority.admit(Role.REGISTRY, ["server"], [self.lab.hosts[self.arena.seeds[0]].address])
+        finally:
+            await authority.stop()
+        await super().start()
+
+    def _tls(self) -> str:
+        return f"ssl_certificate {self._file('cert.pem')}; ssl_certificate_key {self._file('key.pem')};"
+
+    def _curl_flags(self) -> list[str]:
+        return ["--cacert", str(self._file("ca.pem"))]
+
+    def _file(self, name: str) -> Path:
+        return self._credentials / name
