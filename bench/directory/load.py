@@ -42,9 +42,10 @@ class Load:
 
 
 class Requests:
-    """A file of requests for loads that follow."""
+    """A file of requests for loads that follow. grant: with it they go over HTTPS, and bear it."""
 
-    def __init__(self, folder: Path, lines: Iterable[str]) -> None:
+    def __init__(self, folder: Path, lines: Iterable[str], grant: str = "") -> None:
+        self._grant = grant
         self._path = folder / "requests"
         self._path.write_text("".join(f"{line}\n" for line in lines))
 
@@ -53,7 +54,8 @@ class Requests:
         come. Raises LabError."""
         pause = max(1.0, connections / rate * 1000 - ANSWER_MILLIS) if rate else 0.0
         words = ["wrk", "-t", "1", "-c", f"{connections}", "-d", f"{seconds:g}s", "--latency", "--timeout", "10s"]
-        words += ["-s", str(SCRIPT), f"http://{address}", "--", str(self._path), f"{pause:.1f}"]
+        url = f"https://{address}" if self._grant else f"http://{address}"
+        words += ["-s", str(SCRIPT), url, "--", str(self._path), f"{pause:.1f}", self._grant]
         before = _children_seconds()
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*words, stdout=pipe, stderr=asyncio.subprocess.STDOUT)

@@ -9,16 +9,18 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from bench.authority import BenchAuthority
 from bench.directory.fixture import Layout
 from bench.directory.fleet import start
 from bench.directory.store import Store
 from bench.directory.worker import Worker
 from bench.process import HostProcess, until
-from bench.product import module_command, peer_command
+from bench.product import Role, module_command, peer_command
 from bench.usage import Meter
 
 ROOT = Path(__file__).parent.parent.parent
 READY_SECONDS = 30.0
+HOST = "127.0.0.1"
 SPREAD_SECONDS = 5.0
 """A fleet's peers start within this."""
 
@@ -47,6 +49,15 @@ class Network:
         self._stack.push_async_callback(self.store.stop)
         self.pids["store"] = self.store.pid
 
+    async def start_authority(self) -> BenchAuthority:
+        """An authority, with a registry and a locator as its members."""
+        authority = BenchAuthority(self.folder / "authority")
+        await authority.start()
+        self._stack.push_async_callback(authority.stop)
+        for part in (Role.REGISTRY, Role.LOCATOR):
+            await authority.admit(part, [part], [HOST])
+        return authority
+
     async def start_registry(self, *flags: str) -> None:
         """One more registry, with further flags."""
         name = f"registry-{len(self.registries) + 1}"
@@ -59,10 +70,10 @@ class Network:
         events = [json.loads(line) for line in log.read_text().split("\n") if "metrics_address" in line]
         self._metrics.append(events[0]["metrics_address"])
 
-    async def start_locator(self) -> None:
-        """One more locator."""
+    async def start_locator(self, *flags: str) -> None:
+        """One more locator, with further flags."""
         name = f"locator-{len(self.locators) + 1}"
-        words = ["--redis-url", self.store.url, *self._listening(name)]
+        words = ["--redis-url", self.store.url, *self._listening(name), *flags]
         self.locators.append(await self._start(name, module_command("minga_locator", *words)))
 
     async def start_rival(self) -> None:
@@ -116,7 +127,7 @@ class Network:
         return sign.read_text().strip()
 
     def _listening(self, name: str) -> list[str]:
-        return ["--listen", "127.0.0.1:0", "--port-file", str(self.folder / f"{name}.port")]
+        return ["--listen", f"{HOST}:0", "--port-file", str(self.folder / f"{name}.port")]
 
 
 @asynccontextmanager

@@ -3,7 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,6 +17,9 @@ from bench.directory.prepared import PUSH_TABLE, PreparedTables
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from minga_runtime.channels import make_channel
+from minga_runtime.trust.credentials import Credentials, Loaded, TlsFiles
+from minga_runtime.trust.credentials_folder import CA, CERTIFICATE, KEY
+from minga_runtime.trust.members import Role
 
 CALL_SECONDS = 120.0
 LEASE_SECONDS = 300
@@ -27,9 +31,9 @@ BUSY_SECONDS = 0.2
 _PREPARED: dict[int, list[bytes]] = {}
 
 
-async def prepare(layout: Layout, mine: list[int]) -> None:
-    """Encodes the tables of those peers."""
-    tables = PreparedTables(layout, mine)
+async def prepare(layout: Layout, mine: list[int], publication_key: str = "") -> None:
+    """Encodes the tables of those peers. publication_key: with its tags."""
+    tables = PreparedTables(layout, mine, publication_key)
     _PREPARED.update((peer, tables.messages(peer)) for peer in mine)
 
 
@@ -38,9 +42,27 @@ async def push(addresses: list[str], at_once: int) -> dict[str, float]:
     waiting = list(_PREPARED)
     random.Random(1).shuffle(waiting)
     channels = [make_channel(address) for address in addresses for _ in range(CHANNELS)]
+    return await _push_all([(channels[number % len(channels)], waiting) for number in range(at_once)])
+
+
+async def push_alone(address: str, folders: Mapping[int, Path]) -> dict[str, float]:
+    """The same, all at once, each peer over a connection of its own. folders: credentials by peer; none for an open
+    network."""
+    return await _push_all([(make_channel(address, _loaded(folders.get(peer))), [peer]) for peer in _PREPARED])
+
+
+def _loaded(folder: Path | None) -> Loaded | None:
+    if folder is None:
+        return None
+    files = TlsFiles(folder / CERTIFICATE, folder / KEY, folder / CA)
+    return Credentials(files, frozenset({Role.PEER})).current()
+
+
+async def _push_all(works: list[tuple[grpc.aio.Channel, list[int]]]) -> dict[str, float]:
+    """Pushes the peers of each list over its channel, one after the other. Channels are closed at the end."""
     busy = 0
 
-    async def work(channel: grpc.aio.Channel) -> None:
+    async def work(channel: grpc.aio.Channel, waiting: list[int]) -> None:
         nonlocal busy
         while waiting:
             peer = waiting.pop()
@@ -51,10 +73,10 @@ async def push(addresses: list[str], at_once: int) -> dict[str, float]:
     started = time.perf_counter()
     try:
         async with asyncio.TaskGroup() as group:
-            for number in range(at_once):
-                group.create_task(work(channels[number % len(channels)]))
+            for channel, waiting in works:
+                group.create_task(work(channel, waiting))
     finally:
-        for channel in channels:
+        for channel, _ in works:
             await channel.close()
     return {"seconds": time.perf_counter() - started, "busy": busy}
 

@@ -1,11 +1,13 @@
--- What wrk sends. Arguments after the URL: a file of requests, and the mean pause in milliseconds (0: none).
+-- What wrk sends. Arguments after the URL: a file of requests, the mean pause in milliseconds (0: none), and the grant
+-- that requests bear (empty: none).
 -- The file has a request on each line, `METHOD PATH` or `METHOD PATH BODY`; they are sent in order, over and over.
 local requests, at = {}, 0
 
 function init(args)
+  local grant = args[3] ~= "" and "Bearer " .. args[3] or nil
   for line in io.lines(args[1]) do
     local method, path, body = line:match("^(%S+) (%S+) ?(.*)$")
-    local headers = body ~= "" and { ["Content-Type"] = "application/json" } or nil
+    local headers = { ["Content-Type"] = body ~= "" and "application/json" or nil, ["Authorization"] = grant }
     requests[#requests + 1] = wrk.format(method, path, headers, body ~= "" and body or nil)
   end
   local mean = tonumber(args[2])

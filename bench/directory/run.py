@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.directory.scale import EVERYDAY, SCALES, Scale
-from bench.directory.scenarios.catalog import SCENARIOS, TABLE
+from bench.directory.scenarios.catalog import SCENARIOS, SECURE, TABLE
 from bench.directory.session import Session
 from bench.report import DIRECTORY_METHOD, DIRECTORY_TITLE, document
 from bench.results import keep, load
@@ -16,7 +16,7 @@ from bench.run import DOCS, measure, run_until_signal
 from bench.session import session_folder
 
 RESULTS = DOCS / "benchmarks" / "directory.jsonl"
-ORDER = [scenario.name for scenario in TABLE]
+ORDER = [scenario.name for scenario in (*TABLE, *SECURE)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scale = SCALES[options.scale]
     if options.minutes is not None:
         scale = dataclasses.replace(scale, heartbeat_minutes=options.minutes)
-    names = ORDER if "all" in options.scenarios else options.scenarios
+    names = options.scenarios
+    if "all" in names:
+        names = [scenario.name for scenario in (SECURE if options.secure else TABLE)]
     with session_folder(options.dir) as directory:
         return run_until_signal(_run(directory, scale, names, options.json))
 
@@ -65,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         "scenarios", nargs="*", default=["all"], choices=names, metavar="SCENARIO", help=", ".join(names)
     )
     parser.add_argument("--scale", default=EVERYDAY.name, choices=list(SCALES), help="how large everything is")
+    parser.add_argument("--secure", action="store_true", help="with all: a secure network beside an open one")
     parser.add_argument("--minutes", type=float, metavar="M", help="of heartbeats")
     parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help="where results are kept")
     parser.add_argument("--dir", type=Path, help="disk to work on; default: the system's temporary folder")

@@ -26,6 +26,10 @@ class Scale:
     heartbeat_peers: int = 10_000
     heartbeat_minutes: float = 0.75
 
+    secure_peers: int = 20
+    secure_files: int = 10_000
+    """Of each; every content has ten holders."""
+
     table_peers: int = 1_000
     table_files: int = 1_000
     table_copies: int = 10
@@ -60,7 +64,7 @@ TRIAL = replace(
     EVERYDAY, name="trial", lookup_names=2_000, lookup_peers=100, rounds=1, round_seconds=1.0, open_seconds=2.0,
     catalogue_names=12_000, browsing_seconds=1.0, heartbeat_peers=200, heartbeat_minutes=0.1, table_peers=100,
     table_files=100, slow_files=5_000, added_peers=2, added_files=10, emptied_peers=100, emptied_files=100,
-    dying_peers=100, dying_files=10, large_files=2_000,
+    dying_peers=100, dying_files=10, large_files=2_000, secure_files=500,
 )  # fmt: skip
 """Shows whether everything runs; the figures mean nothing."""
 SCALES = {scale.name: scale for scale in (EVERYDAY, FULL, TRIAL)}

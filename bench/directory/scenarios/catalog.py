@@ -12,6 +12,7 @@ from bench.directory.scenarios.emptied import Emptied
 from bench.directory.scenarios.heartbeats import Heartbeats
 from bench.directory.scenarios.large_tables import LargeTables
 from bench.directory.scenarios.rates import Rates
+from bench.directory.scenarios.secure import Joins, SecureLookups, SecurePushes
 from bench.directory.scenarios.tables import Tables
 from bench.directory.session import Session
 from bench.results import Outcome
@@ -48,4 +49,6 @@ TABLE: tuple[Scenario, ...] = (
     Deaths(),
     LargeTables(),
 )
-SCENARIOS = {scenario.name: scenario for scenario in TABLE}
+SECURE: tuple[Scenario, ...] = (SecureLookups(), SecurePushes(), Joins())
+"""What `--secure` runs: a secure network beside an open one."""
+SCENARIOS = {scenario.name: scenario for scenario in (*TABLE, *SECURE)}

@@ -1,5 +1,6 @@
 """Look-ups and placements of one locator process beside an empty FastAPI handler, in turn."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
@@ -8,11 +9,39 @@ from bench.directory.empty_app import PATH
 from bench.directory.load import Requests
 from bench.directory.network import Network
 from bench.directory.session import Session
+from bench.netns import LabError
 from bench.results import Outcome
 
 CONNECTIONS = 64
 P99_SECONDS = 0.020
 _WARM_SECONDS = 1.0
+
+
+class InTurn:
+    """Loads without pauses on processes in turn: their rates, and what a request costs them."""
+
+    def __init__(self, session: Session, network: Network, outcome: Outcome, work: str) -> None:
+        self._session, self._network, self._outcome, self._work = session, network, outcome, work
+        self.rates: defaultdict[str, list[float]] = defaultdict(list)
+        self.costs: defaultdict[str, list[float]] = defaultdict(list)
+        """CPU time of a request, up to a factor."""
+        self.failed = 0
+
+    async def load(self, target: str, address: str, requests: Requests, *, warm_up: bool = False) -> None:
+        """A load on the process of that name. warm_up: it is short, and not counted."""
+        if warm_up:
+            await requests.load(address, _WARM_SECONDS, CONNECTIONS)
+            return
+        meter = self._network.meter()
+        found = await requests.load(address, self._session.scale.round_seconds, CONNECTIONS)
+        if not found.rate:
+            raise LabError(f"{target} answers nothing")
+        round_number = len(self.rates[target]) + 1
+        use = meter.read(f"{self._work}: {target}, round {round_number}", wrk=found.cpu_seconds)
+        self._outcome.uses.append(use)
+        self.rates[target].append(found.rate)
+        self.costs[target].append(use.cpu_seconds(target) / found.rate)
+        self.failed += found.failed
 
 
 @dataclass(slots=True)
@@ -39,25 +68,12 @@ class Rates:
         network = await session.filled()
         # A round more, for warming up.
         rounds = scale.rounds + 1
-        rates: dict[str, list[float]] = {"rival": [], "locator": []}
-        costs: dict[str, list[float]] = {"rival": [], "locator": []}
-        failed = 0
+        found = InTurn(session, network, outcome, self.work)
         for number in range(rounds):
-            for target, address in (("rival", network.rival), ("locator", network.locators[0])):
-                of_round = self.requests(scale.lookup_names, number, rounds)
-                lines = [f"GET {PATH}"] if target == "rival" else of_round
-                requests = Requests(network.folder, lines)
-                if number == 0:
-                    await requests.load(address, _WARM_SECONDS, CONNECTIONS)
-                    continue
-                meter = network.meter()
-                found = await requests.load(address, scale.round_seconds, CONNECTIONS)
-                use = meter.read(f"{self.work}: {target}, round {number}", wrk=found.cpu_seconds)
-                outcome.uses.append(use)
-                rates[target].append(found.rate)
-                costs[target].append(use.cpu_seconds(target) / found.rate)
-                failed += found.failed
-        self._judge(outcome, rates, costs, failed)
+            await found.load("rival", network.rival, Requests(network.folder, [f"GET {PATH}"]), warm_up=number == 0)
+            requests = Requests(network.folder, self.requests(scale.lookup_names, number, rounds))
+            await found.load("locator", network.locators[0], requests, warm_up=number == 0)
+        self._judge(outcome, found.rates, found.costs, found.failed)
         if self.fixed_rate:
             await self._latency(outcome, network, session)
         return outcome
