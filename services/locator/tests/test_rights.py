@@ -1,11 +1,14 @@
 """What callers with rights to some names see, and what they do not."""
 
+import asyncio
 import json
 import math
+import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -21,7 +24,9 @@ from minga_locator.page_tokens import ListKind, encode_token
 from minga_locator.readable import list_readable, readable_ranges
 from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.grant_keys import KeySource
+from minga_runtime.trust.grants import LEEWAY_SECONDS
 from minga_runtime.trust.members import Member, Role
+from minga_runtime.trust.revocation import Revoked
 from minga_runtime.trust.rights import Prefixes
 from services.locator.tests.support import check_declared, content, join, problem_of, row
 from tests.support.grants import Issuer, write_keys
@@ -36,8 +41,8 @@ class Connection(TlsClient):
     """A connection with TLS whose client has that certificate, or none."""
 
     def __init__(self, member: Member | None) -> None:
-        self.member = member
-        self.expires_at = math.inf
+        super().__init__(cast("ssl.SSLObject", None))
+        self.__dict__.update(member=member, expires_at=math.inf)
 
 
 @pytest.fixture
@@ -62,8 +67,10 @@ class Network:
     ) -> AsyncIterator[httpx.AsyncClient]:
         """One with a certificate of that member, or none, and with a grant of those rights, or none."""
 
+        connection = Connection(member)
+
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            await self._app(scope | {CLIENT: Connection(member)}, receive, send)
+            await self._app(scope | {CLIENT: connection}, receive, send)
 
         headers = {"Authorization": f"Bearer {ISSUER.grant(subject, **rights)}"} if rights else {}
         hooks: Any = {"response": [check_declared]}
@@ -205,6 +212,50 @@ async def test_a_grant_counts_for_its_member(
     """A grant of a member counts over its certificate alone; that of nobody else's for who shows it."""
     async with network.client(member, subject, read=("*",)) as client:
         assert (await client.get("/v1/files/data")).status_code == status
+
+
+@pytest.mark.parametrize("change", ["revoked", "keys", "other grant", "certificate expired"])
+async def test_a_connection_whose_caller_is_known_is_asked_again_after_a_change(
+    tmp_path: Path, clock: ManualClock, directory: MemoryDirectory, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Who calls is found once for what a connection shows, and not for each request."""
+    monkeypatch.setattr("minga_runtime.trust.watched_file.LOOK_SECONDS", 0.0)
+    keys, revoked, now = write_keys(tmp_path / "keys", ISSUER), tmp_path / "revoked", time.time()
+    revoked.write_text("")
+    callers = Callers(OWN, (KeySource("", str(keys)),), None, Revoked(revoked))
+    connection = Connection(ALICE)
+    if change == "certificate expired":
+        connection.__dict__["expires_at"] = now + 20
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await made(scope | {CLIENT: connection}, receive, send)
+
+    made = make_app(directory, clock=clock, member=OWN, callers=callers)
+    headers = {"Authorization": f"Bearer {ISSUER.grant(ALICE.uri, read=('*',), exp=int(now + 60))}"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://l") as client:
+        for _ in range(2):
+            assert (await client.get("/v1/peers", headers=headers)).status_code == 200
+        if change == "revoked":
+            revoked.write_text(ALICE.uri)
+        elif change == "keys":
+            write_keys(keys, Issuer(key_id="2"))
+        elif change == "other grant":
+            headers = {"Authorization": f"Bearer {ISSUER.grant('spiffe://test/client/bob', read=('*',))}"}
+        else:
+            monkeypatch.setattr("time.time", lambda: now + 30)
+        status = 403 if change == "revoked" else 401
+        for _ in range(2):
+            assert (await client.get("/v1/peers", headers=headers)).status_code == status
+
+
+async def test_a_connection_whose_grant_expires_is_refused(network: Network) -> None:
+    """Although its grant was good before."""
+    soon = int(time.time() - LEEWAY_SECONDS) + 2
+    async with network.client(read=("*",), exp=soon) as client:
+        assert (await client.get("/v1/peers")).status_code == 200
+        # The time of a grant is that of the clock on the wall.
+        await asyncio.sleep(soon + LEEWAY_SECONDS - time.time() + 0.01)
+        assert (await client.get("/v1/peers")).status_code == 401
 
 
 async def test_the_document_declares_how_callers_show_who_they_are(network: Network) -> None:

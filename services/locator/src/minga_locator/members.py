@@ -3,6 +3,7 @@
 import ssl
 import time
 from functools import cached_property
+from typing import NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,6 +26,9 @@ _AUTHORIZATION = AUTHORIZATION.encode()
 
 class TlsClient:
     """The other end of a connection with TLS, whose certificate is read once, not for each request."""
+
+    shown: "_Shown | None" = None
+    """What its last request showed, and whom that made it."""
 
     def __init__(self, connection: ssl.SSLObject) -> None:
         self._connection = connection
@@ -51,6 +55,15 @@ class TlsClient:
     def caller(self) -> str | None:
         """What quotas count a member by."""
         return None if self.known_member is None else str(self.known_member)
+
+
+class _Shown(NamedTuple):
+    """The values of `authorization`, the basis of the answer, and the answer, which holds until a time."""
+
+    values: list[bytes]
+    basis: tuple[object, ...]
+    until: float
+    caller: Caller
 
 
 def caller_in(scope: Scope) -> Caller:
@@ -92,8 +105,16 @@ class MembersOnly:
         client: TlsClient | None = scope.get(CLIENT)
         if client is None:
             raise UnauthenticatedError("a connection with TLS is needed", refusal=Refusal.NO_CERTIFICATE)
+        values = [value for name, value in scope["headers"] if name == _AUTHORIZATION]
+        basis, known = self._callers.basis(), client.shown
+        if known is not None and known.values == values and known.basis == basis and time.time() < known.until:
+            return known.caller
+        caller = await self._verified(client, values)
+        client.shown = _Shown(values, basis, min(client.expires_at, caller.valid_until), caller)
+        return caller
+
+    async def _verified(self, client: TlsClient, values: list[bytes]) -> Caller:
         if client.member is not None:
             check_valid(client.member, client.expires_at, time.time())
             check_role(client.member, self._own, USERS, "use the locator")
-        token = bearer_token(value for name, value in scope["headers"] if name == _AUTHORIZATION)
-        return await self._callers.client(client.member, token)
+        return await self._callers.client(client.member, bearer_token(values))

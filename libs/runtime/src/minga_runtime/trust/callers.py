@@ -1,5 +1,6 @@
 """Callers: who has sent a request, and what that may do. Each server makes them at its edge, in one place."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,13 +21,14 @@ _MEMBERS = Rights(Prefixes(True), Prefixes(True))
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls. member: None for one without a certificate. grant_id: the `jti` of the grant with the
-    rights."""
+    """Who calls. member: None for one without a certificate. grant_id: the `jti` of the grant with the rights.
+    valid_until: when that grant counts no more, in seconds since 1970."""
 
     member: Member | None
     subject: str
     rights: Rights
     grant_id: str = ""
+    valid_until: float = math.inf
 
     @property
     def grant(self) -> dict[str, str]:
@@ -60,6 +62,10 @@ class Callers:
         self._revoked = revoked or Revoked()
         self._grants = _grants(own.network, sources) if sources else None
         self._default = default or (NONE if sources else _MEMBERS)
+
+    def basis(self) -> tuple[object, ...]:
+        """What answers depend on besides what is shown: an answer holds until its time while this is equal."""
+        return self._revoked.entries, None if self._grants is None else self._grants.keys()
 
     async def member(self, member: Member, token: str) -> Caller:
         """The caller with that certificate. token: its grant, which must be of that member; empty for none.
@@ -106,7 +112,7 @@ class Callers:
                 f"the grant of {grant.subject!r} counts over its own certificate alone", refusal=Refusal.GRANT_OF_OTHER
             )
         self._revoked.check(grant.subject, grant.grant_id)
-        return Caller(member, grant.subject, grant.rights, grant.grant_id)
+        return Caller(member, grant.subject, grant.rights, grant.grant_id, grant.valid_until)
 
 
 def _grants(network: str, sources: tuple["KeySource", ...]) -> "Grants":

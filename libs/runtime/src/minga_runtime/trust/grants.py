@@ -47,6 +47,11 @@ class Grant:
     """Its `jti`; empty when it has none."""
 
     @property
+    def valid_until(self) -> float:
+        """When it counts no more, in seconds since 1970."""
+        return self.expires_at + LEEWAY_SECONDS
+
+    @property
     def of_member(self) -> bool:
         """Whether it counts over its member's certificate alone."""
         return self.subject.startswith(MEMBER_SCHEME)
@@ -61,6 +66,10 @@ class Grants:
         self._wall = wall
         self._by_issuer: Mapping[str, Keys] = {}
         self._verified: OrderedDict[bytes, Grant] = OrderedDict()
+
+    def keys(self) -> Mapping[str, Keys]:
+        """The keys of the moment, by issuer: the same object until one changes."""
+        return self._keys.current()
 
     async def verify(self, token: str) -> Grant:
         """The grant that a token is. Raises UnauthenticatedError with the reason; no retry helps.
@@ -84,7 +93,7 @@ class Grants:
 
     def _look_at_keys(self) -> None:
         """Forget what was verified by keys that may not be there any more."""
-        by_issuer = self._keys.current()
+        by_issuer = self.keys()
         if by_issuer is not self._by_issuer:
             self._by_issuer = by_issuer
             self._verified.clear()
@@ -189,7 +198,7 @@ def _time(claims: Mapping[str, Any], name: str) -> float:
 
 
 def _check_not_expired(grant: Grant, now: float) -> None:
-    if now > grant.expires_at + LEEWAY_SECONDS:
+    if now > grant.valid_until:
         raise UnauthenticatedError(
             f"the grant of {grant.subject!r} expired at {_shown(grant.expires_at)}, and by the clock here it is "
             f"{_shown(now)}: a new one is needed, unless the clock is wrong",

@@ -23,15 +23,16 @@ class Revoked:
     @property
     def anybody(self) -> bool:
         """Whether there is anything to check."""
-        return bool(self._entries)
+        return bool(self.entries)
 
     @property
-    def _entries(self) -> frozenset[str]:
+    def entries(self) -> frozenset[str]:
+        """All that are named in the file: the same object until it changes."""
         return _NOBODY if self._file is None else self._file.current()
 
     def check(self, *ids: str) -> None:
         """Check somebody by what names it: a member's URI, a grant's subject and id. Raises PermissionDeniedError."""
-        if not self._entries.isdisjoint(ids):
+        if not self.entries.isdisjoint(ids):
             raise PermissionDeniedError(
                 f"{ids[0]} has been revoked", hint="ask who runs the network", refusal=Refusal.REVOKED
             )
