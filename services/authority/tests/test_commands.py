@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jwt
 import pytest
 
 from minga_authority.authority import Authority
@@ -79,7 +80,8 @@ def test_secrets_of_kubernetes_are_enough_for_a_network(tmp_path: Path, capsys: 
     """The authority in the cluster has the folder, and an empty database; any number of pods join by the tokens."""
     assert run_command(["init", "--kubernetes", "--namespace", "files"]) == 0
     secrets = read_secrets(capsys.readouterr().out)
-    assert set(secrets) == {"minga-authority", "minga-join-registry", "minga-join-locator", "minga-join-peer"}
+    roles = ("registry", "locator", "peer")
+    assert set(secrets) == {"minga-authority", "minga-prometheus", *(f"minga-join-{role}" for role in roles)}
     folder, state = tmp_path / "keys", tmp_path / "state"
     folder.mkdir()
     state.mkdir()
@@ -93,6 +95,21 @@ def test_secrets_of_kubernetes_are_enough_for_a_network(tmp_path: Path, capsys: 
         assert "registry.files.svc" in names(authority.join(token.text, Joiner().csr(), pod))[1]
     assert authority.join(secrets["minga-join-peer"]["token"], Joiner().csr(), "peer-0")
     assert {path.name for path in folder.iterdir()} == set(secrets["minga-authority"])
+
+
+@pytest.mark.parametrize("namespace", ["minga", "files"])
+def test_secrets_are_made_for_a_namespace_of_any_name(namespace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`registry.minga`, a Service's short name in the namespace `minga`, looks like a name that no host may have."""
+    assert run_command(["init", "--kubernetes", "--namespace", namespace]) == 0
+    token = JoinToken.parse(read_secrets(capsys.readouterr().out)["minga-join-peer"]["token"])
+    assert token.registry == f"registry.{namespace}.svc:50051"
+
+
+def test_the_grant_of_a_cluster_s_scraper_gives_no_right(capsys: pytest.CaptureFixture[str]) -> None:
+    run_command(["init", "--kubernetes"])
+    grant = read_secrets(capsys.readouterr().out)["minga-prometheus"]["grant"]
+    claims = jwt.decode(grant, options={"verify_signature": False})
+    assert claims["minga"] == {"read": [], "publish": [], "admin": False}
 
 
 def read_secrets(manifests: str) -> dict[str, dict[str, str]]:

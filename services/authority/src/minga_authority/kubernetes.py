@@ -12,14 +12,16 @@ from minga_runtime.trust.members import Role
 from minga_runtime.trust.rights import EVERYTHING
 
 AUTHORITY_SECRET = "minga-authority"  # noqa: S105 - its name
+SCRAPER_SECRET = "minga-prometheus"  # noqa: S105 - its name
 TOKEN_LIFE = timedelta(days=3650)
 """Pods join with them for as long as there is the cluster: who may read the Secrets has the network anyway."""
 PORTS = {"authority": 50050, "registry": 50051, "locator": 50052}
 
 
 def secrets_yaml(network: Network, namespace: str, now: float) -> str:
-    """Manifests for `kubectl apply -f -`: the Secret `minga-authority`, and one with the key `token` for each of
-    registry, locator and peer, `minga-join-ROLE`. What `network` leaves out is as in the Services of deploy/k8s."""
+    """Manifests for `kubectl apply -f -`: the Secret `minga-authority`, one with the key `token` for each of registry,
+    locator and peer, `minga-join-ROLE`, and `minga-prometheus` with a `grant` that has no right but to scrape the
+    locator. What `network` leaves out is as in the Services of deploy/k8s."""
     network = Network(
         network.network,
         f"https://authority.{namespace}.svc:{PORTS['authority']}",
@@ -33,6 +35,7 @@ def secrets_yaml(network: Network, namespace: str, now: float) -> str:
         secrets = {AUTHORITY_SECRET: files}
         for terms in _parts(namespace):
             secrets[f"minga-join-{terms.role}"] = {"token": authority.create_token(terms, TOKEN_LIFE)}
+        secrets[SCRAPER_SECRET] = {"grant": authority.grant("prometheus", (), (), TOKEN_LIFE)}
     return "".join(_secret(name, namespace, data) for name, data in secrets.items())
 
 
@@ -44,8 +47,9 @@ def _parts(namespace: str) -> list[Terms]:
 
 
 def _service_names(role: Role, namespace: str) -> tuple[str, ...]:
-    """A part's names in the cluster, and for probes from its own pod."""
-    return (role, f"{role}.{namespace}", f"{role}.{namespace}.svc", "localhost", "127.0.0.1")
+    """A part's names in the cluster, and for probes from its own pod. Not ROLE.NAMESPACE: what is below `.minga`, as
+    with the namespace of that name, is the name of no host."""
+    return (role, f"{role}.{namespace}.svc", f"{role}.{namespace}.svc.cluster.local", "localhost", "127.0.0.1")
 
 
 def _secret(name: str, namespace: str, data: dict[str, str]) -> str:
