@@ -1,14 +1,17 @@
 """A cluster of one machine: rendered manifests, a container of the Docker Engine for each pod.
 
 Taken from the manifests: image, command, arguments, environment, user, security context, memory, volumes, init
-containers, readiness probes, preStop, grace periods, the order of rolling updates. A headless Service is a name in the
-engine's DNS; any other is a TCP proxy on the network's gateway, which learns up to a second late which pods are ready.
+containers (again until they succeed), readiness probes, preStop, grace periods, the order of rolling updates. A
+headless Service is a name in the engine's DNS; any other is a TCP proxy on the network's gateway, which learns up to a
+second late which pods are ready.
 Left to a real cluster: scheduling, NetworkPolicy, Ingress, autoscaling, restarts by the kubelet (here no container may
 end by itself).
 """
 
 import ipaddress
 import random
+import re
+import secrets as tokens
 import socket
 import socketserver
 import ssl
@@ -16,24 +19,27 @@ import struct
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from deploy.tests.k8s.manifests import Object, of_kind, pod_labels, pod_spec, port_of, selects, workloads
 from deploy.tests.k8s.secrets import Secrets
 from deploy.tests.support.archive import archive
-from deploy.tests.support.engine import Container, Engine, eventually
+from deploy.tests.support.engine import Container, Ended, Engine, eventually
 
 NODES = {"node-1": "zone-a", "node-2": "zone-b", "node-3": "zone-a"}
 PEER_IMAGE = "minga/peer:dev"
 READY_SECONDS = 60.0
 ENDPOINT_LAG = 1.0
 """Seconds between two looks at which pods are ready."""
+_JOIN = ("python", "-m", "minga_runtime.join", "--token-file=/dev/stdin", "--dir=/tmp/credentials")
 _KNOWN = {
     "name", "image", "imagePullPolicy", "command", "args", "env", "ports", "volumeMounts", "resources", "lifecycle",
     "securityContext", "startupProbe", "readinessProbe", "livenessProbe",
@@ -46,6 +52,7 @@ class Pod:
 
     name: str
     workload: str
+    number: int
     node: str
     spec: Object
     container: Container
@@ -72,7 +79,7 @@ class Cluster:
         self._services = of_kind(objects, "Service")
         self.secrets = secrets.of(objects)
         self._issue = secrets.issue
-        self.secure = bool(secrets.certificates(objects))
+        self.secure = bool(secrets.certificates(objects)) or "authority" in self.workloads
         self._network = engine.network("cluster")
         (found,) = engine.docker("network", "inspect", self._network).json
         self.gateway = str(ipaddress.ip_network(found["IPAM"]["Config"][0]["Subnet"])[1])
@@ -82,7 +89,8 @@ class Cluster:
             if service["spec"].get("clusterIP") != "None"
             for port in service["spec"]["ports"]
         }
-        self._context: ssl.SSLContext | None = None
+        self._options: dict[str, Any] = {}
+        self._empty_dirs: defaultdict[str, set[str]] = defaultdict(set)
         self._closed = threading.Event()
         self._watcher = threading.Thread(target=self._watch)
 
@@ -118,13 +126,14 @@ class Cluster:
     def start(self, workload: str, number: int, node: str) -> Pod:
         """Create a pod, its volumes and its container; `wait_ready` says when it serves."""
         manifest = self.workloads[workload]
-        name = f"{workload}-{number}"
+        # No pod of a Deployment is called as another was.
+        name = f"{workload}-{tokens.token_hex(3) if manifest['kind'] == 'Deployment' else number}"
         spec = pod_spec(manifest)
         shared = self._pod_flags(manifest, name)
         for one in spec.get("initContainers", []):
-            self.engine.run_once(*shared, *self._container_words(manifest, one, name, node))
+            self._run_init(*shared, *self._container_words(manifest, one, name, node))
         container = self.engine.run(*shared, *self._container_words(manifest, spec["containers"][0], name, node))
-        pod = Pod(name, workload, node, spec, container, container.ip)
+        pod = Pod(name, workload, number, node, spec, container, container.ip)
         self.pods.append(pod)
         return pod
 
@@ -148,12 +157,14 @@ class Cluster:
         pod.container.stop(pod.spec["terminationGracePeriodSeconds"] - (time.monotonic() - started))
         assert pod.container.state["ExitCode"] == 0, f"{pod.name}:\n{pod.container.logs()}"
         pod.container.remove()
+        if volumes := self._empty_dirs.pop(pod.name, None):
+            self.engine.docker("volume", "rm", *volumes)
         self.pods.remove(pod)
 
     def replace(self, pod: Pod) -> Pod:
         """Delete a pod, and start the one that its controller makes in its place."""
         self.delete(pod)
-        return self.start(pod.workload, int(pod.name.rpartition("-")[2]), pod.node)
+        return self.start(pod.workload, pod.number, pod.node)
 
     def roll(self, workload: str) -> None:
         """`kubectl rollout restart`, and `status`: one pod more than there should be, or else one less, at a time."""
@@ -175,25 +186,51 @@ class Cluster:
     def client(self) -> Container:
         """A machine without a peer, which knows the locator's Service by its name and nothing else."""
         confined = ["--read-only", "--cap-drop=ALL", "--tmpfs=/tmp:mode=1777", "--no-healthcheck", "--entrypoint=sleep"]
-        place = [f"--network={self._network}", f"--add-host=locator:{self.gateway}"]
-        return self.engine.run(*confined, *place, *self._client_flags(), PEER_IMAGE, "infinity")
+        place = [f"--network={self._network}", *self._service_hosts()]
+        made = self.engine.run(*confined, *place, *self._client_flags(), PEER_IMAGE, "infinity")
+        if "authority" in self.workloads:
+            token = self._ask_authority("token", "create", "--role", "client", "--name", made.id[:12], "--publish", "*")
+            made.exec(*_JOIN, stdin=token.encode())
+        return made
+
+    def _ask_authority(self, *words: str) -> str:
+        """What a command of the authority prints, run in its pod."""
+        (pod,) = self.of("authority")
+        return pod.container.exec("minga-authority", *words).out.strip()
 
     def _client_flags(self) -> list[str]:
         if not self.secure:
             return ["--env=MINGA_LOCATOR=http://locator:50052"]
+        if "authority" in self.workloads:
+            return ["--env=MINGA_CREDENTIALS=/tmp/credentials"]
         name = self._volume("client", self._issue("spiffe://minga/client/someone"), mode=0o444)
         flags = ["--env=MINGA_LOCATOR=https://locator:50052", f"--volume={name}:/tls:ro,nocopy"]
         files = {"CERT": "tls.crt", "KEY": "tls.key", "CA": "ca.crt"}
         return flags + [f"--env=MINGA_TLS_{name}=/tls/{file}" for name, file in files.items()]
 
     def ask(self, path: str, host: str = "") -> httpx.Response:
-        """Ask the locator's Service, or one pod of it, for a path, as a member where the network is secure."""
-        if not self.secure:
-            return httpx.get(f"http://{host or self.gateway}:50052{path}", timeout=5, trust_env=False)
-        if self._context is None:
-            self._context = member_context(self._issue("spiffe://minga/client/test"))
-        url = f"https://{host or self.gateway}:50052{path}"
-        return httpx.get(url, timeout=5, trust_env=False, verify=self._context)
+        """Ask the locator's Service, or one pod of it, for a path, as one that may read all."""
+        return httpx.get(self.locator_url(path, host), timeout=5, **self.client_options())
+
+    def locator_url(self, path: str, host: str = "") -> str:
+        """The URL of a path of the locator's Service, or of one pod of it."""
+        return f"http{'s' if self.secure else ''}://{host or self.gateway}:50052{path}"
+
+    def client_options(self) -> dict[str, Any]:
+        """For httpx, to ask the locator: as a member or, where there is an authority, with a grant of it."""
+        if not self._options:
+            self._options["trust_env"] = False
+            if "authority" in self.workloads:
+                self._options |= self.bearer(self._ask_authority("grant", "test", "--read", "*"))
+            elif self.secure:
+                self._options["verify"] = member_context(self._issue("spiffe://minga/client/test"))
+        return self._options
+
+    def bearer(self, grant: str) -> dict[str, Any]:
+        """For httpx, to ask the locator of a network with an authority as one that has no certificate."""
+        context = ssl.create_default_context(cadata=self.secrets["minga-authority"]["ca.crt"].decode())
+        context.check_hostname = False
+        return {"verify": context, "headers": {"Authorization": f"Bearer {grant}"}}
 
     def holders(self, name: str) -> set[str]:
         """Peers that hold the newest version of a file whole, as the locator's Service says; none while it does not."""
@@ -239,8 +276,23 @@ class Cluster:
         if "serviceName" in manifest["spec"]:
             headless.append(f"{name}.{manifest['spec']['serviceName']}")
         flags = [f"--network={self._network}", f"--hostname={name}", "--no-healthcheck"]
-        flags += [f"--network-alias={alias}" for alias in headless]
-        return [*flags, *(f"--add-host={service}:{self.gateway}" for service, _ in self._proxies)]
+        flags += [f"--network-alias={alias}{domain}" for alias in headless for domain in ("", ".minga.svc")]
+        return [*flags, *self._service_hosts()]
+
+    def _service_hosts(self) -> list[str]:
+        """The names of Services with an address, as the cluster's DNS has them."""
+        names = sorted({service for service, _ in self._proxies})
+        return [f"--add-host={name}{domain}:{self.gateway}" for name in names for domain in ("", ".minga.svc")]
+
+    def _run_init(self, *words: str) -> None:
+        """Run an init container until it succeeds, as the kubelet does."""
+        ended: list[Ended] = []
+
+        def succeeds() -> bool:
+            ended.append(self.engine.run_once(*words, check=False))
+            return ended[-1].code == 0
+
+        eventually(succeeds, "an init container succeeds", READY_SECONDS, log=lambda: ended[-1].out + ended[-1].err)
 
     def _container_words(self, manifest: Object, container: Object, name: str, node: str) -> list[str]:
         """Flags, image and command of `docker run`."""
@@ -253,16 +305,22 @@ class Cluster:
         }
         flags = _confinement(spec["securityContext"] | container["securityContext"])
         flags.append(f"--memory={_docker_size(container['resources']['limits']['memory'])}")
-        for one in container.get("env", []):
-            value = one["value"] if "value" in one else facts[one["valueFrom"]["fieldRef"]["fieldPath"]]
-            flags.append(f"--env={one['name']}={value}")
+        given = {
+            one["name"]: one["value"] if "value" in one else facts[one["valueFrom"]["fieldRef"]["fieldPath"]]
+            for one in container.get("env", [])
+        }
+        flags += [f"--env={variable}={value}" for variable, value in given.items()]
         volumes = {one["name"]: one for one in spec.get("volumes", [])}
+        for shared in _shared_by_init(spec) & volumes.keys():
+            if "emptyDir" in volumes[shared]:
+                volumes[shared] = {"shared": self._empty_dir(shared, name)}
         for claim in manifest["spec"].get("volumeClaimTemplates", []):
             volumes[claim["metadata"]["name"]] = {"claim": f"{claim['metadata']['name']}-{name}"}
         for mount in container.get("volumeMounts", []):
             group = spec["securityContext"].get("fsGroup", 0)
             flags.append(self._mount(mount, volumes[mount["name"]], node, name, group))
         command = [*container.get("command", []), *container.get("args", [])]
+        command = [re.sub(r"\$\((\w+)\)", lambda found: given[found[1]], word) for word in command]
         if "command" in container:
             flags.append(f"--entrypoint={command.pop(0)}")
         image: str = container["image"]
@@ -275,6 +333,8 @@ class Cluster:
             case {"emptyDir": found}:
                 size = f",size={_docker_size(found['sizeLimit'])}" if "sizeLimit" in found else ""
                 return f"--tmpfs={path}:mode=0777{size}"
+            case {"shared": name}:
+                pass
             case {"hostPath": found}:
                 # Root's, as the kubelet makes it, whatever the group is.
                 name = self.engine.volume(f"{node}{found['path'].replace('/', '-')}")
@@ -295,6 +355,14 @@ class Cluster:
         return f"--mount=type=volume,source={name},target={path},volume-nocopy" + (
             ",readonly" if mount.get("readOnly") else ""
         )
+
+    def _empty_dir(self, volume: str, pod: str) -> str:
+        """An emptyDir that several containers of a pod mount: it ends with the pod."""
+        name = self.engine.volume(f"{volume}-{pod}")
+        if name not in self._empty_dirs[pod]:
+            self._fill(name, "chmod 0777 /v", b"")
+            self._empty_dirs[pod].add(name)
+        return name
 
     def _volume(self, purpose: str, data: Mapping[str, bytes], *, mode: int, group: int = 0) -> str:
         """A volume with such files."""
@@ -402,6 +470,11 @@ def _confinement(security: Object) -> list[str]:
     flags += [f"--cap-drop={one}" for one in security["capabilities"]["drop"]]
     flags += [f"--cap-add={one}" for one in security["capabilities"].get("add", [])]
     return [*flags, *([] if security["allowPrivilegeEscalation"] else ["--security-opt=no-new-privileges"])]
+
+
+def _shared_by_init(spec: Object) -> set[str]:
+    """Volumes that an init container mounts as well."""
+    return {mount["name"] for one in spec.get("initContainers", []) for mount in one.get("volumeMounts", [])}
 
 
 def _docker_size(quantity: str) -> str:

@@ -1,10 +1,14 @@
 """The Secrets that manifests need: made as the documentation says, or as cert-manager makes them."""
 
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import yaml
+
 from deploy.tests.k8s.manifests import DEPLOY, Object, of_kind
+from deploy.tests.support.engine import run_command
 from tests.support.authority import Authority
 
 
@@ -23,6 +27,8 @@ class Secrets:
             made["redis-users"] = self._redis_users()
         if "redis-tls" in names:
             made["redis-tls"] = self.issue("spiffe://redis/server/redis", ["redis"])
+        if "minga-authority" in names:
+            made |= _authority_secrets()
         return made
 
     def certificates(self, objects: tuple[Object, ...]) -> dict[str, tuple[list[str], list[str]]]:
@@ -40,6 +46,16 @@ class Secrets:
         folder = self._folder / "redis"
         subprocess.run([str(DEPLOY / "redis/users.sh"), str(folder)], check=True, timeout=30)
         return _contents(folder)
+
+
+def _authority_secrets() -> dict[str, dict[str, bytes]]:
+    """What `minga ca init --kubernetes | kubectl apply -f -` makes."""
+    command = Path(sys.executable).with_name("minga-authority")
+    printed = run_command([str(command), "init", "--kubernetes"]).out
+    return {
+        secret["metadata"]["name"]: {key: text.encode() for key, text in secret["stringData"].items()}
+        for secret in yaml.safe_load_all(printed)
+    }
 
 
 def volumes(objects: tuple[Object, ...]) -> list[Object]:

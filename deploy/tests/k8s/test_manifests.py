@@ -32,13 +32,21 @@ ALL = ("network-policies", "highly-available", "autoscaling", "ingress", "monito
 COMBINATIONS = [
     ("base",),
     *((f"overlays/{path.parent.name}",) for path in sorted(K8S.glob("overlays/*/kustomization.yaml"))),
-    *(("base", one) for one in sorted(COMPONENTS)),
+    *(("base", one) for one in sorted(COMPONENTS) if one != "authority"),
+    ("base", "peer-volumes", "authority"),
     *(
         ("base", *ALL[:3], disk, redis, *ALL[3:])
         for disk in ("node-disk", "peer-volumes")
         for redis in ("external-redis", "redis-tls")
     ),
-    ("base", *ALL[:3], "peer-volumes", "redis-tls", *ALL[3:], "cert-manager"),
+    *(
+        ("base", *ALL[:3], disk, redis, *ALL[3:], secured)
+        for disk, redis, secured in (
+            ("peer-volumes", "redis-tls", "cert-manager"),
+            ("peer-volumes", "redis-tls", "authority"),
+            ("node-disk", "external-redis", "authority"),
+        )
+    ),
 ]
 VERSIONS = ("1.27", "1.33", "1.37")
 """From the first with gRPC probes for everyone to the newest whose schemas there are."""
@@ -92,8 +100,9 @@ def test_every_object_is_valid(version: str) -> None:
 def test_versions_are_set_in_the_base_alone(objects: tuple[Object, ...]) -> None:
     """Those of the packages, or the tag of images built here; `latest` would change under a running network."""
     released = {f"minga/{part}:{version(f'minga-{part}')}" for part in PARTS}
+    authority = f"minga/authority:{version('minga-authority')}"
     images = {one["image"] for kind in ("containers", "initContainers") for *_, one in containers(objects, kind)}
-    assert {image for image in images if image.startswith("minga/")} in (
+    assert {image for image in images if image.startswith("minga/")} - {authority} in (
         released,
         {f"minga/{part}:dev" for part in PARTS},
     )
@@ -123,6 +132,9 @@ def test_pods_keep_the_restricted_profile(objects: tuple[Object, ...]) -> None:
         # A CPU limit would make heartbeats late.
         assert (container["resources"]["limits"].keys(), len(container["resources"]["requests"])) == ({"memory"}, 2)
     for name, _, container in containers(objects, "initContainers"):
+        if container["name"] == "join":
+            assert container["securityContext"] == confined
+            continue
         assert (exempt, name, container["command"]) == (True, "peer", ["chown", "10001:10001", "/srv/minga"])
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
     assert not of_kind(objects, "Secret")
@@ -143,7 +155,8 @@ def test_selectors_choose_the_part_that_they_are_named_after(objects: tuple[Obje
     for name, each in of_kind(objects, *kinds).items():
         assert chosen(each["spec"]["selector"]) == [name]
     for name, each in of_kind(objects, "ServiceMonitor").items():
-        assert chosen(each["spec"]["selector"], services) == [name]
+        there = name != "authority" or name in services
+        assert chosen(each["spec"]["selector"], services) == ([name] if there else [])
     for each in of_kind(objects, "NetworkPolicy").values():
         assert chosen(each["spec"]["podSelector"])
 
@@ -184,23 +197,27 @@ def test_addresses_and_ports_lead_somewhere(objects: tuple[Object, ...]) -> None
         assert all(path["backend"]["service"] == {"name": "locator", "port": {"name": "http"}} for path in paths)
         led = {p for p in product.api_paths() if any(PurePosixPath(p).is_relative_to(path["path"]) for path in paths)}
         assert led == product.api_paths() - {"/livez", "/readyz", "/metrics"}
-    for name, each in of_kind(objects, "ServiceMonitor", "PodMonitor").items():
+    monitors = of_kind(objects, "ServiceMonitor", "PodMonitor")
+    for name, each in ((name, each) for name, each in monitors.items() if name in main):
         (endpoint,) = each["spec"].get("endpoints") or each["spec"]["podMetricsEndpoints"]
         assert port_of(main[name], endpoint["port"]) == {"locator": 50052}.get(name, 9464)
 
 
 def test_parts_take_their_settings_and_are_given_the_time_to_end(
-    objects: tuple[Object, ...], monkeypatch: pytest.MonkeyPatch
+    objects: tuple[Object, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Every variable is a setting of its part. SIGKILL comes later than preStop and what a part may take for itself."""
-    for part, pod, container in (one for one in containers(objects) if one[0] in PARTS):
+
+    for file in ("cert.pem", "key.pem", "ca.pem"):
+        (tmp_path / file).touch()
+    for part, pod, container in (one for one in containers(objects) if one[0] != "redis"):
         given = environment(container)
         assert given.keys() <= product.variables(part)
         with monkeypatch.context() as patched:
             for name, value in given.items():
-                patched.setenv(name, value)
+                patched.setenv(name, str(tmp_path) if name == "MINGA_CREDENTIALS" else value)
             needed = product.stop_seconds(part) + timedelta(seconds=5)
-        if part != "peer":
+        if "lifecycle" in container:
             needed += timedelta(seconds=int(container["lifecycle"]["preStop"]["exec"]["command"][1]))
         assert timedelta(seconds=pod["terminationGracePeriodSeconds"]) >= needed
 
@@ -234,15 +251,25 @@ def test_every_secret_and_key_that_is_read_is_made(objects: tuple[Object, ...], 
 
 
 def test_a_network_is_secure_in_all_its_parts_or_in_none(objects: tuple[Object, ...]) -> None:
-    """Either MINGA_OPEN=1 or certificates, at each; these name their part as it is called, and are mounted."""
-    secure = bool(of_kind(objects, "Certificate"))
+    """MINGA_OPEN=1, certificates or a credentials folder, the same at each, and peers know the locator by it."""
+    by = "MINGA_TLS_CERT" if of_kind(objects, "Certificate") else "MINGA_OPEN"
+    by = "MINGA_CREDENTIALS" if "authority" in workloads(objects) else by
+    for name, _, container in (one for one in containers(objects) if one[0] in PARTS):
+        given = environment(container)
+        assert given.keys() & {"MINGA_OPEN", "MINGA_TLS_CERT", "MINGA_CREDENTIALS"} == {by}
+        assert name != "peer" or urlsplit(given["MINGA_LOCATOR"]).scheme == ("http" if by == "MINGA_OPEN" else "https")
+        probes = [container[each]["httpGet"] for each in ("startupProbe", "readinessProbe", "livenessProbe")]
+        secure = name == "locator" and by != "MINGA_OPEN"
+        assert {probe.get("scheme", "HTTP") for probe in probes} == {"HTTPS" if secure else "HTTP"}
+
+
+def test_certificates_name_their_parts_as_they_are_called(objects: tuple[Object, ...]) -> None:
+    """Those of cert-manager, which are mounted."""
+    if not of_kind(objects, "Certificate"):
+        return
     made = Secrets(Path()).certificates(objects)
     for name, pod, container in (one for one in containers(objects) if one[0] in PARTS):
         given = environment(container)
-        assert ("MINGA_OPEN" in given) != secure
-        assert ("MINGA_TLS_CERT" in given) == secure
-        if not secure:
-            continue
         (volume,) = (one for one in pod["volumes"] if one["name"] == "tls")
         if "csi" in volume:
             said = volume["csi"]["volumeAttributes"]
@@ -257,6 +284,29 @@ def test_a_network_is_secure_in_all_its_parts_or_in_none(objects: tuple[Object, 
             assert (uris, name in hosts) == ([f"spiffe://minga/{name}/{name}"], True)
             assert {given[f"MINGA_TLS_{kind}"] for kind in ("CERT", "KEY", "CA")} <= secret_files(pod, container)
         product.member_of([uris[0].replace("${POD_NAME}", "peer-0")])
+
+
+def test_each_pod_joins_before_its_part_starts(objects: tuple[Object, ...]) -> None:
+    """Last of the init containers, into the folder that the part reads and renews. A peer joins under its own name, and
+    keeps the key to it for as long as the name: a member's name is given to no other key."""
+    if "authority" not in workloads(objects):
+        return
+    for name, pod, container in (one for one in containers(objects) if one[0] in PARTS):
+        folder = environment(container)["MINGA_CREDENTIALS"]
+        join = pod["initContainers"][-1]
+        assert join["image"] == container["image"]
+        assert join["args"][:2] == ["--token-file=/etc/minga/join/token", f"--dir={folder}"]
+        (mount,) = (one for one in container["volumeMounts"] if folder.startswith(one["mountPath"]))
+        assert mount in join["volumeMounts"]
+        assert not mount.get("readOnly", False)
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        assert volumes["join"]["secret"]["secretName"] == f"minga-join-{name}"
+        if name == "peer":
+            (own,) = (one for one in container["env"] if one["name"] == "MINGA_PEER_ID")
+            assert (join["env"], join["args"][2:]) == ([own], ["--name=$(MINGA_PEER_ID)"])
+            assert "hostPath" in volumes.get("share", {"hostPath": "or a claim"})
+        else:
+            assert "emptyDir" in volumes[mount["name"]]
 
 
 def secret_files(pod: Object, container: Object) -> set[str]:
@@ -351,6 +401,8 @@ def test_exactly_the_arrows_of_the_design_are_allowed(chosen: tuple[str, ...]) -
     expected: set[Any] = set(ARROWS)
     if of_kind(objects, "PodMonitor"):
         expected |= {("prometheus", "locator", 50052), *(("prometheus", part, 9464) for part in ("registry", "peer"))}
+    if "authority" in workloads(objects):
+        expected |= {(who, "authority", 50050) for who in (*PARTS, "client")} | {("prometheus", "authority", 9464)}
     if of_kind(objects, "Ingress"):
         expected.add(("ingress controller", "locator", 50052))
     if "redis" not in workloads(objects):
@@ -364,7 +416,7 @@ def test_exactly_the_arrows_of_the_design_are_allowed(chosen: tuple[str, ...]) -
         (source, target, port)
         for source in places
         for target in places
-        for port in (53, 443, 6379, 9464, 50051, 50052, 50053, 50054)
+        for port in (53, 443, 6379, 9464, 50050, 50051, 50052, 50053, 50054)
         if "minga" in (places[source][0], places[target][0])
         and connects(policies, places[source], places[target], port)
     }

@@ -1,4 +1,4 @@
-"""Every part is rolled and Redis emptied while clients download, on the base with peers on their nodes' disks.
+"""Every part is rolled and Redis emptied while clients download, on a secure network with peers on their nodes' disks.
 
 Files are held by `node-1` and `node-2`; `node-3` has a peer that fetches; a machine without a peer fetches as well. Not
 one download may fail, and a look-up is answered or, while Redis is away, gets 503 with Retry-After.
@@ -44,7 +44,7 @@ class Scene:
         clients: dict[str, Call] = {
             "small files": get_alone(self.client, SMALL),
             "a large file": get_alone(self.client, [LARGE], SLOW),
-            "look-ups": look_up(self.kept, f"http://{self.cluster.gateway}:50052/v1/files/{LARGE}"),
+            "look-ups": look_up(self.kept, self.cluster.locator_url(f"/v1/files/{LARGE}")),
         }
         if through_peer:
             clients["through a peer"] = get_through_peer(self.cluster.of("peer")[2], self.once)
@@ -54,7 +54,7 @@ class Scene:
 @pytest.fixture(scope="module")
 def scene(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """All of it, ready."""
-    objects = copy.deepcopy(rendered("base", "node-disk"))
+    objects = copy.deepcopy(rendered("base", "node-disk", "authority"))
     # So that calls meet connections that the registry is about to close, which it does after minutes otherwise.
     registry = pod_spec(workloads(objects)["registry"])["containers"][0]
     registry["env"].append({"name": "MINGA_MAX_CONNECTION_AGE", "value": "5"})
@@ -66,7 +66,7 @@ def scene(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         for name in files:
             cluster.wait_held(name, "node-1", "node-2")
         client = cluster.client()
-        with httpx.Client(timeout=10, trust_env=False) as kept:
+        with httpx.Client(timeout=10, **cluster.client_options()) as kept:
             yield Scene(cluster, client, kept)
         client.remove()
 
@@ -106,7 +106,7 @@ def test_redis_away_costs_readiness_and_no_restart(scene: Scene) -> None:
     parts = [*cluster.of("registry"), *cluster.of("locator")]
     cluster.delete(redis)
     eventually(lambda: not any(pod.ready for pod in parts), "registry and locator are not ready")
-    answer = httpx.get(f"http://{parts[-1].ip}:50052/v1/files/{LARGE}", timeout=5, trust_env=False)
+    answer = cluster.ask(f"/v1/files/{LARGE}", parts[-1].ip)
     assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
     deadline = time.monotonic() + AWAY_SECONDS
     while time.monotonic() < deadline:

@@ -20,10 +20,12 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 _WRITABLE = "for d in / /etc /tmp /opt/minga /srv/minga /run/minga; do [ -w $d ] && echo $d; done; true"
 
 
-@pytest.fixture(scope="module")
-def cluster(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Ready. Secrets and certificates are as cert-manager and its driver make them."""
-    objects = rendered("overlays/local", "peer-volumes", "redis-tls", "cert-manager")
+@pytest.fixture(scope="module", params=["cert-manager", "authority"])
+def cluster(
+    request: pytest.FixtureRequest, engine: Engine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """Ready. Secrets and certificates are as cert-manager and its driver, or the authority, make them."""
+    objects = rendered("overlays/local", "peer-volumes", "redis-tls", request.param)
     with Cluster(engine, objects, Secrets(tmp_path_factory.mktemp("secrets"))) as cluster:
         cluster.wait_ready()
         yield cluster
@@ -85,13 +87,17 @@ def test_a_pod_that_is_replaced_keeps_its_name_and_its_files(cluster: Cluster) -
 
 
 def test_metrics_are_where_scrapers_look(cluster: Cluster) -> None:
-    """The port called `metrics` of registry and peer, and the locator's own, for Prometheus' certificate."""
-    for part in ("registry", "peer"):
+    """The port called `metrics` of the others, and the locator's own, for Prometheus' certificate or its grant."""
+    own_port = [part for part in ("registry", "peer", "authority") if part in cluster.workloads]
+    for part in own_port:
         url = f"http://{cluster.of(part)[0].ip}:9464/metrics"
         assert f"minga_{part}_build_info" in httpx.get(url, timeout=5, trust_env=False).text
-    url = f"https://{cluster.of('locator')[0].ip}:50052/metrics"
-    context = member_context(cluster.secrets["prometheus-tls"])
-    assert "minga_locator_build_info" in httpx.get(url, timeout=5, trust_env=False, verify=context).text
+    if "authority" in own_port:
+        options = cluster.bearer(cluster.secrets["minga-prometheus"]["grant"].decode())
+    else:
+        options = {"verify": member_context(cluster.secrets["prometheus-tls"])}
+    url = cluster.locator_url("/metrics", cluster.of("locator")[0].ip)
+    assert "minga_locator_build_info" in httpx.get(url, timeout=5, trust_env=False, **options).text
 
 
 def test_nobody_without_a_certificate_is_answered(cluster: Cluster) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from starlette.routing import Route
 
+from minga_authority.settings import AuthoritySettings
 from minga_directory import connect_reader
 from minga_locator.app import make_app
 from minga_locator.settings import LocatorSettings
@@ -17,7 +18,9 @@ from minga_runtime.trust.members import member_of
 
 __all__ = ["api_paths", "member_of", "stop_seconds", "variables"]
 
-_SETTINGS = {"registry": RegistrySettings, "locator": LocatorSettings, "peer": PeerSettings}
+_SETTINGS = {"registry": RegistrySettings, "locator": LocatorSettings, "peer": PeerSettings} | {
+    "authority": AuthoritySettings
+}
 
 
 def variables(part: str) -> set[str]:
