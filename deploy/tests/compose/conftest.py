@@ -7,56 +7,46 @@ from pathlib import Path
 
 import pytest
 
-from deploy.tests.support.archive import archive
 from deploy.tests.support.engine import CALL_SECONDS, Container, Engine, run_command
-from tests.support.authority import Authority
 
 COMPOSE_FILES = [Path(__file__).resolve().parents[2] / "compose" / name for name in ("compose.yaml", "secure.yaml")]
-MEMBERS = ("registry", "locator", "peer-1", "peer-2", "peer-3")
-FILES = {"tls.crt": "cert.pem", "tls.key": "key.pem", "ca.crt": "ca.pem"}
-"""As the tests' authority names them, and as a credentials folder does."""
-SERVICES = ("redis", "registry", "locator", "peer-1", "peer-2", "peer-3")
-VOLUMES = ("redis-users", "redis-registry", "redis-locator", "peer-1", "peer-2", "peer-3")
+SERVICES = ("redis", "authority", "registry", "locator", "peer-1", "peer-2", "peer-3")
+ONCE = ("redis-users", "volumes")
+"""Services that end."""
+VOLUMES = (
+    "redis-users", "redis-registry", "redis-locator", "peer-1", "peer-2", "peer-3",
+    "authority", "tokens", "credentials-registry", "credentials-locator",
+)  # fmt: skip
 UP_SECONDS = 120.0
 
 
 class Compose:
-    """A project: the compose files as they are, on a network of our range, with our label on everything.
-    credentials: of a client."""
+    """A project: the compose files as they are, on a network of our range, with our label on everything."""
 
     def __init__(self, engine: Engine, command: list[str], folder: Path) -> None:
         self.engine = engine
-        self.credentials = folder / "client"
         key, value = engine.label.split("=")
         labelled = {"labels": {key: value}}
         override = {
-            "services": dict.fromkeys((*SERVICES, "redis-users"), labelled),
-            "volumes": dict.fromkeys(VOLUMES, labelled) | self._members(folder),
+            "services": dict.fromkeys((*SERVICES, *ONCE), labelled),
+            "volumes": dict.fromkeys(VOLUMES, labelled),
             "networks": {"default": {"external": True, "name": engine.network("compose")}},
         }
         (folder / "override.yaml").write_text(json.dumps(override))
         self._filter = f"label=com.docker.compose.project=minga-{engine.run_id}"
         self._command = [*command, "-p", f"minga-{engine.run_id}", *(f"--file={file}" for file in COMPOSE_FILES)]
         self._command += ["-f", str(folder / "override.yaml")]
-        # Any free port of this machine: the test asks which.
+        # Any free ports of this machine: the test asks which.
         self._environment = engine.environment | {
             "REDIS_IMAGE": "minga-test/redis:7",
             "LOCATOR_ADDRESS": "127.0.0.1:0",
+            "AUTHORITY_ADDRESS": "127.0.0.1:0",
         }
 
-    def _members(self, folder: Path) -> dict[str, object]:
-        """Volumes with the credentials folder of each part, and one for clients on this machine."""
-        authority = Authority()
-        authority.issue(self.credentials, "client", "someone")
-        made: dict[str, object] = {}
-        for name in MEMBERS:
-            own = authority.issue(folder / name, name.partition("-")[0], name, host_names=[name])
-            files = {FILES[path.name]: path.read_bytes() for path in own.iterdir()}
-            volume = self.engine.volume(f"credentials-{name}")
-            words = ["--user=0:0", f"--volume={volume}:/v:nocopy", "--entrypoint=tar", "minga/peer:dev", "-xpC", "/v"]
-            self.engine.run_once(*words, stdin=archive(files, mode=0o600, user=10001, group=10001))
-            made[f"credentials-{name}"] = {"external": True, "name": volume}
-        return made
+    def address(self, service: str, port: int) -> str:
+        """The URL by which this machine reaches a port of a service."""
+        bound = self.container(service).inspect()["NetworkSettings"]["Ports"][f"{port}/tcp"]
+        return f"https://127.0.0.1:{bound[0]['HostPort']}"
 
     def run(self, *words: str, limit: float = CALL_SECONDS) -> str:
         """Run Compose; its standard output."""

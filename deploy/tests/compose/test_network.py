@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.tests.compose.conftest import SERVICES, Compose
+from deploy.tests.compose.conftest import SERVICES, UP_SECONDS, Compose
 from deploy.tests.support.engine import Ended, eventually, run_command
 
 BACK_SECONDS = 30.0
@@ -15,19 +15,28 @@ BACK_SECONDS = 30.0
 
 
 class Machine:
-    """This machine, outside all containers, with no peer beside it."""
+    """This machine, outside all containers, with no peer beside it. folder: for its credentials."""
 
-    def __init__(self, compose: Compose) -> None:
+    def __init__(self, compose: Compose, folder: Path) -> None:
         self.compose = compose
-        ports = compose.container("locator").inspect()["NetworkSettings"]["Ports"]
-        locator = f"https://127.0.0.1:{ports['50052/tcp'][0]['HostPort']}"
-        self._command = [str(Path(sys.executable).with_name("minga")), "--locator", locator, "--control", "/none"]
+        self._credentials = folder
+        self._command = [str(Path(sys.executable).with_name("minga")), "--control", "/none"]
+
+    def join(self) -> None:
+        """Become a member, as the head of secure.yaml says; at the ports that there are."""
+        places = (
+            "--url",
+            self.compose.address("authority", 50050),
+            "--locator",
+            self.compose.address("locator", 50052),
+        )
+        words = ("token", "create", "--role", "client", "--name", "me", "--publish", "*", *places)
+        token = self.compose.run("exec", "-T", "authority", "minga-authority", *words).strip()
+        run_command([self._command[0], "join", token, "--dir", str(self._credentials)], env=_strange())
 
     def minga(self, *words: str, check: bool = True) -> Ended:
-        """The command."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MINGA_")}
-        for name, file in (("CERT", "tls.crt"), ("KEY", "tls.key"), ("CA", "ca.crt")):
-            environment[f"MINGA_TLS_{name}"] = str(self.compose.credentials / file)
+        """The command. Its credentials say where the locator is."""
+        environment = _strange() | {"MINGA_CREDENTIALS": str(self._credentials)}
         return run_command(self.words(*words), env=environment, check=check)
 
     def words(self, *words: str) -> list[str]:
@@ -55,12 +64,19 @@ class Machine:
         return self.compose.container(service).exec("sha256sum", f"/srv/minga/{name}").out.split()[0]
 
 
+def _strange() -> dict[str, str]:
+    """The environment of one who has joined nothing."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MINGA_")}
+
+
 @pytest.fixture(scope="module")
-def machine(compose: Compose) -> Machine:
-    """Beside a network where all is healthy."""
+def machine(compose: Compose, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """A member, beside a network where all is healthy."""
     for service in SERVICES:
         compose.container(service).wait_healthy()
-    return Machine(compose)
+    machine = Machine(compose, tmp_path_factory.mktemp("me") / "credentials")
+    machine.join()
+    return machine
 
 
 def test_peers_go_by_the_names_of_their_services(machine: Machine) -> None:
@@ -70,7 +86,7 @@ def test_peers_go_by_the_names_of_their_services(machine: Machine) -> None:
 
 
 def test_no_part_may_do_more_than_it_needs(compose: Compose) -> None:
-    """Read-only roots, no capabilities, no new privileges, a memory limit, no named user; one open port."""
+    """Read-only roots, no capabilities, no new privileges, a memory limit, no named user; two open ports."""
     for service in SERVICES:
         found = compose.container(service).inspect()
         host = found["HostConfig"]
@@ -79,7 +95,7 @@ def test_no_part_may_do_more_than_it_needs(compose: Compose) -> None:
         assert host["Memory"] > 0, service
         assert found["Config"]["User"].split(":")[0] not in ("", "0", "root"), service
         published = [port for port, bound in found["NetworkSettings"]["Ports"].items() if bound]
-        assert published == (["50052/tcp"] if service == "locator" else [])
+        assert published == {"locator": ["50052/tcp"], "authority": ["50050/tcp"]}.get(service, [])
         # Nothing without a name, which would be left behind.
         assert all(len(mount["Name"]) < 64 for mount in found["Mounts"] if mount["Type"] == "volume"), service
 
@@ -131,10 +147,27 @@ def test_what_a_peer_shares_outlives_its_container(machine: Machine, tmp_path: P
     assert machine.fetch("peer-1", "kept.bin") == digest
 
 
+def test_all_is_as_before_after_down_and_up(machine: Machine, tmp_path: Path) -> None:
+    """The network's keys, tokens and who is a member outlive their containers, and each part is who it was."""
+    digest = machine.file(tmp_path / "still.bin", 1_000_000)
+    machine.drop("peer-1", tmp_path / "still.bin")
+    machine.compose.run("up", "-d", "--force-recreate", limit=UP_SECONDS)
+    for service in SERVICES:
+        machine.compose.container(service).wait_healthy()
+    machine.join()  # at other ports, under the same name with the same key
+    machine.wait_found("still.bin")
+    assert machine.fetch("peer-3", "still.bin") == digest
+    assert {peer["peer_id"] for peer in machine.minga("peers", "--json").json["peers"]} == {
+        "peer-1",
+        "peer-2",
+        "peer-3",
+    }
+
+
 def test_a_host_without_a_certificate_is_not_answered(machine: Machine, tmp_path: Path) -> None:
     """By the locator that this machine reaches; and Redis answers no stranger but that it is there."""
-    strange = {name: value for name, value in os.environ.items() if not name.startswith("MINGA_")}
-    refused = run_command(machine.words("ls"), env=strange, check=False)
+    words = machine.words("--locator", machine.compose.address("locator", 50052), "ls")
+    refused = run_command(words, env=_strange(), check=False)
     assert refused.code != 0
     answer = machine.compose.container("redis").exec("redis-cli", "keys", "*", check=False)
     assert "NOPERM" in answer.out + answer.err
