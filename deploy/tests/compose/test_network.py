@@ -147,7 +147,7 @@ def test_what_a_peer_shares_outlives_its_container(machine: Machine, tmp_path: P
     assert machine.fetch("peer-1", "kept.bin") == digest
 
 
-def test_all_is_as_before_after_down_and_up(machine: Machine, tmp_path: Path) -> None:
+def test_all_is_as_before_in_new_containers(machine: Machine, tmp_path: Path) -> None:
     """The network's keys, tokens and who is a member outlive their containers, and each part is who it was."""
     digest = machine.file(tmp_path / "still.bin", 1_000_000)
     machine.drop("peer-1", tmp_path / "still.bin")
