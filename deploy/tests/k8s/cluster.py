@@ -256,7 +256,9 @@ class Cluster:
             for pod in pods:
                 probe = pod.main["readinessProbe"]
                 pod.failures = 0 if passes(pod, probe) else pod.failures + 1
-                pod.ready = not pod.failures or (pod.ready and pod.failures < probe.get("failureThreshold", 3))
+                # A kubelet takes so long to give a pod up; here each look is a probe.
+                seconds = probe.get("failureThreshold", 3) * probe["periodSeconds"]
+                pod.ready = not pod.failures or (pod.ready and pod.failures * ENDPOINT_LAG < seconds)
             for (name, port), proxy in self._proxies.items():
                 selector = {"matchLabels": self._services[name]["spec"]["selector"]}
                 proxy.backends = [

@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import httpx
 
@@ -71,10 +72,10 @@ def get_through_peer(pod: Pod, names: Iterator[str]) -> Call:
     return lambda: _exec(pod.container, "minga", "get", next(names))
 
 
-def look_up(kept: httpx.Client, url: str) -> Call:
+def look_up(kept: httpx.Client, url: str, options: Mapping[str, Any]) -> Call:
     """Any HTTP client: on a connection that is kept, and on one of its own. Only 503 with Retry-After may come instead.
 
-    A kept connection that the server has just closed is opened again, once (RFC 9110, 9.2.2).
+    options: of its own connection. A kept one that the server has just closed is opened again, once (RFC 9110, 9.2.2).
     """
 
     def call() -> str:
@@ -83,7 +84,7 @@ def look_up(kept: httpx.Client, url: str) -> Call:
                 answers = [kept.get(url)]
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                 answers = [kept.get(url)]
-            answers.append(httpx.get(url, timeout=10, trust_env=False))
+            answers.append(httpx.get(url, timeout=10, **options))
         except httpx.HTTPError as error:
             return repr(error)
         wrong = [

@@ -44,7 +44,9 @@ class Scene:
         clients: dict[str, Call] = {
             "small files": get_alone(self.client, SMALL),
             "a large file": get_alone(self.client, [LARGE], SLOW),
-            "look-ups": look_up(self.kept, self.cluster.locator_url(f"/v1/files/{LARGE}")),
+            "look-ups": look_up(
+                self.kept, self.cluster.locator_url(f"/v1/files/{LARGE}"), self.cluster.client_options()
+            ),
         }
         if through_peer:
             clients["through a peer"] = get_through_peer(self.cluster.of("peer")[2], self.once)
