@@ -294,7 +294,7 @@ class AsyncClient:
             from minga_runtime.trust.credentials import Credentials
             from minga_runtime.trust.members import USERS
 
-            self._credentials = Credentials(self.settings.tls, USERS)
+            self._credentials = Credentials(self.settings.tls, USERS, both=self.settings.both)
         return self._credentials
 
     def _own_grant(self) -> "OwnGrant | None":

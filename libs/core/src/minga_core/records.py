@@ -103,6 +103,8 @@ class Publication(NamedTuple):
     """Whether a version that is known keeps its time, and one that is not is refused: its peer has no right to it."""
     ticket: bytes = b""
     """The permission to publish it that came with an upload; empty when there is none."""
+    was_published: bool = False
+    """Whether found_modified_ns is a time of publication, that the peer has kept."""
 
 
 REFUSED = 0

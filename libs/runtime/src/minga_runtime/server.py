@@ -1,5 +1,7 @@
 """The gRPC server of every part: error mapping, health, limits, graceful stop."""
 
+import asyncio
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,9 +12,12 @@ from typing import Any
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from minga_runtime.both import BothListener, OpenConnections, relay
 from minga_runtime.channels import bind, server_options, unix_path
 from minga_runtime.grpc_errors import ErrorInterceptor, RefusalObserver, RpcObserver
+from minga_runtime.sockets import listen_tcp
 from minga_runtime.trust.authorization import Access
+from minga_runtime.trust.credentials import Credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,8 @@ class ConnectionAge:
     """Calls under way are aborted after this. Longer than any call may take."""
 
 
+_INNER = "127.0.0.1:0"
+"""Where a relay reaches a server: no more than everybody can on the port before it."""
 LIVENESS = "liveness"
 """Health service name that is SERVING as long as the process runs, whatever the state of its dependencies."""
 
@@ -52,6 +59,8 @@ class GrpcServer:
             maximum_concurrent_rpcs=max_concurrent_rpcs,
         )
         self._credentials = None if access is None else access.credentials
+        self._plain = None if access is None else access.plain
+        self._relays: list[BothListener] = []
         self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
         self._services: tuple[str, ...] = ()
@@ -65,12 +74,29 @@ class GrpcServer:
         services: full names, for health. Health is NOT_SERVING until `set_serving`. Raises what `bind`
         raises."""
         self._services = tuple(services)
-        ports = [bind(self.server, address, self._credentials) for address in listen]
+        ports = [await self._bind(address) for address in listen]
         self._sockets = [path for address in listen if (path := unix_path(address)) is not None]
         await self._set_health(False)
         await self._health.set(LIVENESS, _Status.SERVING)
         await self.server.start()
         return ports
+
+    async def _bind(self, listen: str) -> int:
+        if self._credentials is None or self._plain is None or unix_path(listen) is not None:
+            return bind(self.server, listen, self._credentials)
+        return await self._bind_both(listen, self._credentials, self._plain)
+
+    async def _bind_both(self, listen: str, credentials: Credentials, plain: OpenConnections) -> int:
+        """gRPC accepts connections by itself, and knows one kind for a port: so it has two, behind ours."""
+        listener = await asyncio.to_thread(listen_tcp, listen)
+        open_port, tls_port = bind(self.server, _INNER), bind(self.server, _INNER, credentials)
+
+        async def serve(connection: socket.socket, tls: bool) -> None:
+            await relay(connection, tls_port if tls else open_port)
+
+        self._relays.append(BothListener(listener, serve, plain))
+        port: int = listener.getsockname()[1]
+        return port
 
     @property
     def serving(self) -> bool:
@@ -88,7 +114,11 @@ class GrpcServer:
         self._stopping = True
         self._serving = False
         await self._set_health(False)
+        for each in self._relays:
+            each.close()
         await self.server.stop(grace.total_seconds())
+        for each in self._relays:
+            await each.wait_closed()
         _remove(self._sockets)
 
     async def _set_health(self, serving: bool) -> None:

@@ -93,7 +93,8 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_PORT_FILE": "A file to which the bound host:port is written once the process is ready.",
     "MINGA_TRACES": "OpenTelemetry collector for traces (docs/tracing.md): host:port or `https://…`; off unless set.",
     "MINGA_OPEN": "1: registry, locator and peer may listen on other addresses than loopback without certificates, so "
-    "that every host that reaches them is trusted. Without it they do not start there.",
+    "that every host that reaches them is trusted. Without it they do not start there. With certificates, in these and "
+    "in the command: connections without TLS are taken and made as well (docs/security.md, From open to secure).",
     "MINGA_AUDIT": "Authority, registry, locator, peer: a file to which the audit log is appended, one line of JSON an "
     "event (docs/operations.md); `-` for standard error; off unless set.",
     "MINGA_TLS_CERT": "This process's certificate, a PEM file; with it all connections are mutual TLS (docs/adr/0033), "
@@ -253,6 +254,7 @@ class Settings(BaseSettings):
     grant_keys: GrantKeysText = ""
     default_rights: RightsText | None = None
     revoked: Path | None = None
+    open: bool = False
     audit: Path | None = None
     traces: CollectorText | None = None
     log_level: LogLevel = "info"
@@ -295,6 +297,11 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def both(self) -> bool:
+        """Whether this process takes and makes connections with TLS and without."""
+        return self.open and self.tls is not None
+
+    @property
     def key_sources(self) -> tuple[KeySource, ...]:
         """Where the keys are by which grants are verified; none in a network without grants."""
         return parse_sources(self.grant_keys)
@@ -323,7 +330,6 @@ class PartSettings(Settings):
     """Fields with the addresses that other hosts are served on; `auto` is where `listen` is."""
 
     listen: ListenText
-    open: bool = False
 
     @model_validator(mode="after")
     def _secure_or_open(self) -> Self:

@@ -20,6 +20,7 @@ from minga_locator.connections import connection_class
 from minga_locator.request_limits import RequestLimits
 from minga_locator.server import behind_proxies, bind, http_server
 from minga_locator.settings import LocatorSettings
+from minga_runtime.both import OpenConnections
 from minga_runtime.descriptors import max_connections
 from minga_runtime.flags import parse_flags
 from minga_runtime.listening import bound_address
@@ -78,12 +79,13 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
             address = bound_address(settings.listen, listening.getsockname()[1])
             credentials = None if settings.tls is None else Credentials(settings.tls, frozenset({Role.LOCATOR}))
             refusals = Refusals(registry, "locator", audit)
+            plain = OpenConnections(registry, "locator") if settings.both else None
             app = _app(settings, reader, credentials, audit, refusals, registry)
             behind, proxies = behind_proxies(app, settings.trusted_proxies)
             http = connection_class(max_connections(), proxies)
             async with (
                 renewing(settings.credentials, credentials),
-                http_server(behind, listening, settings, stop, http, _tls(credentials, refusals)),
+                http_server(behind, listening, settings, stop, http, _tls(credentials, refusals), plain),
             ):
                 write_port_file(settings.port_file, address)
                 facts = effective_settings(settings) | {"address": address, "pid": os.getpid(), "version": VERSION}
@@ -116,6 +118,7 @@ def _app(
         limits=RequestLimits(max_requests=settings.max_requests),
         member=member,
         callers=callers,
+        both=settings.both,
         keys=watched_keys(settings.publication_key),
         audit=audit,
         refusals=refusals,

@@ -44,6 +44,7 @@ def make_app(
     limits: RequestLimits | None = None,
     member: Member | None = None,
     callers: Callers | None = None,
+    both: bool = False,
     keys: Keys = no_keys,
     audit: Audit | None = None,
     refusals: Refusals | None = None,
@@ -51,8 +52,9 @@ def make_app(
     """The REST service over a reader, which the caller owns. What the app itself makes ends with its lifespan.
 
     member: who this locator is in a secure network, where it answers members and bearers of grants alone. callers: says
-    who these are and what they may do; without it members may do everything. keys: those that prove publications, where
-    there are any. refusals: records what is refused, made with the same `registry` and `audit`.
+    who these are and what they may do; without it members may do everything. both: everybody who comes without TLS may
+    do everything too. keys: those that prove publications, where there are any. refusals: records what is refused, made
+    with the same `registry` and `audit`.
     """
     clock, limits, registry = clock or SystemClock(), limits or RequestLimits(), registry or CollectorRegistry()
     audit = audit or Audit(None, "locator", registry)
@@ -73,12 +75,18 @@ def make_app(
         middleware=[
             *tracing.middleware(),
             Middleware(RequestMiddleware, metrics=metrics, clock=clock, limits=limits, refusals=refusals),
-            *([] if member is None else [Middleware(MembersOnly, own=member, callers=callers or Callers(member))]),
+            *_members_only(member, callers, both=both),
         ],
         lifespan=lifespan,
         # A redirect would be an answer that no operation declares.
         redirect_slashes=False,
     )
+
+
+def _members_only(member: Member | None, callers: Callers | None, *, both: bool) -> list[Middleware]:
+    if member is None:
+        return []
+    return [Middleware(MembersOnly, own=member, callers=callers or Callers(member), both=both)]
 
 
 def _route(operation: Operation, state: LocatorState) -> Route:

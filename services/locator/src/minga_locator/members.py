@@ -87,11 +87,12 @@ def origin_of(scope: Scope) -> Origin:
 class MembersOnly:
     """ASGI middleware: makes the Caller of each request. Raises UnauthenticatedError, PermissionDeniedError.
 
-    own: this locator.
+    own: this locator. both: requests without TLS are taken too, as in an open network.
     """
 
-    def __init__(self, app: ASGIApp, own: Member, callers: Callers) -> None:
+    def __init__(self, app: ASGIApp, own: Member, callers: Callers, *, both: bool = False) -> None:
         self._app = app
+        self._both = both
         self._own = own
         self._callers = callers
 
@@ -103,6 +104,8 @@ class MembersOnly:
 
     async def _caller(self, scope: Scope) -> Caller:
         client: TlsClient | None = scope.get(CLIENT)
+        if client is None and self._both:
+            return OPEN
         if client is None:
             raise UnauthenticatedError("a connection with TLS is needed", refusal=Refusal.NO_CERTIFICATE)
         values = [value for name, value in scope["headers"] if name == _AUTHORIZATION]

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from minga_core.errors import SettingsError
 from minga_locator.settings import LocatorSettings
+from minga_runtime.both import BothListener, OpenConnections
 from minga_runtime.process import StopSignal
 from minga_runtime.sockets import listen_tcp
 
@@ -43,11 +44,13 @@ async def http_server(
     stop: StopSignal,
     http: type[HttpToolsProtocol],
     tls: ssl.SSLContext | None = None,
+    plain: OpenConnections | None = None,
 ) -> AsyncIterator[None]:
     """Serve the app inside the block, and drain it at the end. A server that ends by itself sets `stop`.
 
-    tls: with it it is HTTPS, and the app learns the certificate of each client that has one."""
-    server = _Server(_uvicorn_config(app, settings, http), tls)
+    tls: with it it is HTTPS, and the app learns the certificate of each client that has one. plain: with it HTTP too,
+    whose connections it counts."""
+    server = _Server(_uvicorn_config(app, settings, http), tls, plain)
 
     def ended(task: asyncio.Task[None]) -> None:
         server.started_or_ended.set()
@@ -78,9 +81,10 @@ def behind_proxies(app: ASGIApp, proxies: str) -> tuple[ASGIApp, Container[str]]
 class _Server(uvicorn.Server):
     """uvicorn that signals when it serves, and leaves the process's signals to `run_process`."""
 
-    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, plain: OpenConnections | None) -> None:
         super().__init__(config)
         self._tls = tls
+        self._plain = plain
         self.started_or_ended = asyncio.Event()
 
     @contextlib.contextmanager
@@ -105,7 +109,17 @@ class _Server(uvicorn.Server):
             return made
 
         loop = asyncio.get_running_loop()
+
+        async def serve(accepted: socket.socket, tls: bool) -> None:
+            limit = HANDSHAKE_SECONDS if tls else None
+            await loop.connect_accepted_socket(
+                connection, accepted, ssl=context if tls else None, ssl_handshake_timeout=limit
+            )
+
         for listening in sockets:
+            if self._plain is not None:
+                self.servers.append(cast("asyncio.Server", BothListener(listening, serve, self._plain)))
+                continue
             self.servers.append(
                 await loop.create_server(
                     connection,

@@ -21,6 +21,7 @@ from minga_registry.leases import LeasePolicy
 from minga_registry.push import PushLimits
 from minga_registry.service import METHODS, SERVICE, RegistryService
 from minga_registry.settings import RegistrySettings
+from minga_runtime.both import OpenConnections
 from minga_runtime.flags import parse_flags
 from minga_runtime.listening import bound_address
 from minga_runtime.logs import configure_logging, log_event
@@ -80,7 +81,7 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
         audit = Audit(settings.audit, "registry", metrics_registry)
         stack.push_async_callback(audit.aclose)
         rpcs = RpcMetrics(metrics_registry, "registry", METHODS)
-        access = _access(settings)
+        access = _access(settings, metrics_registry)
         if access is not None:
             describe_certificate(metrics_registry, "registry", access.credentials.expires)
             await stack.enter_async_context(renewing(settings.credentials, access.credentials))
@@ -130,13 +131,14 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
         log_event(log, logging.INFO, "registry_stopping")
 
 
-def _access(settings: RegistrySettings) -> Access | None:
+def _access(settings: RegistrySettings, metrics: CollectorRegistry) -> Access | None:
     """Peers alone may call, each for itself; None in an open network."""
     if settings.tls is None:
         return None
     credentials = Credentials(settings.tls, frozenset({Role.REGISTRY}))
     callers = Callers(credentials.member, settings.key_sources, settings.rights_of_members, credentials.revoked)
-    return Access(credentials, callers, {SERVICE: frozenset({Role.PEER})}, adapters.claimed_peer)
+    plain = OpenConnections(metrics, "registry") if settings.both else None
+    return Access(credentials, callers, {SERVICE: frozenset({Role.PEER})}, adapters.claimed_peer, plain)
 
 
 def _relax_gc() -> None:

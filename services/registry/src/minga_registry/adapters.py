@@ -171,6 +171,7 @@ def publications(request: pb.PublishRequest) -> list[Publication]:
             _instant_ns(each.found_modified_time) if each.HasField("found_modified_time") else None,
             _duration_ns(each.changed_ago, "changed_ago") if each.HasField("changed_ago") else None,
             ticket=_bounded(each.ticket, "ticket", MAX_TICKET_BYTES),
+            was_published=each.was_published,
         )
         for each in request.publications
     ]

@@ -75,6 +75,8 @@ class RegistryService(RegistryServiceServicer):
         self._audit = audit
         self._access = access
         self._keys = keys
+        # Peers that have not moved yet show no tags, and what they publish keeps its order.
+        self._believes = access is not None and access.plain is not None
         # For each caller at most half of them, so that one that floods the registry leaves room for the others.
         self._call_slots = Quota("calls", MAX_CALLS)
         self._push_slots = Quota("table pushes", limits.max_pushes)
@@ -111,7 +113,7 @@ class RegistryService(RegistryServiceServicer):
         caller, origin = await caller_at(self._access, context), Origin.of_rpc(context)
         publications = limited(caller, wanted, self.ticket_is_good)
         with self._call_slots.held(origin.caller):
-            times = await self._directory.publish(lease, publications)
+            times = self._believed(publications, await self._directory.publish(lease, publications))
         self._audit_publications(origin, caller, lease.peer_id, publications, times)
         self._metrics.published(publications, times)
         log_event(log, logging.DEBUG, "published", peer_id=lease.peer_id, count=len(times))
@@ -121,6 +123,14 @@ class RegistryService(RegistryServiceServicer):
         """Whether the locator has permitted this publication when it was uploaded."""
         keys = self._keys()
         return keys is not None and keys.allows(publication.ticket, publication.key, self._clock.wall())
+
+    def _believed(self, publications: Sequence[Publication], times_ns: Sequence[int]) -> Sequence[int]:
+        """The times, and where times without proof count, those that peers say are later: as where rows are pushed."""
+        if not self._believes:
+            return times_ns
+        now_ns = int(self._clock.wall() * 1e9)
+        pairs = zip(publications, times_ns, strict=True)
+        return [max(ns, min(now_ns, each.found_modified_ns or 0)) if each.was_published else ns for each, ns in pairs]
 
     def _tags(self, publications: Sequence[Publication], times_ns: Sequence[int]) -> list[bytes]:
         """The proof of each publication; none where there are no keys."""
@@ -159,8 +169,9 @@ class RegistryService(RegistryServiceServicer):
         """See the contract."""
         origin = Origin.of_rpc(context)
         caller = origin.caller
+        proofs = no_keys if self._believes else self._keys
         with self._push_counted(caller):
-            result = await TableReceiver(self._directory, self._limits, self._keys).receive(request_iterator)
+            result = await TableReceiver(self._directory, self._limits, proofs).receive(request_iterator)
         self._metrics.rows_pushed(result.put_count, result.remove_count, result.unproven_count)
         if result.remove_count:
             peer_id = result.header.lease.peer_id

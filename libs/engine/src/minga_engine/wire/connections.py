@@ -97,7 +97,8 @@ class PeerConnections:
     async def to(self, source: SourceAddress) -> AsyncGenerator[PeerConnection, None]:
         """The connection to a peer, until the end of the block. Costs nothing when there is one already."""
         key = (source.address, source.peer_id if self._credentials else None)
-        peer = self._current(key, source.peer_id)
+        loaded = await self._credentials.towards(source.address) if self._credentials else None
+        peer = self._current(key, None if loaded is None else PeerTls(loaded, source.peer_id))
         peer.users += 1
         try:
             yield peer
@@ -106,17 +107,18 @@ class PeerConnections:
             self._retire(key)
             await self._close_unused()
 
-    @property
-    def grant_metadata(self) -> tuple[tuple[str, str], ...]:
+    def grant_metadata(self, peer: PeerConnection) -> tuple[tuple[str, str], ...]:
         """What shows the grant, in calls that need one; empty without one, and without TLS."""
-        return () if self._credentials is None else metadata_of(self._grant)
+        return () if peer.tls is None else metadata_of(self._grant)
 
-    def _current(self, key: _Key, peer_id: PeerId) -> PeerConnection:
+    def _current(self, key: _Key, tls: PeerTls | None) -> PeerConnection:
         """The connection with the present credentials. Raises PeerUnavailableError for a peer that is revoked."""
         self._retire(key)
         peer = self._open.get(key)
+        if peer is not None and peer.tls != tls:
+            self._replaced.add(self._open.pop(key))
+            peer = None
         if peer is None:
-            tls = PeerTls(self._credentials.current(), peer_id) if self._credentials else None
             peer = self._open[key] = PeerConnection(key[0], self._down, tls)
         self._open.move_to_end(key)
         if peer.tls is not None:

@@ -63,8 +63,10 @@ class LocatorHttp:
         self._retry_seconds = retry_budget.total_seconds()
         self._transport = transport
         self._credentials = credentials
-        # Anybody between us and the locator could use what they read.
-        self._grant = grant if self._base_url.startswith("https:") else None
+        self._grant = grant
+        parts = urlsplit(self._base_url)
+        self._address = parts.netloc if parts.port else f"{parts.netloc}:443"
+        self._plain_url = parts._replace(scheme="http", netloc=self._address).geturl()
         self._client: httpx.AsyncClient | None = None
         self.date = ""
         """The time of the last answer by the locator's clock, as HTTP has it; empty when it did not say."""
@@ -99,13 +101,12 @@ class LocatorHttp:
         import httpx
 
         with tracing.use(self._span(method, path)) as span:
-            headers = self._headers(tracing.traceparent_of(span) if tracing.enabled() else "")
+            url = await self._url()
+            headers = self._headers(url, tracing.traceparent_of(span) if tracing.enabled() else "")
             try:
                 async with (
                     asyncio.timeout(ANSWER_SECONDS),
-                    self._http().stream(
-                        method, self._base_url + path, params=query, json=body, headers=headers
-                    ) as response,
+                    self._http().stream(method, url + path, params=query, json=body, headers=headers) as response,
                 ):
                     self.date = response.headers.get("Date", "")
                     status, content = response.status_code, await _content(response)
@@ -127,10 +128,19 @@ class LocatorHttp:
                     return json.loads(content)
             raise self._refusal(status, content)
 
-    def _headers(self, traceparent: str) -> dict[str, str]:
+    async def _url(self) -> str:
+        """The base URL, with http:// for a locator without TLS where those are asked too."""
+        if self._credentials is None or await self._credentials.towards(self._address) is not None:
+            return self._base_url
+        return self._plain_url
+
+    def _headers(self, url: str, traceparent: str) -> dict[str, str]:
         """Of one request; both may change from one to the next."""
         headers = {tracing.TRACEPARENT: traceparent} if traceparent else {}
-        return headers if self._grant is None else headers | {AUTHORIZATION: self._grant.header}
+        if self._grant is None or not url.startswith("https:"):
+            # Anybody between us and the locator could use what they read.
+            return headers
+        return headers | {AUTHORIZATION: self._grant.header}
 
     def _span(self, method: str, path: str) -> Span:
         if not tracing.enabled():

@@ -97,7 +97,7 @@ class StoreCall:
 async def store_file(connections: PeerConnections, target: SourceAddress) -> AsyncGenerator[StoreCall, None]:
     """An upload to a peer, which ends with the block."""
     async with connections.to(target) as peer:
-        call = peer.stub.StoreFile(metadata=connections.grant_metadata)
+        call = peer.stub.StoreFile(metadata=connections.grant_metadata(peer))
         try:
             async with rpc_errors(target.address):
                 yield StoreCall(target.address, call)
@@ -119,7 +119,7 @@ async def replicate_file(
         ticket=file.ticket,
     )
     async with connections.to(target) as peer:
-        call = peer.stub.ReplicateFile(request, metadata=connections.grant_metadata)
+        call = peer.stub.ReplicateFile(request, metadata=connections.grant_metadata(peer))
         try:
             async with rpc_errors(target.address):
                 async for message in call:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from minga_core.errors import PermissionDeniedError, Refusal, UnauthenticatedError
+from minga_runtime.both import OpenConnections
 from minga_runtime.trust.callers import OPEN, Caller, Callers, bearer_token
 from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import Member, Role, member_of
@@ -26,6 +27,8 @@ class Access:
     """Roles that may call a service, by its full name. Other services, as that of health, are for every member."""
     claimed_peer: Callable[[Any], str] = lambda request: ""
     """The peer id for which a request acts; empty when it acts for none. Only that peer may send it."""
+    plain: OpenConnections | None = None
+    """With it calls without TLS are taken too, as in an open network; connections for them are counted there."""
     wall: Callable[[], float] = time.time
     """The time in seconds since 1970."""
 
@@ -34,6 +37,8 @@ class Access:
 
         Both raise UnauthenticatedError or PermissionDeniedError.
         """
+        if self._is_open(context):
+            return lambda request: None
         caller = _member(context)
         self.credentials.revoked.check(caller.uri)
         _, service, method = path.split("/")
@@ -53,8 +58,14 @@ class Access:
 
     async def caller(self, context: Any) -> Caller:
         """Who makes an admitted call, with the rights of the grant in its metadata. Raises UnauthenticatedError."""
+        if self._is_open(context):
+            return OPEN
         values = (value for key, value in context.invocation_metadata() or () if key == AUTHORIZATION)
         return await self.callers.member(_member(context), bearer_token(values))
+
+    def _is_open(self, context: Any) -> bool:
+        """Whether a call is one of an open network."""
+        return self.plain is not None and "x509_pem_cert" not in context.auth_context()
 
 
 async def caller_at(access: Access | None, context: Any) -> Caller:

@@ -19,6 +19,7 @@ from minga_core.errors import MingaError, SettingsError, UnauthenticatedError
 from minga_runtime.logs import log_event
 from minga_runtime.trust.members import SERVERS, Member, Role, check_server, expires_at, member_at, names_at
 from minga_runtime.trust.revocation import Revoked
+from minga_runtime.trust.tls_servers import TlsServers
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +76,13 @@ class Loaded:
 class Credentials:
     """The credentials of this process; for any thread. Raises SettingsError when they are no good at the start.
 
-    roles: what this process may be. name: what the certificate must name, where that is known.
+    roles: what this process may be. name: what the certificate must name, where that is known. both: servers without
+    TLS are called too.
     """
 
-    def __init__(self, files: TlsFiles, roles: frozenset[Role], name: str = "") -> None:
+    def __init__(self, files: TlsFiles, roles: frozenset[Role], name: str = "", *, both: bool = False) -> None:
         self._files = files
+        self._servers = TlsServers() if both else None
         self._lock = threading.Lock()
         self.revoked = Revoked(files.revoked)
         self._seen, self._loaded = _load(files, self.revoked)
@@ -100,6 +103,13 @@ class Credentials:
                 self._looked_at = now
                 self._look()
             return self._loaded
+
+    async def towards(self, address: str) -> Loaded | None:
+        """What to connect to host:port with; None for a server without TLS, where those are called too. Never raises.
+        Whether the server's certificate is good is not looked at: one that is not is no reason to go without."""
+        loaded = self.current()
+        plain = self._servers is not None and not await self._servers.speaks_tls(address, loaded.peers)
+        return None if plain else loaded
 
     def expires(self) -> float:
         """When the certificate ends: Unix time."""

@@ -7,6 +7,10 @@ from minga_core.errors import MingaError
 from minga_runtime.quotas import host_of, plain_address
 from minga_runtime.trust.members import Member, member_of
 
+RELAYED: dict[str, Any] = {}
+"""The other ends, as `getpeername` returns them, of connections that come through a relay of this process
+(minga_runtime.both), by the address that they have here."""
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -35,7 +39,7 @@ class Origin:
         if kind not in ("ipv4", "ipv6"):
             return cls(kind, kind)
         host, _, port = place.rpartition(":")
-        return cls.of_socket((host.strip("[]"), port), _member_in(context))
+        return cls.of_socket(RELAYED.get(place, (host.strip("[]"), port)), _member_in(context))
 
     @property
     def caller(self) -> str:

@@ -222,6 +222,7 @@ class Publication(_message.Message):
     FOUND_MODIFIED_TIME_FIELD_NUMBER: _builtins.int
     CHANGED_AGO_FIELD_NUMBER: _builtins.int
     TICKET_FIELD_NUMBER: _builtins.int
+    WAS_PUBLISHED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """See RowKey.name."""
     content_id: _builtins.bytes
@@ -229,6 +230,10 @@ class Publication(_message.Message):
     ticket: _builtins.bytes
     """The permission to publish this that came with its upload: StoreBegin.ticket in minga.peer.v1. Without it the peer's
     own right counts.
+    """
+    was_published: _builtins.bool
+    """Whether `found_modified_time` is a time of publication, that the peer has kept. A registry that takes connections
+    with TLS and without believes it; any other one takes it as that of a file.
     """
     @_builtins.property
     def found_modified_time(self) -> _timestamp_pb2.Timestamp:
@@ -252,10 +257,11 @@ class Publication(_message.Message):
         found_modified_time: _timestamp_pb2.Timestamp | None = ...,
         changed_ago: _duration_pb2.Duration | None = ...,
         ticket: _builtins.bytes = ...,
+        was_published: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["changed_ago", b"changed_ago", "found_modified_time", b"found_modified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_ago", b"changed_ago", "content_id", b"content_id", "found_modified_time", b"found_modified_time", "name", b"name", "ticket", b"ticket"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_ago", b"changed_ago", "content_id", b"content_id", "found_modified_time", b"found_modified_time", "name", b"name", "ticket", b"ticket", "was_published", b"was_published"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

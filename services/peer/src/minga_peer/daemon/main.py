@@ -48,6 +48,7 @@ from minga_peer.share.store import ContentStore
 from minga_peer.version import VERSION
 from minga_protos.control.v1.control_pb2_grpc import add_ControlServiceServicer_to_server
 from minga_protos.peer.v1.peer_pb2_grpc import add_PeerServiceServicer_to_server
+from minga_runtime.both import OpenConnections
 from minga_runtime.logs import configure_logging, log_event
 from minga_runtime.metrics import RpcMetrics, describe_certificate, describe_process, start_metrics_server
 from minga_runtime.process import run_process, write_port_file
@@ -225,7 +226,9 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
 async def _credentials(settings: PeerSettings) -> Credentials | None:
     if settings.tls is None:
         return None
-    return await asyncio.to_thread(Credentials, settings.tls, frozenset({Role.PEER}), settings.peer_id)
+    return await asyncio.to_thread(
+        Credentials, settings.tls, frozenset({Role.PEER}), settings.peer_id, both=settings.both
+    )
 
 
 async def _open_store(base: _Base) -> ContentStore:
@@ -278,10 +281,11 @@ async def _start_peer_server(
     audit = Audit(base.settings.audit, "peer", base.series)
     base.stack.push_async_callback(audit.aclose)
     refusals = Refusals(base.series, "peer", audit)
-    http = HttpServer(serving.chunks, serving.threads, refusals, base.credentials)
+    plain = OpenConnections(base.series, "peer") if base.settings.both else None
+    http = HttpServer(serving.chunks, serving.threads, refusals, base.credentials, plain)
     base.stack.push_async_callback(http.aclose)
     identity.http_port = http.start(await asyncio.to_thread(_http_listener, base.settings))
-    access = _access(base)
+    access = _access(base, plain)
     server = GrpcServer(RpcMetrics(base.series, "peer", PEER_METHODS), access=access, refusals=refusals)
     receiver = UploadReceiver(store, base.metrics, down=base.limits.down)
     service = PeerService(
@@ -301,7 +305,7 @@ async def _start_peer_server(
     return server
 
 
-def _access(base: _Base) -> Access | None:
+def _access(base: _Base, plain: OpenConnections | None) -> Access | None:
     """Who may call this peer; None in an open network."""
     if base.credentials is None:
         return None
@@ -309,7 +313,7 @@ def _access(base: _Base) -> Access | None:
     callers = Callers(
         base.credentials.member, settings.key_sources, settings.rights_of_members, base.credentials.revoked
     )
-    return Access(base.credentials, callers, {PEER_SERVICE: USERS}, claimed_peer)
+    return Access(base.credentials, callers, {PEER_SERVICE: USERS}, claimed_peer, plain)
 
 
 def _http_listener(settings: PeerSettings) -> socket.socket:

@@ -164,7 +164,7 @@ class RegistryClient:
     @property
     def grant_metadata(self) -> tuple[tuple[str, str], ...]:
         """What shows this peer's grant; empty without one, and without TLS."""
-        return () if self._credentials is None else metadata_of(self._grant)
+        return () if self._link.loaded is None else metadata_of(self._grant)
 
     async def push_change(self, lease: Lease, change: TableChange) -> int:
         """Push a change; the stored revision. Raises TableRevisionMismatchError, RegisterAgainError."""
@@ -202,7 +202,7 @@ class RegistryClient:
         A channel keeps the credentials that it was made with, so it is replaced when they have changed, and closed with
         the last of its calls. A standing stream ends with it, and the next heartbeat opens another.
         """
-        loaded = self._credentials.current() if self._credentials else None
+        loaded = await self._credentials.towards(self.address) if self._credentials else None
         before = self._link
         if loaded is not before.loaded:
             self._link = _Link(self.address, loaded)
@@ -299,6 +299,7 @@ def _publication(row: FileRow, file_now_ns: int) -> pb.Publication:
         found_modified_time=None if found_ns is None else timestamp_of(found_ns),
         changed_ago=_changed_ago(as_of_ns(row.published_ns), file_now_ns),
         ticket=b"" if is_published else row.tag,
+        was_published=is_published,
     )
 
 

@@ -42,6 +42,7 @@ from minga_engine.wire.http_format import (
 from minga_engine.wire.messages import SourceAddress
 from minga_peer.serve.serving import RETRY_AFTER, ChunkServing, ServedChunk
 from minga_peer.serve.streams import STALL_SECONDS, PlainStream, TlsStream
+from minga_runtime.both import OpenConnections, begins_with_tls
 from minga_runtime.listening import split_listen
 from minga_runtime.logs import log_event
 from minga_runtime.quotas import Quota, host_of
@@ -75,14 +76,21 @@ T = TypeVar("T")
 
 
 class HttpServer:
-    """The HTTP server of a peer. `start` once, then `aclose`. credentials: with them it is HTTPS for members alone."""
+    """The HTTP server of a peer. `start` once, then `aclose`. credentials: with them it is HTTPS for members alone.
+    plain: with it HTTP for everybody too, whose connections it counts."""
 
     def __init__(
-        self, serving: ChunkServing, threads: int, refusals: Refusals, credentials: Credentials | None = None
+        self,
+        serving: ChunkServing,
+        threads: int,
+        refusals: Refusals,
+        credentials: Credentials | None = None,
+        plain: OpenConnections | None = None,
     ) -> None:
         self._serving = serving
         self._refusals = refusals
         self._credentials = credentials
+        self._plain = plain
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="minga-http")
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
@@ -138,10 +146,17 @@ class HttpServer:
             if hasattr(socket, "TCP_NOTSENT_LOWAT"):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             origin = Origin.of_socket(connection.getpeername())
-            if self._credentials is None:
+            if self._credentials is None or await self._is_open(connection, origin):
                 await self._serve_counted(PlainStream(connection), origin, math.inf)
             else:
                 await self._serve_member(connection, origin, self._credentials.current())
+
+    async def _is_open(self, connection: socket.socket, origin: Origin) -> bool:
+        """Whether a client without TLS is served here, and this is one. Raises OSError."""
+        if self._plain is None or await begins_with_tls(connection):
+            return False
+        self._plain.add(origin)
+        return True
 
     async def _serve_member(self, connection: socket.socket, origin: Origin, loaded: Loaded) -> None:
         """Serve a client that shows who it is. Raises OSError."""
