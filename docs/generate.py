@@ -21,6 +21,7 @@ from minga_peer.share.conditions import Kind
 from minga_registry._metrics import RegistryMetrics
 from minga_registry.service import METHODS as REGISTRY_METHODS
 from minga_registry.settings import RegistrySettings
+from minga_runtime.both import OpenConnections
 from minga_runtime.metrics import RpcMetrics, StoreMetrics, describe_certificate, describe_process
 from minga_runtime.settings import KNOWN_VARIABLES, PREFIX, Settings
 from minga_runtime.trust.audit import Audit
@@ -126,6 +127,7 @@ def _registry_metrics() -> CollectorRegistry:
     registry = CollectorRegistry()
     describe_process(registry, "registry", "")
     describe_certificate(registry, "registry", lambda: 0.0)
+    OpenConnections(registry, "registry")
     RpcMetrics(registry, "registry", REGISTRY_METHODS)
     StoreMetrics(registry, "registry", WRITER_OPERATIONS, OUTCOMES)
     Refusals(registry, "registry", Audit(None, "registry", registry))
@@ -137,6 +139,7 @@ def _locator_metrics() -> CollectorRegistry:
     registry = CollectorRegistry()
     make_app(connect_reader("redis://127.0.0.1"), registry=registry)
     describe_certificate(registry, "locator", lambda: 0.0)
+    OpenConnections(registry, "locator")
     return registry
 
 
@@ -144,6 +147,7 @@ def _peer_metrics() -> CollectorRegistry:
     registry = CollectorRegistry()
     describe_process(registry, "peer", "")
     describe_certificate(registry, "peer", lambda: 0.0)
+    OpenConnections(registry, "peer")
     RpcMetrics(registry, "peer", PEER_METHODS)
     Refusals(registry, "peer", Audit(None, "peer", registry))
     PeerMetrics(registry)

@@ -269,3 +269,19 @@ async def test_the_document_declares_how_callers_show_who_they_are(network: Netw
             probe = path in ("/livez", "/readyz")
             assert (operation.get("security") == []) is probe
             assert ({"401", "403"} <= operation["responses"].keys()) is not probe
+
+
+async def test_while_a_network_moves_who_comes_without_tls_may_do_what_all_may_in_an_open_one(
+    tmp_path: Path, clock: ManualClock, directory: MemoryDirectory
+) -> None:
+    """Who comes with TLS shows a certificate or a grant, as ever."""
+    await join(directory, "a", *(row(name, "same") for name in NAMES))
+    callers = Callers(OWN, (KeySource("", str(write_keys(tmp_path / "keys", ISSUER))),))
+    app = make_app(directory, clock=clock, member=OWN, callers=callers, both=True)
+    async with app.lifespan_context(app):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://l") as client:
+            assert len((await client.get("/v1/files")).json()["files"]) == len(NAMES)
+        async with Network(app).client() as client:
+            assert (await client.get("/v1/files")).status_code == 401
+        async with Network(app).client(ALICE, "bot", read=["ci"]) as client:
+            assert [file["name"] for file in (await client.get("/v1/files")).json()["files"]] == ["ci/log"]

@@ -174,6 +174,7 @@ async def serving(
     system_clock: SystemClock | None = None,
     keys: Keys = no_keys,
     audit: Path | None = None,
+    believes: bool = False,
 ) -> AsyncIterator[Running]:
     """A registry over `directory` that serves inside the block. Its clock stands still unless one is given."""
     metrics = CollectorRegistry()
@@ -185,7 +186,9 @@ async def serving(
     tasks.keep(heartbeats.run, "heartbeats")
     own_metrics = RegistryMetrics(metrics)
     now = system_clock or clock
-    service = RegistryService(directory, heartbeats, leases, limits, own_metrics, now, written, keys=keys)
+    service = RegistryService(
+        directory, heartbeats, leases, limits, own_metrics, now, written, keys=keys, believes=believes
+    )
     add_RegistryServiceServicer_to_server(service, server.server)
     (port,) = await server.start(["127.0.0.1:0"], [SERVICE])
     try:

@@ -1,5 +1,6 @@
 """Tags: what a holder may say of the time of a version, in a network whose registries have a publication key."""
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
@@ -7,6 +8,7 @@ import grpc.aio
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from minga_core.clock import SystemClock
 from minga_core.errors import InvalidArgumentError, RegistryUnavailableError, RowRefusedError
 from minga_core.ids import ContentId
 from minga_core.names import Name
@@ -54,10 +56,10 @@ class Net:
             await self.registry.stub.Register(register_request(peer_id=peer_id), timeout=LIMIT_SECONDS)
 
     async def publish(
-        self, peer_id: str, content_id: ContentId, *, name: str = NAME, found: Timestamp | None = None
+        self, peer_id: str, content_id: ContentId, *, name: str = NAME, found: Timestamp | None = None, **said: bool
     ) -> Proof:
         """What the registry says to a publication."""
-        one = pb.Publication(name=name, content_id=content_id.raw, found_modified_time=found)
+        one = pb.Publication(name=name, content_id=content_id.raw, found_modified_time=found, **said)
         request = pb.PublishRequest(peer_id=peer_id, generation=7, publications=[one])
         response = await self.registry.stub.Publish(request, timeout=LIMIT_SECONDS)
         (published,), (tag,) = response.published_times, response.tags
@@ -272,3 +274,27 @@ async def test_a_ticket_is_good_for_its_own_upload(directory: RememberedDirector
         assert not registry.service.ticket_is_good(Publication(key, ticket=ticket))
     async with serving(directory) as registry:
         assert not registry.service.ticket_is_good(Publication(key, ticket=ticket))
+
+
+@pytest.mark.parametrize("believes", [True, False])
+async def test_times_without_a_tag_count_while_a_network_moves(redis_url: str, believes: bool) -> None:
+    """A peer comes back whose versions nobody else has, from the time before there was a key: the newest stays the
+    newest, whether it is pushed as it was or asked for first. Otherwise it is older than what is proven."""
+    net = Net(redis_url)
+    async with (
+        aclosing(connect_writer(redis_url)) as writer,
+        aclosing(connect_reader(redis_url)) as net.reader,
+        serving(writer, system_clock=SystemClock(), keys=lambda: net.keys, believes=believes) as net.registry,
+    ):
+        older, _ = await net.share("a", GOOD)
+        newer = at(older.ToNanoseconds() + 1)
+        await net.join("b")
+        await net.announce("b", held(EVIL, (newer, b"")))
+        assert await net.newest() == (EVIL if believes else GOOD)
+        assert net.unproven == (0 if believes else 1)
+        other = ContentId(b"x" * 32)
+        published, tag = await net.publish("b", other, found=at(older.ToNanoseconds() + 2), was_published=True)
+        assert tag == net.keys.tag(RowKey(NAME, other), published.ToNanoseconds())
+        assert (published.ToNanoseconds() == older.ToNanoseconds() + 2) == believes
+        ahead, _ = await net.publish("b", other, found=at(MAX_INSTANT_NS), was_published=True)
+        assert ahead.ToNanoseconds() <= time.time_ns()

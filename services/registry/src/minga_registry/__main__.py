@@ -104,6 +104,7 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
             keys=watched_keys(settings.publication_key),
             stream_life=settings.max_connection_age,
             access=access,
+            believes=settings.both,
         )
         add_RegistryServiceServicer_to_server(service, server.server)
         (port,) = await server.start([settings.listen], [SERVICE])

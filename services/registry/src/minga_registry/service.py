@@ -49,7 +49,8 @@ STREAM_LIFE = timedelta(minutes=5)
 class RegistryService(RegistryServiceServicer):
     """Implements `minga.registry.v1.RegistryService` over a DirectoryWriter. Holds no state that may not be lost.
 
-    access: says what callers may publish; everything without it.
+    access: says what callers may publish; everything without it. believes: times of publication without a tag count all
+    the same, since not all peers have moved to a secure network yet.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class RegistryService(RegistryServiceServicer):
         keys: Keys = no_keys,
         stream_life: timedelta = STREAM_LIFE,
         access: Access | None = None,
+        believes: bool = False,
     ) -> None:
         self._directory = directory
         self._heartbeats = heartbeats
@@ -75,8 +77,7 @@ class RegistryService(RegistryServiceServicer):
         self._audit = audit
         self._access = access
         self._keys = keys
-        # Peers that have not moved yet show no tags, and what they publish keeps its order.
-        self._believes = access is not None and access.plain is not None
+        self._believes = believes
         # For each caller at most half of them, so that one that floods the registry leaves room for the others.
         self._call_slots = Quota("calls", MAX_CALLS)
         self._push_slots = Quota("table pushes", limits.max_pushes)
