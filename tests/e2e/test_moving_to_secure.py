@@ -28,6 +28,7 @@ from .conftest import Story, eventually, noise
 
 TLS = {"tls_cert": "tls.crt", "tls_key": "tls.key", "tls_ca": "ca.crt"}
 CONTENTS = {"secret.bin": noise(600 * 1024), "data/tiny.txt": b"tiny"}
+RESTART = timedelta(seconds=90)
 RETRY_SECONDS = 20.0
 """What a restart of one part may cost in an open network too."""
 
@@ -57,7 +58,7 @@ class MovingNetwork(LocalNetwork):
         self.both.discard(name)
         mode.add(name)
         await service.process.stop(PEER_GRACE)
-        await service.start()
+        await service.start(RESTART)
         if name.startswith("peer-"):
             await eventually(lambda: self.lists(name), f"{name} is listed", 20)
 
@@ -146,16 +147,32 @@ async def net(tmp_path: Path) -> AsyncIterator[MovingNetwork]:
         yield made
 
 
+async def has_versions(net: MovingNetwork, wanted: list[tuple[ContentId, int]]) -> None:
+    """Returns when it has these, with these times; on a busy machine a lease may lapse for a moment."""
+
+    async def same() -> bool:
+        return await versions(net, net.settings("command")) == wanted
+
+    await eventually(same, "the versions are as they were")
+
+
 async def versions(net: MovingNetwork, settings: ClientSettings) -> list[tuple[ContentId, int]]:
     async with AsyncClient(settings, standalone=True) as client:
         return [(each.content_id, each.published_ns) for each in (await client.info("doc.txt")).versions]
 
 
+@pytest.mark.timeout(300)
 async def test_no_call_fails_and_versions_keep_their_order(net: MovingNetwork, tmp_path: Path) -> None:
     """All parts take both, then TLS alone, one restart after the other; afterwards nobody without TLS gets anything.
 
     It takes ten restarts and a pause, which is when answers about servers are forgotten."""
-    before = await versions(net, net.settings())
+    before: list[tuple[ContentId, int]] = []
+
+    async def both_versions() -> bool:
+        before[:] = await versions(net, net.settings())
+        return len(before) == 2
+
+    await eventually(both_versions, "both versions are listed")
     users, open_ends, ends = Users(tmp_path), asyncio.Event(), asyncio.Event()
     parts: dict[str, LocalService] = {"registry": net.registry, "locator": net.locator}
     parts |= {peer.peer_id: peer for peer in net.peers}
@@ -164,7 +181,7 @@ async def test_no_call_fails_and_versions_keep_their_order(net: MovingNetwork, t
         group.create_task(users.work("both", net.settings("command", both=True), ends))
         for name, part in parts.items():
             await net.move(name, part, net.both)
-        assert await versions(net, net.settings("command")) == before
+        await has_versions(net, before)
         open_ends.set()
         await asyncio.sleep(ANSWER_SECONDS)
         group.create_task(users.work("strict", net.settings("command"), ends))
@@ -174,7 +191,7 @@ async def test_no_call_fails_and_versions_keep_their_order(net: MovingNetwork, t
         ends.set()
     assert users.failures == []
     assert all(users.done[f"{who}: {what}"] for who in ("open", "both", "strict") for what in ("uploads", "downloads"))
-    assert await versions(net, net.settings("command")) == before
+    await has_versions(net, before)
     newest, oldest = (content_id for content_id, _ in before)
     # A version is not listed while its only holder restarts; the order never changes.
     assert users.orders <= {(newest, oldest), (newest,), (oldest,), ()}
