@@ -95,8 +95,9 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
 
 
 def _reader(settings: LocatorSettings) -> RedisDirectoryReader:
-    has_keys = settings.publication_key is not None
-    return connect_reader(settings.redis_url, refuse_while_recovering=True, published_only=has_keys)
+    # Peers that come without TLS have no proof yet.
+    proven = settings.publication_key is not None and not settings.both
+    return connect_reader(settings.redis_url, refuse_while_recovering=True, published_only=proven)
 
 
 def _app(
