@@ -133,7 +133,7 @@ chaos-check: sync  ## a minute of it
 fuzz: sync  ## hostile input at every port of a network, seed after seed, and property tests with random examples (ARGS='--minutes 30 --seed 7 --only peer')
 	$(BIN)/python -m tests.fuzz.run $(ARGS)
 	HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest -m hypothesis
-	HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest tests/fuzz/test_tls.py
+	HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest tests/fuzz/test_tls.py tests/fuzz/test_trust.py
 
 attack: sync  ## attacks on secure and open networks of whole processes: docs/security.md says what answers each
 	@$(DEBIAN) faketime

@@ -66,11 +66,13 @@ def test_wrong_commands_change_nothing(folder: Path, tmp_path: Path, capsys: pyt
         run(folder, capsys, "revoke", "nobody")
     with pytest.raises(InvalidArgumentError):
         run(folder, capsys, "token", "create", "--publish", "../x")
+    with pytest.raises(InvalidArgumentError):
+        run(folder, capsys, "token", "create", "--uses", str(2**63))
     with pytest.raises(AlreadyRunningError):
         run(folder, capsys, "init")
     with pytest.raises(SettingsError, match=r"none is not an authority.s folder: there is no ca\.key"):
         run(tmp_path / "none", capsys, "token", "create")
-    for flags in (("--expires", "1"), ("--expires", "-1h"), ("--role", "boss")):
+    for flags in (("--expires", "1"), ("--expires", "-1h"), ("--expires", "999999999d"), ("--role", "boss")):
         with pytest.raises(SystemExit):
             run(folder, capsys, "token", "create", *flags)
     assert json.loads(run(folder, capsys, "status", "--json"))["tokens"] == []

@@ -1,5 +1,6 @@
 """Joining and renewing, without HTTP: what a token is good for, and what nobody gets by a request."""
 
+import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -130,6 +131,13 @@ def forged() -> str:
     return changed.public_bytes(serialization.Encoding.PEM).decode()
 
 
+def of_a_later_version() -> str:
+    """As PKCS #10 would be if there were another version of it."""
+    der = x509.load_pem_x509_csr(Joiner().csr().encode()).public_bytes(serialization.Encoding.DER)
+    body = base64.encodebytes(der.replace(b"\x02\x01\x00", b"\x02\x01\x04", 1)).decode()
+    return f"-----BEGIN CERTIFICATE REQUEST-----\n{body}-----END CERTIFICATE REQUEST-----\n"
+
+
 BAD_REQUESTS = {
     "empty": lambda: "",
     "no PEM": lambda: "certificate, please",
@@ -140,6 +148,7 @@ BAD_REQUESTS = {
     "Ed25519": lambda: Joiner(ed25519.Ed25519PrivateKey.generate()).csr(),
     "another curve": lambda: Joiner(ec.generate_private_key(ec.SECP256K1())).csr(),
     "signed by another key": forged,
+    "of a later version": of_a_later_version,
     "a certificate": lambda: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
 }
 

@@ -75,7 +75,7 @@ def key_of_request(csr: str) -> PublicKey:
     try:
         request = x509.load_pem_x509_csr(csr.encode())
         key, signed = request.public_key(), request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature, x509.InvalidVersion) as error:
         raise InvalidArgumentError("the certificate request is not one in PEM") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, CURVES):
         raise InvalidArgumentError("the key of a certificate request must be of the curve P-256 or P-384")

@@ -23,6 +23,8 @@ from minga_runtime.trust.audit import Audit
 from minga_runtime.trust.members import Role
 from minga_runtime.trust.rights import EVERYTHING
 
+MAX_DURATION = timedelta(days=3650)
+"""The CA's own."""
 _DURATION = re.compile(r"(\d{1,9})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _PLACES = ("url", "registry", "locator")
@@ -230,7 +232,10 @@ def _duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text)
     if match is None:
         raise argparse.ArgumentTypeError("a number with s, m, h or d behind it is needed, as 24h")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    found = timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if found > MAX_DURATION:
+        raise argparse.ArgumentTypeError(f"at most {MAX_DURATION.days} days are possible")
+    return found
 
 
 def _utc(seconds: float) -> str:

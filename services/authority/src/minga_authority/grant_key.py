@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from minga_core.errors import UnauthenticatedError
 
 ALGORITHM = "EdDSA"
+MAX_TIME = 253_402_300_800
+"""Of the year 10,000, in seconds since 1970: further ones are in no calendar."""
 
 
 class GrantKey:
@@ -64,7 +66,12 @@ def verified(token: str, keys: Mapping[str, Any], issuer: str, audience: str, no
         )
     except jwt.PyJWTError as error:
         raise UnauthenticatedError(f"it does not verify: {error}") from error
-    if not isinstance(claims["exp"], int | float) or claims["exp"] <= now:
+    if not isinstance(claims["jti"], str) or not claims["jti"].isascii():
+        raise UnauthenticatedError("its id is no text")
+    end = claims["exp"]
+    if not isinstance(end, int | float) or not end < MAX_TIME:
+        raise UnauthenticatedError("its end is no time")
+    if end <= now:
         raise UnauthenticatedError("it has expired")
     return claims
 

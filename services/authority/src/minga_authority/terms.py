@@ -12,6 +12,7 @@ from minga_runtime.trust.members import PEER_DOMAIN, SERVERS, Role
 from minga_runtime.trust.rights import Prefixes
 
 MAX_HOSTS = 32
+MAX_USES = 1_000_000_000
 OUR_DOMAIN = ".minga"
 """Names below it say who somebody is in the network, and are the name of no host."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
@@ -46,8 +47,8 @@ class Terms:
             raise InvalidArgumentError(f"a {self.role} has no host names in its certificate")
         Prefixes.parse(self.read)
         Prefixes.parse(self.publish)
-        if self.uses < 0:
-            raise InvalidArgumentError("a token has one use or more; 0 for any number")
+        if not 0 <= self.uses <= MAX_USES:
+            raise InvalidArgumentError(f"a token has 1 to {MAX_USES:,} uses; 0 for any number")
 
     @classmethod
     def from_claims(cls, claims: Mapping[str, Any]) -> Self:
@@ -56,7 +57,7 @@ class Terms:
             role = Role(claims["role"])
             texts = {key: _texts(claims[key]) for key in ("hosts", "read", "publish")}
             return cls(role, str(claims["name"]), **texts, uses=int(claims["uses"]))
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise InvalidArgumentError("it is not a token for joining") from error
 
     @classmethod
