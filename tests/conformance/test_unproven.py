@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from minga_core.names import Name
-from tests.conformance.conftest import STORES
-from tests.conformance.harness import SHORT, Harness, content, over, peer_ids, row
+from minga_directory import lookup
+from tests.conformance.conftest import GIVEN, STORES
+from tests.conformance.harness import Harness, content, lease, over, peer_ids, row
 
 
 @pytest.fixture(params=[store for store in STORES if store != "memory"])
@@ -52,7 +53,7 @@ async def test_a_name_is_not_taken_while_its_holders_are_away(proven: Harness) -
     """Nor while they have only a part of it, nor by announcing their own content."""
     own = [row("x", f"own {number}", published=0) for number in range(8)]
     await proven.push("evil", own)
-    await proven.register("good", ttl=SHORT)
+    await proven.register("good")
     await proven.push("good", [row("x", "true", published=5, partial=True), row("x", "older", published=3)])
     found = await proven.reader.find(Name("x"))
     assert [version.content_id for version in found] == [content("older"), content("true")]
@@ -64,7 +65,7 @@ async def test_a_name_is_not_taken_while_its_holders_are_away(proven: Harness) -
     assert true.content_id == newest.content_id == content("true")
     (listed,) = (await proven.reader.list_names()).entries
     assert (listed.content_id, listed.version_count) == (content("true"), 1)
-    await proven.let_end("good")
+    assert await proven.writer.leave(lease("good"))
     assert list(await proven.reader.find(Name("x"))) == []
     await proven.settle()
     await nothing_is_found(proven, "x")
@@ -72,15 +73,34 @@ async def test_a_name_is_not_taken_while_its_holders_are_away(proven: Harness) -
 
 async def test_who_announces_a_published_content_is_a_holder_of_it(proven: Harness) -> None:
     """While one lives that shows its time."""
-    await proven.register("good", ttl=SHORT)
+    await proven.register("good")
     await proven.push("good", [row("x", "v", published=5)])
     await proven.push("evil", [row("x", "v", published=0), row("y", "v", published=0)])
     (version,) = await proven.reader.find(Name("x"))
     assert (peer_ids(version), version.published_ns) == (["evil", "good"], 5)
     assert list((await proven.reader.find_content(content("v")))[1]) == ["x"]
-    await proven.let_end("good")
+    assert await proven.writer.leave(lease("good"))
     assert list(await proven.reader.find(Name("x"))) == []
     assert list(await proven.reader.find_newest([Name("x")])) == [None]
+
+
+@pytest.mark.skipif(bool(GIVEN), reason="thousands of rows")
+async def test_any_number_of_unpublished_versions_hide_no_published_one(proven: Harness) -> None:
+    """Where only a random choice of a name's versions is read, the published ones are in it."""
+    own = [row("x", f"own {number}", published=0) for number in range(5 * lookup.MAX_VERSIONS_READ)]
+    await proven.push("evil", own)
+    await proven.register("good")
+    await proven.push("good", [row("x", "true", published=5)])
+    (true,) = await proven.reader.find(Name("x"))
+    assert true.content_id == content("true")
+    await proven.push("evil", [*own[:500], row("x", "own 700", published=6)], revision=2)
+    assert [version.content_id for version in await proven.reader.find(Name("x"))] == [
+        content("own 700"),
+        content("true"),
+    ]
+    await proven.push("evil", [], revision=3)
+    await proven.push("good", [], revision=2)
+    await proven.until_names([])
 
 
 async def test_an_open_network_answers_what_there_is(directory: Harness) -> None:

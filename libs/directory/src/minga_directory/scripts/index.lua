@@ -3,6 +3,7 @@
 -- (25, in the last one the lowest bit is the state), value in `name` (16).
 local call, sub, byte = redis.call, string.sub, string.byte
 local RECORD = 82
+local MAX_UNPUBLISHED = 500
 
 -- Writes a holder, unless a later push has written it. values: what to write, by the state.
 local function add_holder(holders, content_names, field, values, state, token, name)
@@ -15,7 +16,8 @@ local function add_holder(holders, content_names, field, values, state, token, n
 end
 
 -- Writes a content under a name. An entry without a tag is left as it is; a tag is always removed, so that the remover
--- that set it finds the entry changed. The latest publishing time is kept.
+-- that set it finds the entry changed. The latest publishing time is kept. A name that has many versions gets no further
+-- one that is not published: anybody may announce those, and of very many versions readers look at some.
 local function add_name(names, key, content, entry)
   local stored = call('HGET', key, content)
   if stored == entry then return end
@@ -28,6 +30,9 @@ local function add_name(names, key, content, entry)
       if entry == stored then return end
     end
   else
+    local high, low = struct.unpack('>I4I4', sub(entry, 9, 16))
+    local is_published = high > 0x80000000 or (high == 0x80000000 and low > 0)
+    if not is_published and call('HLEN', key) >= MAX_UNPUBLISHED then return end
     call('ZADD', names, 0, sub(key, string.find(key, '}:', 1, true) + 2))
   end
   call('HSET', key, content, entry)
