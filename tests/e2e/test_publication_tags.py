@@ -91,10 +91,9 @@ async def leave(story: Story) -> None:
 
     async def gone() -> bool:
         async with LocatorClient(story.net.locator_url) as locator:
-            versions = (await locator.find_file(parse_name(NAME))).versions
-        return "evil" not in {source.peer_id for version in versions for source in version.sources}
+            return "evil" not in {str(peer.peer_id) async for peer in locator.iter_peers()}
 
-    await eventually(gone, "it is named no more")
+    await eventually(gone, "it is no peer any more")
 
 
 def forged(content: bytes, published_ns: int, tag: bytes = b"") -> pb.FileRow:

@@ -44,7 +44,7 @@ def test_rows_survive_the_table_and_the_record_of_a_script(row: FileRow) -> None
     """Scripts cut field and values out of the record at fixed places; times may lie before 1970."""
     field, value = row_field(row.key), row_value(row)
     decoded = row_summary(value[:ROW_BYTES])
-    assert (decoded.size_bytes, decoded.modified_ns, decoded.published_ns, decoded.state, decoded.executable) == row[1:]
+    assert decoded == (row.state, row.executable, row.size_bytes, row.modified_ns, row.published_ns)
     assert (row_name(value), key_of_row(field, value)) == (row.key.name, row.key)
     record = index_record(row, name_hash(row.key.name), 7)
     assert len(record) == RECORD_BYTES
