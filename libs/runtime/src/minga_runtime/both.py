@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter
 
+from minga_runtime.descriptors import max_connections
 from minga_runtime.logs import log_event
 from minga_runtime.sockets import keep_alive
 from minga_runtime.trust.origin import RELAYED, Origin
@@ -79,6 +80,8 @@ class BothListener:
         self._serve = serve
         self._plain = plain
         self._connections: set[asyncio.Task[None]] = set()
+        # One that is relayed has two descriptors.
+        self._most = max_connections() // 2
         self._accepting = asyncio.create_task(self._accept(), name="accept")
         self._accepting.add_done_callback(lambda _: listener.close())
 
@@ -102,6 +105,9 @@ class BothListener:
                 # No descriptors left, or a client that closed while it waited: neither ends the service.
                 log_event(log, logging.WARNING, "accept_failed", error=error)
                 await asyncio.sleep(0.1)
+                continue
+            if len(self._connections) >= self._most:
+                connection.close()
                 continue
             task = asyncio.create_task(self._tell_apart(connection), name="connection")
             self._connections.add(task)
