@@ -29,7 +29,7 @@ from .conftest import Story, eventually, noise
 TLS = {"tls_cert": "tls.crt", "tls_key": "tls.key", "tls_ca": "ca.crt"}
 CONTENTS = {"secret.bin": noise(600 * 1024), "data/tiny.txt": b"tiny"}
 RESTART = timedelta(seconds=90)
-RETRY_SECONDS = 20.0
+RETRY_SECONDS = 90.0
 """What a restart of one part may cost in an open network too."""
 
 

@@ -18,21 +18,26 @@ class TlsServers:
     """Remembers what each server speaks; for one event loop."""
 
     def __init__(self) -> None:
-        self._asked: dict[str, tuple[float, asyncio.Task[bool]]] = {}
+        self._asked: dict[str, tuple[float, asyncio.Task[bool | None]]] = {}
 
     async def speaks_tls(self, address: str, context: ssl.SSLContext) -> bool:
         """Whether what listens on host:port speaks TLS. True where it does not answer: the connection says why."""
         now = asyncio.get_running_loop().time()
         until, answer = self._asked.get(address, (0.0, None))
-        if answer is None or now >= until or (answer.done() and answer.exception() is not None):
+        if answer is None or now >= until or (answer.done() and answer.result() is None):
             if len(self._asked) >= MAX_ANSWERS:
                 self._asked.clear()
-            answer = asyncio.create_task(_answers_tls(address, context), name="tls-server")
+            answer = asyncio.create_task(_tls_of(address, context), name="tls-server")
             self._asked[address] = now + ANSWER_SECONDS, answer
-        try:
-            return await asyncio.shield(answer)
-        except OSError:
-            return True
+        return await asyncio.shield(answer) is not False
+
+
+async def _tls_of(address: str, context: ssl.SSLContext) -> bool | None:
+    """As `_answers_tls`; None where nothing answers."""
+    try:
+        return await _answers_tls(address, context)
+    except OSError:
+        return None
 
 
 async def _answers_tls(address: str, context: ssl.SSLContext) -> bool:
