@@ -18,7 +18,7 @@ class FakeEngine:
 
     asked: list[tuple[str, int, bool]]
 
-    def __init__(self, locator: Any, settings: Any, credentials: None) -> None:
+    def __init__(self, locator: Any, settings: Any, credentials: None, grant: None) -> None:
         """Takes what the real one takes."""
 
     async def aclose(self) -> None:
@@ -35,7 +35,8 @@ class FakeEngine:
         for phase in PutPhase:
             on_progress(PutProgress(phase, 10, 5, 1, 2))
         peers = (parse_peer_id("peer-2"), parse_peer_id("peer-1"))
-        return PutResult(name, ContentId(bytes(32)), 10, peers, name.endswith("there"))
+        failed = {parse_peer_id("peer-3"): "no space"} if name.endswith("partly") else {}
+        return PutResult(name, ContentId(bytes(32)), 10, peers, name.endswith("there"), failed_peers=failed)
 
 
 @pytest.fixture
@@ -113,6 +114,12 @@ def test_put_says_who_holds_it(minga: Minga, engine: type[FakeEngine], tree: Pat
 def test_put_of_what_is_there_says_so(minga: Minga, engine: type[FakeEngine], tree: Path) -> None:
     """Uploading again is no error."""
     assert minga("put", "data/a", "--as", "there").out == "there is there already, on peer-1, peer-2\n"
+
+
+def test_put_names_the_peers_that_did_not_store_it(minga: Minga, engine: type[FakeEngine], tree: Path) -> None:
+    """It is a success all the same: as many as were asked for have it."""
+    ended = minga("put", "data/a", "--as", "partly")
+    assert (ended.code, ended.err) == (0, "minga: partly is not on peer-3: no space\n")
 
 
 def test_a_taken_name_is_4_with_what_to_do(minga: Minga, engine: type[FakeEngine], tree: Path) -> None:

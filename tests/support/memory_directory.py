@@ -105,7 +105,7 @@ class MemoryDirectory:
         ]
 
     def _found_time(self, publication: Publication, now: int) -> int:
-        key, found_ns, changed_ago_ns, join_only, _ = publication
+        key, found_ns, changed_ago_ns, join_only = publication[:4]
         published = [(row.published_ns, row.key) for row in self._rows() if row.key.name == key.name]
         known = max([time for time, of in published if of == key], default=0)
         newest = max([time for time, _ in published], default=0)

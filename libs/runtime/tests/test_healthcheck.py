@@ -70,9 +70,6 @@ async def test_a_secure_part_is_asked_with_its_own_credentials(tmp_path: Path) -
             path.rename(tmp_path / name)
         assert await asyncio.to_thread(check, url, {"MINGA_CREDENTIALS": str(tmp_path)}) == ""
         assert "UNAVAILABLE" in await asyncio.to_thread(check, url, {})
-        for name, path in (("cert.pem", paths["CERT"]), ("key.pem", paths["KEY"]), ("ca.pem", paths["CA"])):
-            path.rename(tmp_path / name)
-        assert await asyncio.to_thread(check, url, {"MINGA_CREDENTIALS": str(tmp_path)}) == ""
 
 
 def test_http_health_is_the_status(http_port: int) -> None:

@@ -37,7 +37,7 @@ def partial(name: str, number: int = 1) -> FileRow:
 
 def part(name: str, number: int = 1) -> Part:
     """What the inventory reads of a part with one chunk."""
-    target = SimpleNamespace(content_id=content(number), published_ns=7, attributes=NO_ATTRIBUTES)
+    target = SimpleNamespace(content_id=content(number), published_ns=7, tag=b"", attributes=NO_ATTRIBUTES)
     manifest = SimpleNamespace(size_bytes=10)
     return cast("Part", SimpleNamespace(key=partial(name, number).key, target=target, manifest=manifest, held_count=1))
 
