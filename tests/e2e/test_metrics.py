@@ -16,9 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from minga_cli.localnet import LocalService
 from minga_core.errors import NameTakenError
 from tests.e2e.conftest import Story, eventually, noise, running
+from tests.support.exposition import documented
 
-ROOT = Path(__file__).parents[2]
-_ROW = re.compile(r"^\| `(minga_[a-z_]+)`", re.MULTILINE)
 _METRICS_ADDRESS = re.compile(r"metrics_address=(\S+)")
 _FLAGS = ("--metrics-listen", "127.0.0.1:0")
 _PEER_FLAGS = (*_FLAGS, "--limit-up", "2MB/s")
@@ -26,11 +25,6 @@ _PEER_FLAGS = (*_FLAGS, "--limit-up", "2MB/s")
 
 Samples = dict[str, float]
 """Each series with its labels as the exposition writes them, and its value."""
-
-
-def documented(part: str) -> set[str]:
-    """The metrics of a part in docs/metrics.md."""
-    return {name for name in _ROW.findall((ROOT / "docs/metrics.md").read_text()) if name.startswith(f"minga_{part}_")}
 
 
 def samples_of(text: str) -> Samples:
