@@ -1,5 +1,5 @@
 """Ports of a process that takes connections with TLS and without, while its network goes from open to secure
-(docs/adr/0038). The first byte of a connection tells which it is."""
+(docs/adr/0038). The first byte of a connection says which it is."""
 
 import asyncio
 import logging

@@ -119,7 +119,7 @@ class Authority:
         return self.folder.write_server_files(self._state, now, self.life)
 
     def grant(self, subject: str, read: Iterable[str], publish: Iterable[str], life: timedelta) -> str:
-        """A grant for whoever bears it, for the locator's REST. Raises InvalidArgumentError, StorageError."""
+        """A grant for anybody who bears it, for the locator's REST. Raises InvalidArgumentError, StorageError."""
         if not subject or subject.startswith("spiffe:"):
             raise InvalidArgumentError("a bearer's grant has a subject of its own, not a member's URI")
         now, keys = self._clock.wall(), self.folder.keys()

@@ -30,7 +30,7 @@ class OwnGrant:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """gRPC metadata for registry and peers: empty for a grant of no member, which whoever sees it could use."""
+        """gRPC metadata for registry and peers: empty for a grant of no member, which anybody who sees it could use."""
         found = self._file.current()
         return ((AUTHORIZATION, found.header),) if found.of_member else ()
 
