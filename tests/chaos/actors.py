@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from time import monotonic
 
-from bench.product import DownloadPhase, ExitCode
+from bench.product import DownloadPhase, ExitCode, LocatorClient
 from minga_core.errors import MingaError
 from minga_core.names import parse_name
 from tests.chaos.content import Content, digest_of, make_content, some_size
@@ -30,6 +30,7 @@ PUT_FOLDER, PUT_FILES = "put/", 3
 BREAKING_BYTES, BREAKING_RATE = 8 << 20, "1MiB"
 """Size and rate of uploads that break off: some seconds before their end."""
 BREAKING_SECONDS = (0.5, 3.0)
+TESTIMONY_SECONDS = 6.0
 _KNOWN_CODES = {code.value for code in ExitCode} - {ExitCode.BUG.value, ExitCode.USAGE.value}
 
 
@@ -193,7 +194,22 @@ class Actor:
     async def _check(self, what: str, name: str, digest: bytes | None, asked_at: float) -> None:
         self.ledger.check_bytes(what, name, digest)
         copies = await asyncio.to_thread(self.network.copies, name)
-        self.ledger.check_version(what, name, digest, asked_at, copies)
+        if not self.ledger.check_version(what, name, digest, asked_at, copies):
+            await self._testify(name, asked_at)
+
+    async def _testify(self, name: str, asked_at: float) -> None:
+        """What the locators say now, for whoever looks for the cause."""
+        for locator in self.network.locators:
+            try:
+                async with asyncio.timeout(TESTIMONY_SECONDS), LocatorClient(self.network.url(locator)) as client:
+                    versions = (await client.find_file(parse_name(name))).versions
+                said = "; ".join(
+                    f"{one.content_id} of {one.modified_ns} on {', '.join(str(each.peer_id) for each in one.sources)}"
+                    for one in versions
+                )
+            except (MingaError, TimeoutError) as error:
+                said = f"no answer ({error})"
+            self.ledger.violated(f"  {monotonic() - asked_at:.1f} s after that get began {locator.name} says: {said}")
 
     async def _broken_off(self, words: list[str]) -> None:
         process = await self._started(words)

@@ -85,20 +85,24 @@ class Ledger:
 
     def check_version(
         self, what: str, name: str, digest: bytes | None, asked_at: float, copies: Mapping[str, Copy]
-    ) -> None:
-        """No older version is delivered than one that was put, and has been announced, well before the look-up.
+    ) -> bool:
+        """Whether this holds: no older version is delivered than one that was put, and has been announced, well before the look-up.
 
         copies: of the name, by peer, now that the get has ended.
         """
         if digest is None or not self.is_right(name, digest):
-            return
+            return True
         live = self.liveness
         newer = self.versions.newer(name, digest, copies, before=asked_at - live.slack_seconds)
         calm = asked_at - live.recovery_seconds
         stale = {peer: copy for peer, copy in newer.items() if max(copy.placed_at, live.calm_since(peer)) < calm}
         for peer, copy in stale.items():
-            self.violated(f"{what}: {name} is {self._label(name, digest)}; {peer} has {self._label(name, copy.digest)}")
+            self.violated(
+                f"{what}: {name} is {self._label(name, digest)}; {peer} has {self._label(name, copy.digest)}, "
+                f"placed {asked_at - copy.placed_at:.1f} s before, calm for {asked_at - live.calm_since(peer):.1f} s"
+            )
         self.ended("version", "too old" if stale else "excused by a fault" if newer else "the newest")
+        return not stale
 
     def wrong_default(self, name: str, default: ContentId, copies: Mapping[str, Copy]) -> str:
         """Why a content is not the default version of a name of which living peers have `copies`; empty when it is.

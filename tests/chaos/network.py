@@ -146,7 +146,7 @@ class Network:
 
     def _registry(self, name: str) -> Part:
         metrics = ("--metrics-listen", f"{self._address(name)}:{METRICS_PORT}")
-        lease = ("--lease-ttl", f"{self.lease_seconds:g}")
+        lease = ("--lease-ttl", f"{self.lease_seconds:g}", "--audit", str(self.folder / "logs" / f"{name}.audit"))
         return self._service(name, "registry", REGISTRY_PORT, METRICS_PORT, *metrics, *lease)
 
     def _service(self, name: str, kind: str, port: int, metrics_port: int, *flags: str) -> Part:
