@@ -150,8 +150,13 @@ class Injector:
 
     async def _end(self, part: Part, fault: Fault) -> None:
         match fault.kind:
-            case "killed" | "restarted" | "index_lost":
+            case "killed" | "restarted":
                 await part.start()
+            case "index_lost":
+                assert isinstance(part, PeerPart)
+                await part.start()
+                # What an actor was writing when the peer was killed was there before it started.
+                await asyncio.to_thread(self._forget_times, part)
             case "power_lost":
                 await asyncio.to_thread(self._network.reconnect, part)
                 await part.start()
@@ -168,6 +173,9 @@ class Injector:
     def _lose_index(self, peer: PeerPart) -> None:
         for file in (peer.share / ".minga").glob("index.sqlite*"):
             file.unlink()
+        self._forget_times(peer)
+
+    def _forget_times(self, peer: PeerPart) -> None:
         self._ledger.versions.forget((name, copy.digest) for name, copy in peer.files().items())
 
     async def _empty_store(self) -> None:

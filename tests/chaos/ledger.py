@@ -86,14 +86,15 @@ class Ledger:
     def check_version(
         self, what: str, name: str, digest: bytes | None, asked_at: float, copies: Mapping[str, Copy]
     ) -> bool:
-        """Whether this holds: no older version is delivered than one that was put, and has been announced, well before the look-up.
+        """No older version is delivered than one that was put, and has been announced, well before the look-up. Whether
+        that holds.
 
         copies: of the name, by peer, now that the get has ended.
         """
         if digest is None or not self.is_right(name, digest):
             return True
         live = self.liveness
-        newer = self.versions.newer(name, digest, copies, before=asked_at - live.slack_seconds)
+        newer = self.versions.newer(name, digest, copies, by=asked_at - live.slack_seconds)
         calm = asked_at - live.recovery_seconds
         stale = {peer: copy for peer, copy in newer.items() if max(copy.placed_at, live.calm_since(peer)) < calm}
         for peer, copy in stale.items():

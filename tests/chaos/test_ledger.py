@@ -199,6 +199,12 @@ def test_the_default_version_is_the_newest_that_a_peer_has(puts: Puts) -> None:
     puts.copies["p2"] = Copy(puts.old.digest, placed_at=1.0)
     assert wrong("a", puts.old.content_id, puts.copies) == "the default of a is old, not new on p1"
     assert wrong("a", puts.old.content_id, {}) == ""
+    latest = make_content("latest", 10)
+    puts.ledger.publishing("a", latest, now=20.0)
+    puts.copies["p3"] = Copy(latest.digest, placed_at=20.0)
+    assert wrong("a", puts.new.content_id, puts.copies) == "the default of a is new, not latest on p3", (
+        "not settled yet"
+    )
 
 
 def test_a_directory_is_compared_with_the_disks(ledger: Ledger, content: Content) -> None:

@@ -56,8 +56,8 @@ class Versions:
         """A holder of these has lost its index, and with it the times of their publications."""
         self._demoted.update(versions)
 
-    def newer(self, name: str, digest: bytes, copies: Mapping[str, Copy], before: float = inf) -> dict[str, Copy]:
-        """Those copies of other contents, by peer, that were surely published after this one, and before an instant.
+    def newer(self, name: str, digest: bytes, copies: Mapping[str, Copy], by: float = inf) -> dict[str, Copy]:
+        """Those copies of other contents, by peer, that were surely published after this one, and by an instant.
 
         A copy that is older than its content's last publication may not know of it.
         """
@@ -69,5 +69,5 @@ class Versions:
             and (name, copy.digest) not in self._demoted
             and (its := self._published.get((name, copy.digest))) is not None
             and mine.ended < its.started < copy.placed_at + TICK_SECONDS
-            and its.ended < before
+            and its.ended <= by
         }

@@ -4,8 +4,10 @@ import errno
 import os
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +18,10 @@ from minga_core.records import FOUND, PUBLISH, Published, as_of_ns
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.placing import SmallContent, SmallFile
 from minga_peer.share.comparing import Comparer
+from minga_peer.share.file_clock import FileClock
 from minga_peer.share.hash_outcomes import HashOutcomes
 from minga_peer.share.index_file import IndexFile
-from minga_peer.share.root import Root
+from minga_peer.share.root import Root, Scan
 
 from .conftest import Opener, Shared, eventually, fill, manifest_of, noise
 
@@ -61,6 +64,33 @@ async def test_files_that_were_there_before_the_index_are_found_and_new_ones_pub
     await second.shares("f0", b"another")
     assert times(second) == {"f0": PUBLISH, "f1": FOUND, "new": AS_OF}
     assert {row.key.name for row in second.store.table.unpublished.values()} == {"f0", "f1", "new"}
+
+
+async def test_b3_a_file_of_the_first_scan_that_is_newer_than_the_peers_start_is_new(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As is one that somebody writes while a peer that has lost its index looks at the files it had. One with a time of
+    the future was written under a wrong clock, nobody knows when."""
+    make_files(opened.root, 2)
+    real = Root.scan
+
+    def written_meanwhile(self: Root, *args: Any, **kwargs: Any) -> Scan:
+        if not (self.path / "meanwhile").exists():
+            (self.path / "meanwhile").write_bytes(b"meanwhile")
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(Root, "scan", written_meanwhile)
+    async with opened.running() as shared:
+        await shared.shares("meanwhile", b"meanwhile")
+        assert times(shared) == {"f0": FOUND, "f1": FOUND, "meanwhile": AS_OF}
+        assert as_of(shared, "meanwhile")
+    shutil.rmtree(opened.root / ".minga")
+    day_ago_ns = time.time_ns() - 86_400 * 10**9
+    monkeypatch.setattr(Root, "scan", real)
+    monkeypatch.setattr(FileClock, "now_ns", lambda self: day_ago_ns)
+    again = await opened()
+    await again.shares("meanwhile", b"meanwhile")
+    assert set(times(again).values()) == {FOUND}
 
 
 async def test_a_crash_in_the_middle_of_the_first_scan_publishes_nothing(

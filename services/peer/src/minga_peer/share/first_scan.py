@@ -1,9 +1,10 @@
 """The first scan of a run, which finds files that appeared while nobody looked.
 
-The one that makes the index, anew if it was lost, finds what was there before: that is not published. Of what a later
-one finds it is not known whether it is new: the peer may have published it, and been killed on a full disk before it
-could keep that. So a version that is known keeps its time, and another one is published as of the file's last change:
-what others have published since stays newer.
+The one that makes the index, anew if it was lost, finds what was there before: that is not published. What was written
+since the peer has started is new, although that scan finds it too. Of what a later one finds it is not known whether it
+is new: the peer may have published it, and been killed on a full disk before it could keep that. So a version that is
+known keeps its time, and another one is published as of the file's last change: what others have published since stays
+newer.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import asyncio
 from minga_core.names import Name
 from minga_core.records import FOUND, PUBLISH, publish_as_of
 from minga_engine.parts.files import Fingerprint
+from minga_peer.share.file_clock import FileClock
 from minga_peer.share.index import Index
 from minga_peer.share.root import FoundFile
 
@@ -18,8 +20,10 @@ from minga_peer.share.root import FoundFile
 class FirstScan:
     """What the first scan has found and is not hashed yet. Only for the event loop's thread."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, file_clock: FileClock) -> None:
+        """file_clock: measured when the peer started."""
         self._index = index
+        self._file_clock = file_clock
         self._modified_ns: dict[Name, int] = {}
         self.done = asyncio.Event()
         """Set once a scan of this run has ended: everything known from before is shared."""
@@ -35,7 +39,8 @@ class FirstScan:
         if self._modified_ns.get(name) != fingerprint.modified_ns:
             # It appeared, or was written to, since.
             return PUBLISH
-        return publish_as_of(fingerprint.changed_ns) if known or self._index.complete else FOUND
+        was_there = not (known or self._index.complete or self._file_clock.is_since_measured(fingerprint.modified_ns))
+        return FOUND if was_there else publish_as_of(fingerprint.changed_ns)
 
     def forget(self, name: Name) -> None:
         """Note that a file was hashed or is gone. No error when the scan did not find it."""

@@ -39,7 +39,7 @@ class FolderSync:
         self._folder = folder
         self._rescan_seconds = rescan_seconds
         self._rescan = asyncio.Event()
-        self._first = FirstScan(folder.index)
+        self._first = FirstScan(folder.index, folder.file_clock)
         unreadable = UnreadableFiles()
         self._queue = HashQueue(
             folder.root, hashing, folder.clock, settle_seconds, folder.known.recall, self._on_hashed
