@@ -136,7 +136,7 @@ def test_a_part_that_fails_ends_the_process_with_its_error() -> None:
     assert closed
 
 
-async def _raise(error: Exception) -> None:
+async def _raise(error: BaseException) -> None:
     raise error
 
 
@@ -193,6 +193,19 @@ async def test_a_failed_task_is_reported_once(caplog: pytest.LogCaptureFixture) 
         await asyncio.sleep(0)
     assert [type(error) for error in reported] == [ValueError]
     assert [record.getMessage() for record in caplog.records] == ["task_failed"]
+
+
+async def test_a_task_that_nobody_cancelled_does_not_end_in_silence() -> None:
+    """It awaited what others cancelled; one that is cancelled on purpose is no failure."""
+    reported: list[BaseException] = []
+    owner, never = TaskOwner(reported.append), asyncio.Event()
+    owner.start(_raise(asyncio.CancelledError()), "part")
+    other = owner.start(never.wait(), "other")
+    await asyncio.sleep(0)
+    other.cancel()
+    await asyncio.wait({other})
+    await asyncio.sleep(0)
+    assert [str(error) for error in reported] == ["task 'part' ended although nobody cancelled it"]
 
 
 async def test_a_kept_task_is_run_again_after_it_failed(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ import inspect
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any, NoReturn, Protocol
 
@@ -296,6 +296,35 @@ def error_from_rpc(error: grpc.aio.AioRpcError, unavailable: type[UnavailableErr
         return BusyError("too many calls at once", retry_after=_BUSY_RETRY)
     known = _BY_STATUS.get(error.code(), Code.INTERNAL)
     return error_from_code(known.value, details)
+
+
+@contextlib.contextmanager
+def rpc_errors(server: str, unavailable: type[UnavailableError]) -> Iterator[None]:
+    """Turns gRPC's errors of the calls inside the block into ours; `unavailable` for a server that has gone.
+
+    gRPC ends a call that it cannot go on with by CancelledError, or as misused, when the server or the channel goes
+    away under it. Nobody has cancelled the caller then: taken for that, its task would end without a word.
+    """
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        found = error_from_rpc(error, unavailable)
+        if isinstance(found, InternalError) and error.code() is grpc.StatusCode.INTERNAL and _made_here(error):
+            # grpc.aio loses the status when a server ends a call that is being written to.
+            found = unavailable(f"{server} ended the call while it was sent to")
+        raise found from error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise unavailable(f"the connection to {server} was closed") from None
+    except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+        raise unavailable(f"the connection to {server} was closed") from error
+
+
+def _made_here(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the error was made on this side, by gRPC itself: our servers always send a code of ours."""
+    return not any(str(key).startswith("minga-") for key, _ in error.trailing_metadata() or ())
 
 
 def _from_metadata(

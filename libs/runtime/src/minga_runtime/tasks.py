@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from minga_core.errors import InternalError
 from minga_runtime.backoff import backoff
 
 log = logging.getLogger(__name__)
@@ -49,12 +50,20 @@ class TaskOwner:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
+        if (error := _failure(task)) is None:
             return
         if self._on_failure is not None:
             self._on_failure(error)
         else:
             _log_failure(error, task.get_name())
+
+
+def _failure(task: asyncio.Task[Any]) -> BaseException | None:
+    """What a task failed with; None when it ended, or was asked to."""
+    if not task.cancelled():
+        return task.exception()
+    # It has awaited what others cancelled, and would be gone without a word.
+    return None if task.cancelling() else InternalError(f"task {task.get_name()!r} ended although nobody cancelled it")
 
 
 async def _kept(make: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:

@@ -30,7 +30,7 @@ from minga_core.errors import (
 from minga_core.ids import ContentId, Generation, parse_address, parse_peer_id
 from minga_core.names import parse_name
 from minga_core.records import FOUND, PUBLISH, FileRow, HoldingState, Lease, PeerInfo, Published, RowKey
-from minga_peer.daemon import publications
+from minga_peer.daemon import publications, registry_client
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.lease_stream import call_timeout
 from minga_peer.daemon.registry_client import RegistryClient
@@ -352,6 +352,28 @@ async def test_a_registry_that_stays_away_is_one_failed_trace() -> None:
             fixture.registry.error = None
             await fixture.until(lambda: fixture.registry.table == {"a", "b"})
     assert [span.error for span in spans.spans if span.name == "announce"] == ["", "registry_unavailable"]
+
+
+async def test_a_call_that_grpc_cancels_by_itself_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does when a registry stops in the middle of a push: the announcer must not take it for its own end."""
+    real, broken = registry_client._steps, iter([True])
+
+    async def steps(*args: Any) -> AsyncIterator[pb.PushTableRequest]:
+        async for step in real(*args):
+            yield step
+            if next(broken, False):
+                raise asyncio.InvalidStateError("the call is over")
+
+    monkeypatch.setattr(registry_client, "_steps", steps)
+    async with announcing((row("a"),)) as fixture:
+        await fixture.until(lambda: fixture.registry.table == {"a"})
+        assert fixture.loop is not None
+        assert not fixture.loop.done()
+        fixture.registry.hang.clear()
+        await asyncio.sleep(0.1)
+        fixture.loop.cancel()
+        await asyncio.wait({fixture.loop}, timeout=5)
+        assert fixture.loop.cancelled(), "who is cancelled ends"
 
 
 async def test_an_emptied_registry_gets_everything_again() -> None:

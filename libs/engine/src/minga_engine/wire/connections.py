@@ -1,22 +1,22 @@
 """Connections to peers: one gRPC channel and one HTTP client for each address, shared by all transfers."""
 
-import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 import grpc
 import grpc.aio
 
-from minga_core.errors import InternalError, PeerUnavailableError
+from minga_core.errors import PeerUnavailableError
 from minga_core.ids import Address, PeerId
 from minga_engine.wire.http_client import HttpPeer
 from minga_engine.wire.messages import SourceAddress, parse_http_port
 from minga_engine.wire.peer_tls import PeerTls
 from minga_protos.peer.v1.peer_pb2_grpc import PeerServiceStub
 from minga_runtime.channels import make_channel
-from minga_runtime.grpc_errors import error_from_rpc
+from minga_runtime.grpc_errors import rpc_errors
 from minga_runtime.rate_limit import RateLimit
 from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.own_grant import OwnGrant, metadata_of
@@ -160,27 +160,6 @@ class PeerConnections:
         await self.aclose()
 
 
-@contextlib.asynccontextmanager
-async def rpc_errors(address: Address) -> AsyncGenerator[None, None]:
+def peer_errors(address: Address) -> AbstractContextManager[None]:
     """Turns gRPC's errors inside the block into the peer's own, or into PeerUnavailableError."""
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        found = error_from_rpc(error, unavailable=PeerUnavailableError)
-        if isinstance(found, InternalError) and error.code() is grpc.StatusCode.INTERNAL and _made_by_grpc(error):
-            # grpc.aio loses the status when the peer ends a call that is being written to.
-            found = PeerUnavailableError(f"{address} ended the call while it was sent to")
-        raise found from error
-    except asyncio.CancelledError:
-        # A channel that is closed under a call cancels the call, not us.
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise PeerUnavailableError(f"the connection to {address} was closed") from None
-    except grpc.aio.UsageError as error:
-        raise PeerUnavailableError(f"the connection to {address} was closed") from error
-
-
-def _made_by_grpc(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the error was made on this side, by gRPC itself: our servers always send a code of ours."""
-    return not any(str(key).startswith("minga-") for key, _ in error.trailing_metadata() or ())
+    return rpc_errors(str(address), PeerUnavailableError)

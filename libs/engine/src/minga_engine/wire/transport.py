@@ -14,7 +14,7 @@ from minga_core.chunks import ChunkSet, Geometry
 from minga_core.errors import BusyError, InvalidArgumentError, InvalidManifestError
 from minga_core.ids import Address, ContentId
 from minga_core.manifest import MAX_MANIFEST_BYTES, Manifest
-from minga_engine.wire.connections import PeerConnection, PeerConnections, rpc_errors
+from minga_engine.wire.connections import PeerConnection, PeerConnections, peer_errors
 from minga_engine.wire.http_client import HttpPeer, HttpUnreachableError, Response, ResponseHandler
 from minga_engine.wire.http_format import MAX_RANGES, ChunkRequest, ChunkResponse, WrongChunkReport
 from minga_engine.wire.messages import SourceAddress
@@ -207,7 +207,7 @@ class PeerTransport:
         async with self._connections.to(source) as peer:
             call = peer.stub.FetchFiles(request)
             try:
-                async with rpc_errors(peer.address):
+                with peer_errors(peer.address):
                     async for message in call:
                         if message.HasField("busy"):
                             raise _busy(peer.address, timedelta(milliseconds=message.busy.retry_after_millis))
@@ -241,7 +241,7 @@ async def _manifest_parts(peer: PeerConnection, content_id: ContentId) -> AsyncG
     call = peer.stub.GetManifest(pb.GetManifestRequest(content_id=content_id.raw), timeout=MANIFEST_SECONDS)
     first = True
     try:
-        async with rpc_errors(peer.address):
+        with peer_errors(peer.address):
             async for message in call:
                 if first:
                     peer.http_on(message.http_port)

@@ -15,7 +15,7 @@ from minga_core.attributes import NO_ATTRIBUTES, FileAttributes
 from minga_core.chunks import ChunkSet
 from minga_core.ids import Address, ContentId
 from minga_core.names import Name
-from minga_engine.wire.connections import PeerConnections, rpc_errors
+from minga_engine.wire.connections import PeerConnections, peer_errors
 from minga_engine.wire.messages import (
     MAX_PIECE_BYTES,
     SourceAddress,
@@ -99,7 +99,7 @@ async def store_file(connections: PeerConnections, target: SourceAddress) -> Asy
     async with connections.to(target) as peer:
         call = peer.stub.StoreFile(metadata=connections.grant_metadata(peer))
         try:
-            async with rpc_errors(target.address):
+            with peer_errors(target.address):
                 yield StoreCall(target.address, call)
         finally:
             call.cancel()
@@ -121,7 +121,7 @@ async def replicate_file(
     async with connections.to(target) as peer:
         call = peer.stub.ReplicateFile(request, metadata=connections.grant_metadata(peer))
         try:
-            async with rpc_errors(target.address):
+            with peer_errors(target.address):
                 async for message in call:
                     yield message.held_bytes, message.stored
         finally:

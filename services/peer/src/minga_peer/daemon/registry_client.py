@@ -33,7 +33,7 @@ from minga_peer.daemon.lease_stream import MAX_CALL_TIMEOUT, LeaseStream, call_t
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from minga_runtime.channels import make_balanced_channel
-from minga_runtime.grpc_errors import error_from_rpc
+from minga_runtime.grpc_errors import rpc_errors
 from minga_runtime.trust.credentials import Credentials, Loaded
 from minga_runtime.trust.own_grant import OwnGrant, metadata_of
 
@@ -210,7 +210,7 @@ class RegistryClient:
         link = self._link
         link.users += 1
         try:
-            with _registry_errors():
+            with _registry_errors(self.address):
                 yield link.stub
         finally:
             link.users -= 1
@@ -234,16 +234,17 @@ class _Link:
 
 
 @contextmanager
-def _registry_errors() -> Iterator[None]:
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+def _registry_errors(address: Address) -> Iterator[None]:
+    with rpc_errors(f"the registry {address}", RegistryUnavailableError):
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
             # Asked again soon: of several registries that are being upgraded another may know it.
             raise RegistryUnavailableError(
                 "the registry is older than this peer, and has no such call: upgrade the registries first"
             ) from error
-        raise error_from_rpc(error, unavailable=RegistryUnavailableError) from error
 
 
 def _begin(lease: Lease, *, whole: bool, base_revision: int, revision: int) -> pb.TableBegin:
