@@ -121,11 +121,18 @@ class Network:
 
 @asynccontextmanager
 async def network(
-    folder: Path, *, secure: bool, rights: bool = False, peer_count: int = 3, **options: Any
+    folder: Path,
+    *,
+    secure: bool,
+    rights: bool = False,
+    peer_count: int = 3,
+    authority: Authority | None = None,
+    **options: Any,
 ) -> AsyncIterator[Network]:
     """A running network; in the environment, the credentials of `command`. rights: members have OURS and what grants
-    say, and publications have proofs. options: as LocalNetworkConfig has them."""
-    authority, issuer, credentials = Authority(), Issuer(), folder / "credentials"
+    say, and publications have proofs. authority: of its certificates, if not one of its own. options: as
+    LocalNetworkConfig has them."""
+    authority, issuer, credentials = authority or Authority(), Issuer(), folder / "credentials"
     with pytest.MonkeyPatch.context() as environment:
         if secure:
             authority.issue_all(credentials, peer_count)

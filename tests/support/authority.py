@@ -14,14 +14,15 @@ DAY = timedelta(days=1)
 
 
 class Authority:
-    """A CA."""
+    """A CA. start: when its certificate and those that it issues begin, from now on."""
 
-    def __init__(self, network: str = "test") -> None:
+    def __init__(self, network: str = "test", start: timedelta = -2 * DAY) -> None:
         self.network = network
+        self._start = start
         self._key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"CA of {network}")])
         self._certificate = (
-            _builder(name, name, self._key, DAY)
+            _builder(name, name, self._key, DAY, start)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
@@ -38,15 +39,15 @@ class Authority:
         name: str,
         *,
         network: str = "",
-        start: timedelta = -2 * DAY,
+        start: timedelta | None = None,
         life: timedelta = DAY,
         trusted: bytes = b"",
         self_signed: bool = False,
         host_names: Iterable[str] = (),
     ) -> Path:
-        """Writes tls.crt, tls.key and ca.crt of a new certificate. start, life: from now on; life is below zero for one
-        that has ended. trusted: further CAs for ca.crt. self_signed: by its own key, in the CA's name.
-        host_names: further DNS names."""
+        """Writes tls.crt, tls.key and ca.crt of a new certificate. start, life: from now on; start is the CA's own
+        unless given, life is below zero for one that has ended. trusted: further CAs for ca.crt. self_signed: by its
+        own key, in the CA's name. host_names: further DNS names."""
         key = ec.generate_private_key(ec.SECP256R1())
         signer = key if self_signed else self._key
         hosts = [f"{name}.peer.minga"] if role == "peer" else []
@@ -59,7 +60,7 @@ class Authority:
         if role in ("registry", "locator"):
             names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
         certificate = (
-            _builder(x509.Name([]), self._certificate.subject, key, life, start)
+            _builder(x509.Name([]), self._certificate.subject, key, life, self._start if start is None else start)
             .add_extension(x509.SubjectAlternativeName(names), critical=True)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
             .sign(signer, hashes.SHA256())
@@ -87,7 +88,7 @@ def _builder(
     issuer: x509.Name,
     key: ec.EllipticCurvePrivateKey,
     life: timedelta,
-    start: timedelta = -2 * DAY,
+    start: timedelta,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
