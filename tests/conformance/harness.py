@@ -79,6 +79,7 @@ class Harness:
         base: int = 1,
         generation: int = 1,
         token: bytes = b"",
+        max_rows: int = 0,
     ) -> None:
         """A change of the table from revision `base` to the next one."""
         begun = self.writer.push_table(
@@ -89,7 +90,7 @@ class Harness:
                 await push.put(put)
             if remove:
                 await push.remove(remove)
-            await push.commit()
+            await push.commit(max_rows)
 
     async def let_end(self, *peer_ids: str) -> None:
         """Waits until the short leases of these peers are over."""

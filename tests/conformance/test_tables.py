@@ -50,6 +50,19 @@ async def test_two_contents_under_one_name_are_two_rows(directory: Harness) -> N
     assert [(version.published_ns, version.complete_count) for version in versions] == [(2, 1)]
 
 
+async def test_changes_make_no_table_larger_than_it_may_be(directory: Harness) -> None:
+    """However many of them there are; what fits is taken."""
+    await directory.register("a")
+    await directory.push("a", [row("x"), row("y")])
+    await directory.change("a", [row("z")], max_rows=3)
+    with pytest.raises(TableRevisionMismatchError):
+        await directory.change("a", [row("more")], base=2, max_rows=3)
+    await directory.until_names(["x", "y", "z"])
+    await directory.change("a", remove=[row("x").key], base=2, max_rows=3)
+    await directory.change("a", [row("more")], base=3, max_rows=3)
+    await directory.until_names(["more", "y", "z"])
+
+
 async def test_nothing_is_visible_before_the_commit(directory: Harness) -> None:
     """Answers show the old table until the commit."""
     await directory.register("a")

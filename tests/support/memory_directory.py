@@ -313,10 +313,12 @@ class MemoryPush:
     async def renew(self) -> None:
         self._lease().ends_at = self._clock.monotonic() + self.ttl.total_seconds()
 
-    async def commit(self) -> int:
+    async def commit(self, max_rows: int = 0) -> int:
         lease = self._lease()
         if lease.push != self._number:
             raise TableRevisionMismatchError("another push or registration has begun since")
+        if not self._whole and 0 < max_rows < len(lease.table) + len(self._put):
+            raise TableRevisionMismatchError("the table may have too many rows")
         lease.table = self._put if self._whole else {**lease.table, **self._put}
         for key in self._remove:
             lease.table.pop(key, None)

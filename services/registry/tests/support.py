@@ -42,6 +42,7 @@ class Push:
     rows: list[FileRow] = field(default_factory=list)
     removed: list[RowKey] = field(default_factory=list)
     committed: bool = False
+    max_rows: int = 0
     ended: bool = False
     renewals: int = 0
     fail_with: MingaError | None = None
@@ -62,7 +63,8 @@ class Push:
     async def renew(self) -> None:
         self.renewals += 1
 
-    async def commit(self) -> int:
+    async def commit(self, max_rows: int = 0) -> int:
+        self.max_rows = max_rows
         if self.fail_with is not None:
             raise self.fail_with
         self.committed = True

@@ -134,7 +134,7 @@ async def test_a_change_puts_and_removes(registry: Running, directory: Remembere
     gone = pb.RowKey(name="old", content_id=bytes(32))
     await push(registry, begin(whole=False, base_revision=3, revision=9), rows(row(), remove=[gone]), end(1, 1))
     (made,) = directory.committed
-    assert (made.whole, made.base_revision, made.revision) == (False, 3, 9)
+    assert (made.whole, made.base_revision, made.revision, made.max_rows) == (False, 3, 9, LIMITS.max_rows)
     assert [key.name for key in made.removed] == ["old"]
 
 

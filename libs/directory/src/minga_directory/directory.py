@@ -147,10 +147,12 @@ class TablePush(Protocol):
         """Renews the lease under which the push began. Raises RegisterAgainError when that is over."""
         ...
 
-    async def commit(self) -> int:
+    async def commit(self, max_rows: int = 0) -> int:
         """Makes the push visible and returns the stored revision.
 
-        Raises RegisterAgainError, LeaseSupersededError, or TableRevisionMismatchError; then nothing became visible.
+        Raises RegisterAgainError, LeaseSupersededError, or TableRevisionMismatchError; then nothing became visible. The
+        last one also for a change after which the table might have more than max_rows rows, 0 for any number: a whole
+        table can be counted.
         """
         ...
 

@@ -111,6 +111,6 @@ class _ObservedPush:
     async def renew(self) -> None:
         await self._renew()
 
-    async def commit(self) -> int:
-        revision: int = await self._commit()
+    async def commit(self, max_rows: int = 0) -> int:
+        revision: int = await self._commit(max_rows)
         return revision

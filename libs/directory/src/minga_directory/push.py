@@ -104,7 +104,7 @@ class RedisTablePush:
             check_reply(self._peer_id, answer)
             await self._leases.update([(self._peer_id, millis(self.ttl))], all_pushed=False)
 
-    async def commit(self) -> int:
+    async def commit(self, max_rows: int = 0) -> int:
         """See TablePush. What it does not collect itself is left to the reaper."""
         peer_id, intent = self._peer_id, self._intent
         async with store_errors():
@@ -127,6 +127,7 @@ class RedisTablePush:
                     int(self._removing),
                     intent.data_loss,
                     self._lease.token,
+                    max_rows,
                 ],
             )
             check_reply(peer_id, answer)

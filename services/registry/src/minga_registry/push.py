@@ -130,7 +130,7 @@ class TableReceiver:
         )
         async with push, _lease_kept(push, self._active), Pipeline() as pipeline:
             await self._receive_rows(messages, header, push, pipeline)
-            revision = await push.commit()
+            revision = await push.commit(self._limits.max_rows)
         return PushResult(header, self._put_count, self._remove_count, self._unproven_count, self._removed, revision)
 
     async def _receive_rows(
@@ -178,7 +178,8 @@ class TableReceiver:
         self._removed += batch.remove[: MAX_REMOVED_SHOWN - len(self._removed)]
         most = self._limits.max_rows
         if max(self._put_count, self._remove_count) > most:
-            raise LimitExceededError(f"this registry takes at most {most:,} rows of one peer", limit=most)
+            text = f"this registry takes at most {most:,} rows of one peer (its setting MINGA_MAX_TABLE_ROWS)"
+            raise LimitExceededError(text, limit=most)
 
     def _check_counts(self, end: PushEnd) -> None:
         came = PushEnd(self._put_count, self._remove_count)

@@ -2,12 +2,12 @@
 -- KEYS: peer, table, tombstones (of this push; has its rows), removals (of this push), swap (of this push)
 -- ARGV: generation, fencing token of the registration, token, '1' when the rows are the whole table else '0',
 --       base revision, revision, '1' when it has rows to remove else '0', number of the last data loss before it,
---       lease token of the peer
+--       lease token of the peer, rows that a change may leave in the table (0: any number)
 -- Afterwards the tombstones are the rows that the table no longer has. A whole table is swapped by renaming, however
 -- many rows it has; a change is copied row by row, which is why it may have some thousand at most (`push`).
 -- Returns {1, 1 when there are tombstones else 0}, {2} when there is no such lease, {3} when the base revision is not the
--- stored one, a later push is committed, or the removals have expired, or {0, owner's address} when a greater
--- generation owns it.
+-- stored one, a later push is committed, the removals have expired, or a change may make too many rows, or {0, owner's
+-- address} when a greater generation owns it.
 local refused = refusal(KEYS[1], ARGV[1], ARGV[9])
 if refused then return refused end
 if redis.call('HGET', KEYS[1], 'lease_token') ~= ARGV[2] then return {2} end
@@ -21,6 +21,9 @@ if ARGV[4] == '1' then
   redis.call('HSET', KEYS[1], 'data_loss', ARGV[8])
 else
   if redis.call('HGET', KEYS[1], 'revision') ~= ARGV[5] then return {3} end
+  -- How many of its rows replace others is not looked at: those of a whole table are counted.
+  local most = tonumber(ARGV[10])
+  if most > 0 and redis.call('HLEN', KEYS[2]) + redis.call('HLEN', KEYS[3]) > most then return {3} end
   if redis.call('EXISTS', KEYS[4]) ~= tonumber(ARGV[7]) then return {3} end
   local puts = redis.call('HGETALL', KEYS[3])
   redis.call('DEL', KEYS[3])
