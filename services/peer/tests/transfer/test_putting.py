@@ -1,12 +1,15 @@
 """Whole uploads to real peers, by what the locator says of them."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from minga_core.chunks import ChunkSet
 from minga_core.clock import SystemClock
 from minga_core.errors import (
     InvalidNameError,
@@ -19,12 +22,13 @@ from minga_core.ids import ContentId, parse_address, parse_peer_id
 from minga_core.names import Name, parse_name
 from minga_core.records import HoldingState
 from minga_engine.parts.hashing import hash_file
-from minga_engine.progress import PutResult
+from minga_engine.progress import DownloadPhase, Progress, PutResult
 from minga_engine.transfer import upload as module
 from minga_engine.transfer.upload import HashedFile, PutRequest, Uploader
 from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.locator import FileAnswer, FileSource, FileVersion, PlacedPeer, Placements
 from minga_peer.serve.receiving import UploadReceiver
+from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_runtime.quotas import DailyQuota
 
 from .conftest import FOUND_TIME, Network, TestPeer, eventually, noise
@@ -331,3 +335,43 @@ async def test_a_content_whose_holders_are_gone_is_uploaded_anew(network: Networ
     assert result.peers == ("fresh",)
     versions = (await find(NAME)).versions
     assert {version.content_id for version in versions} == {content_id, newest.key.content_id}
+
+
+class Dripping:
+    """Stands for both ways to get a file, and says each moment that it holds a little more, without end."""
+
+    def __init__(self, *, silent: bool = False) -> None:
+        self._silent = silent
+
+    async def receive(self, requests: AsyncIterator[pb.StoreFileRequest], *_: object) -> AsyncIterator[ChunkSet | int]:
+        yield ChunkSet(1)
+        async for held_bytes in self._drops():
+            yield held_bytes
+
+    async def replicate(self, *_: object, **__: object) -> AsyncIterator[tuple[Progress, None]]:
+        async for held_bytes in self._drops():
+            yield Progress(DownloadPhase.FETCHING, 3 * MIB, held_bytes, 0), None
+
+    async def _drops(self) -> AsyncIterator[int]:
+        for held_bytes in count():
+            await asyncio.sleep(3600 if self._silent else 0.02)
+            yield held_bytes
+
+
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("replicas", [1, 2])
+async def test_a_put_ends_where_a_peer_drips(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replicas: int, silent: bool
+) -> None:
+    """Whether it is sent the file or is to copy it."""
+    monkeypatch.setattr(module, "IDLE_LIMIT", timedelta(seconds=0.5))
+    monkeypatch.setattr(module, "COPY_LIMIT", timedelta(seconds=0.5))
+    monkeypatch.setattr(module, "MIN_BYTES_PER_SECOND", 100 * MIB)
+    monkeypatch.setattr(module, "PLACEMENT_TRIES", 2)
+    peers = [await network.peer(name) for name in ("honest", "dripping")[-replicas:]]
+    dripping = Dripping(silent=silent)
+    peers[-1].service.storing = replace(peers[-1].service.storing, receiver=dripping, replicator=dripping)  # type: ignore[arg-type]
+    path = await written(tmp_path, noise(3 * MIB))
+    async with asyncio.timeout(30):
+        with pytest.raises(PeerUnavailableError, match="has not got another chunk for 1 s"):
+            await put(TrueLocator(peers), path, replicas)

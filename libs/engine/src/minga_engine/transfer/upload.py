@@ -16,7 +16,7 @@ upload is still under way.
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -55,6 +55,11 @@ OnPut = Callable[[PutProgress], None]
 
 IDLE_LIMIT = timedelta(seconds=30)
 """A peer that neither reads nor sends anything for so long counts as unavailable."""
+COPY_LIMIT = timedelta(minutes=6)
+"""A peer that copies a file counts as unavailable when it has not got another chunk for so long: it waits for sources,
+five minutes unless its owner has set another limit."""
+MIN_BYTES_PER_SECOND = 16 * 1024
+"""A chunk may take so much longer than these limits: pieces that are sent have to go at about this rate."""
 VISIBLE_LIMIT = timedelta(seconds=30)
 """How long an upload waits until the locator names every holder."""
 VISIBLE_POLL_SECONDS = 0.05
@@ -337,12 +342,14 @@ class Uploader:
     async def _replicate(self, request: PutRequest, target: SourceAddress, sources: list[SourceAddress]) -> None:
         """Has a target copy the file; its error is kept in `request.failed`."""
         try:
-            with _naming(target):
-                steps = replicate_file(self._connections, target, request.stored_file, sources)
-                async for held_bytes, stored in steps:
-                    if stored:
-                        request.holders[target.peer_id] = target
-                    request.report(PutPhase.REPLICATING, held_bytes)
+            steps = replicate_file(self._connections, target, request.stored_file, sources)
+            async with aclosing(steps), _getting_on(target.peer_id, request.file, COPY_LIMIT) as holds:
+                with _naming(target):
+                    async for held_bytes, stored in steps:
+                        holds(held_bytes)
+                        if stored:
+                            request.holders[target.peer_id] = target
+                        request.report(PutPhase.REPLICATING, held_bytes)
             if target.peer_id not in request.holders:
                 raise PeerUnavailableError(f"{target.peer_id} stopped before it held {request.name}")
         except MingaError as error:
@@ -400,6 +407,8 @@ class _StoreExchange:
         self._call = call
         self._on_accepted = on_accepted
         self._up = up
+        self._holds: Callable[[int], None] = lambda held_bytes: None
+        """Takes the bytes that the peer says it holds."""
 
     async def run(self) -> None:
         """Returns when the peer has stored and announced the file."""
@@ -433,20 +442,26 @@ class _StoreExchange:
         await self._call.done_sending()
 
     async def _until_stored(self, sending: asyncio.Task[None]) -> None:
-        """Reads the peer's answers; an error of the sender ends the wait."""
-        while True:
-            receiving = asyncio.create_task(self._call.stored(), name="store-receive")
-            try:
-                await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
-                if sending.done():
-                    _raise_unless_cut(sending)
-                stored = await self._within(receiving)
-            finally:
-                receiving.cancel()
-            if stored is None:
-                raise PeerUnavailableError(f"{self._call.address} ended the upload before it was stored")
+        """Reads the peer's answers; an error of the sender, which has limits of its own, ends the wait."""
+        receiving = asyncio.create_task(self._receive(), name="store-receive")
+        try:
+            await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                _raise_unless_cut(sending)
+            async with _getting_on(self._call.address, self._request.file, IDLE_LIMIT) as self._holds:
+                await receiving
+        finally:
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+
+    async def _receive(self) -> None:
+        """Returns when the peer says that it has stored the file."""
+        while (progress := await self._call.progress()) is not None:
+            held_bytes, stored = progress
             if stored:
                 return
+            self._holds(held_bytes)
+        raise PeerUnavailableError(f"{self._call.address} ended the upload before it was stored")
 
     async def _within(self, work: Awaitable[T]) -> T:
         """`work`'s result. Raises PeerUnavailableError when it takes longer than the idle limit."""
@@ -457,6 +472,27 @@ class _StoreExchange:
             raise PeerUnavailableError(
                 f"{self._call.address} neither read nor sent anything for {IDLE_LIMIT.seconds} s"
             ) from None
+
+
+@asynccontextmanager
+async def _getting_on(who: str, file: HashedFile, limit: timedelta) -> AsyncIterator[Callable[[int], None]]:
+    """Gives what takes the bytes that a peer says it holds. Raises PeerUnavailableError when these have not become more
+    by a chunk for so long: a peer that says something now and then would be waited for without end."""
+    chunk_bytes = file.manifest.geometry.chunk_size_bytes
+    seconds = limit.total_seconds() + chunk_bytes / MIN_BYTES_PER_SECOND
+    loop, counted_bytes = asyncio.get_running_loop(), 0
+
+    def holds(held_bytes: int) -> None:
+        nonlocal counted_bytes
+        if counted_bytes + chunk_bytes <= held_bytes <= file.manifest.size_bytes:
+            counted_bytes = held_bytes
+            until.reschedule(loop.time() + seconds)
+
+    try:
+        async with asyncio.timeout(seconds) as until:
+            yield holds
+    except TimeoutError:
+        raise PeerUnavailableError(f"{who} has not got another chunk for {seconds:.0f} s") from None
 
 
 @contextmanager

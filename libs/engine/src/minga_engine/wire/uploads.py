@@ -83,10 +83,11 @@ class StoreCall:
         """Closes this end's direction."""
         await self._call.done_writing()
 
-    async def stored(self) -> bool | None:
-        """The peer's next message: whether it has stored and announced the file; None at the end of the call."""
+    async def progress(self) -> tuple[int, bool] | None:
+        """The peer's next message: the bytes that it holds, and whether it has stored and announced the file; None at
+        the end of the call."""
         response = await self._receive()
-        return None if response is None else response.HasField("stored")
+        return None if response is None else (response.progress.held_bytes, response.HasField("stored"))
 
     async def _receive(self) -> pb.StoreFileResponse | None:
         message = await self._call.read()
