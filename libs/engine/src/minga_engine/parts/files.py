@@ -64,11 +64,12 @@ class OpenChunk:
     """Blocking. Raises ContentChangedError when the file no longer is what was hashed; call it before and after
     reading."""
 
-    def read(self) -> bytes:
-        """The chunk's bytes. Blocking. Raises ContentChangedError, OSError."""
+    def read(self, start: int = 0, length: int | None = None) -> bytes:
+        """The bytes from `start` on, `length` at most (all). Blocking. Raises ContentChangedError, OSError."""
+        wanted = min(self.size_bytes - start, self.size_bytes if length is None else length)
         self.check()
-        data = os.pread(self.descriptor, self.size_bytes, self.offset)
-        if len(data) != self.size_bytes:
+        data = os.pread(self.descriptor, wanted, self.offset + start)
+        if len(data) != wanted:
             raise ContentChangedError("the file became shorter")
         self.check()
         return data

@@ -75,6 +75,13 @@ class Directory:
             raise FileNotFoundInDirectoryError(f"nobody shares {name}")
         return self._located(name, answer.versions[0])
 
+    async def locate_content(self, content_id: ContentId) -> Located:
+        """A content, under one of its names. Raises FileNotFoundInDirectoryError, LocatorUnavailableError."""
+        answer = await self._locator.find_content(content_id)
+        if not answer.names:
+            raise FileNotFoundInDirectoryError(f"nobody shares {content_id}")
+        return self._located(answer.names[0], answer.version)
+
     async def locate_newest(self, names: Sequence[Name]) -> list[Located]:
         """The newest versions of those names that somebody shares, with some of their sources.
 

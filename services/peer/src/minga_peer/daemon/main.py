@@ -21,6 +21,7 @@ from minga_engine.transfer.download import Downloader
 from minga_engine.transfer.locating import Directory
 from minga_engine.transfer.options import TransferOptions
 from minga_engine.transfer.small_downloads import SmallDownloads
+from minga_engine.transfer.stream import Streams
 from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.locator import LocatorClient
 from minga_engine.wire.messages import PEER_METHODS, PEER_SERVICE
@@ -34,6 +35,7 @@ from minga_peer.daemon.draining import until_idle
 from minga_peer.daemon.identity import Identity, find_address, follow_address
 from minga_peer.daemon.lease_file import new_lease
 from minga_peer.daemon.long_lived import LongLived
+from minga_peer.daemon.reading import make_streams
 from minga_peer.daemon.registry_client import RegistryClient
 from minga_peer.daemon.socket_file import claim_socket
 from minga_peer.serve.http_server import HttpServer
@@ -101,6 +103,7 @@ class Daemon:
     identity: Identity
     store: ContentStore
     announcer: Announcer
+    streams: Streams
     failure: "asyncio.Future[Any]"
     metrics_address: str
     """host:port as bound; empty while metrics are off."""
@@ -207,7 +210,8 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
         await _start_control_server(base, store, identity, serving, announcer, downloads)
         base.series.register(_state(store, announcer, downloads, serving))
         metrics_address = await _start_metrics_server(base, server)
-        daemon = Daemon(identity, store, announcer, asyncio.get_running_loop().create_future(), metrics_address)
+        failure = asyncio.get_running_loop().create_future()
+        daemon = Daemon(identity, store, announcer, make_streams(store), failure, metrics_address)
 
         stack.push_async_callback(until_idle, serving.in_progress, settings.stop_grace)
         # After the announcer's loop has ended, which would take the lease again.
