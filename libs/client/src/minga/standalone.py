@@ -180,6 +180,7 @@ class _Paths:
         tag: bytes,
         attributes: FileAttributes,
         overwrite: bool,
+        reading: bool,
     ) -> Part:
         """Open the part of that file, an earlier attempt's when there is one."""
         part = PartTarget(name, manifest, manifest.content_id, published_ns, attributes, tag)

@@ -60,6 +60,8 @@ class SimPeer:
     queue: ServingQueue
     behaviour: str = "honest"
     scheduler: Scheduler | None = None
+    reads_ahead: int = 0
+    """How many chunks a reader wants before all others; 0 for a download."""
     alive: bool = True
     finished_at: float | None = None
     listed_at: float | None = None
@@ -107,11 +109,12 @@ class Simulation:
         self.peers[peer.peer_id] = peer
         return peer
 
-    def add_downloader(self, name: str, link: Link, *, start_at: float = 0.0) -> SimPeer:
-        """A peer that begins to download at some time."""
+    def add_downloader(self, name: str, link: Link, *, start_at: float = 0.0, reads_ahead: int = 0) -> SimPeer:
+        """A peer that begins to download at some time, or to read from the first chunk to the last."""
         held = ChunkSet(self.geometry.chunk_count)
-        scheduler = Scheduler(self.geometry, held, self.config, random.Random(self.rng.random()))
-        peer = SimPeer(PeerId(name), link, held, self._queue_of(), scheduler=scheduler)
+        rng = random.Random(self.rng.random())
+        scheduler = Scheduler(self.geometry, held, self.config, rng, whole=not reads_ahead)
+        peer = SimPeer(PeerId(name), link, held, self._queue_of(), scheduler=scheduler, reads_ahead=reads_ahead)
         self.downloaders.append(peer)
         self.at(start_at, lambda: self._join(peer))
         return peer
@@ -142,7 +145,13 @@ class Simulation:
 
     def _join(self, peer: SimPeer) -> None:
         self.peers[peer.peer_id] = peer
+        self._read(peer)
         self._feed(peer, ev.Tick())
+
+    def _read(self, peer: SimPeer) -> None:
+        if peer.reads_ahead:
+            position = next(iter(peer.held.missing()), self.geometry.chunk_count)
+            self._feed(peer, ev.ReaderMoved(1, position, position + peer.reads_ahead, rest=True))
 
     def _feed(self, peer: SimPeer, event: ev.Event) -> None:
         if not peer.alive or peer.scheduler is None or peer.finished_at is not None:
@@ -337,6 +346,7 @@ class Simulation:
             if downloader.listed_at is None:
                 downloader.listed_at = self.now + DIRECTORY_DELAY_SECONDS
         self._feed(downloader, ev.ChunkArrived(flow.request_id, index, size))
+        self._read(downloader)
         for watcher in list(downloader.watchers):
             news = ev.SourceHolds(downloader.peer_id, ChunkSet(self.geometry.chunk_count, [index]), snapshot=False)
             self._later(self.peers[watcher], news, downloader.link.latency_seconds)

@@ -78,6 +78,8 @@ KNOWN_VARIABLES: dict[str, str] = {
     "further ones are refused as busy, and their downloaders ask other sources.",
     "MINGA_MAX_UPLOADS": "Peer: uploads at once, and replicas fetched for uploaders at once, at most half of them for "
     "one member (one host in an open network).",
+    "MINGA_KEEP_READ": "Peer: 1: what was only read through it stays as well, so that others can get it "
+    "from here; 0: it is deleted soon after the last reader has left.",
     "MINGA_UPLOAD_QUOTA": "Peer: bytes, as `100GB`, that it takes in a day (UTC) for one member (one host in an open "
     "network), uploaded or replicated; 0: unlimited.",
     "MINGA_HTTP_LISTEN": "Peer: where chunks are served over HTTP (docs/http.md): `auto` (the next port above "

@@ -48,6 +48,7 @@ class PeerSettings(PartSettings, TransferSettings):
     max_uploads: Annotated[int, Field(ge=1, le=10_000)] = 512
     """`minga put` makes 32 of small files at a time."""
     upload_quota: ByteCount = 0
+    keep_read: bool = True
     settle: Seconds = timedelta(seconds=0.5)
     rescan: Seconds = timedelta(minutes=5)
     scrub: Seconds = timedelta(days=30)

@@ -117,6 +117,25 @@ class RequestFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ReaderMoved:
+    """The chunks from `start` until before `stop` are about to be read, and come before all others, the lower the
+    earlier. For one that is known: from now on these instead."""
+
+    reader: int
+    start: int
+    stop: int
+    rest: bool
+    """It wants all other chunks as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderLeft:
+    """Nobody wants any more what this one wanted."""
+
+    reader: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed; sent at the latest at the `wakeup_at` last returned."""
 
@@ -131,6 +150,8 @@ Event = (
     | ChunkArrived
     | ChunkCorrupt
     | RequestFailed
+    | ReaderMoved
+    | ReaderLeft
     | Tick
 )
 

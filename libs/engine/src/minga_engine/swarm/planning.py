@@ -1,4 +1,4 @@
-"""What to request next: fresh chunks for every free slot, then second requests (hedges) for late ones."""
+"""What to request next: what is read soon, fresh chunks for every free slot, second requests (hedges) for late ones."""
 
 import math
 import random
@@ -7,13 +7,16 @@ from functools import lru_cache
 from minga_engine.swarm import events as ev
 from minga_engine.swarm.choosing import random_chunks, random_member, rarest_chunks
 from minga_engine.swarm.config import SwarmConfig
-from minga_engine.swarm.state import Request, Source, SwarmState, members
+from minga_engine.swarm.state import Request, Source, SwarmState, Window, bitmap_of, members
 
 HEDGE_INTERVAL_SECONDS = 0.05
 """How often, at most, hedges are considered: it costs as many comparisons as there are requests times sources."""
 
 OPEN_CANDIDATES = 4096
 """Chunks among which a complete source may choose: 64 GiB of the largest. Each costs time with every request."""
+
+READING_CANDIDATES = 64
+"""As OPEN_CANDIDATES, for what is read: enough for a source to give each reader another one."""
 
 
 class Planner:
@@ -35,11 +38,13 @@ class Planner:
         ahead = math.ceil(rate * self._config.total_seconds / self._state.geometry.chunk_size_bytes)
         self._max_requests = max(self._config.min_total, ahead)
 
-    def has_slot(self, source: Source, now: float) -> bool:
-        """Whether the source may get another request now."""
+    def has_slot(self, source: Source, now: float, more: int = 0) -> bool:
+        """Whether the source may get another request now. more: how many beyond its share."""
         requests = self._state.requests
-        if not source.usable(now) or len(source.outstanding) >= self._window(source):
+        if not source.usable(now) or len(source.outstanding) >= self._window(source) + more:
             return False
+        if more:
+            return True
         if len(requests) >= self._max_requests:
             return False
         in_flight = requests.outstanding_bytes
@@ -53,9 +58,11 @@ class Planner:
         return max(1, self._config.max_outstanding // len(self._state.connected))
 
     def fill(self, now: float) -> list[ev.Action]:
-        """Requests for every free slot: fresh chunks first, one a source and round, then hedges."""
+        """Requests for every free slot: what readers want, other fresh chunks, one a source and round, then hedges."""
         self._actions = []
-        free = self._with_slot(now)
+        if self._state.readers:
+            self._fill_windows(now)
+        free = self._with_slot(now) if self._state.rest_wanted else []
         self._rng.shuffle(free)
         while free:
             free = [source for source in free if self._request_fresh(source, now)]
@@ -68,16 +75,93 @@ class Planner:
     def _with_slot(self, now: float) -> list[Source]:
         return [source for source in self._state.connected.values() if self.has_slot(source, now)]
 
+    # Chunks that are about to be read.
+
+    def _fill_windows(self, now: float) -> None:
+        """Request the chunks of all windows, the one that is nearest to its reader first, from the source that should
+        have sent it first."""
+        for window in self._state.readers.values():
+            self._request_awaited(window, now)
+        free = self._with_slot(now)
+        while free:
+            nearest = min((found for source in free if (found := self._nearest(source)) is not None), default=None)
+            if nearest is None:
+                return
+            offering = [source for source in free if self._unrequested(source) >> nearest[1] & 1]
+            self._request(min(offering, key=self._expected_seconds), 1 << nearest[1], now)
+            free = [source for source in free if self.has_slot(source, now)]
+
+    def _request_awaited(self, window: Window, now: float) -> None:
+        """Request the chunk that a reader waits for, whatever else its source is asked for; again where it is late."""
+        awaited = _first_of(window.bits) & ~self._state.held
+        if not awaited:
+            return
+        patient = now - window.since < self._config.awaited_seconds
+        sources = [
+            s
+            for s in self._state.connected.values()
+            if s.bits & awaited and not (patient and self._must_share(s, awaited))
+        ]
+        asked = self._state.requests.of_chunk(awaited.bit_length() - 1)
+        if not asked:
+            if free := [source for source in sources if self.has_slot(source, now, more=1)]:
+                claimed = bool(self._state.requests.claimed & awaited)
+                self._request(min(free, key=self._expected_seconds), awaited, now, hedge=claimed)
+        elif len(asked) == 1 and not asked[0].hedge:
+            factor = self._config.end_hedge_factor
+            free = [s for s in sources if self.has_slot(s, now, more=1) and self._is_late(asked[0], s, now, factor)]
+            if free:
+                self._request_hedge(min(free, key=self._expected_seconds), asked[0], now)
+
+    def _must_share(self, source: Source, awaited: int) -> bool:
+        return self._contended(source) and not self._state.spread & awaited
+
+    def _nearest(self, source: Source) -> tuple[int, int] | None:
+        """The least distance from a reader to a chunk of its window that the source has and no request is for, and that
+        chunk."""
+        found = None
+        for window in self._state.readers.values():
+            if bits := window.bits & self._unrequested(source):
+                index = (bits & -bits).bit_length() - 1
+                distance = index - (window.bits & -window.bits).bit_length() + 1
+                found = min(found or (distance, index), (distance, index))
+        return found
+
+    def _unrequested(self, source: Source) -> int:
+        """Chunks of windows may be requested exactly, where others are left to choose: but for those that all who read
+        would get from a complete source that has no time, while none of them could give any to another."""
+        state = self._state
+        bits = source.bits & ~state.held & ~state.requests.claimed
+        return bits & state.spread if self._contended(source) else bits
+
+    def _contended(self, source: Source) -> bool:
+        others = any(not other.complete for other in self._state.connected.values())
+        return source.complete and others and self._state.rest_wanted
+
+    def _expected_seconds(self, source: Source) -> float:
+        """When a chunk that is requested now will be here, as far as can be said; a source that was never asked may be
+        the best."""
+        if math.isinf(source.wait_seconds) or source.rate.value <= 0:
+            return self._config.prompt_seconds * len(source.outstanding)
+        chunk_bytes = self._state.geometry.chunk_size_bytes
+        return source.wait_seconds + (len(source.outstanding) + 1) * chunk_bytes / source.rate.value
+
     # Fresh chunks.
 
     def offers_fresh(self, source: Source) -> bool:
-        """Whether the source has chunks that no request is for."""
-        return bool(self._unseen(source) or self._unclaimed(source))
+        """Whether the source has chunks that are wanted and no request is for."""
+        if self._nearest(source) is not None:
+            return True
+        if self._state.readers and not self._contended(source):
+            return self._state.rest_wanted and bool(self._unrequested(source))
+        return self._state.rest_wanted and bool(self._unseen(source) or self._unclaimed(source))
 
     def _request_fresh(self, source: Source, now: float) -> bool:
         """Request chunks that no other request is for; false when the source has none of those."""
+        if self._state.readers and not self._contended(source):
+            return self._request_next(source, now)
         if unseen := self._unseen(source):
-            self._request(source, _lowest(unseen), now, open_=True)
+            self._request(source, self._open_candidates(unseen), now, open_=True)
             return True
         available = self._unclaimed(source)
         if not available:
@@ -91,6 +175,18 @@ class Planner:
         self._request(source, sum(1 << index for index in picked), now)
         return True
 
+    def _request_next(self, source: Source, now: float) -> bool:
+        """Request the chunk that is read next after all windows; false when the source has none of those."""
+        available = self._unrequested(source)
+        if available:
+            self._request(source, _first_of(self._after_reader(available)), now)
+        return bool(available)
+
+    def _after_reader(self, bits: int) -> int:
+        """Those of the chunks that the first reader comes to, or all of them when it comes to none."""
+        first = next(iter(self._state.readers.values())).bits
+        return bits & ~((first & -first) - 1) or bits
+
     def _unseen(self, source: Source) -> int:
         """Chunks that no partial source has, for a complete source to choose among; 0 when enough requests do so.
 
@@ -103,6 +199,12 @@ class Planner:
         unseen = source.bits & ~state.held & ~state.requests.claimed & ~state.spread & self._share_of(source)
         choosing = sum(request.open and bool(request.candidates & unseen) for request in state.requests.all())
         return unseen if unseen.bit_count() > choosing else 0
+
+    def _open_candidates(self, unseen: int) -> int:
+        """The chunks that a source may choose among: those that are read soonest, if there are readers."""
+        if not self._state.readers:
+            return _lowest(unseen)
+        return bitmap_of(members(self._after_reader(unseen), READING_CANDIDATES), self._state.count)
 
     def _unclaimed(self, source: Source) -> int:
         """Chunks that the source has and no request is for; not those that complete sources choose among."""
@@ -143,8 +245,8 @@ class Planner:
         self._request(source, 1 << random_member(offered, self._rng), now, hedge=True)
         return True
 
-    def _is_late(self, request: Request, source: Source, now: float) -> bool:
-        """Whether a hedge makes sense: overdue, or much slower than `source`, which has nothing else to do."""
+    def _is_late(self, request: Request, source: Source, now: float, factor: float | None = None) -> bool:
+        """Whether a hedge makes sense: overdue, or much slower than `source`. factor: how much slower."""
         if request.source == source.peer_id:
             return False
         if now >= request.deadline:
@@ -152,9 +254,10 @@ class Planner:
         if source.rate.value <= 0 or not request.chosen:
             return False
         own_seconds = (len(source.outstanding) + 1) * request.size_bytes / source.rate.value
-        missing = self._state.count - self._state.held_count
-        at_the_end = missing <= min(self._config.end_chunks, self._state.count // 16)
-        factor = self._config.end_hedge_factor if at_the_end else self._config.hedge_factor
+        if factor is None:
+            missing = self._state.count - self._state.held_count
+            at_the_end = missing <= min(self._config.end_chunks, self._state.count // 16)
+            factor = self._config.end_hedge_factor if at_the_end else self._config.hedge_factor
         return own_seconds * factor < self._expected_end(request, now) - now
 
     def _expected_end(self, request: Request, now: float) -> float:
@@ -187,6 +290,11 @@ class Planner:
             return self._config.unknown_rate_deadline_seconds
         expected = (len(source.outstanding) + 1) * size_bytes / source.rate.value
         return max(self._config.min_deadline_seconds, self._config.deadline_factor * expected)
+
+
+def _first_of(bits: int) -> int:
+    """The lowest member of a bitmap, as a bitmap."""
+    return bits & -bits
 
 
 @lru_cache(maxsize=128)

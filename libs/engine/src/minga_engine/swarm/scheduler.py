@@ -2,7 +2,8 @@
 
 Invariants, which `validate` checks in tests: a chunk that is held is not requested; a source is asked only for what it
 has; at most two requests can bring one chunk, and the second is a hedge; a missing chunk that a usable source with a
-free slot has is requested; bytes in flight keep to the bound.
+free slot has is requested if it is wanted; bytes in flight keep to the bound, but for one chunk that each reader waits
+for.
 """
 
 import math
@@ -20,7 +21,10 @@ from minga_engine.swarm.state import Rate, Request, Source, SwarmState
 
 
 class Scheduler:
-    """Schedules the download of one content. `held`: chunks that are here already; it is copied."""
+    """Schedules the download of one content.
+
+    held: chunks that are here already; it is copied. whole: whether every chunk is wanted; else only what readers want.
+    """
 
     def __init__(
         self,
@@ -28,10 +32,12 @@ class Scheduler:
         held: ChunkSet,
         config: SwarmConfig | None = None,
         rng: random.Random | None = None,
+        *,
+        whole: bool = True,
     ) -> None:
         self._config = config or SwarmConfig()
         self._rng = rng or random.Random()  # noqa: S311 - spreading, not secrets
-        self._state = SwarmState(geometry, held)
+        self._state = SwarmState(geometry, held, whole=whole)
         self._planner = Planner(self._state, self._config, self._rng)
         self._out: list[ev.Action] = []
         self._offering_count = 0
@@ -53,6 +59,8 @@ class Scheduler:
             ev.ChunkArrived: self._chunk_arrived,
             ev.ChunkCorrupt: self._chunk_corrupt,
             ev.RequestFailed: self._request_failed,
+            ev.ReaderMoved: self._reader_moved,
+            ev.ReaderLeft: self._reader_left,
             ev.Tick: lambda event, now: None,
         }
 
@@ -197,6 +205,23 @@ class Scheduler:
             case _:
                 self._drop(source, now + self._config.stall_backoff_seconds, ev.DropReason[event.reason.name])
 
+    # Readers.
+
+    def _reader_moved(self, event: ev.ReaderMoved, now: float) -> None:
+        self._state.move_reader(event.reader, event.start, event.stop, now, rest=event.rest)
+        self._cancel_unwanted()
+
+    def _reader_left(self, event: ev.ReaderLeft, now: float) -> None:
+        self._state.move_reader(event.reader, 0, 0, now, rest=False)
+        self._cancel_unwanted()
+
+    def _cancel_unwanted(self) -> None:
+        """Stop what only a reader wanted that is elsewhere by now."""
+        missing = self._state.missing
+        for request in self._state.requests.all():
+            if not request.candidates & missing:
+                self._cancel(request)
+
     # Sources.
 
     def _lose(self, source: Source, now: float, why: ev.DropReason) -> None:
@@ -279,11 +304,17 @@ class Scheduler:
 
     def _cancel(self, request: Request) -> None:
         self._state.requests.end(request.request_id)
-        self._state.sources[request.source].outstanding.discard(request.request_id)
+        source = self._state.sources[request.source]
+        source.outstanding.discard(request.request_id)
+        if not source.outstanding:
+            source.rate.idle(source.last_progress)
         self._out.append(ev.CancelRequest(request.request_id))
 
     def _find_sources(self, now: float) -> None:
-        missing = self._state.all & ~self._state.held
+        missing = self._state.missing
+        if not missing:
+            self.waiting_since = None
+            return
         self._offering_count = sum(
             source.banned_until <= now and bool(source.bits & missing) for source in self._state.sources.values()
         )
@@ -303,6 +334,9 @@ class Scheduler:
         return self._found_at + wait
 
     def _set_wakeup(self, now: float) -> None:
+        if not self._state.missing:
+            self.wakeup_at = None
+            return
         soonest = max(now, self._find_due())
         for request in self._state.requests.all():
             if now < request.deadline < soonest:
@@ -337,6 +371,7 @@ class Scheduler:
             assert not held, "a held chunk is in flight"  # noqa: S101
             assert request.hedge or not request.claims & claimed, "two sources are asked for one chunk"  # noqa: S101
             claimed |= 0 if request.hedge else request.claims
+            assert request.candidates & self._state.missing, "nobody wants what is requested"  # noqa: S101
         for source in self._state.connected.values():
             idle = self._planner.has_slot(source, now) and self._planner.offers_fresh(source)
             assert not idle, "a free slot has nothing to do"  # noqa: S101

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from minga_core.ids import ContentId
-from minga_engine.swarm.choosing import random_member
 
 MAX_REMEMBERED_CONTENTS = 1024
 MAX_REMEMBERED_REQUESTERS = 1024
@@ -138,7 +137,7 @@ class ServingQueue:
         if sendable:
             chunks = self._chunks(request.content_id)
             _, freshest = chunks.least_sent(sendable)
-            request.index = random_member(freshest, self._rng)
+            request.index = (freshest & -freshest).bit_length() - 1
             chunks.sent(request.index)
         request.counts_until = now + self._counting_seconds(request)
         return request

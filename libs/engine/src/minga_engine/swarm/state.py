@@ -119,6 +119,16 @@ class Source:
         return not self.connected and self.banned_until <= now
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What one reader is about to read."""
+
+    bits: int
+    """At least one chunk; the lowest comes first."""
+    since: float
+    """When it came to the lowest of them."""
+
+
 @dataclass(slots=True)
 class Request:
     """One call for one chunk."""
@@ -214,10 +224,13 @@ class RequestTable:
 class SwarmState:
     """Bitmaps are integers: bit i stands for chunk i."""
 
-    def __init__(self, geometry: Geometry, held: ChunkSet) -> None:
+    def __init__(self, geometry: Geometry, held: ChunkSet, *, whole: bool = True) -> None:
         self.geometry = geometry
         self.count = geometry.chunk_count
         self.all = (1 << self.count) - 1
+        self.readers: dict[int, Window] = {}
+        self._whole = whole
+        self._want_rest: set[int] = set()
         self.held = held.bits
         self.held_count = len(held)
         self.sources: dict[PeerId, Source] = {}
@@ -229,6 +242,32 @@ class SwarmState:
         """Bitmap of the chunks that some partial source has."""
         self.spread_changed = False
         """Whether the current event changed `spread`, or which sources are complete."""
+
+    @property
+    def rest_wanted(self) -> bool:
+        """Whether chunks are wanted that nobody is about to read."""
+        return self._whole or bool(self._want_rest)
+
+    @property
+    def missing(self) -> int:
+        """Bitmap of the chunks that are wanted and not held."""
+        wanted = self.all
+        if not self.rest_wanted:
+            wanted = 0
+            for window in self.readers.values():
+                wanted |= window.bits
+        return wanted & ~self.held
+
+    def move_reader(self, reader: int, start: int, stop: int, now: float, *, rest: bool) -> None:
+        """Note what a reader wants, if anything."""
+        before = self.readers.pop(reader, None)
+        bits = (1 << min(stop, self.count)) - (1 << start) if start < min(stop, self.count) else 0
+        if bits:
+            stays = before is not None and before.bits & -before.bits == bits & -bits
+            self.readers[reader] = Window(bits, before.since if before is not None and stays else now)
+        self._want_rest.discard(reader)
+        if rest:
+            self._want_rest.add(reader)
 
     @property
     def finished(self) -> bool:

@@ -11,7 +11,7 @@ What differs between a daemon and a lone command is where the bytes go: see `Des
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +31,7 @@ from minga_engine.parts.part import Part
 from minga_engine.progress import DownloadPhase, Progress
 from minga_engine.swarm.config import SwarmConfig
 from minga_engine.swarm.events import DropReason
+from minga_engine.transfer.demand import Demands
 from minga_engine.transfer.explaining import TransferRecord
 from minga_engine.transfer.locating import Directory, Located, ManifestFetcher, SourceFinder, VersionGoneError
 from minga_engine.transfer.options import TransferOptions
@@ -80,6 +81,7 @@ class Destination(Protocol):
         tag: bytes,
         attributes: FileAttributes,
         overwrite: bool,
+        reading: bool,
     ) -> Part:
         """See ContentStore.begin_part."""
         ...
@@ -108,6 +110,9 @@ class DownloadRequest:
     """Those of the version that is pinned by content_id and published_ns."""
     tag: bytes = b""
     """The proof of published_ns, or the ticket of an upload that is replicated; see FileRow."""
+    reading: bool = False
+    """Fetch what is demanded (`TransferOptions.demands`), and put it in place only if somebody wants the file to stay;
+    else nothing is left of what this download began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,11 @@ class Downloader:
         self._clock = clock
         self._options = replace(options, config=_within(options.config, options.down))
         self._manifests = ManifestFetcher(transport)
+
+    @property
+    def demands(self) -> Demands:
+        """What is read while it arrives."""
+        return self._options.demands
 
     async def download(self, request: DownloadRequest, on_progress: OnProgress) -> Finished:
         """Downloads one file and returns once it is whole and in place. Safe to retry: it resumes.
@@ -177,10 +187,11 @@ class Downloader:
         on_progress(Progress(DownloadPhase.LOCATING))
         located = await self._locate(request)
         locating = Progress(DownloadPhase.LOCATING, located.size_bytes, content_id=located.content_id)
-        with _reporting(lambda: on_progress(locating)):
-            path = await self._destination.present(request.name, located.content_id)
-        if path is not None:
-            return Finished(_present(located, path, on_progress), None)
+        if not request.reading:
+            with _reporting(lambda: on_progress(locating)):
+                path = await self._destination.present(request.name, located.content_id)
+            if path is not None:
+                return Finished(_present(located, path, on_progress), None)
         record.begin(Phase.MANIFEST)
         manifest = await self._manifest(request, located, record, on_progress)
         record.geometry(manifest.geometry)
@@ -192,10 +203,14 @@ class Downloader:
                 tag=located.tag,
                 attributes=located.attributes,
                 overwrite=request.overwrite,
+                reading=request.reading,
             )
+        demand, was_here = self._options.demands.of(located.content_id), part.held_count > 0
         try:
             return await self._fill(request, located, part, record, on_progress)
         finally:
+            if request.reading and not was_here and not demand.in_place.is_set():
+                await part.discard()
             await part.close()
 
     async def _locate(self, request: DownloadRequest) -> Located:
@@ -252,14 +267,15 @@ class Downloader:
         on_progress: OnProgress,
     ) -> Finished:
         while True:
-            swarm = self._swarm(located, part, record)
+            swarm = self._swarm(request, located, part, record)
             meter = _Meter(part, swarm, located.content_id)
             on_progress(meter.progress())
             record.begin(Phase.FETCHING)
             await self._run_swarm(request, located, swarm, meter, on_progress)
-            if part.held.complete:
+            if part.held.complete and await self._to_be_placed(request, part):
                 break
             # A chunk went bad on this disk since it was written: it is fetched once more.
+        part.overwrite |= self.demands.of(located.content_id).overwrite
         record.begin(Phase.FINISHING)
         finishing = replace(meter.progress(), phase=DownloadPhase.FINISHING)
         with tracing.span("put in place"), _reporting(lambda: on_progress(finishing)):
@@ -278,13 +294,25 @@ class Downloader:
         on_progress(done)
         return Finished(done, row)
 
-    def _swarm(self, located: Located, part: Part, record: TransferRecord) -> SwarmDownload:
+    def _swarm(self, request: DownloadRequest, located: Located, part: Part, record: TransferRecord) -> SwarmDownload:
         finder = SourceFinder(self._directory, located, self._clock)
 
         async def find_sources() -> list[SourceAddress]:
             return await finder.find([source for source, why in swarm.dropped.items() if why in REMOVED])
 
-        return (swarm := SwarmDownload(part, self._transport, find_sources, self._clock, self._options, record))
+        swarm = SwarmDownload(
+            part, self._transport, find_sources, self._clock, self._options, record, whole=not request.reading
+        )
+        return swarm
+
+    async def _to_be_placed(self, request: DownloadRequest, part: Part) -> bool:
+        """Returns once the file is to be put in place; false when a chunk went bad meanwhile."""
+        demand = self._options.demands.of(part.manifest.content_id)
+        while request.reading and not demand.in_place.is_set() and part.held.complete:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PROGRESS_SECONDS):
+                    await demand.in_place.wait()
+        return part.held.complete
 
     async def _run_swarm(
         self, request: DownloadRequest, located: Located, swarm: SwarmDownload, meter: "_Meter", on_progress: OnProgress

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from minga_engine.swarm.config import SwarmConfig
+from minga_engine.transfer.demand import Demands
 from minga_engine.transfer.metrics import NoTransferMetrics, TransferMetrics
 from minga_engine.wire.messages import SourceAddress
 from minga_runtime.rate_limit import RateLimit
@@ -19,6 +20,8 @@ class TransferOptions:
     metrics: TransferMetrics = field(default_factory=NoTransferMetrics)
     down: RateLimit = field(default_factory=lambda: RateLimit(None))
     """The limit of received payload."""
+    demands: Demands = field(default_factory=Demands)
+    """What is read while it arrives."""
 
     @property
     def own_address(self) -> SourceAddress | None:

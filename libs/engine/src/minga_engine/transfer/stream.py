@@ -1,19 +1,58 @@
-"""Reading a content's verified bytes, in order of a position, while they arrive."""
+"""Reading a content's verified bytes, in order of a position, while they arrive.
 
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+All readers of a content share one download, the same that `minga get` would start or join. Each says which chunks it is
+about to read (`Demand`), and they come before all others; bytes are read from the disk once their chunk is verified and
+written, so that a reader costs no memory beyond what it is given. The others are fetched as well, as in any download,
+as soon as a reader has shown that it reads one byte after the other.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
+from datetime import timedelta
+from functools import partial
 from typing import Protocol
 
 from minga_core.chunks import ChunkSet, Geometry
-from minga_core.errors import ContentNotHeldError, InvalidArgumentError
+from minga_core.clock import Clock
+from minga_core.errors import (
+    AlreadyRunningError,
+    ContentChangedError,
+    ContentNotHeldError,
+    InvalidArgumentError,
+    MingaError,
+    NoSourcesError,
+    PeerUnavailableError,
+    StorageError,
+)
 from minga_core.ids import ContentId
+from minga_core.units import format_seconds
 from minga_engine.parts.disk import DiskPool, storage_errors
 from minga_engine.parts.files import OpenChunk
+from minga_engine.progress import DownloadPhase, Progress
+from minga_engine.swarm.config import SwarmConfig
+from minga_engine.transfer.demand import Demand, Demands
+from minga_engine.transfer.download import DownloadRequest, OnProgress
 from minga_engine.transfer.locating import Located
+
+LINGER_SECONDS = 5.0
+"""How long an idle download waits for the next reader: opening the part and asking for the manifest again would cost
+each request of a client that reads a file piece by piece."""
+MAX_LINGERING = 32
+"""Idle downloads at once; the one that was left first ends first."""
+CHECK_SECONDS = 0.25
+"""How often a read that waits looks whether its wait is over."""
+READ_TRIES = 3
+"""How often a chunk that was here and is gone when it is read is fetched once more."""
+READ_THREADS = 4
+"""Apart from those that verify and write what arrives, which may be busy with large chunks."""
+
+Fetch = Callable[[DownloadRequest, OnProgress], Awaitable[object]]
+"""Starts a download, or joins one; returns once it is done. Cancelling it leaves a download to those who share it."""
 
 
 class Reader(Protocol):
-    """An open content. Any number of reads at once, at any positions."""
+    """An open content."""
 
     @property
     def content_id(self) -> ContentId:
@@ -33,8 +72,9 @@ class Reader(Protocol):
     async def read(self, offset: int, length: int) -> bytes:
         """At least one byte from `offset` on and at most `length` (which is at least 1); empty at the end.
 
-        Waits until they have arrived. Safe to retry. Raises NoSourcesError when no source was usable for the wait,
-        NoSpaceError, StorageError, VersionGoneError, LocatorUnavailableError, InvalidArgumentError.
+        Waits until they have arrived. Reads of one reader follow one another; readers of one content do not wait for
+        each other. Safe to retry. Raises NoSourcesError when no source was usable for the wait, NoSpaceError,
+        StorageError, VersionGoneError, LimitExceededError, InvalidArgumentError.
         """
         ...
 
@@ -46,38 +86,220 @@ class Contents(Protocol):
         """The chunks of a content that can be read now; None when there is nothing of it."""
         ...
 
+    def following(self, content_id: ContentId) -> AbstractContextManager[asyncio.Event]:
+        """An event that is set whenever what is held of the content changes; clear it before looking."""
+        ...
+
     def open_chunk(self, content_id: ContentId, index: int) -> AbstractAsyncContextManager[OpenChunk]:
-        """Where a chunk is on disk until the end of the block. Raises ContentNotHeldError, ContentChangedError."""
+        """Where a chunk is on disk until the end of the block.
+
+        Raises ContentNotHeldError, ContentChangedError, StorageError.
+        """
         ...
 
 
 class Streams:
-    """Opens contents for reading. One for a process."""
+    """Opens contents for reading. One for a process; `aclose` it.
 
-    def __init__(self, contents: Contents, pool: DiskPool) -> None:
-        self._contents = contents
-        self._pool = pool
+    fetch: downloads into `contents`, by the same demands. wait: how long a read waits for a source, None for ever.
+    keep: whether what was read stays, where the caller does not say. config: as that of downloads.
+    """
+
+    def __init__(
+        self,
+        contents: Contents,
+        fetch: Fetch,
+        demands: Demands,
+        clock: Clock,
+        *,
+        wait: timedelta | None,
+        keep: bool,
+        config: SwarmConfig | None = None,
+    ) -> None:
+        self.contents = contents
+        self.fetch = fetch
+        self.clock = clock
+        self.pool = DiskPool(READ_THREADS, "read")
+        self.read_ahead_chunks = (config or SwarmConfig()).read_ahead_chunks
+        self.closed = False
+        self._demands = demands
+        self._wait = wait
+        self._keep = keep
+        self._shared: dict[ContentId, _SharedDownload] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def open(self, file: Located, *, keep: bool) -> AsyncGenerator[Reader, None]:
-        """The reader of a located version, until the end of the block.
+    async def open(
+        self, file: Located, *, keep: bool | None = None, wait: timedelta | None = None
+    ) -> AsyncGenerator[Reader, None]:
+        """The reader of a located version, until the end of the block. Fetches nothing before the first read.
 
-        keep: whether what was fetched for it may stay on this machine. Raises InvalidArgumentError.
+        keep: whether what is fetched for it stays on this machine, which becomes a holder; a version that is whole gets
+        its name there, unless another file has it. wait: see the class. None: as the process is set.
         """
-        yield _Reader(self._contents, self._pool, file)
+        shared = self._shared.get(file.content_id)
+        if shared is None:
+            shared = self._shared[file.content_id] = _SharedDownload(self, file, self._demands.of(file.content_id))
+        shared.join(keep=self._keep if keep is None else keep)
+        reader = _Reader(self, shared, file, self._wait if wait is None else wait)
+        try:
+            yield reader
+        finally:
+            reader.leave()
+            shared.leave()
+            self._end_lingering()
+
+    def _end_lingering(self) -> None:
+        """End the downloads without readers that are too many."""
+        idle = [shared for shared in self._shared.values() if not shared.reader_count]
+        for shared in idle[: max(0, len(idle) - MAX_LINGERING)]:
+            self.end(shared)
+
+    def end(self, shared: "_SharedDownload") -> None:
+        """End a download without readers; the next one begins another."""
+        if self._shared.get(shared.content_id) is shared:
+            del self._shared[shared.content_id]
+        ending = asyncio.create_task(shared.aclose(), name=f"read-end-{shared.content_id.short}")
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
+    async def aclose(self) -> None:
+        """End all downloads that only readers want. Readers that are still open raise PeerUnavailableError from now
+        on. Idempotent."""
+        self.closed = True
+        for shared in list(self._shared.values()):
+            self.end(shared)
+        await asyncio.gather(*self._ending)
+        await asyncio.to_thread(self.pool.close)
+
+
+class _SharedDownload:
+    """One content's download, for all its readers: none before a chunk is missing, or after all are here."""
+
+    def __init__(self, streams: Streams, file: Located, demand: Demand) -> None:
+        self.content_id = file.content_id
+        self.demand = demand
+        self.reader_count = 0
+        self._streams = streams
+        self._file = file
+        self._task: asyncio.Task[None] | None = None
+        self._waiting_since: float | None = None
+        self._message = ""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def join(self, *, keep: bool) -> None:
+        """One more reader."""
+        self.reader_count += 1
+        if keep:
+            self.demand.in_place.set()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def leave(self) -> None:
+        """One reader less. After the last one the download fetches nothing, and ends if no other comes soon."""
+        self.reader_count -= 1
+        if self.reader_count:
+            return
+        if self._task is None or self._task.done():
+            self._streams.end(self)
+        else:
+            self._timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._streams.end, self)
+
+    async def aclose(self) -> None:
+        """End the download, unless others want it. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def arrival(self, index: int, wait: timedelta | None) -> None:
+        """Returns once a chunk is here, or the download is done. Raises as `Reader.read`."""
+        since, task = self._streams.clock.monotonic(), self._started()
+        with self._streams.contents.following(self.content_id) as changed:
+            ended = partial(_set, changed)
+            task.add_done_callback(ended)
+            while not self.holds(index) and not task.done():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CHECK_SECONDS):
+                        await changed.wait()
+                changed.clear()
+                self._check_wait(since, wait)
+            task.remove_done_callback(ended)
+        if task.cancelled():
+            raise _stopping()
+        if task.done() and not self.holds(index):
+            task.result()
+
+    def holds(self, index: int) -> bool:
+        """Whether a chunk can be read now."""
+        held = self._streams.contents.held(self.content_id)
+        return held is not None and index in held
+
+    def _started(self) -> asyncio.Task[None]:
+        if self._streams.closed:
+            raise _stopping()
+        if self._task is None or self._task.done():
+            self._waiting_since = None
+            self._task = asyncio.create_task(self._run(), name=f"read-{self.content_id.short}")
+            # Its error is that of the reads that wait for it, if there are any.
+            self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._task
+
+    async def _run(self) -> None:
+        file = self._file
+        request = DownloadRequest(
+            file.name,
+            file.content_id,
+            sources=file.sources,
+            published_ns=file.published_ns,
+            attributes=file.attributes,
+            tag=file.tag,
+            reading=True,
+        )
+        while True:
+            try:
+                await self._streams.fetch(request, self._note)
+                return
+            except AlreadyRunningError as error:
+                # An upload brings the same content, or an earlier download of it is just ending.
+                self._note(Progress(DownloadPhase.WAITING, message=str(error)))
+                await asyncio.sleep(CHECK_SECONDS)
+
+    def _note(self, progress: Progress) -> None:
+        if progress.phase is not DownloadPhase.WAITING:
+            self._waiting_since = None
+        elif self._waiting_since is None:
+            self._waiting_since = self._streams.clock.monotonic()
+        self._message = progress.message
+
+    def _check_wait(self, since: float, wait: timedelta | None) -> None:
+        """Raises NoSourcesError once a read, which began at `since`, has waited for a source for longer than it may."""
+        if wait is None or self._waiting_since is None:
+            return
+        seconds = self._streams.clock.monotonic() - max(since, self._waiting_since)
+        if seconds > wait.total_seconds():
+            raise NoSourcesError(
+                f"no source of {self._file.name} was usable for {format_seconds(seconds)}: {self._message}"
+            )
 
 
 class _Reader:
     """Implements Reader."""
 
-    def __init__(self, contents: Contents, pool: DiskPool, file: Located) -> None:
+    def __init__(self, streams: Streams, shared: _SharedDownload, file: Located, wait: timedelta | None) -> None:
         self.content_id = file.content_id
         self.size_bytes = file.size_bytes
+        held = streams.contents.held(file.content_id)
+        self.local = not file.size_bytes or (held is not None and held.complete)
+        self._streams = streams
+        self._shared = shared
+        self._wait = wait
         self._geometry = Geometry(file.size_bytes)
-        self._contents = contents
-        self._pool = pool
-        held = contents.held(file.content_id)
-        self.local = held is not None and held.complete
+        self._number = shared.demand.new_reader()
+        self._reading = asyncio.Lock()
+        self._position = 0
+        self._in_order_bytes = 0
 
     async def read(self, offset: int, length: int) -> bytes:
         """See Reader."""
@@ -85,11 +307,50 @@ class _Reader:
             raise InvalidArgumentError(f"{length} bytes from {offset} on cannot be read")
         if offset >= self.size_bytes:
             return b""
+        async with self._reading:
+            data = await self._read(offset, min(length, self.size_bytes - offset))
+            self._in_order_bytes = len(data) + (self._in_order_bytes if offset == self._position else 0)
+            self._position = offset + len(data)
+            return data
+
+    def leave(self) -> None:
+        """Wants nothing any more."""
+        self._shared.demand.leave(self._number)
+
+    async def _read(self, offset: int, length: int) -> bytes:
         index = offset // self._geometry.chunk_size_bytes
-        held = self._contents.held(self.content_id)
-        if held is None or index not in held:
-            raise ContentNotHeldError(f"{self.content_id.short} is not held here")
         start = offset - self._geometry.offset(index)
-        async with self._contents.open_chunk(self.content_id, index) as chunk:
+        failure: MingaError | None = None
+        for _ in range(READ_TRIES):
+            self._want(offset, length)
+            if not self._shared.holds(index):
+                await self._shared.arrival(index, self._wait)
+            try:
+                return await self._read_chunk(index, start, length)
+            except (ContentChangedError, ContentNotHeldError, StorageError) as error:
+                # It was changed, removed or cannot be read, and does not count as held any more: others have it.
+                failure = error
+        raise failure or StorageError(f"{self.content_id.short} cannot be read")
+
+    async def _read_chunk(self, index: int, start: int, length: int) -> bytes:
+        async with self._streams.contents.open_chunk(self.content_id, index) as chunk:
             with storage_errors(f"cannot read {self.content_id.short}"):
-                return await self._pool.run(chunk.read, start, length)
+                return await self._streams.pool.run(chunk.read, start, length)
+
+    def _want(self, offset: int, length: int) -> None:
+        """Move the window: what is read now, and the more ahead of it the more was read in order before."""
+        chunk_bytes = self._geometry.chunk_size_bytes
+        in_order = self._in_order_bytes if offset == self._position else 0
+        ahead = min(self._streams.read_ahead_chunks * chunk_bytes, max(length, 4 * in_order))
+        start, stop = offset // chunk_bytes, -(-(offset + ahead) // chunk_bytes)
+        # A chunk's bytes in order: it is taken to want the rest.
+        rest = in_order >= chunk_bytes
+        self._shared.demand.move(self._number, start, stop, rest=rest)
+
+
+def _set(event: asyncio.Event, _: object) -> None:
+    event.set()
+
+
+def _stopping() -> PeerUnavailableError:
+    return PeerUnavailableError("nothing is read here any more: the process is stopping")

@@ -52,7 +52,7 @@ FindSources = Callable[[], Awaitable[list[SourceAddress]]]
 class SwarmDownload:
     """Fills one part file from peers.
 
-    part: an open part; the caller commits or closes it.
+    part: an open part; the caller commits or closes it. whole: whether all of it is wanted; else only what is demanded.
     """
 
     def __init__(
@@ -63,6 +63,8 @@ class SwarmDownload:
         clock: Clock,
         options: TransferOptions,
         record: TransferRecord | None = None,
+        *,
+        whole: bool = True,
     ) -> None:
         self._part = part
         self._content_id = part.manifest.content_id
@@ -73,7 +75,8 @@ class SwarmDownload:
         self._requester = options.own_address
         self._metrics = options.metrics
         self._record = record or TransferRecord(clock)
-        self._scheduler = Scheduler(self._geometry, part.held, options.config)
+        self._demand = options.demands.of(self._content_id)
+        self._scheduler = Scheduler(self._geometry, part.held, options.config, whole=whole)
         self._addresses: dict[PeerId, SourceAddress] = {}
         self._named_count = 0
         self._spans = SourceSpans.if_traced(self._content_id)
@@ -116,7 +119,8 @@ class SwarmDownload:
             # Sources first: with enough of them no look-up is due at once.
             self.add_sources(sources)
             self.feed(ev.Tick())
-            await self._done
+            with self._demand.followed(self.feed):
+                await self._done
             if self._reports:
                 await asyncio.wait(self._reports, timeout=REPORT_SECONDS)
         finally:

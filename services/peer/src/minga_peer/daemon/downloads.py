@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from minga_core.names import Name
 from minga_core.records import FOUND, FileRow
 from minga_core.units import format_seconds
 from minga_engine.progress import DownloadPhase, Progress, SmallDone
+from minga_engine.transfer.demand import Demands
 from minga_engine.transfer.download import Downloader, DownloadRequest, Finished
 from minga_engine.transfer.locating import Directory, VersionGoneError
 from minga_engine.transfer.small_downloads import SmallDownloads
@@ -88,6 +89,11 @@ class Downloads:
         self._jobs: dict[tuple[Name, ContentId | None], Job] = {}
 
     @property
+    def demands(self) -> Demands:
+        """What is read while it arrives."""
+        return self._downloader.demands
+
+    @property
     def jobs(self) -> list[Job]:
         """Downloads in progress."""
         return list(self._jobs.values())
@@ -103,14 +109,21 @@ class Downloads:
         while True:
             pinned = await self._resolved(request)
             try:
-                async with aclosing(self._follow(pinned, replication=replication)) as steps:
-                    async for step in steps:
-                        yield step
+                with self._wanted(pinned):
+                    async with aclosing(self._follow(pinned, replication=replication)) as steps:
+                        async for step in steps:
+                            yield step
                 return
             except VersionGoneError:
                 # By name: the newest is another one now, or there is none.
                 if request.content_id is not None:
                     raise
+
+    def _wanted(self, pinned: DownloadRequest) -> AbstractContextManager[None]:
+        """All of the content is wanted, for as long as this is open, unless somebody only reads it."""
+        if pinned.reading or pinned.content_id is None:
+            return nullcontext()
+        return self._downloader.demands.of(pinned.content_id).want_all(overwrite=pinned.overwrite)
 
     async def _follow(
         self, request: DownloadRequest, *, replication: bool

@@ -205,13 +205,16 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
         long_lived = LongLived(store.table)
         store.table.on_change(lambda _: long_lived.table_changed())
         downloads = _make_downloads(base, store, network, identity)
+        wait, keep = settings.source_wait_or_forever, settings.keep_read
+        streams = make_streams(store, downloads, base.clock, wait=wait, keep=keep)
+        stack.push_async_callback(streams.aclose)
         store.scrub.busy = lambda: serving.in_progress() > 0
         server = await _start_peer_server(base, store, identity, serving, announcer, downloads)
         await _start_control_server(base, store, identity, serving, announcer, downloads)
         base.series.register(_state(store, announcer, downloads, serving))
         metrics_address = await _start_metrics_server(base, server)
         failure = asyncio.get_running_loop().create_future()
-        daemon = Daemon(identity, store, announcer, make_streams(store), failure, metrics_address)
+        daemon = Daemon(identity, store, announcer, streams, failure, metrics_address)
 
         stack.push_async_callback(until_idle, serving.in_progress, settings.stop_grace)
         # After the announcer's loop has ended, which would take the lease again.

@@ -57,12 +57,12 @@ class PartStore:
         self._path.mkdir(parents=True, exist_ok=True)
         return self._path.stat().st_dev
 
-    async def begin(self, target: PartTarget, *, overwrite: bool) -> Part:
+    async def begin(self, target: PartTarget, *, overwrite: bool, reading: bool = False) -> Part:
         """A part open for writing. Raises as `ContentStore.begin_part`."""
-        present = self._inventory.files.get(target.name)
-        if present is not None and present.content_id != target.content_id and not overwrite:
-            raise NameTakenError(f"{target.name} is here with another content", hint="--overwrite replaces it")
-        await self._folder.disk.run(self._check_place, target, overwrite)
+        if reading:
+            await self._folder.disk.run(self._measure)
+        else:
+            await self._check_name(target, overwrite)
         part = self._claim(target)
         try:
             await self._make_room()
@@ -72,6 +72,17 @@ class PartStore:
             await part.close()
             raise
         return part
+
+    def _measure(self) -> None:
+        with storage_errors("cannot store anything"):
+            self._made_device()
+            self._folder.space.measure()
+
+    async def _check_name(self, target: PartTarget, overwrite: bool) -> None:
+        present = self._inventory.files.get(target.name)
+        if present is not None and present.content_id != target.content_id and not overwrite:
+            raise NameTakenError(f"{target.name} is here with another content", hint="--overwrite replaces it")
+        await self._folder.disk.run(self._check_place, target, overwrite)
 
     def _check_place(self, target: PartTarget, overwrite: bool) -> None:
         """Refuse, before a byte is fetched, what could not be put in place afterwards."""

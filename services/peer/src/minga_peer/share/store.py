@@ -8,7 +8,7 @@ import asyncio
 import errno
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -370,6 +370,10 @@ class ContentStore:
                     return
                 await changed.wait()
 
+    def following(self, content_id: ContentId) -> AbstractContextManager[asyncio.Event]:
+        """See Inventory.following."""
+        return self.inventory.following(content_id)
+
     # Storing.
 
     async def begin_part(
@@ -381,8 +385,11 @@ class ContentStore:
         tag: bytes = b"",
         attributes: FileAttributes = NO_ATTRIBUTES,
         overwrite: bool,
+        reading: bool = False,
     ) -> Part:
         """Begin or resume a part; a content that is here under another name is copied into it.
+
+        reading: whether it may never be put in place, so that what has its name is not in its way before that.
 
         published_ns: the source's time of publication, or PUBLISH, or FOUND. tag: its proof, or a ticket (see FileRow).
 
@@ -390,7 +397,7 @@ class ContentStore:
         AlreadyRunningError (the same part is being written already).
         """
         target = PartTarget(name, manifest, manifest.content_id, published_ns, attributes, tag)
-        return await self.parts.begin(target, overwrite=overwrite)
+        return await self.parts.begin(target, overwrite=overwrite, reading=reading)
 
     async def publish_again(self, row: FileRow, attributes: FileAttributes, ticket: bytes = b"") -> FileRow:
         """Have a shared file published again, with those attributes, as the newest version of its name; its row now."""
