@@ -31,11 +31,13 @@ from minga_engine.parts.part import Part
 from minga_engine.parts.part_files import PartFiles, PartTarget
 from minga_engine.parts.placing import SmallFile, place_all, write_all
 from minga_engine.parts.standalone_part import open_part
+from minga_engine.parts.temporary_parts import TemporaryParts
 from minga_engine.progress import DownloadPhase, Progress, PutPhase, PutProgress, PutResult, SmallDone
 from minga_engine.transfer.download import Downloader, DownloadRequest, Finished
 from minga_engine.transfer.locating import Directory, Located
 from minga_engine.transfer.options import TransferOptions
 from minga_engine.transfer.small_downloads import SmallDownloads
+from minga_engine.transfer.stream import Streams
 from minga_engine.transfer.upload import HashedFile, PutRequest, Uploader
 from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.locator import LocatorClient
@@ -68,12 +70,28 @@ class Engine:
         self.transport = PeerTransport(self.connections)
         self.options = TransferOptions(down=self.limits.down)
         self.directory = Directory(locator)
+        self._read_parts = TemporaryParts(self.pool)
+        self._streams: Streams | None = None
         self._uploader = Uploader(locator, self.connections, self.clock, self.limits.up)
 
     async def aclose(self) -> None:
-        """Close the connections and end the threads."""
+        """End what is read, close the connections and end the threads."""
+        if self._streams is not None:
+            await self._streams.aclose()
+        await self._read_parts.aclose()
         await self.connections.aclose()
         self.pool.close()
+
+    @property
+    def streams(self) -> Streams:
+        """For reading while it arrives; what was read is deleted soon after its last reader has left."""
+        if self._streams is None:
+            downloader = Downloader(self._read_parts, self.directory, self.transport, self.clock, self.options)
+            wait = self.settings.source_wait_or_forever
+            self._streams = Streams(
+                self._read_parts, downloader.download, self.options.demands, self.clock, wait=wait, keep=None
+            )
+        return self._streams
 
     async def put(
         self, path: Path, name: Name, replicas: int, on_progress: Callable[[PutProgress], None], *, overwrite: bool

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +17,16 @@ from minga_core.errors import (
     PeerUnavailableError,
 )
 from minga_core.names import parse_name
+from minga_engine.parts.disk import DiskPool
+from minga_engine.parts.temporary_parts import TemporaryParts
 from minga_engine.transfer import stream
+from minga_engine.transfer.download import Downloader
+from minga_engine.transfer.options import TransferOptions
 from minga_engine.transfer.stream import Reader, Streams
+from minga_engine.wire.connections import PeerConnections
+from minga_engine.wire.transport import PeerTransport
 from minga_peer.daemon.reading import located_here, make_streams
+from minga_runtime.rate_limit import RateLimit
 
 from .conftest import Network, TestPeer, eventually, noise
 from .test_swarm_download import fetch
@@ -155,7 +164,7 @@ async def test_what_was_read_stays_or_not(network: Network, keep: bool, monkeypa
     async with streams_of(peer, keep=not keep) as streams:
         async with streams.open(located, keep=keep) as reader:
             await reader.read(MIB, 10)
-        await eventually(lambda: not peer.downloads.jobs, "the download has ended")
+        await eventually(lambda: not tasks_of_readers(), "no task is left")
         held = peer.store.held(located.content_id)
     assert (held is not None) == keep
     assert bool(list((peer.root / ".minga/parts").iterdir())) == keep
@@ -172,7 +181,7 @@ async def test_all_of_it_is_read_and_does_not_stay(network: Network, monkeypatch
         async with streams.open(located) as reader:
             assert await read_all(reader) == data
             assert await read_all(reader) == data
-        await eventually(lambda: not peer.downloads.jobs, "the download has ended")
+        await eventually(lambda: not tasks_of_readers(), "no task is left")
     assert peer.store.find(NAME) is None
     assert not list((peer.root / ".minga/parts").iterdir())
 
@@ -186,7 +195,7 @@ async def test_an_older_version_is_read_beside_the_one_that_has_the_name(network
     located = await network.directory.locate(NAME)
     async with streams_of(peer) as streams, streams.open(located) as reader:
         assert await read_all(reader) == data
-        await eventually(lambda: not peer.downloads.jobs, "the download has ended")
+        await eventually(lambda: not tasks_of_readers(), "no task is left")
         assert await read_all(reader) == data
     assert (peer.root / NAME).read_bytes() == b"another"
 
@@ -284,3 +293,26 @@ async def test_readers_that_are_open_when_the_peer_stops_raise(network: Network)
         await streams.aclose()
         with pytest.raises(PeerUnavailableError):
             await reading
+
+
+async def test_without_a_daemon_it_is_read_in_a_temporary_folder(network: Network, tmp_path: Path) -> None:
+    """Two readers, one download; nothing is left of it, whatever the caller wants."""
+    data = noise(3 * MIB + 5)
+    seed = await shared_by(network, "seed", data)
+    located = await network.directory.locate(NAME)
+    pool, clock, options = DiskPool(2), SystemClock(), TransferOptions()
+    (folder := tmp_path / "temporary").mkdir()
+    parts = TemporaryParts(pool, folder)
+    directory: Any = network.directory
+    async with PeerConnections(RateLimit(None)) as connections:
+        downloader = Downloader(parts, directory, PeerTransport(connections), clock, options)
+        wait = timedelta(seconds=20)
+        streams = Streams(parts, downloader.download, options.demands, clock, wait=wait, keep=None)
+        async with streams.open(located, keep=True) as one, streams.open(located) as other:
+            assert await asyncio.gather(read_all(one), read_all(other, MIB)) == [data, data]
+        assert len(list(folder.iterdir())) == 1
+        await streams.aclose()
+        await parts.aclose()
+    assert seed.metrics.sent_payload_bytes == len(data)
+    assert not list(folder.iterdir())
+    pool.close()

@@ -102,7 +102,8 @@ class Streams:
     """Opens contents for reading. One for a process; `aclose` it.
 
     fetch: downloads into `contents`, by the same demands. wait: how long a read waits for a source, None for ever.
-    keep: whether what was read stays, where the caller does not say. config: as that of downloads.
+    keep: whether what was read stays, where the caller does not say; None where nothing can stay. config: as that of
+    downloads.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Streams:
         clock: Clock,
         *,
         wait: timedelta | None,
-        keep: bool,
+        keep: bool | None,
         config: SwarmConfig | None = None,
     ) -> None:
         self.contents = contents
@@ -140,7 +141,7 @@ class Streams:
         shared = self._shared.get(file.content_id)
         if shared is None:
             shared = self._shared[file.content_id] = _SharedDownload(self, file, self._demands.of(file.content_id))
-        shared.join(keep=self._keep if keep is None else keep)
+        shared.join(keep=self._keep is not None and (self._keep if keep is None else keep))
         reader = _Reader(self, shared, file, self._wait if wait is None else wait)
         try:
             yield reader

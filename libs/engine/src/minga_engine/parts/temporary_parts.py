@@ -1,0 +1,125 @@
+"""Parts that are read and never become files: where a process without a shared folder keeps what it reads."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from minga_core.attributes import FileAttributes
+from minga_core.chunks import ChunkSet
+from minga_core.errors import AlreadyRunningError, ContentNotHeldError, NameTakenError
+from minga_core.ids import ContentId
+from minga_core.manifest import Manifest
+from minga_core.names import Name
+from minga_core.records import FileRow
+from minga_engine.parts.disk import DiskPool, storage_errors
+from minga_engine.parts.files import Fingerprint, OpenChunk
+from minga_engine.parts.part import Part
+from minga_engine.parts.part_files import PartTarget
+
+
+class TemporaryParts:
+    """Parts in a folder of this process, made when the first is begun; `aclose` deletes it.
+
+    parent: the temporary folder of the system unless given. Implements Destination, Contents and PartOwner. Only for
+    the event loop's thread.
+    """
+
+    def __init__(self, pool: DiskPool, parent: Path | None = None) -> None:
+        self._pool = pool
+        self._parent = parent
+        self._folder: Path | None = None
+        self._parts: dict[ContentId, Part] = {}
+        self._followers: dict[ContentId, set[asyncio.Event]] = {}
+
+    async def aclose(self) -> None:
+        """Delete all of it. What downloads into it must have ended."""
+        if self._folder is not None:
+            await self._pool.run(shutil.rmtree, self._folder, True)
+
+    # Contents.
+
+    def held(self, content_id: ContentId) -> ChunkSet | None:
+        """See Contents."""
+        part = self._parts.get(content_id)
+        return None if part is None else part.held
+
+    @contextmanager
+    def following(self, content_id: ContentId) -> Iterator[asyncio.Event]:
+        """See Contents."""
+        event = asyncio.Event()
+        followers = self._followers.setdefault(content_id, set())
+        followers.add(event)
+        try:
+            yield event
+        finally:
+            followers.discard(event)
+            if not followers:
+                self._followers.pop(content_id, None)
+
+    @asynccontextmanager
+    async def open_chunk(self, content_id: ContentId, index: int) -> AsyncGenerator[OpenChunk, None]:
+        """See Contents."""
+        part = self._parts.get(content_id)
+        if part is None:
+            raise ContentNotHeldError(f"{content_id.short} is not held here")
+        with part.open_chunk(index) as chunk:
+            yield chunk
+
+    # Destination.
+
+    async def present(self, name: Name, content_id: ContentId) -> Path | None:
+        """Nothing is ever in place."""
+        return None
+
+    async def begin_part(
+        self,
+        name: Name,
+        manifest: Manifest,
+        *,
+        published_ns: int,
+        tag: bytes,
+        attributes: FileAttributes,
+        overwrite: bool,
+        reading: bool,
+    ) -> Part:
+        """A new part. Raises AlreadyRunningError, NoSpaceError, StorageError."""
+        if self._folder is None:
+            with storage_errors("cannot make a temporary folder"):
+                self._folder = Path(await self._pool.run(tempfile.mkdtemp, "", "minga-read-", self._parent))
+        target = PartTarget(name, manifest, manifest.content_id, published_ns, attributes, tag)
+        if target.content_id in self._parts:
+            raise AlreadyRunningError(f"{name} is being read already")
+        part = self._parts[target.content_id] = Part(self._folder, target, self._pool, self)
+        try:
+            await part.begin(overwrite=False)
+        except BaseException:
+            await part.discard()
+            raise
+        return part
+
+    def path_of(self, name: Name) -> Path:
+        """Nothing is ever in place; see Destination."""
+        raise NotImplementedError(name)
+
+    # PartOwner.
+
+    async def finish(self, part: Part, fingerprint: Fingerprint) -> FileRow:
+        """Nothing is ever put in place."""
+        raise NameTakenError(f"{part.target.name} has no place on this machine")
+
+    def chunk_held(self, part: Part) -> None:
+        """See PartOwner."""
+        for event in self._followers.get(part.target.content_id, ()):
+            event.set()
+
+    def chunks_dropped(self, part: Part) -> None:
+        """See PartOwner."""
+
+    async def released(self, part: Part, *, kept: bool) -> None:
+        """See PartOwner: also one that was kept is of no use to a later process."""
+        part.shut()
+        if self._parts.get(part.target.content_id) is part:
+            del self._parts[part.target.content_id]
