@@ -16,10 +16,11 @@ MIB = 1024 * 1024
 A, B, C = PeerId("a"), PeerId("b"), PeerId("c")
 
 
-def scheduler(chunks: int = 16, held: tuple[int, ...] = (), **config: object) -> Scheduler:
+def scheduler(chunks: int = 16, held: tuple[int, ...] = (), *, whole: bool = True, **config: object) -> Scheduler:
     """A scheduler of a content of so many chunks of 256 KiB."""
     geometry = Geometry(chunks * 256 * 1024)
-    return Scheduler(geometry, ChunkSet(chunks, held), SwarmConfig(**config), random.Random(1))  # type: ignore[arg-type]
+    settings = SwarmConfig(**config)  # type: ignore[arg-type]
+    return Scheduler(geometry, ChunkSet(chunks, held), settings, random.Random(1), whole=whole)
 
 
 def requests(actions: list[ev.Action]) -> list[ev.RequestChunk]:
@@ -208,6 +209,70 @@ def test_the_rarest_chunk_is_asked_for_first() -> None:
     assert [request.candidates for request in asked] == [(5,)]
 
 
+def test_what_is_read_next_is_requested_and_nothing_else() -> None:
+    """One chunk each, the nearest first; once it is here there is nothing to do, and no source is waited for."""
+    one = scheduler(whole=False)
+    assert not requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
+    (first,) = requests(one.handle(ev.ReaderMoved(1, 5, 7, rest=False), 0.1))
+    assert first.candidates == (5,)
+    (second,) = requests(one.handle(ev.ChunkChosen(first.request_id, 5), 0.11))
+    assert second.candidates == (6,)
+    deliver(one, first, 0.2)
+    assert not requests(deliver(one, second, 0.2))
+    assert one.waiting_since is None
+    assert one.wakeup_at is None
+
+
+def test_what_a_reader_waits_for_comes_before_its_window_and_that_before_the_rest() -> None:
+    """And it does not wait for a slot: all slots are taken by what comes after it."""
+    one = scheduler(max_outstanding=2)
+    (first,) = requests(one.handle(ev.SourceFound(A, complete=True), 0.0))
+    one.handle(ev.ChunkChosen(first.request_id, 0), 0.01)
+    (awaited,) = requests(one.handle(ev.ReaderMoved(1, 8, 10, rest=True), 0.02))
+    assert awaited.candidates == (8,)
+    (ahead,) = requests(deliver(one, awaited, 0.03) + deliver(one, first, 0.03))
+    assert ahead.candidates == (9,)
+
+
+def test_a_reader_that_leaves_or_moves_stops_what_only_it_wanted() -> None:
+    """What another one is about to read goes on."""
+    one = scheduler(whole=False)
+    one.handle(ev.SourceFound(A, complete=True), 0.0)
+    (first,) = requests(one.handle(ev.ReaderMoved(1, 3, 4, rest=False), 0.0))
+    (second,) = requests(one.handle(ev.ReaderMoved(2, 9, 10, rest=False), 0.0))
+    actions = one.handle(ev.ReaderMoved(1, 9, 10, rest=False), 0.1)
+    assert actions == [ev.CancelRequest(first.request_id)]
+    assert not one.handle(ev.ReaderLeft(2), 0.2)
+    assert one.handle(ev.ReaderLeft(1), 0.3) == [ev.CancelRequest(second.request_id)]
+
+
+def test_the_fastest_source_sends_what_is_read_next() -> None:
+    """As far as is known from what came before."""
+    one = scheduler(64, max_outstanding=1, max_outstanding_bytes=4 * MIB)
+    now = 0.0
+    for source in (A, B):
+        one.handle(ev.SourceFound(source, complete=True), now)
+    rates = {A: 0.1, B: 1.0}
+    asked = [request for number in (1, 2) if (request := one._state.requests.get(number)) is not None]
+    for request in sorted(asked, key=lambda each: rates[each.source]):
+        index = request.candidates.bit_length() - 1
+        one.handle(ev.ChunkChosen(request.request_id, index), rates[request.source] / 2)
+        one.handle(ev.BytesReceived(request.request_id, 256 * 1024), rates[request.source])
+    (awaited,) = requests(one.handle(ev.ReaderMoved(1, 40, 41, rest=False), 1.0))
+    assert (awaited.source, awaited.candidates) == (A, (40,))
+
+
+def test_a_reader_waits_for_a_source_of_what_it_reads() -> None:
+    """Others that have other chunks do not count."""
+    one = scheduler(whole=False)
+    one.handle(ev.SourceFound(A, complete=False), 0.0)
+    one.handle(ev.SourceHolds(A, ChunkSet(16, [3]), snapshot=True), 0.0)
+    one.handle(ev.ReaderMoved(1, 5, 6, rest=False), 1.0)
+    assert one.waiting_since == 1.0
+    one.handle(ev.ReaderLeft(1), 2.0)
+    assert one.waiting_since is None
+
+
 class AnyEvents:
     """Draws events that could come: of sources and requests that the scheduler knows, or does not."""
 
@@ -227,7 +292,7 @@ class AnyEvents:
     def draw(self) -> ev.Event:
         draw = self._data.draw
         source = PeerId(draw(st.sampled_from("abcdef")))
-        kind = draw(st.sampled_from(["found", "moved", "holds", "lost", "tick", "request", "request", "request"]))
+        kind = draw(st.sampled_from(["found", "moved", "holds", "lost", "tick", "reads", "leaves", *["request"] * 3]))
         if kind == "request" and self._open:
             return self._about(draw(st.sampled_from(sorted(self._open))))
         if kind == "found":
@@ -237,6 +302,11 @@ class AnyEvents:
         if kind == "holds":
             chunks = draw(st.sets(st.integers(0, self._chunks - 1)))
             return ev.SourceHolds(source, ChunkSet(self._chunks, chunks), snapshot=draw(st.booleans()))
+        if kind == "reads":
+            start, stop = draw(st.integers(0, self._chunks)), draw(st.integers(0, self._chunks + 3))
+            return ev.ReaderMoved(draw(st.integers(1, 3)), start, stop, rest=draw(st.booleans()))
+        if kind == "leaves":
+            return ev.ReaderLeft(draw(st.integers(1, 3)))
         return ev.SourceLost(source) if kind == "lost" else ev.Tick()
 
     def _about(self, request_id: int) -> ev.Event:
@@ -257,12 +327,12 @@ class AnyEvents:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data(), st.integers(1, 20))
+@given(st.data(), st.integers(1, 20), st.booleans())
 def test_no_list_of_events_breaks_an_invariant_and_an_honest_source_always_ends_it(
-    data: st.DataObject, chunks: int
+    data: st.DataObject, chunks: int, whole: bool
 ) -> None:
-    """After anything at all: the invariants hold, and with one honest complete source the download ends."""
-    one = scheduler(chunks)
+    """After anything at all: the invariants hold, and with one honest complete source what is wanted comes."""
+    one = scheduler(chunks, whole=whole)
     events = AnyEvents(data, chunks)
     now = 0.0
     for _ in range(data.draw(st.integers(0, 60))):
@@ -273,7 +343,7 @@ def test_no_list_of_events_breaks_an_invariant_and_an_honest_source_always_ends_
             one.validate(now)
     asked: list[ev.RequestChunk] = []
     for _ in range(2000):
-        if one.finished:
+        if not one._state.missing:
             return
         now += 1.0
         asked += requests(one.handle(ev.SourceFound(PeerId("honest"), complete=True), now))

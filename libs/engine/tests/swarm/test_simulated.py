@@ -2,6 +2,8 @@
 
 import pytest
 
+from minga_engine.swarm.config import SwarmConfig
+
 from .simulator import Link, SimPeer, Simulation
 
 MIB = 1024 * 1024
@@ -120,3 +122,18 @@ def test_a_large_file_costs_little_to_schedule() -> None:
     simulation.run()
     assert simulation.geometry.chunk_count == 2048
     assert peer.finished_at is not None
+
+
+@pytest.mark.parametrize("size_bytes", [16 * MIB, 32 * MIB])
+def test_a_swarm_of_readers_ends_nearly_as_soon_as_one_of_downloads(size_bytes: int) -> None:
+    """All read from the first byte to the last, and begin together: within 1.15 × the time of downloads."""
+    ahead = SwarmConfig().read_ahead_chunks
+    ends: dict[int, float] = {}
+    for reads_ahead in (0, ahead):
+        simulation = Simulation(size_bytes, validate=bool(reads_ahead))
+        simulation.add_seed("seed", FAST)
+        peers = [simulation.add_downloader(f"peer{i}", FAST, reads_ahead=reads_ahead) for i in range(8)]
+        simulation.run()
+        assert not simulation.unfinished()
+        ends[reads_ahead] = max(peer.finished_at or 0 for peer in peers)
+    assert ends[ahead] < 1.15 * ends[0]

@@ -97,11 +97,8 @@ class Planner:
         if not awaited:
             return
         patient = now - window.since < self._config.awaited_seconds
-        sources = [
-            s
-            for s in self._state.connected.values()
-            if s.bits & awaited and not (patient and self._must_share(s, awaited))
-        ]
+        offering = [source for source in self._state.connected.values() if source.bits & awaited]
+        sources = [source for source in offering if not patient or not self._chooses(source)]
         asked = self._state.requests.of_chunk(awaited.bit_length() - 1)
         if not asked:
             if free := [source for source in sources if self.has_slot(source, now, more=1)]:
@@ -112,9 +109,6 @@ class Planner:
             free = [s for s in sources if self.has_slot(s, now, more=1) and self._is_late(asked[0], s, now, factor)]
             if free:
                 self._request_hedge(min(free, key=self._expected_seconds), asked[0], now)
-
-    def _must_share(self, source: Source, awaited: int) -> bool:
-        return self._contended(source) and not self._state.spread & awaited
 
     def _nearest(self, source: Source) -> tuple[int, int] | None:
         """The least distance from a reader to a chunk of its window that the source has and no request is for, and that
@@ -128,13 +122,14 @@ class Planner:
         return found
 
     def _unrequested(self, source: Source) -> int:
-        """Chunks of windows may be requested exactly, where others are left to choose: but for those that all who read
-        would get from a complete source that has no time, while none of them could give any to another."""
-        state = self._state
-        bits = source.bits & ~state.held & ~state.requests.claimed
-        return bits & state.spread if self._contended(source) else bits
+        """Chunks that the source is to send in their order, and no request is for."""
+        if self._chooses(source):
+            return 0
+        return source.bits & ~self._state.held & ~self._state.requests.claimed
 
-    def _contended(self, source: Source) -> bool:
+    def _chooses(self, source: Source) -> bool:
+        """Whether a source is left to choose what it sends a reader: it is complete, and others download from it. If
+        all who read had the same chunks of it, none of them could give any to another."""
         others = any(not other.complete for other in self._state.connected.values())
         return source.complete and others and self._state.rest_wanted
 
@@ -152,13 +147,13 @@ class Planner:
         """Whether the source has chunks that are wanted and no request is for."""
         if self._nearest(source) is not None:
             return True
-        if self._state.readers and not self._contended(source):
+        if self._state.readers and not self._chooses(source):
             return self._state.rest_wanted and bool(self._unrequested(source))
         return self._state.rest_wanted and bool(self._unseen(source) or self._unclaimed(source))
 
     def _request_fresh(self, source: Source, now: float) -> bool:
         """Request chunks that no other request is for; false when the source has none of those."""
-        if self._state.readers and not self._contended(source):
+        if self._state.readers and not self._chooses(source):
             return self._request_next(source, now)
         if unseen := self._unseen(source):
             self._request(source, self._open_candidates(unseen), now, open_=True)
