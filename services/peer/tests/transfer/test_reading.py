@@ -186,6 +186,31 @@ async def test_all_of_it_is_read_and_does_not_stay(network: Network, monkeypatch
     assert not list((peer.root / ".minga/parts").iterdir())
 
 
+async def test_a_part_that_rotted_is_read_again_before_it_becomes_a_file(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is resumed without reading all of it; what is put in place is verified all the same."""
+    monkeypatch.setattr(stream, "LINGER_SECONDS", 0.05)
+    data = noise(2 * MIB)
+    await shared_by(network, "seed", data)
+    peer = await network.peer("peer")
+    located = await network.directory.locate(NAME)
+    async with streams_of(peer) as streams:
+        async with streams.open(located) as reader:
+            await reader.read(MIB, 10)
+        await eventually(lambda: not tasks_of_readers(), "no task is left")
+        (part,) = (peer.root / ".minga/parts").glob("*.data")
+        with part.open("r+b") as file:
+            file.seek(MIB + 5)
+            file.write(b"rot")
+        async with streams.open(located) as reader:
+            for offset in range(0, 2 * MIB, MIB // 4):
+                await reader.read(offset, MIB // 4)
+            await eventually(lambda: peer.store.find(NAME) is not None, "it is in place")
+            assert await read_all(reader) == data
+    assert (peer.root / NAME).read_bytes() == data
+
+
 async def test_an_older_version_is_read_beside_the_one_that_has_the_name(network: Network) -> None:
     """Its name is taken here: it stays without."""
     data = noise(2 * MIB)

@@ -68,6 +68,7 @@ class Part:
         self._held = ChunkSet(target.manifest.geometry.chunk_count)
         self._descriptor: SharedDescriptor | None = None
         self._writers: dict[int, asyncio.Event] = {}
+        self._unverified: list[int] = []
         self._unsaved_bytes = 0
         self._save_soon = asyncio.Event()
         self._save_now = asyncio.Event()
@@ -125,13 +126,19 @@ class Part:
         opened = await self._pool.run(self.files.open)
         self._descriptor, self._held = SharedDescriptor(opened.descriptor), opened.held
 
-    async def begin(self, *, overwrite: bool) -> None:
-        """Open it for writing. What it holds of earlier attempts is verified first. Raises as `open`."""
+    async def begin(self, *, overwrite: bool, verified: bool = True) -> None:
+        """Open it for writing. Raises as `open`.
+
+        verified: whether what it holds of earlier attempts is verified first, which for a large part takes seconds;
+        otherwise `verify_resumed` must be called before `commit`.
+        """
         self.overwrite, self.writing = overwrite, True
         await self.open()
         with self._opened().used() as descriptor:
             await self._pool.run(self.files.resume, descriptor)
-        await self._drop_wrong(await self._find_wrong())
+        self._unverified = list(self._held)
+        if verified:
+            await self.verify_resumed()
         self._saver = asyncio.create_task(self._save_regularly(), name=f"part-{self.target.content_id.short}")
 
     async def verify(self, chunks: Iterable[int]) -> list[int]:
@@ -142,12 +149,11 @@ class Part:
             await self._drop_wrong(wrong)
         return wrong
 
-    async def _find_wrong(self) -> list[int]:
-        """Chunks that are not what they were when they were written: the disk or another program changed them.
-
-        The bitmap speaks for what was synced, not for what is there now.
-        """
-        return await find_wrong_chunks(self._opened(), self.manifest, self.held, self._pool)
+    async def verify_resumed(self) -> None:
+        """Verify what it held when it was begun: the bitmap speaks for what was synced, not for what is there now."""
+        unverified, self._unverified = self._unverified, []
+        if unverified:
+            await self.verify(unverified)
 
     async def _drop_wrong(self, wrong: list[int]) -> None:
         if not wrong:

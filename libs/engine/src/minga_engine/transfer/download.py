@@ -307,11 +307,14 @@ class Downloader:
 
     async def _to_be_placed(self, request: DownloadRequest, part: Part) -> bool:
         """Returns once the file is to be put in place; false when a chunk went bad meanwhile."""
+        if not request.reading:
+            return True
         demand = self._options.demands.of(part.manifest.content_id)
-        while request.reading and not demand.in_place.is_set() and part.held.complete:
+        while not demand.in_place.is_set() and part.held.complete:
             with suppress(TimeoutError):
                 async with asyncio.timeout(PROGRESS_SECONDS):
                     await demand.in_place.wait()
+        await part.verify_resumed()
         return part.held.complete
 
     async def _run_swarm(

@@ -66,7 +66,8 @@ class PartStore:
         part = self._claim(target)
         try:
             await self._make_room()
-            await part.begin(overwrite=overwrite)
+            # Who reads wants the first byte soon, and of a resumed part perhaps nothing but that.
+            await part.begin(overwrite=overwrite, verified=not reading)
             await self._copy_local(part)
         except BaseException:
             await part.close()
