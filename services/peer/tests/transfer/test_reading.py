@@ -1,8 +1,10 @@
 """Reading contents through one peer: local files, and what arrives from others meanwhile."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -246,7 +248,7 @@ async def test_without_sources_a_read_ends_within_the_wait(network: Network) -> 
                     continue
 
 
-async def test_a_source_that_dies_in_the_middle_is_replaced(network: Network) -> None:
+async def test_a_source_that_is_lost_in_the_middle_is_replaced(network: Network) -> None:
     """The reader goes on with the bytes of the other."""
     network.limits = network.limits.of(0, 8 * MIB, SystemClock())
     data = noise(8 * MIB)
@@ -304,6 +306,25 @@ async def test_a_content_that_does_not_fit_is_refused(network: Network) -> None:
         with pytest.raises(NoSpaceError):
             await reader.read(0, 10)
     assert not seed.metrics.sent_payload_bytes
+
+
+async def test_a_reader_keeps_no_more_in_memory_than_what_it_is_given(network: Network) -> None:
+    """However large the content is, and however slowly it is read: what has arrived is on the disk."""
+    network.config = replace(network.config, max_outstanding_bytes=4 * MIB)
+    await shared_by(network, "seed", noise(32 * MIB))
+    peer = await network.peer("peer")
+    located = await network.directory.locate(NAME)
+    async with streams_of(peer) as streams, streams.open(located) as reader:
+        await reader.read(0, 65536)
+        tracemalloc.start()
+        try:
+            offset = 0
+            while piece := await reader.read(offset, 65536):
+                offset += len(piece)
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak_bytes < 12 * MIB
 
 
 async def test_readers_that_are_open_when_the_peer_stops_raise(network: Network) -> None:

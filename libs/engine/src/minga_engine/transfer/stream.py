@@ -101,7 +101,8 @@ class Contents(Protocol):
 class Streams:
     """Opens contents for reading. One for a process; `aclose` it.
 
-    fetch: downloads into `contents`, by the same demands. wait: how long a read waits for a source, None for ever.
+    fetch: downloads into `contents`, by the same demands. wait: how long a read, and the download, wait for a source,
+    None for ever.
     keep: whether what was read stays, where the caller does not say; None where nothing can stay. config: as that of
     downloads.
     """
@@ -123,8 +124,8 @@ class Streams:
         self.pool = DiskPool(READ_THREADS, "read")
         self.read_ahead_chunks = (config or SwarmConfig()).read_ahead_chunks
         self.closed = False
+        self.wait = wait
         self._demands = demands
-        self._wait = wait
         self._keep = keep
         self._shared: dict[ContentId, _SharedDownload] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -136,13 +137,14 @@ class Streams:
         """The reader of a located version, until the end of the block. Fetches nothing before the first read.
 
         keep: whether what is fetched for it stays on this machine, which becomes a holder; a version that is whole gets
-        its name there, unless another file has it. wait: see the class. None: as the process is set.
+        its name there, unless another file has it. wait: as that of the class, if it is shorter. None: as the process
+        is set.
         """
         shared = self._shared.get(file.content_id)
         if shared is None:
             shared = self._shared[file.content_id] = _SharedDownload(self, file, self._demands.of(file.content_id))
         shared.join(keep=self._keep is not None and (self._keep if keep is None else keep))
-        reader = _Reader(self, shared, file, self._wait if wait is None else wait)
+        reader = _Reader(self, shared, file, self.wait if wait is None else wait)
         try:
             yield reader
         finally:
@@ -252,6 +254,7 @@ class _SharedDownload:
         request = DownloadRequest(
             file.name,
             file.content_id,
+            source_wait=self._streams.wait,
             sources=file.sources,
             published_ns=file.published_ns,
             attributes=file.attributes,

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from minga_core.attributes import FileAttributes
 from minga_core.clock import Clock
-from minga_core.records import FileRow
+from minga_core.records import FOUND, PUBLISH, FileRow
 from minga_engine.transfer.download import DownloadRequest, OnProgress
 from minga_engine.transfer.locating import Located
 from minga_engine.transfer.stream import Streams
@@ -28,11 +28,13 @@ def make_streams(
 
 def located_here(row: FileRow) -> Located:
     """A complete file of this peer's as what a stream is opened of, without asking the locator."""
+    # What is read publishes nothing, even of a version that has no time yet.
+    published_ns = row.published_ns if row.published_ns > PUBLISH else FOUND
     return Located(
         row.key.name,
         row.key.content_id,
         row.size_bytes,
-        row.published_ns,
+        published_ns,
         [],
         FileAttributes(row.modified_ns, row.executable),
         row.tag,
