@@ -121,6 +121,28 @@ async def test_a_handshake_of_tls_has_a_limit(monkeypatch: pytest.MonkeyPatch, t
         assert [await client.rest() for client in (silent, half)] == [b""] * 2
 
 
+async def test_idle_clients_do_not_hold_up_a_stop(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that reads nothing does not answer the end of TLS either."""
+    monkeypatch.setattr(server, "GOODBYE_SECONDS", 0.1)
+    folder = Authority().issue(tmp_path, "locator", "locator")
+    files = TlsFiles(folder / "tls.crt", folder / "tls.key", folder / "ca.crt")
+    trusting = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+
+    def asked_once(port: int) -> ssl.SSLSocket:
+        client = trusting.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="127.0.0.1")
+        client.sendall(REQUEST)
+        assert client.recv(100)
+        return client
+
+    with contextlib.ExitStack() as idle:
+        async with running(credentials=Credentials(files, frozenset({Role.LOCATOR}))) as connect:
+            port = (await connect()).writer.get_extra_info("peername")[1]
+            idle.enter_context(await asyncio.to_thread(asked_once, port))
+        assert "graceful shutdown exceeded" not in caplog.text
+
+
 async def test_the_last_answer_on_an_old_connection_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In a secure network: no request fails, and the next one is made over a new connection."""
     monkeypatch.setattr(connections, "MAX_CONNECTION_SECONDS", 0.0)

@@ -21,6 +21,9 @@ from minga_runtime.sockets import listen_tcp
 
 HANDSHAKE_SECONDS = 10.0
 """A client that has not done its part of the TLS handshake by then is gone."""
+GOODBYE_SECONDS = 0.5
+"""A client that does not take note of the end of its connection is waited for no longer: one that is idle reads
+nothing, and would keep a locator that stops for its whole grace."""
 KEEP_ALIVE_SECONDS = 60
 """Idle connections of clients are closed after this many seconds."""
 
@@ -100,7 +103,8 @@ class _Server(uvicorn.Server):
         self.started_or_ended.set()
 
     async def _serve_tls(self, sockets: list[socket.socket], context: ssl.SSLContext) -> None:
-        """As uvicorn does it, with a limit on handshakes: asyncio's is a minute."""
+        """As uvicorn does it, with limits on handshakes and on the end of connections: asyncio's are a minute and half
+        of one."""
 
         def connection() -> asyncio.Protocol:
             made: asyncio.Protocol = cast("type[HttpToolsProtocol]", self.config.http_protocol_class)(
@@ -109,25 +113,21 @@ class _Server(uvicorn.Server):
             return made
 
         loop = asyncio.get_running_loop()
+        secured: dict[str, Any] = {
+            "ssl": context,
+            "ssl_handshake_timeout": HANDSHAKE_SECONDS,
+            "ssl_shutdown_timeout": GOODBYE_SECONDS,
+        }
 
         async def serve(accepted: socket.socket, tls: bool) -> None:
-            limit = HANDSHAKE_SECONDS if tls else None
-            await loop.connect_accepted_socket(
-                connection, accepted, ssl=context if tls else None, ssl_handshake_timeout=limit
-            )
+            await loop.connect_accepted_socket(connection, accepted, **(secured if tls else {}))
 
         for listening in sockets:
             if self._plain is not None:
                 self.servers.append(cast("asyncio.Server", BothListener(listening, serve, self._plain)))
                 continue
             self.servers.append(
-                await loop.create_server(
-                    connection,
-                    sock=listening,
-                    ssl=context,
-                    ssl_handshake_timeout=HANDSHAKE_SECONDS,
-                    backlog=self.config.backlog,
-                )
+                await loop.create_server(connection, sock=listening, backlog=self.config.backlog, **secured)
             )
 
 
