@@ -16,13 +16,13 @@ import pytest
 
 from minga_core.names import Name
 from minga_directory.directory import CatalogEntry, CatalogPage
-from minga_locator import connections, server
 from minga_locator.app import make_app
 from minga_locator.request_limits import RequestLimits
 from minga_locator.settings import LocatorSettings
 from minga_runtime.process import StopSignal
 from minga_runtime.trust.credentials import Credentials, TlsFiles
 from minga_runtime.trust.members import Role
+from minga_runtime.web import connections, server
 from services.locator.tests.support import content, eventually, until
 from services.locator.tests.test_errors import StuckDirectory
 from tests.support.authority import Authority
@@ -104,7 +104,9 @@ async def running(
         app, trusted = server.behind_proxies(make_app(directory or MemoryDirectory(), limits=limits), proxies)
         http = connections.connection_class(max_connections, trusted)
         tls = credentials.web_context() if credentials else None
-        async with server.http_server(app, listening, LocatorSettings(listen="127.0.0.1:0"), StopSignal(), http, tls):
+        async with server.http_server(
+            app, listening, LocatorSettings(listen="127.0.0.1:0").stop_grace, StopSignal(), http, tls
+        ):
             yield connect
             for writer in writers:
                 writer.close()

@@ -19,7 +19,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from minga_core.clock import ManualClock
 from minga_core.names import Name
 from minga_locator.app import make_app
-from minga_locator.members import CLIENT, TlsClient
 from minga_locator.page_tokens import ListKind, encode_token
 from minga_locator.readable import list_readable, readable_ranges
 from minga_runtime.trust.callers import Callers
@@ -28,6 +27,7 @@ from minga_runtime.trust.grants import LEEWAY_SECONDS
 from minga_runtime.trust.members import Member, Role
 from minga_runtime.trust.revocation import Revoked
 from minga_runtime.trust.rights import Prefixes
+from minga_runtime.web.members import CLIENT, TlsClient
 from services.locator.tests.support import check_declared, content, join, problem_of, row
 from tests.support.grants import Issuer, write_keys
 from tests.support.memory_directory import MemoryDirectory

@@ -16,9 +16,7 @@ from minga_directory import RedisDirectoryReader, connect_reader
 from minga_directory.directory import DirectoryReader
 from minga_locator import VERSION
 from minga_locator.app import make_app
-from minga_locator.connections import connection_class
 from minga_locator.request_limits import RequestLimits
-from minga_locator.server import behind_proxies, bind, http_server
 from minga_locator.settings import LocatorSettings
 from minga_runtime.both import OpenConnections
 from minga_runtime.descriptors import max_connections
@@ -37,6 +35,8 @@ from minga_runtime.trust.origin import Origin
 from minga_runtime.trust.publication_keys import watched_keys
 from minga_runtime.trust.refusals import Refusals
 from minga_runtime.trust.renewal import renewing
+from minga_runtime.web.connections import connection_class
+from minga_runtime.web.server import behind_proxies, bind, http_server
 
 log = logging.getLogger("minga_locator")
 
@@ -85,7 +85,7 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
             http = connection_class(max_connections(), proxies)
             async with (
                 renewing(settings.credentials, credentials),
-                http_server(behind, listening, settings, stop, http, _tls(credentials, refusals), plain),
+                http_server(behind, listening, settings.stop_grace, stop, http, _tls(credentials, refusals), plain),
             ):
                 write_port_file(settings.port_file, address)
                 facts = effective_settings(settings) | {"address": address, "pid": os.getpid(), "version": VERSION}

@@ -16,7 +16,6 @@ from minga_locator import VERSION, tracing
 from minga_locator._metrics import LocatorMetrics
 from minga_locator.cache import ReadCache
 from minga_locator.endpoint import Endpoint, Operation
-from minga_locator.members import MembersOnly
 from minga_locator.middleware import RequestMiddleware
 from minga_locator.openapi import openapi_json
 from minga_locator.operations import OPERATIONS
@@ -27,6 +26,7 @@ from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.members import Member
 from minga_runtime.trust.publication_keys import Keys, no_keys
 from minga_runtime.trust.refusals import Refusals
+from minga_runtime.web.members import MembersOnly
 
 _SWAGGER_UI = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/swagger-ui"
 _DOCS_PAGE = f"""<!DOCTYPE html>

@@ -18,9 +18,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from minga_core.errors import Code, InvalidArgumentError, InvalidNameError, StoreUnavailableError
-from minga_locator.members import caller_in, origin_of
 from minga_locator.request_limits import RequestLimits
 from minga_locator.state import LocatorState
+from minga_runtime.web.members import caller_in, origin_of
 
 MAX_DETAIL_LENGTH = 300
 """Characters of a parser's message that are shown: it may quote the request."""

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from minga_runtime.quotas import host_of
-
 MAX_REQUESTS = 1_000
 """About 0.2 s of work for one process: a client that queued behind more would wait longer than for a retry."""
 
@@ -25,8 +23,3 @@ class RequestLimits:
     max_operator_requests: int = 32
     """Probes, scrapes and requests for the documentation answered at once, half of them for one host: more than any
     number of scrapers. Apart from /v1, so that its clients do not keep them out. `/livez` is always answered."""
-
-
-def client_host(client: tuple[str, int] | None) -> str:
-    """The host that quotas count by, from ASGI's `client`: behind a trusted proxy, that of the proxy's client."""
-    return host_of(client[0]) if client else ""

@@ -1,7 +1,7 @@
-"""Connections to the locator: uvicorn's, with limits on what precedes a request, and each answer in one write.
+"""Connections of clients: uvicorn's, with limits on what precedes a request, and each answer in one write.
 
 uvicorn waits for a request's head for ever, and accepts one of any size; and it waits for ever for a client that does
-not read its answer, while the next request on that connection holds a place of the locator. It writes an answer's head
+not read its answer, while the next request on that connection holds a place of the server. It writes an answer's head
 and its body one after the other, and uvloop sends each at once: two system calls and two packets, an eighth of the
 processor time of a look-up (profile of 40,000 names, 20 holders each).
 """
@@ -15,9 +15,8 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from minga_core.errors import BusyError
-from minga_locator.members import CLIENT, TlsClient
-from minga_locator.request_limits import client_host
 from minga_runtime.quotas import Quota, plain_address
+from minga_runtime.web.members import CLIENT, TlsClient, client_host
 
 HEAD_SECONDS = 10.0
 """A request's head must be complete this long after its first byte. Before that byte, the keep-alive limit holds."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from minga_core.errors import Refusal, UnauthenticatedError
-from minga_locator.request_limits import client_host
+from minga_runtime.quotas import host_of
 from minga_runtime.trust.authorization import check_role, check_valid
 from minga_runtime.trust.callers import OPEN, Caller, Callers, bearer_token
 from minga_runtime.trust.members import USERS, Member, expires_at, member_at
@@ -64,6 +64,11 @@ class _Shown(NamedTuple):
     basis: tuple[object, ...]
     until: float
     caller: Caller
+
+
+def client_host(client: tuple[str, int] | None) -> str:
+    """The host that quotas count by, from ASGI's `client`: behind a trusted proxy, that of the proxy's client."""
+    return host_of(client[0]) if client else ""
 
 
 def caller_in(scope: Scope) -> Caller:

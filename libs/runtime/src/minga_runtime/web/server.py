@@ -6,6 +6,7 @@ import math
 import socket
 import ssl
 from collections.abc import AsyncIterator, Container, Iterator
+from datetime import timedelta
 from typing import Any, cast
 
 import uvicorn
@@ -14,7 +15,6 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from minga_core.errors import SettingsError
-from minga_locator.settings import LocatorSettings
 from minga_runtime.both import BothListener, OpenConnections
 from minga_runtime.process import StopSignal
 from minga_runtime.sockets import listen_tcp
@@ -43,17 +43,18 @@ async def bind(listen: str) -> socket.socket:
 async def http_server(
     app: ASGIApp,
     listening: socket.socket,
-    settings: LocatorSettings,
+    stop_grace: timedelta,
     stop: StopSignal,
     http: type[HttpToolsProtocol],
     tls: ssl.SSLContext | None = None,
     plain: OpenConnections | None = None,
 ) -> AsyncIterator[None]:
-    """Serve the app inside the block, and drain it at the end. A server that ends by itself sets `stop`.
+    """Serve the app inside the block, and drain it at the end, for `stop_grace` at most. A server that ends by itself sets
+    `stop`.
 
     tls: with it it is HTTPS, and the app learns the certificate of each client that has one. plain: with it HTTP too,
     whose connections it counts."""
-    server = _Server(_uvicorn_config(app, settings, http), tls, plain)
+    server = _Server(_uvicorn_config(app, stop_grace, http), tls, plain)
 
     def ended(task: asyncio.Task[None]) -> None:
         server.started_or_ended.set()
@@ -72,7 +73,7 @@ async def http_server(
 def behind_proxies(app: ASGIApp, proxies: str) -> tuple[ASGIApp, Container[str]]:
     """The app, which sees the client that one of those proxies names; and what says which addresses are theirs.
 
-    proxies: as LocatorSettings has them; empty for none.
+    proxies: addresses and networks, with commas between; empty for none.
     """
     if not proxies:
         return app, ()
@@ -131,7 +132,7 @@ class _Server(uvicorn.Server):
             )
 
 
-def _uvicorn_config(app: ASGIApp, settings: LocatorSettings, http: type[HttpToolsProtocol]) -> uvicorn.Config:
+def _uvicorn_config(app: ASGIApp, stop_grace: timedelta, http: type[HttpToolsProtocol]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=http,
@@ -143,5 +144,5 @@ def _uvicorn_config(app: ASGIApp, settings: LocatorSettings, http: type[HttpTool
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=max(1, math.ceil(settings.stop_grace.total_seconds())),
+        timeout_graceful_shutdown=max(1, math.ceil(stop_grace.total_seconds())),
     )

@@ -1,0 +1,1 @@
+"""An HTTP server for ASGI apps: uvicorn on a socket of ours, with limits, TLS, and who calls."""
