@@ -29,6 +29,11 @@ def default_control_socket() -> Path:
     return folder / "peer.sock"
 
 
+def gateway_socket(control: Path) -> Path:
+    """The Unix socket of the HTTP gateway of the daemon with that control socket."""
+    return control.with_suffix(".http")
+
+
 def check_control_folder(socket: Path) -> None:
     """Check that nobody else can have made a socket in this user's folder in the temp directory. Blocking.
 

@@ -84,6 +84,8 @@ KNOWN_VARIABLES: dict[str, str] = {
     "network), uploaded or replicated; 0: unlimited.",
     "MINGA_HTTP_LISTEN": "Peer: where chunks are served over HTTP (docs/http.md): `auto` (the next port above "
     "MINGA_LISTEN, or any free one when that is taken) or `host:port`.",
+    "MINGA_GATEWAY": "Peer: where its HTTP gateway listens (docs/gateway.md): `host:port`, `auto` (127.0.0.1:50080, or "
+    "any free port of the loopback when that is taken) or `off`. Its Unix socket beside MINGA_CONTROL is always there.",
     "MINGA_LIMIT_UP": "Peer and command: payload sent per second at most, as `50MB/s` or `400Mbit/s`; 0: unlimited.",
     "MINGA_LIMIT_DOWN": "Peer and command: payload received per second at most, written the same; 0: unlimited.",
     "MINGA_SOURCE_WAIT": "Peer and command: seconds to wait for a source before giving up; 0 for ever.",
@@ -155,6 +157,10 @@ def _http_listen(value: str) -> str:
     return "auto" if value.lower() == "auto" else _listen(value)
 
 
+def _gateway(value: str) -> str:
+    return value.lower() if value.lower() in ("auto", "off") else _listen(value)
+
+
 def _networks(value: str) -> str:
     parts = [part.strip() for part in value.split(",") if part.strip()]
     try:
@@ -219,6 +225,8 @@ ListenText = Annotated[str, AfterValidator(_checked(_listen))]
 """host:port to listen on; port 0 allowed."""
 HttpListenText = Annotated[str, AfterValidator(_checked(_http_listen))]
 """`auto`, or host:port to listen on."""
+GatewayText = Annotated[str, AfterValidator(_checked(_gateway))]
+"""`auto`, `off`, or host:port to listen on."""
 NetworksText = Annotated[str, AfterValidator(_networks)]
 """IP addresses and networks, with commas between; may be empty."""
 HttpUrlText = Annotated[str, AfterValidator(_url_of("http", "https"))]
@@ -329,7 +337,7 @@ class PartSettings(Settings):
     """Base of the settings of what listens: registry, locator and peer. Secure unless said otherwise."""
 
     listen_settings: ClassVar[tuple[str, ...]] = ("listen",)
-    """Fields with the addresses that other hosts are served on; `auto` is where `listen` is."""
+    """Fields with the addresses that other hosts are served on; `auto` is where `listen` is, or the loopback."""
 
     listen: ListenText
 
@@ -337,7 +345,7 @@ class PartSettings(Settings):
     def _secure_or_open(self) -> Self:
         for field in self.listen_settings:
             address = getattr(self, field)
-            if not (self.tls or self.open or address == "auto" or is_loopback(address)):
+            if not (self.tls or self.open or address in ("auto", "off") or is_loopback(address)):
                 raise ValueError(
                     f"{PREFIX}{field.upper()}: other hosts could reach {address}, and there are no certificates: set "
                     "MINGA_TLS_CERT, MINGA_TLS_KEY and MINGA_TLS_CA for a secure network, or MINGA_OPEN=1 for an open "

@@ -112,7 +112,7 @@ async def list_files(state: LocatorState, caller: Caller, query: ListFilesQuery)
     is empty. Each is listed with its default version (see getFile). Files are listed from an index: one whose last
     holder ended seconds ago may still be listed.
     """
-    after = decode_token(ListKind.FILES, query.page_token, parse_name) or ""
+    after = decode_token(ListKind.FILES, query.page_token, parse_name) or query.after
     limit = min(query.page_size, MAX_PAGE_SIZE)
     prefix = parse_prefix(query.prefix)
     page = await list_readable(

@@ -76,6 +76,14 @@ class ListFilesQuery(Struct):
     ] = ""
     page_size: PageSize = 100
     page_token: PageToken = ""
+    after: Annotated[
+        str,
+        Meta(
+            max_length=4096,
+            description="Names behind this text in byte order alone, where there is no `page_token`: to go on behind a "
+            "folder, its name with `/` and U+10FFFF.",
+        ),
+    ] = ""
 
 
 class VersionQuery(Struct):

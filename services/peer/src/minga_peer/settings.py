@@ -13,6 +13,7 @@ from minga_peer.share.store import StoreSettings
 from minga_runtime.settings import (
     AddressText,
     ByteCount,
+    GatewayText,
     HttpListenText,
     ListenText,
     PartSettings,
@@ -31,7 +32,7 @@ def default_peer_id() -> str:
 class PeerSettings(PartSettings, TransferSettings):
     """The settings of a peer daemon."""
 
-    listen_settings: ClassVar[tuple[str, ...]] = ("listen", "http_listen")
+    listen_settings: ClassVar[tuple[str, ...]] = ("listen", "http_listen", "gateway")
 
     share_dir: Path
     state_dir: Path | None = None
@@ -39,6 +40,7 @@ class PeerSettings(PartSettings, TransferSettings):
     peer_id: PeerIdText = Field(default_factory=default_peer_id)
     listen: ListenText = "0.0.0.0:50053"
     http_listen: HttpListenText = "auto"
+    gateway: GatewayText = "auto"
     advertise: AddressText | None = None
     zone: ZoneText = ""
     capacity: ByteCount | None = None

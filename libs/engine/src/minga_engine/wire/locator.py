@@ -224,10 +224,12 @@ class LocatorClient:
             return found
 
     async def list_files(
-        self, *, prefix: str = "", query: str = "", page_size: int = 100, page_token: str = ""
+        self, *, prefix: str = "", query: str = "", page_size: int = 100, page_token: str = "", after: str = ""
     ) -> FilePage:
-        """A page of the catalogue; it may be empty and yet not the last. page_size: 1 to 1,000."""
+        """A page of the catalogue; it may be empty and yet not the last. page_size: 1 to 1,000. after: names behind
+        that text alone, where there is no page_token."""
         wanted = {"prefix": prefix, "query": query, "page_size": str(page_size), "page_token": page_token}
+        wanted["after"] = after
         answer = await self._get("/v1/files", {key: value for key, value in wanted.items() if value})
         with checked():
             files = tuple(_listed_file(item) for item in items(answer["files"]))

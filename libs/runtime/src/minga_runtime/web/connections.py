@@ -34,6 +34,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     quota: Quota
     proxies: Container[str]
+    write_seconds = WRITE_SECONDS
 
     _tls: TlsClient | None = None
     """None without TLS."""
@@ -110,7 +111,7 @@ class LimitedConnection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """An answer waits for its client: time it."""
         super().pause_writing()
-        self._aborting = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+        self._aborting = self.loop.call_later(self.write_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         """The answer is sent: its limit ends."""
@@ -168,11 +169,14 @@ class _CoalescingTransport:
         return getattr(self._transport, name)
 
 
-def connection_class(max_connections: int, proxies: Container[str] = ()) -> type[LimitedConnection]:
+def connection_class(
+    max_connections: int, proxies: Container[str] = (), write_seconds: float | None = None
+) -> type[LimitedConnection]:
     """The class for a server with at most so many connections, half of them for one host; more are closed at once.
 
-    proxies: addresses of hosts that may have all of them.
+    proxies: addresses of hosts that may have all of them. write_seconds: in place of WRITE_SECONDS.
     """
-    return type(
-        "Connection", (LimitedConnection,), {"quota": Quota("connections", max_connections), "proxies": proxies}
-    )
+    members = {"quota": Quota("connections", max_connections), "proxies": proxies}
+    if write_seconds is not None:
+        members["write_seconds"] = write_seconds
+    return type("Connection", (LimitedConnection,), members)

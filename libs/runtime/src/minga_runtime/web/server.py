@@ -49,8 +49,8 @@ async def http_server(
     tls: ssl.SSLContext | None = None,
     plain: OpenConnections | None = None,
 ) -> AsyncIterator[None]:
-    """Serve the app inside the block, and drain it at the end, for `stop_grace` at most. A server that ends by itself sets
-    `stop`.
+    """Serve the app inside the block, and drain it at the end, for `stop_grace` at most. A server that ends by itself
+    sets `stop`.
 
     tls: with it it is HTTPS, and the app learns the certificate of each client that has one. plain: with it HTTP too,
     whose connections it counts."""

@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from minga_core.clock import Clock
 from minga_core.errors import RegistryUnavailableError
 from minga_core.ids import ContentId
-from minga_core.names import parse_name, parse_prefix
+from minga_core.names import Name, parse_name, parse_prefix
 from minga_core.records import FileRow, PeerInfo
 from minga_engine.transfer.download import DownloadRequest
 from minga_engine.wire.control import progress_to_pb, small_file_to_pb, small_names_from_pb, verify_progress_to_pb
@@ -144,8 +144,7 @@ class ControlService(ControlServiceServicer):
         self, request: pb.RemoveFileRequest, context: Any
     ) -> pb.RemoveFileResponse:
         """Implements the contract's method of that name."""
-        row = await self._store.remove(parse_name(request.name))
-        await self._announce(row)
+        row = await remove_file(self._store, self._announcer, parse_name(request.name))
         return pb.RemoveFileResponse(modified_time=timestamp_of(row.modified_ns))
 
     async def VerifyFiles(  # noqa: N802
@@ -156,11 +155,15 @@ class ControlService(ControlServiceServicer):
             async for progress in steps:
                 yield verify_progress_to_pb(progress)
 
-    async def _announce(self, row: FileRow) -> None:
-        """Wait a moment until the registry has a change; when it is away, it gets the change once it is back."""
-        if self._announcer.registered:
-            with suppress(RegistryUnavailableError):
-                await self._announcer.announced(row, ANNOUNCE_WAIT)
+
+async def remove_file(store: ContentStore, announcer: Announcer, name: Name) -> FileRow:
+    """Remove a shared file, and wait a moment until the registry knows; when it is away, it learns of it once it is
+    back. Raises as `ContentStore.remove`."""
+    row = await store.remove(name)
+    if announcer.registered:
+        with suppress(RegistryUnavailableError):
+            await announcer.announced(row, ANNOUNCE_WAIT)
+    return row
 
 
 def _condition(condition: Condition) -> pb.Condition:

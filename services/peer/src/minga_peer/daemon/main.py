@@ -16,12 +16,14 @@ from prometheus_client import CollectorRegistry
 from minga_core.clock import Clock, SystemClock
 from minga_core.errors import AlreadyRunningError
 from minga_core.ids import parse_address, parse_peer_id
+from minga_engine.settings import gateway_socket
 from minga_engine.swarm.serving_queue import ServingConfig, ServingQueue
 from minga_engine.transfer.download import Downloader
 from minga_engine.transfer.locating import Directory
 from minga_engine.transfer.options import TransferOptions
 from minga_engine.transfer.small_downloads import SmallDownloads
 from minga_engine.transfer.stream import Streams
+from minga_engine.transfer.upload import Uploader
 from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.locator import LocatorClient
 from minga_engine.wire.messages import PEER_METHODS, PEER_SERVICE
@@ -29,15 +31,22 @@ from minga_engine.wire.transport import PeerTransport
 from minga_peer.daemon._metrics import PeerMetrics, StateCollector
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.clock_check import check_clock
-from minga_peer.daemon.control import ControlService, DaemonFacts, TrafficCounts
+from minga_peer.daemon.control import ControlService, DaemonFacts, TrafficCounts, remove_file
 from minga_peer.daemon.downloads import Downloads
 from minga_peer.daemon.draining import until_idle
+from minga_peer.daemon.gateway_doors import LocalFiles, start_tcp_door
 from minga_peer.daemon.identity import Identity, find_address, follow_address
 from minga_peer.daemon.lease_file import new_lease
 from minga_peer.daemon.long_lived import LongLived
 from minga_peer.daemon.reading import make_streams
 from minga_peer.daemon.registry_client import RegistryClient
 from minga_peer.daemon.socket_file import claim_socket
+from minga_peer.gateway._metrics import GatewayMetrics
+from minga_peer.gateway.app import Gateway, GatewayApp
+from minga_peer.gateway.catalogue import Catalogue
+from minga_peer.gateway.files import Reading
+from minga_peer.gateway.putting import Changing
+from minga_peer.gateway.server import door, listen_unix
 from minga_peer.serve.http_server import HttpServer
 from minga_peer.serve.quotas import Quotas
 from minga_peer.serve.receiving import UploadReceiver
@@ -90,7 +99,7 @@ async def serve(settings: PeerSettings, stop: asyncio.Event) -> None:
     async with running_daemon(settings) as daemon:
         write_port_file(settings.port_file, daemon.identity.address)
         fields = effective_settings(settings) | {"address": daemon.identity.address, "pid": os.getpid()}
-        fields |= {"metrics_address": daemon.metrics_address}
+        fields |= {"metrics_address": daemon.metrics_address, "gateway_url": daemon.gateway_url}
         log_event(log, logging.INFO, "peer_started", **fields)
         await daemon.until(stop)
         log_event(log, logging.INFO, "peer_stopping")
@@ -107,6 +116,8 @@ class Daemon:
     failure: "asyncio.Future[Any]"
     metrics_address: str
     """host:port as bound; empty while metrics are off."""
+    gateway_url: str
+    """Of the HTTP gateway; empty while it is off."""
 
     async def until(self, stop: asyncio.Event) -> None:
         """Return when asked to stop. Raises the error that ended a background task."""
@@ -137,16 +148,32 @@ class _Base:
     grant: OwnGrant | None
     series: CollectorRegistry = field(default_factory=CollectorRegistry)
     metrics: PeerMetrics = field(init=False)
+    audit: Audit = field(init=False)
+    refusals: Refusals = field(init=False)
+    plain: OpenConnections | None = field(init=False)
+    """Counts connections without TLS where those are taken beside others."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metrics", PeerMetrics(self.series))
         describe_process(self.series, "peer", VERSION)
+        object.__setattr__(self, "audit", Audit(self.settings.audit, "peer", self.series))
+        self.stack.push_async_callback(self.audit.aclose)
+        object.__setattr__(self, "refusals", Refusals(self.series, "peer", self.audit))
+        object.__setattr__(self, "plain", OpenConnections(self.series, "peer") if self.settings.both else None)
+
+    def callers(self) -> Callers | None:
+        """Says who calls and what that may do; None in an open network."""
+        if self.credentials is None:
+            return None
+        settings, own = self.settings, self.credentials
+        return Callers(own.member, settings.key_sources, settings.rights_of_members, own.revoked)
 
 
 @dataclass(frozen=True, slots=True)
 class _Network:
     """Clients of the other parts."""
 
+    connections: PeerConnections
     transport: PeerTransport
     locator: LocatorClient
     registry: RegistryClient
@@ -213,8 +240,9 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
         await _start_control_server(base, store, identity, serving, announcer, downloads)
         base.series.register(_state(store, announcer, downloads, serving))
         metrics_address = await _start_metrics_server(base, server)
+        gateway_url = await _start_gateway(base, store, identity, network, streams, announcer, server)
         failure = asyncio.get_running_loop().create_future()
-        daemon = Daemon(identity, store, announcer, streams, failure, metrics_address)
+        daemon = Daemon(identity, store, announcer, streams, failure, metrics_address, gateway_url)
 
         stack.push_async_callback(until_idle, serving.in_progress, settings.stop_grace)
         # After the announcer's loop has ended, which would take the lease again.
@@ -268,7 +296,7 @@ async def _connect(base: _Base, file_clock: FileClock) -> _Network:
     )
     registry = RegistryClient(parse_address(settings.registry), credentials, grant, file_clock.now_ns)
     stack.push_async_callback(registry.aclose)
-    return _Network(PeerTransport(connections), locator, registry)
+    return _Network(connections, PeerTransport(connections), locator, registry)
 
 
 def _make_downloads(base: _Base, store: ContentStore, network: _Network, identity: Identity) -> Downloads:
@@ -285,14 +313,11 @@ async def _start_peer_server(
     base: _Base, store: ContentStore, identity: Identity, serving: _Serving, announcer: Announcer, downloads: Downloads
 ) -> GrpcServer:
     """Start both ports for other peers; they become part of the identity."""
-    audit = Audit(base.settings.audit, "peer", base.series)
-    base.stack.push_async_callback(audit.aclose)
-    refusals = Refusals(base.series, "peer", audit)
-    plain = OpenConnections(base.series, "peer") if base.settings.both else None
-    http = HttpServer(serving.chunks, serving.threads, refusals, base.credentials, plain)
+    refusals = base.refusals
+    http = HttpServer(serving.chunks, serving.threads, refusals, base.credentials, base.plain)
     base.stack.push_async_callback(http.aclose)
     identity.http_port = http.start(await asyncio.to_thread(_http_listener, base.settings))
-    access = _access(base, plain)
+    access = _access(base)
     server = GrpcServer(RpcMetrics(base.series, "peer", PEER_METHODS), access=access, refusals=refusals)
     receiver = UploadReceiver(store, base.metrics, down=base.limits.down)
     service = PeerService(
@@ -300,7 +325,7 @@ async def _start_peer_server(
         SmallFileServing(store.small, base.metrics, base.limits.up),
         Storing(receiver, downloads, announcer),
         identity.http_port,
-        audit,
+        base.audit,
         serving.quotas,
         access,
     )
@@ -312,15 +337,12 @@ async def _start_peer_server(
     return server
 
 
-def _access(base: _Base, plain: OpenConnections | None) -> Access | None:
+def _access(base: _Base) -> Access | None:
     """Who may call this peer; None in an open network."""
-    if base.credentials is None:
+    callers = base.callers()
+    if base.credentials is None or callers is None:
         return None
-    settings = base.settings
-    callers = Callers(
-        base.credentials.member, settings.key_sources, settings.rights_of_members, base.credentials.revoked
-    )
-    return Access(base.credentials, callers, {PEER_SERVICE: USERS}, claimed_peer, plain)
+    return Access(base.credentials, callers, {PEER_SERVICE: USERS}, claimed_peer, base.plain)
 
 
 def _http_listener(settings: PeerSettings) -> socket.socket:
@@ -365,6 +387,36 @@ async def _start_metrics_server(base: _Base, server: GrpcServer) -> str:
     endpoint = await start_metrics_server(base.series, base.settings.metrics_listen, lambda: server.serving)
     base.stack.push_async_callback(endpoint.aclose)
     return endpoint.address
+
+
+async def _start_gateway(
+    base: _Base,
+    store: ContentStore,
+    identity: Identity,
+    network: _Network,
+    streams: Streams,
+    announcer: Announcer,
+    server: GrpcServer,
+) -> str:
+    """Its URL; empty when it is off but for its Unix socket."""
+    settings, metrics = base.settings, GatewayMetrics(base.series)
+    directory = Directory(network.locator, own_id=identity.peer_id, zone=settings.zone)
+    catalogue = Catalogue(directory, network.locator, LocalFiles(store))
+    changing = Changing(
+        catalogue,
+        Uploader(network.locator, network.connections, base.clock, base.limits.up),
+        partial(remove_file, store, announcer),
+        store.state_dir / "uploads",
+        lambda: store.status().free_bytes,
+        store.folder.disk,
+        metrics,
+        base.audit,
+    )
+    reading = Reading(catalogue, streams, metrics)
+    gateway = Gateway(reading, changing, metrics, base.refusals, lambda: server.serving)
+    unix = await asyncio.to_thread(listen_unix, gateway_socket(settings.control))
+    await base.stack.enter_async_context(door(GatewayApp(gateway, None), unix, settings.stop_grace))
+    return await start_tcp_door(base.stack, gateway, settings, identity, base.credentials, base.callers(), base.plain)
 
 
 async def _set_serving_once_announced(server: GrpcServer, announcer: Announcer) -> None:
