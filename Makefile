@@ -14,7 +14,7 @@ ARGS ?=
 
 .PHONY: help sync lock protos protos-check lint format type imports test demo up references clean check \
   bench bench-sync bench-check bench-directory images compose-test k8s-test monitoring-test redis-test chaos \
-  chaos-check redis-check fuzz attack
+  chaos-check redis-check fuzz attack doors
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,7 +72,7 @@ format: sync  ## rewrite the code in the house's format
 
 # Three workers, since tests wait more than they compute. ARGS='-n 0 --pdb -k name' for one process.
 test: sync  ## every test, in parallel
-	$(BIN)/python -m pytest -n 3 --dist worksteal --ignore tests/attack $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal --ignore tests/attack --ignore tests/doors $(ARGS)
 
 demo: sync  ## the whole main job on real files, step by step
 	$(BIN)/python -m demo.run $(ARGS)
@@ -138,6 +138,10 @@ fuzz: sync  ## hostile input at every port of a network, seed after seed, and pr
 attack: sync  ## attacks on secure and open networks of whole processes: docs/security.md says what answers each
 	@$(DEBIAN) faketime
 	$(BIN)/python -m pytest -rs -n 2 --dist loadfile tests/attack $(ARGS)
+
+doors: sync  ## what people read files with, as it is, against a real network: curl, wget, aria2, ffmpeg
+	@$(DEBIAN) curl wget aria2 ffmpeg nginx
+	$(BIN)/python -m pytest -rs -n 2 --dist loadfile tests/doors $(ARGS)
 
 redis-test: sync  ## the directory on every kind of Redis: Sentinel, Cluster, TLS, ACL, full, slow, silent
 	@$(DEBIAN) redis-tools openssl

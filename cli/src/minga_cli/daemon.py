@@ -98,18 +98,29 @@ async def _up(config: "LocalNetworkConfig", control: Path) -> None:
         taken = await client.available()
     async with LocalNetwork(config if taken else replace(config, first_control=control)) as network:
         await network.wait_ready()
-        await asyncio.to_thread(_print_places, network, kept=config.directory is not None, taken=taken)
+        gateways = [await _gateway_of(peer.control) for peer in network.peers]
+        await asyncio.to_thread(_print_places, network, gateways, kept=config.directory is not None, taken=taken)
         raise await network.failed
 
 
-def _print_places(network: "LocalNetwork", *, kept: bool, taken: bool) -> None:
+async def _gateway_of(control: Path) -> str:
+    from minga import AsyncClient
+
+    async with AsyncClient(control=control) as client:
+        return (await client.status()).gateway_url
+
+
+def _print_places(network: "LocalNetwork", gateways: list[str], *, kept: bool, taken: bool) -> None:
     """Print where everything is."""
     lines = [
         *([f"authority {network.authority.service.address}"] if network.authority is not None else []),
         f"locator   {network.locator_url}",
         f"registry  {network.registry_address}",
         f"store     {network.redis.url}",
-        *(f"{peer.peer_id:<9} {peer.address}  shares {peer.share_dir}" for peer in network.peers),
+        *(
+            f"{peer.peer_id:<9} {peer.address}  shares {peer.share_dir}" + (f"  gateway {url}" if url else "")
+            for peer, url in zip(network.peers, gateways, strict=True)
+        ),
         f"logs      {network.directory / 'logs'}" + ("" if kept else "  (all of it is removed at the end)"),
         "",
     ]

@@ -98,6 +98,8 @@ def status_lines(status: "DaemonStatus") -> list[str]:
         f"traffic   {format_bytes(status.sent_bytes)} sent, {format_bytes(status.received_bytes)} received"
         f", {counted(status.active_serves, 'chunk')} being served",
     ]
+    if status.gateway_url:
+        lines.insert(1, f"gateway   {status.gateway_url}")
     up, down = status.limit_up_bytes_per_second, status.limit_down_bytes_per_second
     if up or down:
         lines.append(f"limits    {_limit(up)} up, {_limit(down)} down")

@@ -114,6 +114,8 @@ class DaemonStatus:
     """Payload that it sends at most; 0: no limit."""
     limit_down_bytes_per_second: int
     """The same for what it receives."""
+    gateway_url: str
+    """URL of its HTTP gateway; empty while that listens on its Unix socket alone."""
     scrub: ScrubStatus
 
 

@@ -109,6 +109,7 @@ class GetStatusResponse(_message.Message):
     CONDITIONS_FIELD_NUMBER: _builtins.int
     SCRUB_FIELD_NUMBER: _builtins.int
     IGNORED_COUNT_FIELD_NUMBER: _builtins.int
+    GATEWAY_URL_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     """Its peer id."""
     generation: _builtins.int
@@ -153,6 +154,8 @@ class GetStatusResponse(_message.Message):
     """Files and folders, with all that is in them, that the last scan left out: by default, or by the shared folder's
     `.mingaignore`.
     """
+    gateway_url: _builtins.str
+    """URL of its HTTP gateway, as `http://127.0.0.1:50080`; empty while that listens on its Unix socket alone."""
     @_builtins.property
     def downloads(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransferStatus]:
         """Downloads under way."""
@@ -197,10 +200,11 @@ class GetStatusResponse(_message.Message):
         conditions: _abc.Iterable[Global___Condition] | None = ...,
         scrub: Global___ScrubStatus | None = ...,
         ignored_count: _builtins.int = ...,
+        gateway_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scrub", b"scrub", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_serves", b"active_serves", "address", b"address", "announced_revision", b"announced_revision", "conditions", b"conditions", "downloads", b"downloads", "file_count", b"file_count", "free_bytes", b"free_bytes", "generation", b"generation", "ignored_count", b"ignored_count", "limit_down_bytes_per_second", b"limit_down_bytes_per_second", "limit_up_bytes_per_second", b"limit_up_bytes_per_second", "locator", b"locator", "peer_id", b"peer_id", "pending_hash_count", b"pending_hash_count", "pid", b"pid", "received_bytes", b"received_bytes", "registered", b"registered", "registry", b"registry", "scrub", b"scrub", "sent_bytes", b"sent_bytes", "share_dir", b"share_dir", "shared_bytes", b"shared_bytes", "software_version", b"software_version", "table_revision", b"table_revision", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_serves", b"active_serves", "address", b"address", "announced_revision", b"announced_revision", "conditions", b"conditions", "downloads", b"downloads", "file_count", b"file_count", "free_bytes", b"free_bytes", "gateway_url", b"gateway_url", "generation", b"generation", "ignored_count", b"ignored_count", "limit_down_bytes_per_second", b"limit_down_bytes_per_second", "limit_up_bytes_per_second", b"limit_up_bytes_per_second", "locator", b"locator", "peer_id", b"peer_id", "pending_hash_count", b"pending_hash_count", "pid", b"pid", "received_bytes", b"received_bytes", "registered", b"registered", "registry", b"registry", "scrub", b"scrub", "sent_bytes", b"sent_bytes", "share_dir", b"share_dir", "shared_bytes", b"shared_bytes", "software_version", b"software_version", "table_revision", b"table_revision", "uptime", b"uptime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

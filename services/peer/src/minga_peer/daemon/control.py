@@ -42,6 +42,8 @@ class DaemonFacts:
     limit_up: int = 0
     """Bytes per second; 0: no limit."""
     limit_down: int = 0
+    gateway_url: str = ""
+    """Of the HTTP gateway; empty while it is off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class ControlService(ControlServiceServicer):
             conditions=[_condition(each) for each in self._store.conditions.all()],
             limit_up_bytes_per_second=self._facts.limit_up,
             limit_down_bytes_per_second=self._facts.limit_down,
+            gateway_url=self._facts.gateway_url,
             scrub=_scrub(status.scrub, self._store.scrub.period_seconds),
         )
 

@@ -237,10 +237,10 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
         stack.push_async_callback(streams.aclose)
         store.scrub.busy = lambda: serving.in_progress() > 0
         server = await _start_peer_server(base, store, identity, serving, announcer, downloads)
-        await _start_control_server(base, store, identity, serving, announcer, downloads)
+        gateway_url = await _start_gateway(base, store, identity, network, streams, announcer, server)
+        await _start_control_server(base, store, identity, serving, announcer, downloads, gateway_url)
         base.series.register(_state(store, announcer, downloads, serving))
         metrics_address = await _start_metrics_server(base, server)
-        gateway_url = await _start_gateway(base, store, identity, network, streams, announcer, server)
         failure = asyncio.get_running_loop().create_future()
         daemon = Daemon(identity, store, announcer, streams, failure, metrics_address, gateway_url)
 
@@ -359,7 +359,13 @@ def _http_listener(settings: PeerSettings) -> socket.socket:
 
 
 async def _start_control_server(
-    base: _Base, store: ContentStore, identity: Identity, serving: _Serving, announcer: Announcer, downloads: Downloads
+    base: _Base,
+    store: ContentStore,
+    identity: Identity,
+    serving: _Serving,
+    announcer: Announcer,
+    downloads: Downloads,
+    gateway_url: str,
 ) -> None:
     settings, metrics = base.settings, base.metrics
     traffic = TrafficCounts(
@@ -372,6 +378,7 @@ async def _start_control_server(
         settings.source_wait_or_forever,
         settings.limit_up,
         settings.limit_down,
+        gateway_url,
     )
     service = ControlService(store, store.table, announcer, downloads, identity.info, traffic, facts, base.clock)
     server = GrpcServer(RpcMetrics(CollectorRegistry(), "peer"))
