@@ -12,7 +12,7 @@ from minga_core.errors import Code, MingaError, UnavailableError
 from minga_peer.gateway._metrics import GatewayMetrics
 from minga_peer.gateway.addresses import path_of
 from minga_peer.gateway.files import Reading
-from minga_peer.gateway.guard import Guard, cors, preflight
+from minga_peer.gateway.guard import PREFLIGHT, Guard, cors
 from minga_peer.gateway.problems import error_response, problem
 from minga_peer.gateway.putting import Changing
 from minga_runtime.logs import log_event
@@ -114,7 +114,7 @@ class GatewayApp:
             if origin is not None:
                 answer.headers = cors(origin)
                 if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
-                    await Response(None, 204, preflight(origin))(scope, receive, answer.send)
+                    await Response(None, 204, PREFLIGHT)(scope, receive, answer.send)
                     return
             if scope["path"] != "/health":
                 caller = await self._guard.caller(scope.get(CLIENT), headers)

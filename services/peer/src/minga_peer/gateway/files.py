@@ -72,7 +72,7 @@ class Reading:
         self, file: Located, pinned: bool, shown_name: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
         version = version_of(file)
-        selected = select(version, Headers(scope=scope))
+        selected = select(version, Headers(scope=scope), scope["method"])
         headers = _headers(file, version, selected, scope, shown_name, pinned=pinned)
         if selected.status == 412:
             await problem(scope, 412, "precondition_failed", f"it is {version.etag}", headers)(scope, receive, send)

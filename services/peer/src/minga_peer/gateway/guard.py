@@ -83,14 +83,13 @@ def cors(origin: str) -> dict[str, str]:
     return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": _EXPOSED_HEADERS, "Vary": "Origin"}
 
 
-def preflight(origin: str) -> dict[str, str]:
-    """Headers of the answer to a preflight."""
-    return cors(origin) | {
-        "Access-Control-Allow-Methods": "GET, HEAD, PUT, DELETE, POST, PATCH, OPTIONS",
-        "Access-Control-Allow-Headers": _CORS_HEADERS,
-        "Access-Control-Allow-Private-Network": "true",
-        "Access-Control-Max-Age": "600",
-    }
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, HEAD, PUT, DELETE, POST, PATCH, OPTIONS",
+    "Access-Control-Allow-Headers": _CORS_HEADERS,
+    "Access-Control-Allow-Private-Network": "true",
+    "Access-Control-Max-Age": "600",
+}
+"""Headers of the answer to a preflight, with those of `cors`."""
 
 
 def own_names(*hosts: str) -> frozenset[str]:

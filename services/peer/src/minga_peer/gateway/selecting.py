@@ -36,15 +36,16 @@ class Selected:
     stop: int = 0
 
 
-def select(version: Version, headers: Mapping[str, str]) -> Selected:
-    """The answer to a GET or HEAD: 200, 206, 304, 412 or 416. headers: by names in lower case."""
+def select(version: Version, headers: Mapping[str, str], method: str = "GET") -> Selected:
+    """The answer to a GET or HEAD: 200, 206, 304, 412 or 416. headers: by names in lower case. Ranges are of GET
+    alone (RFC 9110, 14.2)."""
     if not _is_wanted(version, headers):
         return Selected(412)
     if _is_known(version, headers):
         return Selected(304)
     whole = Selected(200, 0, version.size_bytes)
     asked = headers.get("range")
-    if asked is None or not _is_same(version, headers.get("if-range")):
+    if asked is None or method != "GET" or not _is_same(version, headers.get("if-range")):
         return whole
     return _ranged(asked, version.size_bytes) or whole
 
