@@ -27,6 +27,8 @@ from tests.support.authority import Authority
 from .conftest import eventually, noise
 
 SECRET = CONTENTS["secret.bin"]
+PUBLIC = ("/livez", "/readyz", "/", "/docs", "/page/main.js")
+MEMBERS_ONLY = ("/metrics", "/openapi.json", "/v1/stats", "/page", "//", "/page/../v1/stats")
 
 
 def files(folder: Path) -> TlsFiles:
@@ -52,12 +54,13 @@ async def test_members_share_find_fetch_and_upload(net: Network, tmp_path: Path)
     assert (net.story.peers[1].share_dir / "small.txt").read_bytes() == b"small"
 
 
-async def test_probes_need_no_certificate(net: Network) -> None:
-    """Kubernetes asks the locator for its health without one, and verifies nothing."""
+async def test_probes_and_the_page_need_no_certificate(net: Network) -> None:
+    """Kubernetes asks the locator for its health without one, and verifies nothing. The page says nothing of the
+    network: what it shows, it asks with a grant."""
     async with httpx.AsyncClient(verify=False, trust_env=False) as client:
         url = f"https://{net.story.net.locator.address}"
-        answers = {path: (await client.get(url + path)).status_code for path in ("/livez", "/readyz", "/docs")}
-        assert answers == {"/livez": 200, "/readyz": 200, "/docs": 401}
+        answers = {path: (await client.get(url + path)).status_code for path in PUBLIC + MEMBERS_ONLY}
+        assert answers == dict.fromkeys(PUBLIC, 200) | dict.fromkeys(MEMBERS_ONLY, 401)
 
 
 async def test_a_stranger_learns_why(net: Network, tmp_path: Path) -> None:

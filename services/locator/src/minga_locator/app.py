@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from minga_core.clock import Clock, SystemClock
@@ -19,6 +19,7 @@ from minga_locator.endpoint import Endpoint, Operation
 from minga_locator.middleware import RequestMiddleware
 from minga_locator.openapi import openapi_json
 from minga_locator.operations import OPERATIONS
+from minga_locator.pages import page_routes
 from minga_locator.request_limits import RequestLimits
 from minga_locator.state import LocatorState
 from minga_runtime.trust.audit import Audit
@@ -27,13 +28,6 @@ from minga_runtime.trust.members import Member
 from minga_runtime.trust.publication_keys import Keys, no_keys
 from minga_runtime.trust.refusals import Refusals
 from minga_runtime.web.members import MembersOnly
-
-_SWAGGER_UI = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/swagger-ui"
-_DOCS_PAGE = f"""<!DOCTYPE html>
-<html><head><title>Minga locator</title><link rel="stylesheet" href="{_SWAGGER_UI}.css"></head>
-<body><div id="swagger-ui"></div><script src="{_SWAGGER_UI}-bundle.js"></script>
-<script>SwaggerUIBundle({{url: "/openapi.json", dom_id: "#swagger-ui"}})</script></body></html>
-"""
 
 
 def make_app(
@@ -71,7 +65,7 @@ def make_app(
         await cache.aclose()
 
     return Router(
-        routes=[*(_route(operation, state) for operation in OPERATIONS), *_documentation()],
+        routes=[*(_route(operation, state) for operation in OPERATIONS), _document(), *page_routes()],
         middleware=[
             *tracing.middleware(),
             Middleware(RequestMiddleware, metrics=metrics, clock=clock, limits=limits, refusals=refusals),
@@ -96,13 +90,8 @@ def _route(operation: Operation, state: LocatorState) -> Route:
     return route
 
 
-def _documentation() -> list[Route]:
-    """`/openapi.json`, and `/docs` which shows it in a browser."""
-
+def _document() -> Route:
     async def document(request: Request) -> Response:
         return Response(openapi_json(), media_type="application/json")
 
-    async def page(request: Request) -> HTMLResponse:
-        return HTMLResponse(_DOCS_PAGE)
-
-    return [Route("/openapi.json", document), Route("/docs", page)]
+    return Route("/openapi.json", document)

@@ -6,9 +6,11 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from minga_core.errors import FileNotFoundInDirectoryError, StoreUnavailableError
+from minga_core.errors import FileNotFoundInDirectoryError, InvalidArgumentError, StoreUnavailableError
 from minga_core.ids import ContentId
 from minga_core.names import parse_name, parse_prefix
+from minga_directory.directory import CatalogPage
+from minga_locator.folders import list_folder
 from minga_locator.page_tokens import ListKind, decode_token, encode_token
 from minga_locator.readable import list_readable
 from minga_locator.schemas import (
@@ -112,13 +114,29 @@ async def list_files(state: LocatorState, caller: Caller, query: ListFilesQuery)
     is empty. Each is listed with its default version (see getFile). Files are listed from an index: one whose last
     holder ended seconds ago may still be listed.
     """
-    after = decode_token(ListKind.FILES, query.page_token, parse_name) or query.after
     limit = min(query.page_size, MAX_PAGE_SIZE)
     prefix = parse_prefix(query.prefix)
+    if query.folders:
+        return await _list_folder(state, caller, query, prefix, limit)
+    after = decode_token(ListKind.FILES, query.page_token, parse_name) or query.after
     page = await list_readable(
         state.reader, caller.rights.read, prefix=prefix, query=query.query, after=after, limit=limit
     )
-    return FileList([ListedFile.of(entry) for entry in page.entries], encode_token(ListKind.FILES, page.next_after))
+    return FileList([ListedFile.of(entry) for entry in page.entries], [], encode_token(ListKind.FILES, page.next_after))
+
+
+async def _list_folder(state: LocatorState, caller: Caller, query: ListFilesQuery, prefix: str, limit: int) -> FileList:
+    if query.query:
+        raise InvalidArgumentError("folders and query do not go together")
+    # A token may end with a folder, and so with a slash.
+    after = decode_token(ListKind.FOLDERS, query.page_token, parse_prefix) or ""
+
+    async def names_after(after: str, limit: int) -> CatalogPage:
+        return await list_readable(state.reader, caller.rights.read, prefix=prefix, query="", after=after, limit=limit)
+
+    page = await list_folder(names_after, prefix, after, limit)
+    files = [ListedFile.of(entry) for entry in page.files]
+    return FileList(files, page.folders, encode_token(ListKind.FOLDERS, page.next_after))
 
 
 async def _look_up(

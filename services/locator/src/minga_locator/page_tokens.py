@@ -21,6 +21,7 @@ class ListKind(StrEnum):
     """The list that a token pages through: one letter each."""
 
     FILES = "f"
+    FOLDERS = "d"
     PEERS = "p"
 
 

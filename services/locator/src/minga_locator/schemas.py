@@ -74,6 +74,13 @@ class ListFilesQuery(Struct):
             "of the name; case is ignored.",
         ),
     ] = ""
+    folders: Annotated[
+        bool,
+        Meta(
+            description="List what is directly in `prefix` alone: files, and folders by their names. Not with `query`, "
+            "which finds files wherever they are."
+        ),
+    ] = False
     page_size: PageSize = 100
     page_token: PageToken = ""
     after: Annotated[
@@ -129,6 +136,9 @@ class FileList(_Shape):
     """A page of the catalogue, in byte order of the names."""
 
     files: Annotated[list[ListedFile], Meta(description="May be empty though more pages follow.")]
+    folders: Annotated[
+        list[str], Meta(description="With `folders` alone: beginnings of names, each with a `/` at its end.")
+    ]
     next_page_token: NextPageToken
 
 

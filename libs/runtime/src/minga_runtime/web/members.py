@@ -1,4 +1,5 @@
-"""Who sends a request; and in a secure network: requests of members and of bearers of a grant alone, but for probes."""
+"""Who sends a request; and in a secure network: requests of members and of bearers of a grant alone, except for probes
+and the page."""
 
 import ssl
 import time
@@ -21,6 +22,9 @@ CALLER = "minga.caller"
 """In the scope of a request: its Caller. See `caller_in`."""
 PROBES = frozenset({"/livez", "/readyz"})
 """Kubernetes asks these without a certificate."""
+ASSETS = "/page/"
+"""Below this path are the parts of the web page, which say nothing of the network (see `pages`)."""
+_PAGES = frozenset({"/", "/docs"})
 _AUTHORIZATION = AUTHORIZATION.encode()
 
 
@@ -89,6 +93,10 @@ def origin_of(scope: Scope) -> Origin:
     return Origin.of_socket(scope.get("client"), client.known_member if client else None)
 
 
+def _is_public(path: str) -> bool:
+    return path in PROBES or path in _PAGES or path.startswith(ASSETS)
+
+
 class MembersOnly:
     """ASGI middleware: makes the Caller of each request. Raises UnauthenticatedError, PermissionDeniedError.
 
@@ -103,7 +111,7 @@ class MembersOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request that its client may make."""
-        if scope["type"] == "http" and scope["path"] not in PROBES:
+        if scope["type"] == "http" and not _is_public(scope["path"]):
             scope[CALLER] = await self._caller(scope)
         await self._app(scope, receive, send)
 
