@@ -22,13 +22,15 @@ export const api = (path, parameters = {}, signal = undefined) => json(`${path}?
 export async function json(url, headers, signal = undefined) {
   const limit = AbortSignal.timeout(TIMEOUT_MS);
   let response;
+  let body;
   try {
     response = await fetch(url, { headers: { Accept: "application/json", ...headers }, signal: signal ? AbortSignal.any([signal, limit]) : limit });
+    body = await response.json();
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new ApiError(0, "unreachable", "no answer");
+    if (!response || response.ok) throw new ApiError(0, "unreachable", "no answer");
+    body = {}; // of a proxy, and no JSON
   }
-  const body = await response.json().catch(() => ({}));
   if (!response.ok) throw new ApiError(response.status, body.code ?? "http_error", body.detail ?? response.statusText);
   return body;
 }

@@ -24,10 +24,10 @@ export function fileView(root, name, signal) {
 
 async function refresh(state, status, body, signal) {
   try {
-    const [file, living] = await Promise.all([api(`/v1/files/${inPath(state.name)}`, {}, signal), peers(signal)]);
+    const [file, living] = await Promise.all([api(`/v1/files/${inPath(state.name)}`, {}, signal), peers()]);
     const version = file.versions.find((each) => each.content_id === state.chosen) ?? file.versions[0];
     version.sources.sort((one, other) => (one.peer_id < other.peer_id ? -1 : 1));
-    const gateway = await best(version.sources.map((source) => source.peer_id), signal);
+    const gateway = await best(version.sources.map((source) => source.peer_id));
     say(status, file.newer_incomplete ? "A newer version has no complete copy yet: its upload is under way, or was broken off." : "");
     draw(state, body, file, version, living.length, gateway, () => refresh(state, status, body, signal));
   } catch (error) {

@@ -33,7 +33,7 @@ export function setOwn(text) {
 export const headersFor = (gateway) => (gateway === own() ? bearer() : {});
 
 /** Living peers, at most a thousand. */
-export const peers = (signal) => remembered("peers", async () => (await api("/v1/peers", { page_size: 1000 }, signal)).peers);
+export const peers = () => remembered("peers", async () => (await api("/v1/peers", { page_size: 1000 })).peers);
 
 /** Whether the user's own gateway answers this page. */
 export const ownAnswers = () =>
@@ -46,15 +46,15 @@ export const ownAnswers = () =>
   });
 
 /** Gateways of peers, by peer id. */
-export async function ofPeers(signal) {
-  const found = (await peers(signal)).map((peer) => [peer.peer_id, origin(peer.gateway_url)]);
+export async function ofPeers() {
+  const found = (await peers()).map((peer) => [peer.peer_id, origin(peer.gateway_url)]);
   return new Map(found.filter(([, gateway]) => gateway));
 }
 
 /** The gateway to fetch from or upload to: the user's own, one of `holders` (peer ids), any; null when there is none. */
-export async function best(holders = [], signal = undefined) {
+export async function best(holders = []) {
   if (await ownAnswers()) return { url: own(), peer: "" };
-  const others = await ofPeers(signal);
+  const others = await ofPeers();
   const peer = holders.find((holder) => others.has(holder)) ?? others.keys().next().value;
   return peer === undefined ? null : { url: others.get(peer), peer };
 }

@@ -21,7 +21,7 @@ export function transfersView(root, signal) {
 async function refresh(status, body, signal) {
   const asked = new Map();
   if (await ownAnswers()) asked.set(own(), "your peer");
-  const others = await ofPeers(signal).catch(() => new Map());
+  const others = await ofPeers().catch(() => new Map());
   for (const [peer, gateway] of [...others].slice(0, MAX_GATEWAYS)) if (!asked.has(gateway)) asked.set(gateway, peer);
   const answers = await Promise.allSettled([...asked].map(([gateway, peer]) => transfersOf(gateway, peer, signal)));
   const answered = answers.filter((each) => each.status === "fulfilled").map((each) => each.value);

@@ -27,9 +27,12 @@ export function prepareUploads(folderOf) {
   addEventListener("drop", withFiles((event) => {
     mark(-depth);
     const folder = folderOf();
-    // The list of items is empty once this handler has returned.
-    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
-    for (const entry of entries) enqueueEntry(entry, folder);
+    // The list of items is empty once this handler waits.
+    for (const item of event.dataTransfer.items) {
+      const [entry, file] = [item.webkitGetAsEntry(), item.getAsFile()];
+      if (entry?.isDirectory) enqueueEntry(entry, folder);
+      else if (file) enqueue(file, folder + file.name);
+    }
   }));
   addEventListener("beforeunload", (event) => {
     if (running || waiting.length) event.preventDefault();
