@@ -14,7 +14,7 @@ from minga_cli.main import run
 from .conftest import FakeDaemon, FakeLocator, Minga
 
 COMMAND = [sys.executable, "-m", "minga_cli"]
-HEAVY = ("asyncio", "httpx", "grpc", "questionary", "pydantic_settings", "rich.progress", "minga.standalone")
+HEAVY = ("asyncio", "httpx", "grpc", "questionary", "pydantic", "rich.progress", "minga.standalone")
 
 
 @pytest.mark.parametrize(

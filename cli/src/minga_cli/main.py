@@ -15,16 +15,14 @@ import typer
 from typer import _click as click
 
 from minga.errors import MingaError
-from minga_cli import authority, container, daemon, get, listing, network, put, removal, shell, verify
+from minga_cli.commands import CommandGroup
 from minga_cli.context import Globals, configure_logs
 from minga_cli.exit_codes import EXIT_CODES, ExitCode
 from minga_cli.output import print_error
 
-PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
-"""Daemon and authority parse their own flags, `--help` too."""
-
 app = typer.Typer(
     name="minga",
+    cls=CommandGroup,
     help="Get the same files to many machines: share folders, find files by name, fetch them from many peers at once.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -56,24 +54,6 @@ def root(
     """Keep the options that stand before the command's name."""
     context.obj = Globals(locator, control, debug)
     configure_logs(debug=debug)
-
-
-app.command("up")(daemon.up)
-app.command("peer", context_settings=PASS_ON)(daemon.peer)
-app.command("ls")(listing.ls)
-app.command("find")(listing.find)
-app.command("info")(listing.info)
-app.command("get")(get.get)
-app.command("put")(put.put)
-app.command("rm")(removal.rm)
-app.command("verify")(verify.verify)
-app.command("peers")(network.peers)
-app.command("status")(network.status)
-app.command("shell")(shell.shell)
-app.command("join")(authority.join)
-app.command("ca", context_settings=PASS_ON)(authority.ca)
-app.command("token", context_settings=PASS_ON)(authority.token)
-app.command("container")(container.container)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

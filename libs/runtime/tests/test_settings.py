@@ -266,3 +266,12 @@ def test_rights_of_a_network_need_its_publication_key(rights: dict[str, str], tm
     assert "\n" not in str(caught.value)
     load_settings(DirectoryPartSettings, **files, **rights, listen="127.0.0.1:0", publication_key=tmp_path / "key")
     load_settings(ExamplePart, **files, **rights, listen="127.0.0.1:0")
+
+
+def test_settings_read_the_environment_without_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is given wins, and an empty variable counts as not set; what was chosen is known as such."""
+    monkeypatch.setenv("MINGA_LOG_LEVEL", "debug")
+    monkeypatch.setenv("MINGA_LOG_FORMAT", "")
+    found = Settings()
+    assert (found.log_level, found.log_format, found.model_fields_set) == ("debug", "auto", {"log_level"})
+    assert Settings(log_level="error").log_level == "error"

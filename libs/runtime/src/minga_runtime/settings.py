@@ -14,8 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from minga_core.errors import InvalidArgumentError, SettingsError
 from minga_core.ids import parse_address, parse_peer_id, parse_zone
@@ -244,18 +251,10 @@ LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidat
 LogFormatText = Annotated[LogFormat, BeforeValidator(_lower)]
 
 
-class Settings(BaseSettings):
-    """Base of every part's settings."""
+class Settings(BaseModel):
+    """Base of every part's settings. What is not given comes from the environment."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_ignore_empty=True,
-        frozen=True,
-        # For variables of other parts; `load_settings` refuses unknown ones.
-        extra="ignore",
-        validate_default=True,
-        hide_input_in_errors=True,
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
     credentials: Path | None = None
     tls_cert: Path | None = None
@@ -272,8 +271,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_credentials(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """What the folder stands for, below what is given itself."""
+    def _of_environment(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """What the environment and the folder of credentials stand for, below what is given itself."""
+        variables = ((name, os.environ.get(PREFIX + name.upper())) for name in cls.model_fields)
+        given = {name: text for name, text in variables if text} | given
         if not given.get("credentials"):
             return given
         try:
