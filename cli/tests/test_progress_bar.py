@@ -40,9 +40,9 @@ def test_the_rate_and_the_time_left_are_shown_while_bytes_flow() -> None:
     """In the units of every other message."""
     moments = iter(range(100))
     with Progress(disable=True, get_time=lambda: float(next(moments))) as rich:
-        task = rich.add_task("x", total=100 * MIB, files="", doing="")
+        task = rich.add_task("x", total=100 * MIB, files="", doing="", source_count=3)
         for held in range(0, 60, 10):
             rich.update(task, completed=held * MIB)
         assert "50 MiB of 100 MiB" in figures(rich.tasks[0])
-        assert "MiB/s" in figures(rich.tasks[0])
+        assert "MiB/s from 3 peers" in figures(rich.tasks[0])
         assert figures(rich.tasks[0]).endswith(" left")

@@ -21,6 +21,8 @@ _MODULES = {
     "info": "listing",
     "get": "get",
     "put": "put",
+    "cat": "passing",
+    "cp": "copying",
     "rm": "removal",
     "verify": "verify",
     "peers": "network",

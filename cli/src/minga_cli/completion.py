@@ -22,6 +22,14 @@ def complete_name(context: typer.Context, incomplete: str) -> list[str]:
         return []
 
 
+def complete_remote(context: typer.Context, incomplete: str) -> list[str]:
+    """As `complete_name`, for names after `minga:`; nothing before it, since a path may be meant."""
+    before, found, name = incomplete.partition(":")
+    if before != "minga" or not found:
+        return []
+    return [f"minga:{offered}" for offered in complete_name(context, name)]
+
+
 async def _ask(context: typer.Context, incomplete: str) -> list[str]:
     import asyncio
 

@@ -13,11 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from minga.errors import InvalidArgumentError
+
 if TYPE_CHECKING:
     from minga import AsyncClient, ClientSettings
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON of a stable, documented shape.")]
 """`--json` of every listing."""
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors alone.")]
+WaitOption = Annotated[
+    float | None, typer.Option(min=0, metavar="SECONDS", help="How long to wait for a source; 0: for ever.")
+]
+"""A value of it is checked by `source_wait`."""
 LimitUpOption = Annotated[
     str | None,
     typer.Option(metavar="RATE", help="Send that much per second at most, as 50MB/s or 400Mbit/s; 0: no limit."),
@@ -26,6 +33,10 @@ LimitDownOption = Annotated[
     str | None,
     typer.Option(metavar="RATE", help="Receive that much per second at most, written the same; 0: no limit."),
 ]
+
+
+MAX_WAIT = timedelta(days=10_000)
+"""Longer waits would overflow the sums of clocks; 0 is for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +62,17 @@ def client_settings(
 
     given = globals_of(context)
     return load_settings(locator=given.locator, control=given.control, limit_up=limit_up, limit_down=limit_down)
+
+
+def source_wait(seconds: float | None) -> timedelta | None:
+    """The time to wait for a source. Raises InvalidArgumentError for what is no time, `inf` and `nan` too."""
+    if seconds is None:
+        return None
+    if not 0 <= seconds <= MAX_WAIT.total_seconds():
+        raise InvalidArgumentError(
+            f"--wait {seconds:g} is not a number of seconds up to {MAX_WAIT.days} days", hint="0 waits for ever"
+        )
+    return timedelta(seconds=seconds)
 
 
 def run_look_up(

@@ -19,10 +19,11 @@ from minga.errors import (
 )
 from minga.units import format_bytes, format_rate, format_seconds
 from minga_cli.completion import complete_name
-from minga_cli.context import LimitDownOption, client_settings, run_with
+from minga_cli.context import LimitDownOption, QuietOption, WaitOption, client_settings, run_with, source_wait
 from minga_cli.listing import not_found
-from minga_cli.output import counted, note, safe, say
-from minga_cli.progress_bar import TransferBar
+from minga_cli.output import be_quiet, counted, note, safe, say
+from minga_cli.passing import STREAM, write_out
+from minga_cli.progress_bar import TransferBar, show_fetched
 from minga_cli.report import report
 from minga_cli.targets import Layout, Wanted, refuse_collisions
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 MAX_FILES = 1_000_000
 """Files of one folder: a command holds the list of what it fetches in memory."""
-MAX_WAIT = timedelta(days=10_000)
-"""Longer waits would overflow the sums of clocks; 0 is for ever."""
 INTERRUPTED = "interrupted; what was fetched is kept, and the same command goes on from there"
 
 
@@ -51,16 +50,14 @@ def get(
             "-o",
             metavar="PATH",
             help="Where to; inside it when it is a folder or ends in `/`. Otherwise the peer's shared folder, or the "
-            "current one when no peer runs here.",
+            "current one when no peer runs here. `-`: write it to standard output, as `minga cat` does.",
         ),
     ] = None,
     content_id: Annotated[
         str | None, typer.Option(metavar="ID", help="That version (b3:…) instead of the newest.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another content of that name.")] = False,
-    wait: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="How long to wait for a source; 0: for ever.")
-    ] = None,
+    wait: WaitOption = None,
     standalone: Annotated[
         bool, typer.Option("--standalone", help="Do not use the peer on this machine: this one becomes no holder.")
     ] = False,
@@ -68,6 +65,7 @@ def get(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say where the bytes came from, and where the time went.")
     ] = False,
+    quiet: QuietOption = False,
 ) -> int | None:
     """Fetch files or folders, from many peers at once.
 
@@ -77,28 +75,22 @@ def get(
     """
     from minga import AsyncClient
 
-    if output == "-":
-        raise InvalidArgumentError("files cannot go to standard output", hint="a file of that name is ./-")
-    client = AsyncClient(client_settings(context, limit_down=limit_down), standalone=standalone)
+    be_quiet(wanted=quiet)
+    to_output = output == STREAM
+    client = AsyncClient(client_settings(context, limit_down=limit_down), standalone=standalone or to_output)
     wanted = [Wanted.parse(name) for name in names]
     pinned = ContentId.parse(content_id) if content_id is not None else None
     if pinned is not None and (len(wanted) > 1 or wanted[0].is_folder):
         raise InvalidArgumentError("--content-id is one version of one file: give one NAME that is no folder")
+    if to_output:
+        if explain:
+            raise InvalidArgumentError("--explain would go to standard output, as the file does: give a path")
+        limit = source_wait(wait)
+        return run_with(client, "get", lambda client: write_out(client, wanted, pinned, limit))
     request = GetRequest(
-        wanted, output, pinned, overwrite, _source_wait(wait), limited=limit_down is not None, explain=explain
+        wanted, output, pinned, overwrite, source_wait(wait), limited=limit_down is not None, explain=explain
     )
     return run_with(client, "get", lambda client: get_files(client, request), INTERRUPTED)
-
-
-def _source_wait(seconds: float | None) -> timedelta | None:
-    """The time to wait for a source. Raises InvalidArgumentError for what is no time, `inf` and `nan` too."""
-    if seconds is None:
-        return None
-    if not 0 <= seconds <= MAX_WAIT.total_seconds():
-        raise InvalidArgumentError(
-            f"--wait {seconds:g} is not a number of seconds up to {MAX_WAIT.days} days", hint="0 waits for ever"
-        )
-    return timedelta(seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +130,7 @@ async def get_files(client: "AsyncClient", request: GetRequest) -> int:
             content_id=request.content_id,
             overwrite=request.overwrite,
             wait=request.wait,
-            on_progress=lambda item, progress: _show(bar, item, progress),
+            on_progress=lambda item, progress: show_fetched(bar, item.name, progress, item.size_bytes),
             on_end=lambda item: bar.ended(),
         )
     seconds = time.monotonic() - started
@@ -175,16 +167,6 @@ async def _items(client: "AsyncClient", wanted: list[Wanted], layout: Layout) ->
                 yield layout.item(one, file.name, file.size_bytes)
         if not count:
             raise FileNotFoundInDirectoryError(f"nobody shares a file under {one.name}/", hint="`minga ls` lists all")
-
-
-def _show(bar: TransferBar, item: "FetchItem", progress: "Progress") -> None:
-    bar.update(
-        item.name,
-        progress.size_bytes or item.size_bytes,
-        progress.held_bytes,
-        resumed_bytes=progress.resumed_bytes,
-        waiting=progress.message,
-    )
 
 
 async def _with_hint(client: "AsyncClient", item: "FetchItem", error: MingaError) -> MingaError:

@@ -18,7 +18,7 @@ from minga.errors import MingaError
 from minga_cli.commands import CommandGroup
 from minga_cli.context import Globals, configure_logs
 from minga_cli.exit_codes import EXIT_CODES, ExitCode
-from minga_cli.output import print_error
+from minga_cli.output import be_quiet, print_error
 
 app = typer.Typer(
     name="minga",
@@ -52,6 +52,7 @@ def root(
     ] = False,
 ) -> None:
     """Keep the options that stand before the command's name."""
+    be_quiet(wanted=False)
     context.obj = Globals(locator, control, debug)
     configure_logs(debug=debug)
 

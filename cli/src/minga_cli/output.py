@@ -36,9 +36,24 @@ def _harmless(char: str) -> bool:
     return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
 
 
+_quiet = False
+
+
+def be_quiet(*, wanted: bool) -> None:
+    """Whether this process prints errors alone from now on: no results, no progress."""
+    global _quiet
+    _quiet = wanted
+
+
+def is_quiet() -> bool:
+    """What `be_quiet` has set."""
+    return _quiet
+
+
 def say(line: str) -> None:
-    """Print a line of result."""
-    sys.stdout.write(line + "\n")
+    """Print a line of result, unless quiet."""
+    if not _quiet:
+        sys.stdout.write(line + "\n")
 
 
 def note(line: str) -> None:

@@ -4,6 +4,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
@@ -13,9 +14,10 @@ import typer
 from minga import HIDDEN_ROOT, IGNORE_FILE, PARTS_FOLDER, parse_name
 from minga.errors import InvalidArgumentError, LimitExceededError
 from minga.units import format_bytes, format_seconds
-from minga_cli.context import LimitUpOption, client_settings, run_with
+from minga_cli.context import LimitUpOption, QuietOption, client_settings, run_with
 from minga_cli.exit_codes import ExitCode
-from minga_cli.output import counted, enumerated, note, safe, say
+from minga_cli.output import be_quiet, counted, enumerated, is_quiet, note, safe, say
+from minga_cli.passing import STREAM, standard_input
 from minga_cli.progress_bar import TransferBar
 from minga_cli.report import MAX_FAILURES, report
 
@@ -31,7 +33,12 @@ INTERRUPTED = "interrupted; what was uploaded is kept, and the same command goes
 
 def put(
     context: typer.Context,
-    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Files or folders.", show_default=False)],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE", help="Files or folders; `-` with --as NAME: standard input.", show_default=False
+        ),
+    ],
     as_name: Annotated[
         str | None,
         typer.Option("--as", metavar="NAME", help="Under that name; `NAME/` puts everything below it."),
@@ -41,6 +48,7 @@ def put(
     ] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another content of that name.")] = False,
     limit_up: LimitUpOption = None,
+    quiet: QuietOption = False,
 ) -> int | None:
     """Upload files, or folders with all that is in them.
 
@@ -49,11 +57,29 @@ def put(
     """
     from minga import AsyncClient
 
+    be_quiet(wanted=quiet)
     client = AsyncClient(client_settings(context, limit_up=limit_up))
-    if "-" in files:
-        raise InvalidArgumentError("standard input cannot be uploaded", hint="a file of that name is ./-")
-    upload = expand([Path(file) for file in files], as_name)
-    return run_with(client, "put", lambda client: put_files(client, upload, replicas, overwrite=overwrite), INTERRUPTED)
+    with _source_files(files, as_name) as paths:
+        upload = expand(paths, as_name)
+        return run_with(
+            client, "put", lambda client: put_files(client, upload, replicas, overwrite=overwrite), INTERRUPTED
+        )
+
+
+@contextmanager
+def _source_files(files: list[str], as_name: str | None) -> Iterator[list[Path]]:
+    """The files and folders, or standard input as a file, until the end of the block. Blocking."""
+    if STREAM not in files:
+        yield [Path(file) for file in files]
+        return
+    hint = "a file of that name is ./-"
+    if len(files) > 1:
+        raise InvalidArgumentError("standard input is uploaded alone", hint=hint)
+    if as_name is None or as_name.endswith("/"):
+        raise InvalidArgumentError("standard input has no name of its own: --as NAME gives it one", hint=hint)
+    parse_name(as_name)
+    with standard_input() as path:
+        yield [path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +203,7 @@ async def put_files(client: "AsyncClient", upload: Upload, replicas: int, *, ove
         note(f"minga: not uploaded: {safe(problem)}")
     if len(problems) > MAX_FAILURES:
         note(f"minga: … and {len(problems) - MAX_FAILURES:,} more")
-    if upload.skipped.ignored_count:
+    if upload.skipped.ignored_count and not is_quiet():
         note(f"minga: {upload.skipped.ignored_count:,} ignored, by {IGNORE_FILE} or by default")
     return code or (ExitCode.USAGE if problems else ExitCode.OK)
 

@@ -9,9 +9,9 @@ from minga import parse_prefix
 from minga.errors import DaemonUnavailableError
 from minga.units import format_bytes
 from minga_cli.completion import complete_name
-from minga_cli.context import JsonOption, run_look_up
+from minga_cli.context import JsonOption, QuietOption, run_look_up
 from minga_cli.exit_codes import ExitCode
-from minga_cli.output import counted, print_json, safe, say
+from minga_cli.output import be_quiet, counted, print_json, safe, say
 from minga_cli.progress_bar import TransferBar
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def verify(
         str, typer.Argument(help="Only names that begin so, as `data/`.", autocompletion=complete_name)
     ] = "",
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> int:
     """Read this machine's shared files, and find those that are damaged.
 
@@ -31,6 +32,7 @@ def verify(
     disk and is shared no more, until it is replaced, touched (its bytes are right as they are) or removed; `minga get`
     of its name fetches good bytes in its place. The exit code is 7 when a file is damaged or cannot be read.
     """
+    be_quiet(wanted=quiet)
     checked = parse_prefix(prefix)
     return run_look_up(context, "verify", lambda client: _verify(client, checked, as_json=as_json)) or ExitCode.OK
 
