@@ -55,6 +55,9 @@ class FakeLocator:
         if path == "/v1/files":
             found = [self._listed(name) for name in sorted(self.files) if self._matches(name, query)]
             return 200, self._paged("files", found, query)
+        if path == "/v1/stats":
+            figures = {"live_peers": len(self.peers), "names": len(self.files), "capacity_bytes": 0, "free_bytes": 0}
+            return 200, {**figures, "lower_bound": False}
         if path == "/v1/peers":
             return 200, self._paged("peers", self.peers, query)
         if path.startswith("/v1/contents/"):

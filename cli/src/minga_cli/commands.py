@@ -27,6 +27,7 @@ _MODULES = {
     "verify": "verify",
     "peers": "network",
     "status": "network",
+    "doctor": "doctor",
     "shell": "shell",
     "join": "authority",
     "ca": "authority",

@@ -56,6 +56,7 @@ _JSON_SHAPES = """## JSON
 | `ca status` | `{"network", "authority", "cas": [{"expires", "signs"}], "members": [{"member", "read", "publish", \
 "joined", "issued", "expires", "state"}], "tokens": [{"id", "role", "name", "uses_left", "expires"}]}`; `state` is \
 `member`, `expired` or `revoked`, `uses_left` null for any number |
+| `doctor` | `{"checks": [{"check", "state", "text", "advice"}]}`, `state` is `ok`, `warning` or `problem` |
 | `peers` | `{"peers": [{"peer_id", "address", "zone", "capacity_bytes", "free_bytes", "file_count", \
 "active_serves", "software_version", "lease_remaining_seconds"}]}` |
 | `status` | `{"peer_id", "generation", "address", "registered", "table_revision", \

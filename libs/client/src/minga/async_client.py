@@ -140,6 +140,15 @@ class AsyncClient:
         """Look up the directory's totals: living peers, names, bytes of room in all and free."""
         return await self._locator().stats()
 
+    async def clock_offset(self) -> timedelta | None:
+        """How far this machine's clock is ahead of the locator's, to about a second; None when it does not say."""
+        return await self._locator().clock_offset()
+
+    def credentials_end(self) -> float | None:
+        """When this client's certificate ends, as Unix time; None in an open network. Raises SettingsError."""
+        credentials = self._own_credentials()
+        return None if credentials is None else credentials.expires()
+
     # The daemon of this machine.
 
     async def available(self) -> bool:
