@@ -14,7 +14,7 @@ ARGS ?=
 
 .PHONY: help sync lock protos protos-check lint format type imports test demo up references clean check \
   bench bench-sync bench-check bench-directory images compose-test k8s-test monitoring-test redis-test chaos \
-  chaos-check redis-check fuzz attack doors
+  chaos-check redis-check fuzz attack doors dist dist-check
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -153,6 +153,15 @@ redis-test: sync  ## the directory on every kind of Redis: Sentinel, Cluster, TL
 redis-check: sync  ## the same, on Valkey alone
 	@$(MAKE) --no-print-directory redis-test ARGS='-k valkey'
 
+dist: sync  ## wheels of all packages, in dist/
+	@rm -rf dist
+	@for package in $(PACKAGES); do \
+	  $(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist $$package; \
+	done
+
+dist-check: dist  ## the wheels, installed by pip into empty environments (network)
+	$(BIN)/python -m pytest -rs -n 2 deploy/tests/wheels $(ARGS)
+
 house: sync  ## count lines by area, sizes of files and functions, tests to source, import edges
 	@$(BIN)/python -m docs.house
 
@@ -163,4 +172,4 @@ references: sync  ## rewrite what is generated from the code: docs/, and the rul
 check: lint protos-check test  ## what a commit must pass
 
 clean:  ## remove what was made here
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
