@@ -15,9 +15,9 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from minga_locator.app import make_app
-from minga_locator.members import CLIENT
 from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.grant_keys import KeySource
+from minga_runtime.web.members import CLIENT
 from services.locator.tests.test_rights import ISSUER, OWN, Connection
 from tests.doors.browsing import HOSTILE, MIB, SHARED, Gateway, filled_directory, many_files, page_and_gateway, serving
 from tests.doors.conftest import IMAGES

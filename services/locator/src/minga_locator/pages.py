@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from minga_locator.docs_page import docs_html
-from minga_locator.members import ASSETS
+from minga_runtime.web.members import ASSETS
 
 _HEADERS = {
     # Names in the directory are anybody's: nothing of them can become a script, whatever the page does.
