@@ -20,6 +20,8 @@ from tests.support.exposition import documented
 
 _METRICS_ADDRESS = re.compile(r"metrics_address=(\S+)")
 _FLAGS = ("--metrics-listen", "127.0.0.1:0")
+_REGISTRY_FLAGS = (*_FLAGS, "--reap-interval", "0.5")
+"""Leases are counted when the dead are removed."""
 _PEER_FLAGS = (*_FLAGS, "--limit-up", "2MB/s")
 """A download lasts for more than a second, so that there is a best one to compare it with."""
 
@@ -76,7 +78,7 @@ def is_exposed(name: str, samples: Samples) -> bool:
 async def test_every_metric_is_there_from_the_start_and_moves(tmp_path: Path) -> None:
     """1. what a scrape shows is what is documented; 2. files are shared, looked for, fetched, uploaded, removed, and a
     peer dies; 3. what belongs to that has moved."""
-    async with running(tmp_path, 3, registry_flags=_FLAGS, peer_flags=_PEER_FLAGS) as story:
+    async with running(tmp_path, 3, registry_flags=_REGISTRY_FLAGS, peer_flags=_PEER_FLAGS) as story:
         scrapes = Scrapes(story)
         first = {"registry": await scrapes.registry(), "locator": await scrapes.locator()}
         first["peer"] = await scrapes.peer(0)

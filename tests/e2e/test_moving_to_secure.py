@@ -187,7 +187,14 @@ async def test_no_call_fails_and_versions_keep_their_order(net: MovingNetwork, t
         group.create_task(users.work("strict", net.settings("command"), ends))
         for name, part in reversed(parts.items()):
             await net.move(name, part, net.strict)
-        await asyncio.sleep(timedelta(seconds=3).total_seconds())
+        moved = dict(users.done)
+
+        async def goes_on() -> bool:
+            return all(
+                users.done.get(f"{who}: uploads", 0) > moved.get(f"{who}: uploads", 0) + 1 for who in ("both", "strict")
+            )
+
+        await eventually(goes_on, "everybody's work goes on", RETRY_SECONDS)
         ends.set()
     assert users.failures == []
     assert all(users.done[f"{who}: {what}"] for who in ("open", "both", "strict") for what in ("uploads", "downloads"))
