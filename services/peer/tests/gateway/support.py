@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any, cast
 
 from prometheus_client import CollectorRegistry
@@ -133,9 +133,9 @@ async def served(
     metrics = GatewayMetrics(registry)
     catalogue = cast(Catalogue, MemoryCatalogue(files))
     reading = Reading(catalogue, cast(Streams, streams), metrics)
-    changing = cast(Any, SimpleNamespace(put=None, delete=None))
-    refusals = Refusals(registry, "peer", Audit(None, "peer", registry))
-    gateway = Gateway(reading, cast(Changing, changing), metrics, refusals, lambda: True)
+    audit, nothing = Audit(None, "peer", registry), cast(Any, None)
+    changing = Changing(catalogue, nothing, nothing, Path("/nowhere"), lambda: 0, nothing, metrics, audit)
+    gateway = Gateway(reading, changing, metrics, Refusals(registry, "peer", audit), lambda: True)
     app = GatewayApp(gateway, Guard(own_names(), LOCATOR, callers, default))
     # The tests are one host with many connections.
     app._quota = Quota("requests", 1000, each=1000)

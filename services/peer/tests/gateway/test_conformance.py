@@ -4,6 +4,7 @@ The same tests run against nginx, where it is installed: what they demand is wha
 """
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ FILES = {
     "folder/two  spaces\u00a0": b"spaces",
 }
 _NGINX = """
-daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error;
+{user} daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error;
 events {{ }}
 http {{ access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
   uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; server {{ listen 127.0.0.1:{port}; root {folder}; }} }}
@@ -53,16 +54,15 @@ async def _server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         return
     if shutil.which("nginx") is None:
         pytest.skip("no nginx: make doors installs it")
-    # Its workers are of another user, who must get here.
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
     for name, data in FILES.items():
         path = tmp_path / "files" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     with listen_tcp("127.0.0.1:0") as free:
         port = free.getsockname()[1]
-    (tmp_path / "nginx.conf").write_text(_NGINX.format(folder=tmp_path, port=port))
+    # Else its workers could not get here.
+    user = "user root;" if os.getuid() == 0 else ""
+    (tmp_path / "nginx.conf").write_text(_NGINX.format(user=user, folder=tmp_path, port=port))
     process = await asyncio.create_subprocess_exec("nginx", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"))
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
