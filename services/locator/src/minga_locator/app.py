@@ -19,7 +19,7 @@ from minga_locator.endpoint import Endpoint, Operation
 from minga_locator.middleware import RequestMiddleware
 from minga_locator.openapi import openapi_json
 from minga_locator.operations import OPERATIONS
-from minga_locator.pages import page_routes
+from minga_locator.pages import is_page, page_routes
 from minga_locator.request_limits import RequestLimits
 from minga_locator.state import LocatorState
 from minga_runtime.trust.audit import Audit
@@ -27,7 +27,7 @@ from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.members import Member
 from minga_runtime.trust.publication_keys import Keys, no_keys
 from minga_runtime.trust.refusals import Refusals
-from minga_runtime.web.members import MembersOnly
+from minga_runtime.web.members import PROBES, MembersOnly
 
 
 def make_app(
@@ -80,7 +80,11 @@ def make_app(
 def _members_only(member: Member | None, callers: Callers | None, *, both: bool) -> list[Middleware]:
     if member is None:
         return []
-    return [Middleware(MembersOnly, own=member, callers=callers or Callers(member), both=both)]
+    return [Middleware(MembersOnly, own=member, callers=callers or Callers(member), both=both, public=_is_public)]
+
+
+def _is_public(path: str) -> bool:
+    return path in PROBES or is_page(path)
 
 
 def _route(operation: Operation, state: LocatorState) -> Route:

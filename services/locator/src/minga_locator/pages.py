@@ -12,8 +12,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from minga_locator.docs_page import docs_html
-from minga_runtime.web.members import ASSETS
 
+_ASSETS = "/page/"
+"""Below this path are the parts of the page."""
 _HEADERS = {
     # Names in the directory are anybody's: nothing of them can become a script, whatever the page does.
     # connect-src: uploads go to the gateway of any peer, which the page's user chooses.
@@ -30,11 +31,16 @@ _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 """By the end of the name: not from the machine's own table of types, which may lack these."""
 
 
+def is_page(path: str) -> bool:
+    """Whether that path is of the page or of the documentation."""
+    return path in ("/", "/docs") or path.startswith(_ASSETS)
+
+
 def page_routes() -> list[Route]:
     """GET and HEAD of the page, its parts, and `/docs`."""
     files = {file.name: file.read_bytes() for file in (resources.files("minga_locator") / "page").iterdir()}
     index = files.pop("index.html")
-    parts = [_static(ASSETS + name, content, _TYPES[name[name.rindex(".") :]]) for name, content in files.items()]
+    parts = [_static(_ASSETS + name, content, _TYPES[name[name.rindex(".") :]]) for name, content in files.items()]
     return [_static("/", index, "text/html"), _static("/docs", docs_html().encode(), "text/html"), *parts]
 
 

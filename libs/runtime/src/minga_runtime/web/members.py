@@ -3,6 +3,7 @@ and the page."""
 
 import ssl
 import time
+from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
@@ -22,9 +23,6 @@ CALLER = "minga.caller"
 """In the scope of a request: its Caller. See `caller_in`."""
 PROBES = frozenset({"/livez", "/readyz"})
 """Kubernetes asks these without a certificate."""
-ASSETS = "/page/"
-"""Below this path are the parts of the web page, which say nothing of the network (see `pages`)."""
-_PAGES = frozenset({"/", "/docs"})
 _AUTHORIZATION = AUTHORIZATION.encode()
 
 
@@ -93,25 +91,25 @@ def origin_of(scope: Scope) -> Origin:
     return Origin.of_socket(scope.get("client"), client.known_member if client else None)
 
 
-def _is_public(path: str) -> bool:
-    return path in PROBES or path in _PAGES or path.startswith(ASSETS)
-
-
 class MembersOnly:
     """ASGI middleware: makes the Caller of each request. Raises UnauthenticatedError, PermissionDeniedError.
 
-    own: this locator. both: requests without TLS are taken too, as in an open network.
+    own: this locator. both: requests without TLS are taken too, as in an open network. public: says of a path whether
+    everybody may have what is there.
     """
 
-    def __init__(self, app: ASGIApp, own: Member, callers: Callers, *, both: bool = False) -> None:
+    def __init__(
+        self, app: ASGIApp, own: Member, callers: Callers, *, both: bool = False, public: Callable[[str], bool]
+    ) -> None:
         self._app = app
         self._both = both
+        self._public = public
         self._own = own
         self._callers = callers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request that its client may make."""
-        if scope["type"] == "http" and not _is_public(scope["path"]):
+        if scope["type"] == "http" and not self._public(scope["path"]):
             scope[CALLER] = await self._caller(scope)
         await self._app(scope, receive, send)
 
