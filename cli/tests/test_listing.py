@@ -152,3 +152,65 @@ def test_json_has_no_broken_beginning(minga: Minga, locator: FakeLocator) -> Non
     assert json.loads(minga("ls", "--json").out) == {"files": []}
     locator.down = True
     assert minga("ls", "--json").out == ""
+
+
+@pytest.fixture
+def three(locator: FakeLocator) -> FakeLocator:
+    """Files whose sizes are not in the order of their names; published one after the other."""
+    for number, (name, size_bytes) in enumerate([("a", 10), ("b", 3000), ("c", 200)], 1):
+        locator.share(name, size_bytes, number)
+        locator.files[name]["versions"][0]["published_time"] = f"2026-01-0{number}T00:00:00.000000Z"
+    return locator
+
+
+@pytest.mark.parametrize("command", [["ls"], ["find", ""]])
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ([], "abc"),
+        (["--sort", "size"], "bca"),
+        (["-s", "time"], "cba"),
+        (["--limit", "2"], "ab"),
+        (["--limit", "1", "--sort", "size"], "b"),
+        (["--limit", "9", "--sort", "time"], "cba"),
+    ],
+)
+def test_listings_are_sorted_and_limited(
+    minga: Minga,
+    three: FakeLocator,
+    command: list[str],
+    options: list[str],
+    names: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same for people and as JSON; also when not all files are kept at once."""
+    monkeypatch.setattr("minga_cli.listing.SORT_STEP", 0)
+    if command == ["find", ""]:
+        for name in "abc":
+            three.files[f"{name}x"] = three.files.pop(name) | {"name": f"{name}x"}
+        command = ["find", "x"]
+    lines = minga(*command, *options).out.splitlines()
+    assert [line.split()[-1][0] for line in lines] == list(names)
+    found = json.loads(minga(*command, *options, "--json").out)["files"]
+    assert [file["name"][0] for file in found] == list(names)
+
+
+def test_a_long_listing_is_exact(minga: Minga, three: FakeLocator) -> None:
+    """With the content's id, which `get --content-id` takes."""
+    assert minga("ls", "--long").out.splitlines()[1].split() == [
+        *("2026-01-02T00:00:00.000000Z", "3000", content_id(2), "b")
+    ]
+
+
+@pytest.mark.parametrize("options", [["--limit", "0"], ["--limit", "-1"], ["--sort", "colour"]])
+def test_a_wrong_order_or_limit_is_2(minga: Minga, options: list[str]) -> None:
+    """Before anything is asked."""
+    assert minga("ls", *options).code == 2
+
+
+def test_too_many_files_to_sort_are_refused(minga: Minga, three: FakeLocator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a limit they are not too many."""
+    monkeypatch.setattr("minga_cli.listing.MAX_SORTED", 2)
+    monkeypatch.setattr("minga_cli.listing.SORT_STEP", 0)
+    assert minga("ls", "--sort", "size").code == 5
+    assert minga("ls", "--sort", "size", "--limit", "1").code == 0

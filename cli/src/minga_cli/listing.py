@@ -3,12 +3,14 @@
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from minga import parse_prefix
-from minga.errors import FileNotFoundInDirectoryError, InvalidArgumentError
+from minga.errors import FileNotFoundInDirectoryError, InvalidArgumentError, LimitExceededError
 from minga.units import format_bytes
 from minga_cli.completion import complete_name
 from minga_cli.context import JsonOption, run_look_up
@@ -29,7 +31,40 @@ from minga_cli.output import (
 if TYPE_CHECKING:
     from minga import AsyncClient, FileVersion, ListedFile
 
-_WIDTHS = "{:>16}  {:>10}  {}"
+_WIDTHS = "{0:>16}  {1:>10}  {3}"
+_LONG = "{0:>27}  {1:>15}  {2:67}  {3}"
+MAX_SORTED = 2_000_000
+"""Files of a listing in another order than their names': it is held in memory."""
+SORT_STEP = 10_000
+"""Files beyond the limit that are held before all but the first are dropped."""
+
+
+class Order(StrEnum):
+    """Of a listing."""
+
+    NAME = "name"
+    SIZE = "size"
+    TIME = "time"
+
+
+LongOption = Annotated[
+    bool, typer.Option("--long", "-l", help="Content ids too, exact sizes in bytes, and exact times in UTC.")
+]
+SortOption = Annotated[Order, typer.Option("--sort", "-s", help="By name; or the largest first; or the newest first.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="The first N alone.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a listing is shown, as given."""
+
+    long: bool = False
+    sort: Order = Order.NAME
+    limit: int | None = None
+    as_json: bool = False
+
+
+_PLAIN = Look()
 
 
 def ls(
@@ -37,11 +72,15 @@ def ls(
     prefix: Annotated[
         str, typer.Argument(help="Only names that begin so, as `data/`.", autocompletion=complete_name)
     ] = "",
+    long: LongOption = False,
+    sort: SortOption = Order.NAME,
+    limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the files that living peers share."""
     checked = parse_prefix(prefix)
-    run_look_up(context, "ls", lambda client: list_files(client.ls(checked), as_json=as_json))
+    look = Look(long=long, sort=sort, limit=limit, as_json=as_json)
+    run_look_up(context, "ls", lambda client: list_files(client.ls(checked), look))
 
 
 def find(
@@ -49,12 +88,16 @@ def find(
     pattern: Annotated[
         str, typer.Argument(metavar="PATTERN", help="A part of the name, or a glob: `*.iso`, `data/*/train?.bin`.")
     ],
+    long: LongOption = False,
+    sort: SortOption = Order.NAME,
+    limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find files by a part of their name, or by a glob."""
     if not pattern:
         raise InvalidArgumentError("an empty pattern finds nothing", hint="`minga ls` lists everything")
-    run_look_up(context, "find", lambda client: list_files(client.find(pattern), as_json=as_json))
+    look = Look(long=long, sort=sort, limit=limit, as_json=as_json)
+    run_look_up(context, "find", lambda client: list_files(client.find(pattern), look))
 
 
 def info(
@@ -71,22 +114,63 @@ def info(
     run_look_up(context, "info", lambda client: _info(client, name, as_json=as_json))
 
 
-async def list_files(listed: "AsyncGenerator[ListedFile, None]", *, as_json: bool = False) -> None:
-    """Print files as they come, a line for each in columns of fixed width: a list of any length takes no memory."""
+async def list_files(listed: "AsyncGenerator[ListedFile, None]", look: Look = _PLAIN) -> None:
+    """Print files in the order of their names as they come: a list of any length takes no memory. In any other order
+    all of them are read first, and no more than the limit kept."""
     async with aclosing(listed) as files:
-        if as_json:
-            await print_json_list("files", files, _file_json)
+        chosen = _in_order(files, look)
+        if look.as_json:
+            await print_json_list("files", chosen, _file_json)
             return
         people = on_terminal(sys.stdout)
         count = total_bytes = 0
-        async for file in files:
+        async for file in chosen:
             if people and not count:
-                say(heading(_WIDTHS.format("PUBLISHED", "SIZE", "NAME")))
+                say(heading(_row("PUBLISHED", "SIZE", "CONTENT ID", "NAME", look)))
             published, size = local_time(file.published_ns), format_bytes(file.size_bytes)
-            say(_WIDTHS.format(published, size, safe(file.name) + _versions(file)))
+            if look.long:
+                published, size = rfc3339(file.published_ns), f"{file.size_bytes}"
+            say(_row(published, size, str(file.content_id), safe(file.name) + _versions(file), look))
             count, total_bytes = count + 1, total_bytes + file.size_bytes
     if people:
         say(f"{counted(count, 'file')}, {format_bytes(total_bytes)}" if count else "no files")
+
+
+def _row(published: str, size: str, content_id: str, name: str, look: Look) -> str:
+    """A line in columns of fixed width."""
+    return (_LONG if look.long else _WIDTHS).format(published, size, content_id, name)
+
+
+async def _in_order(files: "AsyncGenerator[ListedFile, None]", look: Look) -> "AsyncGenerator[ListedFile, None]":
+    """The files that are shown. For `name` none beyond the limit is asked for."""
+    if look.sort is not Order.NAME:
+        for file in await _first(files, look):
+            yield file
+        return
+    count = 0
+    async for file in files:
+        yield file
+        count += 1
+        if count == look.limit:
+            return
+
+
+async def _first(files: "AsyncGenerator[ListedFile, None]", look: Look) -> "list[ListedFile]":
+    """The first files in an order that the locator does not have: the largest, or the newest, first."""
+
+    def key(file: "ListedFile") -> int:
+        return -(file.size_bytes if look.sort is Order.SIZE else file.published_ns)
+
+    kept: list[ListedFile] = []
+    async for file in files:
+        kept.append(file)
+        if look.limit is not None and len(kept) >= 2 * look.limit + SORT_STEP:
+            kept = sorted(kept, key=key)[: look.limit]
+        if len(kept) > MAX_SORTED:
+            raise LimitExceededError(
+                f"more than {MAX_SORTED:,} files to sort", hint="--limit N keeps the first alone; or list fewer"
+            )
+    return sorted(kept, key=key)[: look.limit]
 
 
 def _versions(file: "ListedFile") -> str:
