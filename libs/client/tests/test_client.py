@@ -1,9 +1,15 @@
 """`import minga`: what is public, what it drags in, and both clients against a locator and a daemon."""
 
+import asyncio
+import multiprocessing
+import os
+import pickle
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Iterator
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path, PurePosixPath
 
@@ -12,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import minga
-from minga import AsyncClient, Client, DownloadPhase, FetchItem, load_settings, parse_name
+from minga import AsyncClient, ChangeKind, Client, DownloadPhase, FetchItem, load_settings, parse_name
 from minga.errors import DaemonUnavailableError, FileNotFoundInDirectoryError, InvalidArgumentError, NameTakenError
 from tests.support.fake_daemon import FakeDaemon
 from tests.support.fake_locator import FakeLocator, content_id
@@ -22,8 +28,8 @@ OURS = {"minga": "libs/client"} | {f"minga-{part}": f"libs/{part}" for part in (
 OURS["minga-protos"] = "protos"
 COMMAND_ONLY = {"typer", "rich", "questionary", "redis", "fastapi", "uvicorn"}
 PUBLIC = """
-    Address AsyncClient BadFile Client ClientSettings ContentId DaemonCondition DaemonStatus DaemonTransfer
-    DirectoryFigures DownloadPhase Explanation FetchItem FileInfo FileSource FileVersion HIDDEN_ROOT IGNORE_FILE
+    Address AsyncClient BadFile Change ChangeKind Client ClientSettings ContentId DaemonCondition DaemonStatus DaemonTransfer
+    DirectoryFigures DownloadPhase Explanation FetchItem FileInfo FileSource FileStat FileVersion Folder HIDDEN_ROOT IGNORE_FILE
     IgnoreRules ListedFile ListedPeer Name Outcome PARTS_FOLDER PeerId Phase Progress PutItem PutPhase PutProgress
     PutResult ScrubStatus SlowReason SlowSource SourceShare VerifyProgress WaitCause errors load_settings parse_name
     parse_peer_id parse_prefix units
@@ -142,10 +148,116 @@ async def test_a_standalone_client_leaves_the_daemon_alone(locator: FakeLocator,
     assert daemon.asked == []
 
 
-def test_a_client_is_used_inside_its_block(locator: FakeLocator) -> None:
-    """Outside it has no event loop."""
-    with pytest.raises(RuntimeError, match="with"):
-        Client(locator=locator.url).stats()
+def test_a_client_starts_when_it_is_first_used_and_ends_when_it_is_closed(locator: FakeLocator) -> None:
+    """With and without a block; once closed it says so."""
+    locator.share("a")
+    client = Client(locator=locator.url)
+    assert [file.name for file in client.ls()] == ["a"]
+    client.close()
+    client.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        client.stat("a")
+    assert [thread for thread in threading.enumerate() if thread.name == "minga-client"] == []
+
+
+def test_a_client_can_be_pickled_with_its_settings(locator: FakeLocator) -> None:
+    """What it is connected to stays behind."""
+    locator.share("a")
+    with Client(locator=locator.url, standalone=True) as client:
+        assert client.stat("a").name == "a"
+        with pickle.loads(pickle.dumps(client)) as other:  # noqa: S301 - our own
+            assert other.settings == client.settings
+            assert other.stat("a").name == "a"
+            assert not other.uses_daemon()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_client_works_in_a_child_that_was_forked_and_goes_on_in_the_parent(locator: FakeLocator) -> None:
+    """As DataLoader's workers are. gRPC, which does not survive it, is refused there and not waited for."""
+    locator.share("a")
+    forking = multiprocessing.get_context("fork")
+    with Client(locator=locator.url) as client:
+        assert client.stat("a").size_bytes == 1024
+        assert not client.uses_daemon()
+        results = forking.SimpleQueue()
+        child = forking.Process(target=_use_in_child, args=(client, results))
+        child.start()
+        child.join(20)
+        assert child.exitcode == 0
+        assert results.get() == (1024, "RuntimeError")
+        assert client.stat("a").size_bytes == 1024
+        assert [file.name for file in client.ls()] == ["a"]
+
+
+def _use_in_child(client: Client, results: "multiprocessing.SimpleQueue[tuple[int, str]]") -> None:
+    try:
+        client.available()
+    except RuntimeError as error:
+        results.put((client.stat("a").size_bytes, type(error).__name__))
+
+
+def test_the_catalogue_is_a_tree(client: Client, locator: FakeLocator) -> None:
+    """Top down, and without the folders that are taken out; a name that has what begins alike beside it."""
+    for number, name in enumerate(("a", "d/1", "d/e/2", "d/f/g/3", "d2/4")):
+        locator.share(name, number=number)
+    tree = [(found.path, found.folders, [file.name for file in found.files]) for found in client.walk()]
+    assert tree == [
+        ("", ["d", "d2"], ["a"]),
+        ("d", ["e", "f"], ["d/1"]),
+        ("d/e", [], ["d/e/2"]),
+        ("d/f", ["g"], []),
+        ("d/f/g", [], ["d/f/g/3"]),
+        ("d2", [], ["d2/4"]),
+    ]
+    seen = []
+    for folder in client.walk("d/"):
+        folder.folders[:] = [name for name in folder.folders if name != "f"]
+        seen.append(folder.path)
+    assert seen == ["d", "d/e"]
+    assert list(client.walk("none")) == []
+
+
+def test_one_version_is_looked_up_by_name_by_version_and_by_content(client: Client, locator: FakeLocator) -> None:
+    """And nothing that is no reference."""
+    locator.share("a", 7, number=3)
+    for text in ("a", f"a@{content_id(3)}", content_id(3)):
+        found = client.stat(text)
+        assert (found.name, str(found.content_id), found.size_bytes, found.complete_count) == ("a", content_id(3), 7, 1)
+        assert client.info(text).versions[0].size_bytes == 7
+    for text in ("b3:1", "a@b3:1", f"@{content_id(3)}", "", "/a"):
+        with pytest.raises(InvalidArgumentError):
+            client.stat(text)
+    with pytest.raises(FileNotFoundInDirectoryError):
+        client.stat("b")
+
+
+async def test_a_watch_yields_what_changes_under_a_prefix(
+    locator: FakeLocator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Added, another content, removed; not what was there, unless that is wanted, and on while the locator is away."""
+    monkeypatch.setattr("minga.catalogue.MIN_WATCH_INTERVAL", timedelta(0))
+    locator.share("d/old")
+    locator.share("e")
+    async with AsyncClient(locator=locator.url, standalone=True, retry_budget=timedelta(0)) as client:
+        changes = client.watch("d/", interval=timedelta(milliseconds=5), existing=True)
+        assert (change := await anext(changes)).kind is ChangeKind.ADDED
+        assert change.file.name == "d/old"
+        waiting = asyncio.create_task(anext(changes))
+        locator.down = True
+        await asyncio.sleep(0.03)
+        locator.share("f")
+        locator.share("d/new")
+        locator.down = False
+        assert (await waiting).file.name == "d/new"
+        locator.share("d/old", number=9)
+        assert (change := await anext(changes)).kind is ChangeKind.CHANGED
+        assert str(change.file.content_id) == content_id(9)
+        del locator.files["d/old"]
+        assert (change := await anext(changes)).kind is ChangeKind.REMOVED
+        await changes.aclose()
+        with pytest.raises(InvalidArgumentError, match="interval"):
+            client.watch(interval=timedelta(seconds=-1))
 
 
 def test_credentials_need_a_locator_by_https(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ import minga_runtime  # noqa: F401 - what it sets for gRPC must be there before 
 if TYPE_CHECKING:
     from minga import errors, units
     from minga.async_client import AsyncClient, FileInfo
+    from minga.catalogue import Change, ChangeKind, FileStat, Folder
     from minga.client import Client
     from minga.control import DaemonCondition, DaemonStatus, DaemonTransfer, ScrubStatus
     from minga.fetching import FetchItem, Outcome
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "minga.async_client": "AsyncClient FileInfo",
+    "minga.catalogue": "Change ChangeKind FileStat Folder",
     "minga.client": "Client",
     "minga.control": "DaemonCondition DaemonStatus DaemonTransfer ScrubStatus",
     "minga.fetching": "FetchItem Outcome",
@@ -72,6 +74,8 @@ __all__ = [  # noqa: RUF022 - the classes first
     "AsyncClient",
     "Address",
     "BadFile",
+    "Change",
+    "ChangeKind",
     "ClientSettings",
     "ContentId",
     "DaemonCondition",
@@ -83,7 +87,9 @@ __all__ = [  # noqa: RUF022 - the classes first
     "FetchItem",
     "FileInfo",
     "FileSource",
+    "FileStat",
     "FileVersion",
+    "Folder",
     "HIDDEN_ROOT",
     "IGNORE_FILE",
     "IgnoreRules",

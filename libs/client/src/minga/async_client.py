@@ -8,12 +8,15 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from minga.forking import before_grpc
+from minga.references import parse_reference
 from minga.settings import ClientSettings, load_settings
 from minga_core.errors import InvalidArgumentError
-from minga_core.ids import CONTENT_ID_PREFIX, ContentId
+from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name, parse_prefix
 
 if TYPE_CHECKING:
+    from minga.catalogue import Change, FileStat, Folder
     from minga.control import ControlClient, DaemonStatus
     from minga.fetching import Fetcher, FetchItem, FetchOptions, Outcome
     from minga.putting import PutItem
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from minga_runtime.trust.credentials import Credentials
     from minga_runtime.trust.own_grant import OwnGrant
 
+WATCH_INTERVAL = timedelta(seconds=2)
 RETRY_BUDGET = timedelta(seconds=3)
 """How long look-ups retry while a locator restarts."""
 MAX_REPLICAS = 20
@@ -83,7 +87,11 @@ class AsyncClient:
     ) -> None:
         self.settings = settings or load_settings(locator=locator, control=control)
         self._retry_budget = retry_budget
-        self._uses_daemon = False if standalone else None
+        self._standalone = standalone
+        self._begin()
+
+    def _begin(self) -> None:
+        self._uses_daemon = False if self._standalone else None
         self.other_network = ""
         """Locator of this machine's daemon, once `uses_daemon` found that it is not the one given; otherwise empty."""
         self._credentials: Credentials | None = None
@@ -93,6 +101,17 @@ class AsyncClient:
         self._engine: Engine | None = None
         self._stack = AsyncExitStack()
 
+    def __getstate__(self) -> tuple[ClientSettings, bool, timedelta]:
+        return self.settings, self._standalone, self._retry_budget
+
+    def __setstate__(self, state: tuple[ClientSettings, bool, timedelta]) -> None:
+        self.settings, self._standalone, self._retry_budget = state
+        self._begin()
+
+    def copy(self) -> "AsyncClient":
+        """A client with the same settings, and no connection yet; for another event loop."""
+        return AsyncClient(self.settings, standalone=self._standalone, retry_budget=self._retry_budget)
+
     async def __aenter__(self) -> "AsyncClient":
         await self._keep_credentials()
         return self
@@ -100,6 +119,10 @@ class AsyncClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End its connections. Closing it again does nothing."""
         self._directory = self._control = self._engine = None
         await self._stack.aclose()
 
@@ -121,16 +144,52 @@ class AsyncClient:
         return self._locator().iter_files(query=pattern)
 
     async def info(self, name: str | ContentId) -> FileInfo:
-        """Look up the versions of a name, or a content by its id (`b3:…`), with at most 20 holders of each.
+        """Look up the versions of a name, one of them (`NAME@b3:…`), or a content by its id (`b3:…`), with at most 20
+        holders of each.
 
         Raises FileNotFoundInDirectoryError, InvalidNameError.
         """
-        if isinstance(name, ContentId) or name.startswith(CONTENT_ID_PREFIX):
-            content_id = name if isinstance(name, ContentId) else ContentId.parse(name)
-            content = await self._locator().find_content(content_id)
+        wanted = parse_reference(name)
+        if wanted.name is None:
+            content = await self._locator().find_content(wanted.content_id)
             return FileInfo(content.names, (content.version,))
-        answer = await self._locator().find_file(parse_name(name))
+        answer = await self._locator().find_file(wanted.name, wanted.content_id)
         return FileInfo((answer.name,), answer.versions, answer.newer_incomplete)
+
+    async def stat(self, name: str | ContentId) -> "FileStat":
+        """Look up one version of a file: of `NAME` the one that `get` fetches, or `NAME@b3:…`, or `b3:…`.
+
+        Raises FileNotFoundInDirectoryError, also for a folder; InvalidNameError, InvalidArgumentError.
+        """
+        from minga import catalogue
+
+        return await catalogue.stat(self._locator(), parse_reference(name))
+
+    def walk(self, folder: str = "") -> "AsyncGenerator[Folder, None]":
+        """Go through the folders below `folder` from the top down, as `os.walk`; each with what is directly in it.
+
+        A folder whose name is removed from `folders` meanwhile is left out. The listing of all of it is read first, and
+        kept in memory. A folder without names below it does not exist: nothing comes. Raises InvalidNameError.
+        """
+        from minga import catalogue
+
+        return catalogue.walk(self._locator(), folder)
+
+    def watch(
+        self, prefix: str = "", *, interval: timedelta = WATCH_INTERVAL, existing: bool = False
+    ) -> "AsyncGenerator[Change, None]":
+        """Watch the names that begin with `prefix`: what is added, gets another content, or is removed, as it comes.
+
+        It never ends by itself, and goes on while the locator is away. existing: the names that are there already come
+        first, as added. interval: time from one look to the next, at least a second; each look reads the listing of
+        that prefix, so choose a narrow one. A change that is undone within an interval is not seen. Raises
+        InvalidNameError, InvalidArgumentError.
+        """
+        from minga import catalogue
+
+        if interval < catalogue.MIN_WATCH_INTERVAL:
+            raise InvalidArgumentError(f"the interval of a watch is at least {catalogue.MIN_WATCH_INTERVAL.seconds} s")
+        return catalogue.watch(self._locator(), parse_prefix(prefix), interval, existing=existing)
 
     def peers(self) -> "AsyncGenerator[ListedPeer, None]":
         """List the living peers in order of their ids, page by page."""
@@ -325,6 +384,7 @@ class AsyncClient:
         await self._stack.enter_async_context(renewing(self.settings.credentials, own, at_once=False))
 
     def _daemon(self) -> "ControlClient":
+        before_grpc()
         if self._control is None:
             from minga.control import ControlClient
 
@@ -333,6 +393,7 @@ class AsyncClient:
         return self._control
 
     def _own_engine(self) -> "Engine":
+        before_grpc()
         if self._engine is None:
             from minga.standalone import Engine
 

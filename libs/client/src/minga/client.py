@@ -1,13 +1,15 @@
 """The client for programs without an event loop: `AsyncClient` on a loop in a thread of its own."""
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from datetime import timedelta
 from functools import wraps
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from weakref import WeakSet
 
 from minga.async_client import RETRY_BUDGET, AsyncClient
 from minga.settings import ClientSettings
@@ -26,19 +28,21 @@ def _waiting(
 
     @wraps(method)
     def call(self: "Client", /, *args: P.args, **options: P.kwargs) -> T:
-        return self._run(method(self._client, *args, **options))
+        loop = self._started()
+        return self._run(loop, method(self._client, *args, **options))
 
     return call
 
 
 def _listing(
-    method: Callable[Concatenate[AsyncClient, P], AsyncGenerator[T, None]],
+    method: Callable[Concatenate[AsyncClient, P], AsyncGenerator[T, None]], page: int = PAGE
 ) -> "Callable[Concatenate[Client, P], Iterator[T]]":
-    """The method of the same name that iterates."""
+    """The method of the same name that iterates. page: items that are waited for together."""
 
     @wraps(method)
     def call(self: "Client", /, *args: P.args, **options: P.kwargs) -> Iterator[T]:
-        return self._iterate(method(self._client, *args, **options))
+        loop = self._started()
+        return self._iterate(loop, method(self._client, *args, **options), page)
 
     return call
 
@@ -46,25 +50,31 @@ def _listing(
 class Client:
     """A client of a Minga network: `AsyncClient`, method by method, for programs without asyncio.
 
-    A context manager. Arguments, results and errors are those of `AsyncClient`. Methods may be called from several
-    threads; callbacks are called in a thread of the client and should return quickly. Ctrl-C during a call cancels it,
-    and the same call resumes a transfer::
+    Arguments, results and errors are those of `AsyncClient`. It connects when first used, and `close` or the end of a
+    `with` block ends its connections and its thread. Methods may be called from several threads; callbacks are called
+    in a thread of the client and should return quickly. Ctrl-C during a call cancels it, and the same call resumes a
+    transfer.
 
-        with minga.Client() as client:
-            client.put("model.bin", "models/model.bin", replicas=2)
-            done = client.get("models/model.bin", "copy.bin")
-            print(done.path, done.received_by_source)
+    It may be pickled, which keeps the settings and no connection. After a `fork` the child's copy connects anew: see
+    `AsyncClient` for what works there.
+
+    >>> with minga.Client() as client:
+    ...     [file.name for file in client.ls("models/")]
+    ['models/model.bin', 'models/small/model.bin']
     """
 
     ls = _listing(AsyncClient.ls)
     find = _listing(AsyncClient.find)
+    walk = _listing(AsyncClient.walk, page=1)
+    watch = _listing(AsyncClient.watch, page=1)
+    stat = _waiting(AsyncClient.stat)
     info = _waiting(AsyncClient.info)
     peers = _listing(AsyncClient.peers)
     stats = _waiting(AsyncClient.stats)
     available = _waiting(AsyncClient.available)
     status = _waiting(AsyncClient.status)
     rm = _waiting(AsyncClient.rm)
-    verify = _listing(AsyncClient.verify)
+    verify = _listing(AsyncClient.verify, page=1)
     uses_daemon = _waiting(AsyncClient.uses_daemon)
     get = _waiting(AsyncClient.get)
     get_many = _waiting(AsyncClient.get_many)
@@ -83,61 +93,109 @@ class Client:
         self._client = AsyncClient(
             settings, locator=locator, control=control, standalone=standalone, retry_budget=retry_budget
         )
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
+        self._closed = False
+        _CLIENTS.add(self)
+
+    def __getstate__(self) -> AsyncClient:
+        return self._client
+
+    def __setstate__(self, client: AsyncClient) -> None:
+        self._client = client
+        self._begin()
 
     def __enter__(self) -> "Client":
-        self._loop = asyncio.new_event_loop()
-        self._thread = Thread(target=self._loop.run_forever, name="minga-client", daemon=True)
-        self._thread.start()
-        self._run(self._client.__aenter__())
+        self._started()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        loop, thread = self._loop, self._thread
+        self.close()
+
+    def close(self) -> None:
+        """End connections and the thread. The client cannot be used any more; closing it again does nothing.
+
+        >>> client = minga.Client()
+        >>> client.close()
+        """
+        with self._lock:
+            loop, thread, self._closed = self._loop, self._thread, True
+            self._loop = self._thread = None
         if loop is None or thread is None:
             return
         try:
-            self._run(self._client.__aexit__(kind, error, trace))
-            self._run(loop.shutdown_asyncgens())
-            self._run(loop.shutdown_default_executor())
+            self._run(loop, self._client.aclose())
+            self._run(loop, loop.shutdown_asyncgens())
+            self._run(loop, loop.shutdown_default_executor())
         finally:
-            self._loop = None
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
 
     @property
     def settings(self) -> ClientSettings:
-        """The settings that hold."""
+        """The settings that hold.
+
+        >>> minga.Client(locator="http://10.0.0.1:50052").settings.locator
+        'http://10.0.0.1:50052'
+        """
         return self._client.settings
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop is None:
-            work.close()
-            raise RuntimeError("a Client is used inside its `with` block")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+    def _started(self) -> asyncio.AbstractEventLoop:
+        """The loop, with its thread. Raises RuntimeError once this is closed."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("this minga.Client is closed")
+            if self._loop is not None:
+                return self._loop
+            loop = asyncio.new_event_loop()
+            thread = Thread(target=loop.run_forever, name="minga-client", daemon=True)
+            thread.start()
+            try:
+                self._run(loop, self._client.__aenter__())
+            except BaseException:
+                loop.call_soon_threadsafe(loop.stop)
+                thread.join()
+                loop.close()
+                raise
+            self._loop, self._thread = loop, thread
+            return loop
+
+    @staticmethod
+    def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, loop)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
 
-    def _iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
+    def _iterate(self, loop: asyncio.AbstractEventLoop, items: AsyncGenerator[T, None], page: int) -> Iterator[T]:
         try:
-            while some := self._run(_next_items(items)):
+            while some := self._run(loop, _next_items(items, page)):
                 yield from some
         finally:
-            if self._loop is not None:
-                self._run(_close(items))
+            if self._loop is loop:
+                self._run(loop, _close(items))
+
+    def _forget(self) -> None:
+        """Begin anew, in a child process: the parent's thread is not here."""
+        _OF_PARENTS.append((self._client, self._loop))
+        self._client, closed = self._client.copy(), self._closed
+        self._begin()
+        self._closed = closed
 
 
-async def _next_items(items: AsyncGenerator[T, None]) -> list[T]:
+async def _next_items(items: AsyncGenerator[T, None], page: int) -> list[T]:
     """The next items, a page at most: one change of threads for each would cost more than the items."""
     some: list[T] = []
-    while len(some) < PAGE:
+    while len(some) < page:
         try:
             some.append(await anext(items))
         except StopAsyncIteration:
@@ -147,3 +205,16 @@ async def _next_items(items: AsyncGenerator[T, None]) -> list[T]:
 
 async def _close(items: AsyncGenerator[T, None]) -> None:
     await items.aclose()
+
+
+_CLIENTS: "WeakSet[Client]" = WeakSet()
+_OF_PARENTS: list[object] = []
+"""Kept in a child process: what would be finalised closes descriptors, and an epoll that parent and child share."""
+
+
+def _forget_all() -> None:
+    for client in list(_CLIENTS):
+        client._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
