@@ -165,7 +165,7 @@ def test_a_client_can_be_pickled_with_its_settings(locator: FakeLocator) -> None
     locator.share("a")
     with Client(locator=locator.url, standalone=True) as client:
         assert client.stat("a").name == "a"
-        with pickle.loads(pickle.dumps(client)) as other:  # noqa: S301 - our own
+        with pickle.loads(pickle.dumps(client)) as other:
             assert other.settings == client.settings
             assert other.stat("a").name == "a"
             assert not other.uses_daemon()
