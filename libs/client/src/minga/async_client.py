@@ -8,19 +8,24 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from minga.forking import before_grpc
+from minga.forking import before_grpc, grpc_is_lost
 from minga.references import parse_reference
 from minga.settings import ClientSettings, load_settings
 from minga_core.errors import InvalidArgumentError
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name, parse_prefix
+from minga_engine.settings import gateway_socket
 
 if TYPE_CHECKING:
     from minga.catalogue import Change, FileStat, Folder
     from minga.control import ControlClient, DaemonStatus
     from minga.fetching import Fetcher, FetchItem, FetchOptions, Outcome
     from minga.putting import PutItem
+    from minga.reading import AsyncFile, Source
+    from minga.references import Reference
+    from minga.sources import Gateway
     from minga.standalone import Engine
+    from minga.writing import AsyncWriter, Upload
     from minga_engine.progress import Progress, PutProgress, PutResult, VerifyProgress
     from minga_engine.wire.locator import DirectoryFigures, FileVersion, ListedFile, ListedPeer, LocatorClient
     from minga_runtime.trust.credentials import Credentials
@@ -99,6 +104,8 @@ class AsyncClient:
         self._directory: LocatorClient | None = None
         self._control: ControlClient | None = None
         self._engine: Engine | None = None
+        self._gateway: Gateway | None = None
+        self._files: set[AsyncFile] = set()
         self._stack = AsyncExitStack()
 
     def __getstate__(self) -> tuple[ClientSettings, bool, timedelta]:
@@ -122,8 +129,10 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End its connections. Closing it again does nothing."""
-        self._directory = self._control = self._engine = None
+        """End its connections, and close the files that are open for reading. Closing it again does nothing."""
+        for file in list(self._files):
+            await file.aclose()
+        self._directory = self._control = self._engine = self._gateway = None
         await self._stack.aclose()
 
     # Look-ups.
@@ -249,6 +258,46 @@ class AsyncClient:
             self._uses_daemon = available and not self.other_network
         return self._uses_daemon
 
+    async def open(self, name: str | ContentId) -> "AsyncFile":
+        """Open a file for reading: `NAME`, `NAME@b3:…` or `b3:…`. Bytes are fetched as they are read, and verified.
+
+        Through the daemon when one runs on this machine; what was read stays there as it is set to. What is read is one
+        content, whatever happens to the name. Close it, or use it as a context manager. Raises
+        FileNotFoundInDirectoryError, InvalidNameError, InvalidArgumentError, DaemonUnavailableError.
+        """
+        from minga.reading import AsyncFile
+
+        file = AsyncFile(await self._source(parse_reference(name)), self._files.discard)
+        self._files.add(file)
+        return file
+
+    async def create(
+        self,
+        name: str,
+        *,
+        replicas: int = 1,
+        overwrite: bool = True,
+        on_progress: "Callable[[PutProgress], None]" = ignore,
+    ) -> "AsyncWriter":
+        """Open a file for writing, which is uploaded whole when it is closed, and discarded after an error.
+
+        It is kept in a temporary file until then. Arguments and errors are those of `put`, which closing does.
+        """
+        from minga.writing import AsyncWriter
+
+        return AsyncWriter(self._upload(name, replicas, on_progress, overwrite=overwrite))
+
+    def _upload(
+        self, name: str, replicas: int, on_progress: "Callable[[PutProgress], None]", *, overwrite: bool
+    ) -> "Upload":
+        _check_replicas(replicas)
+        checked = parse_name(name)
+
+        async def upload(path: Path) -> "PutResult":
+            return await self.put(path, checked, replicas=replicas, overwrite=overwrite, on_progress=on_progress)
+
+        return upload
+
     async def get(
         self,
         name: str,
@@ -342,6 +391,33 @@ class AsyncClient:
         from minga.standalone import StandaloneFetcher
 
         return StandaloneFetcher(self._own_engine(), options)
+
+    async def _source(self, wanted: "Reference") -> "Source":
+        from minga.sources import OwnSource
+
+        if await self._reads_by_gateway():
+            return await self._own_gateway().open(wanted)
+        engine = self._own_engine()
+        if wanted.name is None:
+            located = await engine.directory.locate_content(wanted.content_id)
+        else:
+            located = await engine.directory.locate(wanted.name, wanted.content_id)
+        return await OwnSource.open(engine.streams, located)
+
+    async def _reads_by_gateway(self) -> bool:
+        """As `uses_daemon`; in a forked child, where gRPC may not be asked, whether the gateway's socket is there."""
+        if self._uses_daemon is None and grpc_is_lost():
+            return gateway_socket(self.settings.control).is_socket()
+        return await self.uses_daemon()
+
+    def _own_gateway(self) -> "Gateway":
+        if self._gateway is None:
+            from minga.sources import Gateway
+
+            wait = self.settings.source_wait_or_forever
+            self._gateway = Gateway(gateway_socket(self.settings.control), wait)
+            self._stack.push_async_callback(self._gateway.aclose)
+        return self._gateway
 
     def _locator(self) -> "LocatorClient":
         if self._directory is None:

@@ -3,16 +3,24 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from threading import Lock, Thread
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 from weakref import WeakSet
 
-from minga.async_client import RETRY_BUDGET, AsyncClient
+from minga.async_client import RETRY_BUDGET, AsyncClient, ignore
 from minga.settings import ClientSettings
+from minga_core.ids import ContentId
+
+if TYPE_CHECKING:
+    from io import BufferedReader
+
+    from minga.blocking import WritableFile
+    from minga_engine.progress import PutProgress
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -118,6 +126,54 @@ class Client:
     ) -> None:
         self.close()
 
+    @overload
+    def open(self, name: str | ContentId, mode: Literal["rb"] = "rb") -> "BufferedReader": ...
+
+    @overload
+    def open(
+        self,
+        name: str,
+        mode: Literal["wb", "xb"],
+        *,
+        replicas: int = 1,
+        on_progress: "Callable[[PutProgress], None]" = ignore,
+    ) -> "WritableFile": ...
+
+    def open(
+        self,
+        name: str | ContentId,
+        mode: str = "rb",
+        *,
+        replicas: int = 1,
+        on_progress: "Callable[[PutProgress], None]" = ignore,
+    ) -> "BufferedReader | WritableFile":
+        """Open a file, as Python's `open`: seekable, and a context manager.
+
+        rb: bytes are fetched as they are read, and verified; see `AsyncClient.open`. wb: written to a temporary file,
+        and uploaded to `replicas` peers when it is closed; after an error in the block it is discarded. xb: as wb, and
+        closing raises NameTakenError when another content has that name. Errors are those of `AsyncClient.open` and
+        `put`; ValueError for another mode.
+
+        >>> with client.open("models/model.bin") as file:
+        ...     file.seek(-4, 2)
+        ...     file.read()
+        10
+        b'tion'
+        """
+        from io import BufferedReader
+
+        from minga.blocking import BUFFER_BYTES, RawFile, WritableFile
+        from minga.writing import Draft
+
+        loop = self._started()
+        if mode == "rb":
+            file = self._run(loop, self._client.open(name))
+            return BufferedReader(RawFile(file, _FilesLoop(self, loop), str(name)), BUFFER_BYTES)
+        if mode not in ("wb", "xb"):
+            raise ValueError(f"invalid mode {mode!r} (rb, wb or xb)")
+        upload = self._client._upload(str(name), replicas, on_progress, overwrite=mode == "wb")
+        return WritableFile(Draft(upload), _FilesLoop(self, loop), str(name))
+
     def close(self) -> None:
         """End connections and the thread. The client cannot be used any more; closing it again does nothing.
 
@@ -190,6 +246,28 @@ class Client:
         self._client, closed = self._client.copy(), self._closed
         self._begin()
         self._closed = closed
+
+
+@dataclass(frozen=True, slots=True)
+class _FilesLoop:
+    """Implements Loop."""
+
+    client: Client
+    loop: asyncio.AbstractEventLoop
+
+    def wait(self, work: Coroutine[Any, Any, T], /) -> T:
+        """See Loop."""
+        if self.client._loop is not self.loop:
+            work.close()
+            raise ValueError("the client of this file is closed, or another process's")
+        return self.client._run(self.loop, work)
+
+    def begin(self, work: Coroutine[Any, Any, object], /) -> None:
+        """See Loop."""
+        if self.client._loop is self.loop:
+            asyncio.run_coroutine_threadsafe(work, self.loop)
+        else:
+            work.close()
 
 
 async def _next_items(items: AsyncGenerator[T, None], page: int) -> list[T]:

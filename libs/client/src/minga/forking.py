@@ -24,6 +24,11 @@ def before_grpc() -> None:
     _grpc.here = True
 
 
+def grpc_is_lost() -> bool:
+    """Whether `before_grpc` raises."""
+    return _grpc.by_parent
+
+
 def _in_child() -> None:
     _grpc.by_parent = _grpc.here or _grpc.by_parent
 
