@@ -16,6 +16,7 @@ from minga_engine.wire.messages import PEER_METHODS
 from minga_locator.app import make_app
 from minga_locator.settings import LocatorSettings
 from minga_peer.daemon._metrics import STATE, PeerMetrics, StateCollector
+from minga_peer.gateway._metrics import GatewayMetrics
 from minga_peer.settings import PeerSettings
 from minga_peer.share.conditions import Kind
 from minga_registry._metrics import RegistryMetrics
@@ -151,6 +152,7 @@ def _peer_metrics() -> CollectorRegistry:
     RpcMetrics(registry, "peer", PEER_METHODS)
     Refusals(registry, "peer", Audit(None, "peer", registry))
     PeerMetrics(registry)
+    GatewayMetrics(registry)
     registry.register(StateCollector(dict.fromkeys(STATE, lambda: 0.0), dict.fromkeys(Kind, lambda: 0.0)))
     return registry
 

@@ -34,7 +34,8 @@ class LimitedConnection(HttpToolsProtocol):
 
     quota: Quota
     proxies: Container[str]
-    write_seconds = WRITE_SECONDS
+    write_seconds: float | None = None
+    """In place of WRITE_SECONDS."""
 
     _tls: TlsClient | None = None
     """None without TLS."""
@@ -111,7 +112,7 @@ class LimitedConnection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """An answer waits for its client: time it."""
         super().pause_writing()
-        self._aborting = self.loop.call_later(self.write_seconds, self.transport.abort)
+        self._aborting = self.loop.call_later(self.write_seconds or WRITE_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
         """The answer is sent: its limit ends."""
@@ -176,7 +177,5 @@ def connection_class(
 
     proxies: addresses of hosts that may have all of them. write_seconds: in place of WRITE_SECONDS.
     """
-    members = {"quota": Quota("connections", max_connections), "proxies": proxies}
-    if write_seconds is not None:
-        members["write_seconds"] = write_seconds
+    members = {"quota": Quota("connections", max_connections), "proxies": proxies, "write_seconds": write_seconds}
     return type("Connection", (LimitedConnection,), members)
