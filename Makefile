@@ -35,6 +35,8 @@ lock: sync  ## resolve requirements.lock anew (network)
 	  $(addsuffix /pyproject.toml,$(PACKAGES)) requirements-dev.in --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --constraint requirements.lock requirements-bench.in --output-file requirements-bench.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --constraint requirements.lock requirements-doors.in --output-file requirements-doors.lock
 	@# What goes into each image: a part of the one lock, never another version.
 	for part in authority registry locator peer; do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
@@ -139,9 +141,13 @@ attack: sync  ## attacks on secure and open networks of whole processes: docs/se
 	@$(DEBIAN) faketime
 	$(BIN)/python -m pytest -rs -n 2 --dist loadfile tests/attack $(ARGS)
 
-doors: sync  ## what people read files with, as it is, against a real network: curl, wget, aria2, ffmpeg
-	@$(DEBIAN) curl wget aria2 ffmpeg nginx
+doors: $(VENV)/.doors  ## what people use, as it is, against a real network: curl, wget, aria2, ffmpeg, a browser
+	@$(DEBIAN) curl wget aria2 ffmpeg nginx chromium
 	$(BIN)/python -m pytest -rs -n 2 --dist loadfile tests/doors $(ARGS)
+
+$(VENV)/.doors: $(VENV)/.synced requirements-doors.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-doors.lock
+	@touch $@
 
 redis-test: sync  ## the directory on every kind of Redis: Sentinel, Cluster, TLS, ACL, full, slow, silent
 	@$(DEBIAN) redis-tools openssl
