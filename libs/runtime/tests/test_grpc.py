@@ -290,6 +290,118 @@ async def test_what_no_limit_counts_is_not_offered(
     assert not caplog.records
 
 
+async def test_what_no_limit_counts_is_not_offered(
+    example: Example, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Streams of health and reflection last as long as their callers like."""
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=LIMIT_SECONDS)
+    reflection = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    for call in (watch, reflection(iter([b""]), timeout=LIMIT_SECONDS)):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in call:
+                pass
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert not caplog.records
+
+
+async def test_what_no_limit_counts_is_not_offered(
+    example: Example, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Streams of health and reflection last as long as their callers like."""
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=LIMIT_SECONDS)
+    reflection = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    for call in (watch, reflection(iter([b""]), timeout=LIMIT_SECONDS)):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in call:
+                pass
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert not caplog.records
+
+
+async def test_what_no_limit_counts_is_not_offered(
+    example: Example, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Streams of health and reflection last as long as their callers like."""
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=LIMIT_SECONDS)
+    reflection = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    for call in (watch, reflection(iter([b""]), timeout=LIMIT_SECONDS)):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in call:
+                pass
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert not caplog.records
+
+
+async def test_what_no_limit_counts_is_not_offered(
+    example: Example, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Streams of health and reflection last as long as their callers like."""
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=LIMIT_SECONDS)
+    reflection = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    for call in (watch, reflection(iter([b""]), timeout=LIMIT_SECONDS)):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in call:
+                pass
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert not caplog.records
+
+
+async def test_what_no_limit_counts_is_not_offered(
+    example: Example, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Streams of health and reflection last as long as their callers like."""
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=LIMIT_SECONDS)
+    reflection = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    for call in (watch, reflection(iter([b""]), timeout=LIMIT_SECONDS)):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in call:
+                pass
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert not caplog.records
+
+
+async def test_what_no_limit_counts_is_not_offered(
+    example: Example, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Streams of health and reflection last as long as their callers like."""
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=LIMIT_SECONDS)
+    reflection = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    for call in (watch, reflection(iter([b""]), timeout=LIMIT_SECONDS)):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in call:
+                pass
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert not caplog.records
+
+
+async def test_what_no_limit_counts_is_not_offered(
+    example: Example, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Streams of health and reflection last as long as their callers like."""
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=LIMIT_SECONDS)
+    reflection = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    for call in (watch, reflection(iter([b""]), timeout=LIMIT_SECONDS)):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in call:
+                pass
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert not caplog.records
+
+
+async def test_what_no_limit_counts_is_not_offered(
+    example: Example, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Streams of health and reflection last as long as their callers like."""
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=LIMIT_SECONDS)
+    reflection = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    for call in (watch, reflection(iter([b""]), timeout=LIMIT_SECONDS)):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in call:
+                pass
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert not caplog.records
+
+
 async def test_stopping_lets_calls_end_and_takes_no_new_ones(example: Example, channel: grpc.aio.Channel) -> None:
     """Graceful: what runs may finish within the grace."""
     entered, go_on = asyncio.Event(), asyncio.Event()
