@@ -23,6 +23,7 @@ from minga_peer.gateway.files import Reading
 from minga_peer.gateway.guard import Guard, own_names
 from minga_peer.gateway.putting import Changing
 from minga_peer.gateway.server import door
+from minga_peer.gateway.transfers import Transfer, Transfers
 from minga_runtime.quotas import Quota
 from minga_runtime.sockets import listen_tcp
 from minga_runtime.trust.audit import Audit
@@ -121,6 +122,7 @@ class Served:
         self.url = url
         self.streams = streams
         self.registry = registry
+        self.transfers: list[Transfer] = []
 
 
 @asynccontextmanager
@@ -135,11 +137,13 @@ async def served(
     reading = Reading(catalogue, cast(Streams, streams), metrics)
     audit, nothing = Audit(None, "peer", registry), cast(Any, None)
     changing = Changing(catalogue, nothing, nothing, Path("/nowhere"), lambda: 0, nothing, metrics, audit)
-    gateway = Gateway(reading, changing, metrics, Refusals(registry, "peer", audit), lambda: True)
-    app = GatewayApp(gateway, Guard(own_names(), LOCATOR, callers, default))
+    transfers = Transfers(lambda: gateway.transfers)
+    parts = Gateway(reading, changing, transfers, metrics, Refusals(registry, "peer", audit), lambda: True)
+    app = GatewayApp(parts, Guard(own_names(), LOCATOR, callers, default))
     # The tests are one host with many connections.
     app._quota = Quota("requests", 1000, each=1000)
     listener = listen_tcp("127.0.0.1:0")
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    gateway = Served(url, streams, registry)
     async with door(app, listener, timedelta(seconds=1)):
-        yield Served(url, streams, registry)
+        yield gateway

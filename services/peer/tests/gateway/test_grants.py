@@ -7,6 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from minga_core.names import Name
+from minga_peer.gateway.transfers import Transfer
 from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.grant_keys import parse_sources
 from minga_runtime.trust.members import Member, Role
@@ -67,6 +69,28 @@ async def test_with_a_grant(gateway: Served, issuer: Issuer) -> None:
     async with httpx.AsyncClient(base_url=gateway.url, headers={"Authorization": basic(token)}) as client:
         root = (await client.get("/files/?format=json")).json()
     assert [entry["name"] for entry in root["entries"]] == ["data/"]
+
+
+async def test_transfers_are_those_of_names_that_the_caller_may_read(gateway: Served, issuer: Issuer) -> None:
+    """With what the page shows of them; names of others stay unknown."""
+    content_id = located("", b"b").content_id
+    gateway.transfers = [Transfer(Name(name), content_id, 10, 4, 2.5, 3) for name in ("data/b", "secret/d")]
+    authorization = {"Authorization": f"Bearer {issuer.grant('alice', read=('data',))}"}
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        assert (await client.get("/transfers", headers=authorization)).json() == {
+            "transfers": [
+                {
+                    "name": "data/b",
+                    "content_id": str(content_id),
+                    "size_bytes": 10,
+                    "held_bytes": 4,
+                    "rate_bytes_per_second": 2.5,
+                    "active_source_count": 3,
+                }
+            ]
+        }
+        answer = await client.get("/transfers")
+    assert answer.status_code == 401 or answer.json() == {"transfers": []}
 
 
 @pytest.mark.parametrize("bad", ["Bearer x.y.z", "Basic !", "Basic " + base64.b64encode(b"\xff:").decode(), "Digest x"])

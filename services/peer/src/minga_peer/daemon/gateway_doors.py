@@ -8,11 +8,13 @@ from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_core.records import FileRow
 from minga_engine.transfer.locating import Located
+from minga_peer.daemon.downloads import Downloads, Job
 from minga_peer.daemon.identity import Identity
 from minga_peer.daemon.reading import located_here
 from minga_peer.gateway.app import Gateway, GatewayApp
 from minga_peer.gateway.guard import Guard, own_names
 from minga_peer.gateway.server import door, listen_gateway
+from minga_peer.gateway.transfers import Transfer, Transfers
 from minga_peer.settings import PeerSettings
 from minga_peer.share.inventory import row_of
 from minga_peer.share.store import ContentStore
@@ -40,6 +42,11 @@ class LocalFiles:
         """Some file with that content."""
         file = self._store.inventory.file_with(content_id)
         return None if file is None else located_here(row_of(file))
+
+
+def transfers_of(downloads: Downloads) -> Transfers:
+    """What the gateway says of the downloads under way."""
+    return Transfers(lambda: [_transfer(job) for job in downloads.jobs if job.progress.size_bytes])
 
 
 async def start_tcp_door(
@@ -83,3 +90,15 @@ def _host_of(address: str) -> str:
 
 def _located(row: FileRow | None) -> Located | None:
     return None if row is None else located_here(row)
+
+
+def _transfer(job: Job) -> Transfer:
+    progress = job.progress
+    return Transfer(
+        job.request.name,
+        progress.content_id or job.request.content_id,
+        progress.size_bytes,
+        progress.held_bytes,
+        job.rate(),
+        len(progress.received_by_source),
+    )

@@ -34,7 +34,7 @@ from minga_peer.daemon.clock_check import check_clock
 from minga_peer.daemon.control import ControlService, DaemonFacts, TrafficCounts, remove_file
 from minga_peer.daemon.downloads import Downloads
 from minga_peer.daemon.draining import until_idle
-from minga_peer.daemon.gateway_doors import LocalFiles, start_tcp_door
+from minga_peer.daemon.gateway_doors import LocalFiles, start_tcp_door, transfers_of
 from minga_peer.daemon.identity import Identity, find_address, follow_address
 from minga_peer.daemon.lease_file import new_lease
 from minga_peer.daemon.long_lived import LongLived
@@ -237,7 +237,7 @@ async def running_daemon(settings: PeerSettings, clock: Clock | None = None) -> 
         stack.push_async_callback(streams.aclose)
         store.scrub.busy = lambda: serving.in_progress() > 0
         server = await _start_peer_server(base, store, identity, serving, announcer, downloads)
-        gateway_url = await _start_gateway(base, store, identity, network, streams, announcer, server)
+        gateway_url = await _start_gateway(base, store, identity, network, streams, announcer, downloads, server)
         await _start_control_server(base, store, identity, serving, announcer, downloads, gateway_url)
         base.series.register(_state(store, announcer, downloads, serving))
         metrics_address = await _start_metrics_server(base, server)
@@ -403,6 +403,7 @@ async def _start_gateway(
     network: _Network,
     streams: Streams,
     announcer: Announcer,
+    downloads: Downloads,
     server: GrpcServer,
 ) -> str:
     """Its URL; empty when it is off but for its Unix socket."""
@@ -420,7 +421,8 @@ async def _start_gateway(
         base.audit,
     )
     reading = Reading(catalogue, streams, metrics)
-    gateway = Gateway(reading, changing, metrics, base.refusals, lambda: server.serving)
+    transfers = transfers_of(downloads)
+    gateway = Gateway(reading, changing, transfers, metrics, base.refusals, lambda: server.serving)
     unix = await asyncio.to_thread(listen_unix, gateway_socket(settings.control))
     await base.stack.enter_async_context(door(GatewayApp(gateway, None), unix, settings.stop_grace))
     return await start_tcp_door(base.stack, gateway, settings, identity, base.credentials, base.callers(), base.plain)

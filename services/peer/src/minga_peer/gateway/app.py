@@ -15,6 +15,7 @@ from minga_peer.gateway.files import Reading
 from minga_peer.gateway.guard import PREFLIGHT, Guard, cors
 from minga_peer.gateway.problems import error_response, problem
 from minga_peer.gateway.putting import Changing
+from minga_peer.gateway.transfers import Transfers
 from minga_runtime.logs import log_event
 from minga_runtime.quotas import Quota
 from minga_runtime.trust.callers import OPEN, Caller
@@ -35,6 +36,7 @@ class Gateway:
 
     reading: Reading
     changing: Changing
+    transfers: Transfers
     metrics: GatewayMetrics
     refusals: Refusals
     ready: Callable[[], bool]
@@ -49,8 +51,8 @@ class Gateway:
                 methods |= {"PUT": self.changing.put, "DELETE": self.changing.delete}
         elif root == "contents" and rest:
             methods = {"GET": self.reading.content, "HEAD": self.reading.content}
-        elif path in ("/health", "/files", "/"):
-            answer = self._health if path == "/health" else _to_files
+        elif path in ("/health", "/transfers", "/files", "/"):
+            answer = {"/health": self._health, "/transfers": self.transfers.list}.get(path, _to_files)
             methods = {"GET": answer, "HEAD": answer}
         handler = methods.get(method)
         return (handler, rest) if handler is not None else (None, ", ".join([*methods, "OPTIONS"] if methods else ()))
