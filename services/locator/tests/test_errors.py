@@ -69,7 +69,7 @@ async def test_a_problem_says_what_and_where(api: httpx.AsyncClient) -> None:
 
 async def test_unknown_routes_and_methods_are_problems_too(api: httpx.AsyncClient) -> None:
     """404 no_such_route, 405 method_not_allowed with Allow; a slash too many is no redirect."""
-    for path in ("/", "/v2/files", "/v1/peers/", "/v1/peers/a/b", "/v1/contents/"):
+    for path in ("/v1", "/v2/files", "/v1/peers/", "/v1/peers/a/b", "/v1/contents/"):
         assert problem_of(await api.get(path)) == (404, "no_such_route")
     refused = await api.delete("/v1/files")
     assert problem_of(refused) == (405, "method_not_allowed")

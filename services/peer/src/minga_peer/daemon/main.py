@@ -424,6 +424,7 @@ async def _start_gateway(
     transfers = transfers_of(downloads)
     gateway = Gateway(reading, changing, transfers, metrics, base.refusals, lambda: server.serving)
     unix = await asyncio.to_thread(listen_unix, gateway_socket(settings.control))
+    base.stack.callback(gateway_socket(settings.control).unlink, missing_ok=True)
     await base.stack.enter_async_context(door(GatewayApp(gateway, None), unix, settings.stop_grace))
     return await start_tcp_door(base.stack, gateway, settings, identity, base.credentials, base.callers(), base.plain)
 
