@@ -173,6 +173,13 @@ def test_autoscalers_alone_set_replicas(objects: tuple[Object, ...]) -> None:
         assert each["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
 
 
+def _leads(path: Object, asked: str) -> bool:
+    """Whether a path of an Ingress leads what is asked for to its Service."""
+    if path["pathType"] == "Exact":
+        return bool(path["path"] == asked)
+    return PurePosixPath(asked).is_relative_to(path["path"])
+
+
 def test_addresses_and_ports_lead_somewhere(objects: tuple[Object, ...]) -> None:
     """Services to ports of their containers under the same number; peers, and the Ingress, to Services."""
     services = of_kind(objects, "Service")
@@ -195,7 +202,7 @@ def test_addresses_and_ports_lead_somewhere(objects: tuple[Object, ...]) -> None
     for ingress in of_kind(objects, "Ingress").values():
         paths = [path for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]]
         assert all(path["backend"]["service"] == {"name": "locator", "port": {"name": "http"}} for path in paths)
-        led = {p for p in product.api_paths() if any(PurePosixPath(p).is_relative_to(path["path"]) for path in paths)}
+        led = {one for one in product.api_paths() if any(_leads(path, one) for path in paths)}
         assert led == product.api_paths() - {"/livez", "/readyz", "/metrics"}
     monitors = of_kind(objects, "ServiceMonitor", "PodMonitor")
     for name, each in ((name, each) for name, each in monitors.items() if name in main):
