@@ -8,12 +8,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from minga_core.clock import Clock
 from minga_core.errors import BusyError, Code, MingaError
 from minga_locator._metrics import LocatorMetrics
-from minga_locator.problems import RETRY_AFTER_SECONDS, error_response, http_error_response, problem_response
+from minga_locator.problems import error_response, http_error_response, problem_response
 from minga_locator.request_limits import RequestLimits
 from minga_runtime.logs import log_event
 from minga_runtime.quotas import Quota
 from minga_runtime.trust.refusals import Refusals
 from minga_runtime.web.members import caller_of, origin_of
+from minga_runtime.web.problems import RETRY_AFTER_SECONDS
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,10 @@ from minga_core.errors import WIRE_STATUS, Code
 from minga_locator import VERSION
 from minga_locator.endpoint import Operation
 from minga_locator.operations import OPERATIONS
-from minga_locator.problems import HTTP_CODES, MEDIA_TYPE
+from minga_locator.problems import HTTP_CODES
 from minga_locator.schemas import Problem
 from minga_runtime.web.members import PROBES
+from minga_runtime.web.problems import MEDIA_TYPE
 
 Json = dict[str, Any]
 

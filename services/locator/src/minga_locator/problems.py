@@ -1,6 +1,5 @@
 """Every error as `application/problem+json` (RFC 9457), in one shape, whichever layer raises it."""
 
-import math
 from http import HTTPStatus
 from urllib.parse import quote
 
@@ -9,12 +8,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
-from minga_core.errors import WIRE_STATUS, BusyError, Code, MingaError
+from minga_core.errors import WIRE_STATUS, Code, MingaError
 from minga_locator.schemas import Problem
-
-MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_SECONDS = 1
-"""The `Retry-After` of retryable errors that name no time themselves. Clients add their own back-off."""
+from minga_runtime.web.problems import MEDIA_TYPE, retry_after_seconds
 
 HTTP_CODES = {
     404: "no_such_route",
@@ -52,11 +48,8 @@ def problem_response(
 
 def error_response(scope: Scope, error: MingaError) -> Response:
     """The problem document of one of our errors."""
-    wire = WIRE_STATUS[error.code]
-    retry_after_seconds = RETRY_AFTER_SECONDS if wire.retryable else None
-    if isinstance(error, BusyError):
-        retry_after_seconds = math.ceil(error.retry_after.total_seconds())
-    return problem_response(scope, wire.http, error.code.value, str(error), retry_after_seconds=retry_after_seconds)
+    status, seconds = WIRE_STATUS[error.code].http, retry_after_seconds(error)
+    return problem_response(scope, status, error.code.value, str(error), retry_after_seconds=seconds)
 
 
 def http_error_response(scope: Scope, error: HTTPException) -> Response:

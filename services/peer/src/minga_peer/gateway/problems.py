@@ -1,15 +1,13 @@
 """Errors as `application/problem+json` (RFC 9457)."""
 
 import json
-import math
 from http import HTTPStatus
 
 from starlette.responses import Response
 from starlette.types import Scope
 
-from minga_core.errors import WIRE_STATUS, BusyError, MingaError
-
-RETRY_AFTER_SECONDS = 1
+from minga_core.errors import WIRE_STATUS, MingaError
+from minga_runtime.web.problems import MEDIA_TYPE, retry_after_seconds
 
 
 def problem(scope: Scope, status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> Response:
@@ -22,17 +20,15 @@ def problem(scope: Scope, status: int, code: str, detail: str, headers: dict[str
         "code": code,
     }
     body = json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
-    return Response(body, status, {"Cache-Control": "no-store"} | (headers or {}), "application/problem+json")
+    return Response(body, status, {"Cache-Control": "no-store"} | (headers or {}), MEDIA_TYPE)
 
 
 def error_response(scope: Scope, error: MingaError) -> Response:
     """The answer to a request that one of our errors has ended."""
     wire = WIRE_STATUS[error.code]
     headers = {}
-    if isinstance(error, BusyError):
-        headers["Retry-After"] = str(math.ceil(error.retry_after.total_seconds()))
-    elif wire.retryable:
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if (seconds := retry_after_seconds(error)) is not None:
+        headers["Retry-After"] = str(seconds)
     if wire.http == HTTPStatus.UNAUTHORIZED:
         # Browsers and `curl -u` ask for a password, which is the grant.
         headers["WWW-Authenticate"] = 'Basic realm="Minga: the grant is the password", charset="UTF-8"'
