@@ -4,7 +4,6 @@ import asyncio
 import errno
 import json
 import socket
-import tempfile
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ from minga_core.errors import AlreadyRunningError, MingaError, SettingsError
 from minga_runtime.descriptors import max_connections
 from minga_runtime.grpc_tracing import traced_channel
 from minga_runtime.listening import bound_address, split_listen
+from minga_runtime.sockets import private_socket
 from minga_runtime.trust.credentials import Credentials, Loaded
 
 __all__ = [
@@ -206,12 +206,8 @@ def _bind_unix(server: grpc.aio.Server, path: Path) -> int:
     if _answers(str(path)):
         raise AlreadyRunningError(f"another process serves {path} already")
     try:
-        # In a folder that nobody else can open until the socket has its mode: who connects before is served later.
-        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
-            made = Path(folder) / "s"
+        with private_socket(path) as made:
             port = server.add_insecure_port(f"{_UNIX}{made}")
-            made.chmod(0o600)
-            made.replace(path)
     except (RuntimeError, OSError) as error:
         raise SettingsError(
             f"cannot listen on {path}: the folder is missing or not writable, or the path is too long"

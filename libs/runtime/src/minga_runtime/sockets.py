@@ -1,10 +1,13 @@
-"""TCP connections and listening ports without gRPC; `channels` has those of gRPC."""
+"""TCP connections, listening ports and Unix sockets without gRPC; `channels` has those of gRPC."""
 
 import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from minga_core.errors import AlreadyRunningError, SettingsError
@@ -78,3 +81,15 @@ def keep_alive(connection: socket.socket) -> None:
         # Linux has all three; elsewhere the kernel's defaults hold.
         if hasattr(socket, option):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+@contextmanager
+def private_socket(path: Path) -> Iterator[Path]:
+    """Where to bind a Unix socket: after the block it is at `path`, and this user alone can connect to it. One that is
+    there is replaced. Blocking. Raises OSError."""
+    # In a folder that nobody else can open until the socket has its mode: who connects before is served later.
+    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+        made = Path(folder) / "s"
+        yield made
+        made.chmod(0o600)
+        made.replace(path)

@@ -1,9 +1,7 @@
 """The gateway's two doors: a TCP port, and a Unix socket for the owner of this peer."""
 
-import os
 import socket
 import ssl
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -14,7 +12,7 @@ from starlette.types import ASGIApp
 from minga_core.errors import AlreadyRunningError, StorageError
 from minga_runtime.both import OpenConnections
 from minga_runtime.process import StopSignal
-from minga_runtime.sockets import listen_tcp
+from minga_runtime.sockets import listen_tcp, private_socket
 from minga_runtime.web.connections import connection_class
 from minga_runtime.web.server import http_server
 
@@ -57,13 +55,9 @@ def listen_unix(path: Path) -> socket.socket:
     StorageError."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # Nobody can connect before it has its rights.
-        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
-            made = Path(folder) / "s"
+        with private_socket(path) as made:
             listener.bind(str(made))
-            made.chmod(0o600)
             listener.listen()
-            os.replace(made, path)
     except OSError as error:
         listener.close()
         raise StorageError(f"cannot make the gateway's socket {path}: {error.strerror or error}") from error
