@@ -125,19 +125,6 @@ def _add_folder(tree: dict[str, Folder], path: str, root: str) -> None:
         tree[parent].folders.append(name)
 
 
-async def list_folder(locator: LocatorClient, path: str) -> Folder | None:
-    """What is directly in a folder; None when no name is below it."""
-    return (await _read_tree(locator, folder_prefix(path))).get(path.strip("/"))
-
-
-async def has_folder(locator: LocatorClient, path: str) -> bool:
-    """Whether any name is below a path."""
-    async with aclosing(locator.iter_files(prefix=folder_prefix(path))) as files:
-        async for _ in files:
-            return True
-    return False
-
-
 async def watch(
     locator: LocatorClient, prefix: str, interval: timedelta, *, existing: bool
 ) -> AsyncGenerator[Change, None]:

@@ -22,7 +22,6 @@ from minga_core.attributes import FileAttributes
 from minga_core.clock import SystemClock
 from minga_core.errors import InvalidArgumentError, NameTakenError
 from minga_core.ids import ContentId
-from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_engine.parts.disk import DiskPool, storage_errors, uninterrupted
 from minga_engine.parts.files import PARTS_FOLDER, Fingerprint, fsync_folder
@@ -189,20 +188,9 @@ class _Paths:
             return None
         return target
 
-    async def begin_part(
-        self,
-        name: Name,
-        manifest: Manifest,
-        *,
-        published_ns: int,
-        tag: bytes,
-        attributes: FileAttributes,
-        overwrite: bool,
-        reading: bool,
-    ) -> Part:
+    async def begin_part(self, target: PartTarget, *, overwrite: bool, reading: bool) -> Part:
         """Open the part of that file, an earlier attempt's when there is one."""
-        part = PartTarget(name, manifest, manifest.content_id, published_ns, attributes, tag)
-        return await open_part(self.targets[name], part, self.pool, overwrite=overwrite)
+        return await open_part(self.targets[target.name], target, self.pool, overwrite=overwrite)
 
     async def sort(self, located: Sequence[Located]) -> tuple[list[SmallDone], list[Located]]:
         """Those with a free target. What is there already would have to be hashed: `present` does that."""

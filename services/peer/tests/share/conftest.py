@@ -16,6 +16,7 @@ from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name
 from minga_core.records import FileRow, HoldingState, Published, RowKey
 from minga_engine.parts.part import Part
+from minga_engine.parts.part_files import PartTarget
 from minga_peer.share.conditions import Kind
 from minga_peer.share.store import ContentStore, StoreSettings
 from minga_peer.share.table import RowsChanged
@@ -127,14 +128,9 @@ class Shared:
         attributes: FileAttributes = NO_ATTRIBUTES,
     ) -> Part:
         """Begins a part."""
-        return await self.store.begin_part(
-            Name(name),
-            manifest_of(data),
-            published_ns=published_ns,
-            tag=tag,
-            attributes=attributes,
-            overwrite=overwrite,
-        )
+        manifest = manifest_of(data)
+        target = PartTarget(Name(name), manifest, manifest.content_id, published_ns, attributes, tag)
+        return await self.store.begin_part(target, overwrite=overwrite)
 
     def problem(self, text: str) -> list[str]:
         """The problem lines that have that text."""

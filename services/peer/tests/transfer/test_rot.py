@@ -11,6 +11,7 @@ import pytest
 from minga_core.errors import NoSourcesError
 from minga_core.ids import ContentId
 from minga_core.names import Name
+from minga_engine.parts.part_files import PartTarget
 from minga_engine.progress import DownloadPhase, Progress
 from minga_engine.transfer.download import DownloadRequest
 from minga_engine.transfer.swarming import SwarmDownload
@@ -124,9 +125,8 @@ async def test_a_rotten_file_that_was_changed_since_is_not_replaced(network: Net
     network.directory.peers[content] = [second.source]
     await rot(first.store, "a.bin")
     assert await first.store.present(Name("a.bin"), content) is None
-    part = await first.store.begin_part(
-        Name("a.bin"), await second.store.manifest(content), published_ns=1, overwrite=False
-    )
+    target = PartTarget(Name("a.bin"), await second.store.manifest(content), content, 1)
+    part = await first.store.begin_part(target, overwrite=False)
     (first.root / "a.bin").write_bytes(b"mine")
     for index in range(12):
         await part.write_chunk(index, DATA[index * 262144 : (index + 1) * 262144])
@@ -167,9 +167,8 @@ async def test_a_part_that_rots_is_resumed_with_good_bytes(network: Network) -> 
     """Size and time of its data are as before."""
     first, _, content = await holders(network)
     downloader = await network.peer("downloader")
-    part = await downloader.store.begin_part(
-        Name("a.bin"), await first.store.manifest(content), published_ns=1, overwrite=False
-    )
+    target = PartTarget(Name("a.bin"), await first.store.manifest(content), content, 1)
+    part = await downloader.store.begin_part(target, overwrite=False)
     await part.write_chunk(1, DATA[262144 : 2 * 262144])
     await part.close()
     status = part.files.data_path.stat()
@@ -186,7 +185,7 @@ async def test_a_chunk_of_a_part_that_rots_while_it_is_written_is_fetched_again(
     first, _, content = await holders(network)
     downloader = await network.peer("downloader")
     manifest = await first.store.manifest(content)
-    part = await downloader.store.begin_part(Name("a.bin"), manifest, published_ns=1, overwrite=False)
+    part = await downloader.store.begin_part(PartTarget(Name("a.bin"), manifest, content, 1), overwrite=False)
     await part.write_chunk(0, DATA[:262144])
     with part.files.data_path.open("r+b") as data:
         data.write(b"rot")

@@ -3,19 +3,18 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
-from minga_core.attributes import FileAttributes
 from minga_core.chunks import ChunkSet
 from minga_core.errors import AlreadyRunningError, ContentNotHeldError, NameTakenError
 from minga_core.ids import ContentId
-from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import FileRow
 from minga_engine.parts.disk import DiskPool, storage_errors
 from minga_engine.parts.files import Fingerprint, OpenChunk
+from minga_engine.parts.followers import Followers
 from minga_engine.parts.part import Part
 from minga_engine.parts.part_files import PartTarget
 
@@ -32,7 +31,7 @@ class TemporaryParts:
         self._parent = parent
         self._folder: Path | None = None
         self._parts: dict[ContentId, Part] = {}
-        self._followers: dict[ContentId, set[asyncio.Event]] = {}
+        self._followers = Followers()
 
     async def aclose(self) -> None:
         """Delete all of it. What downloads into it must have ended."""
@@ -46,18 +45,9 @@ class TemporaryParts:
         part = self._parts.get(content_id)
         return None if part is None else part.held
 
-    @contextmanager
-    def following(self, content_id: ContentId) -> Iterator[asyncio.Event]:
+    def following(self, content_id: ContentId) -> AbstractContextManager[asyncio.Event]:
         """See Contents."""
-        event = asyncio.Event()
-        followers = self._followers.setdefault(content_id, set())
-        followers.add(event)
-        try:
-            yield event
-        finally:
-            followers.discard(event)
-            if not followers:
-                self._followers.pop(content_id, None)
+        return self._followers.following(content_id)
 
     @asynccontextmanager
     async def open_chunk(self, content_id: ContentId, index: int) -> AsyncGenerator[OpenChunk, None]:
@@ -74,24 +64,13 @@ class TemporaryParts:
         """Nothing is ever in place."""
         return None
 
-    async def begin_part(
-        self,
-        name: Name,
-        manifest: Manifest,
-        *,
-        published_ns: int,
-        tag: bytes,
-        attributes: FileAttributes,
-        overwrite: bool,
-        reading: bool,
-    ) -> Part:
+    async def begin_part(self, target: PartTarget, *, overwrite: bool, reading: bool) -> Part:
         """A new part. Raises AlreadyRunningError, NoSpaceError, StorageError."""
         if self._folder is None:
             with storage_errors("cannot make a temporary folder"):
                 self._folder = Path(await self._pool.run(tempfile.mkdtemp, "", "minga-read-", self._parent))
-        target = PartTarget(name, manifest, manifest.content_id, published_ns, attributes, tag)
         if target.content_id in self._parts:
-            raise AlreadyRunningError(f"{name} is being read already")
+            raise AlreadyRunningError(f"{target.name} is being read already")
         part = self._parts[target.content_id] = Part(self._folder, target, self._pool, self)
         try:
             await part.begin(overwrite=False)
@@ -112,8 +91,7 @@ class TemporaryParts:
 
     def chunk_held(self, part: Part) -> None:
         """See PartOwner."""
-        for event in self._followers.get(part.target.content_id, ()):
-            event.set()
+        self._followers.notify(part.target.content_id)
 
     def chunks_dropped(self, part: Part) -> None:
         """See PartOwner."""

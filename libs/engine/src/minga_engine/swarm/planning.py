@@ -116,8 +116,8 @@ class Planner:
         found = None
         for window in self._state.readers.values():
             if bits := window.bits & self._unrequested(source):
-                index = (bits & -bits).bit_length() - 1
-                distance = index - (window.bits & -window.bits).bit_length() + 1
+                index = _first_of(bits).bit_length() - 1
+                distance = index - _first_of(window.bits).bit_length() + 1
                 found = min(found or (distance, index), (distance, index))
         return found
 
@@ -180,7 +180,7 @@ class Planner:
     def _after_reader(self, bits: int) -> int:
         """Those of the chunks that the first reader comes to, or all of them when it comes to none."""
         first = next(iter(self._state.readers.values())).bits
-        return bits & ~((first & -first) - 1) or bits
+        return bits & ~(_first_of(first) - 1) or bits
 
     def _unseen(self, source: Source) -> int:
         """Chunks that no partial source has, for a complete source to choose among; 0 when enough requests do so.
@@ -303,5 +303,5 @@ def _lowest(bits: int) -> int:
     """The lowest members of a bitmap, within OPEN_CANDIDATES of the first."""
     if bits.bit_length() <= OPEN_CANDIDATES:
         return bits
-    first = (bits & -bits).bit_length() - 1
+    first = _first_of(bits).bit_length() - 1
     return bits & ((1 << OPEN_CANDIDATES) - 1) << first

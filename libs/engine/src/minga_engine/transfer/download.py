@@ -28,6 +28,7 @@ from minga_core.records import FileRow
 from minga_core.units import format_seconds
 from minga_engine.explanation import Phase
 from minga_engine.parts.part import Part
+from minga_engine.parts.part_files import PartTarget
 from minga_engine.progress import DownloadPhase, Progress
 from minga_engine.swarm.config import SwarmConfig
 from minga_engine.swarm.events import DropReason
@@ -72,17 +73,7 @@ class Destination(Protocol):
         """Where the file is, when it is there already and whole."""
         ...
 
-    async def begin_part(
-        self,
-        name: Name,
-        manifest: Manifest,
-        *,
-        published_ns: int,
-        tag: bytes,
-        attributes: FileAttributes,
-        overwrite: bool,
-        reading: bool,
-    ) -> Part:
+    async def begin_part(self, target: PartTarget, *, overwrite: bool, reading: bool) -> Part:
         """See ContentStore.begin_part."""
         ...
 
@@ -196,15 +187,10 @@ class Downloader:
         manifest = await self._manifest(request, located, record, on_progress)
         record.geometry(manifest.geometry)
         with _reporting(lambda: on_progress(locating)):
-            part = await self._destination.begin_part(
-                request.name,
-                manifest,
-                published_ns=located.published_ns,
-                tag=located.tag,
-                attributes=located.attributes,
-                overwrite=request.overwrite,
-                reading=request.reading,
+            target = PartTarget(
+                request.name, manifest, manifest.content_id, located.published_ns, located.attributes, located.tag
             )
+            part = await self._destination.begin_part(target, overwrite=request.overwrite, reading=request.reading)
         demand, was_here = self._options.demands.of(located.content_id), part.held_count > 0
         try:
             return await self._fill(request, located, part, record, on_progress)

@@ -29,6 +29,7 @@ from minga_core.manifest import HEADER_BYTES, MAX_MANIFEST_BYTES, Manifest
 from minga_core.names import Name, parse_name
 from minga_core.records import MAX_TICKET_BYTES, PUBLISH, FileRow
 from minga_engine.parts.part import Part
+from minga_engine.parts.part_files import PartTarget
 from minga_engine.wire.messages import MAX_PIECE_BYTES, attributes_of
 from minga_peer.share.store import ContentStore
 from minga_protos.peer.v1 import peer_pb2 as pb
@@ -166,17 +167,11 @@ class UploadReceiver:
 
     async def _begin_part(self, name: Name, manifest: Manifest, begin: pb.StoreBegin) -> Part:
         """Opens the part, once an upload that was cut off a moment ago has released it."""
+        target = PartTarget(name, manifest, manifest.content_id, PUBLISH, attributes_of(begin), begin.ticket)
         deadline = asyncio.get_running_loop().time() + RELEASE_SECONDS
         while True:
             try:
-                return await self._store.begin_part(
-                    name,
-                    manifest,
-                    published_ns=PUBLISH,
-                    tag=begin.ticket,
-                    attributes=attributes_of(begin),
-                    overwrite=begin.overwrite,
-                )
+                return await self._store.begin_part(target, overwrite=begin.overwrite)
             except AlreadyRunningError:
                 if asyncio.get_running_loop().time() > deadline:
                     raise

@@ -4,13 +4,14 @@ import asyncio
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from minga_core.chunks import ChunkSet, Geometry
 from minga_core.clock import Clock
 from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_core.records import FileRow, HoldingState, RowKey
+from minga_engine.parts.followers import Followers
 from minga_engine.parts.part import Part
 from minga_peer.share.content_names import ContentNames
 from minga_peer.share.indexed_file import IndexedFile
@@ -33,7 +34,7 @@ class Inventory:
         self._names = ContentNames()
         self._parts_by_content: dict[ContentId, list[Part]] = {}
         self._folders: Counter[str] = Counter()
-        self._followers: dict[ContentId, set[asyncio.Event]] = {}
+        self._followers = Followers()
 
     # Reading.
 
@@ -62,18 +63,9 @@ class Inventory:
         part = self.part_with(content_id)
         return None if part is None else part.held
 
-    @contextmanager
-    def following(self, content_id: ContentId) -> Iterator[asyncio.Event]:
-        """An event that is set whenever what is held of the content changes; clear it before looking."""
-        event = asyncio.Event()
-        self._followers.setdefault(content_id, set()).add(event)
-        try:
-            yield event
-        finally:
-            followers = self._followers[content_id]
-            followers.discard(event)
-            if not followers:
-                del self._followers[content_id]
+    def following(self, content_id: ContentId) -> AbstractContextManager[asyncio.Event]:
+        """See Followers."""
+        return self._followers.following(content_id)
 
     # Changing.
 
@@ -97,7 +89,7 @@ class Inventory:
         for file in gone:
             self._on_file_gone(file)
         for key in touched:
-            self._notify(key.content_id)
+            self._followers.notify(key.content_id)
 
     def set_published(self, files: Iterable[IndexedFile]) -> None:
         """Replace shared files by the same ones with other times of publication, as one change of the table."""
@@ -115,7 +107,7 @@ class Inventory:
         """Note that a part holds one more chunk."""
         if part.held_count == 1:
             self._update_table([part.key])
-        self._notify(part.target.content_id)
+        self._followers.notify(part.target.content_id)
 
     def chunks_dropped(self, part: Part) -> None:
         """Note that a part holds fewer chunks; without any it has no row."""
@@ -183,10 +175,6 @@ class Inventory:
             executable=attributes.executable,
             tag=target.tag,
         )
-
-    def _notify(self, content_id: ContentId) -> None:
-        for event in self._followers.get(content_id, ()):
-            event.set()
 
 
 def folders_of(path: str) -> Iterator[str]:

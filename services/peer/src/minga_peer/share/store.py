@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, aclosing, asynccontextmanager, su
 from dataclasses import dataclass
 from pathlib import Path
 
-from minga_core.attributes import NO_ATTRIBUTES, FileAttributes
+from minga_core.attributes import FileAttributes
 from minga_core.chunks import ChunkSet
 from minga_core.clock import Clock
 from minga_core.errors import (
@@ -376,27 +376,16 @@ class ContentStore:
 
     # Storing.
 
-    async def begin_part(
-        self,
-        name: Name,
-        manifest: Manifest,
-        *,
-        published_ns: int,
-        tag: bytes = b"",
-        attributes: FileAttributes = NO_ATTRIBUTES,
-        overwrite: bool,
-        reading: bool = False,
-    ) -> Part:
+    async def begin_part(self, target: PartTarget, *, overwrite: bool, reading: bool = False) -> Part:
         """Begin or resume a part; a content that is here under another name is copied into it.
 
-        reading: whether it may never be put in place, so that what has its name is not in its way before that.
-
-        published_ns: the source's time of publication, or PUBLISH, or FOUND. tag: its proof, or a ticket (see FileRow).
+        target: its time of publication is the source's, or PUBLISH, or FOUND; its tag the proof of that, or a ticket
+        (see FileRow). reading: whether it may never be put in place, so that what has its name is not in its way before
+        that.
 
         Raises NameTakenError (another content has the name, and not overwrite), NoSpaceError, StorageError,
         AlreadyRunningError (the same part is being written already).
         """
-        target = PartTarget(name, manifest, manifest.content_id, published_ns, attributes, tag)
         return await self.parts.begin(target, overwrite=overwrite, reading=reading)
 
     async def publish_again(self, row: FileRow, attributes: FileAttributes, ticket: bytes = b"") -> FileRow:
