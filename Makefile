@@ -14,7 +14,7 @@ ARGS ?=
 
 .PHONY: help sync lock protos protos-check lint format type imports test demo up references clean check \
   bench bench-sync bench-check bench-directory images compose-test k8s-test monitoring-test redis-test chaos \
-  chaos-check redis-check fuzz attack doors dist dist-check
+  chaos-check redis-check fuzz attack doors origins-test pictures dist dist-check
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,7 +74,7 @@ format: sync  ## rewrite the code in the house's format
 
 # Three workers, since tests wait more than they compute. ARGS='-n 0 --pdb -k name' for one process.
 test: sync  ## every test, in parallel
-	$(BIN)/python -m pytest -n 3 --dist worksteal --ignore tests/attack --ignore tests/doors $(ARGS)
+	$(BIN)/python -m pytest -rs -n 3 --dist worksteal --ignore tests/attack --ignore tests/doors --ignore tests/origins $(ARGS)
 
 demo: sync  ## the whole main job on real files, step by step
 	$(BIN)/python -m demo.run $(ARGS)
@@ -84,7 +84,7 @@ up: sync  ## a local network in the foreground until Ctrl-C
 
 # Packages of Debian that the benchmark's hosts and rivals come from; installed where that is possible and needed.
 LAB_PACKAGES := iproute2 util-linux procps
-BENCH_PACKAGES := $(LAB_PACKAGES) nginx curl aria2 opentracker rsync
+BENCH_PACKAGES := $(LAB_PACKAGES) nginx curl aria2 opentracker rsync docker-registry
 # As root on Debian: installs what is missing, and starts none of its services.
 DEBIAN := deploy/debian_packages.sh
 
@@ -141,12 +141,30 @@ attack: sync  ## attacks on secure and open networks of whole processes: docs/se
 	@$(DEBIAN) faketime
 	$(BIN)/python -m pytest -rs -n 2 --dist loadfile tests/attack $(ARGS)
 
-doors: $(VENV)/.doors  ## what people use, as it is, against a real network: curl, wget, aria2, ffmpeg, a browser
+doors: $(VENV)/.doors  ## what people use, as it is, against a real network: curl, wget, ffmpeg, a browser, pandas, zarr, DuckDB
 	@$(DEBIAN) curl wget aria2 ffmpeg nginx chromium
-	$(BIN)/python -m pytest -rs -n 2 --dist loadfile tests/doors $(ARGS)
+	@# The gateway beside nginx, which make test has only where it is installed.
+	$(BIN)/python -m pytest -rs -n 2 --dist loadfile tests/doors services/peer/tests/gateway/test_conformance.py $(ARGS)
 
 $(VENV)/.doors: $(VENV)/.synced requirements-doors.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-doors.lock
+	@# PyTorch for the CPU, where pip is set up to find it; its tests skip otherwise. The index has it for CUDA, 3 GB of it.
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all: torch==2.13.0+cpu 2>/dev/null || true
+	@touch $@
+
+# Clients of the Hugging Face hub, each in an environment of its own: they differ in what they ask.
+HUB_CLIENTS := $(patsubst tests/origins/hub_clients/%.lock,$(VENV)/hub-%/.installed,$(wildcard tests/origins/hub_clients/*.lock))
+
+origins-test: sync $(HUB_CLIENTS)  ## files of other places with real clients: containerd, podman, skopeo (as root), hf
+	@$(DEBIAN) containerd podman skopeo docker-registry umoci btrfs-progs xfsprogs
+	$(BIN)/python -m pytest -rs -n 2 tests/origins $(ARGS)
+
+$(VENV)/hub-%/.installed: tests/origins/hub_clients/%.lock $(VENV)/.synced
+	@test -x $(VENV)/hub-$*/bin/python || $(PYTHON) -m venv $(VENV)/hub-$*
+	@$(VENV)/hub-$*/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
+	@# PyTorch for the newest transformers, as for the doors; the test of a model's weights skips otherwise.
+	@! grep -q '^transformers==5' $< || $(VENV)/hub-$*/bin/python -m pip install -qq --disable-pip-version-check \
+	  --only-binary :all: torch==2.13.0+cpu 2>/dev/null || true
 	@touch $@
 
 redis-test: sync  ## the directory on every kind of Redis: Sentinel, Cluster, TLS, ACL, full, slow, silent
@@ -176,6 +194,10 @@ references: sync  ## rewrite what is generated from the code: docs/, and the rul
 	$(BIN)/python -m deploy.monitoring.generate
 
 check: lint protos-check test  ## what a commit must pass
+
+pictures: $(VENV)/.doors  ## the pictures of the page in docs/images, made anew in Chromium
+	@$(DEBIAN) chromium
+	MINGA_PICTURES=1 $(BIN)/python -m pytest -q -rs tests/doors/test_page.py -k pictures
 
 clean:  ## remove what was made here
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -39,10 +39,10 @@ def warm_memory(folder: Path, size_bytes: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def make_folder(path: Path, file_count: int, size_bytes: int) -> Path:
-    """A folder of files of random bytes, in subfolders of a hundred. Blocking."""
+def make_folder(path: Path, file_count: int, size_bytes: int, per_folder: int) -> Path:
+    """A folder of files of random bytes, in subfolders of so many. Blocking."""
     for index in range(file_count):
-        target = path / f"{index // 100:03}" / f"{index:06}.bin"
+        target = path / f"{index // per_folder:03}" / f"{index:06}.bin"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(os.urandom(size_bytes))
     return path
@@ -64,8 +64,10 @@ def require_same(content: Path, arrived: Path, host: str) -> None:
     for source in [content] if content.is_file() else sorted(content.rglob("*")):
         if source.is_file():
             target = arrived / source.relative_to(content) if content.is_dir() else arrived
-            if not target.is_file() or _digest(target) != _digest(source):
-                raise LabError(f"{target.name} on {host} is not what was sent")
+            if not target.is_file():
+                raise LabError(f"{target.name} on {host} is not there")
+            if _digest(target) != _digest(source):
+                raise LabError(f"{target.name} on {host} is not what was sent: {target.stat().st_size:,} bytes of it")
 
 
 def _digest(path: Path) -> bytes:

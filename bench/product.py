@@ -3,13 +3,17 @@
 import sys
 from pathlib import Path
 
+from minga import Client
 from minga.control import ControlClient, DaemonStatus
 from minga.membership import JoinToken, join
+from minga.origin_requests import OriginRequest
+from minga.origin_urls import OriginUrl
 from minga_authority.authority import Authority
 from minga_authority.folder import Network, init
 from minga_authority.terms import Terms
 from minga_cli.exit_codes import ExitCode
 from minga_engine.progress import DownloadPhase, Progress
+from minga_engine.settings import gateway_socket
 from minga_engine.wire.locator import LocatorClient
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.registry_client import RegistryClient
@@ -22,6 +26,7 @@ __all__ = [
     "AUTHORITY_FILE",
     "Announcer",
     "Authority",
+    "Client",
     "ControlClient",
     "DaemonStatus",
     "DownloadPhase",
@@ -30,11 +35,14 @@ __all__ = [
     "JoinToken",
     "LocatorClient",
     "Network",
+    "OriginRequest",
+    "OriginUrl",
     "PeerSettings",
     "Progress",
     "RegistryClient",
     "Role",
     "Terms",
+    "gateway_socket",
     "init",
     "join",
     "minga_command",

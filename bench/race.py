@@ -26,6 +26,8 @@ class Race:
     received_bytes: dict[str, int] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     peak_bytes: dict[str, int] = field(default_factory=dict)
+    first_bytes: dict[str, float] = field(default_factory=dict)
+    """When each had the first byte; of systems that say so."""
     idle_share: float = 0.0
     """Of the machine's processor time: near 0, the processor and not the links may be what was measured."""
 
@@ -65,6 +67,7 @@ class RaceTrack:
         for host, used in self.system.usage().items():
             delta = used.since(self._usage.get(host, Usage()))
             self.race.cpu_seconds[host], self.race.peak_bytes[host] = delta.cpu_seconds, delta.peak_bytes
+        self.race.first_bytes = dict(self.system.first_bytes)
         idle, total = (now - before for now, before in zip(machine_seconds(), self._processor, strict=True))
         self.race.idle_share = idle / total if total else 1.0
         for host, seen in self.system.lab.traffic().items():
@@ -103,7 +106,7 @@ async def race_on(
     with session.arena(seeds, peers, content) as arena:
         async with SYSTEMS[system](arena) as running:
             if not any(link.up_mbit for link in seeds.values()):
-                await asyncio.to_thread(warm_memory, content.parent, 3 * size_bytes // 2)
+                await asyncio.to_thread(warm_memory, content.parent, (2 * len(peers) + 1) * size_bytes // 2)
             track = RaceTrack(running)
             race, late = await _run(track, awaited or arena.peers, limit_seconds, delays or {}, during)
             for host in race.finished:

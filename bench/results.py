@@ -58,6 +58,8 @@ class RaceRecord:
     """Greatest resident memory of one host's processes; 0: not known, since a process had ended before it was read."""
     idle_share: float
     """Of the machine's processor time meanwhile."""
+    first_byte_seconds: list[float] = field(default_factory=list)
+    """When downloaders had the first byte; empty where it is not known."""
 
     @classmethod
     def of(cls, race: Race, size_bytes: int, bound_seconds: float, seed: str = "seed") -> "RaceRecord":
@@ -75,6 +77,7 @@ class RaceRecord:
             round(cpu / (len(finishers) * size_bytes / GIB), 3),
             max(peaks) if all(peaks) else 0,
             round(race.idle_share, 3),
+            [round(race.first_bytes[host], 4) for host in finishers if host in race.first_bytes],
         )
         print(f"  {record.line()}", flush=True)
         return record
@@ -97,6 +100,8 @@ class RaceRecord:
         words.append(f"seed sent {self.seed_copies:.2f} copies, a peer received {self.received_copies:.3f}")
         words.append(f"{self.cpu_seconds_per_gib:.2f} CPU-s/GiB, processor {self.idle_share:.0%} idle")
         words.append(f"peak {self.peak_bytes / 1e6:.0f} MB")
+        if self.first_byte_seconds:
+            words.append(f"first byte after {max(self.first_byte_seconds):.2f} s at most")
         return "; ".join(words)
 
 

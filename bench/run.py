@@ -45,7 +45,11 @@ class Runnable(Protocol):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what the command line asks for; the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if ignored := _ignored(options):
+        # What was measured would be taken for something else.
+        parser.error(f"--{ignored} has no effect on {options.scenario}")
     if problem := why_no_lab():
         return _no_lab(problem, options.scenario)
     try:
@@ -115,6 +119,12 @@ def write_documents() -> None:
         plot_race(outcome, RESULTS.parent / f"{outcome.scenario}.svg")
     plots = [outcome.scenario for outcome in plotted]
     (DOCS / "benchmarks.md").write_text(document(SWARM_TITLE, SWARM_METHOD, outcomes, plots))
+
+
+def _ignored(options: argparse.Namespace) -> str:
+    """An option that was given and would be ignored: `all` measures each scenario as the documents say."""
+    unused = (*CHANGEABLE, "json") if options.scenario == "all" else ("only", "secure")
+    return next((name for name in unused if getattr(options, name) not in (None, False)), "")
 
 
 def changed(scenario: Scenario, given: dict[str, object]) -> Scenario:

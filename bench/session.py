@@ -40,11 +40,11 @@ class Session:
             await asyncio.to_thread(make_file, path, size_bytes)
         return path
 
-    async def content_folder(self, file_count: int, size_bytes: int) -> Path:
-        """A folder of random files, the same one each time."""
-        path = self.directory / "contents" / f"{file_count}x{size_bytes}" / "folder"
+    async def content_folder(self, file_count: int, size_bytes: int, per_folder: int = 100) -> Path:
+        """A folder of random files in subfolders, the same one each time."""
+        path = self.directory / "contents" / f"{file_count}x{size_bytes}x{per_folder}" / "folder"
         if not path.exists():
-            await asyncio.to_thread(make_folder, path, file_count, size_bytes)
+            await asyncio.to_thread(make_folder, path, file_count, size_bytes, per_folder)
         return path
 
     def tcp(self) -> str:

@@ -77,3 +77,8 @@ def machine_seconds() -> tuple[float, float]:
 def memory_bytes(pid: int) -> int:
     """Resident memory of a process."""
     return int(psutil.Process(pid).memory_info().rss)
+
+
+def private_memory_bytes(pid: int) -> int:
+    """Resident memory of a process that no other process shares: without the pages of libraries that others use."""
+    return int(psutil.Process(pid).memory_full_info().uss)

@@ -5,6 +5,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
+from docs.manual import manual_page
 from docs.map import map_markdown
 from docs.rest_reference import rest_markdown
 from minga_authority._metrics import AuthorityMetrics
@@ -17,6 +18,9 @@ from minga_locator.app import make_app
 from minga_locator.settings import LocatorSettings
 from minga_peer.daemon._metrics import STATE, PeerMetrics, StateCollector
 from minga_peer.gateway._metrics import GatewayMetrics
+from minga_peer.images._metrics import ImageMetrics
+from minga_peer.models._metrics import ModelMetrics
+from minga_peer.origins._metrics import OriginMetrics
 from minga_peer.settings import PeerSettings
 from minga_peer.share.conditions import Kind
 from minga_registry._metrics import RegistryMetrics
@@ -153,6 +157,9 @@ def _peer_metrics() -> CollectorRegistry:
     Refusals(registry, "peer", Audit(None, "peer", registry))
     PeerMetrics(registry)
     GatewayMetrics(registry)
+    OriginMetrics(registry)
+    ImageMetrics(registry)
+    ModelMetrics(registry)
     registry.register(StateCollector(dict.fromkeys(STATE, lambda: 0.0), dict.fromkeys(Kind, lambda: 0.0)))
     return registry
 
@@ -179,14 +186,17 @@ REFERENCES = {
     "settings.md": settings_markdown,
     "metrics.md": metrics_markdown,
     "map.md": map_markdown,
+    "../cli/man/minga.1": manual_page,
 }
+"""Paths from here, and what writes them."""
 
 
 def main() -> None:
     """Writes every reference."""
     for name, make in REFERENCES.items():
-        (HERE / name).write_text(make())
-        print(f"wrote docs/{name}")
+        path = HERE / name
+        path.write_text(make())
+        print(f"wrote {path.resolve().relative_to(HERE.parent)}")
 
 
 if __name__ == "__main__":

@@ -44,6 +44,11 @@ def content_id(number: int) -> ContentId:
     return ContentId(blake3(b"content %d" % number).digest())
 
 
+def is_in_use(number: int) -> bool:
+    """Whether other peers request the content: one in ten."""
+    return number % 10 == 0
+
+
 def row(number: int) -> FileRow:
     """The row of a content, the same on every peer that holds it."""
     at = EPOCH_NS + number * 1_000_000_007

@@ -19,7 +19,7 @@ from bench.product import Announcer, FileTable, RegistryClient
 from minga_core.clock import SystemClock
 from minga_core.errors import RegistryUnavailableError
 from minga_core.ids import Address
-from minga_core.records import FileRow, Lease, Published
+from minga_core.records import FileRow, Lease, Published, TableChange
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_runtime.channels import make_channel
 from minga_runtime.grpc_errors import error_from_rpc
@@ -41,7 +41,7 @@ class RecordingRegistryClient(RegistryClient):
 
 
 class PreparedRegistryClient(RecordingRegistryClient):
-    """Pushes whole tables as they were encoded."""
+    """Pushes tables as they were encoded; rows that come first, for others request them, are encoded then."""
 
     def __init__(self, address: Address, tables: PreparedTables, peer: int) -> None:
         super().__init__(address)
@@ -50,11 +50,21 @@ class PreparedRegistryClient(RecordingRegistryClient):
         self._push_channel = make_channel(address)
 
     async def push_whole(self, lease: Lease, rows: Sequence[FileRow], revision: int) -> int:
-        """The rows of the layout, which `rows` are."""
+        """The rows of the layout, which `rows` are, or those of them that are in use."""
+        if len(rows) < self._tables.rows_a_peer:
+            return await super().push_whole(lease, rows, revision)
+        return await self._push_encoded(self._tables.messages(self._peer, revision))
+
+    async def push_change(self, lease: Lease, change: TableChange) -> int:
+        """The rows of the layout that are not in use, which those of the change are."""
+        messages = self._tables.messages_of_others(self._peer, change.base_revision, change.revision)
+        return await self._push_encoded(messages)
+
+    async def _push_encoded(self, messages: list[bytes]) -> int:
         deserializer = pb.PushTableResponse.FromString
         call: Any = self._push_channel.stream_unary(PUSH_TABLE, response_deserializer=deserializer)
         try:
-            response = await call(each_of(self._tables.messages(self._peer, revision)), timeout=CALL_SECONDS)
+            response = await call(each_of(messages), timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, unavailable=RegistryUnavailableError) from error
         return int(response.revision)
@@ -69,12 +79,17 @@ async def start(addresses: list[str], layout: Layout, mine: list[int], spread_se
     """Starts those peers, spread over some seconds; returns once all are announced."""
     tables = PreparedTables(layout, mine)
     rows = {
-        block: [fixture.row(number) for number in layout.numbers_in(block)]
+        block: [(number, fixture.row(number)) for number in layout.numbers_in(block)]
         for block in {block for peer in mine for block in layout.blocks_of(peer)}
     }
     for peer in mine:
         client = PreparedRegistryClient(Address(addresses[peer % len(addresses)]), tables, peer)
-        _announce(client, FileTable(row for block in layout.blocks_of(peer) for row in rows[block]), peer)
+        held = [each for block in layout.blocks_of(peer) for each in rows[block]]
+        table = FileTable(row for _, row in held)
+        for number, row in held:
+            if fixture.is_in_use(number):
+                table.requested.note(row.key.content_id)
+        _announce(client, table, peer)
         await asyncio.sleep(spread_seconds / len(mine))
     await _all_announced()
 

@@ -17,9 +17,10 @@ from bench.directory.prepared import PUSH_TABLE, PreparedTables
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from minga_runtime.channels import make_channel
-from minga_runtime.trust.credentials import Credentials, Loaded, TlsFiles
+from minga_runtime.trust.credentials import Credentials, Loaded
 from minga_runtime.trust.credentials_folder import CA, CERTIFICATE, KEY
 from minga_runtime.trust.members import Role
+from minga_runtime.trust.tls_files import TlsFiles
 
 CALL_SECONDS = 120.0
 LEASE_SECONDS = 300

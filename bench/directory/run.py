@@ -21,7 +21,10 @@ ORDER = [scenario.name for scenario in (*TABLE, *SECURE)]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what the command line asks for; the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.secure and "all" not in options.scenarios:
+        parser.error("--secure has no effect on scenarios that are named")
     if shutil.which("wrk") is None:
         print("bench: not installed: wrk (Debian: apt-get install wrk)", file=sys.stderr)
         return 1

@@ -10,7 +10,7 @@ from bench.results import Outcome, RaceRecord
 from bench.scenarios.swarm import MIB, SLACK_SECONDS, even_links
 from bench.session import Session, peer_links
 
-NOISE = 1.05
+NOISE = 1.03
 """Two runs of the same thing differ by less than this."""
 
 

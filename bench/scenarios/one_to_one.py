@@ -23,6 +23,8 @@ class OneToOne:
     wanted_rates: Mapping[str, float] | None = None
     """The judged system's rate as a multiple of that system's."""
     judged: str = "minga"
+    kind: str = ""
+    """What the rows of the table say that `judged` is."""
     wanted_cpu: float = 2.5
     wanted_peak: int = 150_000_000
 
@@ -44,7 +46,7 @@ class OneToOne:
         return outcome
 
     def _judge(self, outcome: Outcome, times: Mapping[str, float], records: Sequence[RaceRecord]) -> None:
-        size = format_bytes(self.size) + ", secure" * (self.judged != "minga")
+        size = f"{format_bytes(self.size)}, {self.kind}" if self.kind else format_bytes(self.size)
         for system in times.keys() & (self.wanted_rates or {}).keys():
             ratio, wanted = times[system] / times[self.judged], (self.wanted_rates or {})[system]
             limit = f"≥ {wanted:g} × its rate"

@@ -20,7 +20,7 @@ class Scale:
     peers: int = 32
     rate: float = 25.0
     size: int = 64 * MIB
-    wanted_ratio: float = 1.25
+    wanted_ratio: float = 1.2
     systems: Sequence[str] = ("minga",)
 
     async def run(self, session: Session) -> Outcome:

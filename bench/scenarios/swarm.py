@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from bench.bounds import one_server_bound, swarm_bound
 from bench.race import even_race
@@ -13,6 +14,7 @@ MIB = 1 << 20
 SLACK_SECONDS = 30.0
 ONE_SERVER = ("nginx", "rsync")
 MAX_SECURE_RATIO = 1.05
+CHEAP_RIVAL = "libtorrent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Swarm:
         if secure and plain:
             limit, ratio = f"≤ {MAX_SECURE_RATIO} × its time without TLS", secure / plain
             outcome.judge(f"{self.peers} downloaders, secure", limit, f"{ratio:.3f} ×", ratio <= MAX_SECURE_RATIO)
+        self._judge_cost(outcome)
         return outcome
 
     async def _race(self, session: Session, system: str) -> RaceRecord:
@@ -66,6 +69,16 @@ class Swarm:
             outcome.inform(f"{work}: {system}", measured)
         else:
             outcome.judge(work, f"last finished ≤ {wanted} × the bound", measured, ratio <= wanted, system)
+
+    def _judge_cost(self, outcome: Outcome) -> None:
+        """Ours beside that of the rival that is used most: medians of processor time."""
+        costs = {
+            name: median(race.cpu_seconds_per_gib for race in outcome.races if race.system == name)
+            for name in {race.system for race in outcome.races}
+        }
+        if (ours := costs.get("minga")) is not None and (theirs := costs.get(CHEAP_RIVAL)) is not None:
+            work, limit = f"cost of {self.peers} downloaders, all hosts", f"≤ {CHEAP_RIVAL}'s"
+            outcome.judge(work, limit, f"{ours:.2f} beside {theirs:.2f} CPU-s/GiB", ours <= theirs)
 
 
 def even_links(peers: int, rate: float, size_bytes: int) -> str:

@@ -11,6 +11,8 @@ from bench.systems.lone_server import LoneServer
 
 PORT = 8080
 READY_SECONDS = 20.0
+CONNECTION_BYTES_PER_SECOND = 8_000_000
+"""Of the one that limits each connection."""
 CONFIGURATION = """
 daemon off;
 user root;
@@ -27,7 +29,7 @@ http {{
   tcp_nodelay on;
   open_file_cache max=100;
   keepalive_requests 10000;
-  server {{ listen {address}:{port} {listen} reuseport backlog=1024; root {root}; {tls} }}
+  server {{ listen {address}:{port} {listen} reuseport backlog=1024; root {root}; {directives} }}
 }}
 """
 
@@ -50,7 +52,7 @@ class Nginx(LoneServer):
         address = self.lab.hosts[seed].address
         path = folder / "nginx.conf"
         names = {"folder": folder, "address": address, "port": PORT, "root": root, "listen": self.listen}
-        path.write_text(CONFIGURATION.format(**names, tls=self._tls()))
+        path.write_text(CONFIGURATION.format(**names, directives=self._directives()))
         self._url = f"{self.scheme}://{address}:{PORT}/{self.arena.content.name}"
         process = self.spawn(seed, ["nginx", "-p", str(folder), "-c", str(path), "-e", "stderr"])
         await until(self.answers, READY_SECONDS, "nginx answers", process)
@@ -58,16 +60,27 @@ class Nginx(LoneServer):
     async def fetch(self, host: str) -> None:
         target = self.result(host)
         target.parent.mkdir(parents=True, exist_ok=True)
-        curl = self.spawn(host, ["curl", "-q", "-sS", "--fail", *self._curl_flags(), "-o", str(target), self._url])
+        flags = ["-q", "-sS", "--fail", "-w", "\n%{time_starttransfer}", *self._curl_flags()]
+        curl = self.spawn(host, ["curl", *flags, "-o", str(target), self._url], log=f"curl-{host}")
         if code := await curl.wait():
             raise LabError(f"curl on {host} ended with code {code}: {curl.tail()}")
+        self.first_bytes[host] = float(curl.tail().split()[-1])
 
-    def _tls(self) -> str:
+    def _directives(self) -> str:
         """Further directives of the server."""
         return ""
 
     def _curl_flags(self) -> list[str]:
         return []
+
+
+class LimitedNginx(Nginx):
+    """One that limits each connection, as many stores do."""
+
+    name = "nginx-limited"
+
+    def _directives(self) -> str:
+        return f"limit_rate {CONNECTION_BYTES_PER_SECOND};"
 
 
 class SecureNginx(Nginx):
@@ -87,7 +100,7 @@ class SecureNginx(Nginx):
             await authority.stop()
         await super().start()
 
-    def _tls(self) -> str:
+    def _directives(self) -> str:
         return f"ssl_certificate {self._file('cert.pem')}; ssl_certificate_key {self._file('key.pem')};"
 
     def _curl_flags(self) -> list[str]:

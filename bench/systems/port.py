@@ -59,6 +59,8 @@ class System(ABC):
         self.arena = arena
         self.lab = arena.lab
         self.processes: dict[str, list[HostProcess]] = {}
+        self.first_bytes: dict[str, float] = {}
+        """Seconds from the start of a host's fetch to the first byte that its client had; where that is known."""
 
     @classmethod
     def missing(cls) -> list[str]:

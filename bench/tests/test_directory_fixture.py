@@ -54,15 +54,20 @@ def test_fixture_names_are_valid_names() -> None:
 
 
 def test_prepared_tables_are_what_the_peer_holds() -> None:
-    """Blocks joined by their bytes are read as one message with the rows of all."""
+    """Blocks joined by their bytes are read as one message with the rows of all. Those in use may have come before."""
     layout = Layout(names=400, copies=5, peers=40)
     tables = PreparedTables(layout, [3])
-    steps = [push_step(pb.PushTableRequest.FromString(message)) for message in tables.messages(3, revision=7)]
-    assert isinstance(steps[0], PushHeader)
-    assert (steps[0].lease.peer_id, steps[0].whole, steps[0].revision) == (fixture.peer_id(3), True, 7)
-    rows = [row for step in steps if isinstance(step, RowBatch) for row in step.put]
-    assert rows == list(layout.rows_of(3))
-    assert steps[-1] == PushEnd(len(rows), 0)
+    held = [fixture.row(number) for block in layout.blocks_of(3) for number in layout.numbers_in(block)]
+    others = [row for row in held if not fixture.is_in_use(row.size_bytes - fixture.row(0).size_bytes)]
+    assert 0 < len(others) < len(held) == tables.rows_a_peer
+    pushes = [(tables.messages(3, 7), True, held), (tables.messages_of_others(3, 6, 7), False, others)]
+    for messages, whole, wanted in pushes:
+        begin, *batches, end = [push_step(pb.PushTableRequest.FromString(message)) for message in messages]
+        assert isinstance(begin, PushHeader)
+        assert (begin.lease.peer_id, begin.whole, begin.revision) == (fixture.peer_id(3), whole, 7)
+        rows = [row for step in batches if isinstance(step, RowBatch) for row in step.put]
+        assert sorted(rows) == sorted(wanted)
+        assert end == PushEnd(len(rows), 0)
 
 
 class BusyWriter:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.directory.run import RESULTS as DIRECTORY_RESULTS
+from bench.directory.run import main as directory_main
 from bench.race import Race
 from bench.report import DIRECTORY_METHOD, DIRECTORY_TITLE, SWARM_METHOD, SWARM_TITLE, document
 from bench.results import Figure, Outcome, RaceRecord, keep, load
@@ -120,6 +121,31 @@ def test_options_change_a_scenarios_own_fields_alone() -> None:
     assert changed(Swarm(), {"peers": 4, "rate": None, "size": MIB}) == Swarm(peers=4, size=MIB)
     with pytest.raises(InvalidArgumentError, match="tiny-file has no --peers"):
         changed(SCENARIOS["tiny-file"], {"peers": 4})
+
+
+@pytest.mark.parametrize(
+    ("words", "ignored"),
+    [
+        ("all --only swarm-16 --size 1MiB", "--size"),
+        ("all --peers 3", "--peers"),
+        ("all --rate 10", "--rate"),
+        ("all --json x", "--json"),
+        ("swarm --only swarm-16", "--only"),
+        ("check --secure", "--secure"),
+    ],
+)
+def test_an_option_without_effect_is_refused(words: str, ignored: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is measured that somebody would take for what was asked for."""
+    with pytest.raises(SystemExit, match="2"):
+        main(words.split())
+    assert f"{ignored} has no effect" in capsys.readouterr().err
+
+
+def test_the_directorys_benchmark_refuses_such_options_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """Networks are secure by the choice of all scenarios alone."""
+    with pytest.raises(SystemExit, match="2"):
+        directory_main(["lookups", "--secure"])
+    assert "--secure has no effect" in capsys.readouterr().err
 
 
 def test_check_is_skipped_loudly_where_no_lab_can_be(

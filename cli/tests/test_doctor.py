@@ -1,6 +1,8 @@
 """`minga doctor`: what it finds, what it advises, and how it ends."""
 
+import base64
 import json
+import os
 import resource
 import shutil
 import socket
@@ -31,7 +33,7 @@ def checks(minga: Minga) -> dict[str, list[dict[str, str]]]:
 def peer(peer_id: str, port: int) -> dict[str, object]:
     """A row of the locator."""
     numbers = dict.fromkeys(("capacity_bytes", "free_bytes", "file_count", "active_serves"), 0)
-    texts = {"zone": "", "software_version": "1"}
+    texts = {"zone": "", "software_version": "1", "gateway_url": ""}
     return {"peer_id": peer_id, "address": f"127.0.0.1:{port}", "lease_remaining_seconds": 9.5, **numbers, **texts}
 
 
@@ -109,21 +111,77 @@ def test_a_clock_that_is_off_is_a_warning(
     assert "NTP" in found["advice"]
 
 
+@pytest.mark.parametrize("what", ["certificate", "grant"])
 @pytest.mark.parametrize(
     ("left", "state", "words"),
-    [
-        (None, State.OK, "open network"),
-        (30 * DAY, State.OK, "good for"),
-        (600.0, State.WARNING, "good for"),
-        (-DAY, State.PROBLEM, "ended"),
-    ],
+    [(30 * DAY, State.OK, "good for"), (600.0, State.WARNING, "good for"), (-DAY, State.PROBLEM, "ended")],
 )
-def test_credentials_that_end_are_told(left: float | None, state: State, words: str) -> None:
+def test_credentials_that_end_are_found(what: str, left: float, state: State, words: str) -> None:
     """Before they do, when nothing has renewed them."""
-    found = findings.credentials(None if left is None else 1000.0 + left, lambda: 1000.0)
+    ends = {"certificate": (1000.0 + left, None), "grant": (None, 1000.0 + left)}[what]
+    (found,) = findings.credentials(*ends, 1000.0)
     assert found.state is state
-    assert words in found.text
+    assert f"the {what} {words}" in found.text or f"the {what} is {words}" in found.text
     assert bool(found.advice) == (state is not State.OK)
+
+
+def test_an_open_network_has_no_credentials() -> None:
+    """That is no warning."""
+    (found,) = findings.credentials(None, None, 1000.0)
+    assert (found.state, found.advice) == (State.OK, "")
+
+
+@pytest.mark.parametrize(("mode", "states"), [(0o600, []), (0o640, []), (0o644, [State.WARNING])])
+def test_a_key_that_everybody_can_read_is_a_warning(tmp_path: Path, mode: int, states: list[State]) -> None:
+    """One of a group may be meant."""
+    key = tmp_path / "key.pem"
+    key.touch(mode)
+    key.chmod(mode)
+    assert [found.state for found in findings.secret(key)] == states
+
+
+def test_a_grant_that_has_ended_is_9(minga: Minga, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the locator can be reached or not."""
+    claims = base64.urlsafe_b64encode(json.dumps({"sub": "build", "exp": 1_700_000_000}).encode()).rstrip(b"=")
+    grant = tmp_path / "grant.jwt"
+    grant.write_bytes(b"e30." + claims + b".e30")
+    grant.chmod(0o600)
+    monkeypatch.setenv("MINGA_GRANT", str(grant))
+    assert minga("--locator", "https://127.0.0.1:1", "doctor").code == 9
+
+
+def test_a_peer_that_hangs_is_a_warning(
+    minga_with_daemon: Minga, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the same as none."""
+    monkeypatch.setattr("minga.control.AVAILABLE_LIMIT", timedelta(seconds=0.2))
+    daemon.deaf = True
+    (found,) = checks(minga_with_daemon)["peer here"]
+    assert (found["state"], "does not answer" in found["text"]) == ("warning", True)
+
+
+def test_a_temporary_folder_that_is_not_used_is_a_warning(
+    minga: Minga, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Another one is used in its place, which may have no room."""
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
+    found = [one for one in checks(minga)["disk"] if one["state"] == "warning"]
+    assert [str(tmp_path / "gone") in one["text"] for one in found] == [True]
+
+
+@pytest.mark.parametrize(("cannot", "state"), [("write", State.WARNING), ("make a file", State.PROBLEM)])
+def test_a_folder_that_takes_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cannot: str, state: State
+) -> None:
+    """Read-only, or out of inodes, however many bytes are free."""
+    if cannot == "write":
+        monkeypatch.setattr(os, "access", lambda folder, mode: False)
+    else:
+        monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(f_files=9, f_favail=0))
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**40))
+    (found,) = findings.disk([(tmp_path, "shared")])
+    assert found.state is state
 
 
 @pytest.mark.parametrize(("free_bytes", "state"), [(2**40, State.OK), (2**28, State.WARNING), (2**20, State.PROBLEM)])

@@ -1,7 +1,7 @@
 """`minga get`: through the daemon, alone, and of many files."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import pytest
 
 from minga import DownloadPhase, FetchItem, Progress, parse_peer_id
 from minga.errors import AlreadyRunningError, NameTakenError, NoSourcesError, NoSpaceError, StorageError
+from minga_engine.wire.control import MAX_NAMES
 
 from .conftest import FakeDaemon, FakeLocator, Minga, content_id
 
@@ -24,12 +25,15 @@ class FakeFetcher:
     def __init__(self, engine: Any, options: Any) -> None:
         self.waits.append(options.wait)
 
-    async def fetch_small(self, items: Sequence[FetchItem], on_done: Callable[[FetchItem, Progress], None]) -> None:
+    async def fetch_small(
+        self, batches: AsyncIterator[list[FetchItem]], on_done: Callable[[FetchItem, Progress], None]
+    ) -> None:
         """Every other file can be fetched together."""
-        self.together.append([item.name for item in items])
-        for item in items[::2]:
-            if not item.name.endswith("bad"):
-                on_done(item, await self._write(item, Progress(DownloadPhase.DONE, 100, 100)))
+        async for items in batches:
+            self.together.append([item.name for item in items])
+            for item in items[::2]:
+                if not item.name.endswith("bad"):
+                    on_done(item, await self._write(item, Progress(DownloadPhase.DONE, 100, 100)))
 
     async def fetch(self, item: FetchItem, on_progress: Callable[[Progress], None]) -> Progress:
         self.alone.append(item.name)
@@ -99,6 +103,7 @@ def test_a_daemon_of_another_network_is_not_asked(
     ended = minga_with_daemon("get", "a")
     assert (ended.code, alone.alone, daemon.asked) == (0, ["a"], [])
     assert ended.err == "minga: fetching without the peer on this machine: its locator is http://a:50052\n"
+    assert minga_with_daemon("get", "b", "--quiet").err == ""
 
 
 def test_a_path_with_other_bytes_is_kept_unless_overwriting(
@@ -307,11 +312,11 @@ def test_a_folder_is_copied_to_a_path(
 def test_more_names_than_a_call_takes_are_split(
     minga_with_daemon: Minga, daemon: FakeDaemon, locator: FakeLocator
 ) -> None:
-    """A thousand at a time."""
+    """As many at a time as a daemon takes."""
     locator.page = 1000
-    for number in range(1001):
+    for number in range(MAX_NAMES + 1):
         locator.share(f"m/{number:04}", 1)
-    daemon.contents = {f"m/{number:04}": b"x" for number in range(1001)}
-    assert minga_with_daemon("get", "m/").out.startswith("1,001 files fetched: ")
-    assert [len(names) for names in daemon.asked_together] == [1000, 1]
+    daemon.contents = {f"m/{number:04}": b"x" for number in range(MAX_NAMES + 1)}
+    assert minga_with_daemon("get", "m/").out.startswith(f"{MAX_NAMES + 1:,} files fetched: ")
+    assert sorted(len(names) for names in daemon.asked_together) == [1, MAX_NAMES]
     assert daemon.asked == []

@@ -2,19 +2,21 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from minga_cli.localnet import LocalNetwork, LocalNetworkConfig
 from minga_core.errors import AlreadyRunningError, InvalidArgumentError
+from tests.support.ports import free_ports
 
 from .test_localprocess import exists
 
@@ -95,24 +97,14 @@ async def test_no_peer_takes_the_port_of_another(short_dir: Path) -> None:
             writer.close()
 
 
-def free_ports(count: int) -> int:
-    """The first of so many that follow each other and are free, below those that systems give away by themselves."""
-    for first in range(20_000, 30_000, count):
-        with ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return first
-    raise AssertionError("no ports are free")
-
-
 @pytest.mark.e2e
 def test_up_prints_where_everything_is_and_ctrl_c_leaves_nothing(tmp_path: Path, short_dir: Path) -> None:
-    """1. addresses and a command to try; 2. Ctrl-C: exit code 130, one line, no process, no temporary folder."""
+    """1. addresses and a command to try; 2. Ctrl-C: exit code 130, one line, no process, no temporary folder.
+
+    Between them its peers mirror what MINGA_IMAGES names: it was dropped with all other settings.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MINGA_")}
-    environment["TMPDIR"] = str(short_dir)
+    environment |= {"TMPDIR": str(short_dir), "MINGA_IMAGES": "registry.example"}
     arguments = ["--control", str(short_dir / "c.sock"), "up", "--peers", "1", "--base-port", "0"]
     command = subprocess.Popen(
         [sys.executable, "-m", "minga_cli", *arguments], stdout=-1, stderr=-1, text=True, env=environment, cwd=tmp_path
@@ -126,6 +118,8 @@ def test_up_prints_where_everything_is_and_ctrl_c_leaves_nothing(tmp_path: Path,
             line = command.stdout.readline()
             assert line, lines
             lines.append(line)
+        gateway = next(line.split("  gateway ")[1].strip() for line in lines if line.startswith("peer-1"))
+        mirrored = [httpx.get(f"{gateway}/v2/?ns={name}.example").status_code for name in ("registry", "other")]
         command.send_signal(signal.SIGINT)
         _, err = command.communicate(timeout=LIMIT_SECONDS)
     finally:
@@ -133,5 +127,7 @@ def test_up_prints_where_everything_is_and_ctrl_c_leaves_nothing(tmp_path: Path,
         command.kill()
         command.communicate()
     assert [line.split()[0] for line in lines if line.strip()][:5] == ["locator", "registry", "store", "peer-1", "logs"]
+    assert re.search(r" gateway http://127\.0\.0\.1:\d+$", lines[3].rstrip()), lines[3]
     assert (command.returncode, err) == (130, "minga: the local network is stopped\n")
+    assert mirrored == [200, 404]
     assert os.listdir(short_dir) == []

@@ -16,6 +16,7 @@ PEER = {
     "file_count": 1234,
     "active_serves": 2,
     "software_version": "0.1.0",
+    "gateway_url": "",
     "lease_remaining_seconds": 12.25,
 }
 

@@ -3,7 +3,9 @@
 import pytest
 from rich.progress import Progress
 
+from minga import PutPhase, PutProgress, parse_name
 from minga_cli.progress_bar import TransferBar, figures
+from minga_cli.put import show_put
 
 MIB = 1 << 20
 
@@ -34,6 +36,43 @@ def test_on_a_terminal_there_is_a_bar(capsys: pytest.CaptureFixture[str], monkey
     assert out == ""
     assert "[red]a[/red]" in err
     assert "1 of 2 files  5 MiB of 30 MiB  copying: 1 of 2 replicas" in err
+
+
+def test_the_line_is_never_broken(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a narrow terminal the bar and the title get shorter; the time left stood below, or was cut off."""
+    monkeypatch.setattr("minga_cli.progress_bar.on_terminal", lambda stream: True)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    doing = "a word " * 6
+    with TransferBar("folder/" * 20, 1, 0) as bar:
+        bar.update("a", 10 * MIB, 5 * MIB, doing=doing)
+    assert f"5 MiB of 10 MiB  {doing.rstrip()}" in capsys.readouterr().err
+
+
+def test_copies_that_begin_during_an_upload_change_nothing_of_the_bar() -> None:
+    """Its rate was that of the whole file, each time when a peer had copied something."""
+    size, name = 10 * MIB, parse_name("a")
+    shown: list[tuple[int, str]] = []
+
+    class Bar(TransferBar):
+        def update(self, name: str, size_bytes: int, held_bytes: int, *, doing: str = "", **more: object) -> None:
+            super().update(name, size_bytes, held_bytes)
+            shown.append((held_bytes // MIB, doing))
+
+    bar = Bar("a", 1, size)
+    for phase, done, replicas in (
+        ("hashing", 0, 0),
+        ("placing", 0, 0),
+        ("replicating", 0, 0),
+        ("uploading", 4 * MIB, 0),
+        ("replicating", 2 * MIB, 0),
+        ("uploading", 10 * MIB, 0),
+        ("replicating", 8 * MIB, 1),
+        ("announcing", 10 * MIB, 2),
+    ):
+        show_put(bar, name, size, PutProgress(PutPhase(phase), size, done, replicas, 2))
+    copying = "copying: {} of 2 replicas".format
+    assert shown == [(0, ""), (0, ""), (0, copying(0)), (4, ""), (10, ""), (10, copying(1)), (10, "")]
 
 
 def test_the_rate_and_the_time_left_are_shown_while_bytes_flow() -> None:

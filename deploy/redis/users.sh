@@ -25,8 +25,8 @@ common='resetchannels -@all +ping +select +role +info +asking +cluster|slots +cl
 {
   # For health checks.
   echo 'user default on nopass resetkeys resetchannels -@all +ping'
-  user registry "resetkeys ~minga:v1:* $common +eval +evalsha +time +get +set +exists +rename +del +persist +expire +pexpire +pttl +hget +hset +hmget +hgetall +hdel +hlen +hkeys +hexists +hincrby +hsetnx +hscan +hrandfield +zadd +zrem +zscore +zcount +zrangebyscore"
-  user locator "resetkeys %R~minga:v1:* $common +exists +get +hget +hmget +hlen +hkeys +hscan +hrandfield +pttl +zcard +zrange +zrangebylex (~minga:v1:* -@all +eval +evalsha) (~minga:v1:placement-cursor -@all +incrby)"
+  user registry "resetkeys ~minga:v2:* $common +eval +evalsha +time +get +set +exists +rename +del +persist +expire +pexpire +pttl +hget +hset +hmget +hgetall +hdel +hlen +hkeys +hexists +hsetnx +hscan +hrandfield +zadd +zrem +zscore +zcount +zrangebyscore"
+  user locator "resetkeys %R~minga:v2:* $common +exists +get +hget +hmget +hlen +hkeys +hrandfield +pttl +zcard +zrange +zrangebylex (~minga:v2:* -@all +eval +evalsha) (~minga:v2:placement-cursor -@all +incrby)"
 } >"$folder/users.new"
 # Last, so that it is whole where it is.
 mv "$folder/users.new" "$folder/users.acl"

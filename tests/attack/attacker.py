@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -72,11 +73,22 @@ class Attacker:
 
     async def get(self, address: str, path: str, grant: str = "") -> httpx.Response:
         """What the locator at host:port answers. Raises httpx.TransportError."""
-        scheme = "http" if self.plain else "https"
-        context = self.context() or False
-        headers = {"Authorization": f"Bearer {grant}"} if grant else {}
-        async with httpx.AsyncClient(verify=context, trust_env=False, timeout=LIMIT_SECONDS, headers=headers) as client:
-            return await client.get(f"{scheme}://{address}{path}")
+        async with self._client(address, grant) as client:
+            return await client.get(path)
+
+    async def post(self, address: str, path: str, body: Any) -> httpx.Response:
+        """As `get`, of JSON that is sent."""
+        async with self._client(address) as client:
+            return await client.post(path, json=body)
+
+    def _client(self, address: str, grant: str = "") -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=f"{'http' if self.plain else 'https'}://{address}",
+            verify=self.context() or False,
+            trust_env=False,
+            timeout=LIMIT_SECONDS,
+            headers={"Authorization": f"Bearer {grant}"} if grant else {},
+        )
 
 
 def strangers(authority: Authority, folder: Path) -> dict[str, Attacker]:
@@ -97,6 +109,14 @@ def strangers(authority: Authority, folder: Path) -> dict[str, Attacker]:
         "a locator": with_certificate("locator", role="locator"),
         "no role": with_certificate("boss", role="boss"),
     }
+
+
+def hello() -> bytes:
+    """The first record of a client that speaks TLS."""
+    made = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), made, server_hostname="x").do_handshake()
+    return made.read()
 
 
 async def refused(attack: Any) -> str:

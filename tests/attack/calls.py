@@ -50,15 +50,17 @@ AT_REGISTRY: dict[str, Attack] = {
         registry_pb2.PushTableRequest(begin=registry_pb2.TableBegin(**LEASE, whole=True, revision=2)),
     ),
     "publishes": _at_registry("Publish", registry_pb2.PublishRequest(**LEASE)),
+    "claims a fetch": _at_registry(
+        "ClaimFetch",
+        registry_pb2.ClaimFetchRequest(**LEASE, name="origins/a", transfer_id=bytes(32), http_port=1),
+    ),
     "ends a lease": _at_registry("Leave", registry_pb2.LeaveRequest(**LEASE)),
 }
 READS: dict[str, Attack] = {
     "reads a manifest": _at_peer(
         "GetManifest", lambda net: peer_pb2.GetManifestRequest(content_id=net.contents["secret.bin"].raw)
     ),
-    "reads a small file": _at_peer(
-        "FetchFiles", lambda net: peer_pb2.FetchFilesRequest(content_ids=[net.contents["data/tiny.txt"].raw])
-    ),
+    "reads a small file": lambda net, who: net.small_file(who),
     "reads a chunk": lambda net, who: net.chunk(who),
     "lists peers": _at_locator(lambda net: "/v1/peers"),
     "lists names": _at_locator(lambda net: "/v1/files"),

@@ -13,7 +13,7 @@ from minga import AsyncClient
 from minga_cli.localnet import LocalPeer
 from minga_core.errors import MingaError
 from minga_core.ids import ContentId
-from minga_engine.wire.http_format import ChunkRequest
+from minga_engine.wire.http_format import ChunkRequest, FilesRequest
 from minga_engine.wire.messages import SourceAddress
 from minga_protos.peer.v1 import peer_pb2
 from tests.e2e.conftest import Story, eventually, noise, running
@@ -82,6 +82,10 @@ class Network:
         request = ChunkRequest(self.contents["secret.bin"], ((0, 1),), requester)
         return await who.http(self.chunks, request.encode(self.peer.address))
 
+    async def small_file(self, who: Attacker) -> bytes:
+        request = FilesRequest(1).encode(self.peer.address) + self.contents["data/tiny.txt"]
+        return await who.http(self.chunks, request)
+
     async def at_locator(self, who: Attacker, path: str) -> object:
         return await who.get(self.story.net.locator.address, path)
 
@@ -125,13 +129,14 @@ async def network(
     *,
     secure: bool,
     rights: bool = False,
+    issuers: str = "",
     peer_count: int = 3,
     authority: Authority | None = None,
     **options: Any,
 ) -> AsyncIterator[Network]:
     """A running network; in the environment, the credentials of `command`. rights: members have OURS and what grants
-    say, and publications have proofs. authority: of its certificates, if not one of its own. options: as
-    LocalNetworkConfig has them."""
+    say, and publications have proofs. issuers: of grants beside the network's own, as MINGA_GRANT_KEYS has them.
+    authority: of its certificates, if not one of its own. options: as LocalNetworkConfig has them."""
     authority, issuer, credentials = authority or Authority(), Issuer(), folder / "credentials"
     with pytest.MonkeyPatch.context() as environment:
         if secure:
@@ -139,7 +144,7 @@ async def network(
             for name, file in (("CERT", "tls.crt"), ("KEY", "tls.key"), ("CA", "ca.crt")):
                 environment.setenv(f"MINGA_TLS_{name}", str(credentials / "command" / file))
             options["credentials"] = credentials
-            for name, flags in (_rights(credentials, issuer) if rights else {}).items():
+            for name, flags in (_rights(credentials, issuer, issuers) if rights else {}).items():
                 options[name] = (*options.get(name, ()), *flags)
         async with running(folder, peer_count, **options) as story:
             made = Network(story, secure, authority, issuer, credentials)
@@ -152,12 +157,12 @@ async def network(
             yield made
 
 
-def _rights(folder: Path, issuer: Issuer) -> dict[str, tuple[str, ...]]:
+def _rights(folder: Path, issuer: Issuer, others: str) -> dict[str, tuple[str, ...]]:
     """Flags of each kind of part."""
     (folder / "revoked").touch()
     (folder / "publication.key").write_text(os.urandom(32).hex() + "\n")
     (folder / "publication.key").chmod(0o600)
-    keys = f"--grant-keys={write_keys(folder / 'grant-keys.json', issuer)}"
+    keys = f"--grant-keys={write_keys(folder / 'grant-keys.json', issuer)},{others}"
     rights = (keys, f"--default-rights=read={OURS};publish={OURS}", f"--revoked={folder / 'revoked'}")
     servers = (*rights, f"--publication-key={folder / 'publication.key'}")
     return {"registry_flags": servers, "locator_flags": servers, "peer_flags": rights}

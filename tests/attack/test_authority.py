@@ -24,12 +24,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from minga_authority.authority import Authority
 from minga_authority.certificates import moment
 from minga_authority.folder import AuthorityFolder, Network, init
+from minga_authority.server import MAX_CONNECTIONS
 from minga_authority.terms import Terms
 from minga_cli.localauthority import LocalAuthority
 from minga_cli.localprocess import LocalProcess, module_command
 from minga_cli.localservice import LocalService
 from minga_runtime.trust.joining import JoinToken, join
 from minga_runtime.trust.members import Role
+from tests.e2e.conftest import eventually
+from tests.support.grants import flipped
 
 from .attacker import LIMIT_SECONDS, Attacker
 from .command import minga
@@ -141,13 +144,6 @@ def request(key: Any = None, *names: x509.GeneralName, ca: bool = False) -> str:
     if ca:
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=9), critical=True)
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
-
-
-def flipped(token: str, part: int) -> str:
-    """With the first bit of one of its three parts changed."""
-    parts = token.split(".")
-    parts[part] = chr(ord(parts[part][0]) ^ 1) + parts[part][1:]
-    return ".".join(parts)
 
 
 def bad_tokens(net: Authorities, folder: Path) -> dict[str, str]:
@@ -305,18 +301,28 @@ async def test_bodies_and_heads_without_end_are_refused_unread(founded: Authorit
 async def test_many_slow_connections_of_one_host_keep_nobody_out(
     founded: Authorities, tmp_path: Path, nothing_else_changed: set[str]
 ) -> None:
-    """Silent ones, ones in the middle of the handshake, and bodies that never come."""
+    """Silent ones, ones in the middle of the handshake, and bodies that never come: half of the authority's connections
+    at most."""
     nothing_else_changed.add("spiffe://local/peer/patient")
     network = Network("local", founded.url)
     token = JoinToken.parse(founded.own.create_token(PEER, HOUR, network))
     async with AsyncExitStack() as stack:
-        for number in range(600):
-            _, writer = await stack.enter_async_context(connected(founded.port, None))
-            if number % 2:
-                writer.write(b"\x16\x03\x01\x02")
         for _ in range(20):
             _, writer = await stack.enter_async_context(connected(founded.port, Attacker(founded.ca).context()))
             writer.write(HEAD + b"1000\r\n\r\n{")
+        ends = []
+        for number in range(600):
+            reader, writer = await stack.enter_async_context(connected(founded.port, None))
+            if number % 2:
+                writer.write(b"\x16\x03\x01\x02")
+            ends.append(asyncio.create_task(reader.read()))
+            stack.callback(ends[-1].cancel)
+
+        async def others_are_closed() -> bool:
+            return sum(end.done() for end in ends) >= 620 - MAX_CONNECTIONS // 2
+
+        await eventually(others_are_closed, "what is above the host's bound is closed", LIMIT_SECONDS)
+        assert not all(end.done() for end in ends)
         await join(token, tmp_path / "patient", "patient")
 
 

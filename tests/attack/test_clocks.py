@@ -138,7 +138,9 @@ async def is_newest(net: Network, folder: Path, name: str, data: bytes) -> None:
         return content_id in [each for each, _ in (await versions(net, name))[:1]]
 
     await eventually(holds, f"{data!r} is the newest")
-    assert await get(net, folder, name) == data
+    async with AsyncClient(locator=net.story.net.locator_url, standalone=True) as client:
+        await client.get(name, folder / "got", overwrite=True)
+    assert (folder / "got").read_bytes() == data
 
 
 async def are(net: Network, wanted: dict[str, list[Version]]) -> None:

@@ -57,9 +57,6 @@ async def test_nobody_asks_for_chunks_as_another(secure: Network, who: str) -> N
     got = await answer(secure, secure.member(who), source("peer-3", "127.0.0.1:1"))
     assert isinstance(got, ErrorResponse)
     assert "may not act for peer 'peer-3'" in str(got.error)
-    request = peer_pb2.FetchFilesRequest(content_ids=[secure.contents["data/tiny.txt"].raw], peer_id="peer-3")
-    with pytest.raises(grpc.aio.AioRpcError, match="may not act for peer 'peer-3'"):
-        await secure.at_peer(secure.member(who), "FetchFiles", request)
 
 
 async def test_a_member_is_named_only_where_it_is(secure: Network) -> None:

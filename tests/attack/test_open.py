@@ -14,6 +14,7 @@ from minga_engine.wire.http_format import END_OF_HEAD, ChunkResponse, decode_res
 from minga_engine.wire.messages import SourceAddress
 from minga_protos.peer.v1 import peer_pb2
 from minga_protos.registry.v1 import registry_pb2 as pb
+from tests.e2e.conftest import eventually
 
 from .attacker import LIMIT_SECONDS, Attacker
 from .calls import upload
@@ -90,6 +91,11 @@ async def test_times_out_of_this_world_own_no_name(opened: Network) -> None:
     assert listed.content_id == opened.contents["secret.bin"]
     assert version.published_ns > listed.published_ns
     (opened.story.peers[1].share_dir / "data" / "tiny2.txt").unlink()
+
+    async def only_ours() -> bool:
+        return await opened.story.names() == set(CONTENTS)
+
+    await eventually(only_ours, "what is removed is not listed")
 
 
 async def test_a_stream_keeps_no_second_lease(opened: Network) -> None:

@@ -1,10 +1,13 @@
 """Members that want more than their rights: names that are not theirs, grants that are no good, proofs of others."""
 
+import asyncio
 import base64
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import grpc.aio
 import jwt
@@ -12,9 +15,10 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from minga_core.ids import new_generation
+from minga_locator.cache import MAX_AGE_SECONDS
 from minga_protos.peer.v1 import peer_pb2
 from minga_protos.registry.v1 import registry_pb2 as pb
-from tests.support.grants import Issuer
+from tests.support.grants import Issuer, flipped
 
 from .attacker import Attacker
 from .calls import upload
@@ -26,6 +30,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.e2e]
 FAR_FUTURE, LONG_AGO = Timestamp(seconds=9_223_372_036), Timestamp(seconds=-9_000_000_000)
 """Of the years 2262 and 1684."""
 GOOD, EVIL = bytes(31) + b"g", bytes(31) + b"!"
+EVIL_ID = f"b3:{EVIL.hex()}"
 
 
 async def test_names_of_others_are_refused_whether_they_exist_or_not(secure: Network) -> None:
@@ -35,6 +40,89 @@ async def test_names_of_others_are_refused_whether_they_exist_or_not(secure: Net
         assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
     listing = await secure.member("command").get(secure.story.net.locator.address, "/v1/files")
     assert {each["name"] for each in listing.json()["files"]} == set(CONTENTS)
+
+
+TRICKS = (
+    "data-secret/x",
+    "data.",
+    "dat",
+    "data/../ops/key",
+    "data/./../ops/key",
+    "data//../ops/key",
+    "../ops/data/x",
+    "/data/tiny.txt",
+    "ops/../data/tiny.txt",
+    "DATA/tiny.txt",
+    "Secret.bin",
+    "secret.bin/",
+    "d\u0430ta/tiny.txt",  # a Cyrillic letter
+    "data\u0301/x",  # an accent on the last letter
+    "data\u2215x",  # what looks like a slash
+    "\uff44ata/x",  # a full-width letter
+    "data\\..\\ops",
+    "data\0/x",
+    "data ",
+    " data/x",
+)
+"""Names that look like `data` or `secret.bin`, below or beside which they are not."""
+
+
+@pytest.mark.parametrize("name", TRICKS)
+async def test_a_name_that_looks_like_one_of_ours_is_not(secure: Network, name: str) -> None:
+    """Neither read, nor listed, nor placed at the locator, nor stored at a peer: it is another name, or none."""
+    member, locator = secure.member("command"), secure.story.net.locator.address
+    for path in (quote(name), quote(name, safe="")):
+        # Sent as it is: clients make a/b of a/x/../b.
+        request = f"GET /v1/files/{path} HTTP/1.1\r\nHost: {locator}\r\n\r\n"
+        status = (await member.http(locator, request.encode())).split()[1]
+        assert status in (b"400", b"403"), (path, status)
+    for path, body in (
+        ("/v1/files:lookup", {"names": [name]}),
+        ("/v1/placements", {"name": name, "size_bytes": 4, "replicas": 1, "publish": EVIL_ID}),
+    ):
+        answer = await member.post(locator, path, body)
+        assert answer.status_code in (400, 403, 422) or answer.json() == {"versions": [None]}, answer.text
+    listing = await member.get(locator, f"/v1/files?prefix={quote(name, safe='')}")
+    assert not listing.is_success or not {each["name"] for each in listing.json()["files"]} - set(CONTENTS)
+    source = peer_pb2.Source(peer_id="peer-2", address=secure.story.peers[1].address)
+    replicate = peer_pb2.ReplicateFileRequest(name=name, content_id=EVIL, sources=[source], overwrite=True)
+    for method, messages in (("StoreFile", upload(name)), ("ReplicateFile", [replicate])):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await secure.at_peer(member, method, *messages)
+        assert caught.value.code() in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT), method
+
+
+@contextmanager
+def suppress_invalid_name() -> Iterator[None]:
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+            raise
+
+
+@pytest.mark.parametrize("name", TRICKS)
+async def test_such_a_name_is_not_published_either(secure: Network, tmp_path: Path, name: str) -> None:
+    """By a peer that may publish `data`, at the registry."""
+    async with RawPeer(secure, tmp_path, "tricky") as peer:
+        with suppress_invalid_name():
+            when, tag = await peer.publish(name, EVIL)
+            assert (when.seconds, tag) == (0, b"")
+
+
+async def test_a_prefix_is_of_whole_parts_in_one_normal_form(secure: Network) -> None:
+    """Whichever form a name is asked for in; a grant whose prefix is in another form, or no name, is refused."""
+    locator, who = secure.story.net.locator.address, Attacker(secure.authority.pem)
+
+    async def status(prefix: str, name: str) -> int:
+        grant = secure.issuer.grant("curl", read=(prefix,))
+        return (await who.get(locator, f"/v1/files/{quote(name)}", grant)).status_code
+
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    assert [await status(composed, f"{each}/x") for each in (composed, decomposed, "cafe")] == [404, 404, 403]
+    assert [await status("cafe", f"{each}/x") for each in (composed, decomposed, "cafe", "caf")] == [403, 403, 404, 403]
+    for prefix in (decomposed, "data/../ops", "data//x", "./data", "/", "", "data\0", "..", "data/*/../.."):
+        assert await status(prefix, "data/tiny.txt") == 401, prefix
 
 
 def hmac_with_the_public_key(issuer: Issuer) -> str:
@@ -52,6 +140,9 @@ BAD_GRANTS: dict[str, Callable[[Issuer], str]] = {
     "of another issuer": lambda issuer: issuer.grant("evil", read=("*",), iss="minga:other"),
     "never ends": lambda issuer: issuer.grant("evil", read=("*",), exp=None),
     "of another member": lambda issuer: issuer.grant("spiffe://test/peer/peer-1", read=("*",)),
+    "with another bit in its head": lambda issuer: flipped(issuer.grant("evil", read=("*",)), 0),
+    "with another bit in its claims": lambda issuer: flipped(issuer.grant("evil", read=("*",)), 1),
+    "with another bit in its signature": lambda issuer: flipped(issuer.grant("evil", read=("*",)), 2),
     "endless": lambda issuer: "x" * 9000,
 }
 
@@ -135,6 +226,22 @@ async def test_no_name_is_hijacked_and_no_version_demoted(secure: Network, tmp_p
         for claimed in (FAR_FUTURE, LONG_AGO, Timestamp(seconds=1)):
             await bad.announce("data/own", GOOD, claimed, stolen)
             assert await newest(secure, "data/own") == listed
+
+
+async def test_a_publication_that_is_replayed_is_as_old_as_it_was(secure: Network, tmp_path: Path) -> None:
+    """A peer announces the former content again: with its own proof, and with the time and the tag of the newest."""
+    async with RawPeer(secure, tmp_path, "good") as good, RawPeer(secure, tmp_path, "stale") as stale:
+        then, former = await good.publish("data/replayed", EVIL)
+        await stale.announce("data/replayed", EVIL, then, former)
+        now, tag = await good.publish("data/replayed", GOOD)
+        await good.announce("data/replayed", GOOD, now, tag)
+        listed = await newest(secure, "data/replayed")
+        assert listed["content_id"] == f"b3:{GOOD.hex()}"
+        for claimed, shown in ((then, former), (now, former), (now, tag), (FAR_FUTURE, former)):
+            await stale.announce("data/replayed", EVIL, claimed, shown)
+            # Longer than the locator keeps an answer.
+            await asyncio.sleep(MAX_AGE_SECONDS + 0.1)
+            assert await newest(secure, "data/replayed") == listed
 
 
 async def test_a_name_without_the_right_is_not_published(secure: Network, tmp_path: Path) -> None:

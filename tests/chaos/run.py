@@ -185,7 +185,7 @@ async def _leave(network: Network, ledger: Ledger) -> None:
     client = redis.Redis(host=host, port=port)
     try:
         async with asyncio.timeout(END_LIMIT_SECONDS):
-            while left := [key async for key in client.scan_iter(count=1000) if _is_left_over(key)]:  # noqa: ASYNC110
+            while left := await _left_over(client):  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
     except TimeoutError:
         ledger.violated(f"{len(left)} keys are left in the store when all peers have left, such as {left[0]!r}")
@@ -194,9 +194,13 @@ async def _leave(network: Network, ledger: Ledger) -> None:
         check_exit(part, await part.stop(STOP_SECONDS), ledger)
 
 
-def _is_left_over(key: bytes) -> bool:
-    """All keys but the counters and the mark that the directory has begun, which belong to no peer."""
-    return key.decode() not in (keys.TOKENS, keys.CURSOR, keys.EPOCH)
+async def _left_over(client: redis.Redis) -> list[bytes]:
+    """All keys but the counters and the mark that the directory has begun, which belong to no peer, and what a registry
+    staged that was killed before it committed, which expires by itself."""
+    lasting = {keys.TOKENS.encode(), keys.CURSOR.encode(), keys.EPOCH.encode()}
+    staged = f"{keys.PREFIX}removals:".encode()
+    left = [key async for key in client.scan_iter(count=1000) if key not in lasting]
+    return [key for key in left if not key.startswith(staged) or await client.ttl(key) < 0]
 
 
 if __name__ == "__main__":

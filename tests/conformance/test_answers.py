@@ -124,6 +124,21 @@ async def test_many_names_are_looked_up_at_once(directory: Harness) -> None:
     assert await directory.reader.find_newest([]) == []
 
 
+async def test_more_names_than_a_script_takes_keep_their_order(directory: Harness) -> None:
+    """Some have a holder, some none, and some so many that the script leaves them: each answer is that of its name."""
+    peers = [f"p{number:02}" for number in range(30)]
+    for peer in peers:
+        await directory.register(peer)
+        await directory.push(peer, [row(f"common{number}", f"c{number}") for number in range(40)])
+    await directory.push("p00", [row(f"n{number:03}", f"v{number}") for number in range(130)])
+    names = [Name(f"n{number:03}") for number in range(0, 160, 2)]
+    names += [Name(f"common{number}") for number in range(40)]
+    newest = await directory.reader.find_newest(names, max_holders=40)
+    found = [(version.content_id, version.complete_count) if version else None for version in newest]
+    rare = [(content(f"v{number}"), 1) if number < 130 else None for number in range(0, 160, 2)]
+    assert found == rare + [(content(f"c{number}"), 29) for number in range(40)]
+
+
 async def test_many_names_at_once_name_the_living_alone(directory: Harness) -> None:
     """A dead holder's newer version does not hide an older one that somebody alive has."""
     await directory.register("dead", ttl=SHORT)

@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import pytest
 
-from minga_directory import writer
 from minga_directory.garbage import SHARE_ROWS
 from tests.conformance.harness import LONG, SHORT, Harness, lease, over, rows
 
@@ -24,7 +23,7 @@ async def pushed(directory: Harness, peer_id: str, count: int, ttl: timedelta = 
 async def test_the_rows_of_130_000_files_are_collected_to_the_end_and_others_meanwhile(redis_url: str) -> None:
     """1. A peer with many rows leaves, and one with few dies. 2. Passes collect both: the few rows long before the
     many, and all in a number of passes that follows from theirs. (Buckets that were empty stopped it once.)"""
-    async with over(redis_url, late_after=writer.LATE_AFTER) as directory:
+    async with over(redis_url) as directory:
         await pushed(directory, "many", ROWS)
         await pushed(directory, "few", 10, SHORT)
         await directory.writer.leave(lease("many"))

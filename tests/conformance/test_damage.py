@@ -4,7 +4,7 @@ import pytest
 
 from minga_core.ids import PeerId
 from minga_core.names import Name
-from minga_directory import RedisDirectoryWriter, keys
+from minga_directory import keys
 from minga_directory.codec import row_field, row_value
 from tests.conformance.harness import Harness, content, peer_ids, row
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.redis
 FIELD, VALUE = row_field(row("x").key), row_value(row("x"))
 DAMAGE = {
     "a row cut short": (keys.table, FIELD, VALUE[:5]),
-    "a row of an unknown state": (keys.table, FIELD, VALUE[:-2] + b"\x09x"),
+    "a row of an unknown state": (keys.table, FIELD, VALUE[:-1] + b"\x09"),
     "an address that is no text": (keys.peer, "address", b"\xff"),
     "a zone with a separator": (keys.peer, "zone", b"r\0r"),
 }
@@ -21,8 +21,7 @@ DAMAGE = {
 
 async def write(directory: Harness, *words: str | bytes) -> None:
     """Sets a field of a hash, past the directory."""
-    assert isinstance(directory.writer, RedisDirectoryWriter)
-    await directory.writer._store.one("HSET", *words)
+    await directory.store.one("HSET", *words)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -47,3 +46,10 @@ async def test_a_name_whose_holders_are_all_damaged_is_not_found(on_redis: Harne
     await on_redis.push("a", [row("x")])
     await write(on_redis, keys.peer(PeerId("a")), "address", b"\xff")
     assert not await on_redis.reader.find(Name("x"))
+
+
+async def test_a_lease_that_an_older_registry_made_is_listed(on_redis: Harness) -> None:
+    """It has no URL of a gateway, and lives on while its peer renews it."""
+    await on_redis.register("a")
+    await on_redis.store.one("HDEL", keys.peer(PeerId("a")), "gateway")
+    assert (await on_redis.reader.get_peer(PeerId("a"))).info.gateway_url == ""

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import hypothesis
@@ -40,8 +39,6 @@ from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
 
-LATE = timedelta(milliseconds=100)
-"""What crashes leave is cleaned up after that: each example waits for it once."""
 REFUSALS = (LeaseSupersededError, RegisterAgainError, TableRevisionMismatchError)
 MAX_OPEN = 3
 
@@ -94,7 +91,7 @@ class Play:
         self._client = client
         self._store = store
         self._server = server
-        self._others = [directory.writer, RedisDirectoryWriter(store, late_after=LATE)]
+        self._others = [directory.writer, RedisDirectoryWriter(store)]
         self._turn = 0
         self.model = Model()
         self.open: list[OpenPush] = []
@@ -126,7 +123,7 @@ class Play:
     def _writer(self, life: int | None) -> Any:
         """One of the two registries in turn, or one that dies."""
         if life is not None:
-            return RedisDirectoryWriter(crashing(self._store, life), late_after=LATE)
+            return RedisDirectoryWriter(crashing(self._store, life))
         self._turn += 1
         return self._others[self._turn % 2]
 
@@ -274,6 +271,8 @@ class Play:
         await self._tried(begun.push.__aexit__(None, None, None), [self.model])
 
     async def _reap(self, life: int | None) -> None:
+        """Also of what is under way: for all that the reaper knows its time may be over."""
+        await self._directory.let_time_pass()
         await self._tried(self._writer(life).reap(), [self.model])
 
     async def _lose_all(self, life: None) -> None:
@@ -304,8 +303,7 @@ class Play:
         await eventually(self._nothing_left)
 
     async def _nothing_left(self) -> bool:
-        """What a registration that was cut short has announced stays for as long as its lease would have lasted."""
-        await self._directory.settle()
+        await self._directory.clean_up()
         stats = await self._directory.reader.stats()
         return stats.names == stats.live_peers == 0 and (await self._directory.writer.lease_counts())[1] == 0
 
@@ -324,7 +322,7 @@ async def playing(server: RedisServer) -> AsyncIterator[Play]:
     server.flush()
     client, store = raw(server.url), connect(server.url)
     try:
-        async with over(server.url, LATE) as directory:
+        async with over(server.url) as directory:
             yield Play(directory, store, client, server)
     finally:
         await client.aclose()

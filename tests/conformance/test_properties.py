@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -164,7 +163,7 @@ def test_any_operations_on_redis_answer_as_the_model(redis_server: RedisServer, 
 
     async def run() -> None:
         redis_server.flush()
-        async with over(redis_server.url, timedelta(milliseconds=200)) as directory:
+        async with over(redis_server.url) as directory:
             await check(directory, done)
 
     asyncio.run(run())

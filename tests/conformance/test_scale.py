@@ -6,7 +6,6 @@ import pytest
 
 from minga_core.ids import PeerId
 from minga_core.names import Name
-from minga_directory import writer
 from tests.conformance.harness import Harness, lease, over, row
 
 ROWS = 100_000
@@ -19,8 +18,7 @@ LIMIT_SECONDS = 40.0
 @pytest.mark.timeout(180)
 async def test_a_large_table_is_pushed_searched_and_changed(redis_url: str) -> None:
     """1. Push it whole, in batches. 2. Find and list in it. 3. Change one row of it: that is quick."""
-    # No step of it is to be refused because the machine was busy.
-    async with over(redis_url, late_after=writer.LATE_AFTER) as directory:
+    async with over(redis_url) as directory:
         await push_and_look(directory)
 
 

@@ -197,16 +197,42 @@ async def test_of_two_pushes_at_once_the_table_is_one_of_them(directory: Harness
 
 @pytest.mark.redis
 async def test_a_change_too_large_to_copy_is_answered_with_push_the_whole_table(on_redis: Harness) -> None:
-    """A whole table changes hands by renaming; a change is copied, and must not hold Redis up."""
+    """A whole table changes hands by renaming; of a change and its table one is copied, and must not hold Redis up."""
     await on_redis.register("a")
-    await on_redis.push("a", [row("x")])
+    await on_redis.push("a", [row(f"o{number}") for number in range(MAX_CHANGE_ROWS + 1)])
     begun = on_redis.writer.push_table(lease("a"), whole=False, base_revision=1, revision=2)
     async with begun as push:
         for start in range(0, MAX_CHANGE_ROWS, 1000):
             await push.put([row(f"n{number}") for number in range(start, start + 1000)])
         with pytest.raises(TableRevisionMismatchError):
-            await push.remove([row("x").key])
+            await push.put([row("x")])
     assert await on_redis.beat("a", revision=1) == "ok"
+
+
+@pytest.mark.redis
+async def test_a_change_that_removes_too_many_rows_is_answered_with_push_the_whole_table(on_redis: Harness) -> None:
+    """Each of them is looked for in the table."""
+    await on_redis.register("a")
+    await on_redis.push("a", [row("x")])
+    begun = on_redis.writer.push_table(lease("a"), whole=False, base_revision=1, revision=2)
+    async with begun as push:
+        with pytest.raises(TableRevisionMismatchError):
+            await push.remove([row(f"n{number}").key for number in range(MAX_CHANGE_ROWS + 1)])
+    assert await on_redis.beat("a", revision=1) == "ok"
+
+
+@pytest.mark.redis
+async def test_a_change_of_any_size_is_added_to_a_small_table(on_redis: Harness) -> None:
+    """As when an emptied directory got the rows first that others request: the others come as a change. What the change
+    says counts, and rows that it does not name stay."""
+    await on_redis.register("a")
+    await on_redis.push("a", [row("kept"), row("grown", partial=True), row("gone")])
+    names = [f"n{number:04}" for number in range(MAX_CHANGE_ROWS + 1)]
+    await on_redis.change("a", [row("grown"), *map(row, names)], [row("gone").key])
+    await on_redis.until_names(["grown", "kept", *names])
+    assert (await on_redis.reader.find(row("grown").key.name))[0].holders[0].state is HoldingState.COMPLETE
+    assert (await on_redis.reader.get_peer(PeerId("a"))).file_count == len(names) + 2
+    assert await on_redis.beat("a", revision=2) == "ok"
 
 
 @pytest.mark.redis
@@ -223,3 +249,21 @@ async def test_a_change_whose_removals_ran_out_is_refused(redis_url: str) -> Non
             await store.aclose()
             with pytest.raises(TableRevisionMismatchError):
                 await push.commit()
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_push_whose_rows_another_server_has_not_got_is_refused(redis_url: str, whole: bool) -> None:
+    """As when a replica takes over between the rows and the commit: the table would have been without them for good."""
+    async with over(redis_url) as directory:
+        await directory.register("a")
+        await directory.push("a", [row("x")])
+        begun = directory.writer.push_table(lease("a"), whole=whole, base_revision=1, revision=2)
+        async with begun as push:
+            await push.put([row("x"), row("y")])
+            store = connect(redis_url)
+            assert await store.one("DEL", *await store.one("KEYS", "*:tombstones:{a}:*")) == 1
+            await store.aclose()
+            with pytest.raises(TableRevisionMismatchError):
+                await push.commit()
+        assert "x" in await directory.names()

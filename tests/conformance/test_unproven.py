@@ -1,6 +1,7 @@
 """Networks with a publication key: rows whose time is not proven, which anybody may announce, stand for no name."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -109,3 +110,17 @@ async def test_an_open_network_answers_what_there_is(directory: Harness) -> None
     await directory.push("a", [row("x", "v", published=0)])
     assert list(await directory.holders("x")) == [content("v").short]
     assert await directory.names() == ["x"]
+
+
+async def test_keys_of_another_network_are_told_from_those_of_a_step_of_an_exchange(proven: Harness) -> None:
+    """By registries and by locators; where the store was emptied, the first registry says which they are."""
+    writer: Any = proven.writer
+    reader: Any = proven.reader
+    assert await reader.knows_publication_keys(["c" * 32])
+    for step in (["a" * 32], ["a" * 32, "b" * 32], ["b" * 32, "a" * 32], ["b" * 32]):
+        assert await writer.confirm_publication_keys(step)
+        assert await reader.knows_publication_keys(step)
+    for foreign in (["a" * 32], ["c" * 32, "a" * 32], ["b" * 31 + "c"]):
+        assert not await writer.confirm_publication_keys(foreign)
+        assert not await reader.knows_publication_keys(foreign)
+    assert await writer.confirm_publication_keys(["b" * 32])

@@ -1,4 +1,4 @@
-"""A locator over a directory in memory, a gateway that keeps what it is sent, and a browser that looks at them."""
+"""A locator and a gateway over what is in memory, and a browser that looks at them."""
 
 import asyncio
 import socket
@@ -7,22 +7,21 @@ import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from minga_core.names import Name
 from minga_core.records import FileRow, HoldingState
 from minga_locator.app import make_app
 from services.locator.tests import support
 from services.locator.tests.support import GIB, join, row
+from services.peer.tests.gateway.support import Served, located
 from tests.support.memory_directory import MemoryDirectory
 
 MIB = 1 << 20
@@ -45,7 +44,7 @@ SHARED = "debian-13.2.0-amd64-netinst.iso"
 def serving(app: ASGIApp) -> Iterator[str]:
     """The app at a URL, in a thread."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None, lifespan="on"))
+    server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None, lifespan="on", interface="asgi3"))
     thread = threading.Thread(target=asyncio.run, args=(server.serve([listening]),))
     thread.start()
     try:
@@ -91,52 +90,53 @@ async def _fill(directory: MemoryDirectory) -> None:
 
 
 class Gateway:
-    """What a browser asks of a peer's gateway, which keeps what it is sent in memory."""
+    """A peer's gateway over contents in memory. grants: those that it was shown."""
 
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
+    def __init__(self, locator: str) -> None:
+        """locator: whose pages it answers."""
+        self._folder = TemporaryDirectory()
+        self.served = Served({}, uploads=Path(self._folder.name), locator=locator)
         self.grants: set[str | None] = set()
-        self.transfers: list[dict[str, object]] = []
-        self.refusal: tuple[int, str] | None = None
 
-    def app(self, origin: str) -> Starlette:
-        """For pages of that origin."""
-        cors = Middleware(CORSMiddleware, allow_origins=[origin], allow_methods=["*"], allow_headers=["*"])
-        routes = [
-            Route("/health", self._answer({"status": "ok"})),
-            Route("/transfers", self._transfers),
-            Route("/files/{name:path}", self._file, methods=["GET", "PUT"]),
-        ]
-        return Starlette(routes=routes, middleware=[cors])
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] != "OPTIONS" and scope["path"] != "/health":
+            self.grants.add(Headers(scope=scope).get("authorization"))
+        await self.served.app(scope, receive, send)
 
-    def _answer(self, content: object) -> Any:
-        async def answer(request: Request) -> Response:
-            return JSONResponse(content)
+    @property
+    def published(self) -> dict[Name, bytes]:
+        """What was uploaded."""
+        return self.served.uploader.published
 
-        return answer
+    def kept(self) -> list[str]:
+        """Files of unfinished uploads."""
+        return sorted(path.name for path in Path(self._folder.name).iterdir())
 
-    async def _transfers(self, request: Request) -> Response:
-        self.grants.add(request.headers.get("authorization"))
-        return JSONResponse({"transfers": self.transfers})
+    def share(self, name: str, data: bytes) -> None:
+        """Have a file."""
+        file = self.served.catalogue.files[Name(name)] = located(name, data)
+        self.served.streams.contents[file.content_id] = data
 
-    async def _file(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        if request.method == "GET":
-            disposition = "attachment" if "download" in request.query_params else "inline"
-            return Response(self.files[name], headers={"Content-Disposition": disposition})
-        self.grants.add(request.headers.get("authorization"))
-        content = await request.body()
-        if self.refusal is not None:
-            return JSONResponse({"detail": self.refusal[1]}, self.refusal[0])
-        self.files[name] = content
-        return Response(status_code=201)
+    def close(self) -> None:
+        self.served.pool.close()
+        self._folder.cleanup()
+
+
+@contextmanager
+def gateway_for(locator: str) -> Iterator[tuple[str, Gateway]]:
+    """The URL of a gateway for pages of that locator, and what it has."""
+    gateway = Gateway(locator)
+    try:
+        with serving(gateway.app) as url:
+            yield url, gateway
+    finally:
+        gateway.close()
 
 
 @contextmanager
 def page_and_gateway(directory: MemoryDirectory, **secured: Any) -> Iterator[tuple[str, str, Gateway]]:
-    """The locator's URL, that of the gateway, and what it keeps. secured: for make_app."""
-    gateway = Gateway()
-    with serving(make_app(directory, **secured)) as locator, serving(gateway.app(locator)) as url:
+    """The locator's URL, that of the gateway, and what it has. secured: for make_app."""
+    with serving(make_app(directory, **secured)) as locator, gateway_for(locator) as (url, gateway):
         yield locator, url, gateway
 
 

@@ -14,26 +14,33 @@ from urllib.parse import quote
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from minga_core.errors import NoSpaceError
+from minga_core.ids import ContentId
+from minga_core.names import Name
 from minga_locator.app import make_app
+from minga_peer.gateway.transfers import Transfer
 from minga_runtime.trust.callers import Callers
-from minga_runtime.trust.grant_keys import KeySource
+from minga_runtime.trust.key_sources import KeySource
 from minga_runtime.web.members import CLIENT
 from services.locator.tests.test_rights import ISSUER, OWN, Connection
-from tests.doors.browsing import HOSTILE, MIB, SHARED, Gateway, filled_directory, many_files, page_and_gateway, serving
+from tests.doors.browsing import (
+    HOSTILE,
+    MIB,
+    SHARED,
+    Gateway,
+    filled_directory,
+    gateway_for,
+    many_files,
+    page_and_gateway,
+    serving,
+)
 from tests.doors.conftest import IMAGES
 from tests.support.grants import write_keys
 from tests.support.memory_directory import MemoryDirectory
 
 VIEWS = {"files": "#/files/", "file": f"#/file/{SHARED}", "peers": "#/peers", "transfers": "#/transfers"}
 DIRECTORY = filled_directory()
-TRANSFER = {
-    "name": SHARED,
-    "content_id": "b3:" + "0" * 64,
-    "size_bytes": 824_180_736,
-    "held_bytes": 412_090_368,
-    "rate_bytes_per_second": 103_022_592.0,
-    "active_source_count": 5,
-}
+TRANSFER = Transfer(Name(SHARED), ContentId(bytes(32)), 824_180_736, 412_090_368, 103_022_592.0, 5)
 
 
 class Visit:
@@ -243,7 +250,7 @@ def test_a_file_shows_versions_holders_and_spread(visit: Visit) -> None:
 
 
 def test_a_download_goes_through_the_gateway(visit: Visit) -> None:
-    visit.gateway.files["README.txt"] = b"the file"
+    visit.gateway.share("README.txt", b"the file")
     page = visit.open("#/file/README.txt")
     with page.expect_download() as download:
         page.click("#download")
@@ -260,34 +267,81 @@ def test_files_that_are_dropped_are_uploaded_to_the_folder_that_is_shown(visit: 
     page.wait_for_selector("table.list a")
     page.evaluate(drop, content)
     page.wait_for_selector("#uploads >> text=Uploaded")
-    assert visit.gateway.files["datasets/dropped ü.bin"] == content.encode()
-    visit.gateway.refusal = (507, "no living peer has room for it")
+    assert visit.gateway.published["datasets/dropped ü.bin"] == content.encode()
+    visit.gateway.served.uploader.failure = NoSpaceError("no living peer has room for it")
     page.evaluate(drop, content)
     page.wait_for_selector("#uploads >> text=no living peer has room for it")
-    visit.gateway.refusal = None
+    visit.gateway.served.uploader.failure = None
     assert any("507" in problem for problem in visit.problems)
     visit.problems.clear()
+
+
+def choose(page: Any, file: Path) -> None:
+    """Upload a file to the folder that is shown."""
+    with page.expect_file_chooser() as chooser:
+        page.click("text=Upload")
+    chooser.value.set_files(file)
+
+
+def test_an_upload_goes_on_after_a_lost_connection(visit: Visit, tmp_path: Path) -> None:
+    """By itself, a moment later."""
+    (tmp_path / "lost").write_bytes(b"x" * MIB)
+    lost: list[str] = []
+
+    def lose_once(route: Any) -> None:
+        if route.request.method == "PATCH" and not lost:
+            lost.append(route.request.url)
+            route.abort("connectionreset")
+        else:
+            route.continue_()
+
+    visit.page.route("**/uploads/*", lose_once)
+    page = visit.open("#/files/datasets/")
+    choose(page, tmp_path / "lost")
+    page.wait_for_selector("#uploads >> text=Uploaded")
+    assert visit.gateway.published["datasets/lost"] == b"x" * MIB
+    assert len(lost) == 1
+    assert all("ERR_CONNECTION_RESET" in problem for problem in visit.problems)
+    visit.problems.clear()
+
+
+def test_an_upload_that_is_cancelled_leaves_nothing(visit: Visit, tmp_path: Path) -> None:
+    """Neither at the gateway, nor for the next load of the page."""
+    (tmp_path / "cancelled").write_bytes(b"x" * MIB)
+    before = visit.gateway.kept()
+    held: list[Any] = []
+    hold = lambda route: held.append(route) if route.request.method == "PATCH" else route.continue_()  # noqa: E731
+    visit.page.route("**/uploads/*", hold)
+    page = visit.open("#/files/datasets/")
+    choose(page, tmp_path / "cancelled")
+    eventually(lambda: page.wait_for_timeout(20) is None and bool(held))
+    assert len(visit.gateway.kept()) == len(before) + 2
+    page.get_by_role("button", name="Cancel").click()
+    assert not page.locator("#uploads").is_visible()
+    eventually(lambda: page.wait_for_timeout(20) is None and visit.gateway.kept() == before)
+    page.reload()
+    page.wait_for_selector("table.list a")
+    assert not page.locator("#uploads").is_visible()
+    assert "datasets/cancelled" not in visit.gateway.published
 
 
 def test_files_that_are_chosen_are_uploaded(visit: Visit, tmp_path: Path) -> None:
     (tmp_path / "<b>chosen").write_bytes(b"chosen")
     page = visit.open("#/files/datasets/")
-    with page.expect_file_chooser() as chooser:
-        page.click("text=Upload")
-    chooser.value.set_files(tmp_path / "<b>chosen")
+    choose(page, tmp_path / "<b>chosen")
     page.wait_for_selector("#uploads >> text=Uploaded")
-    assert visit.gateway.files["datasets/<b>chosen"] == b"chosen"
+    assert visit.gateway.published["datasets/<b>chosen"] == b"chosen"
     page.get_by_role("button", name="Dismiss").click()
     assert not page.locator("#uploads").is_visible()
 
 
 def test_transfers_are_those_of_the_gateways(visit: Visit) -> None:
-    visit.gateway.transfers = [TRANSFER]
+    visit.gateway.served.transfers = [TRANSFER]
     page = visit.open("#/transfers")
     page.wait_for_selector("text=1 download under way.")
     assert page.locator("progress").get_attribute("value") == "50"
     page.wait_for_selector("text=393 MiB of 786 MiB · 98.3 MiB/s from 5 sources · 4 s left")
-    visit.gateway.transfers = []
+    visit.gateway.served.transfers = []
     page.wait_for_selector("text=Nothing is being fetched.")
 
 
@@ -328,7 +382,7 @@ def test_at_most_one_poll_in_two_seconds_and_none_while_hidden(visit: Visit, vie
 def test_axe_finds_nothing(chromium: Any, network: tuple[str, str, Gateway], scheme: str) -> None:
     """In every view, in the dialog, and in the documentation of the API."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe: make doors installs it").Axe()
-    network[2].transfers = [TRANSFER]
+    network[2].served.transfers = [TRANSFER]
     with chromium.new_context(color_scheme=scheme, reduced_motion="reduce") as context:
         visit = Visit(context.new_page(), *network)
         found = {}
@@ -339,19 +393,19 @@ def test_axe_finds_nothing(chromium: Any, network: tuple[str, str, Gateway], sch
         page = visit.open()
         page.click("#open-settings")
         found["settings"] = axe.run(page).response["violations"]
-    network[2].transfers = []
+    network[2].served.transfers = []
     assert {view: [each["id"] for each in violations] for view, violations in found.items() if violations} == {}
 
 
 @pytest.mark.parametrize("width", [320, 390, 820, 1280])
 def test_no_view_is_wider_than_the_window(visit: Visit, width: int) -> None:
-    visit.gateway.transfers = [TRANSFER]
+    visit.gateway.served.transfers = [TRANSFER]
     visit.page.set_viewport_size({"width": width, "height": 800})
     for address in [*VIEWS.values(), "#/files/odd/", f"#/file/{_in_address('odd/' + HOSTILE[-1])}", "docs"]:
         page = visit.open(address)
         page.wait_for_selector("main h2, table.list a, main tr")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, address
-    visit.gateway.transfers = []
+    visit.gateway.served.transfers = []
 
 
 def test_health_in_words(chromium: Any) -> None:
@@ -376,12 +430,11 @@ def test_a_secure_network_is_seen_with_a_grant(chromium: Any, tmp_path: Path) ->
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await made(scope | {CLIENT: Connection(None)}, receive, send)
 
-    gateway, other = Gateway(), Gateway()
     grant = ISSUER.grant("alice", read=("datasets",))
     with (
         serving(app) as locator,
-        serving(gateway.app(locator)) as url,
-        serving(other.app(locator)) as other_url,
+        gateway_for(locator) as (url, gateway),
+        gateway_for(locator) as (other_url, other),
         chromium.new_context() as context,
     ):
         visit = Visit(context.new_page(), locator, url, gateway)
@@ -436,7 +489,7 @@ def test_a_setting_that_is_no_address_is_refused(visit: Visit) -> None:
 def test_pictures(chromium: Any, network: tuple[str, str, Gateway], tmp_path: Path) -> None:
     """For the documentation where MINGA_PICTURES is set; elsewhere they show that each view can be drawn."""
     folder = IMAGES if os.environ.get("MINGA_PICTURES") else tmp_path
-    network[2].transfers = [TRANSFER]
+    network[2].served.transfers = [TRANSFER]
     sizes = {"": (1100, 680), "-phone": (390, 780)}
     for (view, address), (kind, (width, height)) in itertools.product(VIEWS.items(), sizes.items()):
         scheme = "dark" if view in ("peers", "transfers") else "light"

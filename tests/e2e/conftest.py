@@ -77,12 +77,15 @@ class Story:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
+        version: FileVersion | None = None
+
         async def found() -> bool:
+            nonlocal version
             version = await self.version(name)
-            return version is not None and version.size_bytes == len(data) and peer.peer_id in await self.holders(name)
+            holders = [] if version is None else [source.peer_id for source in version.sources]
+            return version is not None and version.size_bytes == len(data) and peer.peer_id in holders
 
         await eventually(found, f"{name} can be found")
-        version = await self.version(name)
         assert version is not None
         return version.content_id
 

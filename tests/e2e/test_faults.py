@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,14 @@ from minga_cli.localprocess import module_command
 from minga_core.errors import AlreadyRunningError, MingaError
 from minga_core.names import parse_name
 from minga_engine.progress import DownloadPhase
+from minga_locator.cache import MAX_AGE_SECONDS
 
-from .conftest import LEASE, eventually, noise, running
+from .conftest import LEASE, LIMIT_SECONDS, eventually, noise, running
 
 pytestmark = pytest.mark.e2e
 MIB = 1024 * 1024
+LONG_LEASE = ("--lease-ttl", "120")
+"""It does not end within a test."""
 
 
 async def test_a_killed_peer_is_out_of_every_answer_when_its_lease_ends(tmp_path: Path) -> None:
@@ -28,34 +32,44 @@ async def test_a_killed_peer_is_out_of_every_answer_when_its_lease_ends(tmp_path
         await story.download(other, "both.bin")
         await eventually(lambda: _are(story.holders("both.bin"), {"peer-1", "peer-2"}), "both hold it")
         victim.kill()
-        seconds = await eventually(lambda: _are(story.live_peers(), {"peer-2"}), "it vanishes")
-        assert seconds <= LEASE.total_seconds() + 1
-        await eventually(lambda: _are(story.holders("both.bin"), {"peer-2"}), "the locator's cache forgets it", 1.0)
+        killed_at = last_named_at = time.monotonic()
+
+        async def vanished() -> bool:
+            nonlocal last_named_at
+            asked_at = time.monotonic()
+            named = await story.live_peers() | await story.holders("both.bin")
+            if "peer-1" in named:
+                last_named_at = asked_at
+            return named == {"peer-2"}
+
+        await eventually(vanished, "it vanishes")
+        # A heartbeat may have been on its way.
+        assert last_named_at - killed_at <= LEASE.total_seconds() + MAX_AGE_SECONDS + 0.5
 
 
 async def test_a_stopped_peer_is_out_of_every_answer_at_once(tmp_path: Path) -> None:
     """SIGTERM: the lease is given up, the exit code is 0."""
-    async with running(tmp_path, 2) as story:
+    async with running(tmp_path, 2, registry_flags=LONG_LEASE) as story:
         leaver = story.peers[0]
         await story.share(leaver, "file.bin", noise(1000))
         os.kill(leaver.pid, signal.SIGTERM)
-        seconds = await eventually(lambda: _are(story.live_peers(), {"peer-2"}), "it has left")
-        assert seconds < LEASE.total_seconds() / 2
+        await eventually(lambda: _are(story.live_peers(), {"peer-2"}), "it has left, long before its lease ends")
         await leaver.process.wait()
         with pytest.raises(MingaError, match="ended with exit code 0"):
             leaver.process.check()
-        await eventually(lambda: _are(story.holders("file.bin"), set()), "the locator's cache forgets it", 1.0)
+        await eventually(lambda: _are(story.holders("file.bin"), set()), "the locator's cache forgets it")
 
 
 async def test_a_download_survives_the_death_of_a_source(tmp_path: Path) -> None:
     """kill -9 of one of two sources in the middle: the file arrives whole from the other."""
-    async with running(tmp_path, 3) as story:
+    async with running(tmp_path, 3, peer_flags=("--limit-up", "24MB/s")) as story:
         first, second, downloader = story.peers
-        data = noise(192 * MIB)
+        data = noise(48 * MIB)
         await story.share(first, "big.bin", data)
         await story.download(second, "big.bin")
+        await eventually(lambda: _are(story.holders("big.bin"), {"peer-1", "peer-2"}), "both hold it")
         downloading = asyncio.create_task(story.download(downloader, "big.bin"))
-        await eventually(lambda: _at_least(story.held_bytes(downloader), 16 * MIB), "some of it is there")
+        await eventually(lambda: _at_least(story.held_bytes(downloader), 4 * MIB), "some of it is there")
         second.kill()
         assert (await downloading).phase is DownloadPhase.DONE
         assert (downloader.share_dir / "big.bin").read_bytes() == data
@@ -63,12 +77,13 @@ async def test_a_download_survives_the_death_of_a_source(tmp_path: Path) -> None
 
 async def test_a_killed_downloader_resumes_without_fetching_a_chunk_twice(tmp_path: Path) -> None:
     """What was flushed before kill -9 is not fetched again, and the file is right."""
-    async with running(tmp_path, 2) as story:
+    # What has come is saved each second.
+    async with running(tmp_path, 2, peer_flags=("--limit-up", "12MB/s")) as story:
         seed, downloader = story.peers
-        data = noise(400 * MIB)
+        data = noise(32 * MIB)
         await story.share(seed, "big.bin", data)
         downloading = asyncio.create_task(story.download(downloader, "big.bin"))
-        await eventually(lambda: _at_least(story.held_bytes(downloader), 128 * MIB), "a third of it is there")
+        await eventually(lambda: asyncio.to_thread(_has_flushed, downloader.share_dir), "some of it is flushed")
         downloader.kill()
         await asyncio.gather(downloading, return_exceptions=True)
         assert not (downloader.share_dir / "big.bin").exists()
@@ -88,15 +103,15 @@ async def test_an_emptied_store_is_whole_again_within_a_heartbeat_or_two(tmp_pat
         everything = {f"file{number}" for number in range(20)}
         await eventually(lambda: _are(story.names(), everything), "all are listed")
         await story.net.flush_redis()
-        seconds = await eventually(lambda: _are(story.names(), everything), "all are listed again")
-        assert seconds <= LEASE.total_seconds()
+        # Heartbeats are a third of a lease apart.
+        await eventually(lambda: _are(story.names(), everything), "all are listed again", 3 * LEASE.total_seconds())
 
 
 async def test_a_killed_store_registry_or_locator_fails_no_running_download(tmp_path: Path) -> None:
     """Transfers need none of them once they run; afterwards everything is found again."""
-    async with running(tmp_path, 2) as story:
+    async with running(tmp_path, 2, peer_flags=("--limit-up", "16MB/s")) as story:
         seed, downloader = story.peers
-        data = noise(192 * MIB)
+        data = noise(32 * MIB)
         await story.share(seed, "big.bin", data)
         downloading = asyncio.create_task(story.download(downloader, "big.bin"))
         await eventually(lambda: _at_least(story.held_bytes(downloader), MIB), "it runs")
@@ -121,7 +136,7 @@ async def test_of_two_copies_of_a_peer_the_older_stops(tmp_path: Path) -> None:
             stdout=asyncio.subprocess.DEVNULL,
         )
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(LIMIT_SECONDS):
                 await older.process.wait()
             with pytest.raises(AlreadyRunningError, match="another process is peer-1"):
                 older.process.check()
@@ -171,7 +186,7 @@ async def test_a_removed_file_is_listed_nowhere(tmp_path: Path) -> None:
         await story.share(owner, "dir/file.txt", b"x")
         (owner.share_dir / "dir/file.txt").unlink()
         await eventually(lambda: _are(story.names(), set()), "it is gone from the catalogue")
-        await eventually(lambda: _are(story.version("dir/file.txt"), None), "the locator's cache forgets it", 1.0)
+        await eventually(lambda: _are(story.version("dir/file.txt"), None), "the locator's cache forgets it")
 
 
 async def _are(found: object, wanted: object) -> bool:
@@ -182,9 +197,14 @@ async def _at_least(found: object, wanted: int) -> bool:
     return await found >= wanted  # type: ignore[misc, no-any-return]
 
 
+def _has_flushed(share_dir: Path) -> bool:
+    """A bitmap is written after the data that it claims are synced."""
+    return any(share_dir.rglob("*.held"))
+
+
 async def test_a_put_replaces_what_a_killed_peer_held(tmp_path: Path) -> None:
     """Its lease lives, so it is named as a holder; the put names it, and all who ask get what was put."""
-    async with running(tmp_path, 3) as story:
+    async with running(tmp_path, 3, registry_flags=LONG_LEASE) as story:
         dead, *living = story.peers
         (tmp_path / "out").write_bytes(noise(100_000))
         async with AsyncClient(locator=story.net.locator_url, standalone=True) as client:

@@ -1,12 +1,11 @@
 """Secure networks of whole processes: members work as in an open one. Attacks on them: tests/attack."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from minga import AsyncClient
 from minga_core.errors import LocatorUnavailableError, PeerUnavailableError, PermissionDeniedError, UnauthenticatedError
@@ -17,14 +16,13 @@ from minga_engine.wire.http_format import ChunkRequest
 from minga_engine.wire.locator import LocatorClient
 from minga_engine.wire.messages import SourceAddress
 from minga_engine.wire.transport import PeerTransport
-from minga_runtime.trust.credentials import LOOK_SECONDS, Credentials, TlsFiles
+from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import SERVERS, USERS
-from tests.attack.attacker import Attacker, refused
-from tests.attack.calls import READS
+from minga_runtime.trust.tls_files import TlsFiles
 from tests.attack.network import CONTENTS, Network, network
 from tests.support.authority import Authority
 
-from .conftest import eventually, noise
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SECRET = CONTENTS["secret.bin"]
 PUBLIC = ("/livez", "/readyz", "/", "/docs", "/page/main.js")
@@ -35,10 +33,10 @@ def files(folder: Path) -> TlsFiles:
     return TlsFiles(folder / "tls.crt", folder / "tls.key", folder / "ca.crt")
 
 
-@pytest.fixture
-async def net(tmp_path: Path) -> AsyncIterator[Network]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def net(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Network]:
     """A secure network, and the credentials of a command in the environment."""
-    async with network(tmp_path, secure=True, peer_count=2) as made:
+    async with network(tmp_path_factory.mktemp("secure"), secure=True, peer_count=2) as made:
         yield made
 
 
@@ -89,56 +87,3 @@ async def test_a_stranger_learns_why(net: Network, tmp_path: Path) -> None:
             request = ChunkRequest(net.contents["secret.bin"], ((0, 1),), None)
             with pytest.raises(PeerUnavailableError, match="what answers is peer peer-1, not peer peer-2"):
                 await connection.http_on(net.http_port).fetch(request, None)  # type: ignore[arg-type]
-
-
-async def test_everything_is_exchanged_under_load_and_nothing_fails(net: Network, tmp_path: Path) -> None:
-    """A second CA is trusted, all certificates are of it, the first one is trusted no more.
-
-    It takes seconds, since files are looked at once a second, and leases end after three.
-    """
-    stop, done = asyncio.Event(), {"look-ups": 0, "downloads": 0, "uploads": 0}
-
-    async def look_up(client: AsyncClient) -> None:
-        await client.info("secret.bin")
-        done["look-ups"] += 1
-
-    async def download(client: AsyncClient) -> None:
-        target = tmp_path / f"copy-{done['downloads']}"
-        await client.get("secret.bin", target)
-        assert target.read_bytes() == SECRET
-        done["downloads"] += 1
-
-    async def upload(client: AsyncClient) -> None:
-        source = tmp_path / "source"
-        source.write_bytes(noise(100))
-        await client.put(source, f"up-{done['uploads']}", replicas=2)
-        done["uploads"] += 1
-
-    async def repeat(work: Callable[[AsyncClient], Awaitable[None]]) -> None:
-        async with AsyncClient(locator=net.story.net.locator_url, standalone=True) as client:
-            while not stop.is_set():
-                await work(client)
-                await asyncio.sleep(0.05)
-
-    async with asyncio.TaskGroup() as group:
-        for work in (look_up, download, upload):
-            group.create_task(repeat(work))
-        old, new = net.authority, Authority()
-        for authority, trusted in ((old, new.pem), (new, old.pem), (new, b"")):
-            authority.issue_all(net.credentials, 2, trusted=trusted)
-            before = dict(done)
-            await asyncio.sleep(2 * LOOK_SECONDS)
-            await eventually(lambda before=before: some_of_each(before, done), "the work goes on")  # type: ignore[misc]
-        stop.set()
-    former = Attacker(new.pem, old.issue(tmp_path / "former", "client", "someone"))
-    for name, attack in READS.items():
-        assert await refused(attack(net, former)), name
-    for process in (net.story.net.registry, net.story.net.locator, net.peer):
-        assert "credentials_renewed" in process.process.log_path.read_text()
-    await asyncio.sleep(timedelta(seconds=3).total_seconds())
-    async with AsyncClient(locator=net.story.net.locator_url) as client:
-        assert len([peer async for peer in client.peers()]) == 2
-
-
-async def some_of_each(before: dict[str, int], now: dict[str, int]) -> bool:
-    return all(now[kind] > before[kind] for kind in now)

@@ -18,14 +18,14 @@ MIB = 1024 * 1024
 
 async def test_the_only_source_of_a_download_sees_it_through_before_it_stops(tmp_path: Path) -> None:
     """SIGTERM in the middle: it leaves, no new downloader is sent to it, and a download from it gets the rest."""
-    async with running(tmp_path, 2, peer_flags=["--limit-up", "30MB/s", "--stop-grace", "30"]) as story:
+    async with running(tmp_path, 2, peer_flags=["--limit-up", "16MB/s", "--stop-grace", "30"]) as story:
         source, downloader = story.peers
-        data = noise(64 * MIB)
+        data = noise(48 * MIB)
         await story.share(source, "only.bin", data)
         downloading = asyncio.create_task(story.download(downloader, "only.bin"))
 
         async def begun() -> bool:
-            return await story.held_bytes(downloader) >= 4 * MIB
+            return await story.held_bytes(downloader) >= MIB
 
         await eventually(begun, "some of it is there")
         os.kill(source.pid, signal.SIGTERM)

@@ -21,9 +21,11 @@ BAD_INPUT = frozenset(
         grpc.StatusCode.ABORTED,
         grpc.StatusCode.DATA_LOSS,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.PERMISSION_DENIED,
     }
 )
-"""How a call may end, whatever was sent. UNAVAILABLE is for a store that is away, which this one is not."""
+"""How a call may end, whatever was sent. PERMISSION_DENIED is for what a peer does not fetch for others. UNAVAILABLE is
+for a store that is away, which this one is not."""
 MAX_ANSWERS = 200
 ENDLESS_SECONDS = 0.1
 

@@ -47,6 +47,12 @@ def of_registry(target: Target) -> Steps:
             "PushTable": push,
             "KeepLease": heartbeats,
             "Publish": [publish],
+            "ClaimFetch": [
+                registry_pb2.ClaimFetchRequest(**ME, name="origins/a", transfer_id=bytes(32), http_port=1),
+                registry_pb2.ClaimFetchRequest(
+                    **ME, name="origins/a", transfer_id=bytes(32), http_port=1, instead_of=bytes(32), release=True
+                ),
+            ],
             "Leave": [registry_pb2.LeaveRequest(**ME)],
         }
     )
@@ -59,11 +65,15 @@ def of_peer(target: Target) -> Steps:
     return _copies_of(
         {
             "GetManifest": [peer_pb2.GetManifestRequest(content_id=raw) for raw in held],
-            "FetchFiles": [peer_pb2.FetchFilesRequest(content_ids=held, peer_id="fuzz")],
+            "FollowDigests": [peer_pb2.FollowDigestsRequest(transfer_id=raw) for raw in (*held, bytes(32))],
             "StoreFile": _upload(),
             "ReplicateFile": [
                 peer_pb2.ReplicateFileRequest(name="hello.txt", content_id=held[1], sources=[source]),
                 peer_pb2.ReplicateFileRequest(name="fuzz/copy.txt", content_id=bytes(32), sources=[source]),
+            ],
+            "Preheat": [
+                peer_pb2.PreheatRequest(item=f"http://{ABSENT}/a#sha256={64 * '0'}", pin=True),
+                peer_pb2.PreheatRequest(item=f"oci://{ABSENT}/a/b:1", platform="linux/amd64"),
             ],
         }
     )

@@ -21,6 +21,7 @@ from minga_core.manifest import Manifest
 from minga_core.names import parse_name
 from minga_directory import connect_reader
 from minga_directory.directory import DirectoryReader
+from minga_engine.wire.groups import LAST_GROUP, encode_group
 from minga_peer.serve.http_server import MAX_CONNECTIONS_EACH as MAX_CONNECTIONS_EACH
 from minga_protos.peer.v1 import peer_pb2
 from minga_protos.registry.v1 import registry_pb2
@@ -180,7 +181,8 @@ class Bystander:
         with grpc.insecure_channel(self._target.registry) as registry, grpc.insecure_channel(self._target.peer) as peer:
             while not self._over.is_set():
                 self._tried("registry", lambda: _lives(registry, time.time_ns()))
-                self._tried("peer", lambda: self._fetches(peer))
+                self._tried("peer", lambda: self._asks_for_manifest(peer))
+                self._tried("small files", self._fetches)
                 self._tried("chunks", self._fetches_chunk)
                 self._tried("locator", self._asks)
                 self._over.wait(0.05)
@@ -193,16 +195,19 @@ class Bystander:
         except (grpc.RpcError, OSError, httpx.HTTPError, AssertionError) as error:
             self.failures.append(f"{what}: {error!r} after {time.monotonic() - started:.2f} s")
 
-    def _fetches(self, channel: grpc.Channel) -> None:
+    def _asks_for_manifest(self, channel: grpc.Channel) -> None:
+        content = self._target.contents["hello.txt"]
+        request = peer_pb2.GetManifestRequest(content_id=content.content_id.raw)
+        (answer,) = _call(channel, f"{PEER}GetManifest", request, peer_pb2.GetManifestResponse)
+        assert Manifest.decode(answer.part) == content
+
+    def _fetches(self) -> None:
         content_id = self._target.contents["hello.txt"].content_id
-        request = peer_pb2.FetchFilesRequest(content_ids=[content_id.raw])
+        url = f"http://{self._target.chunks}/v1/files"
         deadline = time.monotonic() + ANSWER_SECONDS
-        while True:
-            answers = _call(channel, f"{PEER}FetchFiles", request, peer_pb2.FetchFilesResponse)
-            if not answers[0].HasField("busy"):
-                break
+        while (answer := httpx.post(url, content=content_id.raw, timeout=ANSWER_SECONDS)).status_code == 429:
             assert time.monotonic() < deadline, "busy all the time"
-        assert [file.data for answer in answers for file in answer.files] == [SHARED["hello.txt"]]
+        assert answer.content == encode_group([(0, SHARED["hello.txt"])]) + LAST_GROUP, answer
 
     def _fetches_chunk(self) -> None:
         content_id = self._target.contents["hello.txt"].content_id

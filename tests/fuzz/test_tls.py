@@ -3,13 +3,13 @@
 import asyncio
 import os
 import random
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
 import pytest_asyncio
 
+from tests.attack.attacker import hello
 from tests.attack.network import Network, network
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.redis, pytest.mark.e2e]
@@ -32,14 +32,6 @@ async def secure(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Netw
 def ports(net: Network) -> tuple[str, ...]:
     """host:port of each port that speaks TLS."""
     return net.story.net.registry.address, net.story.net.locator.address, net.peer.address, net.chunks
-
-
-def hello() -> bytes:
-    """The first record of a client."""
-    made = ssl.MemoryBIO()
-    with suppress(ssl.SSLWantReadError):
-        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), made, server_hostname="x").do_handshake()
-    return made.read()
 
 
 def spoiled(rng: random.Random, record: bytes) -> bytes:

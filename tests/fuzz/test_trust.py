@@ -24,8 +24,8 @@ from minga_authority.folder import init
 from minga_authority.terms import Terms
 from minga_core.errors import MingaError
 from minga_runtime.trust.callers import Callers, bearer_token
-from minga_runtime.trust.grant_keys import KeySource
 from minga_runtime.trust.joining import JoinToken
+from minga_runtime.trust.key_sources import KeySource
 from minga_runtime.trust.members import Member, Role
 from tests.attack.attacker import Attacker
 from tests.attack.network import Network, network

@@ -12,7 +12,7 @@ OURS = re.compile(r"[a-z]_[a-z]|[a-z][A-Z]|[a-z]/[a-z]{2}|^minga")
 """What looks like a name of ours: snake_case, CamelCase, a path."""
 HISTORY = ("docs/adr/", "docs/map.md", "docs/metrics.md", "CHANGELOG.md")
 """They may name what is gone, or are generated from the code."""
-THEIRS = {"RedisCluster"}
+THEIRS = {"FileMetadataError", "RedisCluster", "from_pretrained", "hf_xet"}
 """Names of libraries that the code does not use itself."""
 CODE = (".py", ".pyi", ".lua", ".proto", ".toml", ".yaml", ".yml", ".sh", ".in", ".lock", "Makefile", "file")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
 
@@ -53,6 +53,8 @@ class FakeLocator:
         if self.down:
             return 503, {"code": "store_unavailable", "detail": "Redis is away"}
         if path == "/v1/files":
+            start, _, after = query.get("page_token", "").partition(" ")
+            query = query | {"page_token": start, "after": unquote(after) or query.get("after", "")}
             found = [self._listed(name) for name in sorted(self.files) if self._matches(name, query)]
             return 200, self._paged("files", found, query)
         if path == "/v1/stats":
@@ -85,12 +87,14 @@ class FakeLocator:
 
     @staticmethod
     def _matches(name: str, query: dict[str, str]) -> bool:
-        return name.startswith(query.get("prefix", "")) and query.get("query", "") in name
+        after = query.get("after", "")
+        return name.startswith(query.get("prefix", "")) and query.get("query", "") in name and name > after
 
     def _paged(self, key: str, found: list[Any], query: dict[str, str]) -> dict[str, Any]:
-        start = int(query.get("page_token", "0"))
+        start = int(query.get("page_token") or "0")
         more = start + self.page < len(found)
-        return {key: found[start : start + self.page], "next_page_token": str(start + self.page) if more else ""}
+        token = f"{start + self.page} {quote(query.get('after', ''))}" if more else ""
+        return {key: found[start : start + self.page], "next_page_token": token.rstrip()}
 
 
 @pytest.fixture

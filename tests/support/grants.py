@@ -58,3 +58,10 @@ def write_keys(path: Path, *issuers: Issuer) -> Path:
     temporary.write_text(key_set(*issuers))
     temporary.replace(path)
     return path
+
+
+def flipped(token: str, part: int) -> str:
+    """The token with a bit in the first character of one of its three parts changed."""
+    parts = token.split(".")
+    parts[part] = chr(ord(parts[part][0]) ^ 1) + parts[part][1:]
+    return ".".join(parts)

@@ -21,8 +21,9 @@ from minga_core.errors import (
 )
 from minga_core.ids import ContentId, PeerId
 from minga_core.names import Name
-from minga_core.records import REFUSED, FileRow, Lease, PeerInfo, Publication, RowKey
+from minga_core.records import REFUSED, FetchClaim, Fetcher, FileRow, Lease, PeerInfo, Publication, RowKey
 from minga_directory.answers import Found, default_first, merge_found, version_of
+from minga_directory.claims import CLAIM_TTL
 from minga_directory.codec import RowSummary
 from minga_directory.directory import (
     CatalogEntry,
@@ -60,6 +61,7 @@ class MemoryDirectory:
         self._rng = random.Random()
         self._leases: dict[PeerId, _Granted] = {}
         self._garbage = 0
+        self._claims: dict[Name, tuple[Fetcher, float]] = {}
         self._drawn = 0
         self._cursor = 0
 
@@ -116,6 +118,21 @@ class MemoryDirectory:
         if found_ns is None:
             return max(10**9, now - (changed_ago_ns or 0))
         return max(1, min(found_ns, newest - 1_000_000)) if newest > 0 else max(10**9, min(found_ns, now - 1))
+
+    async def claim_fetch(self, lease: Lease, claim: FetchClaim) -> Fetcher | None:
+        address, now = self._granted(lease).info.address, self._clock.monotonic()
+        held, ends_at = self._claims.get(claim.name, (None, 0.0))
+        if ends_at <= now:
+            held = None
+        own = held is not None and held[0] == lease.peer_id and held[3] == claim.transfer_id
+        if claim.release:
+            if own:
+                del self._claims[claim.name]
+            return None
+        if held is None or own or held[3] == claim.instead_of:
+            held = Fetcher(lease.peer_id, address, claim.http_port, claim.transfer_id)
+            self._claims[claim.name] = held, now + CLAIM_TTL.total_seconds()
+        return held
 
     def push_table(self, lease: Lease, *, whole: bool, base_revision: int, revision: int) -> "MemoryPush":
         return MemoryPush(

@@ -24,6 +24,8 @@ _MODULES = {
     "cat": "passing",
     "cp": "copying",
     "rm": "removal",
+    "cache": "cache",
+    "preheat": "preheat",
     "verify": "verify",
     "peers": "network",
     "status": "network",
@@ -32,6 +34,8 @@ _MODULES = {
     "join": "authority",
     "ca": "authority",
     "token": "authority",
+    "containerd": "containerd",
+    "hf": "hf",
     "container": "container",
 }
 """Module of each command, in the order of the help; the function in it has the command's name."""

@@ -25,6 +25,9 @@ WaitOption = Annotated[
     float | None, typer.Option(min=0, metavar="SECONDS", help="How long to wait for a source; 0: for ever.")
 ]
 """A value of it is checked by `source_wait`."""
+StandaloneOption = Annotated[
+    bool, typer.Option("--standalone", help="Do not use the peer on this machine: this one becomes no holder.")
+]
 LimitUpOption = Annotated[
     str | None,
     typer.Option(metavar="RATE", help="Send that much per second at most, as 50MB/s or 400Mbit/s; 0: no limit."),

@@ -1,21 +1,23 @@
 """`minga cp`: between names of the network and paths of this machine, in the way of scp."""
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from minga import parse_name
-from minga.errors import InvalidArgumentError
+from minga.errors import FileNotFoundInDirectoryError, InvalidArgumentError
 from minga_cli.completion import complete_remote
 from minga_cli.context import LimitDownOption, LimitUpOption, QuietOption, client_settings, run_with
 from minga_cli.get import get
-from minga_cli.output import be_quiet
-from minga_cli.passing import fetched
-from minga_cli.put import MAX_REPLICAS, Skipped, Upload, put, put_files
+from minga_cli.listing import not_found
+from minga_cli.output import be_quiet, say
+from minga_cli.progress_bar import TransferBar
+from minga_cli.put import MAX_REPLICAS, note_failed_peers, put, put_line, show_put
 from minga_cli.targets import Wanted
 
 if TYPE_CHECKING:
-    from minga import AsyncClient
+    from minga import AsyncClient, Name
 
 REMOTE = "minga:"
 """Before a name of the network; everything else is a path."""
@@ -52,8 +54,8 @@ def cp(
 ) -> int | None:
     """Copy files between the network and this machine.
 
-    To a path as `minga get` does, to a name as `minga put` does; `-` is standard output or input. From name to name, a
-    file goes through a temporary folder of this machine (TMPDIR).
+    To a path as `minga get` does, to a name as `minga put` does; `-` is standard output or input. From name to name,
+    those that hold the file copy it on their disks.
     """
     remote = [source.startswith(REMOTE) for source in sources]
     names = [source.removeprefix(REMOTE) for source in sources]
@@ -93,13 +95,22 @@ def _within(
     if parse_name(name) == wanted.name:
         raise InvalidArgumentError(f"{name} would be copied to itself")
     limit_up, limit_down = limits
-    client = AsyncClient(client_settings(context, limit_up=limit_up, limit_down=limit_down), standalone=True)
+    client = AsyncClient(client_settings(context, limit_up=limit_up, limit_down=limit_down))
+    return run_with(client, "cp", lambda client: _copy(client, wanted, parse_name(name), replicas, overwrite=overwrite))
 
-    async def copy(client: "AsyncClient") -> int:
-        from minga import PutItem
 
-        async with fetched(client, wanted) as path:
-            item = PutItem(path, parse_name(name), path.stat().st_size)
-            return await put_files(client, Upload([item], Skipped()), replicas, overwrite=overwrite)
-
-    return run_with(client, "cp", copy)
+async def _copy(client: "AsyncClient", wanted: Wanted, name: "Name", replicas: int, *, overwrite: bool) -> None:
+    started = time.monotonic()
+    with TransferBar(name, 1, 0) as bar:
+        try:
+            result = await client.cp(
+                wanted.name,
+                name,
+                replicas=replicas,
+                overwrite=overwrite,
+                on_progress=lambda progress: show_put(bar, name, progress.size_bytes, progress),
+            )
+        except FileNotFoundInDirectoryError as error:
+            raise await not_found(client, wanted.name, error) from error
+    note_failed_peers([result])
+    say(put_line(result, time.monotonic() - started))

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,10 +14,15 @@ from minga.errors import UnavailableError
 from minga_cli.context import LimitDownOption, LimitUpOption, client_settings, globals_of
 
 if TYPE_CHECKING:
+    from minga_cli.localauthority import LocalAuthority
     from minga_cli.localnet import LocalNetwork, LocalNetworkConfig
 
 STOP_LIMIT = timedelta(seconds=10)
 """Above the sum of the grace periods of `localnet`, after which it has stopped."""
+
+ORIGIN_SETTINGS = ("images", "fetch-allow", "hub", "cache")
+"""What `minga up` takes from the environment for its peers: what they fetch from elsewhere. Others, such as a shared
+folder or a port, are of one peer."""
 
 
 def peer(context: typer.Context) -> None:
@@ -72,19 +77,26 @@ def up(
     """Run a local network until Ctrl-C.
 
     An embedded Redis-compatible server, registry, locator and peers, each a process of its own. The first peer is the
-    one that other `minga` commands of this user talk to, unless one runs already. The limits are those of each peer.
+    one that other `minga` commands of this user talk to, unless one runs already. The limits are those of each peer,
+    and so are MINGA_IMAGES, MINGA_FETCH_ALLOW, MINGA_HUB and MINGA_CACHE of the environment.
     """
     from minga_cli.localnet import LocalNetworkConfig
     from minga_cli.running import run_async
 
     settings = client_settings(context, limit_up=limit_up, limit_down=limit_down)
     traces = (f"--traces={settings.traces}",) if settings.traces is not None else ()
-    flags = (f"--limit-up={settings.limit_up}", f"--limit-down={settings.limit_down}", *traces)
+    limits = (f"--limit-up={settings.limit_up}", f"--limit-down={settings.limit_down}")
+    flags = (*limits, *traces, *_origin_flags(os.environ))
     config = LocalNetworkConfig(
         peers, base_port, directory, registry_flags=traces, locator_flags=traces, peer_flags=flags, secure=secure
     )
     control = settings.control
     run_async(_up(config, control), on_interrupt="the local network is stopped", cleanup_limit=STOP_LIMIT)
+
+
+def _origin_flags(environment: Mapping[str, str]) -> list[str]:
+    given = {name: environment.get(f"MINGA_{name.replace('-', '_').upper()}") for name in ORIGIN_SETTINGS}
+    return [f"--{name}={value}" for name, value in given.items() if value is not None]
 
 
 async def _up(config: "LocalNetworkConfig", control: Path) -> None:
@@ -110,10 +122,14 @@ async def _gateway_of(control: Path) -> str:
         return (await client.status()).gateway_url
 
 
+def _authority_place(authority: "LocalAuthority") -> list[str]:
+    return [f"authority {authority.service.address}  minga ca status --dir {authority.folder}"]
+
+
 def _print_places(network: "LocalNetwork", gateways: list[str], *, kept: bool, taken: bool) -> None:
     """Print where everything is."""
     lines = [
-        *([f"authority {network.authority.service.address}"] if network.authority is not None else []),
+        *(_authority_place(network.authority) if network.authority is not None else []),
         f"locator   {network.locator_url}",
         f"registry  {network.registry_address}",
         f"store     {network.redis.url}",

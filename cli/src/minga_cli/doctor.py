@@ -1,7 +1,6 @@
 """`minga doctor`: whether this machine is fit for its network, and what to do where it is not."""
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, suppress
@@ -78,7 +77,9 @@ async def _examine(settings: "ClientSettings") -> list[Finding]:
     try:
         # Entering renews credentials that are due.
         async with client:
-            found.append(findings.credentials(client.credentials_end()))
+            found += findings.credentials(client.credentials_end(), client.grant_end(), time.time())
+            for path in _secrets(settings):
+                found += findings.secret(path)
             found += [finding async for finding in _network(client)]
             status, about = await _daemon(client)
     except MingaError as error:
@@ -93,8 +94,12 @@ async def _examine(settings: "ClientSettings") -> list[Finding]:
 def _machine(status: "DaemonStatus | None") -> list[Finding]:
     """What can be seen without the network."""
     folders = [(status.share_dir, "shared")] if status is not None else [(Path(), "the current folder")]
-    folders.append((Path(tempfile.gettempdir()), "temporary"))
-    return [*findings.disk(folders), findings.inotify(), findings.open_files()]
+    return [*findings.disk(folders), *findings.temporary(), findings.inotify(), findings.open_files()]
+
+
+def _secrets(settings: "ClientSettings") -> list[Path]:
+    """Files that only this user should be able to read."""
+    return [path for path in (settings.tls.key if settings.tls is not None else None, settings.grant) if path]
 
 
 async def _network(client: "AsyncClient") -> AsyncIterator[Finding]:
@@ -156,7 +161,7 @@ async def _daemon(client: "AsyncClient") -> "tuple[DaemonStatus | None, list[Fin
     """The peer on this machine, when one runs, and what it says itself is wrong."""
     try:
         if not await client.available():
-            return None, [Finding.good("peer here", "none runs: commands fetch by themselves, and share nothing")]
+            return None, [await _no_daemon(client.settings.control)]
         status = await client.status()
         await client.uses_daemon()
     except MingaError as error:
@@ -167,6 +172,18 @@ async def _daemon(client: "AsyncClient") -> "tuple[DaemonStatus | None, list[Fin
         found.append(Finding.warning("peer here", text, "commands do not use it: set MINGA_LOCATOR as the peer has it"))
     found += (Finding.warning("peer here", item.text, _examples(item.examples)) for item in status.conditions)
     return status, found
+
+
+async def _no_daemon(control: Path) -> Finding:
+    """Why there is no answer at a socket."""
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, writer = await asyncio.open_unix_connection(control)
+    except (OSError, TimeoutError):
+        return Finding.good("peer here", "none runs: commands fetch by themselves, and share nothing")
+    writer.close()
+    text = f"a process has {control} open and does not answer: commands fetch by themselves"
+    return Finding.warning("peer here", text, "is the machine overloaded? else stop that peer, and start it again")
 
 
 def _examples(examples: Iterable[str]) -> str:

@@ -1,9 +1,12 @@
 """What `minga doctor` finds, and what it finds by looking at this machine alone. Blocking, and quick."""
 
+import os
 import resource
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -72,12 +75,36 @@ def disk(folders: Sequence[tuple[Path, str]]) -> Iterator[Finding]:
             yield Finding("disk", State.PROBLEM, text, "make the folder, or set another one", ExitCode.STORAGE)
             continue
         text = f"{format_bytes(free_bytes)} free in {folder} ({purpose})"
-        if free_bytes < NO_SPACE_BYTES:
+        if not os.access(folder, os.W_OK):
+            yield Finding.warning("disk", f"{folder} ({purpose}) cannot be written", "nothing can be fetched into it")
+        elif not _has_inodes(folder):
+            yield Finding("disk", State.PROBLEM, f"no file can be made in {folder}", "delete some", ExitCode.STORAGE)
+        elif free_bytes < NO_SPACE_BYTES:
             yield Finding("disk", State.PROBLEM, text, "delete something there", ExitCode.STORAGE)
         elif free_bytes < LOW_SPACE_BYTES:
             yield Finding.warning("disk", text, "delete something there before large files come")
         else:
             yield Finding.good("disk", text)
+
+
+def _has_inodes(folder: Path) -> bool:
+    """Whether there is room for another file's name; file systems that count none have as many as fit."""
+    found = os.statvfs(folder)
+    return not found.f_files or found.f_favail > 0
+
+
+def temporary() -> Iterator[Finding]:
+    """The folder for what is read without a peer, and for standard input."""
+    wanted = os.environ.get("TMPDIR")
+    try:
+        folder = Path(tempfile.gettempdir())
+    except OSError:
+        yield Finding("disk", State.PROBLEM, "no temporary folder", "set TMPDIR to one with room", ExitCode.STORAGE)
+        return
+    if wanted and Path(wanted).absolute() != folder.absolute():
+        text = f"no file can be made in TMPDIR, {wanted}: {folder} is used"
+        yield Finding.warning("disk", text, "make that folder, or room in it")
+    yield from disk([(folder, "temporary")])
 
 
 def open_files() -> Finding:
@@ -108,15 +135,31 @@ def inotify(root: Path = INOTIFY) -> Finding:
     return Finding.warning("inotify", text, advice)
 
 
-def credentials(ends: float | None, now: Callable[[], float] = time.time) -> Finding:
-    """How long the certificate is good. ends: Unix time; None in an open network."""
-    if ends is None:
-        return Finding.good("credentials", "none: this is an open network, or the command is no member of it")
-    left = ends - now()
-    if left <= 0:
-        text = f"the certificate ended {format_seconds(-left)} ago"
-        return Finding("credentials", State.PROBLEM, text, "`minga join TOKEN` makes a new one", ExitCode.DENIED)
-    text = f"the certificate is good for {format_seconds(left)}"
-    if left < LIFE_LEFT.total_seconds():
-        return Finding.warning("credentials", text, "can the authority be reached? it renews what `minga join` wrote")
+def credentials(ends: float | None, grant_ends: float | None, now: float) -> Iterator[Finding]:
+    """How long the certificate and the grant are good, as Unix time; None for what there is not."""
+    if ends is None and grant_ends is None:
+        yield Finding.good("credentials", "none: this is an open network, or the command is no member of it")
+    if ends is not None:
+        advice = "can the authority be reached? it renews what `minga join` wrote"
+        yield _life("certificate", ends - now, "`minga join TOKEN` makes a new one", advice)
+    if grant_ends is not None:
+        advice = "ask for a new one (`minga ca grant NAME`), and put it where MINGA_GRANT says"
+        yield _life("grant", grant_ends - now, advice, advice)
+
+
+def _life(what: str, left_seconds: float, after: str, before: str) -> Finding:
+    """after, before: what to do when it has ended, and when it soon will."""
+    if left_seconds <= 0:
+        text = f"the {what} ended {format_seconds(-left_seconds)} ago"
+        return Finding("credentials", State.PROBLEM, text, after, ExitCode.DENIED)
+    text = f"the {what} is good for {format_seconds(left_seconds)}"
+    if left_seconds < LIFE_LEFT.total_seconds():
+        return Finding.warning("credentials", text, before)
     return Finding.good("credentials", text)
+
+
+def secret(path: Path) -> Iterator[Finding]:
+    """Who can read a file that nobody else should."""
+    with suppress(OSError):
+        if path.stat().st_mode & stat.S_IROTH:
+            yield Finding.warning("credentials", f"every user of this machine can read {path}", f"chmod 600 {path}")

@@ -1,7 +1,7 @@
 """`minga get`: files and folders from the network to this machine."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,10 +19,18 @@ from minga.errors import (
 )
 from minga.units import format_bytes, format_rate, format_seconds
 from minga_cli.completion import complete_name
-from minga_cli.context import LimitDownOption, QuietOption, WaitOption, client_settings, run_with, source_wait
+from minga_cli.context import (
+    LimitDownOption,
+    QuietOption,
+    StandaloneOption,
+    WaitOption,
+    client_settings,
+    run_with,
+    source_wait,
+)
 from minga_cli.listing import not_found
-from minga_cli.output import be_quiet, counted, note, safe, say
-from minga_cli.passing import STREAM, write_out
+from minga_cli.output import be_quiet, counted, safe, say
+from minga_cli.passing import STREAM, uses_daemon, write_out
 from minga_cli.progress_bar import TransferBar, show_fetched
 from minga_cli.report import report
 from minga_cli.targets import Layout, Wanted, refuse_collisions
@@ -40,7 +48,10 @@ def get(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME", help="Files, or folders as `NAME/`.", show_default=False, autocompletion=complete_name
+            metavar="NAME",
+            help="Files, folders as `NAME/`, or URLs of files elsewhere: https://, s3://, gs://, hf://.",
+            show_default=False,
+            autocompletion=complete_name,
         ),
     ],
     output: Annotated[
@@ -56,11 +67,12 @@ def get(
     content_id: Annotated[
         str | None, typer.Option(metavar="ID", help="That version (b3:…) instead of the newest.")
     ] = None,
+    publish_as: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Publish a file of a URL under that name too.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another content of that name.")] = False,
     wait: WaitOption = None,
-    standalone: Annotated[
-        bool, typer.Option("--standalone", help="Do not use the peer on this machine: this one becomes no holder.")
-    ] = False,
+    standalone: StandaloneOption = False,
     limit_down: LimitDownOption = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say where the bytes came from, and where the time went.")
@@ -72,16 +84,25 @@ def get(
     From all that have any part of a file. Goes on where an earlier attempt ended; leaves alone what is there and
     whole. With a peer on this machine the file lands in its shared folder, which makes this machine a holder, and is
     copied from there to PATH.
+
+    `https://…`, `s3://BUCKET/KEY`, `gs://BUCKET/OBJECT` and `hf://ORG/REPO@REVISION/PATH` are fetched by the peer on
+    this machine, once for all machines, and then shared by them; `…#sha256=DIGITS` says what it must be. They are asked
+    for with your credentials: ~/.netrc, those of the AWS and Google command lines, the hub's token (docs/origins.md).
     """
     from minga import AsyncClient
 
     be_quiet(wanted=quiet)
     to_output = output == STREAM
-    client = AsyncClient(client_settings(context, limit_down=limit_down), standalone=standalone or to_output)
-    wanted = [Wanted.parse(name) for name in names]
+    alone = standalone or (to_output and limit_down is not None)
+    client = AsyncClient(client_settings(context, limit_down=limit_down), standalone=alone)
+    wanted = [Wanted.parse(name, publish_as) for name in names]
+    if publish_as is not None and (len(wanted) > 1 or wanted[0].origin is None):
+        raise InvalidArgumentError("--as is the name of one file that is fetched from a URL: give one URL")
     pinned = ContentId.parse(content_id) if content_id is not None else None
-    if pinned is not None and (len(wanted) > 1 or wanted[0].is_folder):
-        raise InvalidArgumentError("--content-id is one version of one file: give one NAME that is no folder")
+    if pinned is not None and (len(wanted) > 1 or wanted[0].is_folder or wanted[0].origin is not None):
+        raise InvalidArgumentError(
+            "--content-id is one version of one file: give one NAME that is no folder, and no URL"
+        )
     if to_output:
         if explain:
             raise InvalidArgumentError("--explain would go to standard output, as the file does: give a path")
@@ -113,36 +134,33 @@ async def get_files(client: "AsyncClient", request: GetRequest) -> int:
     One file's error is raised; of several, each has a line and the first decides the exit code.
     """
     started = time.monotonic()
-    into_share = await client.uses_daemon()
-    if client.other_network:
-        note(f"minga: fetching without the peer on this machine: its locator is {safe(client.other_network)}")
+    into_share = await uses_daemon(client)
     if into_share and request.limited:
         raise InvalidArgumentError(
             "--limit-down is for what this command fetches itself; the peer on this machine has its own limits",
             hint="add --standalone, or start the peer with --limit-down",
         )
     layout = Layout(request.output, into_share=into_share, several=len(request.wanted) > 1)
-    items = [item async for item in _items(client, request.wanted, layout)]
-    refuse_collisions(items)
-    with TransferBar(_title(request.wanted), len(items), sum(item.size_bytes for item in items)) as bar:
-        outcomes = await client.get_many(
-            items,
-            content_id=request.content_id,
-            overwrite=request.overwrite,
-            wait=request.wait,
-            on_progress=lambda item, progress: show_fetched(bar, item.name, progress, item.size_bytes),
-            on_end=lambda item: bar.ended(),
-        )
+    with TransferBar(_title(request.wanted), 0, 0) as bar:
+        async with aclosing(_items(client, request.wanted, layout, bar)) as items:
+            outcomes = await client.get_many(
+                items,
+                content_id=request.content_id,
+                overwrite=request.overwrite,
+                wait=request.wait,
+                on_progress=lambda item, progress: show_fetched(bar, item.name, progress, item.size_bytes),
+                on_end=lambda item: bar.ended(),
+            )
     seconds = time.monotonic() - started
     done = [outcome.result for outcome in outcomes if outcome.result is not None]
-    if len(items) > 1:
+    if len(outcomes) > 1:
         present = sum(progress.phase == "already_present" for progress in done)
         code = report(outcomes, "fetched", present, _amounts(done, seconds))
     elif error := outcomes[0].error:
-        raise await _with_hint(client, items[0], error) from error
+        raise await _with_hint(client, outcomes[0].item, error) from error
     else:
         code = 0
-        say(_one_line(items[0], done[0], seconds))
+        say(_one_line(outcomes[0].item, done[0], seconds))
     if request.explain:
         from minga_cli.explaining import explain
 
@@ -150,7 +168,25 @@ async def get_files(client: "AsyncClient", request: GetRequest) -> int:
     return code
 
 
-async def _items(client: "AsyncClient", wanted: list[Wanted], layout: Layout) -> "AsyncIterator[FetchItem]":
+async def _items(
+    client: "AsyncClient", wanted: list[Wanted], layout: Layout, bar: TransferBar
+) -> "AsyncGenerator[FetchItem, None]":
+    """What is wanted. A single folder is fetched while it is listed; of several NAMEs all files are known before one is
+    written, for two of them may go to one path."""
+    async with aclosing(_listed(client, wanted, layout)) as listed:
+        if len(wanted) == 1:
+            async for item in listed:
+                bar.expect(item.size_bytes)
+                yield item
+            return
+        items = [item async for item in listed]
+    refuse_collisions(items)
+    for item in items:
+        bar.expect(item.size_bytes)
+        yield item
+
+
+async def _listed(client: "AsyncClient", wanted: list[Wanted], layout: Layout) -> "AsyncGenerator[FetchItem, None]":
     """A file for each NAME, or all that are below it when it is a folder."""
     for one in wanted:
         if not one.is_folder:
@@ -171,7 +207,7 @@ async def _items(client: "AsyncClient", wanted: list[Wanted], layout: Layout) ->
 
 async def _with_hint(client: "AsyncClient", item: "FetchItem", error: MingaError) -> MingaError:
     """The error with what to do about it."""
-    if isinstance(error, FileNotFoundInDirectoryError):
+    if isinstance(error, FileNotFoundInDirectoryError) and item.origin is None:
         return await not_found(client, item.name, error)
     if isinstance(error, NameTakenError):
         return NameTakenError(str(error), hint=error.hint or "--overwrite replaces it")

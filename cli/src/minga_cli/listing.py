@@ -127,13 +127,17 @@ async def list_files(listed: "AsyncGenerator[ListedFile, None]", look: Look = _P
         async for file in chosen:
             if people and not count:
                 say(heading(_row("PUBLISHED", "SIZE", "CONTENT ID", "NAME", look)))
-            published, size = local_time(file.published_ns), format_bytes(file.size_bytes)
-            if look.long:
-                published, size = rfc3339(file.published_ns), f"{file.size_bytes}"
-            say(_row(published, size, str(file.content_id), safe(file.name) + _versions(file), look))
+            say(_file_row(file, look))
             count, total_bytes = count + 1, total_bytes + file.size_bytes
     if people:
         say(f"{counted(count, 'file')}, {format_bytes(total_bytes)}" if count else "no files")
+
+
+def _file_row(file: "ListedFile", look: Look) -> str:
+    name = safe(file.name) + _versions(file)
+    if look.long:
+        return _row(rfc3339(file.published_ns), f"{file.size_bytes}", str(file.content_id), name, look)
+    return _row(local_time(file.published_ns), format_bytes(file.size_bytes), "", name, look)
 
 
 def _row(published: str, size: str, content_id: str, name: str, look: Look) -> str:

@@ -20,17 +20,21 @@ class LocalAuthority:
 
     def __init__(self, service: LocalService, folder: Path, members: Path) -> None:
         self.service = service
-        self._folder = folder
+        self.folder = folder
+        """Its secrets, for `minga ca --dir` and `minga token`."""
         self._members = members
 
     def credentials(self, name: str) -> Path:
         """For MINGA_CREDENTIALS of a part."""
         return self._members / name
 
-    async def start(self, host: str) -> None:
-        """Make it unless it is there, start it, and make registry and locator members. Raises MingaError."""
-        if not await asyncio.to_thread(self._folder.exists):
-            await _authority("init", "--dir", str(self._folder), "--network", "local")
+    async def start(self, host: str, base_port: int = 0) -> None:
+        """Make it unless it is there, start it, and make registry and locator members. Raises MingaError.
+
+        base_port: of the registry, where it is known before: tokens that are made later name it."""
+        if not await asyncio.to_thread(self.folder.exists):
+            places = _places(host, base_port) if base_port else ()
+            await _authority("init", "--dir", str(self.folder), "--network", "local", *places)
         await self.service.start()
         hosts = [f"--host={each}" for each in dict.fromkeys((host.strip("[]"), "localhost"))]
         await all_of([self._admit([name], "--role", name, *hosts) for name in ("registry", "locator")])
@@ -47,12 +51,20 @@ class LocalAuthority:
 
     async def _admit(self, names: Sequence[str], *terms: str) -> None:
         url = f"https://{self.service.address}"
-        command = ("token", "create", "--dir", str(self._folder), "--url", url, "--uses", "0", "--expires", "10m")
+        command = ("token", "create", "--dir", str(self.folder), "--url", url, "--uses", "0", "--expires", "10m")
         token = JoinToken.parse(await _authority(*command, *terms))
         await all_of([self._join(token, name) for name in names])
 
     async def _join(self, token: JoinToken, name: str) -> None:
         await join(token, self.credentials(name), name)
+
+
+def _places(host: str, base_port: int) -> tuple[str, ...]:
+    return (
+        f"--url=https://{host}:{base_port - 1}",
+        f"--registry={host}:{base_port}",
+        f"--locator=https://{host}:{base_port + 1}",
+    )
 
 
 async def _authority(*arguments: str) -> str:

@@ -55,6 +55,8 @@ class LocalNetworkConfig:
     locator_flags: Sequence[str] = ()
     peer_flags: Sequence[str] = ()
     """Further flags of each kind of process."""
+    zones: Sequence[str] = ()
+    """Of the peers, in turn; none: they are in none."""
     host: str = "127.0.0.1"
     credentials: Path | None = None
     """A folder with `registry`, `locator` and one for each peer, each with tls.crt, tls.key and ca.crt: a secure
@@ -255,7 +257,7 @@ class LocalNetwork:
     async def _found(self) -> None:
         """Start the authority, and make registry and locator members."""
         if self.authority is not None:
-            await self.authority.start(self.config.host)
+            await self.authority.start(self.config.host, self.config.base_port)
 
     async def _start(self) -> None:
         await all_of([self.redis.start(), *([self._found()] if self.authority is not None else [])])
@@ -303,6 +305,7 @@ class LocalNetwork:
             # The next port is its HTTP server's: a neighbour there would find it taken, or take it.
             *self._bound(peer, 2 + 2 * index, peer.peer_id),
             *self.config.peer_flags,
+            *(["--zone", zones[index % len(zones)]] if (zones := self.config.zones) else []),
         )
 
     def _bound(self, service: LocalService, offset: int, name: str) -> list[str]:

@@ -15,11 +15,13 @@ import typer
 from typer import _click as click
 
 from minga.errors import MingaError
+from minga_cli import shell_completion
 from minga_cli.commands import CommandGroup
 from minga_cli.context import Globals, configure_logs
 from minga_cli.exit_codes import EXIT_CODES, ExitCode
 from minga_cli.output import be_quiet, print_error
 
+shell_completion.use_in_typer()
 app = typer.Typer(
     name="minga",
     cls=CommandGroup,
@@ -76,8 +78,13 @@ def run(arguments: list[str]) -> int:
     try:
         outcome = app(arguments, prog_name="minga", standalone_mode=False)
         sys.stdout.flush()
-    except (BrokenPipeError, SystemExit):
-        # Without standalone mode, typer ends the process itself for one reason alone: a broken pipe.
+    except BrokenPipeError:
+        _swallow_output()
+        return ExitCode.BROKEN_PIPE
+    except SystemExit as error:
+        # Typer ends the process itself: after a broken pipe, and after completion, whose exit code shells look at.
+        if not isinstance(error.__context__, BrokenPipeError):
+            return error.code if isinstance(error.code, int) else ExitCode.OK
         _swallow_output()
         return ExitCode.BROKEN_PIPE
     except (KeyboardInterrupt, typer.Abort):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _PEER_FIELDS = (
     *("peer_id", "address", "zone", "capacity_bytes", "free_bytes", "file_count", "active_serves", "software_version"),
+    "gateway_url",
 )
 _STATUS_FIELDS = (
     *("peer_id", "generation", "address", "registered", "table_revision", "announced_revision"),
@@ -38,7 +39,7 @@ _STATUS_FIELDS = (
         "received_bytes",
     ),
     *("active_serves", "registry", "locator", "software_version", "pid", "limit_up_bytes_per_second"),
-    "limit_down_bytes_per_second",
+    *("limit_down_bytes_per_second", "gateway_url"),
 )
 
 

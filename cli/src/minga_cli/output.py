@@ -9,12 +9,15 @@ import sys
 import unicodedata
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TextIO, TypeVar
 
 from minga.errors import MingaError
 
 T = TypeVar("T")
 
+MAX_CACHED_MINUTES = 10_000
+"""Times of a listing that are formatted once: many files are published in one minute."""
 _JOINERS = "\u200c\u200d"
 """Format characters that scripts and emoji need; the others may reorder what is around them."""
 
@@ -109,7 +112,12 @@ def rfc3339(nanos: int) -> str:
 
 def local_time(nanos: int) -> str:
     """Nanoseconds since 1970 as people read them, in the machine's time zone."""
-    return datetime.fromtimestamp(nanos // 10**9, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+    return _local_minute(nanos // (60 * 10**9))
+
+
+@lru_cache(MAX_CACHED_MINUTES)
+def _local_minute(minutes: int) -> str:
+    return datetime.fromtimestamp(minutes * 60, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def counted(count: int, one: str) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 RATE_WINDOW_SECONDS = 5.0
 REFRESH_PER_SECOND = 8
+MIN_TITLE_CHARACTERS = 12
 
 
 @dataclass(slots=True)
@@ -30,9 +31,12 @@ class _Amounts:
 
 
 class TransferBar:
-    """A context manager that shows how far the items are. Resumed bytes count as held, not as rate."""
+    """A context manager that shows how far the items are. Resumed bytes count as held, not as rate.
 
-    def __init__(self, title: str, count: int, total_bytes: int) -> None:
+    shown: whether there is a bar on a terminal.
+    """
+
+    def __init__(self, title: str, count: int, total_bytes: int, *, shown: bool = True) -> None:
         self._title = title
         self._count = count
         self._items: dict[str, _Amounts] = {}
@@ -42,9 +46,10 @@ class TransferBar:
         self._waiting = ""
         self._sources: set[str] = set()
         self._rich: Progress | None = None
+        self._shown = shown
 
     def __enter__(self) -> "TransferBar":
-        if on_terminal(sys.stderr) and not is_quiet():
+        if self._shown and on_terminal(sys.stderr) and not is_quiet():
             self._rich = _make_rich()
             self._rich.start()
             self._task = self._rich.add_task(safe(self._title), total=None, files="", doing="", source_count=0)
@@ -92,6 +97,15 @@ class TransferBar:
                 self._task, total=total, completed=whole.held_bytes, doing=doing, source_count=len(self._sources)
             )
 
+    def expect(self, size_bytes: int) -> None:
+        """Count one item more, of that size as it is listed."""
+        self._count += 1
+        self._listed_bytes += size_bytes
+
+    def held_bytes(self, name: str) -> int:
+        """How far one item was shown to be."""
+        return self._items[name].held_bytes if name in self._items else 0
+
     def ended(self) -> None:
         """Count one item as done, or given up."""
         self._ended += 1
@@ -128,17 +142,21 @@ def figures(task: "Task") -> str:
 def _make_rich() -> "Progress":
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+    from rich.table import Column
     from rich.text import Text
 
     class Figures(ProgressColumn):
         def render(self, task: "Task") -> Text:
             return Text(figures(task))
 
+    console = Console(stderr=True)
+    # The bar gives way, then a long title, and not the end of the line.
+    title = Column(no_wrap=True, max_width=max(MIN_TITLE_CHARACTERS, console.width // 4))
     return Progress(
-        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=title),
         BarColumn(bar_width=None),
-        Figures(),
-        console=Console(stderr=True),
+        Figures(Column(no_wrap=True)),
+        console=console,
         refresh_per_second=REFRESH_PER_SECOND,
         speed_estimate_period=RATE_WINDOW_SECONDS,
         transient=True,

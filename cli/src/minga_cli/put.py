@@ -217,23 +217,23 @@ async def _put_items(client: "AsyncClient", items: "list[PutItem]", replicas: in
             items,
             replicas=replicas,
             overwrite=overwrite,
-            on_progress=lambda item, progress: _show(bar, item, progress),
+            on_progress=lambda item, progress: show_put(bar, item.name, item.size_bytes, progress),
             on_end=lambda item: bar.ended(),
         )
     seconds = time.monotonic() - started
     done = [outcome.result for outcome in outcomes if outcome.result is not None]
-    _note_failed_peers(done)
+    note_failed_peers(done)
     if len(items) > 1:
         amount = format_bytes(sum(result.size_bytes for result in done if not result.already_there))
         present = sum(result.already_there for result in done)
         return report(outcomes, "uploaded", present, f"{amount} in {format_seconds(seconds)}")
     if outcomes[0].error is not None:
         raise outcomes[0].error
-    say(_one_line(done[0], seconds))
+    say(put_line(done[0], seconds))
     return 0
 
 
-def _note_failed_peers(results: "list[PutResult]") -> None:
+def note_failed_peers(results: "list[PutResult]") -> None:
     """Say which peers have not stored what others have."""
     lines = [
         f"minga: {safe(result.name)} is not on {peer_id}: {safe(reason)}"
@@ -246,18 +246,25 @@ def _note_failed_peers(results: "list[PutResult]") -> None:
         note(f"minga: … and {len(lines) - MAX_FAILURES:,} more")
 
 
-def _show(bar: TransferBar, item: "PutItem", progress: "PutProgress") -> None:
-    """Bytes count once they are with the first peer; copies among peers are shown in words."""
-    held = 0 if progress.phase in ("hashing", "placing") else item.size_bytes
-    words = progress.message
-    if progress.phase == "uploading":
-        held = progress.done_bytes
-    elif progress.phase == "replicating":
+def show_put(bar: TransferBar, name: "Name", size_bytes: int, progress: "PutProgress") -> None:
+    """Show how far an upload is: bytes that are with the first peer, and copies among peers in words.
+
+    Peers begin to copy before the upload has ended, which is what is shown then.
+    """
+    held, words = bar.held_bytes(name), progress.message
+    if progress.phase == "replicating":
+        if 0 < held < size_bytes:
+            return
         words = words or f"copying: {progress.replicas_done} of {progress.replicas_wanted} replicas"
-    bar.update(item.name, item.size_bytes, held, doing=words)
+    elif progress.phase == "uploading":
+        held = progress.done_bytes
+    else:
+        held = 0 if progress.phase in ("hashing", "placing") else size_bytes
+    bar.update(name, size_bytes, held, doing=words)
 
 
-def _one_line(result: "PutResult", seconds: float) -> str:
+def put_line(result: "PutResult", seconds: float) -> str:
+    """What to say of an upload."""
     place = f"on {enumerated(sorted(result.peers))}"
     if result.missing_replicas:
         count = len(result.peers)

@@ -58,13 +58,13 @@ _JSON_SHAPES = """## JSON
 `member`, `expired` or `revoked`, `uses_left` null for any number |
 | `doctor` | `{"checks": [{"check", "state", "text", "advice"}]}`, `state` is `ok`, `warning` or `problem` |
 | `peers` | `{"peers": [{"peer_id", "address", "zone", "capacity_bytes", "free_bytes", "file_count", \
-"active_serves", "software_version", "lease_remaining_seconds"}]}` |
+"active_serves", "software_version", "gateway_url", "lease_remaining_seconds"}]}` |
 | `status` | `{"peer_id", "generation", "address", "registered", "table_revision", \
 "announced_revision", "file_count", "shared_bytes", "pending_hash_count", "ignored_count", "free_bytes", "sent_bytes", \
 "received_bytes", "active_serves", "registry", "locator", "software_version", "pid", "share_dir", "uptime_seconds", \
 "downloads": [{"name", "content_id", "size_bytes", "held_bytes", "rate_bytes_per_second", "active_source_count"}], \
 "conditions": [{"kind", "count", "examples": […], "begin_time", "text"}], \
-"limit_up_bytes_per_second", "limit_down_bytes_per_second"}` |
+"limit_up_bytes_per_second", "limit_down_bytes_per_second", "gateway_url"}` |
 """
 
 

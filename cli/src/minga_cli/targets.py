@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from minga import parse_name, parse_prefix
 from minga.errors import InvalidArgumentError
+from minga.origin_urls import OriginUrl, parse_origin
 
 if TYPE_CHECKING:
     from minga import FetchItem, Name
@@ -23,13 +24,23 @@ class Wanted:
     name: str
     """Without the `/` at the end."""
     is_folder: bool
+    origin: OriginUrl | None = None
+    """Where it is fetched from instead; `name` is then what a copy of it is called."""
 
     @classmethod
-    def parse(cls, text: str) -> "Wanted":
-        """What `text` means. Raises InvalidNameError."""
+    def parse(cls, text: str, publish_as: str | None = None) -> "Wanted":
+        """What `text` means. publish_as: the name that a file of an origin gets. Raises InvalidNameError,
+        InvalidArgumentError."""
+        if (origin := parse_origin(text, publish_as)) is not None:
+            return cls(origin.last_part, False, origin)
         if text.endswith("/"):
             return cls(parse_prefix(parse_name(text.removesuffix("/"))), True)
         return cls(parse_name(text), False)
+
+    @property
+    def reference(self) -> str:
+        """What opens it."""
+        return self.name if self.origin is None else str(self.origin)
 
     @property
     def last_part(self) -> str:
@@ -51,13 +62,13 @@ class Layout:
         from minga import FetchItem
 
         if self._into_share:
-            return FetchItem(name, size_bytes)
+            return FetchItem(name, size_bytes, origin=wanted.origin)
         below = PurePosixPath(name[len(wanted.name) + 1 :]) if wanted.is_folder else PurePosixPath()
         if self._inside:
-            return FetchItem(name, size_bytes, self._base, wanted.last_part / below)
+            return FetchItem(name, size_bytes, self._base, wanted.last_part / below, wanted.origin)
         if wanted.is_folder:
             return FetchItem(name, size_bytes, self._base, below)
-        return FetchItem(name, size_bytes, self._base.parent, PurePosixPath(self._base.name))
+        return FetchItem(name, size_bytes, self._base.parent, PurePosixPath(self._base.name), wanted.origin)
 
 
 def refuse_collisions(items: "Sequence[FetchItem]") -> None:

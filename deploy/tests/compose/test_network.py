@@ -54,6 +54,10 @@ class Machine:
         container.engine.docker("cp", str(path), f"{container.id}:/srv/minga/{path.name}")
         self.wait_found(path.name)
 
+    def peers(self) -> set[str]:
+        """Who is listed."""
+        return {peer["peer_id"] for peer in self.minga("peers", "--json").json["peers"]}
+
     def wait_found(self, name: str) -> None:
         """Return once a holder of a file is known."""
         eventually(lambda: self.minga("info", name, check=False).code == 0, f"{name} is found")
@@ -81,8 +85,7 @@ def machine(compose: Compose, tmp_path_factory: pytest.TempPathFactory) -> Machi
 
 def test_peers_go_by_the_names_of_their_services(machine: Machine) -> None:
     """All three are listed."""
-    peers = machine.minga("peers", "--json").json["peers"]
-    assert {peer["peer_id"] for peer in peers} == {"peer-1", "peer-2", "peer-3"}
+    eventually(lambda: machine.peers() == {"peer-1", "peer-2", "peer-3"}, "all three are listed")
 
 
 def test_no_part_may_do_more_than_it_needs(compose: Compose) -> None:
@@ -157,11 +160,7 @@ def test_all_is_as_before_in_new_containers(machine: Machine, tmp_path: Path) ->
     machine.join()  # at other ports, under the same name with the same key
     machine.wait_found("still.bin")
     assert machine.fetch("peer-3", "still.bin") == digest
-    assert {peer["peer_id"] for peer in machine.minga("peers", "--json").json["peers"]} == {
-        "peer-1",
-        "peer-2",
-        "peer-3",
-    }
+    eventually(lambda: machine.peers() == {"peer-1", "peer-2", "peer-3"}, "all three are listed")
 
 
 def test_a_host_without_a_certificate_is_not_answered(machine: Machine, tmp_path: Path) -> None:

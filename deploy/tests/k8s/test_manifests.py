@@ -2,6 +2,8 @@
 
 import ipaddress
 import re
+import sys
+import tempfile
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -26,6 +28,7 @@ from deploy.tests.k8s.manifests import (
 )
 from deploy.tests.k8s.secrets import Secrets
 from deploy.tests.support import product
+from deploy.tests.support.engine import run_command
 
 ALL = ("network-policies", "highly-available", "autoscaling", "ingress", "monitoring")
 """All that go together; between the first and the rest stand the answers to two questions."""
@@ -34,6 +37,7 @@ COMBINATIONS = [
     *((f"overlays/{path.parent.name}",) for path in sorted(K8S.glob("overlays/*/kustomization.yaml"))),
     *(("base", one) for one in sorted(COMPONENTS) if one != "authority"),
     ("base", "peer-volumes", "authority"),
+    ("base", "node-disk", "images", "authority"),
     *(
         ("base", *ALL[:3], disk, redis, *ALL[3:])
         for disk in ("node-disk", "peer-volumes")
@@ -111,7 +115,8 @@ def test_versions_are_set_in_the_base_alone(objects: tuple[Object, ...]) -> None
 
 def test_pods_keep_the_restricted_profile(objects: tuple[Object, ...]) -> None:
     """https://kubernetes.io/docs/concepts/security/pod-security-standards/, which the namespace enforces; and more: a
-    read-only root, no token, a memory limit. But components/node-disk needs a hostPath, and root to hand it over."""
+    read-only root, no token, a memory limit. But components/node-disk needs a hostPath, and root to hand it over; and
+    components/images the node's network, and root to write containerd's files."""
     exempt = any("hostPath" in volume for _, pod, _ in containers(objects) for volume in pod.get("volumes", []))
     labels = of_kind(objects, "Namespace")["minga"]["metadata"]["labels"]
     levels = {labels[f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "audit", "warn")}
@@ -122,7 +127,8 @@ def test_pods_keep_the_restricted_profile(objects: tuple[Object, ...]) -> None:
         assert context["runAsNonRoot"] is True
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert min(context["runAsUser"], context["runAsGroup"]) > 0
-        assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+        assert not pod.keys() & {"hostPID", "hostIPC"}
+        assert ("hostNetwork" in pod) == (name == "peer" and "MINGA_IMAGES" in environment(container))
         assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
         assert pod["serviceAccountName"] == name in of_kind(objects, "ServiceAccount")
         kinds = {kind for volume in pod.get("volumes", []) for kind in volume.keys() - {"name"}}
@@ -134,6 +140,10 @@ def test_pods_keep_the_restricted_profile(objects: tuple[Object, ...]) -> None:
     for name, _, container in containers(objects, "initContainers"):
         if container["name"] == "join":
             assert container["securityContext"] == confined
+            continue
+        if container["name"] == "containerd":
+            root = {"runAsNonRoot": False, "runAsUser": 0, "runAsGroup": 0}
+            assert (name, container["securityContext"]) == ("peer", confined | root)
             continue
         assert (exempt, name, container["command"]) == (True, "peer", ["chown", "10001:10001", "/srv/minga"])
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
@@ -291,6 +301,23 @@ def test_certificates_name_their_parts_as_they_are_called(objects: tuple[Object,
             assert (uris, name in hosts) == ([f"spiffe://minga/{name}/{name}"], True)
             assert {given[f"MINGA_TLS_{kind}"] for kind in ("CERT", "KEY", "CA")} <= secret_files(pod, container)
         product.member_of([uris[0].replace("${POD_NAME}", "peer-0")])
+
+
+def test_nodes_ask_the_gateway_for_the_registries_that_it_mirrors() -> None:
+    """The init container's words are those of the command, of the same registries, and the port is the peer's."""
+    objects = rendered("base", "images")
+    (init,) = pod_spec(workloads(objects)["peer"])["initContainers"]
+    (given,) = (environment(one) for name, _, one in containers(objects) if name == "peer")
+    assert environment(init) == {"MINGA_IMAGES": given["MINGA_IMAGES"]}
+    assert f"--mirror=http://{given['MINGA_GATEWAY']}" in init["args"]
+    words = [word.replace("$(MINGA_IMAGES)", given["MINGA_IMAGES"]) for word in (*init["command"], *init["args"])]
+    (mount,) = init["volumeMounts"]
+    with tempfile.TemporaryDirectory() as folder:
+        ended = run_command([sys.executable, "-m", "minga_cli", *words[1:], f"--dir={folder}"])
+        written = {path.parent.name for path in Path(folder).glob("*/hosts.toml")}
+    assert ended.code == 0, ended.err
+    assert written == set(given["MINGA_IMAGES"].split(","))
+    assert mount["mountPath"] == "/etc/containerd/certs.d"
 
 
 def test_each_pod_joins_before_its_part_starts(objects: tuple[Object, ...]) -> None:

@@ -33,7 +33,7 @@ PASSWORD = "s3cr3t/word"
 IN_URL = "s3cr3t%2Fword"
 
 LEASE = timedelta(seconds=15)
-_TABLE, _TOKENS = "minga:v1:table:{a}", "minga:v1:tokens:{all}"
+_TABLE, _TOKENS = "minga:v2:table:{a}", "minga:v2:tokens:{all}"
 FORBIDDEN: list[tuple[str | int, ...]] = [
     ("HSET", _TABLE, "field", "value"),
     ("DEL", _TABLE),
@@ -136,7 +136,7 @@ async def test_a_locator_cannot_write_the_directory(server: MakeServer, name: st
         for words in FORBIDDEN:
             with pytest.raises(redis.ResponseError, match=r"(?i)NOPERM|no permissions|ACL failure|can't (run|access)"):
                 client.execute_command(*words)
-        assert client.incrby("minga:v1:placement-cursor", 1) > 0
+        assert client.incrby("minga:v2:placement-cursor", 1) > 0
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -214,7 +214,7 @@ def test_the_script_makes_the_documented_users(server: MakeServer, name: str, tm
     with redis.Redis.from_url(made.url) as client:
         assert client.ping()
         with pytest.raises(redis.ResponseError, match=r"(?i)no permissions"):
-            client.get("minga:v1:epoch:{all}")
+            client.get("minga:v2:epoch:{all}")
     subprocess.run(script, check=True, timeout=30)
     assert (tmp_path / "new/users.acl").read_text() == acl, "a second run changes nothing"
 

@@ -122,12 +122,12 @@ def _apart(store: ClusterStore) -> tuple[str, str]:
     """A name whose entries are all on other primaries than the peer `a`, and the version that has such a content."""
     home = store.owner(key_slot(keys.peer(PeerId("a")).encode()))
 
-    def away(key: str) -> bool:
-        return store.owner(key_slot(key.encode())) is not home
+    def away(key: bytes) -> bool:
+        return store.owner(key_slot(key)) is not home
 
     for number in range(10_000):
         name = f"file-{number}"
-        if away(keys.name(Name(name))) and away(keys.holders(content(name))):
+        if away(keys.name(Name(name)).encode()) and away(keys.content_names(content(name))):
             return name, name
     raise AssertionError("there is none")
 
@@ -139,7 +139,7 @@ async def test_hints_that_a_promoted_replica_lacks_are_pushed_again(store: Clust
         await directory.register("a")
         await directory.push("a", [row("kept")])
         name, version = _apart(store)
-        holders = store.owner(key_slot(keys.holders(content(version)).encode()))
+        holders = store.owner(key_slot(keys.content_names(content(version))))
         names = store.owner(key_slot(keys.name(Name(name)).encode()))
         await asyncio.to_thread(store.wait_until_whole)
         for primary in {holders, names}:
@@ -164,7 +164,7 @@ async def test_a_shard_that_comes_back_empty_is_filled_again(store: ClusterStore
         name, version = _apart(store)
         await directory.push("a", [row(name, version)], revision=2)
         assert await directory.beat("a", revision=2) == "ok"
-        victim = store.owner(key_slot(keys.holders(content(version)).encode()))
+        victim = store.owner(key_slot(keys.content_names(content(version))))
         await asyncio.to_thread(store.remove_replicas_of, victim)
         victim.kill()
         victim.start()

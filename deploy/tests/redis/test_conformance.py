@@ -36,8 +36,6 @@ def passed_over(url: str, admin_urls: list[str], *arguments: str, reader_url: st
             "CONFORMANCE_URL": url,
             "CONFORMANCE_READER": reader_url,
             "CONFORMANCE_ADMIN": " ".join(admin_urls),
-            # A dozen processes are beside it.
-            "CONFORMANCE_LATE_MILLIS": "1500",
         },
         capture_output=True,
         text=True,

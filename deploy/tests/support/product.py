@@ -10,7 +10,7 @@ from minga_directory import connect_reader
 from minga_locator.app import make_app
 from minga_locator.settings import LocatorSettings
 from minga_peer.daemon.lease_stream import MAX_CALL_TIMEOUT
-from minga_peer.daemon.main import CLOSE_GRACE
+from minga_peer.daemon.servers import CLOSE_GRACE
 from minga_peer.settings import PeerSettings
 from minga_registry.settings import RegistrySettings
 from minga_runtime.settings import PREFIX, load_settings

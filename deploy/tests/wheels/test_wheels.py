@@ -18,6 +18,7 @@ RUN_SECONDS = 60
 MODULES = {
     "": ({"minga"}, {"minga_cli", "minga_peer", "minga_locator", "fsspec", "typer"}),
     "cli": ({"minga", "minga_cli"}, {"minga_peer", "minga_locator"}),
+    "fsspec": ({"minga", "fsspec"}, {"minga_cli", "minga_peer", "minga_locator"}),
     "peer": ({"minga", "minga_cli", "minga_peer"}, {"minga_locator", "minga_registry"}),
 }
 """What each extra of `minga` brings, and what it does not."""
@@ -81,11 +82,14 @@ def test_an_extra_brings_its_part(extra: str, tmp_path: Path) -> None:
     ours = metadata_of(next(DIST.glob("minga_core-*.whl")))["Version"][0]
     assert _run(python, "-c", "from importlib.metadata import version; print(version('minga-core'))") == ours
     assert _run(python, "-c", "import minga; print(minga.Client.__name__)") == "Client"
+    if "fsspec" in wanted:
+        assert _run(python, "-c", "import fsspec; print(fsspec.filesystem('minga').protocol)") == "minga"
     command = python.with_name("minga")
     assert command.exists() == ("minga_cli" in wanted)
     if command.exists():
         version = _run(command, "--version")
         assert version == f"minga {ours}"
+        assert (tmp_path / "share/man/man1/minga.1").read_text().count(f'"Minga {ours}"') == 1
     if "minga_peer" in wanted:
         assert "--share" in _run(command, "peer", "--help")
 

@@ -29,12 +29,10 @@ OURS["minga-protos"] = "protos"
 COMMAND_ONLY = {"typer", "rich", "questionary", "redis", "fastapi", "uvicorn"}
 PUBLIC = """
     Address AsyncClient BadFile Change ChangeKind Client ClientSettings ContentId DaemonCondition DaemonStatus
-    DaemonTransfer
-    DirectoryFigures DownloadPhase Explanation FetchItem FileInfo FileSource FileStat FileVersion Folder HIDDEN_ROOT
-    IGNORE_FILE
-    IgnoreRules ListedFile ListedPeer Name Outcome PARTS_FOLDER PeerId Phase Progress PutItem PutPhase PutProgress
-    PutResult ScrubStatus SlowReason SlowSource SourceShare VerifyProgress WaitCause errors load_settings parse_name
-    parse_peer_id parse_prefix units
+    DaemonTransfer DirectoryFigures DownloadPhase Explanation FetchItem FileInfo FileSource FileStat FileVersion
+    Folder HIDDEN_ROOT IGNORE_FILE IgnoreRules ListedFile ListedPeer Name Outcome PARTS_FOLDER PeerId Phase
+    PreheatStep Preheated PreheatedPeer Progress PutItem PutPhase PutProgress PutResult ScrubStatus SlowReason
+    SlowSource SourceShare VerifyProgress WaitCause errors load_settings parse_name parse_peer_id parse_prefix units
 """
 
 

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from minga import copying
-from minga.copying import copy_into_place
+from minga.copying import FileCopy, copy_into_place, copy_small
 from minga_core.errors import ContentChangedError, NameTakenError, NoSpaceError, StorageError
+from minga_core.names import Name
+from minga_engine.parts import placing
 from minga_engine.parts.hashing import hash_path
+from minga_engine.parts.placing import MAX_SMALL_BYTES
 
 # ruff: noqa: ASYNC240 - small files, and nothing else runs on the loop
 
@@ -240,3 +243,56 @@ async def test_a_copy_that_is_killed_leaves_nothing(source: Path, tmp_path: Path
     ended = await asyncio.create_subprocess_exec(sys.executable, "-c", _KILLED, *arguments)
     assert await ended.wait() == -signal.SIGKILL
     assert os.listdir(tmp_path / "out") == []
+
+
+# Many small ones.
+
+
+def has_nameless() -> bool:
+    """Whether this test has a file system with files without a name; elsewhere none is copied together."""
+    return os.O_TMPFILE != os.O_DIRECTORY
+
+
+def small_copies(folder: Path, count: int) -> list[FileCopy]:
+    """Copies to make of as many files, whose bytes are their names."""
+    (folder / "to").mkdir()
+    copies = []
+    for number in range(count):
+        source = folder / f"source-{number}"
+        source.write_text(source.name)
+        os.utime(source, ns=(number, number))
+        copies.append(FileCopy(Name(source.name), hash_path(source).content_id, source, folder / "to" / str(number)))
+    return copies
+
+
+def test_small_files_are_copied_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With their bytes and attributes; all are synced before the first has its name, and all names afterwards."""
+    copies = small_copies(tmp_path, 30)
+    copies[3].source.chmod(0o755)
+    named: list[int] = []
+    monkeypatch.setattr(placing, "sync_file_systems", lambda _: named.append(len(os.listdir(tmp_path / "to"))))
+    copied = copy_small(copies)
+    if not has_nameless():
+        assert not any(copied)
+        return
+    assert all(copied)
+    assert named == [0, 30]
+    for copy in copies:
+        assert copy.target.read_bytes() == copy.source.read_bytes()
+        assert copy.target.stat().st_mtime_ns == copy.source.stat().st_mtime_ns
+    assert os.access(copies[3].target, os.X_OK)
+
+
+def test_small_copies_that_are_not_plain_are_left(tmp_path: Path) -> None:
+    """A source that is gone or has other bytes, one that is not small, and a target that is there; the rest goes on."""
+    copies = small_copies(tmp_path, 5)
+    copies[0].source.unlink()
+    copies[1].source.write_text("other")
+    copies[2].target.write_text("mine")
+    large = tmp_path / "large"
+    large.write_bytes(bytes(MAX_SMALL_BYTES + 1))
+    copies[3] = FileCopy(Name("large"), hash_path(large).content_id, large, copies[3].target)
+    nameless = has_nameless()
+    assert copy_small(copies) == [False, False, False, False, nameless]
+    there = {path.name: path.read_text() for path in (tmp_path / "to").iterdir()}
+    assert there == {"2": "mine"} | ({"4": "source-4"} if nameless else {})

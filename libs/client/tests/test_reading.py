@@ -1,87 +1,26 @@
-"""Open files: positions, ranges of the gateway, and what becomes of a file that is written."""
+"""Open files: positions, where the daemon says that bytes are, and what becomes of a file that is written."""
 
 import asyncio
 import os
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
+from datetime import timedelta
 from pathlib import Path
-from socketserver import ThreadingUnixStreamServer
-from typing import Any
 
 import pytest
 
 from minga import AsyncClient, Client, parse_name
-from minga.errors import DaemonUnavailableError, FileNotFoundInDirectoryError, InvalidArgumentError
+from minga.errors import (
+    DaemonUnavailableError,
+    FileNotFoundInDirectoryError,
+    InvalidArgumentError,
+    NoSourcesError,
+    StorageError,
+)
 from minga_core.ids import ContentId
 from minga_engine.progress import PutResult
-from minga_engine.settings import gateway_socket
 from tests.support.fake_daemon import FakeDaemon
 from tests.support.fake_locator import FakeLocator, content_id
-
-DATA = os.urandom(3_000_000)
-
-
-class FakeGateway:
-    """The gateway's answers for one content, and the ranges that it was asked for."""
-
-    def __init__(self) -> None:
-        self.ranges: list[tuple[int, int]] = []
-        self.break_after = len(DATA)
-        """Answers end after so many bytes."""
-
-
-@pytest.fixture
-def gateway(daemon: FakeDaemon) -> Iterator[FakeGateway]:
-    """A gateway beside the daemon's control socket."""
-    fake = FakeGateway()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def address_string(self) -> str:
-            return "unix"
-
-        def do_HEAD(self) -> None:
-            found = self.path in ("/files/a", f"/files/a%40{content_id(1).replace(':', '%3A')}")
-            self.send_response(200 if found or self.path == f"/contents/{content_id(1)}" else 404)
-            self.send_header("ETag", f'"{content_id(1)}"')
-            self.send_header("Content-Length", str(len(DATA)))
-            self.end_headers()
-
-        def do_GET(self) -> None:
-            if self.path != f"/contents/{content_id(1)}":
-                body = b'{"code": "file_not_found", "detail": "nobody shares it"}'
-                self.send_response(404)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-                return
-            start, end = (int(text) for text in self.headers["Range"].removeprefix("bytes=").split("-"))
-            fake.ranges.append((start, end + 1))
-            self.send_response(206)
-            self.send_header("Content-Length", str(end + 1 - start))
-            self.end_headers()
-            body = DATA[start : end + 1]
-            try:
-                self.wfile.write(body[: fake.break_after])
-            except OSError:
-                self.close_connection = True
-            self.close_connection |= len(body) > fake.break_after
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class says so
-            """Nothing."""
-
-    class Server(ThreadingUnixStreamServer):
-        daemon_threads = True
-
-    server = Server(str(gateway_socket(daemon.socket)), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield fake
-    server.shutdown()
-    thread.join()
-    server.server_close()
+from tests.support.fake_reads import DATA, FakeReads
 
 
 @pytest.fixture
@@ -92,7 +31,7 @@ def client(locator: FakeLocator, daemon: FakeDaemon) -> Iterator[Client]:
         yield client
 
 
-def test_an_open_file_is_read_at_any_position(client: Client, gateway: FakeGateway) -> None:
+def test_an_open_file_is_read_at_any_position(client: Client, reads: FakeReads) -> None:
     """As a file of Python's, by each way to name it."""
     for name in ("a", f"a@{content_id(1)}", content_id(1)):
         with client.open(name) as file:
@@ -107,42 +46,86 @@ def test_an_open_file_is_read_at_any_position(client: Client, gateway: FakeGatew
             file.read()
 
 
-def test_reads_that_follow_one_another_share_an_answer(client: Client, gateway: FakeGateway) -> None:
-    """Two for a whole file; a read elsewhere is asked for alone."""
-    with client.open("a") as file:
-        pieces = []
-        while piece := file.read(50_000):
-            pieces.append(piece)
-        assert b"".join(pieces) == DATA
-        assert len(gateway.ranges) <= 3
-        gateway.ranges.clear()
-        file.seek(500_000)
-        file.read(10)
-        assert gateway.ranges == [(500_000, 500_000 + 256 * 1024)]
-
-
-def test_an_answer_that_breaks_off_is_asked_for_again_from_there(client: Client, gateway: FakeGateway) -> None:
-    """As long as each brings something; one that brings nothing is an error."""
-    gateway.break_after = 700_000
+def test_what_is_not_whole_yet_is_asked_for_read_by_read(client: Client, reads: FakeReads) -> None:
+    """Each read asks for what it needs, and gets what has arrived of it."""
+    reads.arrived_bytes = 700_000
     with client.open("a") as file:
         assert file.read() == DATA
-        gateway.break_after = 0
+        assert [start for start, _ in reads.ranges] == [0, 700_000, 1_400_000, 2_100_000, 2_800_000]
+        reads.ranges.clear()
+        file.seek(500_000)
+        file.read(10)
+        assert reads.ranges == [(500_000, 500_000 + 256 * 1024)]
+    assert len(reads.opened) == 1
+
+
+def test_a_file_that_is_whole_is_asked_for_once(client: Client, reads: FakeReads) -> None:
+    """And again when it is another file by now: nothing is read of that."""
+    reads.whole = True
+    with client.open("a") as file:
+        assert file.read(1_000) == DATA[:1_000]
+        file.seek(2_000_000)
+        assert file.read(1_000) == DATA[2_000_000:2_001_000]
+        assert len(reads.ranges) == 1
+        good = reads.path.with_name("good")
+        good.write_bytes(DATA)
+        reads.path.write_bytes(bytes(len(DATA)))
+        reads.path = good
+        file.seek(1_000_000)
+        assert file.read(1_000) == DATA[1_000_000:1_001_000]
+        assert len(reads.ranges) == 2
+
+
+def test_a_daemon_that_ends_a_reader_is_asked_again(client: Client, reads: FakeReads) -> None:
+    """As often as it answers something; a daemon that answers nothing is an error."""
+    reads.break_after, reads.arrived_bytes = 2, 400_000
+    with client.open("a") as file:
+        assert file.read() == DATA
+        assert [request.content_id for request in reads.opened][1:] == [ContentId.parse(content_id(1))] * 3
+        reads.break_after = 0
         file.seek(0)
         with pytest.raises(DaemonUnavailableError):
             file.read()
 
 
-def test_opening_what_nobody_shares_is_an_error(client: Client, gateway: FakeGateway) -> None:
-    """With the gateway's own reason; no other mode is known."""
+def test_a_descriptor_that_does_not_come_is_an_error(client: Client, reads: FakeReads) -> None:
+    """As in a process with as many open files as it may have."""
+    reads.without_descriptor = True
+    with client.open("a") as file, pytest.raises(StorageError, match="descriptor"):
+        file.read()
+
+
+def test_a_read_waits_for_a_source_as_long_as_it_was_opened_to(
+    client: Client, reads: FakeReads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon gives up before, or when it was asked to."""
+    monkeypatch.setattr("minga.reading.RETRY_SECONDS", 0.01)
+    reads.without_sources = 3
+    with client.open("a", wait=timedelta(0)) as file:
+        assert file.read(10) == DATA[:10]
+    assert [request.wait for request in reads.opened] == [None]
+    reads.without_sources = 1000
+    with client.open("a", wait=timedelta(seconds=0.1)) as file, pytest.raises(NoSourcesError):
+        file.read(10)
+    assert reads.opened[-1].wait == timedelta(seconds=0.1)
+    reads.without_sources = 1
+    with client.open("a") as file:
+        assert file.read(10) == DATA[:10]
+
+
+def test_opening_what_nobody_shares_is_an_error(client: Client, reads: FakeReads) -> None:
+    """With the daemon's own reason, also for a folder; no other mode is known."""
     with pytest.raises(FileNotFoundInDirectoryError, match="nobody shares it"):
         client.open("b")
+    with pytest.raises(FileNotFoundInDirectoryError, match="it is a folder"):
+        client.open("d")
     with pytest.raises(ValueError, match="mode"):
         client.open("a", "ab")  # type: ignore[call-overload]
     with pytest.raises(InvalidArgumentError):
         client.open("b3:1")
 
 
-async def test_an_open_file_for_asyncio(locator: FakeLocator, daemon: FakeDaemon, gateway: FakeGateway) -> None:
+async def test_an_open_file_for_asyncio(locator: FakeLocator, daemon: FakeDaemon, reads: FakeReads) -> None:
     """Reads at several positions at once; closing the client closes it."""
     daemon.locator = locator.url
     async with AsyncClient(locator=locator.url, control=daemon.socket) as client:

@@ -11,7 +11,7 @@ import pytest
 from minga_core.errors import LeaseSupersededError, PeerNotFoundError, StoreUnavailableError
 from minga_core.ids import Address, ContentId, Generation, PeerId
 from minga_core.names import parse_name
-from minga_core.records import FileRow, HoldingState, Lease, PeerInfo, Publication, RowKey
+from minga_core.records import FetchClaim, FileRow, HoldingState, Lease, PeerInfo, Publication, RowKey
 from minga_directory import (
     OUTCOMES,
     READER_OPERATIONS,
@@ -67,6 +67,7 @@ Reading = Callable[[DirectoryReader], Awaitable[Any]]
 WRITING: dict[str, tuple[Writing, list[str]]] = {
     "register": (lambda writer: writer.register(INFO, TTL, LEASE.token), ["register"]),
     "publish": (lambda writer: writer.publish(LEASE, [Publication(ROW.key)]), ["publish"]),
+    "claim_fetch": (lambda writer: writer.claim_fetch(LEASE, FetchClaim(NAME, bytes(32), 1)), ["claim_fetch"]),
     "renew": (lambda writer: writer.renew([BEAT]), ["renew"]),
     "push": (push, ["push_begin", "push_rows", "push_rows", "push_renew", "push_commit"]),
     "leave": (lambda writer: writer.leave(LEASE), ["leave"]),

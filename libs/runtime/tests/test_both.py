@@ -17,9 +17,10 @@ from minga_runtime.channels import make_channel
 from minga_runtime.trust import tls_servers
 from minga_runtime.trust.authorization import Access, caller_at
 from minga_runtime.trust.callers import OPEN, Callers
-from minga_runtime.trust.credentials import Credentials, TlsFiles
+from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import Role
 from minga_runtime.trust.origin import RELAYED, Origin
+from minga_runtime.trust.tls_files import TlsFiles
 from tests.support.authority import Authority
 
 from .support import LIMIT_SECONDS, SERVICE, answer, server_of, serving

@@ -15,8 +15,9 @@ from minga_runtime.healthcheck import check
 from minga_runtime.server import LIVENESS
 from minga_runtime.trust.authorization import Access
 from minga_runtime.trust.callers import Callers
-from minga_runtime.trust.credentials import Credentials, TlsFiles
+from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import Role
+from minga_runtime.trust.tls_files import TlsFiles
 from tests.support.authority import Authority
 
 from .support import SERVICE, server_of, serving

@@ -3,24 +3,30 @@
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from prometheus_client import CollectorRegistry
 
 from minga_authority._metrics import AuthorityMetrics
 from minga_authority.authority import Authority
+from minga_authority.certificates import pem
 from minga_authority.folder import AuthorityFolder, Network, init
 from minga_authority.server import AuthorityServer
 from minga_authority.terms import Terms
 from minga_core.clock import SystemClock
 from minga_runtime.sockets import listen_tcp
 from minga_runtime.trust.audit import Audit
-from minga_runtime.trust.credentials import Credentials, TlsFiles
+from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.credentials_folder import CA, CERTIFICATE, KEY, REVOKED
 from minga_runtime.trust.joining import JoinToken
 from minga_runtime.trust.members import Role
+from minga_runtime.trust.private_files import write_private
 from minga_runtime.trust.refusals import Refusals
+from minga_runtime.trust.tls_files import TlsFiles
 
 HOUR = timedelta(hours=1)
 PEERS = Terms(Role.PEER, read=("*",), publish=("data",), uses=0)
@@ -81,6 +87,19 @@ async def running(folder: Path, life: timedelta = HOUR, audit: Path | None = Non
     net = Running(made, port, life, audit)
     async with net.again(listening):
         yield net
+
+
+def reissue(authority: AuthorityFolder, folder: Path, life: timedelta, *, ago: timedelta = timedelta()) -> None:
+    """A member has another certificate of the same key and names, as if it had been made so long ago."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    key = load_pem_private_key((folder / KEY).read_bytes(), None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    former = x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes())
+    names = former.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
+    hosts = [str(each.value) for each in names if not isinstance(each, x509.UniformResourceIdentifier)]
+    ca = authority.keys().signing_ca(now.timestamp())
+    write_private(folder / CERTIFICATE, pem(ca.issue(key.public_key(), uri, hosts, now - ago, life, serves=True)))
 
 
 def credentials(folder: Path) -> Credentials:

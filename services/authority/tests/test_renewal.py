@@ -1,6 +1,7 @@
 """Renewal, against a server: what is due is renewed, what has changed comes, nothing is lost while nobody answers."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -19,7 +20,7 @@ from minga_runtime.trust.credentials_folder import CERTIFICATE, GRANT, GRANT_KEY
 from minga_runtime.trust.joining import join
 from minga_runtime.trust.members import Role
 from minga_runtime.trust.renewal import renew_if_due, renewing
-from services.authority.tests.support import Running, credentials, running
+from services.authority.tests.support import Running, credentials, reissue, running
 
 LIMIT_SECONDS = 30.0
 
@@ -125,12 +126,13 @@ async def test_an_authority_that_is_away_changes_nothing(tmp_path: Path, caplog:
 
 
 async def test_an_ended_certificate_says_that_one_joins_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with running(tmp_path / "ca", life=timedelta(seconds=1)) as net:
+    async with running(tmp_path / "ca") as net:
         folder = tmp_path / "alpha"
         terms = Terms(Role.CLIENT, uses=0)
         await join(net.token(terms), folder, "alpha")
+        reissue(net.authority.folder, folder, timedelta(seconds=2))
         own = credentials(folder)
-        await asyncio.sleep(1.1)
+        await asyncio.sleep(own.expires() - time.time() + 0.01)
         with pytest.raises(UnauthenticatedError) as caught:
             await renew_if_due(folder, own)
         assert caught.value.hint == "join again, with a new token"

@@ -5,7 +5,6 @@ import json
 import socket
 import ssl
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ from minga_runtime.trust.authority_call import AUTHORITY_HOST, call_authority
 from minga_runtime.trust.credentials_folder import CA, CERTIFICATE, KEY, Joined
 from minga_runtime.trust.joining import JoinToken, join, renew
 from minga_runtime.trust.members import Role
-from services.authority.tests.support import HOUR, Running, credentials, running
+from services.authority.tests.support import HOUR, Running, credentials, reissue, running
 
 
 async def test_join_and_renew(tmp_path: Path) -> None:
@@ -71,7 +70,7 @@ async def test_a_member_cannot_stand_for_the_authority(tmp_path: Path) -> None:
 
 
 async def test_renewal_demands_a_certificate_that_is_good(tmp_path: Path) -> None:
-    async with running(tmp_path / "ca", life=timedelta(seconds=2)) as net:
+    async with running(tmp_path / "ca") as net:
         joined = await join(net.token(), tmp_path / "alpha", "alpha")
         nobody = ssl.create_default_context(cafile=str(tmp_path / "alpha" / CA))
         with pytest.raises(UnauthenticatedError, match="a certificate of this network is needed"):
@@ -81,7 +80,7 @@ async def test_renewal_demands_a_certificate_that_is_good(tmp_path: Path) -> Non
         with pytest.raises(PermissionDeniedError, match="has been revoked"):
             await renew(tmp_path / "alpha", joined)
         joined = await join(net.token(), tmp_path / "beta", "beta")
-        await asyncio.sleep(2.1)
+        reissue(net.authority.folder, tmp_path / "beta", HOUR, ago=2 * HOUR)
         with pytest.raises(UnauthenticatedError, match="ended at"):
             await renew(tmp_path / "beta", joined)
 

@@ -42,10 +42,16 @@ def row(
 
 
 async def join(
-    directory: DirectoryWriter, peer_id: str, *rows: FileRow, zone: str = "", free_bytes: int = 100 * GIB
+    directory: DirectoryWriter,
+    peer_id: str,
+    *rows: FileRow,
+    zone: str = "",
+    free_bytes: int = 100 * GIB,
+    gateway_url: str = "",
 ) -> PeerInfo:
     """A living peer that shares those rows."""
-    info = PeerInfo(PeerId(peer_id), Generation(7), Address(f"{peer_id}:50053"), zone, 200 * GIB, free_bytes, "1.2.3")
+    address = Address(f"{peer_id}:50053")
+    info = PeerInfo(PeerId(peer_id), Generation(7), address, zone, 200 * GIB, free_bytes, "1.2.3", gateway_url)
     await directory.register(info, LEASE)
     async with directory.push_table(
         Lease(info.peer_id, info.generation), whole=True, base_revision=0, revision=1

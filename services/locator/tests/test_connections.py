@@ -20,8 +20,9 @@ from minga_locator.app import make_app
 from minga_locator.request_limits import RequestLimits
 from minga_locator.settings import LocatorSettings
 from minga_runtime.process import StopSignal
-from minga_runtime.trust.credentials import Credentials, TlsFiles
+from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import Role
+from minga_runtime.trust.tls_files import TlsFiles
 from minga_runtime.web import connections, server
 from services.locator.tests.support import content, eventually, until
 from services.locator.tests.test_errors import StuckDirectory

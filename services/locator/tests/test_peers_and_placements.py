@@ -17,7 +17,7 @@ async def test_a_peer_is_shown_as_it_registered(
     api: httpx.AsyncClient, directory: MemoryDirectory, clock: ManualClock
 ) -> None:
     """All that the directory knows of a peer, with what is left of its lease."""
-    await join(directory, "a", row("f"), zone="lab", free_bytes=5)
+    await join(directory, "a", row("f"), zone="lab", free_bytes=5, gateway_url="http://a:50080")
     clock.advance(2.5)
     shown = {
         "peer_id": "a",
@@ -28,6 +28,7 @@ async def test_a_peer_is_shown_as_it_registered(
         "file_count": 1,
         "active_serves": 0,
         "software_version": "1.2.3",
+        "gateway_url": "http://a:50080",
         "lease_remaining_seconds": 12.5,
     }
     assert (await api.get("/v1/peers/a")).json() == shown

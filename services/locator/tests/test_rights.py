@@ -22,12 +22,12 @@ from minga_locator.app import make_app
 from minga_locator.page_tokens import ListKind, encode_token
 from minga_locator.readable import list_readable, readable_ranges
 from minga_runtime.trust.callers import Callers
-from minga_runtime.trust.grant_keys import KeySource
 from minga_runtime.trust.grants import LEEWAY_SECONDS
+from minga_runtime.trust.key_sources import KeySource
 from minga_runtime.trust.members import Member, Role
 from minga_runtime.trust.revocation import Revoked
 from minga_runtime.trust.rights import Prefixes
-from minga_runtime.web.members import CLIENT, TlsClient
+from minga_runtime.web.members import CLIENT, SHOWN_SECONDS, TlsClient
 from services.locator.tests.support import check_declared, content, join, problem_of, row
 from tests.support.grants import Issuer, write_keys
 from tests.support.memory_directory import MemoryDirectory
@@ -239,9 +239,11 @@ async def test_a_connection_whose_caller_is_known_is_asked_again_after_a_change(
             revoked.write_text(ALICE.uri)
         elif change == "keys":
             write_keys(keys, Issuer(key_id="2"))
+        if change in ("revoked", "keys"):
+            monkeypatch.setattr("time.time", lambda: now + 2 * SHOWN_SECONDS)
         elif change == "other grant":
             headers = {"Authorization": f"Bearer {ISSUER.grant('spiffe://test/client/bob', read=('*',))}"}
-        else:
+        elif change == "certificate expired":
             monkeypatch.setattr("time.time", lambda: now + 30)
         status = 403 if change == "revoked" else 401
         for _ in range(2):
@@ -250,7 +252,7 @@ async def test_a_connection_whose_caller_is_known_is_asked_again_after_a_change(
 
 async def test_a_connection_whose_grant_expires_is_refused(network: Network) -> None:
     """Although its grant was good before."""
-    soon = int(time.time() - LEEWAY_SECONDS) + 2
+    soon = int(time.time() - LEEWAY_SECONDS) + 3
     async with network.client(read=("*",), exp=soon) as client:
         assert (await client.get("/v1/peers")).status_code == 200
         # The time of a grant is that of the clock on the wall.

@@ -16,8 +16,8 @@ from tests.support.redis_server import RedisServer
 pytestmark = pytest.mark.redis
 
 PATHS = ("/v1/files", "/v1/files/f", f"/v1/contents/{content('f')}", "/v1/peers", "/v1/peers/a", "/v1/stats")
-LIMIT_SECONDS = 3.5
-"""A request's 3 s, and some time for a busy machine."""
+LIMIT_SECONDS = 3.0 + 3.0
+"""A request's, and some time for a busy machine; the store says nothing for as long as the test lasts."""
 
 
 @pytest.fixture
@@ -48,7 +48,8 @@ async def test_a_killed_store_is_503_until_it_is_back(api: httpx.AsyncClient, ow
     (version,) = (await api.get("/v1/files/f")).json()["versions"]
     assert version["sources"] == [{"peer_id": "a", "address": "a:50053", "zone": "", "state": "complete"}]
     own_redis.kill()
-    await eventually(lambda: api.get("/v1/files/f"), lambda answer: answer.status_code != 200)
+    # Answers are kept for a moment, each from when it was read.
+    await eventually(lambda: call_all(api), lambda answers: 200 not in [each.status_code for each in answers])
     started = time.monotonic()
     for answer in [*await call_all(api), await api.get("/readyz")]:
         assert problem_of(answer) == (503, "store_unavailable")

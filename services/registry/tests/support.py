@@ -84,6 +84,8 @@ class RememberedDirectory:
     renewals: list[Renewal] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     pushes: list[Push] = field(default_factory=list)
+    push_ttl: timedelta = timedelta(seconds=15)
+    """What is left of the leases of those that push."""
     published: list[tuple[Lease, Sequence[Publication]]] = field(default_factory=list)
     leases: list[Lease] = field(default_factory=list)
     """Of pushes."""
@@ -128,7 +130,7 @@ class RememberedDirectory:
 
     def push_table(self, lease: Lease, *, whole: bool, base_revision: int, revision: int) -> Push:
         self.leases.append(lease)
-        push = Push(whole, base_revision, revision, fail_with=self.fail_with)
+        push = Push(whole, base_revision, revision, fail_with=self.fail_with, ttl=self.push_ttl)
         self.pushes.append(push)
         return push
 
@@ -212,6 +214,7 @@ def register_request(**changed: object) -> pb.RegisterRequest:
         "capacity_bytes": 100,
         "free_bytes": 60,
         "software_version": "0.1.0",
+        "gateway_url": "https://[fd00::1]:50080",
     }
     return pb.RegisterRequest(**(fields | changed))  # type: ignore[arg-type]  # built from keywords
 

@@ -1,5 +1,6 @@
 """The contract, over real connections: what is granted, what is passed on, what is refused."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from datetime import timedelta
@@ -26,6 +27,7 @@ from minga_core.records import MAX_INSTANT_NS, HoldingState, Lease
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.leases import LeasePolicy
 from minga_registry.push import PushLimits
+from minga_registry.push_turns import WAITING
 from minga_registry.settings import RegistrySettings
 from minga_runtime.channels import VANISHED, server_options
 from minga_runtime.grpc_errors import error_from_rpc
@@ -89,6 +91,7 @@ async def test_what_is_granted_is_what_was_asked_within_limits(
     assert ttl == timedelta(milliseconds=granted_ms)
     assert (info.peer_id, info.generation, info.address, info.zone) == ("a", 7, "10.0.0.1:50053", "z1")
     assert (info.capacity_bytes, info.free_bytes, info.software_version) == (100, 60, "0.1.0")
+    assert info.gateway_url == "https://[fd00::1]:50080"
 
 
 async def test_a_push_passes_rows_on_as_they_are(registry: Running, directory: RememberedDirectory) -> None:
@@ -243,6 +246,12 @@ BAD_REGISTERS = {
     "negative free bytes": register_request(free_bytes=-1),
     "long version": register_request(software_version="v" * 65),
     "version with an escape": register_request(software_version="\x1b[2J"),
+    "gateway that is a script": register_request(gateway_url="javascript:alert(1)//a:1"),
+    "gateway without port": register_request(gateway_url="http://a"),
+    "gateway with a path": register_request(gateway_url="http://a:1/files"),
+    "gateway with a user": register_request(gateway_url="http://b@a:1"),
+    "gateway with a line break": register_request(gateway_url="http://a:1\n"),
+    "gateway too long": register_request(gateway_url=f"http://{'a' * 260}:1"),
     "negative lease": register_request(asked_ttl=Duration(seconds=-1)),
     "lease with negative nanos": register_request(asked_ttl=Duration(seconds=1, nanos=-1)),
     "endless lease": register_request(asked_ttl=Duration(seconds=1 << 60)),
@@ -416,23 +425,36 @@ async def test_a_push_that_trickles_is_given_up(directory: RememberedDirectory) 
         assert "longer" in str(error)
 
 
-async def test_pushes_at_once_are_limited_and_a_cancelled_one_frees_its_slot(
-    registry: Running, directory: RememberedDirectory
-) -> None:
-    """The one too many of a host, which may have half, is refused for now; a peer that goes away leaves nothing
-    behind."""
-    calls = [registry.stub.PushTable(timeout=LIMIT_SECONDS) for _ in range(2)]
-    for count, call in enumerate(calls, start=1):
-        await call.write(begin())
-        await until(lambda count=count: len(directory.pushes) == count)
-    error = await refused(push(registry, begin(), end(0)))
-    assert error.code is Code.BUSY
-    calls[0].cancel()
-    await until(lambda: directory.pushes[0].ended and not directory.pushes[0].committed)
-    await push(registry, begin(), end(0))
-    ended = ["table_incomplete", "cancelled"]  # whichever reaches the handler first: the stream's end, or its own
-    assert sum(registry.metric("minga_registry_table_pushes_total", outcome=each) for each in ended) == 1
-    calls[1].cancel()
+async def test_a_push_too_many_waits_for_its_turn_and_keeps_its_lease(directory: RememberedDirectory) -> None:
+    """A host may have half of the turns. One whose peer goes away is the next one's."""
+    directory.push_ttl = timedelta(milliseconds=30)
+    async with serving(directory, LIMITS) as registry:
+        calls = [registry.stub.PushTable(timeout=LIMIT_SECONDS) for _ in range(LIMITS.max_pushes // 2)]
+        for count, call in enumerate(calls, start=1):
+            await call.write(begin())
+            await until(lambda count=count: len(directory.pushes) == count)
+        third = asyncio.create_task(push(registry, begin(), end(0)))
+        await until(lambda: len(directory.pushes) == 3 and directory.pushes[2].renewals > 0)
+        assert not directory.pushes[2].committed
+        calls[0].cancel()
+        await third
+        assert [made.committed for made in directory.pushes] == [False, False, True]
+        ended = ["table_incomplete", "cancelled"]  # whichever reaches the handler first: the stream's end, or its own
+        assert sum(registry.metric("minga_registry_table_pushes_total", outcome=each) for each in ended) == 1
+        calls[1].cancel()
+
+
+async def test_pushes_that_wait_are_limited(directory: RememberedDirectory) -> None:
+    """Half of them may be of one host; one more is refused for now."""
+    limits = PushLimits(10, 1, idle=timedelta(seconds=30), total=timedelta(minutes=10))
+    async with serving(directory, limits) as registry:
+        calls = [registry.stub.PushTable(timeout=LIMIT_SECONDS) for _ in range(WAITING // 2)]
+        for count, call in enumerate(calls, start=1):
+            await call.write(begin())
+            await until(lambda count=count: len(directory.pushes) == count)
+        assert (await refused(push(registry, begin(), end(0)))).code is Code.BUSY
+        for call in calls:
+            call.cancel()
 
 
 def test_an_interval_that_is_set_is_a_limit() -> None:
@@ -449,3 +471,26 @@ def test_a_registry_and_a_peer_that_vanish_are_found_within_a_lease() -> None:
     assert lease / 3 >= VANISHED
     server = dict(server_options())
     assert server["grpc.keepalive_time_ms"] + server["grpc.http2.ping_timeout_ms"] <= lease / timedelta(milliseconds=1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "data/a"},
+        {"name": "origins/../a"},
+        {"name": ""},
+        {"transfer_id": b"x"},
+        {"transfer_id": b""},
+        {"instead_of": b"x"},
+        {"http_port": 0},
+        {"http_port": 65536},
+    ],
+)
+async def test_a_malformed_claim_asks_nothing(
+    registry: Running, directory: RememberedDirectory, wrong: dict[str, Any]
+) -> None:
+    """Refused at the edge."""
+    good = {"peer_id": "a", "generation": 1, "name": "origins/a", "transfer_id": bytes(32), "http_port": 1}
+    claim = pb.ClaimFetchRequest(**(good | wrong))
+    assert isinstance(await refused(registry.stub.ClaimFetch(claim, timeout=LIMIT_SECONDS)), InvalidArgumentError)
+    assert directory.calls == 0

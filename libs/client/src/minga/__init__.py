@@ -49,7 +49,9 @@ if TYPE_CHECKING:
         PutResult,
         VerifyProgress,
     )
+    from minga_engine.transfer.preheated import Preheated, PreheatedPeer
     from minga_engine.wire.locator import DirectoryFigures, FileSource, FileVersion, ListedFile, ListedPeer
+    from minga_engine.wire.preheating import PreheatStep
 
 _MODULES = {
     "minga.async_client": "AsyncClient FileInfo",
@@ -65,7 +67,9 @@ _MODULES = {
     "minga_engine.parts.files": "IGNORE_FILE PARTS_FOLDER",
     "minga_engine.parts.ignoring": "IgnoreRules",
     "minga_engine.progress": "BadFile DownloadPhase Progress PutPhase PutProgress PutResult VerifyProgress",
+    "minga_engine.transfer.preheated": "Preheated PreheatedPeer",
     "minga_engine.wire.locator": "DirectoryFigures FileSource FileVersion ListedFile ListedPeer",
+    "minga_engine.wire.preheating": "PreheatStep",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
@@ -100,6 +104,9 @@ __all__ = [  # noqa: RUF022 - the classes first
     "PARTS_FOLDER",
     "PeerId",
     "Phase",
+    "PreheatStep",
+    "Preheated",
+    "PreheatedPeer",
     "Progress",
     "PutItem",
     "PutPhase",

@@ -1,7 +1,7 @@
 """The client for asyncio: look-ups ask the locator, transfers go through the daemon of this machine or without it."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
@@ -9,24 +9,25 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from minga.forking import before_grpc, grpc_is_lost
+from minga.origin_urls import OriginUrl, parse_origin
 from minga.references import parse_reference
 from minga.settings import ClientSettings, load_settings
-from minga_core.errors import InvalidArgumentError
+from minga_core.errors import DaemonUnavailableError, InvalidArgumentError
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name, parse_prefix
-from minga_engine.settings import gateway_socket
+from minga_engine.settings import read_socket
 
 if TYPE_CHECKING:
     from minga.catalogue import Change, FileStat, Folder
-    from minga.control import ControlClient, DaemonStatus
+    from minga.control import CachedFile, ControlClient, DaemonStatus
     from minga.fetching import Fetcher, FetchItem, FetchOptions, Outcome
     from minga.putting import PutItem
     from minga.reading import AsyncFile, Source
     from minga.references import Reference
-    from minga.sources import Gateway
     from minga.standalone import Engine
     from minga.writing import AsyncWriter, Upload
     from minga_engine.progress import Progress, PutProgress, PutResult, VerifyProgress
+    from minga_engine.transfer.preheated import Preheated
     from minga_engine.wire.locator import DirectoryFigures, FileVersion, ListedFile, ListedPeer, LocatorClient
     from minga_runtime.trust.credentials import Credentials
     from minga_runtime.trust.own_grant import OwnGrant
@@ -34,13 +35,18 @@ if TYPE_CHECKING:
 WATCH_INTERVAL = timedelta(seconds=2)
 RETRY_BUDGET = timedelta(seconds=3)
 """How long look-ups retry while a locator restarts."""
+PREHEAT_LIMIT = timedelta(hours=1)
 MAX_REPLICAS = 20
 """Peers that one placement names at most (contract: docs/rest.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """All that the directory knows of a file."""
+    """All that the directory knows of a file.
+
+    >>> client.info("models/model.bin").names
+    ('models/model.bin',)
+    """
 
     names: tuple[Name, ...]
     """One for a name; every name of a content that was looked up by its id."""
@@ -73,12 +79,11 @@ class AsyncClient:
     `get` goes through the daemon when one runs on this machine, so that this machine becomes a holder, and downloads by
     itself otherwise. Every method may be called from several tasks at once, is safe to retry, and raises
     LocatorUnavailableError (`rm` and `status`: DaemonUnavailableError) when nobody answers. Constructing raises
-    SettingsError::
+    SettingsError.
 
-        async with minga.AsyncClient(locator="http://10.0.0.1:50052") as client:
-            async for file in client.ls("models/"):
-                print(file.name, file.size_bytes)
-            done = await client.get("models/model.bin", "model.bin")
+    >>> async with minga.AsyncClient() as client:
+    ...     [file.name async for file in client.ls("models/")]
+    ['models/model.bin', 'models/small/model.bin']
     """
 
     def __init__(
@@ -104,7 +109,6 @@ class AsyncClient:
         self._directory: LocatorClient | None = None
         self._control: ControlClient | None = None
         self._engine: Engine | None = None
-        self._gateway: Gateway | None = None
         self._files: set[AsyncFile] = set()
         self._stack = AsyncExitStack()
 
@@ -116,7 +120,11 @@ class AsyncClient:
         self._begin()
 
     def copy(self) -> "AsyncClient":
-        """A client with the same settings, and no connection yet; for another event loop."""
+        """A client with the same settings, and no connection yet; for another event loop.
+
+        >>> client.copy().settings == client.settings
+        True
+        """
         return AsyncClient(self.settings, standalone=self._standalone, retry_budget=self._retry_budget)
 
     async def __aenter__(self) -> "AsyncClient":
@@ -129,22 +137,33 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End its connections, and close the files that are open for reading. Closing it again does nothing."""
+        """End its connections, and close the files that are open for reading. Closing it again does nothing.
+
+        >>> other = minga.AsyncClient()
+        >>> await other.aclose()
+        """
         for file in list(self._files):
             await file.aclose()
-        self._directory = self._control = self._engine = self._gateway = None
+        self._directory = self._control = self._engine = None
         await self._stack.aclose()
 
     # Look-ups.
 
     def ls(self, prefix: str = "") -> "AsyncGenerator[ListedFile, None]":
-        """List the names that begin with `prefix`, in byte order, page by page. Raises InvalidNameError."""
+        """List the names that begin with `prefix`, in byte order, page by page. Raises InvalidNameError.
+
+        >>> [file.name async for file in client.ls("models/")]
+        ['models/model.bin', 'models/small/model.bin']
+        """
         return self._locator().iter_files(prefix=parse_prefix(prefix))
 
     def find(self, pattern: str) -> "AsyncGenerator[ListedFile, None]":
         """List the names that contain `pattern`, or match it when it is a glob: `*.iso`, `data/*/train?.bin`.
 
         Raises InvalidArgumentError for an empty pattern, and for one that is not valid UTF-8.
+
+        >>> [file.name async for file in client.find("*/small/*")]
+        ['models/small/model.bin']
         """
         if not pattern:
             raise InvalidArgumentError("an empty pattern finds nothing", hint="`minga ls` lists everything")
@@ -157,6 +176,9 @@ class AsyncClient:
         holders of each.
 
         Raises FileNotFoundInDirectoryError, InvalidNameError.
+
+        >>> (await client.info("models/model.bin")).names
+        ('models/model.bin',)
         """
         wanted = parse_reference(name)
         if wanted.name is None:
@@ -169,6 +191,9 @@ class AsyncClient:
         """Look up one version of a file: of `NAME` the one that `get` fetches, or `NAME@b3:…`, or `b3:…`.
 
         Raises FileNotFoundInDirectoryError, also for a folder; InvalidNameError, InvalidArgumentError.
+
+        >>> (await client.stat("models/model.bin")).size_bytes
+        14
         """
         from minga import catalogue
 
@@ -179,6 +204,9 @@ class AsyncClient:
 
         A folder whose name is removed from `folders` meanwhile is left out. The listing of all of it is read first, and
         kept in memory. A folder without names below it does not exist: nothing comes. Raises InvalidNameError.
+
+        >>> [(folder.path, folder.folders) async for folder in client.walk("models")]
+        [('models', ['small']), ('models/small', [])]
         """
         from minga import catalogue
 
@@ -193,6 +221,11 @@ class AsyncClient:
         first, as added. interval: time from one look to the next, at least a second; each look reads the listing of
         that prefix, so choose a narrow one. A change that is undone within an interval is not seen. Raises
         InvalidNameError, InvalidArgumentError.
+
+        >>> async for change in client.watch("models/", existing=True):
+        ...     print(change.kind, change.file.name)
+        ...     break
+        added models/model.bin
         """
         from minga import catalogue
 
@@ -201,44 +234,104 @@ class AsyncClient:
         return catalogue.watch(self._locator(), parse_prefix(prefix), interval, existing=existing)
 
     def peers(self) -> "AsyncGenerator[ListedPeer, None]":
-        """List the living peers in order of their ids, page by page."""
+        """List the living peers in order of their ids, page by page.
+
+        >>> [peer.peer_id async for peer in client.peers()]
+        ['peer-1', 'peer-2', 'peer-3']
+        """
         return self._locator().iter_peers()
 
     async def stats(self) -> "DirectoryFigures":
-        """Look up the directory's totals: living peers, names, bytes of room in all and free."""
+        """Look up the directory's totals: living peers, names, bytes of room in all and free.
+
+        >>> (await client.stats()).live_peers
+        3
+        """
         return await self._locator().stats()
 
     async def clock_offset(self) -> timedelta | None:
-        """How far this machine's clock is ahead of the locator's, to about a second; None when it does not say."""
+        """How far this machine's clock is ahead of the locator's, to about a second; None when it does not say.
+
+        >>> abs(await client.clock_offset()) < timedelta(minutes=1)
+        True
+        """
         return await self._locator().clock_offset()
 
     def credentials_end(self) -> float | None:
-        """When this client's certificate ends, as Unix time; None in an open network. Raises SettingsError."""
+        """When this client's certificate ends, as Unix time; None in an open network. Raises SettingsError.
+
+        >>> client.credentials_end() is None
+        True
+        """
         credentials = self._own_credentials()
         return None if credentials is None else credentials.expires()
+
+    def grant_end(self) -> float | None:
+        """When this client's grant ends, as Unix time; None without one, or when it does not say. Raises
+        SettingsError.
+
+        >>> client.grant_end() is None
+        True
+        """
+        grant = self._own_grant()
+        return None if grant is None else grant.expires
 
     # The daemon of this machine.
 
     async def available(self) -> bool:
-        """Whether a daemon runs on this machine. Within five seconds: one that hangs counts as none."""
+        """Whether a daemon runs on this machine. Within five seconds: one that hangs counts as none.
+
+        >>> await client.available()
+        True
+        """
         return await self._daemon().available()
 
     async def status(self) -> "DaemonStatus":
-        """What the daemon of this machine is, holds and does. Raises DaemonUnavailableError."""
+        """What the daemon of this machine is, holds and does. Raises DaemonUnavailableError.
+
+        >>> (await client.status()).peer_id
+        'peer-2'
+        """
         return await self._daemon().status()
 
     async def rm(self, name: str) -> None:
         """Delete a file from this machine's shared folder; other holders keep theirs.
 
         Raises DaemonUnavailableError, FileNotFoundInDirectoryError, StorageError.
+
+        >>> done = await client.get("models/model.bin")
+        >>> await client.rm("models/model.bin")
         """
         await self._daemon().remove(parse_name(name))
+
+    async def cached(self) -> "tuple[list[CachedFile], int]":
+        """What the daemon of this machine has of files of origins, the last used first; and how many bytes of them it
+        keeps in all. Raises DaemonUnavailableError.
+
+        >>> files, kept_bytes = await client.cached()
+        >>> files
+        []
+        """
+        return await self._daemon().cached()
+
+    async def pin(self, name: str, *, pinned: bool = True) -> None:
+        """Have the daemon keep a file of an origin whatever its limit, or no more.
+
+        Raises DaemonUnavailableError, FileNotFoundInDirectoryError.
+
+        >>> for file in (await client.cached())[0]:
+        ...     await client.pin(file.name)
+        """
+        await self._daemon().pin(parse_name(name), pinned=pinned)
 
     def verify(self, prefix: str = "") -> "AsyncGenerator[VerifyProgress, None]":
         """Have the daemon read the files of its shared folder whose names begin so, and compare every byte with what
         was hashed; progress at least once a second, with the files that are not what they should be.
 
         Those are not shared any more. Raises DaemonUnavailableError, AlreadyRunningError, InvalidNameError.
+
+        >>> [progress.bad_files async for progress in client.verify("models/")][-1]
+        ()
         """
         return self._daemon().verify(parse_prefix(prefix))
 
@@ -248,28 +341,49 @@ class AsyncClient:
         """Whether `get` goes through the daemon: asked once, when first needed.
 
         False for a standalone client, and when a locator was given that is not the daemon's: see `other_network`.
+
+        >>> await client.uses_daemon()
+        True
         """
         if self._uses_daemon is None:
-            available = await self.available()
+            found = await self._daemon().answer()
             # A locator that nobody chose is a default, and the daemon's own counts.
-            if available and "locator" in self.settings.model_fields_set:
-                found = (await self.status()).locator
-                self.other_network = "" if found.rstrip("/") == self.settings.locator.rstrip("/") else found
-            self._uses_daemon = available and not self.other_network
+            if found is not None and "locator" in self.settings.model_fields_set:
+                same = found.locator.rstrip("/") == self.settings.locator.rstrip("/")
+                self.other_network = "" if same else found.locator
+            self._uses_daemon = found is not None and not self.other_network
         return self._uses_daemon
 
-    async def open(self, name: str | ContentId) -> "AsyncFile":
+    async def open(self, name: str | ContentId | OriginUrl, *, wait: timedelta | None = None) -> "AsyncFile":
         """Open a file for reading: `NAME`, `NAME@b3:…` or `b3:…`. Bytes are fetched as they are read, and verified.
+        `https://…`, `s3://…`, `gs://…` and `hf://…` are files of origins, which are fetched whole first, as `get` does.
 
         Through the daemon when one runs on this machine; what was read stays there as it is set to. What is read is one
-        content, whatever happens to the name. Close it, or use it as a context manager. Raises
-        FileNotFoundInDirectoryError, InvalidNameError, InvalidArgumentError, DaemonUnavailableError.
+        content, whatever happens to the name. wait: a read gives up when no source was usable for this long; zero:
+        never; None: as set. Close it, or use it as a context manager. Raises FileNotFoundInDirectoryError,
+        InvalidNameError, InvalidArgumentError, DaemonUnavailableError.
+
+        >>> async with await client.open("models/model.bin") as file:
+        ...     file.seek(-4, 2)
+        ...     await file.read()
+        10
+        b'tion'
         """
         from minga.reading import AsyncFile
 
-        file = AsyncFile(await self._source(parse_reference(name)), self._files.discard)
+        origin = _origin(name)
+        wanted = parse_reference(str(name)) if origin is None else await self._fetched(origin)
+        limit = self.settings.source_wait_or_forever if wait is None else wait or None
+        file = AsyncFile(await self._source(wanted, limit), limit, self._files.discard)
         self._files.add(file)
         return file
+
+    async def _fetched(self, origin: OriginUrl) -> "Reference":
+        """The content of a file of an origin, once all of it is here."""
+        found = (await self.get(origin)).content_id
+        if found is None:
+            raise DaemonUnavailableError("the daemon does not say what it has fetched")
+        return parse_reference(found)
 
     async def create(
         self,
@@ -282,6 +396,10 @@ class AsyncClient:
         """Open a file for writing, which is uploaded whole when it is closed, and discarded after an error.
 
         It is kept in a temporary file until then. Arguments and errors are those of `put`, which closing does.
+
+        >>> async with await client.create("notes/today.txt") as file:
+        ...     await file.write(b"all is well")
+        11
         """
         from minga.writing import AsyncWriter
 
@@ -300,7 +418,7 @@ class AsyncClient:
 
     async def get(
         self,
-        name: str,
+        name: str | OriginUrl,
         target: Path | str | None = None,
         *,
         content_id: ContentId | None = None,
@@ -310,6 +428,10 @@ class AsyncClient:
     ) -> "Progress":
         """Fetch a file from all peers that have any part of it; the last progress, with its path and its sources.
 
+        name: or `https://…`, `s3://BUCKET/KEY`, `gs://BUCKET/OBJECT` or `hf://ORG/REPO@REVISION/PATH`, perhaps with
+        `#sha256=…`: a file of an origin, which the daemon of this machine fetches by credentials of this user, and
+        shares with all others.
+
         target: path of the file, made with its folders; None: the daemon's shared folder, or, without a daemon, the
         name's last part in the current folder. content_id: that version instead of the newest. overwrite: replace
         another content of that name. wait: give up when no source was reachable for this long; zero: never; None: as
@@ -317,17 +439,22 @@ class AsyncClient:
 
         Cancelling keeps what was verified, and the same call resumes. Raises FileNotFoundInDirectoryError,
         NameTakenError, NoSourcesError, NoSpaceError, StorageError, DaemonUnavailableError.
+
+        >>> done = await client.get("models/model.bin", "fetched.bin")
+        >>> done.path, done.size_bytes
+        (PosixPath('fetched.bin'), 14)
         """
-        checked = parse_name(name)
+        origin = _origin(name)
+        checked = parse_name(str(name)) if origin is None else origin.last_part
         if target is None and not await self.uses_daemon():
             target = PurePosixPath(checked).name
-        item = _item(checked, Path(target) if target is not None else None)
+        item = _item(checked, Path(target) if target is not None else None, origin)
         options = _options(content_id, overwrite, wait)
         return await (await self._fetcher(options)).fetch(item, on_progress)
 
     async def get_many(
         self,
-        items: "Sequence[FetchItem]",
+        items: "Sequence[FetchItem] | AsyncIterable[FetchItem]",
         *,
         content_id: ContentId | None = None,
         overwrite: bool = False,
@@ -337,13 +464,21 @@ class AsyncClient:
     ) -> "list[Outcome[FetchItem, Progress]]":
         """Fetch many files at once, small ones many in a call; an outcome for each, in the order of the items.
 
+        items: of those that are listed while they are iterated over, the first are fetched meanwhile; an error of the
+        listing ends it, and is raised.
+
         A file that fails does not stop the others: its outcome has the error that `get` would raise. on_end: called
         once for each item, done or failed. The rest is as for `get`.
+
+        >>> items = [minga.FetchItem(minga.parse_name(name)) for name in ("models/model.bin", "nothing")]
+        >>> [outcome.error is None for outcome in await client.get_many(items)]
+        [True, False]
         """
         from minga.fetching import fetch_all
 
         fetcher = await self._fetcher(_options(content_id, overwrite, wait))
-        return await fetch_all(fetcher, items, on_progress, on_end)
+        async with aclosing(_iterated(items)) as iterated:
+            return await fetch_all(fetcher, iterated, on_progress, on_end)
 
     async def put(
         self,
@@ -359,11 +494,38 @@ class AsyncClient:
         name: None: the path's last part. overwrite: replace another content of that name. A content that so many peers
         hold already is not sent again. Raises NameTakenError, NoSpaceError, PeerUnavailableError, ContentChangedError,
         StorageError, InvalidArgumentError, InvalidNameError.
+
+        >>> result = await client.put("model.bin", "copies/model.bin", replicas=2)
+        >>> len(result.peers)
+        2
         """
         _check_replicas(replicas)
         source = Path(path)
         checked = parse_name(name if name is not None else source.name)
         return await self._own_engine().put(source, checked, replicas, on_progress, overwrite=overwrite)
+
+    async def cp(
+        self,
+        name: str | ContentId,
+        new_name: str,
+        *,
+        replicas: int = 1,
+        overwrite: bool = False,
+        on_progress: "Callable[[PutProgress], None]" = ignore,
+    ) -> "PutResult":
+        """Publish a file of the network, `NAME`, `NAME@b3:…` or `b3:…`, under another name, with its attributes.
+
+        Those that hold it copy it on their disks; bytes come through here only where none of them has room. What is
+        copied is one content, whatever happens to the name. Raises FileNotFoundInDirectoryError, NoSourcesError, and
+        what `put` raises.
+
+        >>> (await client.cp("models/model.bin", "copies/5")).size_bytes
+        14
+        """
+        _check_replicas(replicas)
+        checked, wanted = parse_name(new_name), parse_reference(name)
+        engine = self._own_engine()
+        return await engine.copy(await engine.locate(wanted), checked, replicas, on_progress, overwrite=overwrite)
 
     async def put_many(
         self,
@@ -374,11 +536,52 @@ class AsyncClient:
         on_progress: "Callable[[PutItem, PutProgress], None]" = ignore,
         on_end: "Callable[[PutItem], None]" = ignore,
     ) -> "list[Outcome[PutItem, PutResult]]":
-        """Upload many files at once; an outcome for each, in the order of the items. The rest is as for `put`."""
+        """Upload many files at once; an outcome for each, in the order of the items. The rest is as for `put`.
+
+        >>> items = [minga.PutItem(Path("model.bin"), minga.parse_name("copies/of/model.bin"), 14)]
+        >>> [outcome.result.size_bytes for outcome in await client.put_many(items)]
+        [14]
+        """
         from minga.putting import put_all
 
         _check_replicas(replicas)
         return await put_all(self._own_engine(), items, replicas, on_progress, on_end, overwrite=overwrite)
+
+    async def preheat(
+        self,
+        item: str,
+        *,
+        on: str = "all",
+        platform: str = "",
+        pin: bool = False,
+        overwrite: bool = False,
+        limit: timedelta = PREHEAT_LIMIT,
+        on_progress: "Callable[[Preheated], None]" = ignore,
+    ) -> "Preheated":
+        """Have other peers fetch something ahead of time; returns when each of them has it, or has failed.
+
+        item: a name of the network, of which they become holders; `https://…`, perhaps with `#sha256=…`; an image,
+        `docker.io/library/alpine:3.20` or `…@sha256:…`; or the large files of a repository of a hub, `hf://org/name`.
+        on: `all`, `zone=ZONE`, or a number of peers. platform: of an image, `linux/arm64`; empty: each peer's own. pin:
+        what is fetched from elsewhere stays, whatever a peer's limit. overwrite: of a name, replace another content.
+        limit: for all of it. on_progress: called with each change, with what is returned at the end.
+
+        Whether a peer failed is in the result and no error. Cancelling ends the fetching; what is whole stays. Raises
+        FileNotFoundInDirectoryError for a name that nobody shares, PeerUnavailableError when there is no such peer,
+        InvalidArgumentError.
+
+        >>> preheated = await client.preheat("models/model.bin", on="2")
+        >>> len(preheated.done), preheated.missing
+        (2, 0)
+        """
+        from minga_engine.transfer.preheat import Preheater, PreheatRequest
+        from minga_engine.transfer.preheat_items import parse_choice, parse_item
+
+        if limit <= timedelta(0):
+            raise InvalidArgumentError("a limit is more than 0 s")
+        request = PreheatRequest(parse_item(item), parse_choice(on), platform, pin, overwrite, limit)
+        engine = self._own_engine()
+        return await Preheater(self._locator(), engine.connections, engine.clock).preheat(request, on_progress)
 
     # Parts, made when first needed: a look-up needs neither gRPC nor the engine.
 
@@ -392,32 +595,19 @@ class AsyncClient:
 
         return StandaloneFetcher(self._own_engine(), options)
 
-    async def _source(self, wanted: "Reference") -> "Source":
-        from minga.sources import OwnSource
+    async def _source(self, wanted: "Reference", wait: timedelta | None) -> "Source":
+        from minga.sources import DaemonSource, OwnSource
 
-        if await self._reads_by_gateway():
-            return await self._own_gateway().open(wanted)
+        if await self._reads_by_daemon():
+            return await DaemonSource.open(read_socket(self.settings.control), wanted, wait)
         engine = self._own_engine()
-        if wanted.name is None:
-            located = await engine.directory.locate_content(wanted.content_id)
-        else:
-            located = await engine.directory.locate(wanted.name, wanted.content_id)
-        return await OwnSource.open(engine.streams, located)
+        return await OwnSource.open(engine.streams, await engine.locate(wanted), wait)
 
-    async def _reads_by_gateway(self) -> bool:
-        """As `uses_daemon`; in a forked child, where gRPC may not be asked, whether the gateway's socket is there."""
+    async def _reads_by_daemon(self) -> bool:
+        """As `uses_daemon`; in a forked child, where gRPC may not be asked, whether the socket for it is there."""
         if self._uses_daemon is None and grpc_is_lost():
-            return gateway_socket(self.settings.control).is_socket()
+            return read_socket(self.settings.control).is_socket()
         return await self.uses_daemon()
-
-    def _own_gateway(self) -> "Gateway":
-        if self._gateway is None:
-            from minga.sources import Gateway
-
-            wait = self.settings.source_wait_or_forever
-            self._gateway = Gateway(gateway_socket(self.settings.control), wait)
-            self._stack.push_async_callback(self._gateway.aclose)
-        return self._gateway
 
     def _locator(self) -> "LocatorClient":
         if self._directory is None:
@@ -478,18 +668,36 @@ class AsyncClient:
         return self._engine
 
 
-def _item(name: Name, target: Path | None) -> "FetchItem":
+def _origin(name: "str | ContentId | OriginUrl") -> OriginUrl | None:
+    """The file of an origin that a name is, if it is one."""
+    if isinstance(name, OriginUrl):
+        return name
+    return parse_origin(name) if isinstance(name, str) else None
+
+
+def _item(name: Name, target: Path | None, origin: OriginUrl | None) -> "FetchItem":
     from minga.fetching import FetchItem
 
     if target is None:
-        return FetchItem(name)
-    return FetchItem(name, 0, target.parent, PurePosixPath(target.name))
+        return FetchItem(name, origin=origin)
+    return FetchItem(name, 0, target.parent, PurePosixPath(target.name), origin)
 
 
 def _options(content_id: ContentId | None, overwrite: bool, wait: timedelta | None) -> "FetchOptions":
     from minga.fetching import FetchOptions
 
     return FetchOptions(content_id, overwrite, wait)
+
+
+async def _iterated(
+    items: "Sequence[FetchItem] | AsyncIterable[FetchItem]",
+) -> "AsyncGenerator[FetchItem, None]":
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
 
 
 def _check_replicas(replicas: int) -> None:

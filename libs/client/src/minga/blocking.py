@@ -5,7 +5,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from minga.reading import AsyncFile
+from minga.reading import AsyncFile, used
 from minga.writing import Draft
 
 if TYPE_CHECKING:
@@ -56,10 +56,14 @@ class RawFile(io.RawIOBase):
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         """Read what is there first."""
-        view = memoryview(buffer).cast("B")
-        data = self._loop.wait(self._file.read_some(len(view)))
-        view[: len(data)] = data
-        return len(data)
+        view, offset = memoryview(buffer).cast("B"), self._file.tell()
+        # In this thread: memory that is not the caller's any more must not be written.
+        count = used(
+            lambda: self._loop.wait(self._file.place_at(offset, len(view))),
+            lambda place: place.read_into(view, offset),
+        )
+        self._file.seek(count or 0, io.SEEK_CUR)
+        return count or 0
 
     def readall(self) -> bytes:
         """Read all the rest."""

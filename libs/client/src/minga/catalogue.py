@@ -20,7 +20,11 @@ MIN_WATCH_INTERVAL = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """One version of a file."""
+    """One version of a file.
+
+    >>> client.stat("models/model.bin").size_bytes
+    14
+    """
 
     name: Name | None
     """None for a content that was looked up by its id and that nobody has under a readable name."""
@@ -36,7 +40,12 @@ class FileStat:
 
 
 class Folder(NamedTuple):
-    """What is directly in one folder."""
+    """What is directly in one folder.
+
+    >>> folder = next(client.walk("models"))
+    >>> folder.folders, [file.name for file in folder.files]
+    (['small'], ['models/model.bin'])
+    """
 
     path: str
     """Without a slash at its end; empty for the root."""
@@ -46,7 +55,11 @@ class Folder(NamedTuple):
 
 
 class ChangeKind(StrEnum):
-    """What happened to a name."""
+    """What happened to a name.
+
+    >>> next(client.watch("models/", existing=True)).kind
+    <ChangeKind.ADDED: 'added'>
+    """
 
     ADDED = "added"
     CHANGED = "changed"
@@ -56,7 +69,11 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of one name."""
+    """A change of one name.
+
+    >>> next(client.watch("models/", existing=True)).file.name
+    'models/model.bin'
+    """
 
     kind: ChangeKind
     file: ListedFile

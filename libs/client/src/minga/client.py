@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 PAGE = 1000
 """Items of a listing that are handed from thread to thread at once."""
@@ -39,7 +40,7 @@ def _waiting(
         loop = self._started()
         return self._run(loop, method(self._client, *args, **options))
 
-    return call
+    return _with_blocking_examples(call)
 
 
 def _listing(
@@ -52,7 +53,14 @@ def _listing(
         loop = self._started()
         return self._iterate(loop, method(self._client, *args, **options), page)
 
-    return call
+    return _with_blocking_examples(call)
+
+
+def _with_blocking_examples(method: F) -> F:
+    """`method`, with the examples of its docstring for a program without asyncio."""
+    text, prompt, examples = (method.__doc__ or "").partition(">>>")
+    method.__doc__ = text + prompt + examples.replace("await ", "").replace("async ", "")
+    return method
 
 
 class Client:
@@ -87,7 +95,9 @@ class Client:
     get = _waiting(AsyncClient.get)
     get_many = _waiting(AsyncClient.get_many)
     put = _waiting(AsyncClient.put)
+    cp = _waiting(AsyncClient.cp)
     put_many = _waiting(AsyncClient.put_many)
+    preheat = _waiting(AsyncClient.preheat)
 
     def __init__(
         self,
@@ -127,7 +137,9 @@ class Client:
         self.close()
 
     @overload
-    def open(self, name: str | ContentId, mode: Literal["rb"] = "rb") -> "BufferedReader": ...
+    def open(
+        self, name: str | ContentId, mode: Literal["rb"] = "rb", *, wait: timedelta | None = None
+    ) -> "BufferedReader": ...
 
     @overload
     def open(
@@ -144,6 +156,7 @@ class Client:
         name: str | ContentId,
         mode: str = "rb",
         *,
+        wait: timedelta | None = None,
         replicas: int = 1,
         on_progress: "Callable[[PutProgress], None]" = ignore,
     ) -> "BufferedReader | WritableFile":
@@ -167,7 +180,7 @@ class Client:
 
         loop = self._started()
         if mode == "rb":
-            file = self._run(loop, self._client.open(name))
+            file = self._run(loop, self._client.open(name, wait=wait))
             return BufferedReader(RawFile(file, _FilesLoop(self, loop), str(name)), BUFFER_BYTES)
         if mode not in ("wb", "xb"):
             raise ValueError(f"invalid mode {mode!r} (rb, wb or xb)")

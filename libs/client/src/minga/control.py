@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import grpc
 import grpc.aio
 
+from minga.origin_credentials import OriginRequest
+from minga.origin_urls import OriginUrl
 from minga_core.errors import DaemonUnavailableError, InvalidArgumentError, MingaError
 from minga_core.ids import Address, ContentId, Generation, PeerId, parse_address, parse_generation, parse_peer_id
 from minga_core.names import Name, parse_name
@@ -41,7 +43,11 @@ SILENCE_LIMIT = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class DaemonTransfer:
-    """A download under way in the daemon."""
+    """A download under way in the daemon.
+
+    >>> [transfer.name for transfer in client.status().downloads]
+    []
+    """
 
     name: Name
     content_id: ContentId | None
@@ -53,7 +59,11 @@ class DaemonTransfer:
 
 @dataclass(frozen=True, slots=True)
 class DaemonCondition:
-    """Something that keeps files from being shared, found or stored, for as long as it lasts."""
+    """Something that keeps files from being shared, found or stored, for as long as it lasts.
+
+    >>> [condition.kind for condition in client.status().conditions]
+    []
+    """
 
     kind: str
     """A word, as `bad_name`; docs/sharing.md lists them."""
@@ -69,7 +79,11 @@ class DaemonCondition:
 
 @dataclass(frozen=True, slots=True)
 class ScrubStatus:
-    """How far the daemon is with reading everything that is shared, to find what has rotted."""
+    """How far the daemon is with reading everything that is shared, to find what has rotted.
+
+    >>> client.status().scrub.under_way
+    False
+    """
 
     period: timedelta | None
     """How long a pass may take; None: it never reads anything again."""
@@ -82,7 +96,11 @@ class ScrubStatus:
 
 @dataclass(frozen=True, slots=True)
 class DaemonStatus:
-    """What the daemon is and does."""
+    """What the daemon is and does.
+
+    >>> client.status().registered
+    True
+    """
 
     peer_id: PeerId
     generation: Generation
@@ -119,11 +137,24 @@ class DaemonStatus:
     scrub: ScrubStatus
 
 
+@dataclass(frozen=True, slots=True)
+class CachedFile:
+    """A file of an origin that the daemon has."""
+
+    name: Name
+    size_bytes: int
+    used_ns: int
+    """Unix time in nanoseconds of its last use there."""
+    pinned: bool
+    url: str
+    """Where it was from when it was asked for there last, without its query; empty when that is not known."""
+
+
 class ControlClient:
     """Calls to the daemon behind a Unix socket; an async context manager that connects when first used.
 
-    Every method but `available` raises DaemonUnavailableError when no daemon answers, and whatever the daemon raised.
-    All raise StorageError when the socket's folder may be another user's.
+    Every method but `available` and `answer` raises DaemonUnavailableError when no daemon answers, and whatever the
+    daemon raised. All raise StorageError when the socket's folder may be another user's.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -140,16 +171,17 @@ class ControlClient:
             await self._channel.close()
 
     async def available(self) -> bool:
-        """Whether a daemon answers. False at once for a dead one's socket, after five seconds for one that hangs."""
+        """Whether a daemon answers; see `answer`."""
+        return await self.answer() is not None
+
+    async def answer(self) -> DaemonStatus | None:
+        """As `status`; None at once for a dead daemon's socket, after five seconds for one that hangs."""
         check_control_folder(self.socket)
         try:
             async with asyncio.timeout(AVAILABLE_LIMIT.total_seconds()):
-                if not await self._listens():
-                    return False
-                await self._stub().GetStatus(pb.GetStatusRequest())
-        except (TimeoutError, grpc.aio.AioRpcError):
-            return False
-        return True
+                return await self.status() if await self._listens() else None
+        except (TimeoutError, MingaError):
+            return None
 
     async def status(self) -> DaemonStatus:
         """What the daemon is and does now. Safe to retry."""
@@ -181,12 +213,37 @@ class ControlClient:
             request.content_id = content_id.raw
         if source_wait is not None:
             request.source_wait.FromTimedelta(source_wait)
+        async with aclosing(self._downloading(request)) as steps:
+            async for progress in steps:
+                yield progress
+
+    async def fetch(
+        self, origin: OriginUrl, how: OriginRequest, *, overwrite: bool = False
+    ) -> AsyncGenerator[Progress, None]:
+        """Fetch a file of an origin into the shared folder; progress until it is whole and shared, and published as the
+        name that it is to have. how: what is asked of that origin alone.
+
+        Closing the generator stops it. Safe to retry. Raises FileNotFoundInDirectoryError, PermissionDeniedError,
+        UnavailableError, ContentChangedError, NameTakenError, NoSpaceError, StorageError.
+        """
+        request = pb.DownloadRequest(
+            name=origin.publish_as or "",
+            url=how.url,
+            digest=origin.digest,
+            origin_headers=dict(how.headers),
+            overwrite=overwrite,
+        )
+        async with aclosing(self._downloading(request)) as steps:
+            async for progress in steps:
+                yield progress
+
+    async def _downloading(self, request: pb.DownloadRequest) -> AsyncGenerator[Progress, None]:
         async with aclosing(self._responses(self._stub().Download(request))) as responses:
             async for response in responses:
                 yield progress_from_pb(response)
 
     async def download_files(self, names: Sequence[Name]) -> AsyncGenerator[list[tuple[Name, Progress]], None]:
-        """Download small files (1 to 1,000 names) into the shared folder; those that are whole, as they come.
+        """Download small files (1 to MAX_NAMES) into the shared folder; those that are whole, as they come.
 
         Best effort: what has not come at the end is left to `download`. Closing the generator stops it and keeps what
         is there. Safe to retry.
@@ -217,6 +274,27 @@ class ControlClient:
         """Remove a file from the shared folder. Raises FileNotFoundInDirectoryError, StorageError."""
         try:
             await self._stub().RemoveFile(pb.RemoveFileRequest(name=name), timeout=REMOVE_LIMIT.total_seconds())
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from error
+
+    async def cached(self) -> tuple[list[CachedFile], int]:
+        """What the daemon has of files of origins, the last used first; and how many bytes it keeps in all."""
+        files: list[CachedFile] = []
+        limit_bytes = 0
+        async with aclosing(self._responses(self._stub().ListCache(pb.ListCacheRequest()))) as responses:
+            async for response in responses:
+                limit_bytes = response.limit_bytes
+                files += [
+                    CachedFile(parse_name(item.name), item.size_bytes, nanos_of(item.use_time), item.pinned, item.url)
+                    for item in response.files
+                ]
+        return files, limit_bytes
+
+    async def pin(self, name: Name, *, pinned: bool) -> None:
+        """Have the daemon keep a file of an origin, or no more. Raises FileNotFoundInDirectoryError."""
+        request = pb.PinCachedRequest(name=name, pinned=pinned)
+        try:
+            await self._stub().PinCached(request, timeout=CALL_LIMIT.total_seconds())
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from error
 

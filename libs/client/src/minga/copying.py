@@ -1,15 +1,19 @@
-"""Copying a file of the shared folder to a target: whole or not at all."""
+"""Copying files of the shared folder to targets: each whole or not at all."""
 
 import asyncio
 import os
 import secrets
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from minga_core.chunks import Geometry
-from minga_core.errors import ContentChangedError, NameTakenError
+from minga_core.errors import ChunkCorruptError, ContentChangedError, NameTakenError
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
+from minga_core.names import Name
+from minga_core.records import FOUND
 from minga_engine.parts.disk import storage_errors
 from minga_engine.parts.files import (
     Fingerprint,
@@ -17,13 +21,56 @@ from minga_engine.parts.files import (
     link_nameless,
     mode_of,
     move_into_place,
+    open_folder,
     set_modified,
 )
 from minga_engine.parts.hashing import hash_path, hash_range
 from minga_engine.parts.holes import copy_range, data_ranges
+from minga_engine.parts.placing import MAX_SMALL_BYTES, SmallContent, SmallFile, place_all
 
 STEP_BYTES = 16 * 1024 * 1024
 """Copied between two checks for cancellation."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileCopy:
+    """A file of the shared folder that is to be copied."""
+
+    name: Name
+    content_id: ContentId
+    source: Path
+    target: Path
+
+
+def copy_small(copies: Sequence[FileCopy]) -> list[bool]:
+    """Copy small files to targets whose folders exist; whether each is there now, with the bytes it should have and the
+    source's attributes, on the disk. Blocking.
+
+    Replaces nothing. What is not copied is left to `copy_into_place`, which raises the reason.
+    """
+    files = [_read(copy) for copy in copies]
+    places = [(*os.path.split(copy.target), file) for copy, file in zip(copies, files, strict=True) if file is not None]
+    try:
+        placed = iter(place_all(places, open_folder))
+    except OSError:
+        return [False] * len(copies)
+    return [file is not None and next(placed) is not None for file in files]
+
+
+def _read(copy: FileCopy) -> SmallFile | None:
+    """The file, if it is small and what it should be."""
+    try:
+        descriptor = os.open(copy.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            fingerprint = Fingerprint.of(os.fstat(descriptor))
+            # Not as much as it may have: memory of that size would be mapped, and unmapped, for each file.
+            data = os.read(descriptor, min(fingerprint.size_bytes, MAX_SMALL_BYTES) + 1)
+            content = SmallContent.of(data, copy.content_id)
+        finally:
+            os.close(descriptor)
+    except (OSError, ChunkCorruptError):
+        return None
+    return SmallFile(copy.name, content, FOUND, fingerprint.attributes)
 
 
 async def copy_into_place(source: Path, target: Path, content_id: ContentId, *, overwrite: bool) -> bool:

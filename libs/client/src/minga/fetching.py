@@ -5,13 +5,15 @@ There are two ways: `daemon_fetcher` lets the daemon of this machine download, `
 """
 
 import asyncio
+import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Generic, Protocol, TypeVar
 
+from minga.origin_urls import OriginUrl
 from minga_core.errors import AlreadyRunningError, MingaError, StorageError
 from minga_core.ids import ContentId
 from minga_core.names import Name
@@ -24,7 +26,9 @@ R = TypeVar("R")
 AT_ONCE = 8
 """Files fetched at once, each with calls of its own: small ones are bound by round trips, not by bytes."""
 SMALL_BYTES = 256 * 1024
-"""Files of at most this size are one chunk, and are fetched many in one call (contract: peer.proto)."""
+"""Files of at most this size are one chunk, and are fetched many in one call (docs/http.md)."""
+BATCH_FILES = 2_000
+"""Small files that are fetched together: as many as one call takes."""
 
 ENDING_LIMIT_SECONDS = 5.0
 """A cancelled download keeps its part open until its writes are on the disk."""
@@ -37,7 +41,12 @@ _BASE = PurePosixPath()
 
 @dataclass(frozen=True, slots=True)
 class FetchItem:
-    """One file to fetch."""
+    """One file to fetch.
+
+    >>> item = minga.FetchItem(minga.parse_name("models/model.bin"), base=Path("data"), relative=PurePosixPath("m.bin"))
+    >>> item.target
+    PosixPath('data/m.bin')
+    """
 
     name: Name
     size_bytes: int = 0
@@ -46,11 +55,17 @@ class FetchItem:
     """A folder that the file may not leave, whatever links are in it; None: the daemon's shared folder."""
     relative: PurePosixPath = _BASE
     """Where below `base`."""
+    origin: OriginUrl | None = None
+    """Where it is fetched from instead of the network; `name` is then what a copy of it is called."""
+    target: Path | None = field(init=False, repr=False, compare=False)
+    """Path of the file; None: wherever the daemon has it in its shared folder."""
 
-    @property
-    def target(self) -> Path | None:
-        """Path of the file; None: wherever the daemon has it in its shared folder."""
-        return self.base / self.relative if self.base is not None else None
+    def __post_init__(self) -> None:
+        # Once: joining paths takes as long as everything else that becomes of a small file here.
+        object.__setattr__(self, "target", self.base / self.relative if self.base is not None else None)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +81,12 @@ class FetchOptions:
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T, R]):
-    """How one item of several ended: with a result or with an error; the other one is None."""
+    """How one item of several ended: with a result or with an error; the other one is None.
+
+    >>> (outcome,) = client.get_many([minga.FetchItem(minga.parse_name("nothing"))])
+    >>> type(outcome.error).__name__
+    'FileNotFoundInDirectoryError'
+    """
 
     item: T
     result: R | None
@@ -80,8 +100,10 @@ OnItemProgress = Callable[[FetchItem, Progress], None]
 class Fetcher(Protocol):
     """A way to fetch files."""
 
-    async def fetch_small(self, items: Sequence[FetchItem], on_done: OnItemProgress) -> None:
-        """Fetch small files many in a call, and report each that is in place.
+    async def fetch_small(self, batches: AsyncIterator[list[FetchItem]], on_done: OnItemProgress) -> None:
+        """Fetch small files, a batch of BATCH_FILES at most in a call, and report each that is in place.
+
+        Several may take batches from the one iterator.
 
         Best effort: what is not reported is left to `fetch`. Raises no MingaError.
         """
@@ -93,14 +115,17 @@ class Fetcher(Protocol):
 
 
 async def fetch_all(
-    fetcher: Fetcher, items: Sequence[FetchItem], on_progress: OnItemProgress, on_end: Callable[[FetchItem], None]
+    fetcher: Fetcher, items: AsyncIterable[FetchItem], on_progress: OnItemProgress, on_end: Callable[[FetchItem], None]
 ) -> list[Outcome[FetchItem, Progress]]:
-    """Fetch small files many in a call, and the others, and what a call left, each on its own.
+    """Fetch small files many in a call, while more items come; the others, and what a call left, each on its own.
 
     on_end: called once for each item, done or failed. Outcomes are in the order of the items.
     """
+    places: dict[FetchItem, int] = {}
+    large: dict[FetchItem, None] = {}
     done: dict[FetchItem, Progress] = {}
     outcomes: list[Outcome[FetchItem, Progress]] = []
+    batches = _Batches()
 
     def record(item: FetchItem, progress: Progress) -> None:
         done[item] = progress
@@ -116,25 +141,66 @@ async def fetch_all(
     async def fetch_each(some: Sequence[FetchItem]) -> None:
         outcomes.extend(await run_batch(some, fetch, min(AT_ONCE, len(some))))
 
-    # A call for many has no progress within a file: a single file is not worth one.
-    small = [item for item in items if item.size_bytes <= SMALL_BYTES] if len(items) > 1 else []
-    together = set(small)
-    large = [item for item in items if item not in together]
-    await all_of([fetch_each(large), *([fetcher.fetch_small(small, record)] if small else [])])
-    await fetch_each([item for item in small if item not in done])
+    async def sort() -> None:
+        async for item in items:
+            places[item] = len(places)
+            if item.size_bytes > SMALL_BYTES or item.origin:
+                large[item] = None
+            else:
+                batches.add(item)
+        # A call for many has no progress within a file: a single file is not worth one.
+        batches.end(worthwhile=len(places) > 1)
+        await fetch_each(list(large))
+
+    await all_of([sort(), fetcher.fetch_small(batches, record)])
+    await fetch_each([item for item in places if item not in done and item not in large])
     outcomes += [Outcome(item, progress, None) for item, progress in done.items()]
-    places = {item: place for place, item in enumerate(items)}
     return sorted(outcomes, key=lambda outcome: places[outcome.item])
+
+
+class _Batches:
+    """Small files to fetch, in batches, which may be taken while there come more. An asynchronous iterator."""
+
+    def __init__(self) -> None:
+        self._last: list[FetchItem] = []
+        self._ready: asyncio.Queue[list[FetchItem] | None] = asyncio.Queue()
+
+    def add(self, item: FetchItem) -> None:
+        """Add one."""
+        self._last.append(item)
+        if len(self._last) == BATCH_FILES:
+            self._ready.put_nowait(self._last)
+            self._last = []
+
+    def end(self, *, worthwhile: bool) -> None:
+        """No more come. worthwhile: whether the last batch is to be taken."""
+        if self._last and worthwhile:
+            self._ready.put_nowait(self._last)
+        self._ready.put_nowait(None)
+
+    def __aiter__(self) -> "_Batches":
+        return self
+
+    async def __anext__(self) -> list[FetchItem]:
+        batch = await self._ready.get()
+        if batch is None:
+            # For the next one who asks.
+            self._ready.put_nowait(None)
+            raise StopAsyncIteration
+        return batch
 
 
 def with_folders(items: Sequence[FetchItem]) -> list[FetchItem]:
     """Make the folders above the targets; the items for which that went well. Blocking."""
-    made: dict[tuple[Path | None, PurePosixPath], bool] = {}
+    made: dict[tuple[Path | None, str], bool] = {}
+    ready: list[FetchItem] = []
     for item in items:
-        folder = item.base, item.relative.parent
+        folder = item.base, os.path.dirname(item.target or "")
         if folder not in made:
             made[folder] = _has_folders(item)
-    return [item for item in items if made[item.base, item.relative.parent]]
+        if made[folder]:
+            ready.append(item)
+    return ready
 
 
 def _has_folders(item: FetchItem) -> bool:

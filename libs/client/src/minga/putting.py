@@ -21,7 +21,12 @@ LARGE_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class PutItem:
-    """One file to upload."""
+    """One file to upload.
+
+    >>> item = minga.PutItem(Path("model.bin"), minga.parse_name("copies/1"), 14)
+    >>> client.put_many([item])[0].item == item
+    True
+    """
 
     path: Path
     name: Name

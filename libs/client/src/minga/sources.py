@@ -1,199 +1,207 @@
-"""Where the bytes of an open file come from: the gateway of this machine's daemon, or this process."""
+"""Where the bytes of an open file come from: the daemon of this machine, or this process. Neither sends them: both say
+where on the disk they are."""
 
-import json
+import asyncio
+import socket
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from minga.references import Reference
-from minga_core.errors import DaemonUnavailableError, MingaError, error_from_code
-from minga_core.ids import ContentId
+from minga_core.errors import DaemonUnavailableError, InvalidArgumentError, StorageError
+from minga_engine.parts.files import FINGERPRINT_BYTES, Fingerprint
+from minga_engine.parts.places import OpenFile, Place
 from minga_engine.settings import check_control_folder
+from minga_engine.wire.local_reads import MAX_LINE_BYTES, FoundBytes, Opened, OpenRequest, ReadRequest
 
 if TYPE_CHECKING:
-    import httpx
-
     from minga_engine.transfer.locating import Located
-    from minga_engine.transfer.stream import Reader, Streams
+    from minga_engine.transfer.stream import ContentReader, Streams
 
 CONNECT_SECONDS = 5.0
-ANSWER_MARGIN_SECONDS = 30.0
-"""The daemon waits for sources itself, and says so: silence that is longer by this is a daemon that hangs."""
-MAX_PROBLEM_BYTES = 64 * 1024
+SILENCE_SECONDS = 600.0
+"""The daemon says when no source is usable, but a slow one may take minutes for a chunk, of which nothing comes before
+it is whole: a silence that is longer is a daemon that hangs."""
 
 
-class Gateway:
-    """The HTTP door of this machine's daemon, for this user. `aclose` it. Uses no gRPC: it works after a fork."""
+class DaemonSource:
+    """Reads a content that the daemon has, or fetches. Implements Source. Uses no gRPC: it works after a fork.
 
-    def __init__(self, socket: Path, wait: timedelta | None) -> None:
-        import httpx
+    A connection is one reader: reads at once have one each.
+    """
 
-        check_control_folder(socket)
-        read = None if wait is None else wait.total_seconds() + ANSWER_MARGIN_SECONDS
-        self._http = httpx.AsyncClient(
-            base_url="http://localhost",
-            # Loading the system's certificates takes longer than a read; without TLS there is nothing to verify.
-            transport=httpx.AsyncHTTPTransport(
-                uds=str(socket), limits=httpx.Limits(max_connections=None), verify=False
-            ),
-            timeout=httpx.Timeout(read, connect=CONNECT_SECONDS),
-            headers={"Accept-Encoding": "identity"},
-            trust_env=False,
-        )
+    def __init__(self, path: Path, opened: Opened, wait: timedelta | None, connection: "_Connection") -> None:
+        self.content_id = opened.content_id
+        self.size_bytes = opened.size_bytes
+        self._path = path
+        self._wait = wait
+        self._idle = [connection]
+        self._whole: Place | None = None
+        self._closed = False
 
-    async def open(self, wanted: Reference) -> "GatewaySource":
-        """Raises FileNotFoundInDirectoryError, DaemonUnavailableError."""
-        path = f"/contents/{wanted}" if wanted.name is None else f"/files/{quote(str(wanted), safe='/')}"
-        response = await self.request("HEAD", path, {})
-        await response.aclose()
-        if response.status_code != 200:
-            # Only an answer with a body says why.
-            response = await self.request("GET", path, {"Range": "bytes=0-0"})
-            raise await error_of(response)
+    @classmethod
+    async def open(cls, path: Path, wanted: Reference, wait: timedelta | None) -> "DaemonSource":
+        """path: of the daemon's read socket. wait: how long a read waits for a source, or less. Raises
+        FileNotFoundInDirectoryError, DaemonUnavailableError."""
+        check_control_folder(path)
+        connection, opened = await _Connection.open(path, OpenRequest(wanted.name, wanted.content_id, wait))
+        return cls(path, opened, wait, connection)
+
+    async def place(self, offset: int, length: int) -> Place:
+        """See Source."""
+        if self._whole is not None and not self._whole.file.changed:
+            return self._whole
         try:
-            content_id = ContentId.parse(response.headers["ETag"].strip('"'))
-            size_bytes = int(response.headers["Content-Length"])
-        except (KeyError, ValueError, MingaError) as error:
-            raise DaemonUnavailableError(f"what answers is not the gateway of a Minga daemon: {error}") from error
-        return GatewaySource(self, content_id, size_bytes)
+            place = await self._ask(offset, length)
+        except ConnectionError:
+            # The daemon ends readers that are idle, and may have been started again.
+            self._close_idle()
+            try:
+                place = await self._ask(offset, length)
+            except ConnectionError as error:
+                raise DaemonUnavailableError(f"the daemon broke off: {error}") from error
+        if place.fingerprint is not None:
+            self._whole = place
+            self._close_idle()
+        return place
 
-    async def request(self, method: str, path: str, headers: dict[str, str]) -> "httpx.Response":
-        """An answer whose body is still to be read; close it. Raises DaemonUnavailableError."""
-        import httpx
-
-        try:
-            request = self._http.build_request(method, path, headers=headers)
-            return await self._http.send(request, stream=True)
-        except httpx.HTTPError as error:
-            raise DaemonUnavailableError(
-                f"the daemon's gateway does not answer: {str(error) or type(error).__name__}"
-            ) from error
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
-
-
-class GatewaySource:
-    """Reads one content by ranges: one answer as long as reads follow one another. Implements Source."""
-
-    def __init__(self, gateway: Gateway, content_id: ContentId, size_bytes: int) -> None:
-        self._gateway = gateway
-        self.content_id = content_id
-        self.size_bytes = size_bytes
-        self._following: int | None = None
-        self._body: _Body | None = None
-
-    async def read(self, offset: int, length: int) -> bytes:
-        """See Source. A second read that follows the first begins an answer that goes on to the end."""
-        if offset >= self.size_bytes:
-            return b""
-        body, self._body = self._body, None
-        if body is not None and body.offset != offset:
-            await body.aclose()
-            body = None
-        data = await self._some(body, length) if body is not None else b""
-        if not data:
-            sequential = offset == self._following
-            body = await self._begin(offset, self.size_bytes if sequential else min(offset + length, self.size_bytes))
-            data = await self._some(body, length)
-        if not data:
-            raise DaemonUnavailableError("the daemon's gateway ended its answer before the end")
-        self._following = offset + len(data)
-        return data
-
-    async def _some(self, body: "_Body", length: int) -> bytes:
-        """What comes first of an answer, which is kept for the next read unless it is over or broken off."""
-        try:
-            data = await body.read(length)
-        except BaseException:
-            await body.aclose()
-            raise
-        if not data or body.offset >= body.end or self._body is not None:
-            await body.aclose()
+    async def _ask(self, offset: int, length: int) -> Place:
+        """As `place`. Raises ConnectionError too."""
+        if self._idle:
+            connection = self._idle.pop()
         else:
-            self._body = body
-        return data
+            connection, _ = await _Connection.open(self._path, OpenRequest(None, self.content_id, self._wait))
+        try:
+            return await connection.place(offset, length)
+        finally:
+            if self._closed:
+                connection.close()
+            elif connection.usable:
+                self._idle.append(connection)
 
-    async def _begin(self, offset: int, end: int) -> "_Body":
-        headers = {"Range": f"bytes={offset}-{end - 1}"}
-        response = await self._gateway.request("GET", f"/contents/{self.content_id}", headers)
-        if response.status_code != 206:
-            raise await error_of(response)
-        return _Body(response, offset, end)
+    def _close_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
 
     async def aclose(self) -> None:
         """See Source."""
-        if self._body is not None:
-            await self._body.aclose()
+        self._closed = True
+        self._close_idle()
 
 
-class _Body:
-    """An answer's body from a position on."""
+class _Connection:
+    """One reader of the daemon's. An error or a cancellation in the middle of an exchange closes it."""
 
-    def __init__(self, response: "httpx.Response", offset: int, end: int) -> None:
-        self._response = response
-        self._pieces = response.aiter_raw()
-        self._rest = b""
-        self.offset = offset
-        self.end = end
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._file: OpenFile | None = None
 
-    async def read(self, length: int) -> bytes:
-        """At most so many bytes; empty at its end, and where it was broken off."""
-        import httpx
+    @classmethod
+    async def open(cls, path: Path, request: OpenRequest) -> "tuple[_Connection, Opened]":
+        """Raises DaemonUnavailableError, and what the daemon answers."""
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made.setblocking(False)
+        connection = cls(made)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await asyncio.get_running_loop().sock_connect(made, str(path))
+            answer, _ = await connection._exchange(request.encode())
+            return connection, Opened.decode(answer)
+        except OSError as error:
+            connection.close()
+            raise DaemonUnavailableError(f"the daemon does not answer at {path}: {error}") from error
+        except BaseException:
+            connection.close()
+            raise
 
-        if not self._rest:
-            try:
-                self._rest = await anext(self._pieces, b"")
-            except httpx.HTTPError:
-                return b""
-        data, self._rest = self._rest[:length], self._rest[length:]
-        self.offset += len(data)
-        return data
+    @property
+    def usable(self) -> bool:
+        """Whether the next exchange may succeed."""
+        return self._socket.fileno() >= 0
 
-    async def aclose(self) -> None:
-        """Let the daemon stop fetching for it."""
-        await self._response.aclose()
+    def close(self) -> None:
+        """Let the daemon stop fetching for it. Idempotent."""
+        self._socket.close()
+
+    async def place(self, offset: int, length: int) -> Place:
+        """See Source. Raises ConnectionError when the daemon has ended it."""
+        answer, descriptors = await self._exchange(ReadRequest(offset, length).encode())
+        for descriptor in descriptors:
+            self._file = OpenFile(descriptor)
+        found = FoundBytes.decode(answer)
+        if self._file is None:
+            self.close()
+            raise StorageError("the file's descriptor did not come", hint="this process may have too many open files")
+        if not found.start <= offset < found.stop:
+            raise InvalidArgumentError(f"the daemon answers with {found.start}-{found.stop}, which was not asked for")
+        return Place(self._file, found.start, found.stop, _fingerprint(found.fingerprint))
+
+    async def _exchange(self, request: bytes) -> tuple[bytes, list[int]]:
+        """The answer to a request, and descriptors that came with it. Raises ConnectionError, TimeoutError."""
+        done = False
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                await asyncio.get_running_loop().sock_sendall(self._socket, request)
+                answer = await self._receive()
+            done = True
+            return answer
+        finally:
+            if not done:
+                self.close()
+
+    async def _receive(self) -> tuple[bytes, list[int]]:
+        data, descriptors = b"", list[int]()
+        while not data.endswith(b"\n"):
+            await _readable(self._socket)
+            received, files, _, _ = socket.recv_fds(self._socket, MAX_LINE_BYTES, 1, _CLOSED_BY_EXEC)
+            descriptors += files
+            data += received
+            if not received or len(data) > MAX_LINE_BYTES:
+                for descriptor in descriptors:
+                    OpenFile(descriptor)
+                raise ConnectionResetError("the daemon ended its answer before the end")
+        return data, descriptors
 
 
-async def error_of(response: "httpx.Response") -> MingaError:
-    """The error that an answer reports; closes it."""
-    import httpx
+_CLOSED_BY_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
+
+async def _readable(connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(connection, wake)
     try:
-        content = b""
-        async for piece in response.aiter_raw():
-            content += piece
-            if len(content) > MAX_PROBLEM_BYTES:
-                break
-        problem = json.loads(content)
-        return error_from_code(str(problem["code"]), str(problem["detail"]))
-    except (httpx.HTTPError, ValueError, KeyError, TypeError, RecursionError):
-        return DaemonUnavailableError(f"the daemon's gateway answers HTTP {response.status_code}")
+        await ready
     finally:
-        await response.aclose()
+        loop.remove_reader(connection)
+
+
+def _fingerprint(packed: bytes) -> Fingerprint | None:
+    if packed and len(packed) != FINGERPRINT_BYTES:
+        raise InvalidArgumentError(f"the daemon answers with a fingerprint of {len(packed)} bytes")
+    return Fingerprint.unpack(packed) if packed else None
 
 
 class OwnSource:
     """Reads a content that this process fetches. Implements Source."""
 
-    def __init__(self, reader: "Reader", stack: AsyncExitStack) -> None:
-        self._reader = reader
+    def __init__(self, reader: "ContentReader", stack: AsyncExitStack) -> None:
         self._stack = stack
+        self.place = reader.place
         self.content_id = reader.content_id
         self.size_bytes = reader.size_bytes
 
     @classmethod
-    async def open(cls, streams: "Streams", file: "Located") -> "OwnSource":
-        """Fetches nothing before the first read."""
+    async def open(cls, streams: "Streams", file: "Located", wait: timedelta | None) -> "OwnSource":
+        """Fetches nothing before the first read. wait: how long a read waits for a source; None: as the streams do."""
         stack = AsyncExitStack()
-        return cls(await stack.enter_async_context(streams.open(file)), stack)
-
-    async def read(self, offset: int, length: int) -> bytes:
-        """See Source."""
-        return await self._reader.read(offset, length)
+        return cls(await stack.enter_async_context(streams.open(file, wait=wait)), stack)
 
     async def aclose(self) -> None:
         """See Source."""

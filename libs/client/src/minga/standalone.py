@@ -3,7 +3,7 @@
 import asyncio
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,32 +14,37 @@ from minga.fetching import (
     OnItemProgress,
     OnProgress,
     after_earlier,
+    all_of,
     make_folders_in_thread,
     with_folders,
 )
+from minga.references import Reference
 from minga.settings import ClientSettings
 from minga_core.attributes import FileAttributes
 from minga_core.clock import SystemClock
-from minga_core.errors import InvalidArgumentError, NameTakenError
+from minga_core.errors import DaemonUnavailableError, InvalidArgumentError, NameTakenError, NoSourcesError
 from minga_core.ids import ContentId
 from minga_core.names import Name
-from minga_engine.parts.disk import DiskPool, storage_errors, uninterrupted
-from minga_engine.parts.files import PARTS_FOLDER, Fingerprint, fsync_folder
+from minga_engine.parts.disk import DiskPool, storage_errors
+from minga_engine.parts.files import PARTS_FOLDER, Fingerprint, open_folder
 from minga_engine.parts.hashing import hash_file
 from minga_engine.parts.part import Part
 from minga_engine.parts.part_files import PartFiles, PartTarget
-from minga_engine.parts.placing import SmallFile, place_all, write_all
+from minga_engine.parts.placing import SmallFile, place_all
 from minga_engine.parts.standalone_part import open_part
 from minga_engine.parts.temporary_parts import TemporaryParts
 from minga_engine.progress import DownloadPhase, Progress, PutPhase, PutProgress, PutResult, SmallDone
 from minga_engine.transfer.download import Downloader, DownloadRequest, Finished
-from minga_engine.transfer.locating import Directory, Located
+from minga_engine.transfer.locating import Directory, Located, ManifestFetcher
 from minga_engine.transfer.options import TransferOptions
-from minga_engine.transfer.small_downloads import SmallDownloads
+from minga_engine.transfer.put_file import HashedFile, RemoteFile
+from minga_engine.transfer.put_request import PutRequest
+from minga_engine.transfer.small_downloads import BATCHES_AT_ONCE, SmallDownloads
 from minga_engine.transfer.stream import Streams
-from minga_engine.transfer.upload import HashedFile, PutRequest, Uploader
+from minga_engine.transfer.upload import Uploader
 from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.locator import LocatorClient
+from minga_engine.wire.messages import SourceAddress
 from minga_engine.wire.transport import PeerTransport
 from minga_runtime import tracing
 from minga_runtime.rate_limit import Limits
@@ -92,6 +97,12 @@ class Engine:
             )
         return self._streams
 
+    async def locate(self, wanted: Reference) -> Located:
+        """Look a version up. Raises FileNotFoundInDirectoryError."""
+        if wanted.name is None:
+            return await self.directory.locate_content(wanted.content_id)
+        return await self.directory.locate(wanted.name, wanted.content_id)
+
     async def put(
         self, path: Path, name: Name, replicas: int, on_progress: Callable[[PutProgress], None], *, overwrite: bool
     ) -> PutResult:
@@ -103,16 +114,45 @@ class Engine:
         file = HashedFile(path, manifest, manifest.content_id, attributes)
         return await self._uploader.put(PutRequest(file, name, replicas, overwrite, on_progress))
 
+    async def copy(
+        self,
+        source: Located,
+        name: Name,
+        replicas: int,
+        on_progress: Callable[[PutProgress], None],
+        *,
+        overwrite: bool,
+    ) -> PutResult:
+        """Give a content another name; its holders copy it, and bytes come through here only where none of them can.
+
+        Raises NoSourcesError when none of them answers, and what `put` raises.
+        """
+        manifest, _ = await ManifestFetcher(self.transport).fetch(source.content_id, source.sources)
+        if manifest is None:
+            raise NoSourcesError(f"no source of {source.name} was reachable")
+        elsewhere = [SourceAddress(each.peer_id, each.address) for each in source.sources if each.complete]
+        async with self.streams.open(source) as reader:
+            file = RemoteFile(manifest, source.content_id, source.attributes, reader)
+            return await self._uploader.put(PutRequest(file, name, replicas, overwrite, on_progress, elsewhere))
+
 
 class StandaloneFetcher:
-    """Downloads straight to the targets. Implements Fetcher."""
+    """Downloads straight to the targets. Implements Fetcher. Files of origins are a daemon's to fetch."""
 
     def __init__(self, engine: Engine, options: FetchOptions) -> None:
         self._engine = engine
         self._options = options
 
-    async def fetch_small(self, items: Sequence[FetchItem], on_done: OnItemProgress) -> None:
-        """Fetch small files, each name to the first of its targets. Replaces nothing."""
+    async def fetch_small(self, batches: AsyncIterator[list[FetchItem]], on_done: OnItemProgress) -> None:
+        """Fetch small files, each name to the first of its targets in a batch. Replaces nothing."""
+
+        async def work() -> None:
+            async for batch in batches:
+                await self._fetch_batch(batch, on_done)
+
+        await all_of([work() for _ in range(BATCHES_AT_ONCE)])
+
+    async def _fetch_batch(self, items: Sequence[FetchItem], on_done: OnItemProgress) -> None:
         wanted: dict[Name, FetchItem] = {}
         for item in await asyncio.to_thread(with_folders, items):
             wanted.setdefault(item.name, item)
@@ -131,6 +171,11 @@ class StandaloneFetcher:
 
         Waits for another process that downloads the same to the same folder, as long as for a source.
         """
+        if item.origin is not None:
+            raise DaemonUnavailableError(
+                f"{item.origin.shown} is for the peer on this machine to fetch, and none runs, or it is not used",
+                hint="start one with `minga peer --share DIR`",
+            )
         if item.target is None:
             raise InvalidArgumentError("without a peer on this machine a file needs a path to go to")
         await make_folders_in_thread(item)
@@ -166,7 +211,13 @@ def _progress_of(done: SmallDone) -> Progress:
     """The last progress of a file that came whole from one source."""
     fetched = {done.source: done.size_bytes} if done.source is not None else {}
     return Progress(
-        DownloadPhase.DONE, done.size_bytes, done.size_bytes, 0, fetched, content_id=done.content_id, path=done.path
+        DownloadPhase.DONE,
+        done.size_bytes,
+        done.size_bytes,
+        0,
+        fetched,
+        content_id=done.content_id,
+        path=Path(done.path),
     )
 
 
@@ -199,24 +250,25 @@ class _Paths:
     def _free(self, located: Sequence[Located]) -> list[Located]:
         return [one for one in located if not os.path.lexists(self.targets[one.name])]
 
-    async def store(self, files: Sequence[SmallFile]) -> list[Path | None]:
+    async def store(self, files: Sequence[SmallFile]) -> list[str | None]:
         """Write files to their targets; None for each that was not written."""
-        placed = await uninterrupted(
-            place_all(files, lambda file: self.targets[file.name].parent, self._place, self.pool)
-        )
-        there = {file.name for file, _ in placed}
-        return [self.targets[file.name] if file.name in there else None for file in files]
+        return await self.pool.run(self._place, files)
 
-    def _place(self, folder: Path, files: Sequence[SmallFile]) -> list[Fingerprint | None]:
-        parts = folder / PARTS_FOLDER
-        if parts.exists() and any(PartFiles(parts, _part_of(file)).data_path.exists() for file in files):
-            # An earlier attempt is resumed by `fetch`, which also removes its part.
-            return [None] * len(files)
+    def _place(self, files: Sequence[SmallFile]) -> list[str | None]:
+        # An earlier attempt is resumed by `fetch`, which also removes its part.
+        new = {file.name: self.targets[file.name] for file in files if not self._has_part(file)}
         try:
-            with fsync_folder(folder) as parent:
-                return write_all(parent, [(self.targets[file.name].name, file) for file in files])
+            found = place_all(
+                [(new[file.name].parent, new[file.name].name, file) for file in files if file.name in new], open_folder
+            )
         except OSError:
             return [None] * len(files)
+        placed = {name for name, fingerprint in zip(new, found, strict=True) if fingerprint is not None}
+        return [str(new[file.name]) if file.name in placed else None for file in files]
+
+    def _has_part(self, file: SmallFile) -> bool:
+        parts = self.targets[file.name].parent / PARTS_FOLDER
+        return parts.exists() and PartFiles(parts, _part_of(file)).data_path.exists()
 
 
 def _attributes_of(path: Path) -> FileAttributes:

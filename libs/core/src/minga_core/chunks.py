@@ -5,7 +5,8 @@ bytes.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from minga_core.errors import InvalidArgumentError
 
@@ -19,6 +20,7 @@ _WORD_BYTES = 128
 """Of a set of chunks that are looked at together."""
 
 
+@lru_cache(maxsize=64)
 def chunk_size_for(size_bytes: int) -> int:
     """Chunk size of a content: clamp(next power of two of ceil(size / 256), 256 KiB, 16 MiB).
 
@@ -36,19 +38,15 @@ class Geometry:
     """The chunks of one content. All of it follows from the size."""
 
     size_bytes: int
+    chunk_size_bytes: int = field(init=False, repr=False, compare=False)
+    """Size of every chunk but the last."""
+    chunk_count: int = field(init=False, repr=False, compare=False)
+    """0 for an empty content."""
 
     def __post_init__(self) -> None:
-        chunk_size_for(self.size_bytes)
-
-    @property
-    def chunk_size_bytes(self) -> int:
-        """Size of every chunk but the last."""
-        return chunk_size_for(self.size_bytes)
-
-    @property
-    def chunk_count(self) -> int:
-        """0 for an empty content."""
-        return -(-self.size_bytes // self.chunk_size_bytes)
+        chunk_size_bytes = chunk_size_for(self.size_bytes)
+        object.__setattr__(self, "chunk_size_bytes", chunk_size_bytes)
+        object.__setattr__(self, "chunk_count", -(-self.size_bytes // chunk_size_bytes))
 
     def offset(self, index: int) -> int:
         """First byte of chunk `index`, counted from the content's start. Raises InvalidArgumentError past the end."""
@@ -96,10 +94,12 @@ class ChunkSet:
     def from_ranges(cls, count: int, ranges: Iterable[tuple[int, int]]) -> "ChunkSet":
         """Chunks in half-open ranges (start, end). Raises InvalidArgumentError for one that is empty or outside."""
         made = cls(count)
+        if count <= 8 * _WORD_BYTES:
+            made._bits = _bits_of(count, ranges)
+            return made
         bitmap, reached = bytearray(-(-count // 8)), 0
         for start, end in sorted(ranges):
-            if not 0 <= start < end <= count:
-                raise InvalidArgumentError(f"chunks {start} to {end} are not a range within {count}")
+            _check_range(count, start, end)
             # What earlier ranges have set is not set again: their overlaps may be many and large.
             _set_range(bitmap, max(start, reached), end)
             reached = max(reached, end)
@@ -214,6 +214,20 @@ class ChunkSet:
 
     def __repr__(self) -> str:
         return f"ChunkSet({len(self)}/{self.count})"
+
+
+def _check_range(count: int, start: int, end: int) -> None:
+    if not 0 <= start < end <= count:
+        raise InvalidArgumentError(f"chunks {start} to {end} are not a range within {count}")
+
+
+def _bits_of(count: int, ranges: Iterable[tuple[int, int]]) -> int:
+    """The integer of half-open ranges: of few chunks it costs less than a bitmap that is changed in place."""
+    bits = 0
+    for start, end in ranges:
+        _check_range(count, start, end)
+        bits |= (1 << end) - (1 << start)
+    return bits
 
 
 def _set_range(bitmap: bytearray, start: int, end: int) -> None:

@@ -278,7 +278,7 @@ class PermissionDeniedError(MingaError):
     """The caller is known, and may not do that."""
 
     code = Code.PERMISSION_DENIED
-    refusal = Refusal.RIGHT_MISSING
+    refusal: Refusal | None = Refusal.RIGHT_MISSING
 
 
 class LimitExceededError(MingaError):

@@ -2,8 +2,7 @@
 
 import random
 import re
-from dataclasses import dataclass
-from typing import NewType
+from typing import NewType, Self
 
 from blake3 import blake3
 
@@ -11,6 +10,7 @@ from minga_core.errors import InvalidArgumentError
 
 DIGEST_BYTES = 32
 CONTENT_ID_PREFIX = "b3:"
+_CONTENT_ID = re.compile("b3:[0-9a-f]{64}")
 MAX_PEER_ID_BYTES = 128
 MAX_ADDRESS_BYTES = 261
 """A DNS name of 253 bytes, brackets, a colon and a port."""
@@ -31,7 +31,11 @@ Address = NewType("Address", str)
 
 
 def parse_peer_id(text: str) -> PeerId:
-    """The peer id that `text` spells: 1 to 128 of A-Z a-z 0-9 . _ -, starting with a letter or digit."""
+    """The peer id that `text` spells: 1 to 128 of A-Z a-z 0-9 . _ -, starting with a letter or digit.
+
+    >>> minga.parse_peer_id("peer-1")
+    'peer-1'
+    """
     if not _PEER_ID.fullmatch(text):
         raise InvalidArgumentError(
             f"{text[:60]!r} is not a peer id: 1 to {MAX_PEER_ID_BYTES} of A-Z a-z 0-9 . _ -, "
@@ -54,6 +58,14 @@ def parse_address(text: str) -> Address:
     if len(text) > MAX_ADDRESS_BYTES or not colon or not good_port or not _HOST.fullmatch(host):
         raise InvalidArgumentError(f"{text[:80]!r} is not an address: host:port is wanted, IPv6 hosts in brackets")
     return Address(text)
+
+
+def parse_gateway_url(text: str) -> str:
+    """The URL of a gateway that `text` spells: empty, or `http://` or `https://` with host:port alone."""
+    scheme, _, address = text.partition("://")
+    if text and scheme not in ("http", "https"):
+        raise InvalidArgumentError(f"{text[:80]!r} is not the URL of a gateway: http://host:port is wanted")
+    return f"{scheme}://{parse_address(address)}" if text else ""
 
 
 def new_generation(now_seconds: float, rng: random.Random | None = None) -> Generation:
@@ -80,28 +92,42 @@ def digest(data: bytes | bytearray | memoryview) -> bytes:
     return blake3(data).digest()
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ContentId:
-    """BLAKE3 of a content's canonical manifest: 32 raw bytes, written `b3:` and 64 hex digits."""
+class ContentId(bytes):
+    """BLAKE3 of a content's canonical manifest: 32 raw bytes, written `b3:` and 64 hex digits.
 
-    raw: bytes
+    >>> content_id = client.stat("models/model.bin").content_id
+    >>> minga.ContentId.parse(str(content_id)) == content_id
+    True
+    """
 
-    def __post_init__(self) -> None:
-        if len(self.raw) != DIGEST_BYTES:
-            raise InvalidArgumentError(f"a content id has {DIGEST_BYTES} bytes, not {len(self.raw)}")
+    # Bytes themselves, not an object that has some: peers and registries hold them by the hundred thousand.
+    __slots__ = ()
+
+    def __new__(cls, raw: bytes) -> Self:
+        """Raises InvalidArgumentError for another number of bytes."""
+        if len(raw) != DIGEST_BYTES:
+            raise InvalidArgumentError(f"a content id has {DIGEST_BYTES} bytes, not {len(raw)}")
+        return super().__new__(cls, raw)
 
     @classmethod
     def parse(cls, text: str) -> "ContentId":
         """The content id that `text` spells. Raises InvalidArgumentError."""
-        digits = text.removeprefix(CONTENT_ID_PREFIX)
-        if digits == text or not re.fullmatch(r"[0-9a-f]{64}", digits):
+        if not _CONTENT_ID.fullmatch(text):
             raise InvalidArgumentError(f"{text[:80]!r} is not a content id: b3: and 64 lower-case hex digits")
-        return cls(bytes.fromhex(digits))
+        return cls(bytes.fromhex(text[len(CONTENT_ID_PREFIX) :]))
+
+    @property
+    def raw(self) -> bytes:
+        """The bytes alone."""
+        return bytes(self)
 
     def __str__(self) -> str:
-        return CONTENT_ID_PREFIX + self.raw.hex()
+        return CONTENT_ID_PREFIX + self.hex()
+
+    def __repr__(self) -> str:
+        return f"ContentId({self})"
 
     @property
     def short(self) -> str:
         """The first twelve digits, for display and logs."""
-        return CONTENT_ID_PREFIX + self.raw.hex()[:12]
+        return CONTENT_ID_PREFIX + self.hex()[:12]

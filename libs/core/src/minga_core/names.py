@@ -18,6 +18,9 @@ MAX_PART_BYTES = 255
 HIDDEN_ROOT = ".minga"
 """First part of the paths of a shared folder's own state: never shared, never stored."""
 
+ORIGINS_PREFIX = "origins/"
+"""Beginning of the names of files that come from elsewhere (docs/origins.md)."""
+
 Name = NewType("Name", str)
 """A checked file name. Made by `parse_name` alone."""
 
@@ -30,6 +33,9 @@ def parse_name(text: str) -> Name:
     """The name that `text` spells, normalised to NFC.
 
     Raises InvalidNameError, whose message names the broken rule. Changes nothing but the normal form.
+
+    >>> minga.parse_name("models/model.bin")
+    'models/model.bin'
     """
     if len(text) <= MAX_NAME_BYTES and _PLAIN.fullmatch(text):
         return Name(text)
@@ -45,10 +51,23 @@ def _parsed_slowly(text: str) -> Name:
     return Name(name)
 
 
+def parse_upload_name(text: str) -> Name:
+    """As `parse_name`, of a file that somebody uploads: peers alone give names under ORIGINS_PREFIX."""
+    name = parse_name(text)
+    if name.startswith(ORIGINS_PREFIX):
+        raise InvalidNameError(
+            f"{_shown(text)} cannot be uploaded: names under {ORIGINS_PREFIX} are for what peers fetch"
+        )
+    return name
+
+
 def parse_prefix(text: str) -> str:
     """The name prefix that `text` spells, in NFC: empty, or the beginning of some name.
 
     Raises InvalidNameError.
+
+    >>> minga.parse_prefix("models/m")
+    'models/m'
     """
     prefix = unicodedata.normalize("NFC", text)
     if not prefix:

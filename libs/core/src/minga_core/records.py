@@ -111,6 +111,32 @@ REFUSED = 0
 """In place of the time of a publication that was refused."""
 
 
+TRANSFER_ID_BYTES = 32
+
+
+class FetchClaim(NamedTuple):
+    """A peer wants to fetch a file from its origin for all."""
+
+    name: Name
+    transfer_id: bytes
+    """TRANSFER_ID_BYTES, drawn for this transfer."""
+    http_port: int
+    """Where the peer serves chunks."""
+    instead_of: bytes = b""
+    """The transfer that it follows and has found dead; empty for none."""
+    release: bool = False
+    """Whether it gives up its own claim on this transfer instead."""
+
+
+class Fetcher(NamedTuple):
+    """The peer that fetches a file from its origin for all."""
+
+    peer_id: PeerId
+    address: Address
+    http_port: int
+    transfer_id: bytes
+
+
 class Published(NamedTuple):
     """When a content was given a name."""
 
@@ -131,6 +157,8 @@ class PeerInfo:
     capacity_bytes: int
     free_bytes: int
     software_version: str
+    gateway_url: str = ""
+    """Of its HTTP gateway; empty when others do not reach it."""
 
 
 @dataclass(frozen=True, slots=True)

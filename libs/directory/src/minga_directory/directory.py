@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from minga_core.errors import LeaseSupersededError, StoreUnavailableError
 from minga_core.ids import Address, ContentId, PeerId
 from minga_core.names import Name
-from minga_core.records import FileRow, HoldingState, Lease, PeerInfo, Publication, RowKey
+from minga_core.records import FetchClaim, Fetcher, FileRow, HoldingState, Lease, PeerInfo, Publication, RowKey
 
 
 class HeartbeatOutcome(StrEnum):
@@ -181,6 +181,14 @@ class DirectoryWriter(Protocol):
         before the newest of them; else its modification time, or the time of this call if that is earlier. One that may
         only join has the time that is known of it, or REFUSED. Stores nothing: rows carry the times. Raises
         RegisterAgainError, LeaseSupersededError.
+        """
+        ...
+
+    async def claim_fetch(self, lease: Lease, claim: FetchClaim) -> Fetcher | None:
+        """Who fetches a file from its origin after this claim: the caller, for some seconds, if nobody did, or if the
+        transfer is the one that the claim names as dead. None after a release.
+
+        Raises RegisterAgainError, LeaseSupersededError.
         """
         ...
 

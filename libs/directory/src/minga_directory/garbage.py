@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from minga_core.ids import PeerId
 from minga_core.records import Lease, RowKey
 from minga_directory import keys
-from minga_directory.codec import TAG_BYTES, holder_field, key_of_row
+from minga_directory.codec import TAG_BYTES, key_of_row, row_field
 from minga_directory.leases import LeaseIndex, millis
 from minga_directory.replies import LATE, OK, check_reply
 from minga_directory.scripts import evalsha
@@ -175,8 +175,8 @@ class GarbageCollector:
             if left == 0:
                 await self._forget(intent)
                 return done
-            cursor, fields = bytes(found[0]).decode(), found[1::2]
-            await self._remove_rows(intent, fields, found[2::2])
+            cursor, fields = bytes(found[0]).decode(), found[1:]
+            await self._remove_rows(intent, fields)
             done += len(fields)
             if cursor == "0" and not fields:
                 # The end: rows that are left were before the place where this began.
@@ -195,26 +195,25 @@ class GarbageCollector:
         if len(self._cursors) > MAX_CURSORS:
             self._cursors.popitem(last=False)
 
-    async def _remove_rows(self, intent: Intent, fields: Sequence[bytes], values: Sequence[bytes]) -> None:
+    async def _remove_rows(self, intent: Intent, fields: Sequence[bytes]) -> None:
         """Removes the index entries of tombstones, then these."""
         if not fields:
             return
-        rows = [key_of_row(field, value) for field, value in zip(fields, values, strict=True)]
-        await self._remove_entries(intent, rows)
+        await self._remove_entries(intent, [key_of_row(field) for field in fields])
         await self._store.one("HDEL", intent.tombstones, *fields)
 
     async def _remove_entries(self, intent: Intent, rows: list[RowKey]) -> None:
-        """Holders are removed, then name entries without holders are tagged, then holders are looked for again, then
-        entries that still have the tag and no holder are removed: see `writer`, case 4."""
-        unheld = await self._by_shard(rows, _content_shard, lambda shard: _remove_holders(intent, shard))
+        """Holders are removed, and versions without holders; then the names of these contents are tagged, then holders
+        are looked for again, then names that still have the tag and no holder are removed: see `writer`, case 4."""
+        unheld = await self._by_shard(rows, _name_shard, lambda shard: _remove_rows(intent, shard))
         if not unheld:
             return
         tag = os.urandom(TAG_BYTES)
-        tagged = await self._by_shard(unheld, _name_shard, lambda shard: _tag_names(tag, shard))
-        held = await self._store.run([("HEXISTS", keys.content_names(row.content_id), row.name) for row in tagged])
+        tagged = await self._by_shard(unheld, _content_shard, lambda shard: _content_names("tag", tag, shard))
+        held = await self._store.run([("EXISTS", keys.holders(row)) for row in tagged])
         gone = [row for row, is_held in zip(tagged, held, strict=True) if not is_held]
         await self._store.run(
-            [_remove_names(tag, number, shard) for number, shard in by_shard(gone, _name_shard).items()]
+            [_content_names("remove", tag, shard) for shard in by_shard(gone, _content_shard).values()]
         )
 
     async def _by_shard(
@@ -234,19 +233,16 @@ class GarbageCollector:
         ]
 
 
-def _remove_holders(intent: Intent, rows: Sequence[RowKey]) -> Command:
-    index = [key for row in rows for key in (keys.holders(row.content_id), keys.content_names(row.content_id))]
-    pairs = [part for row in rows for part in (holder_field(intent.peer_id, row.name), row.name)]
-    return evalsha("remove_holders", index, [intent.token, *pairs])
+def _remove_rows(intent: Intent, rows: Sequence[RowKey]) -> Command:
+    index = [key for row in rows for key in (keys.holders(row), keys.name(row.name))]
+    names = keys.names(_name_shard(rows[0]))
+    return evalsha("remove_rows", [names, *index], [intent.token, intent.peer_id, *map(row_field, rows)])
 
 
-def _tag_names(tag: bytes, rows: Sequence[RowKey]) -> Command:
-    return evalsha("tag_names", [keys.name(row.name) for row in rows], [tag, *(row.content_id.raw for row in rows)])
-
-
-def _remove_names(tag: bytes, shard: int, rows: Sequence[RowKey]) -> Command:
-    pairs = [part for row in rows for part in (row.content_id.raw, row.name)]
-    return evalsha("remove_names", [keys.names(shard), *(keys.name(row.name) for row in rows)], [tag, *pairs])
+def _content_names(step: str, tag: bytes, rows: Sequence[RowKey]) -> Command:
+    """Script `tag_content_names` or `remove_content_names`."""
+    index = [keys.content_names(row.content_id) for row in rows]
+    return evalsha(f"{step}_content_names", index, [tag, *(row.name for row in rows)])
 
 
 def logged(peer_id: PeerId, answer: Any) -> Intent:

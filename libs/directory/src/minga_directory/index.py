@@ -6,10 +6,11 @@ Both ways stage the rows as tombstones first, so that garbage collection after a
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import chain
 
 from minga_core.records import FileRow
 from minga_directory import keys
-from minga_directory.codec import holder_prefix, index_record, name_hash, row_field, row_value
+from minga_directory.codec import row_field, row_value
 from minga_directory.garbage import GarbageCollector, Intent, by_shard
 from minga_directory.replies import LATE, OK, check_reply
 from minga_directory.scripts import evalsha
@@ -29,11 +30,15 @@ class RowIndex(ABC):
         self._store = store
         self._slots = asyncio.Semaphore(BATCHES_AT_ONCE)
 
-    async def add(self, intent: Intent, registration: bytes, rows: Sequence[FileRow]) -> None:
-        """Adds up to some thousand rows. Of rows with one key the last one counts. Raises what a commit raises."""
+    async def add(self, intent: Intent, registration: bytes, rows: Sequence[FileRow]) -> int:
+        """Adds up to some thousand rows; how many of them the push had not staged before. Of rows with one key the last
+        one counts. Raises what a commit raises."""
+        staged = 0
         async with self._slots:
             for answer in await self._add(intent, registration, rows):
                 check_reply(intent.peer_id, answer)
+                staged += answer[1]
+        return staged
 
     @abstractmethod
     async def _add(self, intent: Intent, registration: bytes, rows: Sequence[FileRow]) -> Sequence[Sequence[int]]:
@@ -48,22 +53,23 @@ class ScriptIndex(RowIndex):
         return await self._store.run([_put(intent, registration, part) for part in parts])
 
 
+_PREFIXES = (keys.HOLDERS_PREFIX, keys.NAME_PREFIX, keys.NAMES_PREFIX, keys.CONTENT_NAMES_PREFIX)
+
+
 def _put(intent: Intent, registration: bytes, rows: Sequence[FileRow]) -> Command:
-    shards: dict[int, int] = {}
-    entries: list[str] = []
-    records = []
-    for row in rows:
-        name = row.key.name
-        hashed = name_hash(name)
-        entries += keys.entries(row.key.content_id.raw, hashed, name)
-        records.append(index_record(row, hashed, shards.setdefault(keys.shard_of(name, hashed), len(shards) + 1)))
-    all_keys = [keys.peer(intent.peer_id), intent.tombstones, *map(keys.names, shards), *entries]
-    arguments = [registration, intent.token, holder_prefix(intent.peer_id), len(shards), b"".join(records)]
-    return evalsha("put", all_keys, arguments)
+    shards = bytes([keys.shard_of(row.key.name) for row in rows])
+    fixed = [registration, intent.token, intent.peer_id, *_PREFIXES, keys.CONTENT_SHARDS, shards]
+    return evalsha("put", [keys.peer(intent.peer_id), intent.tombstones], [*fixed, *_packed(rows)])
+
+
+def _packed(rows: Sequence[FileRow]) -> chain[bytes]:
+    """Field and value of each row."""
+    return chain.from_iterable((row_field(row.key), row_value(row)) for row in rows)
 
 
 class StepIndex(RowIndex):
-    """Three round trips: rows are staged, then their holders are written, then their names; see `writer`, case 4."""
+    """Three round trips: rows are staged, then holders and versions are written, then the names of the contents; see
+    `writer`, case 4."""
 
     def __init__(self, store: Store, garbage: GarbageCollector) -> None:
         super().__init__(store)
@@ -71,34 +77,26 @@ class StepIndex(RowIndex):
 
     async def _add(self, intent: Intent, registration: bytes, rows: Sequence[FileRow]) -> Sequence[Sequence[int]]:
         deadline = await self._garbage.extend(intent)
-        fields = [part for row in rows for part in (row_field(row.key), row_value(row))]
         staged = [keys.peer(intent.peer_id), intent.tombstones]
-        answer: Sequence[int] = await self._store.script("stage", staged, [registration, intent.token, *fields])
+        fixed = [registration, intent.token]
+        answer: Sequence[int] = await self._store.script("stage", staged, [*fixed, *_packed(rows)])
         if answer[0] != OK:
             return [answer]
-        hashes = [name_hash(row.key.name) for row in rows]
-        records = [index_record(row, hashed, 0) for row, hashed in zip(rows, hashes, strict=True)]
-        in_time = all(await self._add_holders(intent, deadline, rows, records))
-        in_time = in_time and all(await self._add_names(deadline, rows, hashes, records))
-        return [[OK if in_time else LATE]]
+        in_time = all(await self._add_rows(intent, deadline, rows))
+        in_time = in_time and all(await self._add_content_names(deadline, rows))
+        return [[OK, answer[1]] if in_time else [LATE]]
 
-    async def _add_holders(
-        self, intent: Intent, deadline: int, rows: Sequence[FileRow], records: Sequence[bytes]
-    ) -> list[int]:
+    async def _add_rows(self, intent: Intent, deadline: int, rows: Sequence[FileRow]) -> list[int]:
         commands = []
-        for shard in by_shard(range(len(rows)), lambda at: keys.shard_of_content(rows[at].key.content_id)).values():
-            contents = [rows[at].key.content_id for at in shard]
-            entries = [key for each in contents for key in (keys.holders(each), keys.content_names(each))]
-            fixed = [deadline, intent.token, holder_prefix(intent.peer_id), b"".join(records[at] for at in shard)]
-            commands.append(evalsha("add_holders", entries, [*fixed, *(rows[at].key.name for at in shard)]))
+        for number, shard in by_shard(rows, lambda row: keys.shard_of(row.key.name)).items():
+            entries = [key for row in shard for key in (keys.holders(row.key), keys.name(row.key.name))]
+            fixed = [deadline, intent.token, intent.peer_id]
+            commands.append(evalsha("add_rows", [keys.names(number), *entries], [*fixed, *_packed(shard)]))
         return await self._store.run(commands)
 
-    async def _add_names(
-        self, deadline: int, rows: Sequence[FileRow], hashes: Sequence[bytes], records: Sequence[bytes]
-    ) -> list[int]:
+    async def _add_content_names(self, deadline: int, rows: Sequence[FileRow]) -> list[int]:
         commands = []
-        shards = by_shard(range(len(rows)), lambda at: keys.shard_of(rows[at].key.name, hashes[at]))
-        for number, shard in shards.items():
-            entries = [keys.names(number), *(keys.name(rows[at].key.name, hashes[at]) for at in shard)]
-            commands.append(evalsha("add_names", entries, [deadline, b"".join(records[at] for at in shard)]))
+        for shard in by_shard(rows, lambda row: keys.shard_of_content(row.key.content_id)).values():
+            entries = [keys.content_names(row.key.content_id) for row in shard]
+            commands.append(evalsha("add_content_names", entries, [deadline, *(row.key.name for row in shard)]))
         return await self._store.run(commands)

@@ -1,16 +1,18 @@
 """Every Redis key; no other module spells one.
 
-Prefix ``minga:v1:``. ``{…}`` marks the slot tag: all keys of one script share it, so that Cluster works unchanged.
-P: a peer id, N: a file name, C: a content id's 64 hex digits, S: a shard, which the content id or the name decides.
+Prefix ``minga:v2:``. ``{…}`` marks the slot tag: all keys of one script share it, so that Cluster works unchanged.
+P: a peer id, N: a file name, C: a content id's 32 bytes, S: a shard, which the content id or the name decides.
 """
 
 from typing import NamedTuple
+from zlib import crc32
 
 from minga_core.ids import ContentId, PeerId
 from minga_core.names import Name
-from minga_directory.codec import name_hash
+from minga_core.records import RowKey
+from minga_directory.codec import row_field
 
-PREFIX = "minga:v1:"
+PREFIX = "minga:v2:"
 NAME_SHARDS = 16
 """Slots over which names are spread: enough for a Cluster of that many primaries, few enough to merge for a page."""
 CONTENT_SHARDS = 16
@@ -24,12 +26,16 @@ DATA_LOSS = f"{PREFIX}data_loss:{{all}}"
 EPOCH = f"{PREFIX}epoch:{{all}}"
 WARM_UP = f"{PREFIX}warm_up:{{all}}"
 RECOVERING = f"{PREFIX}recovering:{{all}}"
+PUBLICATION_KEYS = f"{PREFIX}publication_keys:{{all}}"
 CURSOR = f"{PREFIX}placement-cursor"
 
 PEER_PREFIX = f"{PREFIX}peer:{{"
 TABLE_PREFIX = f"{PREFIX}table:{{"
-HOLDERS_PREFIX = f"{PREFIX}holders:{{"
-"""For scripts `find` and `place`, which meet peers and contents only while they run."""
+HOLDERS_PREFIX = f"{PREFIX}holders:"
+NAME_PREFIX = f"{PREFIX}name:"
+NAMES_PREFIX = f"{PREFIX}names:"
+CONTENT_NAMES_PREFIX = f"{PREFIX}content_names:"
+"""For scripts of one server, which make keys while they run."""
 
 
 class KeyPattern(NamedTuple):
@@ -47,10 +53,10 @@ CATALOG: tuple[KeyPattern, ...] = (
     KeyPattern(
         "peer:{P}",
         "hash",
-        "address, generation, zone, capacity, free, serves, revision, files, software; ttl (milliseconds that each "
-        "renewal gives the lease, as granted); secret (the lease token that the peer shows, adr/0029); lease_token "
-        "(fencing token of the registration that made the lease), committed (pushes up to that token are refused), "
-        "data_loss (the last one before the table was pushed whole)",
+        "address, generation, zone, capacity, free, serves, revision, files, software, gateway; ttl (milliseconds that "
+        "each renewal gives the lease, as granted); secret (the lease token that the peer shows, adr/0029); "
+        "lease_token (fencing token of the registration that made the lease), committed (pushes up to that token are "
+        "refused), data_loss (the last one before the table was pushed whole)",
         "the lease's time to live; **its existence is the liveness fact**",
         "registry: register, heartbeat, push, leave",
         "registry, locator",
@@ -58,8 +64,7 @@ CATALOG: tuple[KeyPattern, ...] = (
     KeyPattern(
         "table:{P}",
         "hash",
-        "content id (32 bytes), hash of the name (8) → size, modified, published, state with the executable bit "
-        "(packed, 25 bytes), name",
+        "content id (32 bytes), name → size, published, modified, state with the executable bit (packed, 25 bytes)",
         "until collected; means nothing without `peer`",
         "registry: commit of a push",
         "registry, locator (to check a holder)",
@@ -90,29 +95,28 @@ CATALOG: tuple[KeyPattern, ...] = (
         "registry: commit",
     ),
     KeyPattern(
-        "holders:{cS}:C",
+        "holders:{nS}:CN",
         "hash",
-        "peer id, NUL, hash of the name (8 bytes) → token of the push that wrote it, state (digits, the last one)",
+        "peer id → token of the push that wrote it",
         "until its last holder is collected",
         "registry: push, garbage collection",
         "locator",
     ),
     KeyPattern(
-        "content_names:{cS}:C",
-        "hash",
-        "name → how many fields of `holders` have it",
-        "as `holders`",
-        "registry: push, garbage collection, together with `holders`",
-        "registry: garbage collection; locator",
-    ),
-    KeyPattern(
         "name:{nS}:N",
         "hash",
-        "content id (32 bytes) → size, published (the latest pushed), while its removal is decided a tag of the "
-        "remover (packed, 16 or 24 bytes)",
-        "until its last content is collected",
+        "content id (32 bytes) → size, published (the latest pushed; packed, 16 bytes)",
+        "as `holders` of that content under that name, written and removed by the same script",
         "registry: push, garbage collection",
         "locator; registry: publish",
+    ),
+    KeyPattern(
+        "content_names:{cS}:C",
+        "hash",
+        "name → empty, while its removal is decided a tag of the remover (8 bytes)",
+        "until nobody holds the content under the name and that is collected",
+        "registry: push, garbage collection",
+        "locator",
     ),
     KeyPattern(
         "names:{nS}",
@@ -176,7 +180,7 @@ CATALOG: tuple[KeyPattern, ...] = (
         "warm_up:{all}",
         "string",
         "the epoch began a short time ago",
-        "two heartbeats from the beginning",
+        "a lease from the beginning",
         "registry: register, heartbeat, together with `epoch`",
         "registry: heartbeat of a peer that has no lease",
     ),
@@ -184,10 +188,18 @@ CATALOG: tuple[KeyPattern, ...] = (
         "recovering:{all}",
         "string",
         "the epoch did not begin with a new network, but after a loss: peers have yet to push their tables again",
-        "two heartbeats from the last one that came from a peer without a lease, before or soon after the beginning, "
+        "a lease from the last heartbeat that came from a peer without a lease, before or soon after the beginning, "
         "or from a peer that has yet to push its table; for the latter 30 minutes at most",
         "registry: heartbeats of peers that have no lease, or no table",
         "locator, where it knows of no holder",
+    ),
+    KeyPattern(
+        "publication_keys:{all}",
+        "string",
+        "ids of the publication keys of the registry that looked last; one that has none of them does not work here",
+        "for ever",
+        "registry: twice a second, where it has such keys",
+        "registry, locator: at its start",
     ),
     KeyPattern(
         "incarnation:{S}",
@@ -196,6 +208,14 @@ CATALOG: tuple[KeyPattern, ...] = (
         "for ever",
         "registry: garbage collection, on a Cluster",
         "registry: garbage collection, on a Cluster",
+    ),
+    KeyPattern(
+        "claim:{nS}:N",
+        "hash",
+        "who fetches the file of that name from its origin: transfer (32 bytes), peer, address, port",
+        "5 seconds, renewed by the fetcher",
+        "registry: claim_fetch",
+        "registry: claim_fetch",
     ),
     KeyPattern(
         "placement-cursor",
@@ -241,44 +261,37 @@ def swap(peer_id: PeerId, token: int) -> str:
 
 def shard_of_content(content_id: ContentId) -> int:
     """The shard of a content: the first byte of its id, modulo CONTENT_SHARDS."""
-    return content_id.raw[0] % CONTENT_SHARDS
+    return content_id[0] % CONTENT_SHARDS
 
 
-# By the first byte, which decides the shard.
-_HOLDERS = tuple(f"{HOLDERS_PREFIX}c{byte % CONTENT_SHARDS}}}:" for byte in range(256))
-_CONTENT_NAMES = tuple(f"{PREFIX}content_names:{{c{byte % CONTENT_SHARDS}}}:" for byte in range(256))
-_NAME = tuple(f"{PREFIX}name:{{n{byte % NAME_SHARDS}}}:" for byte in range(256))
+def shard_of(name: Name) -> int:
+    """The shard of a name."""
+    return crc32(name.encode()) % NAME_SHARDS
 
 
-def holders(content_id: ContentId) -> str:
-    """The holders of a content."""
-    return _HOLDERS[content_id.raw[0]] + content_id.raw.hex()
+def holders(row: RowKey) -> bytes:
+    """The holders of a content under a name."""
+    return b"%s{n%d}:%s" % (HOLDERS_PREFIX.encode(), shard_of(row.name), row_field(row))
 
 
-def content_names(content_id: ContentId) -> str:
+def content_names(content_id: ContentId) -> bytes:
     """The names of a content."""
-    return _CONTENT_NAMES[content_id.raw[0]] + content_id.raw.hex()
+    return b"%s{c%d}:%s" % (CONTENT_NAMES_PREFIX.encode(), shard_of_content(content_id), content_id)
 
 
-def shard_of(name: Name, hashed: bytes | None = None) -> int:
-    """The shard of a name: the first byte of its hash, modulo NAME_SHARDS. hashed: its `name_hash`, if known."""
-    return (name_hash(name) if hashed is None else hashed)[0] % NAME_SHARDS
+def name(of: Name) -> str:
+    """The versions of a name."""
+    return f"{NAME_PREFIX}{{n{shard_of(of)}}}:{of}"
 
 
-def name(of: Name, hashed: bytes | None = None) -> str:
-    """The versions of a name. hashed: its `name_hash`, if known."""
-    return _NAME[(name_hash(of) if hashed is None else hashed)[0]] + of
-
-
-def entries(content: bytes, hashed: bytes, of: Name) -> tuple[str, str, str]:
-    """`holders`, `content_names` and `name` of a row. content: the id's bytes; hashed: the name's `name_hash`."""
-    digits, byte = content.hex(), content[0]
-    return _HOLDERS[byte] + digits, _CONTENT_NAMES[byte] + digits, _NAME[hashed[0]] + of
+def claim(of: Name) -> str:
+    """Who fetches the file of a name from its origin."""
+    return f"{PREFIX}claim:{{n{shard_of(of)}}}:{of}"
 
 
 def names(shard: int) -> str:
     """The names of a shard."""
-    return f"{PREFIX}names:{{n{shard}}}"
+    return f"{NAMES_PREFIX}{{n{shard}}}"
 
 
 def incarnations() -> list[str]:
@@ -297,7 +310,7 @@ def catalog_markdown() -> str:
     return f"""# Redis keys
 
 Generated from `minga_directory.keys` by `make references`. All keys begin with `{PREFIX}`; `{{…}}` marks the slot tag,
-so no command or script spans slots. P: a peer id, N: a file name, C: a content id's 64 hex digits, S: one of
+so no command or script spans slots. P: a peer id, N: a file name, C: a content id's 32 bytes, S: one of
 {CONTENT_SHARDS} shards that the content id decides or one of {NAME_SHARDS} that the name does. Why a crash between any
 two writes is harmless: [adr/0002](adr/0002-tables-are-the-truth.md).
 
@@ -307,6 +320,5 @@ two writes is harmless: [adr/0002](adr/0002-tables-are-the-truth.md).
 
 The table under a lease is the truth. `holders`, `content_names`, `name` and `names` are index entries: an answer names
 only peers whose `peer` key exists and whose `table` has the row. Redis ≥ 6.2 or Valkey; nothing uses KEYS or SCAN.
-HSCAN walks one key for a bounded number of pages: during garbage collection, and to find the holders under a rare name
-of a common content.
+HSCAN walks one key for a bounded number of pages during garbage collection.
 """

@@ -1,7 +1,7 @@
 """Who holds what, on Redis: index entries say where to look; lease and table, read together, decide.
 
-Steps work everywhere: any number of rows at once cost three round trips (how many holders each content has, which they
-are, and what their leases and tables say). Where scripts may span slots, a name is looked up in one script: a quarter
+Steps work everywhere: any number of rows at once cost two round trips (who their holders are, and what the leases and
+tables of those say). Where scripts may span slots, a name is looked up in one script: a quarter
 of a locator's processor time (adr/0021). Every read is bounded, so of very many holders a random sample is checked.
 """
 
@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 from minga_core.ids import Address, ContentId, PeerId
 from minga_core.names import Name
@@ -18,17 +19,7 @@ from minga_core.records import HoldingState, RowKey
 from minga_directory import keys
 from minga_directory.answers import SAMPLE_HOLDERS, Found, default_first, is_available, version_of, version_of_rows
 from minga_directory.batch import Batcher
-from minga_directory.codec import (
-    ROW_BYTES,
-    HolderEntry,
-    NameEntry,
-    RowSummary,
-    holder_entry,
-    name_entry,
-    name_hash,
-    row_name,
-    row_summary,
-)
+from minga_directory.codec import NameEntry, RowSummary, name_entry, row_field, row_summary
 from minga_directory.directory import Holder, Version
 from minga_directory.scripts import evalsha
 from minga_directory.store import Command, Store
@@ -38,11 +29,12 @@ MAX_VERSIONS = 32
 MAX_VERSIONS_READ = 1_000
 """Versions of a name that the newest are chosen among."""
 MAX_NAMES_OF_CONTENT = 100
-HOLDERS_A_PAGE = 1_000
-MAX_HOLDER_PAGES = 50
-"""Pages that are read to find the holders under a rare name of a content with more holders than are sampled."""
+MAX_VERSIONS_IN_BULK = 4
+"""Where many names are looked up at once, one with more versions than this is looked up alone. Bounds one answer."""
 MAX_SCRIPT_HOLDERS = 200
-"""Holders that one script checks: about 2 µs of Redis' time each."""
+"""Holders that one script checks, of all its names: about 2 µs of Redis' time each."""
+SCRIPT_NAMES = 50
+"""Names of one script: half a millisecond of Redis' time, where each has one holder."""
 
 
 V = TypeVar("V", Version, NameEntry)
@@ -57,10 +49,10 @@ class Wanted(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Some index entries of a content's holders."""
+    """Some holders of a content under a name, as the index has them."""
 
-    entries: Sequence[HolderEntry]
-    scale: float = 1.0
+    peers: Sequence[PeerId]
+    scale: float
     """How many holders each of them stands for."""
 
 
@@ -97,6 +89,29 @@ class Lookup:
         """Those that a look-up by name answers."""
         return [each for each in versions if each.published_ns > 0] if self._published_only else versions
 
+    async def newest(self, names: Sequence[Name], max_holders: int) -> list[Version | None]:
+        """The default version of each name; None when nobody who lives has it."""
+        return await self.defaults(names, await self.name_entries(names), max_holders)
+
+    async def defaults(
+        self, names: Sequence[Name], entries: Sequence[Sequence[NameEntry]], max_holders: int
+    ) -> list[Version | None]:
+        """As `newest`, of names whose index entries are known."""
+        in_bulk = [some if len(some) <= MAX_VERSIONS_IN_BULK else [] for some in entries]
+        wanted = [
+            Wanted(RowKey(name, entry.content_id), entry.published_ns)
+            for name, some in zip(names, in_bulk, strict=True)
+            for entry in some
+        ]
+        answers = iter(await self.versions(wanted, max_holders))
+        found: list[Version | None] = []
+        for name, some, every in zip(names, in_bulk, entries, strict=True):
+            living = self.named([version for _ in some if (version := next(answers)) is not None])
+            if len(every) > len(some):
+                living = await self.find(name, None, max_holders)
+            found.append(default_first(living)[0] if living else None)
+        return found
+
     async def name_entries(self, names: Sequence[Name]) -> list[list[NameEntry]]:
         """The index entries of each name, the newest first; of very many, a random choice."""
         commands = [("HRANDFIELD", keys.name(name), MAX_VERSIONS_READ, "WITHVALUES") for name in names]
@@ -114,88 +129,69 @@ class Lookup:
 
     async def versions(self, wanted: Sequence[Wanted], max_holders: int) -> list[Version | None]:
         """For each row the version that its living holders make; None when nobody who lives has it."""
-        samples = await self._samples([key for key, _ in wanted])
-        asked = [
-            (entry.peer_id, key.content_id.raw + entry.name_hash)
-            for (key, _), sample in zip(wanted, samples, strict=True)
-            for entry in sample.entries
-        ]
-        checked = iter(await self.checked(asked))
+        samples = await self._samples([key for key, _ in wanted], [SAMPLE_HOLDERS] * len(wanted))
+        found = await self._checked([key for key, _ in wanted], samples)
         versions: list[Version | None] = []
-        for (key, published_ns), sample in zip(wanted, samples, strict=True):
-            living = [one for _ in sample.entries if (one := next(checked)) is not None]
-            found = [one for name, one in living if name == key.name]
-            made = version_of(key.content_id, found, max_holders, self._rng, scale=sample.scale) if found else None
+        for (key, published_ns), sample, living in zip(wanted, samples, found, strict=True):
+            made = version_of(key.content_id, living, max_holders, self._rng, scale=sample.scale) if living else None
             if made is not None and sample.scale > 1:
                 # The sample may lack the holder that published it last.
                 made = replace(made, published_ns=max(made.published_ns, published_ns))
             versions.append(made)
         return versions
 
-    async def holders_of(self, content_id: ContentId) -> tuple[list[tuple[Name, Found]], float]:
-        """Living holders of a content under any of its names, and how many holders each stands for."""
-        key = keys.holders(content_id)
-        count, flat = await self._store.run([("HLEN", key), ("HRANDFIELD", key, SAMPLE_HOLDERS, "WITHVALUES")])
-        sample = _sample(_pairs(flat), None, int(count))
-        asked = [(entry.peer_id, content_id.raw + entry.name_hash) for entry in sample.entries]
-        return [one for one in await self.checked(asked) if one is not None], sample.scale
+    async def holders_of(self, content_id: ContentId) -> tuple[dict[Name, list[Found]], float]:
+        """Living holders of a content under each of its names, and how many holders each of them stands for. Of very
+        many names, or holders, a random choice."""
+        rows = [RowKey(name, content_id) for name in await self.names_of(content_id)]
+        lengths = [("HLEN", key) for key in (keys.content_names(content_id), *map(keys.holders, rows))]
+        names, *counts = map(int, await self._store.run(lengths))
+        total = sum(counts)
+        # Of each name its share of the sample.
+        sizes = [-(-count * SAMPLE_HOLDERS // max(total, SAMPLE_HOLDERS)) for count in counts]
+        samples = await self._samples(rows, sizes)
+        found = await self._checked(rows, samples)
+        sampled = sum(len(sample.peers) for sample in samples)
+        scale = max(1.0, total / max(1, sampled)) * max(1.0, names / max(1, len(rows)))
+        return {row.name: living for row, living in zip(rows, found, strict=True)}, scale
 
-    async def checked(self, asked: Sequence[tuple[PeerId, bytes]]) -> list[tuple[Name, Found] | None]:
-        """For each peer and field of its table: the row, with its name; None when the peer is dead or has no such
-        row."""
-        rows: dict[PeerId, list[bytes]] = {}
-        for peer_id, field in asked:
-            rows.setdefault(peer_id, []).append(field)
+    async def _checked(self, rows: Sequence[RowKey], samples: Sequence[Sample]) -> list[list[Found]]:
+        """The holders of each sample that live and have the row in their table."""
+        wanted: dict[PeerId, list[int]] = {}
+        for at, sample in enumerate(samples):
+            for peer_id in sample.peers:
+                wanted.setdefault(peer_id, []).append(at)
+        fields = list(map(row_field, rows))
         commands: list[Command] = []
-        for peer_id, wanted in rows.items():
+        for peer_id, held in wanted.items():
             # A lease that is over has no fields.
             commands.append(("HMGET", keys.peer(peer_id), "address", "zone"))
-            commands.append(("HMGET", keys.table(peer_id), *wanted))
+            commands.append(("HMGET", keys.table(peer_id), *(fields[at] for at in held)))
         answers = await self._store.run(commands)
-        found: dict[tuple[PeerId, bytes], tuple[Name, Found]] = {}
-        for (peer_id, wanted), (address, zone), values in zip(rows.items(), answers[::2], answers[1::2], strict=True):
+        found: list[list[Found]] = [[] for _ in rows]
+        for (peer_id, held), (address, zone), values in zip(wanted.items(), answers[::2], answers[1::2], strict=True):
             if address is None or zone is None:
                 continue
             packed = b"\0".join((peer_id.encode(), address, zone))
-            for field, value in zip(wanted, values, strict=True):
-                if value is None or (named := _named_row(value)) is None:
-                    continue
-                name, row = named
-                if (holder := _holder(packed, row.state)) is not None:
-                    found[peer_id, field] = name, Found(holder, row)
-        return [found.get(one) for one in asked]
+            for at, value in zip(held, values, strict=True):
+                with suppress(ValueError):
+                    row = None if value is None else row_summary(value)
+                    if row is not None and (holder := _holder(packed, row.state)) is not None:
+                        found[at].append(Found(holder, row))
+        return found
 
-    async def _samples(self, wanted: Sequence[RowKey]) -> list[Sample]:
-        """Holders of each content under that name, in the index."""
+    async def _samples(self, rows: Sequence[RowKey], sizes: Sequence[int]) -> list[Sample]:
+        """Some holders of each row in the index, at most as many as its size says."""
         commands: list[Command] = []
-        for key in wanted:
-            holders = keys.holders(key.content_id)
-            commands.append(("HLEN", holders))
-            commands.append(("HGET", keys.content_names(key.content_id), key.name))
-            commands.append(("HRANDFIELD", holders, SAMPLE_HOLDERS, "WITHVALUES"))
+        for row, size in zip(rows, sizes, strict=True):
+            commands.append(("HLEN", keys.holders(row)))
+            commands.append(("HRANDFIELD", keys.holders(row), size))
         answers = await self._store.run(commands)
-        samples = []
-        for key, count, named, flat in zip(wanted, answers[::3], answers[1::3], answers[2::3], strict=True):
-            total, pairs = int(named or 0), _pairs(flat)
-            if int(count) > SAMPLE_HOLDERS and 2 * total < int(count):
-                # A sample of all holders could miss those under this name.
-                pairs = await self._scanned(keys.holders(key.content_id), key.name, min(total, SAMPLE_HOLDERS))
-            samples.append(_sample(pairs, key.name, total))
-        return samples
-
-    async def _scanned(self, key: str, name: Name, wanted: int) -> list[tuple[bytes, bytes]]:
-        found: list[tuple[bytes, bytes]] = []
-        cursor = 0
-        for _ in range(MAX_HOLDER_PAGES):
-            cursor, page = await self._store.one("HSCAN", key, cursor, "COUNT", HOLDERS_A_PAGE)
-            found += [pair for pair in page.items() if bytes(pair[0]).endswith(b"\0" + name_hash(name))]
-            if cursor == 0 or len(found) >= wanted:
-                break
-        return found[:SAMPLE_HOLDERS]
+        return [_sample(int(count), peers) for count, peers in zip(answers[::2], answers[1::2], strict=True)]
 
 
 class ScriptLookup(Lookup):
-    """Looks a name up in one script; one with very many holders or versions in steps."""
+    """Looks names up in scripts; one with very many holders or versions in steps."""
 
     def __init__(self, store: Store, rng: random.Random, batcher: Batcher, *, published_only: bool = False) -> None:
         super().__init__(store, rng, published_only=published_only)
@@ -203,27 +199,39 @@ class ScriptLookup(Lookup):
 
     async def find(self, name: Name, content_id: ContentId | None, max_holders: int) -> list[Version]:
         """See Lookup."""
-        hashed = name_hash(name)
-        arguments = [
-            name,
-            keys.PEER_PREFIX,
-            keys.TABLE_PREFIX,
-            keys.HOLDERS_PREFIX,
-            keys.CONTENT_SHARDS,
-            MAX_SCRIPT_HOLDERS,
-            b"" if content_id is None else content_id.raw,
-            ROW_BYTES,
-            hashed,
-        ]
-        answer = await self._batcher.one(*evalsha("find", [keys.name(name, hashed)], arguments))
+        (answer,) = await self._batcher.one(*_find([name], content_id))
         if answer is None:
             return await super().find(name, content_id, max_holders)
+        versions = self._versions(answer, max_holders)
+        return default_first(versions if content_id is not None else self.named(versions))[:MAX_VERSIONS]
+
+    async def newest(self, names: Sequence[Name], max_holders: int) -> list[Version | None]:
+        """See Lookup."""
+        scripts = [_find(names[start : start + SCRIPT_NAMES]) for start in range(0, len(names), SCRIPT_NAMES)]
+        answers = list(chain.from_iterable(await self._store.run(scripts)))
+        left = [name for name, answer in zip(names, answers, strict=True) if answer is None]
+        in_steps = iter(await super().newest(left, max_holders) if left else ())
+        return [next(in_steps) if answer is None else self._default(answer, max_holders) for answer in answers]
+
+    def _default(self, answer: Sequence[Any], max_holders: int) -> Version | None:
+        versions = self.named(self._versions(answer, max_holders))
+        return default_first(versions)[0] if versions else None
+
+    def _versions(self, answer: Sequence[Any], max_holders: int) -> list[Version]:
+        """The versions of a name as script `find` answers them."""
         versions = []
         for content, *groups in answer:
             rows, holders = _unpacked(groups)
             if holders:
                 versions.append(version_of_rows(ContentId(content), rows, holders, max_holders, self._rng))
-        return default_first(versions if content_id is not None else self.named(versions))[:MAX_VERSIONS]
+        return versions
+
+
+def _find(names: Sequence[Name], content_id: ContentId | None = None) -> Command:
+    """Script `find` of some names."""
+    prefixes = [keys.PEER_PREFIX, keys.TABLE_PREFIX, keys.HOLDERS_PREFIX, keys.NAME_PREFIX]
+    content = b"" if content_id is None else content_id.raw
+    return evalsha("find", list(map(keys.name, names)), [*prefixes, MAX_SCRIPT_HOLDERS, content, *names])
 
 
 def _unpacked(groups: Iterable[Sequence[bytes]]) -> tuple[list[RowSummary], list[Holder]]:
@@ -252,20 +260,15 @@ def _holder(packed: bytes, state: HoldingState) -> Holder | None:
     return Holder(PeerId(peer_id), Address(address), zone, state)
 
 
-def _named_row(value: bytes) -> tuple[Name, RowSummary] | None:
-    try:
-        return row_name(value), row_summary(value[:ROW_BYTES])
-    except ValueError:
-        return None
-
-
 def _pairs(flat: Sequence[bytes] | None) -> list[tuple[bytes, bytes]]:
     """Fields and values as Redis lists them one after the other."""
     return list(zip(flat[::2], flat[1::2], strict=True)) if flat else []
 
 
-def _sample(pairs: Iterable[tuple[bytes, bytes]], name: Name | None, count: int) -> Sample:
-    known = [entry for field, value in pairs if (entry := holder_entry(bytes(field), bytes(value))) is not None]
-    hashed = None if name is None else name_hash(name)
-    entries = [entry for entry in known if hashed in (None, entry.name_hash)]
-    return Sample(entries, max(1.0, count / max(1, len(entries))))
+def _sample(count: int, members: Sequence[bytes]) -> Sample:
+    """members: random ones of `count` fields of `holders`. Without what is damaged."""
+    peers = []
+    for member in members:
+        with suppress(UnicodeDecodeError):
+            peers.append(PeerId(member.decode()))
+    return Sample(peers, max(1.0, count / max(1, len(peers))))

@@ -17,7 +17,17 @@ OK, UNAVAILABLE, ERROR = OUTCOMES = ("ok", "unavailable", "error")
 """A refusal in which the store has no part (a lease that another process owns) is ok; unavailable: it did not answer as
 it should, or not before the caller gave up; error: a bug."""
 _PUSH_OPERATIONS = ("push_begin", "push_rows", "push_renew", "push_commit")
-WRITER_OPERATIONS = ("register", "renew", "publish", *_PUSH_OPERATIONS, "leave", "reap", "lease_counts", "ping")
+WRITER_OPERATIONS = (
+    "register",
+    "renew",
+    "publish",
+    "claim_fetch",
+    *_PUSH_OPERATIONS,
+    "leave",
+    "reap",
+    "lease_counts",
+    "ping",
+)
 READER_OPERATIONS = (
     "find", "find_newest", "find_content", "list_names", "list_peers", "get_peer", "place", "stats", "ping",
 )  # fmt: skip

@@ -10,7 +10,7 @@ from minga_directory import keys
 from minga_directory.directory import PeerRecord
 from minga_directory.store import Command, Store
 
-_FIELDS = ("address", "generation", "zone", "capacity", "free", "serves", "files", "software")
+_FIELDS = ("address", "generation", "zone", "capacity", "free", "serves", "files", "software", "gateway")
 
 
 async def living_peers(store: Store, ids: Sequence[PeerId]) -> list[PeerRecord]:
@@ -26,14 +26,15 @@ async def living_peers(store: Store, ids: Sequence[PeerId]) -> list[PeerRecord]:
 
 def _record(peer_id: PeerId, fields: Sequence[bytes | None], left_millis: int) -> PeerRecord | None:
     """None when there is no lease, or what is stored is damaged."""
-    if left_millis < 0 or None in fields:
+    # Leases of registries that knew no `gateway` live on.
+    if left_millis < 0 or None in fields[:-1]:
         return None
     try:
-        address, generation, zone, capacity, free, serves, files, software = (
+        address, generation, zone, capacity, free, serves, files, software, gateway = (
             (field or b"").decode() for field in fields
         )
         info = PeerInfo(
-            peer_id, Generation(int(generation)), Address(address), zone, int(capacity), int(free), software
+            peer_id, Generation(int(generation)), Address(address), zone, int(capacity), int(free), software, gateway
         )
         left = timedelta(milliseconds=left_millis)
         return PeerRecord(info, int(files), int(serves), left)

@@ -14,7 +14,7 @@ from minga_core.names import Name
 from minga_core.records import RowKey
 from minga_directory import keys
 from minga_directory.batch import Batcher
-from minga_directory.codec import name_hash, row_field
+from minga_directory.codec import row_field
 from minga_directory.directory import Placement
 from minga_directory.lookup import MAX_NAMES_OF_CONTENT, MAX_VERSIONS, Lookup
 from minga_directory.scripts import evalsha
@@ -139,18 +139,18 @@ class ScriptPlacer(Placer):
 
     async def place(self, name: Name, wanted_bytes: int, replicas: int, content_id: ContentId | None) -> Search:
         """See Placer."""
+        holding: str | bytes
+        held: str
         if content_id is None:
-            holding, held = keys.name(name), name_hash(name)
+            holding, held, most, fields = keys.name(name), name, MAX_VERSIONS, []
         else:
-            holding = keys.content_names(content_id)
-            held = b"".join(row_field(row) for row in await self._rows(name, content_id))
-        raw_id = b"" if content_id is None else content_id.raw
-        most = MAX_VERSIONS if content_id is None else MAX_NAMES_OF_CONTENT
-        fixed = [wanted_bytes, held, raw_id, keys.PEER_PREFIX, keys.TABLE_PREFIX, most, PAGE]
+            holding, held, most = keys.content_names(content_id), "", MAX_NAMES_OF_CONTENT
+            fields = [row_field(row) for row in await self._rows(name, content_id)]
+        fixed = [wanted_bytes, held, keys.PEER_PREFIX, keys.TABLE_PREFIX, most, PAGE]
         search = Search(wanted_bytes, replicas)
         while not search.asked or not search.ended:
             first = (search.start + search.asked) if search.asked else ""
-            script = evalsha("place", [keys.PEERS, keys.CURSOR, holding], [search.lacking, *fixed, first])
+            script = evalsha("place", [keys.PEERS, keys.CURSOR, holding], [search.lacking, *fixed, first, *fields])
             answer = await self._batcher.one(*script)
             if answer is None:
                 return await super().place(name, wanted_bytes, replicas, content_id)

@@ -18,8 +18,8 @@ from minga_directory.store import Store
 BATCH_ROWS = 1_000
 """Rows that travel together."""
 MAX_CHANGE_ROWS = 3_000
-"""A larger change is answered with "push the whole table": its commit would block Redis for more than some
-milliseconds, that of a whole table does not."""
+"""A change that is larger, of a table that is larger too, is answered with "push the whole table": its commit would
+block Redis for more than some milliseconds, that of a whole table does not. So many rows may a change remove."""
 COLLECT_ROWS = 2_000
 """Rows that a commit collects before it returns; the reaper does the rest."""
 REMOVALS_TTL_SECONDS = 600
@@ -50,8 +50,13 @@ class RedisTablePush:
         self._intent = Intent(lease.peer_id, 0, 0)
         self._registration = b""
         """Fencing token of the registration that made the lease."""
-        self._row_count = 0
-        self._removing = False
+        self._put_count = 0
+        self._remove_count = 0
+        self._table_rows = 0
+        """Before this push."""
+        self._staged = 0
+        self._staged_removals = 0
+        """Rows that the store has taken: the server that commits must have them too."""
         self._committed = False
         self.ttl = timedelta(0)
 
@@ -62,7 +67,9 @@ class RedisTablePush:
             check_reply(self._peer_id, answer)
             self._registration = answer[1]
             self.ttl = timedelta(milliseconds=int(answer[2]))
+            self._table_rows = int(answer[3])
             self._intent = logged(self._peer_id, intent)
+            self._staged = self._staged_removals = 0
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -76,7 +83,8 @@ class RedisTablePush:
 
     async def put(self, rows: Sequence[FileRow]) -> None:
         """See TablePush. Raises what `commit` does when the push can no longer succeed."""
-        self._count(rows)
+        self._put_count += len(rows)
+        self._check_size()
         # Tokens are microseconds of Redis' clock.
         latest_ns = self._intent.token * 1_000
         if any(row.published_ns > latest_ns for row in rows):
@@ -84,18 +92,21 @@ class RedisTablePush:
             rows = [row._replace(published_ns=min(row.published_ns, latest_ns)) for row in rows]
         async with store_errors():
             for start in range(0, len(rows), BATCH_ROWS):
-                await self._index.add(self._intent, self._registration, rows[start : start + BATCH_ROWS])
+                some = rows[start : start + BATCH_ROWS]
+                staged = await self._index.add(self._intent, self._registration, some)
+                self._staged += staged
 
     async def remove(self, keys_: Sequence[RowKey]) -> None:
         """See TablePush."""
         if not keys_:
             return
-        self._count(keys_)
-        self._removing = True
+        self._remove_count += len(keys_)
+        self._check_size()
         async with store_errors():
             for start in range(0, len(keys_), BATCH_ROWS):
                 fields = [part for key in keys_[start : start + BATCH_ROWS] for part in (row_field(key), b"")]
-                await self._store.script("stage_removals", [self._removals], [REMOVALS_TTL_SECONDS, *fields])
+                staged = await self._store.script("stage_removals", [self._removals], [REMOVALS_TTL_SECONDS, *fields])
+                self._staged_removals += int(staged)
 
     async def renew(self) -> None:
         """See TablePush."""
@@ -124,10 +135,11 @@ class RedisTablePush:
                     int(self._base_revision is None),
                     self._base_revision or 0,
                     self._revision,
-                    int(self._removing),
+                    self._staged_removals,
                     intent.data_loss,
                     self._lease.token,
                     max_rows,
+                    self._staged,
                 ],
             )
             check_reply(peer_id, answer)
@@ -142,7 +154,7 @@ class RedisTablePush:
     def _removals(self) -> str:
         return keys.removals(self._peer_id, self._intent.token)
 
-    def _count(self, rows: Sequence[object]) -> None:
-        self._row_count += len(rows)
-        if self._base_revision is not None and self._row_count > MAX_CHANGE_ROWS:
+    def _check_size(self) -> None:
+        copied = max(min(self._put_count, self._table_rows), self._remove_count)
+        if self._base_revision is not None and copied > MAX_CHANGE_ROWS:
             raise TableRevisionMismatchError(f"a change of {self._peer_id} has more than {MAX_CHANGE_ROWS:,} rows")

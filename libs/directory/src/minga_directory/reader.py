@@ -12,21 +12,18 @@ from itertools import chain
 from minga_core.errors import PeerNotFoundError, StoreUnavailableError
 from minga_core.ids import ContentId, PeerId
 from minga_core.names import Name
-from minga_core.records import RowKey
 from minga_directory import keys
-from minga_directory.answers import Found, default_first, merge_found, version_of
+from minga_directory.answers import Found, merge_found, version_of
 from minga_directory.batch import Batcher
 from minga_directory.codec import NameEntry
 from minga_directory.directory import CatalogEntry, CatalogPage, DirectoryStats, PeerRecord, Placement, Version
 from minga_directory.failures import store_errors
-from minga_directory.lookup import MAX_NAMES_OF_CONTENT, Lookup, ScriptLookup, Wanted
+from minga_directory.lookup import MAX_NAMES_OF_CONTENT, Lookup, ScriptLookup
 from minga_directory.peers import living_peers
 from minga_directory.placement import Placer, ScriptPlacer
 from minga_directory.search import page_matcher
 from minga_directory.store import Store, check_access, ping
 
-MAX_VERSIONS_IN_BULK = 4
-"""Where many names are looked up at once, one with more versions than this is looked up alone. Bounds one answer."""
 MAX_SCANNED_NAMES = 10_000
 """Names that one page of a search reads."""
 NAMES_A_READ = 1_000
@@ -88,28 +85,9 @@ class RedisDirectoryReader:
     async def find_newest(self, names: Sequence[Name], *, max_holders: int = 20) -> Sequence[Version | None]:
         """See DirectoryReader."""
         async with store_errors():
-            found = await self._defaults(names, await self._lookup.name_entries(names), max_holders)
+            found = await self._lookup.newest(names, max_holders)
             if None in found:
                 await self._check_recovered()
-        return found
-
-    async def _defaults(
-        self, names: Sequence[Name], entries: Sequence[Sequence[NameEntry]], max_holders: int
-    ) -> list[Version | None]:
-        """The default version of each name, given its index entries; None when nobody who lives has it."""
-        in_bulk = [some if len(some) <= MAX_VERSIONS_IN_BULK else [] for some in entries]
-        wanted = [
-            Wanted(RowKey(name, entry.content_id), entry.published_ns)
-            for name, some in zip(names, in_bulk, strict=True)
-            for entry in some
-        ]
-        answers = iter(await self._lookup.versions(wanted, max_holders))
-        found: list[Version | None] = []
-        for name, some, every in zip(names, in_bulk, entries, strict=True):
-            living = self._lookup.named([version for _ in some if (version := next(answers)) is not None])
-            if len(every) > len(some):
-                living = await self._lookup.find(name, None, max_holders)
-            found.append(default_first(living)[0] if living else None)
         return found
 
     async def find_content(
@@ -118,17 +96,20 @@ class RedisDirectoryReader:
         """See DirectoryReader."""
         async with store_errors():
             found, scale = await self._lookup.holders_of(content_id)
-            names = await self._lookup.names_of(content_id)
-            if not found:
+            if not any(found.values()):
                 await self._check_recovered()
                 return None, ()
         by_peer: dict[PeerId, Found] = {}
-        merge_found(by_peer, (one for _, one in found))
+        merge_found(by_peer, chain.from_iterable(found.values()))
         version = version_of(content_id, list(by_peer.values()), max_holders, self._rng, scale=scale)
-        checked = {name for name, one in found if one.row.published_ns > 0 or not self._published_only}
+        names = [name for name, living in found.items() if self._is_named(living)]
         # Of a sample, names that were not met may still be held, published or not; of all holders, they are not.
         complete = scale == 1 or self._published_only
-        return version, sorted(checked if complete else checked.union(names))[:MAX_NAMES_OF_CONTENT]
+        return version, sorted(names if complete else found)[:MAX_NAMES_OF_CONTENT]
+
+    def _is_named(self, found: Sequence[Found]) -> bool:
+        """Whether a look-up by name answers what these holders have."""
+        return any(one.row.published_ns > 0 or not self._published_only for one in found)
 
     async def _check_recovered(self) -> None:
         """Raises StoreUnavailableError while there may be holders that have not pushed their tables."""
@@ -184,7 +165,7 @@ class RedisDirectoryReader:
     ) -> list[CatalogEntry]:
         """The entry of each name; where there are several versions, their holders say which is the default."""
         several = [number for number, entries in enumerate(versions) if len(entries) > 1]
-        defaults = await self._defaults(
+        defaults = await self._lookup.defaults(
             [names[number] for number in several], [versions[number] for number in several], max_holders=1
         )
         listed = [_catalog_entry(name, entries) for name, entries in zip(names, versions, strict=True)]
@@ -246,6 +227,12 @@ class RedisDirectoryReader:
             free_bytes=sum(peer.info.free_bytes for peer in peers),
             lower_bound=bool(after),
         )
+
+    async def knows_publication_keys(self, key_ids: Sequence[str]) -> bool:
+        """Whether the network's registries have one of these keys, or are not known to have any."""
+        async with store_errors():
+            known = await self._store.one("GET", keys.PUBLICATION_KEYS)
+        return known is None or any(key_id in bytes(known).decode().split() for key_id in key_ids)
 
     async def check_access(self) -> None:
         """For the start: raises SettingsError when Redis refuses to be worked with; see `store.check_access`."""

@@ -86,7 +86,7 @@ class Store(ABC):
         """The answer to one command."""
         return (await self.run([command]))[0]
 
-    async def script(self, name: str, keys: Sequence[str], arguments: Iterable[Any]) -> Any:
+    async def script(self, name: str, keys: Sequence[str | bytes], arguments: Iterable[Any]) -> Any:
         """The answer of one script."""
         return (await self.run([evalsha(name, keys, arguments)]))[0]
 

@@ -7,35 +7,38 @@ after it, so that a crash leaves too many of them, never too few; readers check 
 **Nothing is forgotten.** A row is a tombstone before its index entries are written (`stage`) or in the script that
 writes them (`put`), and in the same script that takes it out of a table (`commit`, `register`, `leave`). That such
 tombstones may come to be is logged as an intent before that, with a deadline from which `register`, `leave` and, where
-they are steps of their own, `add_holders` and `add_names` refuse (`log_intent`, `extend_intent`). So a collector that
-finds an intent after its deadline finds all tombstones that there will ever be under it, unless its push may still be
-committed and put the deadline off: then they are left alone (`tombstones`), and `stage` and `put` check the same two
+they are steps of their own, `add_rows` and `add_content_names` refuse (`log_intent`, `extend_intent`). So a collector
+that finds an intent after its deadline finds all tombstones that there will ever be under it, unless its push may still
+be committed and put the deadline off: then they are left alone (`tombstones`), and `stage` and `put` check the same two
 facts, the token of the registration and the committed token: they refuse where the tombstones may be collected. Leases
 are logged likewise, and dropped by compare-and-delete.
 
 **In one script or in steps.** On one server `put` does for some rows what on a Cluster, where the keys are in different
-slots, `stage`, `add_holders` and `add_names` do one after the other. All that is argued below of the steps holds of the
-script, in which nothing comes between them.
+slots, `stage`, `add_rows` and `add_content_names` do one after the other. All that is argued below of the steps holds
+of the script, in which nothing comes between them.
 
 **Fencing.** Each push, registration, leave and collection draws a token; holders carry the token of the push that wrote
 them; a peer's `committed` is the greatest token that was committed, abandoned, or registered. A push below it is
 refused.
 
-1. *A removal meets a later push of the same row.* The holder has the greater token and stays (`remove_holders`).
+1. *A removal meets a later push of the same row.* The holder has the greater token and stays (`remove_rows`).
 2. *Two pushes of a peer at once.* The later one's holders are not overwritten by the earlier one's (`add_holder`). When
    the later one commits first, the earlier is below `committed`. When the later one never commits, its tombstones are
    collected once `committed` has reached its token, so that the earlier one cannot commit rows any more whose entries
    are removed; rows that the table has are struck off (`tombstones`): they were committed, and their entries must stay.
 3. *A lease ends in the middle of a push and is granted again.* A push is bound to one registration, so it is refused,
    and its tombstones may be collected as soon as the lease is gone. The same holds when Redis is emptied meanwhile.
-4. *The last holder of a content under a name goes while another comes.* The remover removes its holder, and when there
-   is none left it tags the name's entry with a tag of its own (`tag_names`), then looks for holders again, then removes
-   the entry only if it still has that tag (`remove_names`). The adder writes its holder first and looks at the entry
-   second (`add_name`): where there is none it makes one, from a tagged one it takes the tag. If the remover looked
-   before the holder was written, it had tagged before, so the adder found either the tag, and the removal fails, or
-   nothing, and added the name again. If it looked after, it found a holder; its tag stays until the next adder or
-   remover, and means nothing. Of two removers the later tag counts, and its owner looks after setting it. If the adder
-   dies in between, or a remover, its tombstones are collected.
+4. *The last holder of a content under a name goes while another comes.* Holders of a content under a name, the version
+   of that name, and the name in the catalogue are in one slot: each comes and goes with the first and the last holder
+   in one script (`add_rows` or `put`, `remove_rows`). The name of the content is in another slot. Its remover tags it
+   (`tag_content_names`), then looks for holders again, then removes it only if it still has that tag
+   (`remove_content_names`). The adder writes its holder first and the name second, without a tag
+   (`add_content_names`). If the remover looked before the holder was written, it had tagged before, so the adder takes
+   the tag, and the removal fails, or it adds the name again. If it looked after, it found a holder; its tag stays until
+   the next adder or remover, and means nothing. Of two removers the later tag counts, and its owner looks after setting
+   it. If the adder dies in between, or a remover, its tombstones are collected. `put` writes the name only with the
+   first holder: a remover that has found none looked while there was no version, and the first `put` after that takes
+   its tag.
 5. *A process stands still and goes on much later.* Its scripts refuse: the deadline has passed, or the lease is of
    another registration; or its push may still be committed, and goes on.
 """
@@ -46,8 +49,9 @@ from typing import Any
 
 from minga_core.errors import InvalidArgumentError, LeaseSupersededError, StoreUnavailableError
 from minga_core.ids import latest_generation
-from minga_core.records import Lease, PeerInfo, Publication
+from minga_core.records import FetchClaim, Fetcher, Lease, PeerInfo, Publication
 from minga_directory import keys
+from minga_directory.claims import claim_fetch
 from minga_directory.cluster import ClusterStore
 from minga_directory.data_loss import DataLossDetector
 from minga_directory.directory import HeartbeatOutcome, Renewal
@@ -104,6 +108,7 @@ class RedisDirectoryWriter:
                     info.free_bytes,
                     info.software_version,
                     token,
+                    info.gateway_url,
                 ],
             )
             check_reply(info.peer_id, answer)
@@ -146,6 +151,11 @@ class RedisDirectoryWriter:
         async with store_errors():
             return await publish(self._store, lease, publications)
 
+    async def claim_fetch(self, lease: Lease, claim: FetchClaim) -> Fetcher | None:
+        """See DirectoryWriter."""
+        async with store_errors():
+            return await claim_fetch(self._store, lease, claim)
+
     def push_table(self, lease: Lease, *, whole: bool, base_revision: int, revision: int) -> RedisTablePush:
         """See DirectoryWriter."""
         return RedisTablePush(
@@ -174,6 +184,12 @@ class RedisDirectoryWriter:
         """See DirectoryWriter."""
         async with store_errors():
             return await self._leases.counts()
+
+    async def confirm_publication_keys(self, key_ids: Sequence[str]) -> bool:
+        """Whether a registry with these keys belongs to this network, whose registries have one of them too; then they
+        are what others are compared with. True where none is known, so after the store was emptied."""
+        async with store_errors():
+            return bool(await self._store.script("confirm_publication_keys", [keys.PUBLICATION_KEYS], key_ids))
 
     async def check_access(self) -> None:
         """For the start: raises SettingsError when Redis refuses to be worked with; see `store.check_access`."""

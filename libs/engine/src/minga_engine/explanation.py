@@ -26,7 +26,11 @@ QUEUE_SHARE = 0.5
 
 
 class Phase(StrEnum):
-    """Where a download's time goes, in order."""
+    """Where a download's time goes, in order.
+
+    >>> minga.Explanation(phase_seconds={minga.Phase.FETCHING: 1.5}).phase_seconds[minga.Phase.FETCHING]
+    1.5
+    """
 
     LOCATING = "locating"
     MANIFEST = "manifest"
@@ -36,7 +40,11 @@ class Phase(StrEnum):
 
 
 class WaitCause(StrEnum):
-    """Why no byte came for a while."""
+    """Why no byte came for a while.
+
+    >>> minga.Explanation(waited_seconds={minga.WaitCause.BUSY: 0.7}).waited_seconds[minga.WaitCause.BUSY]
+    0.7
+    """
 
     QUEUE = "queue"  # requests were out, and no source had begun to answer one
     SILENCE = "silence"  # sources had begun to send, and sent nothing more
@@ -48,7 +56,11 @@ class WaitCause(StrEnum):
 
 
 class SlowReason(StrEnum):
-    """The weightiest of what is known of why a source was the slowest, weightiest first."""
+    """The weightiest of what is known of why a source was the slowest, weightiest first.
+
+    >>> minga.SlowReason("queue")
+    <SlowReason.QUEUE: 'queue'>
+    """
 
     CORRUPT = "corrupt"  # it sent wrong bytes and was banned
     LOST = "lost"  # its connection broke
@@ -62,7 +74,11 @@ class SlowReason(StrEnum):
 
 @dataclass(slots=True)
 class SourceShare:
-    """One source's part in a download."""
+    """One source's part in a download.
+
+    >>> minga.SourceShare(minga.parse_peer_id("peer-1"), received_bytes=6_000_000, working_seconds=2.0).rate
+    3000000.0
+    """
 
     peer_id: PeerId
     complete: bool = False
@@ -90,7 +106,17 @@ class SourceShare:
 
 @dataclass(frozen=True, slots=True)
 class SlowSource:
-    """The slowest of several sources."""
+    """The slowest of several sources.
+
+    >>> rates = {"peer-1": 90, "peer-2": 30, "peer-3": 95}
+    >>> sources = tuple(
+    ...     minga.SourceShare(minga.parse_peer_id(peer_id), True, received_bytes=rate, working_seconds=1.0)
+    ...     for peer_id, rate in rates.items()
+    ... )
+    >>> slowest = minga.Explanation(sources=sources).slowest
+    >>> slowest.source.peer_id, str(slowest.reason)
+    ('peer-2', 'rate')
+    """
 
     source: SourceShare
     reason: SlowReason
@@ -100,7 +126,11 @@ class SlowSource:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One download, explained. Seconds are those of this attempt."""
+    """One download, explained. Seconds are those of this attempt.
+
+    >>> minga.Explanation(seconds=3.0, size_bytes=200, best_rate=100.0).ratio_to_bound
+    1.5
+    """
 
     seconds: float = 0.0
     """From the request to the file in place."""

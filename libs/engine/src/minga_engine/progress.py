@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from minga_core.ids import ContentId, PeerId
 from minga_core.names import Name
@@ -11,7 +12,11 @@ from minga_engine.explanation import Explanation
 
 
 class DownloadPhase(StrEnum):
-    """Phases of a download, in order; `WAITING` may come at any time before the last two."""
+    """Phases of a download, in order; `WAITING` may come at any time before the last two.
+
+    >>> client.get("models/model.bin", "phase.bin").phase
+    <DownloadPhase.DONE: 'done'>
+    """
 
     LOCATING = "locating"
     FETCHING = "fetching"
@@ -23,7 +28,11 @@ class DownloadPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A download at one instant."""
+    """A download at one instant.
+
+    >>> client.get("models/model.bin", "progress.bin").held_bytes
+    14
+    """
 
     phase: DownloadPhase
     size_bytes: int = 0
@@ -43,21 +52,25 @@ class Progress:
     """Where bytes and time went; with the last progress of a download that had to fetch anything."""
 
 
-@dataclass(frozen=True, slots=True)
-class SmallDone:
+class SmallDone(NamedTuple):
     """A small file that is whole and in its place."""
 
     name: Name
     content_id: ContentId
     size_bytes: int
-    path: Path
+    path: str
+    """A text: making a Path takes as long as making the file's row."""
     source: PeerId | None
     """The peer that sent it; None when it was there already."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadFile:
-    """A file of the shared folder that is not what it should be."""
+    """A file of the shared folder that is not what it should be.
+
+    >>> minga.BadFile(minga.parse_name("a.bin"), "it cannot be read", unreadable=True).why
+    'it cannot be read'
+    """
 
     name: Name
     why: str
@@ -68,7 +81,11 @@ class BadFile:
 
 @dataclass(frozen=True, slots=True)
 class VerifyProgress:
-    """How far the verification of a shared folder is."""
+    """How far the verification of a shared folder is.
+
+    >>> list(client.verify("models/"))[-1].bad_files
+    ()
+    """
 
     file_count: int
     checked_count: int
@@ -79,7 +96,13 @@ class VerifyProgress:
 
 
 class PutPhase(StrEnum):
-    """Phases of an upload, in order."""
+    """Phases of an upload, in order.
+
+    >>> phases = []
+    >>> result = client.put("model.bin", "copies/2", on_progress=lambda progress: phases.append(progress.phase))
+    >>> phases[-1]
+    <PutPhase.DONE: 'done'>
+    """
 
     HASHING = "hashing"
     PLACING = "placing"
@@ -91,7 +114,13 @@ class PutPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PutProgress:
-    """An upload at one instant."""
+    """An upload at one instant.
+
+    >>> seen = []
+    >>> result = client.put("model.bin", "copies/3", on_progress=seen.append)
+    >>> seen[-1].done_bytes
+    14
+    """
 
     phase: PutPhase
     size_bytes: int = 0
@@ -104,7 +133,11 @@ class PutProgress:
 
 @dataclass(frozen=True, slots=True)
 class PutResult:
-    """A finished upload."""
+    """A finished upload.
+
+    >>> client.put("model.bin", "copies/4").missing_replicas
+    0
+    """
 
     name: Name
     content_id: ContentId

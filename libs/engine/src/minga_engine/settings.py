@@ -34,6 +34,11 @@ def gateway_socket(control: Path) -> Path:
     return control.with_suffix(".http")
 
 
+def read_socket(control: Path) -> Path:
+    """The Unix socket by which programs read files that the daemon with that control socket has, or fetches."""
+    return control.with_suffix(".read")
+
+
 def check_control_folder(socket: Path) -> None:
     """Check that nobody else can have made a socket in this user's folder in the temp directory. Blocking.
 

@@ -11,11 +11,11 @@ from minga_core.attributes import FileAttributes
 from minga_core.errors import NameTakenError, StorageError
 from minga_core.names import Name
 from minga_engine.parts.disk import DiskPool
-from minga_engine.parts.files import Fingerprint
+from minga_engine.parts.files import Fingerprint, open_folder
 from minga_engine.parts.holes import data_ranges, is_zero
 from minga_engine.parts.part import Part
 from minga_engine.parts.part_files import PART_LIFE_SECONDS, PartTarget, decode_meta, encode_meta
-from minga_engine.parts.placing import SmallContent, SmallFile, write_all
+from minga_engine.parts.placing import SmallContent, SmallFile, place_all
 from minga_engine.parts.standalone_part import open_part
 
 from .support import fill, manifest_of, noise
@@ -130,13 +130,11 @@ def test_a_parts_description_has_the_attributes() -> None:
 def test_small_files_have_their_attributes(tmp_path: Path, umask: None, mode: int) -> None:
     """Those that come many at once, too; the fingerprint is that of the finished file."""
     content = SmallContent.of(b"small", manifest_of(b"small").content_id)
-    files = [("x", SmallFile(Name("x"), content, 5, EXECUTABLE)), ("p", SmallFile(Name("p"), content, 5, PLAIN))]
-    folder = os.open(tmp_path, os.O_RDONLY)
-    placed = write_all(folder, files)
-    os.close(folder)
-    assert placed == [Fingerprint.of((tmp_path / base).stat()) for base, _ in files]
-    assert [mode_of(tmp_path / base) for base, _ in files] == [mode, mode & ~0o111]
-    assert {(tmp_path / base).stat().st_mtime_ns for base, _ in files} == {EXECUTABLE.modified_ns}
+    x, p = (SmallFile(Name(name), content, 5, attributes) for name, attributes in (("x", EXECUTABLE), ("p", PLAIN)))
+    placed = place_all([(tmp_path, "x", x), (tmp_path, "p", p)], open_folder)
+    assert placed == [Fingerprint.of((tmp_path / base).stat()) for base in "xp"]
+    assert [mode_of(tmp_path / base) for base in "xp"] == [mode, mode & ~0o111]
+    assert {(tmp_path / base).stat().st_mtime_ns for base in "xp"} == {EXECUTABLE.modified_ns}
 
 
 # Holes.

@@ -4,7 +4,6 @@ import asyncio
 import errno
 import os
 import threading
-from contextvars import ContextVar, copy_context
 from pathlib import Path
 
 import pytest
@@ -37,16 +36,14 @@ async def test_a_cancelled_caller_waits_for_work_that_has_begun() -> None:
 
 
 async def test_steps_that_must_not_stop_half_way_outlast_two_cancellations() -> None:
-    """As the work of one thread does; they run in the context that they are given."""
-    name, go, ended = ContextVar[str]("name"), asyncio.Event(), list[str]()
-    context = copy_context()
-    context.run(name.set, "theirs")
+    """As the work of one thread does."""
+    go, ended = asyncio.Event(), list[bool]()
 
     async def steps() -> None:
         await go.wait()
-        ended.append(name.get())
+        ended.append(True)
 
-    caller = asyncio.create_task(uninterrupted(steps(), context))
+    caller = asyncio.create_task(uninterrupted(steps()))
     for _ in range(2):
         await asyncio.sleep(0)
         caller.cancel()
@@ -55,7 +52,43 @@ async def test_steps_that_must_not_stop_half_way_outlast_two_cancellations() -> 
     go.set()
     with pytest.raises(asyncio.CancelledError):
         await caller
-    assert ended == ["theirs"]
+    assert ended == [True]
+
+
+async def test_work_that_has_not_begun_ends_with_its_caller_or_the_pool() -> None:
+    """1. One job holds the only thread. 2. A caller that waits for another is cancelled, and let go at once. 3. The
+    pool is closed: a third caller is cancelled. Neither job is ever done."""
+    pool, begun, go, done = DiskPool(1), threading.Event(), threading.Event(), list[str]()
+
+    def work() -> None:
+        begun.set()
+        go.wait(10)
+
+    first = asyncio.create_task(pool.run(work))
+    await eventually(begun.is_set, "the work has begun")
+    second, third = (asyncio.create_task(pool.run(done.append, name)) for name in ("second", "third"))
+    await asyncio.sleep(0)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    closing = asyncio.create_task(asyncio.to_thread(pool.close))
+    with pytest.raises(asyncio.CancelledError):
+        await third
+    go.set()
+    await asyncio.gather(first, closing)
+    assert not done
+    with pytest.raises(RuntimeError):
+        await pool.run(done.append, "late")
+
+
+async def test_an_error_of_the_work_is_its_callers() -> None:
+    """And the thread goes on."""
+    pool = DiskPool(1)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            await pool.run(divmod, 1, 0)
+    assert await pool.run(divmod, 7, 2) == (3, 1)
+    pool.close()
 
 
 async def test_what_a_cancelled_caller_acquired_is_given_back() -> None:

@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from minga_core.chunks import ChunkSet, Geometry
 from minga_core.ids import ContentId, PeerId
@@ -19,10 +20,13 @@ from minga_engine.swarm import events as ev
 from minga_engine.swarm.config import SwarmConfig
 from minga_engine.swarm.scheduler import Scheduler
 from minga_engine.swarm.serving_queue import ServingConfig, ServingQueue, ServingRequest
+from minga_engine.swarm.updates import update_pause
 
 DIRECTORY_DELAY_SECONDS = 1.0
 """From the first chunk to being found by others."""
 MAX_NAMED = 20
+TOLD_BYTES = 64 * 1024
+"""A downloader learns of what has come of a chunk when it is so much more, as of a socket that is read."""
 CONTENT = ContentId(bytes(32))
 
 
@@ -46,8 +50,11 @@ class Flow:
     left: float
     rate: float = 0.0
     since: float = 0.0
-    turn: int = 0
-    """Counts changes of rate: an end that was foreseen before the last one is void."""
+    untold: float = 0.0
+    """What has come and its downloader does not know yet."""
+    foreseen_at: float = math.inf
+    """When it is looked at again whether all has come."""
+    ended: bool = False
 
 
 @dataclass
@@ -68,6 +75,9 @@ class SimPeer:
     woken_at: float | None = None
     sent: Counter[int] = field(default_factory=Counter)
     watchers: dict[PeerId, None] = field(default_factory=dict)
+    news: ChunkSet | None = None
+    """What the watchers are about to be sent; None while the next chunk is sent at once."""
+    news_since: float | None = None
     downloaders: dict[PeerId, None] = field(default_factory=dict)
     asked: dict[int, tuple["SimPeer", int]] = field(default_factory=dict)
     """Upload id → who asked, and its own id of the request."""
@@ -99,6 +109,8 @@ class Simulation:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
         self._wakeups: dict[PeerId, float] = {}
+        self._shared = True
+        """Whether each flow has the rate of its links; that of an instant is made at its end."""
 
     # Setting up.
 
@@ -108,6 +120,26 @@ class Simulation:
         peer.listed_at = 0.0
         self.peers[peer.peer_id] = peer
         return peer
+
+    def add_fetcher(self, name: str, link: Link, origin_rate: float) -> SimPeer:
+        """A peer that has nothing yet: it gets one chunk after the other from elsewhere."""
+        peer = SimPeer(PeerId(name), link, ChunkSet(self.geometry.chunk_count), self._queue_of())
+        peer.listed_at = 0.0
+        self.peers[peer.peer_id] = peer
+        for index in range(self.geometry.chunk_count):
+            came_at = (self.geometry.offset(index) + self.geometry.length(index)) / origin_rate
+            self.at(came_at, partial(self._hold, peer, index))
+        return peer
+
+    def _hold(self, peer: SimPeer, index: int) -> None:
+        """One more chunk is there, which its watchers hear of."""
+        peer.held.add(index)
+        if peer.news is None:
+            peer.news = ChunkSet(self.geometry.chunk_count, [index])
+            self._send_news(peer)
+        else:
+            peer.news.add(index)
+        self._next_uploads(peer)
 
     def add_downloader(self, name: str, link: Link, *, start_at: float = 0.0, reads_ahead: int = 0) -> SimPeer:
         """A peer that begins to download at some time, or to read from the first chunk to the last."""
@@ -135,13 +167,15 @@ class Simulation:
 
     def run(self, limit_seconds: float = 100_000.0) -> None:
         """Until every living downloader is done, or the limit is reached."""
-        while self._queue and self.now < limit_seconds and self.unfinished():
+        while self._queue and self.now < limit_seconds and any(map(_is_unfinished, self.downloaders)):
+            if not self._shared and self._queue[0][0] > self.now:
+                self._share_links()
             self.now, _, deed = heapq.heappop(self._queue)
             deed()
 
     def unfinished(self) -> list[SimPeer]:
         """Downloaders that live and are not done, those yet to join among them."""
-        return [peer for peer in self.downloaders if peer.alive and peer.finished_at is None]
+        return list(filter(_is_unfinished, self.downloaders))
 
     def _join(self, peer: SimPeer) -> None:
         self.peers[peer.peer_id] = peer
@@ -205,17 +239,16 @@ class Simulation:
 
     # The sources' side.
 
-    def _serve(self, downloader: SimPeer, source: SimPeer, request_id: int, candidates: tuple[int, ...]) -> None:
+    def _serve(self, downloader: SimPeer, source: SimPeer, request_id: int, candidates: ChunkSet) -> None:
         """A request has come."""
         latency = downloader.link.latency_seconds
         if not source.alive:
             self._later(downloader, ev.RequestFailed(request_id, ev.FailureReason.LOST), latency)
             return
-        bits = sum(1 << index for index in candidates)
         size = max(self.geometry.length(index) for index in candidates)
         upload_id = None
         if source.behaviour != "busy":
-            upload_id = source.queue.ask(CONTENT, bits, downloader.peer_id, size, self.now)
+            upload_id = source.queue.ask(CONTENT, candidates.bits, downloader.peer_id, size, self.now)
         if upload_id is None:
             failed = ev.RequestFailed(request_id, ev.FailureReason.BUSY, retry_after_seconds=0.5)
             self._later(downloader, failed, latency)
@@ -245,7 +278,7 @@ class Simulation:
             flow = Flow(source, downloader, request_id, upload, left, since=self.now)
             source.uploading[upload.request_id] = flow
             downloader.downloading[request_id] = flow
-            self._share_links()
+            self._shared = False
         wakeup = source.queue.wakeup_at
         if wakeup is not None and source.woken_at != wakeup:
             source.woken_at = wakeup
@@ -264,7 +297,7 @@ class Simulation:
         if flow is not None:
             self._end_flow(flow)
             self._drop_upload(flow.source, flow.upload.request_id)
-            self._share_links()
+            self._shared = False
             self._next_uploads(flow.source)
             return
         for source in self.peers.values():
@@ -275,6 +308,7 @@ class Simulation:
 
     def _share_links(self) -> None:
         """Every flow gets its max-min fair rate: the tightest link is shared out first, then the next."""
+        self._shared = True
         links: dict[tuple[str, PeerId], list[Flow]] = {}
         room: dict[tuple[str, PeerId], float] = {}
         for peer in self.peers.values():
@@ -309,29 +343,41 @@ class Simulation:
     def _set_rate(self, flow: Flow, rate: float) -> None:
         moved = flow.rate * (self.now - flow.since)
         flow.left -= moved
+        flow.untold += moved
         flow.since, flow.rate = self.now, rate
-        flow.turn += 1
-        turn = flow.turn
-        if int(moved) > 0:
-            self._later(
-                flow.downloader, ev.BytesReceived(flow.request_id, int(moved)), flow.downloader.link.latency_seconds
-            )
-        if rate > 0:
-            self.at(self.now + max(0.0, flow.left) / rate, lambda: self._arrive(flow, turn))
+        if flow.untold >= TOLD_BYTES:
+            come = ev.BytesReceived(flow.request_id, int(flow.untold))
+            self._later(flow.downloader, come, flow.downloader.link.latency_seconds)
+            flow.untold = 0.0
+        self._foresee(flow)
+
+    def _foresee(self, flow: Flow) -> None:
+        """Look at a flow when all of it has come, if its rate stays; one that became slower is looked at once more."""
+        ends_at = self.now + max(0.0, flow.left) / flow.rate if flow.rate > 0 else math.inf
+        if ends_at < flow.foreseen_at:
+            flow.foreseen_at = ends_at
+            self.at(ends_at, lambda: self._look(flow, ends_at))
+
+    def _look(self, flow: Flow, foreseen_at: float) -> None:
+        if flow.ended or flow.foreseen_at != foreseen_at:
+            return
+        flow.foreseen_at = math.inf
+        if flow.left - flow.rate * (self.now - flow.since) > 1.0:
+            self._set_rate(flow, flow.rate)
+        else:
+            self._arrive(flow)
 
     def _end_flow(self, flow: Flow) -> None:
-        flow.turn = -1
+        flow.ended = True
         flow.source.uploading.pop(flow.upload.request_id, None)
         flow.downloader.downloading.pop(flow.request_id, None)
 
-    def _arrive(self, flow: Flow, turn: int) -> None:
-        if flow.turn != turn:
-            return
+    def _arrive(self, flow: Flow) -> None:
         self._end_flow(flow)
         size = self.geometry.length(flow.upload.index)
         self._drop_upload(flow.source, flow.upload.request_id, sent_bytes=size)
         self.at(self.now + flow.downloader.link.latency_seconds, lambda: self._deliver(flow))
-        self._share_links()
+        self._shared = False
         self._next_uploads(flow.source)
 
     def _deliver(self, flow: Flow) -> None:
@@ -347,20 +393,35 @@ class Simulation:
                 downloader.listed_at = self.now + DIRECTORY_DELAY_SECONDS
         self._feed(downloader, ev.ChunkArrived(flow.request_id, index, size))
         self._read(downloader)
-        for watcher in list(downloader.watchers):
-            news = ev.SourceHolds(downloader.peer_id, ChunkSet(self.geometry.chunk_count, [index]), snapshot=False)
-            self._later(self.peers[watcher], news, downloader.link.latency_seconds)
+        if downloader.news is None:
+            downloader.news = ChunkSet(self.geometry.chunk_count, [index])
+            self._send_news(downloader)
+        else:
+            downloader.news.add(index)
         self._next_uploads(downloader)
+
+    def _send_news(self, peer: SimPeer) -> None:
+        """Send the chunks that have come since the last time, and no others for a while."""
+        news, peer.news = peer.news, None
+        if not news or not peer.alive:
+            return
+        for watcher in list(peer.watchers):
+            update = ev.SourceHolds(peer.peer_id, news, snapshot=False)
+            self._later(self.peers[watcher], update, peer.link.latency_seconds)
+        peer.news = ChunkSet(self.geometry.chunk_count)
+        peer.news_since = self.now if peer.news_since is None else peer.news_since
+        pause = update_pause(len(peer.watchers), self.now - peer.news_since)
+        self.at(self.now + pause, lambda: self._send_news(peer))
 
     def _die(self, peer: SimPeer) -> None:
         peer.alive = False
         for flow in list(peer.uploading.values()):
             self._end_flow(flow)
-            self._share_links()
+            self._shared = False
         for flow in list(peer.downloading.values()):
             self._end_flow(flow)
             self._drop_upload(flow.source, flow.upload.request_id)
-            self._share_links()
+            self._shared = False
             self._next_uploads(flow.source)
         for downloader, request_id in list(peer.asked.values()):
             self._later(downloader, ev.RequestFailed(request_id, ev.FailureReason.LOST), 0.0)
@@ -377,3 +438,7 @@ class Simulation:
         slowest = min(peer.link.down for peer in downloaders)
         bound = max(size / seed.link.up, size / slowest, count * size / (seed.link.up + up))
         return max(peer.finished_at or float("inf") for peer in downloaders) / bound
+
+
+def _is_unfinished(peer: SimPeer) -> bool:
+    return peer.alive and peer.finished_at is None

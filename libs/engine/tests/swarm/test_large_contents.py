@@ -32,7 +32,7 @@ def fetch(one: Scheduler, asked: list[ev.RequestChunk], chunks: int) -> None:
     for number in range(chunks):
         now += 0.01
         request = asked.pop(0)
-        index = request.candidates[-1]
+        index = request.candidates.bits.bit_length() - 1
         actions = one.handle(ev.ChunkChosen(request.request_id, index), now)
         actions += one.handle(ev.ChunkArrived(request.request_id, index, MAX_CHUNK_BYTES), now)
         got = ChunkSet(one.held.count, [2 * number + 1])

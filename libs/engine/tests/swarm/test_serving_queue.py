@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minga_core.ids import ContentId
-from minga_engine.swarm.serving_queue import SentCounts, ServingConfig, ServingQueue, ServingRequest
+from minga_engine.swarm.chunk_counts import ChunkCounts
+from minga_engine.swarm.serving_queue import ServingConfig, ServingQueue, ServingRequest
 
 CONTENT = ContentId(bytes(32))
 CHUNK = 1024
@@ -146,20 +147,21 @@ def test_a_chunk_that_did_not_go_out_counts_as_not_sent() -> None:
     assert {again.index, other.index} == {5, 6}
 
 
-@given(st.lists(st.tuples(st.integers(0, 7), st.booleans()), max_size=200), st.integers(1, 255))
+@given(st.lists(st.tuples(st.integers(0, 255), st.booleans()), max_size=200), st.integers(1, 255))
 def test_bitmaps_count_as_a_counter_does(changes: list[tuple[int, bool]], wanted: int) -> None:
-    """Sent and taken back in any order: the least sent of any set are what counting says."""
-    chunks, counts = SentCounts(), [0] * 8
-    for index, back in changes:
-        if back and counts[index]:
-            chunks.unsend(index)
-            counts[index] -= 1
-        elif not back and counts[index] < 60:
-            chunks.sent(index)
-            counts[index] += 1
+    """Many chunks at once, counted and taken back in any order: what counting one by one says."""
+    chunks, counts = ChunkCounts(), [0] * 8
+    for some, back in changes:
+        if back:
+            some &= chunks.above(0)
+        (chunks.remove if back else chunks.add)(some)
+        for index in range(8):
+            counts[index] += (-1 if back else 1) * (some >> index & 1)
     members = [index for index in range(8) if wanted >> index & 1]
     least = min(counts[index] for index in members)
-    assert chunks.least_sent(wanted) == (least, bits(*(index for index in members if counts[index] == least)))
+    assert chunks.least(wanted) == (least, bits(*(index for index in members if counts[index] == least)))
+    for number in range(4):
+        assert chunks.above(number) == bits(*(index for index in range(8) if counts[index] > number))
 
 
 def ask_from(of: ServingQueue, host: str, downloader: str = "somebody", now: float = 0.0) -> int | None:
@@ -206,3 +208,43 @@ def test_who_does_not_take_what_it_is_given_comes_after_all_others() -> None:
     request = take(one, 7.0)
     assert request is not None
     assert request.host == "flooder"
+
+
+def take_growing(of: ServingQueue, held: int, now: float = 0.0) -> ServingRequest | None:
+    """As `take`, of a content whose chunks come here first."""
+    return of.next(lambda _: held, now, lambda _: True)
+
+
+def test_of_a_growing_content_each_chunk_leaves_once() -> None:
+    """1. The second request for what is to come waits for the next chunk. 2. After a while it gets none, rather than
+    one that another downloader has. 3. What is asked for by itself is sent again at once: others do not give it."""
+    one = queue(served_at_once=4, max_wait_seconds=2.0)
+    ask(one, ALL, "a")
+    ask(one, ALL, "b")
+    ask(one, ALL, "c")
+    first = take_growing(one, bits(0))
+    assert first is not None
+    assert first.index == 0
+    assert take_growing(one, bits(0)) is None
+    assert one.wakeup_at == 2.0
+    second = take_growing(one, bits(0, 1), now=0.5)
+    assert second is not None
+    assert second.index == 1
+    late = take_growing(one, bits(0, 1), now=2.0)
+    assert late is not None
+    assert late.index == -1
+    ask(one, bits(0), "d", now=2.0)
+    again = take_growing(one, bits(0, 1), now=2.0)
+    assert again is not None
+    assert again.index == 0
+
+
+def test_what_has_grown_is_served_as_any_other() -> None:
+    """Requests that waited for more get what was sent before."""
+    one = queue(served_at_once=4)
+    for downloader in "ab":
+        ask(one, ALL, downloader)
+        take_growing(one, bits(0))
+    last = take(one, held=bits(0))
+    assert last is not None
+    assert last.index == 0

@@ -137,3 +137,17 @@ def test_a_swarm_of_readers_ends_nearly_as_soon_as_one_of_downloads(size_bytes: 
         assert not simulation.unfinished()
         ends[reads_ahead] = max(peer.finished_at or 0 for peer in peers)
     assert ends[ahead] < 1.15 * ends[0]
+
+
+@pytest.mark.parametrize("size_bytes", [64 * MIB, 1024 * MIB])
+def test_readers_of_what_a_peer_fetches_meanwhile_do_not_all_ask_it_for_the_same(size_bytes: int) -> None:
+    """It sends little more than one copy, as to downloads: else the others wait for its uplink."""
+    link = Link(12.5e6, 12.5e6)
+    simulation = Simulation(size_bytes)
+    fetcher = simulation.add_fetcher("fetcher", link, origin_rate=12.5e6)
+    ahead = SwarmConfig().read_ahead_chunks
+    for number in range(4):
+        simulation.add_downloader(f"peer{number}", link, reads_ahead=ahead)
+    simulation.run()
+    assert not simulation.unfinished()
+    assert fetcher.sent.total() < 1.4 * simulation.geometry.chunk_count

@@ -43,6 +43,7 @@ PEER = {
     "active_serves": 0,
     "table_revision": 1,
     "software_version": "1",
+    "gateway_url": "http://a:50080",
     "lease_remaining_seconds": 1,
 }
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -208,6 +209,14 @@ async def test_an_absurd_lease_is_refused(left: Any) -> None:
     body = json.dumps({"peers": [PEER | {"lease_remaining_seconds": left}], "next_page_token": ""})
     transport = httpx.MockTransport(lambda _: httpx.Response(200, content=body.encode()))
     async with LocatorClient("http://locator:1", transport=transport) as client:
+        with pytest.raises(LocatorUnavailableError, match="not a Minga locator"):
+            await anext(client.iter_peers())
+
+
+@pytest.mark.parametrize("url", [None, 5, "ftp://a:1", "http://a", "http://a:1/x", "http://b@a:1", "a:1"])
+async def test_a_gateway_that_is_no_address_is_refused(url: Any) -> None:
+    """A page makes a link of it."""
+    async with answering({"peers": [PEER | {"gateway_url": url}], "next_page_token": ""}) as client:
         with pytest.raises(LocatorUnavailableError, match="not a Minga locator"):
             await anext(client.iter_peers())
 

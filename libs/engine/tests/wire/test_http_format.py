@@ -16,6 +16,7 @@ from minga_engine.wire.http_format import (
     ChunkResponse,
     EarlyHints,
     ErrorResponse,
+    FilesRequest,
     WrongChunkReport,
     decode_availability,
     decode_request,
@@ -62,6 +63,20 @@ def test_a_report_of_a_wrong_chunk_comes_back() -> None:
     for wrong in (encoded.replace(b": 0", b": 1"), encoded.replace(b"/17/", b"/x/"), encoded.replace(b"POST", b"PUT")):
         with pytest.raises(InvalidArgumentError):
             decode_request(wrong)
+
+
+@pytest.mark.parametrize("count", [1, 2000])
+def test_a_request_for_small_files_comes_back(count: int) -> None:
+    """Its body follows the head."""
+    request = FilesRequest(count)
+    assert decode_request(head(request.encode("host:1"))) == request
+
+
+@pytest.mark.parametrize("length", ["0", "31", "33", "64032", "9999999999", "-32", "", "x"])
+def test_a_request_for_small_files_has_1_to_2000_ids(length: str) -> None:
+    """Anything else is refused before its body is read."""
+    with pytest.raises(InvalidArgumentError):
+        decode_request(f"POST /v1/files HTTP/1.1\r\nContent-Length: {length}".encode())
 
 
 def test_answers_come_back() -> None:

@@ -5,12 +5,9 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter
 
-from minga_runtime.descriptors import max_connections
 from minga_runtime.logs import log_event
 from minga_runtime.sockets import keep_alive
 from minga_runtime.trust.origin import RELAYED, Origin
@@ -62,71 +59,6 @@ async def begins_with_tls(connection: socket.socket) -> bool:
     if not (first := connection.recv(1, socket.MSG_PEEK)):
         raise ConnectionResetError("closed before the first byte")
     return first == TLS_RECORD
-
-
-class BothListener:
-    """Accepts connections on a listening socket, which it owns; closed as asyncio's servers are.
-
-    serve: gets each connection, non-blocking, and whether it begins with TLS; it closes the connection or hands it on.
-    """
-
-    def __init__(
-        self,
-        listener: socket.socket,
-        serve: Callable[[socket.socket, bool], Awaitable[None]],
-        plain: OpenConnections,
-    ) -> None:
-        self._listener = listener
-        self._serve = serve
-        self._plain = plain
-        self._connections: set[asyncio.Task[None]] = set()
-        # One that is relayed has two descriptors.
-        self._most = max_connections() // 2
-        self._accepting = asyncio.create_task(self._accept(), name="accept")
-        self._accepting.add_done_callback(lambda _: listener.close())
-
-    def close(self) -> None:
-        """Accept no more."""
-        self._accepting.cancel()
-
-    async def wait_closed(self) -> None:
-        """End what `serve` has not ended. After `close`."""
-        await asyncio.gather(self._accepting, return_exceptions=True)
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, _ = await loop.sock_accept(self._listener)
-            except OSError as error:
-                # No descriptors left, or a client that closed while it waited: neither ends the service.
-                log_event(log, logging.WARNING, "accept_failed", error=error)
-                await asyncio.sleep(0.1)
-                continue
-            if len(self._connections) >= self._most:
-                connection.close()
-                continue
-            task = asyncio.create_task(self._tell_apart(connection), name="connection")
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
-
-    async def _tell_apart(self, connection: socket.socket) -> None:
-        try:
-            connection.setblocking(False)
-            keep_alive(connection)
-            tls = await begins_with_tls(connection)
-            if not tls:
-                self._plain.add(Origin.of_socket(connection.getpeername()))
-        except BaseException as error:
-            connection.close()
-            if isinstance(error, OSError):
-                return
-            raise
-        with suppress(OSError):
-            await self._serve(connection, tls)
 
 
 async def relay(connection: socket.socket, port: int) -> None:

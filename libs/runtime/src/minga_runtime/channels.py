@@ -193,13 +193,29 @@ def bind(server: grpc.aio.Server, listen: str, credentials: Credentials | None =
 
 
 def _server_credentials(credentials: Credentials) -> grpc.ServerCredentials:
-    """gRPC asks for those of the time at each connection, from threads of its own."""
+    """gRPC asks for those of the time at each connection, from threads of its own, one at a time.
 
-    def present() -> grpc.ServerCertificateConfiguration:
-        loaded = credentials.current()
-        return grpc.ssl_server_certificate_configuration([(loaded.key, loaded.certificate)], loaded.ca)
+    It is given others when they have changed, and then alone: it frees what it had before, which a handshake in another
+    thread may be using, and two dozen connections at once that are each given a new object end the process
+    (grpcio 1.85)."""
+    given = credentials.current()
 
-    return grpc.dynamic_ssl_server_credentials(present(), present, require_client_authentication=True)
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal given
+        if (loaded := credentials.current()) is given:
+            return None
+        given = loaded
+        return _configuration(loaded)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(given),
+        changed,  # type: ignore[arg-type]  # None: they are the same
+        require_client_authentication=True,
+    )
+
+
+def _configuration(loaded: Loaded) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(loaded.key, loaded.certificate)], loaded.ca)
 
 
 def _bind_unix(server: grpc.aio.Server, path: Path) -> int:

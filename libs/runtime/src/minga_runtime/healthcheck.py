@@ -62,8 +62,9 @@ def _credentials(environment: Mapping[str, str]) -> "Loaded | None":
     certificate, key, ca = (environment.get(f"MINGA_{name.upper()}") or beside.get(name) for name in names)
     if not (certificate and key and ca):
         return None
-    from minga_runtime.trust.credentials import Credentials, TlsFiles
+    from minga_runtime.trust.credentials import Credentials
     from minga_runtime.trust.members import Role
+    from minga_runtime.trust.tls_files import TlsFiles
 
     return Credentials(TlsFiles(Path(certificate), Path(key), Path(ca)), frozenset(Role)).current()
 
@@ -101,7 +102,7 @@ def _check_grpc(address: str, path: str, loaded: "Loaded | None") -> str:
     from minga_runtime.channels import make_channel
 
     async def ask() -> str:
-        async with make_channel(address, loaded, loaded.host if loaded else "") as channel:
+        async with make_channel(address, loaded, next(iter(loaded.hosts), "") if loaded else "") as channel:
             request = health_pb2.HealthCheckRequest(service=path.strip("/"))
             stub = health_pb2_grpc.HealthStub(channel)
             answer = await stub.Check(request, timeout=LIMIT_SECONDS)  # type: ignore[attr-defined]

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from minga_core.errors import MingaError, SettingsError
 from minga_runtime.process import exit_code_for, print_error
-from minga_runtime.trust.credentials import Credentials, TlsFiles
+from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.credentials_folder import CA, CERTIFICATE, KEY, Joined
 from minga_runtime.trust.joining import JoinToken, join
 from minga_runtime.trust.members import Role
 from minga_runtime.trust.renewal import renew_if_due
+from minga_runtime.trust.tls_files import TlsFiles
 
 
 def main() -> int:

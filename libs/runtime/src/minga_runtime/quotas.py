@@ -85,13 +85,10 @@ class DailyQuota:
         self._day = -1
         self._used: Counter[str] = Counter()
 
-    @contextmanager
-    def charged(self, caller: str, amount: int) -> Iterator["Charge"]:
-        """Reserve an amount; what the block has not used of it is given back at its end. Raises LimitExceededError."""
-        day = self._today()
-        if caller not in self._used and len(self._used) >= MAX_CALLERS:
-            caller = ""
-        used = self._used[caller]
+    def check(self, caller: str, amount: int) -> None:
+        """Raises LimitExceededError when the caller may not use so much more today."""
+        self._today()
+        used = self._used[self._counted(caller)]
         if self._each is not None and used + amount > self._each:
             raise LimitExceededError(
                 f"{format_bytes(amount)} are too much: {caller or 'this caller'} has {format_bytes(used)} of the "
@@ -99,20 +96,31 @@ class DailyQuota:
                 limit=self._each,
                 hint=f"the quota is {self._setting} of that peer",
             )
-        charge = Charge()
-        self._used[caller] += amount
+
+    def use(self, caller: str, amount: int) -> None:
+        """Use up an amount. Raises LimitExceededError."""
+        self.check(caller, amount)
+        self._used[self._counted(caller)] += amount
+
+    @contextmanager
+    def charged(self, caller: str, amount: int) -> Iterator["Charge"]:
+        """Reserve an amount; what the block has not used of it is given back at its end. Raises LimitExceededError."""
+        self.use(caller, amount)
+        day, counted, charge = self._day, self._counted(caller), Charge()
         try:
             yield charge
         finally:
             if day == self._day:
-                self._used[caller] -= max(0, amount - charge.used)
+                self._used[counted] -= max(0, amount - charge.used)
 
-    def _today(self) -> int:
+    def _counted(self, caller: str) -> str:
+        return caller if caller in self._used or len(self._used) < MAX_CALLERS else ""
+
+    def _today(self) -> None:
         day = int(self._wall() // SECONDS_OF_DAY)
         if day != self._day:
             self._day = day
             self._used.clear()
-        return day
 
 
 @dataclass(slots=True)

@@ -12,9 +12,13 @@ from typing import Any
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from minga_runtime.both import BothListener, OpenConnections, relay
+from minga_runtime.accepting import Listener
+from minga_runtime.both import OpenConnections, relay
 from minga_runtime.channels import bind, server_options, unix_path
+from minga_runtime.descriptors import max_connections
 from minga_runtime.grpc_errors import ErrorInterceptor, RefusalObserver, RpcObserver
+from minga_runtime.host_share import HostShare
+from minga_runtime.quotas import Quota
 from minga_runtime.sockets import listen_tcp
 from minga_runtime.trust.authorization import Access
 from minga_runtime.trust.credentials import Credentials
@@ -60,7 +64,8 @@ class GrpcServer:
         )
         self._credentials = None if access is None else access.credentials
         self._plain = None if access is None else access.plain
-        self._relays: list[BothListener] = []
+        self._relays: list[Listener] = []
+        self._shares: list[asyncio.Task[None]] = []
         self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
         self._services: tuple[str, ...] = ()
@@ -83,7 +88,11 @@ class GrpcServer:
 
     async def _bind(self, listen: str) -> int:
         if self._credentials is None or self._plain is None or unix_path(listen) is not None:
-            return bind(self.server, listen, self._credentials)
+            port = bind(self.server, listen, self._credentials)
+            if unix_path(listen) is None:
+                share = HostShare(port, max_connections())
+                self._shares.append(asyncio.create_task(share.run(), name="host_share"))
+            return port
         return await self._bind_both(listen, self._credentials, self._plain)
 
     async def _bind_both(self, listen: str, credentials: Credentials, plain: OpenConnections) -> int:
@@ -94,7 +103,9 @@ class GrpcServer:
         async def serve(connection: socket.socket, tls: bool) -> None:
             await relay(connection, tls_port if tls else open_port)
 
-        self._relays.append(BothListener(listener, serve, plain))
+        # One that is relayed has two descriptors.
+        quota = Quota("connections", max_connections() // 2)
+        self._relays.append(Listener(listener, serve, quota, plain=plain))
         port: int = listener.getsockname()[1]
         return port
 
@@ -116,6 +127,9 @@ class GrpcServer:
         await self._set_health(False)
         for each in self._relays:
             each.close()
+        for share in self._shares:
+            share.cancel()
+        await asyncio.gather(*self._shares, return_exceptions=True)
         await self.server.stop(grace.total_seconds())
         for each in self._relays:
             await each.wait_closed()

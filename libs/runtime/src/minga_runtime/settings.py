@@ -29,10 +29,9 @@ from minga_core.ids import parse_address, parse_peer_id, parse_zone
 from minga_core.units import format_seconds, parse_bytes, parse_rate
 from minga_runtime.listening import is_loopback, split_listen
 from minga_runtime.logs import LogFormat
-from minga_runtime.trust.credentials import TlsFiles
-from minga_runtime.trust.credentials_folder import settings_of
-from minga_runtime.trust.grant_keys import KeySource, parse_sources
+from minga_runtime.trust.key_sources import KeySource, parse_sources
 from minga_runtime.trust.rights import Rights, parse_rights
+from minga_runtime.trust.tls_files import TlsFiles
 
 PREFIX = "MINGA_"
 DEFAULT_OTLP_PORT = 4317
@@ -68,7 +67,7 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_LEASE_TTL_MAX": "Registry: longest lease granted, in seconds.",
     "MINGA_HEARTBEAT_INTERVAL": "Registry: seconds between heartbeats at most; a third of the lease unless set.",
     "MINGA_MAX_TABLE_ROWS": "Registry: rows of one peer's table at most.",
-    "MINGA_MAX_PUSHES": "Registry: concurrent table pushes, at most half of them from one host.",
+    "MINGA_MAX_PUSHES": "Registry: concurrent table pushes, at most half of them from one host; others wait.",
     "MINGA_PUSH_IDLE": "Registry: seconds without a message after which a table push is aborted.",
     "MINGA_PUSH_LIMIT": "Registry: seconds that one table push may take in all.",
     "MINGA_MAX_CONNECTION_AGE": "Registry: seconds after which a peer is asked to reconnect, so that replicas "
@@ -88,11 +87,20 @@ KNOWN_VARIABLES: dict[str, str] = {
     "MINGA_KEEP_READ": "Peer: 1: what was only read through it stays as well, so that others can get it "
     "from here; 0: it is deleted soon after the last reader has left.",
     "MINGA_UPLOAD_QUOTA": "Peer: bytes, as `100GB`, that it takes in a day (UTC) for one member (one host in an open "
-    "network), uploaded or replicated; 0: unlimited.",
+    "network), uploaded, replicated or preheated, or for the bearer of one grant at its gateway; 0: unlimited.",
     "MINGA_HTTP_LISTEN": "Peer: where chunks are served over HTTP (docs/http.md): `auto` (the next port above "
     "MINGA_LISTEN, or any free one when that is taken) or `host:port`.",
     "MINGA_GATEWAY": "Peer: where its HTTP gateway listens (docs/gateway.md): `host:port`, `auto` (127.0.0.1:50080, or "
     "any free port of the loopback when that is taken) or `off`. Its Unix socket beside MINGA_CONTROL is always there.",
+    "MINGA_IMAGES": "Peer: registries whose public images its gateway mirrors (docs/images.md), with commas between: "
+    "`docker.io,ghcr.io,http://10.0.0.5:5000`; empty for none.",
+    "MINGA_HUB": "Peer: the hub whose models its gateway mirrors at `/hf` (docs/models.md), for programs of this "
+    "machine: a URL; empty for none.",
+    "MINGA_FETCH_ALLOW": "Peer: prefixes of URLs and names that it fetches for others (docs/origins.md): "
+    "`https://files.example/data/,http://10.0.0.5:9000/,s3://bucket/`. Without it it fetches for its owner alone, "
+    "and never from addresses that are not on the public network.",
+    "MINGA_CACHE": "Peer: how much of what it fetched from origins it keeps (docs/origins.md): a share of its capacity "
+    "as `20%`, or bytes as `500GB`. What was not used for longest goes first; what was published never.",
     "MINGA_LIMIT_UP": "Peer and command: payload sent per second at most, as `50MB/s` or `400Mbit/s`; 0: unlimited.",
     "MINGA_LIMIT_DOWN": "Peer and command: payload received per second at most, written the same; 0: unlimited.",
     "MINGA_SOURCE_WAIT": "Peer and command: seconds to wait for a source before giving up; 0 for ever.",
@@ -133,7 +141,7 @@ KNOWN_VARIABLES: dict[str, str] = {
 """Every variable of every part and its description. The default is in the settings class of the part."""
 
 
-def _checked(parse: Any) -> Any:
+def checked(parse: Any) -> Any:
     """A validator that turns the error of one of our parsers into pydantic's."""
 
     def validate(value: Any) -> Any:
@@ -176,14 +184,14 @@ def _networks(value: str) -> str:
         raise ValueError(f"addresses or networks are needed, with commas between: {error}") from error
 
 
-def _parsed_by(parse: Any) -> Any:
+def parsed_by(parse: Any) -> Any:
     """A validator that checks a text with a parser of ours and keeps the text."""
 
     def validate(value: str) -> str:
         parse(value)
         return value
 
-    return _checked(validate)
+    return checked(validate)
 
 
 def _collector(value: str) -> str:
@@ -220,33 +228,33 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-ByteCount = Annotated[int, BeforeValidator(_checked(lambda value: parse_bytes(str(value))))]
+ByteCount = Annotated[int, BeforeValidator(checked(lambda value: parse_bytes(str(value))))]
 """Bytes, written as `500GB` or `1.5 GiB`."""
-ByteRate = Annotated[int, BeforeValidator(_checked(lambda value: parse_rate(str(value))))]
+ByteRate = Annotated[int, BeforeValidator(checked(lambda value: parse_rate(str(value))))]
 """Bytes per second, written as `50MB/s` or `400Mbit/s`; 0 for no limit."""
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 """A duration, written as a number of seconds; 0 or more."""
-AddressText = Annotated[str, AfterValidator(_checked(parse_address))]
+AddressText = Annotated[str, AfterValidator(checked(parse_address))]
 """host:port of another process."""
-ListenText = Annotated[str, AfterValidator(_checked(_listen))]
+ListenText = Annotated[str, AfterValidator(checked(_listen))]
 """host:port to listen on; port 0 allowed."""
-HttpListenText = Annotated[str, AfterValidator(_checked(_http_listen))]
+HttpListenText = Annotated[str, AfterValidator(checked(_http_listen))]
 """`auto`, or host:port to listen on."""
-GatewayText = Annotated[str, AfterValidator(_checked(_gateway))]
+GatewayText = Annotated[str, AfterValidator(checked(_gateway))]
 """`auto`, `off`, or host:port to listen on."""
 NetworksText = Annotated[str, AfterValidator(_networks)]
 """IP addresses and networks, with commas between; may be empty."""
 HttpUrlText = Annotated[str, AfterValidator(_url_of("http", "https"))]
 RedisUrlText = Annotated[str, AfterValidator(_url_of(*REDIS_SCHEMES))]
 """A store's URL, as `minga_directory.connect_reader` takes it."""
-CollectorText = Annotated[str, AfterValidator(_checked(_collector))]
+CollectorText = Annotated[str, AfterValidator(checked(_collector))]
 """The collector of traces: host:port or URL, becomes a URL."""
-GrantKeysText = Annotated[str, AfterValidator(_parsed_by(parse_sources))]
-"""Sources of keys, as `minga_runtime.trust.grant_keys.parse_sources` takes them; may be empty."""
-RightsText = Annotated[str, AfterValidator(_parsed_by(parse_rights))]
+GrantKeysText = Annotated[str, AfterValidator(parsed_by(parse_sources))]
+"""Sources of keys, as `minga_runtime.trust.key_sources.parse_sources` takes them; may be empty."""
+RightsText = Annotated[str, AfterValidator(parsed_by(parse_rights))]
 """Rights, as `minga_runtime.trust.rights.parse_rights` takes them."""
-PeerIdText = Annotated[str, AfterValidator(_checked(parse_peer_id))]
-ZoneText = Annotated[str, AfterValidator(_checked(parse_zone))]
+PeerIdText = Annotated[str, AfterValidator(checked(parse_peer_id))]
+ZoneText = Annotated[str, AfterValidator(checked(parse_zone))]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 LogFormatText = Annotated[LogFormat, BeforeValidator(_lower)]
 
@@ -277,6 +285,8 @@ class Settings(BaseModel):
         given = {name: text for name, text in variables if text} | given
         if not given.get("credentials"):
             return given
+        from minga_runtime.trust.credentials_folder import settings_of
+
         try:
             found = settings_of(Path(given["credentials"]).expanduser())
         except (SettingsError, RuntimeError) as error:

@@ -13,9 +13,10 @@ from minga_runtime.grpc_errors import error_from_rpc
 from minga_runtime.trust.audit import Audit
 from minga_runtime.trust.authorization import Access
 from minga_runtime.trust.callers import Callers
-from minga_runtime.trust.credentials import Credentials, TlsFiles
+from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import Role
 from minga_runtime.trust.refusals import Refusals
+from minga_runtime.trust.tls_files import TlsFiles
 from tests.support.authority import DAY, Authority
 
 from ..support import SERVICE, answer, server_of, serving

@@ -9,8 +9,9 @@ import pytest
 
 from minga_core.errors import SettingsError, UnauthenticatedError
 from minga_runtime.trust import credentials as module
-from minga_runtime.trust.credentials import Credentials, TlsFiles
+from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import Member, Role, check_server, member_of
+from minga_runtime.trust.tls_files import TlsFiles
 from tests.support.authority import DAY, Authority
 
 PEER = frozenset({Role.PEER})
@@ -29,7 +30,7 @@ def test_a_good_certificate_says_who_this_is(tmp_path: Path) -> None:
     """And has the name that gRPC demands of it."""
     own = Credentials(files(Authority("lab").issue(tmp_path, "peer", "node-1")), PEER, "node-1")
     assert own.member == Member("lab", Role.PEER, "node-1")
-    assert own.current().host == "node-1.peer.minga"
+    assert own.current().hosts == ("node-1.peer.minga",)
 
 
 @pytest.mark.parametrize(

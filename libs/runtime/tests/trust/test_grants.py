@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from minga_core.errors import MingaError, SettingsError, UnauthenticatedError, UnavailableError
 from minga_runtime.trust import grant_keys, watched_file
 from minga_runtime.trust.callers import Callers, bearer_token
-from minga_runtime.trust.grant_keys import GrantKeys, KeySource, parse_sources
+from minga_runtime.trust.grant_keys import GrantKeys
 from minga_runtime.trust.grants import Grants
+from minga_runtime.trust.key_sources import KeySource, parse_sources
 from minga_runtime.trust.members import Member, Role
 from minga_runtime.trust.own_grant import OwnGrant
 from minga_runtime.trust.rights import Rights, parse_rights
@@ -244,6 +245,21 @@ async def test_keys_at_a_url_are_fetched_when_they_are_needed(web: Web, monkeypa
     assert "the key '3'" in await refusal(grants, Issuer(key_id="3").grant("a"))
     await grants.verify(new.grant("a"))
     assert web.fetches == 3
+
+
+async def test_keys_that_arrive_between_two_looks_at_them_count(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then there is no fetch to wait for any more, and a grant of a key that is there was refused once."""
+    keys = GrantKeys((SOURCE,), "minga:test", web.fetch)
+    look = keys.current
+
+    def look_and_fetch() -> Any:
+        found = look()
+        for fetch in keys.refresh("minga:test"):
+            fetch.result(10)
+        return found
+
+    monkeypatch.setattr(keys, "current", look_and_fetch)
+    await Grants(keys, "test").verify(ISSUER.grant("a"))
 
 
 async def test_keys_at_a_url_are_refreshed(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from minga_authority.folder import Keys
 from minga_authority.problems import HttpError, problem
 from minga_core.clock import Clock, SystemClock
 from minga_core.errors import BusyError, MingaError, Refusal
+from minga_runtime.accepting import Listener
 from minga_runtime.quotas import Quota
 from minga_runtime.trust.credentials import PresentContext, ReportingConnection
 from minga_runtime.trust.members import member_at
@@ -59,40 +60,33 @@ class AuthorityServer:
         self._posts = _Rate(POSTS_A_MINUTE, clock or SystemClock())
         # Its own threads: a flood of joins must not delay what others run in the loop's.
         self._pool = ThreadPoolExecutor(THREADS, "authority")
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
 
     async def start(self, listening: socket.socket) -> None:
         """Serve on a socket that listens. Raises SettingsError, StorageError."""
         await asyncio.to_thread(self._contexts.current)
         context = PresentContext.of(ssl.PROTOCOL_TLS_SERVER, self._contexts.current)
         context.on_refused = partial(self._refusals.handshake_failed, origin=ELSEWHERE)
-        self._server = await asyncio.start_server(
-            self._accept, sock=listening, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS, limit=MAX_HEAD_BYTES
-        )
+        refused = partial(self._refusals.record, action="connection")
+        self._listener = Listener(listening, partial(self._connected, context), self._connections, refused=refused)
 
     async def aclose(self, grace: timedelta) -> None:
         """Accept nothing more, and give requests under way so long."""
-        if self._server is not None:
-            self._server.close()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace.total_seconds())
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._listener is not None:
+            self._listener.close()
+            await self._listener.wait_closed(grace.total_seconds())
         self._pool.shutdown(wait=False)
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        origin = _origin(writer)
-        try:
-            self._connections.acquire(origin.host)
-        except BusyError as error:
-            self._refusals.record(error, origin, "connection")
-            writer.transport.abort()
-            return
-        task = asyncio.create_task(self._serve(reader, writer, origin), name="authority_request")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _connected(self, context: ssl.SSLContext, connection: socket.socket, tls: bool) -> None:
+        """Serve one connection; its handshake is a part of what its host may have under way."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=MAX_HEAD_BYTES)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport, _ = await loop.connect_accepted_socket(
+            lambda: protocol, connection, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
+        )
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        await self._serve(reader, writer, _origin(writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
         try:
@@ -104,7 +98,6 @@ class AuthorityServer:
                     await writer.wait_closed()
         finally:
             writer.transport.abort()
-            self._connections.release(origin.host)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> bytes:
         path, status = "", 200

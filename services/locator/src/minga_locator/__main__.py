@@ -11,7 +11,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry
 from starlette.routing import Router
 
-from minga_core.errors import SettingsError
+from minga_core.errors import SettingsError, UnavailableError
 from minga_directory import RedisDirectoryReader, connect_reader
 from minga_directory.directory import DirectoryReader
 from minga_locator import VERSION
@@ -32,7 +32,7 @@ from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import Role
 from minga_runtime.trust.origin import Origin
-from minga_runtime.trust.publication_keys import watched_keys
+from minga_runtime.trust.publication_keys import foreign_keys, watched_keys
 from minga_runtime.trust.refusals import Refusals
 from minga_runtime.trust.renewal import renewing
 from minga_runtime.web.connections import connection_class
@@ -75,6 +75,7 @@ async def serve(settings: LocatorSettings, stop: StopSignal) -> None:
         contextlib.aclosing(_reader(settings)) as reader,
     ):
         await reader.check_access()
+        await _check_keys(settings, reader)
         with await bind(settings.listen) as listening:
             address = bound_address(settings.listen, listening.getsockname()[1])
             credentials = None if settings.tls is None else Credentials(settings.tls, frozenset({Role.LOCATOR}))
@@ -98,6 +99,14 @@ def _reader(settings: LocatorSettings) -> RedisDirectoryReader:
     # Peers that come without TLS have no proof yet.
     proven = settings.publication_key is not None and not settings.both
     return connect_reader(settings.redis_url, refuse_while_recovering=True, published_only=proven)
+
+
+async def _check_keys(settings: LocatorSettings, reader: RedisDirectoryReader) -> None:
+    """Raises SettingsError when the publication keys are not those of the registries, as far as that is known."""
+    keys = watched_keys(settings.publication_key)()
+    with contextlib.suppress(UnavailableError):
+        if keys is not None and not await reader.knows_publication_keys(keys.long_ids):
+            raise foreign_keys()
 
 
 def _app(

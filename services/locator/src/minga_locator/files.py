@@ -31,7 +31,7 @@ from minga_runtime.trust.callers import Caller
 
 MAX_SOURCES = 20
 MAX_SOURCES_OF_EACH = 8
-"""Sources of each name when many are looked up at once: enough for small files, and an answer stays below 512 KiB."""
+"""Sources of each name when many are looked up at once: enough for small files, and an answer stays near 1 MiB."""
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ async def get_file(state: LocatorState, caller: Caller, name: str, query: Versio
 async def look_up_files(state: LocatorState, caller: Caller, body: LookupRequest) -> FoundFileList:
     """The default version of each of many names (see getFile), with at most 8 sources each.
 
-    For fetching folders of small files: one request instead of one for each of at most 256 names. A name that nobody
+    For fetching folders of small files: one request instead of one for each of at most 1,000 names. A name that nobody
     shares has a null version and is no error. Changes nothing and is safe to retry.
     """
     names = tuple(parse_name(name) for name in body.names)

@@ -21,7 +21,7 @@ from minga_directory.directory import CatalogEntry, PeerRecord, Version
 from minga_runtime.trust.publication_keys import PublicationKeys
 
 MAX_REPLICAS = 20
-MAX_LOOKUP_NAMES = 256
+MAX_LOOKUP_NAMES = 1000
 MAX_PAGE_SIZE = 1000
 
 NameText = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -295,6 +295,9 @@ class PeerInfo(_Shape):
     file_count: Annotated[int, Meta(description="Rows of its file table.")]
     active_serves: Annotated[int, Meta(description="Chunk streams that it was serving at its last heartbeat.")]
     software_version: str
+    gateway_url: Annotated[
+        str, Meta(description="Of its HTTP gateway: scheme, host and port. Empty when others do not reach it.")
+    ]
     lease_remaining_seconds: Annotated[float, Meta(description="Listed for this long unless it renews its lease.")]
 
     @classmethod
@@ -310,6 +313,7 @@ class PeerInfo(_Shape):
             file_count=peer.file_count,
             active_serves=peer.active_serves,
             software_version=info.software_version,
+            gateway_url=info.gateway_url,
             lease_remaining_seconds=round(peer.lease_remaining.total_seconds(), 3),
         )
 

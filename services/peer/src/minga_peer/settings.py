@@ -6,9 +6,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from minga_engine.settings import TransferSettings, absolute, in_utf8
+from minga_peer.images.registries import parse_registries
+from minga_peer.models.hub import parse_hub
+from minga_peer.origins.allowed import parse_prefixes
+from minga_peer.origins.cache import parse_limit
 from minga_peer.share.store import StoreSettings
 from minga_runtime.settings import (
     AddressText,
@@ -20,7 +24,21 @@ from minga_runtime.settings import (
     PeerIdText,
     Seconds,
     ZoneText,
+    checked,
+    parsed_by,
 )
+
+FetchAllowText = Annotated[str, AfterValidator(checked(lambda text: ",".join(parse_prefixes(text))))]
+"""Prefixes of URLs, with commas between; may be empty."""
+ImagesText = Annotated[
+    str, AfterValidator(checked(lambda text: ",".join(each.setting for each in parse_registries(text))))
+]
+"""Registries of images, with commas between; may be empty."""
+HubText = Annotated[str, AfterValidator(checked(parse_hub))]
+"""The URL of a hub of models; may be empty."""
+
+CacheText = Annotated[str, AfterValidator(parsed_by(parse_limit))]
+"""A share of the capacity as `20%`, or bytes as `500GB`."""
 
 
 def default_peer_id() -> str:
@@ -51,6 +69,10 @@ class PeerSettings(PartSettings, TransferSettings):
     """`minga put` makes 32 of small files at a time."""
     upload_quota: ByteCount = 0
     keep_read: bool = True
+    fetch_allow: FetchAllowText = ""
+    images: ImagesText = ""
+    hub: HubText = "https://huggingface.co"
+    cache: CacheText = "20%"
     settle: Seconds = timedelta(seconds=0.5)
     rescan: Seconds = timedelta(minutes=5)
     scrub: Seconds = timedelta(days=30)

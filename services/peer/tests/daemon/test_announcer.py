@@ -57,6 +57,11 @@ def row(name: str, published_ns: int = 3) -> FileRow:
     return FileRow(RowKey(parse_name(name), ContentId(bytes(32))), 1, 2, published_ns)
 
 
+def content(number: int) -> ContentId:
+    """Some content."""
+    return ContentId(bytes([number]) * 32)
+
+
 class FakeRegistry(RegistryServiceServicer):
     """Holds one peer's lease and table; a test makes it forget, refuse or end streams."""
 
@@ -69,6 +74,8 @@ class FakeRegistry(RegistryServiceServicer):
         self.table: set[str] = set()
         self.revision = -1
         self.pushes: list[bool] = []
+        self.tables: list[set[str]] = []
+        """The table after each push."""
         self.heartbeats = 0
         self.streams = 0
         self.answers_per_stream = 0
@@ -148,6 +155,7 @@ class FakeRegistry(RegistryServiceServicer):
         if len(put) > self.max_rows:
             raise LimitExceededError("too many rows", limit=self.max_rows)
         self.table = put if whole else (self.table | put) - remove
+        self.tables.append(self.table)
         self.revision = revision
         return pb.PushTableResponse(revision=revision)
 
@@ -382,6 +390,25 @@ async def test_an_emptied_registry_gets_everything_again() -> None:
         await fixture.until(lambda: fixture.registry.table == {"a"})
         fixture.registry.forget()
         await fixture.until(lambda: fixture.registry.registered and fixture.registry.table == {"a"})
+
+
+async def test_an_emptied_registry_gets_first_what_others_request() -> None:
+    """Those names are found again before all others, and no row is pushed twice. A registry that has a table keeps all
+    of it meanwhile."""
+    rows = tuple(
+        row(f"f{number}")._replace(key=RowKey(parse_name(f"f{number}"), content(number))) for number in range(8)
+    )
+    names = {each.key.name for each in rows}
+    async with announcing(rows) as fixture:
+        await fixture.until(lambda: fixture.registry.table == names)
+        for number in (3, 5, 99):
+            fixture.table.requested.note(content(number))
+        fixture.registry.forget()
+        await fixture.until(lambda: len(fixture.registry.tables) == 3)
+        fixture.registry.revision = 99
+        await fixture.until(lambda: len(fixture.registry.tables) == 4)
+        assert fixture.registry.tables[1:] == [{"f3", "f5"}, names, names]
+        assert fixture.registry.pushes[1:] == [True, False, True]
 
 
 async def test_a_registry_with_another_revision_gets_the_whole_table() -> None:
@@ -718,6 +745,21 @@ async def test_tags_of_another_key_are_renewed_in_the_background(monkeypatch: py
         assert (calls, fixture.registry.publish_calls) == (3, 3)
         assert fixture.registry.tags["part"].startswith(OLD)
         assert len(fixture.registry.addresses) == 1
+
+
+async def test_tags_of_a_key_that_no_heartbeat_has_named_yet_do_not_put_renewal_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is published just after an exchange of keys has a tag of the new one: asking for another has no use."""
+    monkeypatch.setattr(publications, "RENEW_SECONDS", 0.1)
+    async with announcing((tagged("old", OLD),)) as fixture:
+        fixture.registry.key_id = OLD
+        await fixture.until(lambda: fixture.registry.table == {"old"})
+        fixture.registry.next_key_id = NEW
+        fixture.change(put=(row("new", PUBLISH),))
+        await fixture.until(lambda: fixture.registry.publish_calls >= 2)
+        fixture.registry.key_id = NEW
+        await fixture.until(lambda: fixture.registry.tags["old"].startswith(NEW))
 
 
 async def test_times_without_a_tag_are_asked_for_before_they_are_announced() -> None:

@@ -3,6 +3,7 @@ good."""
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -32,14 +33,14 @@ def grant(ttl: Duration, interval: Duration, limit: Duration | None = None) -> p
     return pb.RegisterResponse(granted_ttl=ttl, heartbeat_interval=interval, push_limit=limit)
 
 
-async def busy_for(fixture: Announced, counted: Counted, seconds: float) -> int:
-    """Calls within so many seconds, after the first of all."""
+async def calls_a_second(fixture: Announced, counted: Counted, seconds: float = 1.0) -> float:
+    """After the first of all, over so many seconds or what a busy machine makes of them."""
     await fixture.until(lambda: counted.calls > 0)
-    before = counted.calls
+    before, began = counted.calls, time.monotonic()
     await asyncio.sleep(seconds)
     assert fixture.loop is not None
     assert not fixture.loop.done(), "the announcer goes on"
-    return counted.calls - before
+    return (counted.calls - before) / (time.monotonic() - began)
 
 
 @pytest.mark.parametrize(
@@ -72,11 +73,12 @@ async def test_an_absurd_grant_becomes_one_that_can_be_kept(
 
     monkeypatch.setattr(FakeRegistry, "Register", register)
     monkeypatch.setattr(FakeRegistry, "_heartbeat", count)
+    began = time.monotonic()
     async with announcing((row("a"),)) as fixture:
         await fixture.until(lambda: fixture.registry.table == {"a"})
         assert fixture.announcer.registered
         await asyncio.sleep(0.3)
-        assert counted.calls <= 0.3 / (0.8 * 0.05) + 2
+        assert counted.calls <= (time.monotonic() - began) / (0.8 * 0.05) + 2
         assert 30 <= fixture.registry.push_seconds <= 2 * DAY.total_seconds()
 
 
@@ -109,7 +111,7 @@ async def test_a_registry_that_always_wants_everything_again_is_answered_ever_la
 
     monkeypatch.setattr(FakeRegistry, "PushTable", push)
     async with announcing((row("a"),)) as fixture:
-        assert await busy_for(fixture, counted, 1) <= 4
+        assert await calls_a_second(fixture, counted) <= 4
 
 
 @pytest.mark.parametrize("revision", [-5, (1 << 63) - 1])
@@ -127,7 +129,7 @@ async def test_a_revision_that_was_not_pushed_is_not_believed(monkeypatch: pytes
 
     monkeypatch.setattr(FakeRegistry, "PushTable", push)
     async with announcing((row("a"),)) as fixture:
-        assert await busy_for(fixture, counted, 1) <= 5
+        assert await calls_a_second(fixture, counted) <= 5
         assert fixture.announcer.announced_revision == -1
         assert "confirmed revision" in fixture.announcer.problem
 
@@ -146,7 +148,7 @@ async def test_a_registry_that_refuses_rows_that_nobody_has_is_asked_ever_later(
 
     monkeypatch.setattr(FakeRegistry, "PushTable", push)
     async with announcing((row("a"),)) as fixture:
-        assert await busy_for(fixture, counted, 1) <= 5
+        assert await calls_a_second(fixture, counted) <= 5
 
 
 @pytest.mark.parametrize("action", [pb.HEARTBEAT_ACTION_PUSH_TABLE, pb.HEARTBEAT_ACTION_REGISTER_AGAIN, 0, 77, -1])
@@ -160,7 +162,7 @@ async def test_whatever_a_heartbeat_is_answered_there_is_a_pause(monkeypatch: py
 
     monkeypatch.setattr(FakeRegistry, "_heartbeat", heartbeat)
     async with announcing((row("a"),)) as fixture:
-        assert await busy_for(fixture, counted, 0.5) <= 0.5 / (0.8 * 0.05) + 2
+        assert await calls_a_second(fixture, counted, 0.5) <= 1 / (0.8 * 0.05) + 4
 
 
 async def test_errors_of_any_form_are_retried_with_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +179,6 @@ async def test_errors_of_any_form_are_retried_with_a_pause(monkeypatch: pytest.M
 
     monkeypatch.setattr(FakeRegistry, "Register", register)
     async with announcing() as fixture:
-        assert await busy_for(fixture, counted, 1) <= 10
+        assert await calls_a_second(fixture, counted) <= 10
         fixture.announcer.address_changed()
         await fixture.until(lambda: bool(fixture.announcer.problem))

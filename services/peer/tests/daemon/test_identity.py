@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -55,6 +56,27 @@ async def test_the_address_is_set_or_listened_on_or_found_out(
     """In this order; towards the registry, or where that is nowhere yet, towards the locator."""
     settings = load_settings(PeerSettings, share_dir=tmp_path, open=True, **flags)
     assert (await found(settings)).address == announced
+
+
+@pytest.mark.parametrize(
+    ("listening", "advertise", "announced"),
+    [
+        (None, "a.lab:7", ""),
+        (("http", "127.0.0.1", 50080), "a.lab:7", ""),
+        (("http", "::1", 50080), "a.lab:7", ""),
+        (("http", "192.0.2.9", 50080), "a.lab:7", "http://192.0.2.9:50080"),
+        (("https", "0.0.0.0", 1), "a.lab:7", "https://a.lab:1"),
+        (("https", "::", 1), "[fd00::5]:7", "https://[fd00::5]:1"),
+    ],
+)
+async def test_a_gateway_is_announced_where_others_reach_it(
+    tmp_path: Path, listening: tuple[str, str, int] | None, advertise: str, announced: str
+) -> None:
+    """Not one of the loopback; on all addresses of the machine, at the peer's own one."""
+    who = await found(load_settings(PeerSettings, share_dir=tmp_path, open=True, advertise=advertise))
+    who._store = SimpleNamespace(status=lambda: SimpleNamespace(capacity_bytes=1, free_bytes=1))  # type: ignore[assignment]
+    who.gateway = identity.GatewayPort(*listening) if listening else None
+    assert who.info().gateway_url == announced
 
 
 @pytest.mark.parametrize("locator", ["http://127.0.0.1:2", "http://later.lab:2"])

@@ -1,7 +1,7 @@
 """A gateway over contents in memory, behind a real port."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -10,21 +10,30 @@ from typing import Any, cast
 from prometheus_client import CollectorRegistry
 
 from minga_core.attributes import FileAttributes
+from minga_core.clock import Clock, SystemClock
 from minga_core.errors import FileNotFoundInDirectoryError, MingaError
-from minga_core.ids import ContentId, digest
+from minga_core.ids import ContentId, PeerId, digest
 from minga_core.names import Name
+from minga_engine.parts.disk import DiskPool
+from minga_engine.progress import PutResult
 from minga_engine.transfer.locating import Located
+from minga_engine.transfer.put_request import PutRequest
 from minga_engine.transfer.stream import Streams
+from minga_engine.transfer.upload import Uploader
+from minga_engine.wire.folders import SubFolder
 from minga_engine.wire.locator import ListedFile
 from minga_peer.gateway._metrics import GatewayMetrics
-from minga_peer.gateway.app import Gateway, GatewayApp
-from minga_peer.gateway.catalogue import Catalogue, Folder
+from minga_peer.gateway.app import Gateway, GatewayApp, Handler, Mirror
+from minga_peer.gateway.catalogue import Catalogue
 from minga_peer.gateway.files import Reading
 from minga_peer.gateway.guard import Guard, own_names
+from minga_peer.gateway.kept_uploads import KeptUploads
 from minga_peer.gateway.putting import Changing
 from minga_peer.gateway.server import door
+from minga_peer.gateway.spool import Spool
 from minga_peer.gateway.transfers import Transfer, Transfers
-from minga_runtime.quotas import Quota
+from minga_peer.gateway.uploads import Uploads
+from minga_runtime.quotas import DailyQuota, Quota
 from minga_runtime.sockets import listen_tcp
 from minga_runtime.trust.audit import Audit
 from minga_runtime.trust.callers import Callers
@@ -62,6 +71,8 @@ class MemoryStreams:
     def __init__(self, contents: dict[ContentId, bytes]) -> None:
         self.contents = contents
         self.open_count = 0
+        self.options: dict[str, object] = {}
+        """Of the reader that was opened last."""
         self.read_bytes = 0
         self.stuck = False
         self.failure: MingaError | None = None
@@ -70,6 +81,7 @@ class MemoryStreams:
     @asynccontextmanager
     async def open(self, file: Located, **options: object) -> AsyncIterator[MemoryReader]:
         self.open_count += 1
+        self.options = options
         try:
             yield MemoryReader(self, file)
         finally:
@@ -97,7 +109,7 @@ class MemoryCatalogue:
     async def is_folder(self, name: str) -> bool:
         return any(each.startswith(f"{name}/") for each in self.files)
 
-    async def entries(self, folder: str, read: Prefixes) -> AsyncGenerator[ListedFile | Folder, None]:
+    async def entries(self, folder: str, read: Prefixes) -> AsyncGenerator[ListedFile | SubFolder, None]:
         last = ""
         for name, file in sorted(self.files.items()):
             if not name.startswith(folder) or name not in read:
@@ -106,44 +118,92 @@ class MemoryCatalogue:
             if not slash:
                 yield ListedFile(name, file.content_id, file.size_bytes, file.published_ns, 1, False)
             elif last != (last := f"{folder}{below}/"):
-                yield Folder(last)
+                yield SubFolder(last)
 
 
-def located(name: str, data: bytes) -> Located:
+class MemoryUploader:
+    """As Uploader: what is put is in the catalogue. Raises `failure`."""
+
+    def __init__(self, catalogue: MemoryCatalogue, streams: MemoryStreams) -> None:
+        self._catalogue = catalogue
+        self._streams = streams
+        self.failure: MingaError | None = None
+        self.published: dict[Name, bytes] = {}
+        self.replicas = 0
+
+    async def put(self, request: PutRequest) -> PutResult:
+        if self.failure is not None:
+            raise self.failure
+        name, content_id, self.replicas = request.name, request.file.content_id, request.replicas
+        self.published[name] = self._streams.contents[content_id] = data = request.file.path.read_bytes()
+        self._catalogue.files[name] = located(name, data, content_id)
+        return PutResult(name, content_id, len(data), (PeerId("peer-1"),), already_there=False)
+
+
+def located(name: str, data: bytes, content_id: ContentId | None = None) -> Located:
     """A file's version."""
-    content_id = ContentId(digest(data))
+    content_id = content_id or ContentId(digest(data))
     return Located(Name(name), content_id, len(data), PUBLISHED_NS, [], FileAttributes(None, False))
 
 
 class Served:
-    """A gateway that runs. url: of its port."""
+    """A gateway. url: of its port, once it runs. free_bytes: what uploads may fill."""
 
-    def __init__(self, url: str, streams: MemoryStreams, registry: CollectorRegistry) -> None:
-        self.url = url
-        self.streams = streams
-        self.registry = registry
+    def __init__(
+        self,
+        files: dict[str, bytes],
+        callers: Callers | None = None,
+        default: Rights = NONE,
+        *,
+        uploads: Path = Path("/nowhere"),
+        daily_bytes: int | None = None,
+        clock: Clock | None = None,
+        locator: str = LOCATOR,
+        mirrors: Mapping[str, Mirror] | None = None,
+        readers: Mapping[str, Handler] | None = None,
+        loopback: bool = True,
+        max_requests: int = 1000,
+    ) -> None:
+        """files: what can be read. uploads: where bodies are kept. daily_bytes: the quota of those. locator: whose
+        pages it answers. loopback: whether it takes its port to be there."""
+        self.url = ""
         self.transfers: list[Transfer] = []
+        self.free_bytes = 1 << 30
+        self.registry, self.pool = CollectorRegistry(), DiskPool(2)
+        metrics, audit = GatewayMetrics(self.registry), Audit(None, "peer", self.registry)
+        self.catalogue = MemoryCatalogue(files)
+        self.streams = MemoryStreams({located(name, data).content_id: data for name, data in files.items()})
+        self.uploader = MemoryUploader(self.catalogue, self.streams)
+        quota = DailyQuota("uploads", daily_bytes, "MINGA_UPLOAD_QUOTA")
+        spool = Spool(uploads, lambda: self.free_bytes, self.pool, metrics, quota)
+        catalogue = cast(Catalogue, self.catalogue)
+        changing = Changing(catalogue, cast(Uploader, self.uploader), cast(Any, None), spool, audit)
+        self.kept = KeptUploads(uploads, self.pool, clock or SystemClock())
+        parts = Gateway(
+            Reading(catalogue, cast(Streams, self.streams), metrics),
+            changing,
+            Uploads(changing, self.kept),
+            Transfers(lambda: self.transfers),
+            metrics,
+            Refusals(self.registry, "peer", audit),
+            lambda: True,
+            readers or {},
+            mirrors or {},
+        )
+        self.app = GatewayApp(parts, Guard(own_names(), locator, callers, default, loopback=loopback))
+        # The tests are one host with many connections.
+        self.app._quota = Quota("requests", max_requests, each=max_requests)
 
 
 @asynccontextmanager
-async def served(
-    files: dict[str, bytes], callers: Callers | None = None, default: Rights = NONE
-) -> AsyncIterator[Served]:
-    """A gateway to those files."""
-    streams = MemoryStreams({located(name, data).content_id: data for name, data in files.items()})
-    registry = CollectorRegistry()
-    metrics = GatewayMetrics(registry)
-    catalogue = cast(Catalogue, MemoryCatalogue(files))
-    reading = Reading(catalogue, cast(Streams, streams), metrics)
-    audit, nothing = Audit(None, "peer", registry), cast(Any, None)
-    changing = Changing(catalogue, nothing, nothing, Path("/nowhere"), lambda: 0, nothing, metrics, audit)
-    transfers = Transfers(lambda: gateway.transfers)
-    parts = Gateway(reading, changing, transfers, metrics, Refusals(registry, "peer", audit), lambda: True)
-    app = GatewayApp(parts, Guard(own_names(), LOCATOR, callers, default))
-    # The tests are one host with many connections.
-    app._quota = Quota("requests", 1000, each=1000)
+async def served(files: dict[str, bytes], *arguments: Any, **options: Any) -> AsyncIterator[Served]:
+    """A gateway that runs; see Served."""
+    gateway = Served(files, *arguments, **options)
+    await gateway.kept.load()
     listener = listen_tcp("127.0.0.1:0")
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    gateway = Served(url, streams, registry)
-    async with door(app, listener, timedelta(seconds=1)):
-        yield gateway
+    gateway.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    try:
+        async with door(gateway.app, listener, timedelta(seconds=1)):
+            yield gateway
+    finally:
+        gateway.pool.close()

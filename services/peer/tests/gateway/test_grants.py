@@ -10,7 +10,7 @@ import pytest
 from minga_core.names import Name
 from minga_peer.gateway.transfers import Transfer
 from minga_runtime.trust.callers import Callers
-from minga_runtime.trust.grant_keys import parse_sources
+from minga_runtime.trust.key_sources import parse_sources
 from minga_runtime.trust.members import Member, Role
 from minga_runtime.trust.rights import NONE, parse_rights
 from services.peer.tests.gateway.support import Served, located, served

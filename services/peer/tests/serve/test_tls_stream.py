@@ -13,8 +13,9 @@ import pytest
 from minga_core.errors import ContentChangedError
 from minga_peer.serve import streams
 from minga_peer.serve.streams import TlsStream
-from minga_runtime.trust.credentials import Credentials, TlsFiles
+from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import Member, Role
+from minga_runtime.trust.tls_files import TlsFiles
 from tests.support.authority import Authority
 
 

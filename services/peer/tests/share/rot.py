@@ -16,9 +16,9 @@ async def change_unseen(store: ContentStore, name: str, data: bytes) -> None:
     with path.open("r+b") as opened:
         opened.write(data)
     # No test can put a change time back: the store is made to know the file with the one that it has.
-    now = replace(file, fingerprint=Fingerprint.of(path.stat()))
-    store.folder.known.files[file.name] = now
+    now = file.changed(Fingerprint.of(path.stat()))
     if manifest is None:
+        store.inventory.unshared[file.name] = now
         store.folder.damaged.load([replace(each, file=now) for each in store.folder.damaged if each.file == file])
     else:
         store.inventory.update(put=[now])

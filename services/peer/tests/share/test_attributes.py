@@ -103,10 +103,10 @@ async def test_a_download_has_the_attributes_and_is_hashed_only_once(opened: Ope
 async def test_small_files_have_the_attributes(shared: Shared) -> None:
     """Those that are stored many at once."""
     content = SmallContent.of(b"small", manifest_of(b"small").content_id)
-    (path,) = await shared.store.small.store([SmallFile(Name("a/small"), content, 5, ATTRIBUTES)])
-    assert path is not None
-    assert Fingerprint.of(path.stat()).attributes == ATTRIBUTES
-    assert _mode(path) == 0o750
+    (stored,) = await shared.store.small.store([SmallFile(Name("a/small"), content, 5, ATTRIBUTES)])
+    assert stored is not None
+    assert _attributes(Path(stored)) == ATTRIBUTES
+    assert _mode(Path(stored)) == 0o750
     row = await shared.shares("a/small", b"small")
     assert (row.modified_ns, row.executable) == ATTRIBUTES
 
@@ -146,6 +146,10 @@ def _make(path: Path, kind: str) -> None:
         path.symlink_to("nowhere")
 
 
+def _attributes(path: Path) -> FileAttributes:
+    return Fingerprint.of(path.stat()).attributes
+
+
 def _mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -156,7 +160,7 @@ async def test_a_content_that_is_put_again_gets_the_attributes_of_that_put(share
     row = await shared.store.publish_again(await shared.shares("tool", DATA), ATTRIBUTES)
     assert (row.modified_ns, row.executable, row.published_ns) == (*ATTRIBUTES, PUBLISH)
     assert shared.store.find(Name("tool")) == row
-    assert Fingerprint.of(path.stat()).attributes == ATTRIBUTES
+    assert _attributes(path) == ATTRIBUTES
     shared.drop("later", b"x")
     await shared.shares("later", b"x")
     assert shared.metrics.misses == 2

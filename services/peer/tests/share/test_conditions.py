@@ -12,7 +12,6 @@ import pytest
 from minga_core.clock import SystemClock
 from minga_engine.parts.ignoring import DEFAULTS
 from minga_peer.share.conditions import MAX_EXAMPLES, MAX_KEYS, TEXTS, Conditions, Found, Kind
-from minga_peer.share.index_file import IndexFile
 from minga_peer.share.root import Root
 
 from .conftest import Opener, Shared, eventually
@@ -132,7 +131,7 @@ async def test_an_index_that_cannot_be_written_is_a_condition_until_it_can(
     """Files are shared all the same."""
     shared = await opened()
     with monkeypatch.context() as broken:
-        broken.setattr(IndexFile, "_put", _full)
+        broken.setattr("minga_peer.share.index_file._apply", _full)
         shared.drop("a", b"x")
         await shared.shares("a", b"x")
         assert shared.problem("index.sqlite cannot be written: database or disk is full")

@@ -5,7 +5,6 @@ import sqlite3
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from minga_core.errors import StorageError
 from minga_core.names import Name
 from minga_core.records import Published, RowKey
 from minga_engine.parts.files import Fingerprint
-from minga_peer.share import unwritten
+from minga_peer.share import index_file, unwritten
 from minga_peer.share.conditions import Conditions, Kind
 from minga_peer.share.index import Index
 from minga_peer.share.index_file import IndexFile
@@ -29,6 +28,11 @@ MANIFEST = manifest_of(DATA)
 FILE = IndexedFile(
     Name("a/b"), "a/b", Fingerprint(300_000, 17, 18, (1 << 64) - 1, 1 << 63, executable=True), MANIFEST.content_id, 99
 )
+
+
+def other_named(name: str) -> IndexedFile:
+    """OTHER under another name."""
+    return IndexedFile(Name(name), name, OTHER.fingerprint, OTHER.content_id, OTHER.published_ns)
 
 
 @asynccontextmanager
@@ -117,7 +121,7 @@ async def test_an_index_that_the_disk_refuses_after_a_crash_has_what_its_log_has
     """Nothing is written beside it. Where there is no room for a copy either, it is empty."""
     crashed = path.with_name("crashed")
     async with indexed(path) as index:
-        await index.set_published([replace(FILE, published_ns=7)])
+        await index.set_published([FILE.published(Published(7))])
         for suffix in ("", "-wal"):
             shutil.copyfile(f"{path}{suffix}", f"{crashed}{suffix}")
     before = block(crashed)
@@ -154,7 +158,7 @@ async def test_an_index_that_cannot_be_written_raises_nothing(path: Path, monkey
     def refuse(*arguments: object) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(IndexFile, "_put", refuse)
+    monkeypatch.setattr(index_file, "_apply", refuse)
     other = manifest_of(DATA[:-1])
     file = IndexedFile(Name("c"), "c", Fingerprint(299_999, 17, 18, 1, 1), other.content_id, 99)
     async with indexed(path) as index:
@@ -182,8 +186,8 @@ async def test_what_a_full_disk_refused_is_written_once_there_is_room(
     with monkeypatch.context() as disk:
         disk.setattr(IndexFile, "write", full)
         await index.write([(OTHER, OTHER_MANIFEST)])
-        await index.set_published([replace(OTHER, published_ns=7), replace(FILE, published_ns=8)])
-        await index.write([(replace(OTHER, name=Name("d")), OTHER_MANIFEST)])
+        await index.set_published([OTHER.published(Published(7)), FILE.published(Published(8))])
+        await index.write([(other_named("d"), OTHER_MANIFEST)])
         await index.write(remove=[Name("d")])
         await index.set_complete()
         await index.write_again()
@@ -204,7 +208,7 @@ async def test_what_a_full_disk_refused_is_written_with_the_next_change(
 ) -> None:
     """More than one transaction takes."""
     monkeypatch.setattr(unwritten, "BATCH_CHANGES", 2)
-    some = [replace(OTHER, name=Name(f"c{number}")) for number in range(7)]
+    some = [other_named(f"c{number}") for number in range(7)]
     async with indexed(path) as index:
         with monkeypatch.context() as disk:
             disk.setattr(IndexFile, "write", full)
@@ -220,14 +224,14 @@ async def test_an_index_in_memory_returns_to_the_disk_with_all_that_it_has(path:
     index = Index(path, conditions)
     await index.open()
     await index.write([(OTHER, OTHER_MANIFEST)])
-    await index.set_published([replace(OTHER, published_ns=7)])
+    await index.set_published([OTHER.published(Published(7))])
     await index.set_complete()
     await index.write_again()
     assert (conditions.count(Kind.INDEX), index.in_memory) == (1, True)
     blocked.rmdir()
     await index.write_again()
     assert (conditions.count(Kind.INDEX), index.in_memory) == (0, False)
-    await index.write([(replace(OTHER, name=Name("later")), OTHER_MANIFEST)])
+    await index.write([(other_named("later"), OTHER_MANIFEST)])
     again = Index(path, conditions)
     known = await again.open()
     assert {name: file.published_ns for name, file in known.items()} == {FILE.name: 99, OTHER.name: 7, "later": 0}
@@ -262,9 +266,9 @@ async def test_files_that_are_being_put_in_place_are_known_after_a_crash_until_t
 def test_what_is_not_written_is_bounded() -> None:
     """The oldest changes are forgotten, and counted."""
     waiting = unwritten.Unwritten(max_bytes=4 * (512 + len(OTHER_MANIFEST.digests)))
-    waiting.put((replace(OTHER, name=Name(f"c{number % 4}")), OTHER_MANIFEST) for number in range(100))
+    waiting.put((other_named(f"c{number % 4}"), OTHER_MANIFEST) for number in range(100))
     assert (len(waiting), waiting.forgotten_count) == (4, 0)
-    waiting.put([(replace(OTHER, name=Name("more")), OTHER_MANIFEST)])
+    waiting.put([(other_named("more"), OTHER_MANIFEST)])
     assert [change.name for change in waiting.batch()] == ["c1", "c2", "c3", "more"]
     assert waiting.forgotten_count == 1
 

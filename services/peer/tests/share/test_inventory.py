@@ -17,7 +17,8 @@ from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.part import Part
 from minga_peer.share.content_names import ContentNames
 from minga_peer.share.indexed_file import IndexedFile
-from minga_peer.share.inventory import Inventory, key_of, row_of
+from minga_peer.share.inventory import Inventory
+from minga_peer.share.requested import Requested
 from minga_peer.share.table import MAX_JOURNAL_ROWS, FileTable, RowsChanged
 
 from .conftest import TableChanges
@@ -39,7 +40,8 @@ def part(name: str, number: int = 1) -> Part:
     """What the inventory reads of a part with one chunk."""
     target = SimpleNamespace(content_id=content(number), published_ns=7, tag=b"", attributes=NO_ATTRIBUTES)
     manifest = SimpleNamespace(size_bytes=10)
-    return cast("Part", SimpleNamespace(key=partial(name, number).key, target=target, manifest=manifest, held_count=1))
+    key = partial(name, number).key
+    return cast("Part", SimpleNamespace(key=key, target=target, manifest=manifest, held_count=1, listed=True))
 
 
 def inventory_and_changes() -> tuple[Inventory, TableChanges]:
@@ -53,7 +55,7 @@ def test_a_new_content_and_the_end_of_the_old_one_are_one_change() -> None:
     inventory, seen = inventory_and_changes()
     inventory.update(put=[file("a", 1)])
     inventory.update(put=[file("a", 2)])
-    assert seen.changes[1] == RowsChanged((row_of(file("a", 2)),), (key_of(file("a", 1)),))
+    assert seen.changes[1] == RowsChanged((file("a", 2).row,), (file("a", 1).key,))
     assert inventory.file_with(content(1)) is None
 
 
@@ -63,7 +65,7 @@ def test_a_part_that_becomes_a_file_is_one_change() -> None:
     download = part("a")
     inventory.add_part(download)
     inventory.update(put=[file("a")], drop_parts=[download])
-    assert seen.changes == [RowsChanged((partial("a"),)), RowsChanged((row_of(file("a")),))]
+    assert seen.changes == [RowsChanged((partial("a"),)), RowsChanged((file("a").row,))]
 
 
 def test_a_part_of_a_complete_file_has_no_row() -> None:
@@ -105,7 +107,7 @@ def test_the_table_always_has_the_rows_of_files_and_parts(changes: list[list[tup
         for kind, name, number in change:
             if kind == "part" and partial(name, number).key not in inventory.parts:
                 inventory.add_part(part(name, number))
-        complete = {key_of(each): row_of(each) for each in inventory.files.values()}
+        complete = {each.key: each.row for each in inventory.files.values()}
         assert seen.table == {key: partial(key.name, key.content_id.raw[0]) for key in inventory.parts} | complete
         assert (len(seen.changes) > count) or seen.table == before
         assert inventory.shared_bytes == 10 * len(inventory.files)
@@ -191,3 +193,25 @@ def test_a_content_with_many_names_keeps_each_until_it_goes() -> None:
             names.discard(content(1), Name(name))
             left.discard(name)
         assert names.any(content(1)) is None
+
+
+def test_rows_that_others_request_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as a registry adds any change to; none comes twice."""
+    requested = Requested()
+    rows = [partial(f"f{number}", number) for number in range(8)]
+    assert requested.split(rows) == ([], rows)
+    for number in (1, 200, 2):
+        requested.note(content(number))
+    assert requested.split(rows) == (rows[1:3], [rows[0], *rows[3:]])
+    monkeypatch.setattr("minga_peer.share.requested.MAX_ROWS", 1)
+    assert requested.split(rows) == ([rows[1]], [rows[0], *rows[2:]])
+
+
+def test_very_many_requests_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one requested longest ago is forgotten."""
+    monkeypatch.setattr("minga_peer.share.requested.MAX_CONTENTS", 2)
+    requested = Requested()
+    for number in (1, 2, 1, 3):
+        requested.note(content(number))
+    rows = [partial(f"f{number}", number) for number in range(8)]
+    assert requested.split(rows)[0] == [rows[1], rows[3]]

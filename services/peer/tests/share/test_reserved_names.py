@@ -8,9 +8,10 @@ from minga_core.clock import SystemClock
 from minga_core.errors import InvalidNameError, StorageError
 from minga_core.names import Name
 from minga_engine.parts.placing import SmallContent, SmallFile
+from minga_peer.share.conditions import Kind
 from minga_peer.share.store import ContentStore, StoreSettings
 
-from .conftest import Opener, manifest_of
+from .conftest import Opener, eventually, manifest_of
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,22 @@ async def test_the_shared_folder_cannot_be_its_own_state_folder(tmp_path: Path) 
     """Index and log would be among the files."""
     with pytest.raises(StorageError, match="cannot be the state folder too"):
         await ContentStore.open(StoreSettings(tmp_path, state_dir=tmp_path), SystemClock())
+
+
+async def test_a_look_at_a_folder_forgets_no_file_that_may_not_be_there(opened: Opener) -> None:
+    """A file that somebody has put under `origins/` stays a condition, however often its folder changes meanwhile; one
+    that is removed is none any more."""
+    shared = await opened()
+    dropped = shared.drop("origins/sha256/a", b"dropped")
+    conditions = shared.store.conditions
+    await eventually(lambda: conditions.count(Kind.BAD_NAME) == 1, "it is refused")
+    for number in range(4):
+        # Each is seen by itself: what has changed together is looked at once.
+        dropped.parent.chmod(0o700 + number)
+        shared.drop(f"after{number}", b"x")
+        await shared.shares(f"after{number}", b"x")
+    assert list(conditions.lines(Kind.BAD_NAME)) == ["origins/sha256/a"]
+    dropped.unlink()
+    dropped.parent.chmod(0o700)
+    shared.store.sync.rescan()
+    await eventually(lambda: conditions.count(Kind.BAD_NAME) == 0, "it is gone")

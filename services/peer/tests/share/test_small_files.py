@@ -15,7 +15,9 @@ from minga_core.errors import ChunkCorruptError
 from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_engine.parts.placing import MAX_SMALL_BYTES, SmallContent, SmallFile
+from minga_engine.wire.groups import MAX_GROUP_BYTES
 from minga_peer.share import small_store as module
+from minga_peer.share.root import Root
 from minga_peer.share.small_store import SmallFiles
 
 from .conftest import Opener, eventually, manifest_of, noise
@@ -28,7 +30,7 @@ def small(name: str, data: bytes) -> SmallFile:
 
 async def read(files: SmallFiles, content_ids: list[ContentId]) -> list[list[tuple[int, bytes]]]:
     """The groups in which contents are read."""
-    async with aclosing(files.read(content_ids)) as groups:
+    async with aclosing(files.read(content_ids, MAX_GROUP_BYTES)) as groups:
         return [group async for group in groups]
 
 
@@ -38,7 +40,7 @@ async def test_many_files_are_placed_shared_and_known_from_then_on(opened: Opene
     async with opened.running() as shared:
         before = len(shared.seen.changes)
         paths = await shared.store.small.store([small(name, content) for name, content in data.items()])
-        assert paths == [shared.root / name for name in data]
+        assert paths == [str(shared.root / name) for name in data]
         assert {row.published_ns for row in shared.store.table.rows()} == {7}
         assert {name: (shared.root / name).read_bytes() for name in data} == data
         assert len(shared.seen.changes) == before + 1
@@ -60,6 +62,25 @@ def test_bytes_that_are_something_else_never_become_a_small_content() -> None:
     with pytest.raises(ChunkCorruptError):
         SmallContent.of(two_chunks, manifest_of(two_chunks).content_id)
     assert SmallContent.of(b"", manifest_of(b"").content_id).manifest.size_bytes == 0
+
+
+async def test_what_is_placed_here_is_no_change_of_the_folder(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files without a name are events of a watched folder too, under names that nothing has: nobody looks for them."""
+    shared = await opened()
+    looked_at: list[str] = []
+    look, scan = Root.look, Root.scan
+    monkeypatch.setattr(Root, "look", lambda self, paths: looked_at.extend(paths) or look(self, paths))
+    monkeypatch.setattr(Root, "scan", lambda self, below="", known=None: looked_at.append(below) or scan(self, below))
+    marks = iter(range(1_000_000))
+    await eventually(
+        lambda: shared.drop(f"d/mark{next(marks)}", b"").exists() and any("mark" in path for path in looked_at),
+        "the folder is watched",
+    )
+    looked_at.clear()
+    await shared.store.small.store([small(f"d/{number}", noise(3000, number)) for number in range(100)])
+    shared.drop("d/dropped", b"x")
+    await shared.shares("d/dropped", b"x")
+    assert [path for path in looked_at if "#" in path] == []
 
 
 async def test_what_has_the_name_already_stays(opened: Opener) -> None:

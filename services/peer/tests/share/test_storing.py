@@ -7,7 +7,6 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +23,7 @@ from minga_core.errors import (
 )
 from minga_core.names import Name
 from minga_core.records import HoldingState, RowKey
+from minga_engine.parts.files import Fingerprint
 from minga_peer.share import part_store
 from minga_peer.share.conditions import Kind
 from minga_peer.share.part_store import PART_LIFE_SECONDS
@@ -378,7 +378,8 @@ async def test_a_file_removed_while_it_is_hashed_once_more_stays_removed(
 
     monkeypatch.setattr(shared.store.folder.index._file, "write", write)
     file = shared.store.inventory.files[Name("file.bin")]
-    changed = replace(file, fingerprint=replace(file.fingerprint, modified_ns=1))
+    size_bytes, _, *others = file.fingerprint.numbers
+    changed = file.changed(Fingerprint(size_bytes, 1, *others))
     again = asyncio.create_task(shared.store.sync._outcomes._share_hashed([(changed, MANIFEST)]))
     await eventually(writing.is_set, "the index is written")
     removal = asyncio.create_task(shared.store.remove(Name("file.bin")))

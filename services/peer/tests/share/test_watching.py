@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -210,3 +211,23 @@ async def test_a_log_that_always_grows_is_listed_some_day(shared: Shared, monkey
     await eventually(lambda: shared.content("log") is not None, "the log is listed")
     growing.cancel()
     await asyncio.gather(growing, return_exceptions=True)
+
+
+async def test_what_was_written_long_ago_is_listed_at_once(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moved or linked into the folder, alone or with its folder, it is not being written. What was written just now
+    waits, whatever its name was before, and so does what claims to be of the future."""
+    monkeypatch.setattr(shared.store.sync._queue, "settle_seconds", 3600.0)
+    outside = shared.root.with_name("outside")
+    (outside / "folder").mkdir(parents=True)
+    ago, ahead = time.time() - 4000, time.time() + 4000
+    for name, when in (("linked", ago), ("moved", ago), ("folder/old", ago), ("fresh", None), ("future", ahead)):
+        (outside / name).write_bytes(name.encode())
+        if when is not None:
+            os.utime(outside / name, (when, when))
+    for name in ("fresh", "future", "folder", "moved"):
+        (outside / name).rename(shared.root / name)
+    (shared.root / "linked").hardlink_to(outside / "linked")
+    for name in ("linked", "moved", "folder/old"):
+        await shared.shares(name, name.encode())
+    assert shared.content("fresh") is shared.content("future") is None
+    assert shared.store.sync.pending_count == 2

@@ -5,7 +5,6 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -410,7 +409,7 @@ async def test_c7_a_holder_that_only_went_away_is_waited_for(network: Network, m
     row = await seed.shares("file.bin", noise(8 * MIB))
     network.directory.holds(row, seed.source)
     await seed.server.stop(timedelta(0))
-    network.directory.located[row.key.name] = replace(network.directory.located[row.key.name], sources=[seed.source])
+    network.directory.located[row.key.name] = network.directory.located[row.key.name]._replace(sources=[seed.source])
     network.directory.peers.pop(row.key.content_id)
     with pytest.raises(NoSourcesError):
         await fetch(downloader, "file.bin", source_wait=timedelta(seconds=3))

@@ -13,8 +13,12 @@ from typing import Any
 
 import pytest
 
-from minga_core.chunks import ChunkSet
-from minga_core.ids import Address, ContentId, PeerId
+from minga_core.chunks import MIN_CHUNK_BYTES, ChunkSet
+from minga_core.ids import Address, ContentId, PeerId, digest
+from minga_core.manifest import Manifest
+from minga_core.names import parse_name
+from minga_core.records import PUBLISH
+from minga_engine.parts.part_files import PartTarget
 from minga_engine.progress import DownloadPhase
 from minga_engine.swarm.serving_queue import ServingQueue
 from minga_engine.wire.http_format import (
@@ -27,6 +31,7 @@ from minga_engine.wire.http_format import (
     decode_response,
 )
 from minga_engine.wire.messages import SourceAddress
+from minga_peer.serve import availability
 from minga_peer.serve import http_server as module
 from minga_peer.serve.streams import PlainStream
 from minga_peer.share.conditions import Kind
@@ -207,7 +212,7 @@ async def test_a_watcher_that_does_not_read_is_cut_off(network: Network, monkeyp
     """A slow reader: it would hold a connection, and what was not sent to it, for as long as it likes."""
     size_bytes = 64 * MIB
     monkeypatch.setattr(module, "STALL_SECONDS", 0.3)
-    monkeypatch.setattr(module, "encode_availability", lambda chunks, *, complete: bytes(size_bytes))
+    monkeypatch.setattr(availability, "encode_availability", lambda chunks, *, complete: bytes(size_bytes))
     seed, content_id, _ = await shared(network)
     async with connected(seed) as (reader, writer):
         writer.write(AvailabilityRequest(content_id).encode("test"))
@@ -218,6 +223,74 @@ async def test_a_watcher_that_does_not_read_is_cut_off(network: Network, monkeyp
                 while data := await reader.read(MIB):
                     received += len(data)
         assert received < size_bytes
+
+
+async def test_a_watcher_gets_what_came_meanwhile_in_one_update(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first chunk at once, then as many as have come within the pause: many watchers of many chunks cost little."""
+    monkeypatch.setattr(availability, "update_pause", lambda watchers, watched_seconds: 1.0)
+    peer, data = await network.peer("downloader"), noise(4 * MIB)
+    digests = b"".join(digest(data[start : start + MIN_CHUNK_BYTES]) for start in range(0, len(data), MIN_CHUNK_BYTES))
+    manifest = Manifest.from_digests(len(data), digests)
+    target = PartTarget(parse_name("file.bin"), manifest, manifest.content_id, PUBLISH)
+    part = await peer.store.begin_part(target, overwrite=False)
+
+    async def write(index: int) -> None:
+        await part.write_chunk(index, data[index * MIN_CHUNK_BYTES : (index + 1) * MIN_CHUNK_BYTES])
+
+    await write(0)
+    async with connected(peer) as (reader, writer):
+        writer.write(AvailabilityRequest(manifest.content_id).encode("test"))
+        await reader.readuntil(END_OF_HEAD)
+        assert await reader.readline() == b"0\n"
+        for index in range(2, 7):
+            await write(index)
+        lines, told = 0, set[int]()
+        while told < set(range(2, 7)):
+            lines, told = lines + 1, told | indexes(await reader.readline())
+        # One, unless writing a chunk takes as long as a pause.
+        assert lines < 5
+        async with connected(peer) as (second_reader, second):
+            second.write(AvailabilityRequest(manifest.content_id).encode("test"))
+            await second_reader.readuntil(END_OF_HEAD)
+            assert await second_reader.readline() == b"0,2-6\n"
+            await write(9)
+            assert await reader.readline() == b"9\n"
+            assert await second_reader.readline() == b"9\n"
+
+
+def indexes(line: bytes) -> set[int]:
+    """The chunks of an update."""
+    ranges = [part.split(b"-") for part in line.strip().split(b",")]
+    return {index for each in ranges for index in range(int(each[0]), int(each[-1]) + 1)}
+
+
+async def test_what_a_watcher_does_not_read_at_once_comes_in_order() -> None:
+    """A socket that is full takes a part of a line; what follows waits behind the rest, also while that is sent."""
+    sent, room = bytearray(), 5
+
+    def send_now(data: bytes) -> int:
+        nonlocal room
+        count = min(room, len(data))
+        sent.extend(data[:count])
+        room -= count
+        return count
+
+    watcher = availability.Watcher(send_now)
+    watcher.add(b"0\n")
+    watcher.add(b"12-34\n")
+    rest = await watcher.unsent()
+    room = 100
+    watcher.add(b"5\n")
+    sent += rest
+    watcher.sent(rest)
+    sent += (last := await watcher.unsent())
+    watcher.sent(last)
+    watcher.add(b"6\n")
+    watcher.end()
+    assert await watcher.unsent() == b""
+    assert bytes(sent) == b"0\n12-34\n5\n6\n"
 
 
 async def test_one_host_leaves_room_for_others(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,9 +387,22 @@ async def ask(seed: TestPeer, content_id: ContentId, source: SourceAddress, host
     writer.close()
 
 
+async def test_another_downloader_is_named_once_on_a_connection(network: Network) -> None:
+    """Each costs the client a parse with every chunk; one that comes later is named with the next response."""
+    seed, content_id, _ = await shared(network)
+    async with connected(seed) as (reader, writer):
+        for newcomer, expected in ((0, ["downloader0"]), (0, []), (1, ["downloader1"])):
+            await ask(seed, content_id, downloader_source(newcomer))
+            writer.write(wanted(content_id, (0, 1)))
+            response = await answer(reader)
+            assert isinstance(response, ChunkResponse)
+            assert [source.peer_id for source in response.sources] == expected
+            await reader.readexactly(response.size_bytes)
+
+
 def named(seed: TestPeer, content_id: ContentId) -> tuple[SourceAddress, ...]:
     """Whom the seed names to a downloader."""
-    return seed.serving.other_downloaders(ChunkRequest(content_id, ((0, 1),)))
+    return seed.serving.other_downloaders(ChunkRequest(content_id, ((0, 1),)))[1]
 
 
 async def test_b9_no_host_changes_what_another_says_of_itself(network: Network) -> None:

@@ -12,7 +12,9 @@ from minga_core.names import Name, parse_name
 from minga_core.records import HoldingState
 from minga_engine.parts.hashing import hash_file
 from minga_engine.progress import PutPhase, PutProgress
-from minga_engine.transfer.upload import HashedFile, PutRequest, Uploader
+from minga_engine.transfer.put_file import HashedFile
+from minga_engine.transfer.put_request import PutRequest
+from minga_engine.transfer.upload import Uploader
 from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.locator import FileAnswer, FileSource, FileVersion, PlacedPeer, Placements
 from minga_engine.wire.uploads import pieces

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from minga_core.attributes import FileAttributes
 from minga_core.chunks import ChunkSet
 from minga_core.clock import SystemClock
 from minga_core.errors import (
@@ -23,10 +24,14 @@ from minga_core.names import Name, parse_name
 from minga_core.records import HoldingState
 from minga_engine.parts.hashing import hash_file
 from minga_engine.progress import DownloadPhase, Progress, PutResult
-from minga_engine.transfer import upload as module
-from minga_engine.transfer.upload import HashedFile, PutRequest, Uploader
+from minga_engine.transfer import put_file, storing, upload, visibility
+from minga_engine.transfer.put_file import HashedFile, RemoteFile
+from minga_engine.transfer.put_request import PutRequest
+from minga_engine.transfer.upload import Uploader
+from minga_engine.transfer.visibility import Visibility
 from minga_engine.wire.connections import PeerConnections
 from minga_engine.wire.locator import FileAnswer, FileSource, FileVersion, PlacedPeer, Placements
+from minga_engine.wire.messages import SourceAddress
 from minga_peer.serve.receiving import UploadReceiver
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_runtime.quotas import DailyQuota
@@ -121,7 +126,7 @@ async def test_b17_an_upload_that_paused_goes_on_by_itself(
     peer = await network.peer("holder")
     paused(peer, 0.5)
     reads: list[int] = []
-    gate, real = asyncio.Event(), module._read_chunk
+    gate, real = asyncio.Event(), put_file._read_chunk
 
     def read_late(file: HashedFile, index: int) -> bytes:
         reads.append(index)
@@ -132,7 +137,7 @@ async def test_b17_an_upload_that_paused_goes_on_by_itself(
 
     loop = asyncio.get_running_loop()
     loop.call_later(1.5, gate.set)
-    monkeypatch.setattr(module, "_read_chunk", read_late)
+    monkeypatch.setattr(put_file, "_read_chunk", read_late)
     data = noise(4 * MIB)
     result = await put(TrueLocator([peer]), await written(tmp_path, data), 1)
     assert result.peers == (peer.peer_id,)
@@ -217,17 +222,17 @@ async def test_a_put_that_another_has_replaced_says_so(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loser of two puts with --overwrite waited 30 s for holders that it had lost, and blamed the registry."""
-    monkeypatch.setattr(module, "REPLACED_SECONDS", 0.2)
+    monkeypatch.setattr(visibility, "REPLACED_SECONDS", 0.2)
     peer = await network.peer("only")
-    locator, real = TrueLocator([peer]), Uploader._wait_until_visible
+    locator, real = TrueLocator([peer]), Visibility.wait
 
-    async def overtaken(uploader: Uploader, request: PutRequest, *arguments: object) -> None:
-        monkeypatch.setattr(Uploader, "_wait_until_visible", real)
+    async def overtaken(waiting: Visibility, request: PutRequest, *arguments: object) -> None:
+        monkeypatch.setattr(Visibility, "wait", real)
         await put(locator, await written(tmp_path / "other", noise(MIB, seed=2)), 1, overwrite=True)
-        await real(uploader, request, *arguments)  # type: ignore[arg-type]
+        await real(waiting, request, *arguments)  # type: ignore[arg-type]
 
     (tmp_path / "other").mkdir()
-    monkeypatch.setattr(Uploader, "_wait_until_visible", overtaken)
+    monkeypatch.setattr(Visibility, "wait", overtaken)
     with pytest.raises(NameTakenError, match=r"another content was put as file\.bin meanwhile, and has replaced"):
         await put(locator, await written(tmp_path, noise(MIB)), 1, overwrite=True)
 
@@ -364,10 +369,10 @@ async def test_a_put_ends_where_a_peer_drips(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replicas: int, silent: bool
 ) -> None:
     """Whether it is sent the file or is to copy it."""
-    monkeypatch.setattr(module, "IDLE_LIMIT", timedelta(seconds=0.5))
-    monkeypatch.setattr(module, "COPY_LIMIT", timedelta(seconds=0.5))
-    monkeypatch.setattr(module, "MIN_BYTES_PER_SECOND", 100 * MIB)
-    monkeypatch.setattr(module, "PLACEMENT_TRIES", 2)
+    monkeypatch.setattr(storing, "IDLE_LIMIT", timedelta(seconds=0.5))
+    monkeypatch.setattr(storing, "COPY_LIMIT", timedelta(seconds=0.5))
+    monkeypatch.setattr(storing, "MIN_BYTES_PER_SECOND", 100 * MIB)
+    monkeypatch.setattr(upload, "PLACEMENT_TRIES", 2)
     peers = [await network.peer(name) for name in ("honest", "dripping")[-replicas:]]
     dripping = Dripping(silent=silent)
     peers[-1].service.storing = replace(peers[-1].service.storing, receiver=dripping, replicator=dripping)  # type: ignore[arg-type]
@@ -375,3 +380,52 @@ async def test_a_put_ends_where_a_peer_drips(
     async with asyncio.timeout(30):
         with pytest.raises(PeerUnavailableError, match="has not got another chunk for 1 s"):
             await put(TrueLocator(peers), path, replicas)
+
+
+class CountedReader:
+    """A content in memory, given in pieces, and how much was read of it. Implements Reader."""
+
+    local = False
+
+    def __init__(self, data: bytes) -> None:
+        self.content_id, self.size_bytes = manifest_of(data).content_id, len(data)
+        self.read_bytes = 0
+        self._data = data
+
+    async def read(self, offset: int, length: int) -> bytes:
+        piece = self._data[offset : offset + min(length, 100_000)]
+        self.read_bytes += len(piece)
+        return piece
+
+
+async def copy(locator: TrueLocator, reader: CountedReader, data: bytes, elsewhere: list[SourceAddress]) -> PutResult:
+    """Gives a content the name `copy`."""
+    manifest = manifest_of(data)
+    file = RemoteFile(manifest, manifest.content_id, FileAttributes(1, True), reader)
+    name = parse_name("copy")
+    request = PutRequest(file, name, 1, False, lambda progress: None, elsewhere)
+    async with PeerConnections() as connections:
+        return await Uploader(locator, connections, SystemClock()).put(request)  # type: ignore[arg-type]
+
+
+async def test_a_holder_copies_a_content_to_another_name_itself(network: Network, tmp_path: Path) -> None:
+    """No byte of it is read elsewhere; both names are files of that peer."""
+    other, holder = [await network.peer(name) for name in ("other", "holder")]
+    locator, data = TrueLocator([other, holder]), noise(4 * MIB)
+    await put(TrueLocator([holder]), await written(tmp_path, data), 1)
+    reader = CountedReader(data)
+    result = await copy(locator, reader, data, [holder.source])
+    assert (result.peers, reader.read_bytes) == ((holder.peer_id,), 0)
+    for name in (NAME, "copy"):
+        assert holder.root.joinpath(name).read_bytes() == data
+    assert holder.root.joinpath("copy").stat().st_mode & 0o100
+
+
+async def test_a_content_whose_holder_cannot_copy_it_goes_to_another_peer(network: Network, tmp_path: Path) -> None:
+    """Through the one who asks, which reads each byte once."""
+    peer, data = await network.peer("other"), noise(4 * MIB)
+    reader = CountedReader(data)
+    gone = SourceAddress(parse_peer_id("gone"), parse_address("127.0.0.1:1"))
+    result = await copy(TrueLocator([peer]), reader, data, [gone])
+    assert (result.peers, reader.read_bytes) == ((peer.peer_id,), len(data))
+    assert peer.root.joinpath("copy").read_bytes() == data

@@ -109,7 +109,9 @@ async def test_b9_a_wrong_address_for_an_honest_peer_is_not_held_against_it(netw
 
 def test_b9_the_sources_that_peers_name_are_bounded() -> None:
     """Each costs time with every event of a download."""
-    part = SimpleNamespace(manifest=manifest_of(noise(MIB)), held=ChunkSet(4))
+    manifest = manifest_of(noise(MIB))
+    target = SimpleNamespace(content_id=manifest.content_id)
+    part = SimpleNamespace(manifest=manifest, target=target, held=ChunkSet(4))
     swarm = SwarmDownload(cast("Any", part), cast("Any", None), cast("Any", None), SystemClock(), TransferOptions())
     for number in range(4000):
         swarm.add_new_sources([SourceAddress(PeerId(f"peer{number}"), Address(f"10.0.0.1:{number + 1}"))])

@@ -3,27 +3,24 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from minga_core.errors import InvalidArgumentError
-from minga_core.ids import ContentId, PeerId, parse_address, parse_peer_id
+from minga_core.ids import DIGEST_BYTES, ContentId, PeerId, parse_address, parse_peer_id
 from minga_core.names import Name
 from minga_core.records import FileRow, RowKey
+from minga_engine.parts.placing import SmallFile
 from minga_engine.progress import SmallDone
 from minga_engine.transfer import small_downloads as module
-from minga_engine.wire.connections import PeerConnections
-from minga_engine.wire.messages import PEER_SERVICE, SourceAddress
-from minga_engine.wire.transport import PeerTransport
-from minga_protos.peer.v1 import peer_pb2 as pb
-from minga_protos.peer.v1.peer_pb2_grpc import PeerServiceServicer, add_PeerServiceServicer_to_server
-from minga_runtime.metrics import RpcMetrics
+from minga_engine.wire.groups import LAST_GROUP, encode_group
+from minga_engine.wire.http_format import END_OF_HEAD, ErrorResponse, FilesRequest, decode_request, stream_head
+from minga_engine.wire.messages import SourceAddress
+from minga_peer.serve import http_server, small_serving
+from minga_peer.serve.small_serving import SmallServing
+from minga_peer.share.small_store import SmallFiles
 from minga_runtime.rate_limit import RateLimit
-from minga_runtime.server import GrpcServer
 
 from .conftest import Network, TestPeer, eventually, noise
 
@@ -94,6 +91,27 @@ async def test_one_content_under_many_names_is_fetched_once(network: Network) ->
     assert seed.metrics.sent_payload_bytes == len(b"the same")
 
 
+async def test_what_waits_to_be_placed_is_bounded_for_all_sources_together(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two sources send a file at a time; each has half of what may be in memory."""
+    monkeypatch.setattr(module, "STORE_BYTES", 8_000)
+    monkeypatch.setattr(small_serving, "MAX_GROUP_BYTES", 1_000)
+    one, two, downloader = await network.peer("one"), await network.peer("two"), await network.peer("downloader")
+    data = files(80)
+    await sharing(network, [one, two], data)
+    placed: list[int] = []
+    store = SmallFiles.store
+
+    async def counted(self: SmallFiles, some: Sequence[SmallFile]) -> list[str | None]:
+        placed.append(len(some))
+        return await store(self, some)
+
+    monkeypatch.setattr(SmallFiles, "store", counted)
+    assert len(await get(downloader, list(data))) == 80
+    assert max(placed) <= 4
+
+
 async def test_a_busy_peer_is_asked_again(network: Network) -> None:
     """All its slots are taken for a moment; what came in the end came from it."""
     seed, downloader = await network.peer("seed", serving_slots=1), await network.peer("downloader")
@@ -127,50 +145,76 @@ async def test_a_dead_holder_costs_nothing_but_its_turn(network: Network) -> Non
     assert len(done) == 20
 
 
-class Liar(PeerServiceServicer):
-    """Serves what the test says for any contents."""
+class Liar:
+    """Serves what the test says for any contents, by HTTP. Knows nothing else."""
 
     def __init__(self, behaviour: str) -> None:
         self.behaviour = behaviour
         self.asked = 0
 
-    async def FetchFiles(self, request: pb.FetchFilesRequest, context: Any) -> AsyncIterator[pb.FetchFilesResponse]:
-        self.asked += 1
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(END_OF_HEAD)).removesuffix(END_OF_HEAD)
+        request = decode_request(head)
+        if isinstance(request, FilesRequest):
+            await reader.readexactly(request.count * DIGEST_BYTES)
+            self.asked += 1
+            if self.behaviour == "silent":
+                await reader.read()
+            writer.write(self.answer(request.count))
+        writer.close()
+
+    def answer(self, count: int) -> bytes:
         match self.behaviour:
+            case "refuses":
+                return ErrorResponse(InvalidArgumentError("no")).encode()
+            case "no response":
+                return b"SSH-2.0-OpenSSH_9.2\r\n\r\n"
             case "wrong bytes":
-                yield answer((0, b"something else"))
+                return groups([(0, b"something else")]) + LAST_GROUP
             case "too many bytes":
-                yield answer((0, bytes(1 << 20)))
+                return groups([(0, bytes(256 * 1024 + 1))]) + LAST_GROUP
             case "not asked for":
-                yield answer((len(request.content_ids), b""))
+                return groups([(count, b"")]) + LAST_GROUP
             case "twice":
-                yield answer((0, b""), (0, b""))
-            case "below zero":
-                yield answer((-1, b""))
-            case "silent":
-                await asyncio.Event().wait()
-            case "nothing":
-                return
+                return groups([(0, b""), (0, b"")]) + LAST_GROUP
+            case "very many":
+                return groups() + b"\xff" * 100
+            case "cut off":
+                return groups()
+        return groups() + LAST_GROUP
 
 
-def answer(*parts: tuple[int, bytes]) -> pb.FetchFilesResponse:
-    return pb.FetchFilesResponse(files=[pb.SmallFile(index=index, data=data) for index, data in parts])
+def groups(*some: list[tuple[int, bytes]]) -> bytes:
+    """What answers a request, but for the end."""
+    return stream_head("application/octet-stream") + b"".join(map(encode_group, some))
 
 
 @asynccontextmanager
 async def lying(behaviour: str) -> AsyncIterator[tuple[Liar, SourceAddress]]:
     """A peer that is none."""
-    liar, server = Liar(behaviour), GrpcServer(RpcMetrics(CollectorRegistry(), "peer"))
-    add_PeerServiceServicer_to_server(liar, server.server)
-    (port,) = await server.start(["127.0.0.1:0"], [PEER_SERVICE])
+    liar = Liar(behaviour)
+    server = await asyncio.start_server(liar.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
     try:
-        yield liar, SourceAddress(parse_peer_id("liar"), parse_address(f"127.0.0.1:{port}"))
+        yield liar, SourceAddress(parse_peer_id("liar"), parse_address("127.0.0.1:1"), http_port=port)
     finally:
-        await server.stop(timedelta(0))
+        server.close()
 
 
 @pytest.mark.parametrize(
-    "behaviour", ["wrong bytes", "too many bytes", "not asked for", "twice", "below zero", "silent", "nothing"]
+    "behaviour",
+    [
+        "wrong bytes",
+        "too many bytes",
+        "not asked for",
+        "twice",
+        "very many",
+        "silent",
+        "nothing",
+        "cut off",
+        "refuses",
+        "no response",
+    ],
 )
 async def test_not_one_wrong_byte_gets_a_name(
     network: Network, monkeypatch: pytest.MonkeyPatch, behaviour: str
@@ -193,7 +237,7 @@ async def test_not_one_wrong_byte_gets_a_name(
         network.directory.holds(lone, source)
         assert await get(downloader, ["lone"]) == {}
     assert not (downloader.root / "lone").exists()
-    assert corrupt_chunks(downloader) == (2 if behaviour in ("wrong bytes", "too many bytes") else 0)
+    assert corrupt_chunks(downloader) == (2 if behaviour == "wrong bytes" else 0)
 
 
 async def test_going_away_stops_it_and_keeps_what_is_there(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,23 +253,15 @@ async def test_going_away_stops_it_and_keeps_what_is_there(network: Network, mon
     assert {row.key.name for row in downloader.store.table.rows()} >= came
 
 
-async def test_a_request_from_outside_is_checked(network: Network) -> None:
-    """One to 256 contents, each of 32 bytes."""
+async def test_a_request_that_breaks_off_ends_quietly(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is closed after a while, and no slot is taken for it."""
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.2)
     seed = await network.peer("seed")
-    async with PeerConnections() as connections:
-        for asked in ([], [ContentId(bytes(32))] * 257):
-            with pytest.raises(InvalidArgumentError):
-                await anext(PeerTransport(connections).fetch_files(seed.source, asked, None))
-
-
-class Caller:
-    """A call's context, as far as it is looked at."""
-
-    def peer(self) -> str:
-        return "ipv4:10.0.0.1:4711"
-
-    def auth_context(self) -> dict[str, list[bytes]]:
-        return {}
+    reader, writer = await asyncio.open_connection("127.0.0.1", seed.service.http_port)
+    writer.write(FilesRequest(2).encode("seed") + bytes(DIGEST_BYTES))
+    assert await reader.read() == b""
+    assert seed.service.quotas.file_calls.held_count == 0
+    writer.close()
 
 
 async def test_what_is_sent_keeps_to_the_limit(network: Network) -> None:
@@ -238,14 +274,10 @@ async def test_what_is_sent_keeps_to_the_limit(network: Network) -> None:
         async def take(self, count: int) -> None:
             taken.append(count)
 
-    service = seed.service
-    service.small = replace(service.small, up=Counting(None))
-    request = pb.FetchFilesRequest(content_ids=[row.key.content_id.raw for row in seed.store.table.rows()])
-    async with aclosing(service.FetchFiles(request, Caller())) as messages:
-        sent = [len(file.data) for file in (await anext(messages)).files]
-        assert service.quotas.file_calls.held_count == 1
-    assert sum(taken) == sum(sent) == 5000
-    assert service.quotas.file_calls.held_count == 0
+    serving = SmallServing(seed.store.small, seed.metrics, Counting(None), seed.service.quotas.file_calls)
+    sent = [group async for group in serving.groups([row.key.content_id for row in seed.store.table.rows()])]
+    assert sum(taken) == seed.metrics.sent_payload_bytes == 5000
+    assert sum(map(len, sent)) > 5000
 
 
 def busy_answers(peer: TestPeer) -> float:

@@ -15,6 +15,7 @@ from minga_directory import OUTCOMES, WRITER_OPERATIONS, connect_writer, observe
 from minga_protos.registry.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
 from minga_registry import adapters
 from minga_registry._metrics import RegistryMetrics
+from minga_registry.agreed_keys import AgreedKeys
 from minga_registry.background import Reaper, StoreHealth
 from minga_registry.heartbeats import HeartbeatBatcher
 from minga_registry.leases import LeasePolicy
@@ -69,11 +70,13 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
     store_metrics = StoreMetrics(metrics_registry, "registry", WRITER_OPERATIONS, OUTCOMES)
     async with AsyncExitStack() as stack:
         leases = _leases(settings)
-        # By then every peer has sent a heartbeat, also one that lost one, and has pushed its table.
-        store = connect_writer(settings.redis_url, warm_up=2 * leases.interval(settings.lease_ttl))
+        # By then every peer has sent a heartbeat, and has begun to push its table: a longer silence is death.
+        store = connect_writer(settings.redis_url, warm_up=settings.lease_ttl)
         stack.push_async_callback(store.aclose)
         await store.check_access()
         directory = observed_writer(store, store_metrics)
+        keys = AgreedKeys(watched_keys(settings.publication_key), store.confirm_publication_keys)
+        await keys.start()
 
         tasks = TaskOwner(stop.fail)
         stack.push_async_callback(tasks.aclose)
@@ -93,6 +96,7 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
         )
         heartbeats = HeartbeatBatcher(directory)
         tasks.keep(heartbeats.run, "heartbeats")
+        tasks.keep(keys.run, "publication_keys")
         service = RegistryService(
             directory,
             heartbeats,
@@ -101,7 +105,7 @@ async def serve(settings: RegistrySettings, stop: StopSignal) -> None:
             metrics,
             SystemClock(),
             audit,
-            keys=watched_keys(settings.publication_key),
+            keys=keys,
             stream_life=settings.max_connection_age,
             access=access,
             believes=settings.both,

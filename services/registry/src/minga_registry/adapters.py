@@ -14,13 +14,23 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from minga_core.chunks import MAX_CONTENT_BYTES
 from minga_core.errors import InvalidArgumentError, InvalidNameError, RowRefusedError
-from minga_core.ids import ContentId, parse_address, parse_generation, parse_peer_id, parse_zone
-from minga_core.names import parse_name
+from minga_core.ids import (
+    ContentId,
+    parse_address,
+    parse_gateway_url,
+    parse_generation,
+    parse_peer_id,
+    parse_zone,
+)
+from minga_core.names import ORIGINS_PREFIX, parse_name
 from minga_core.records import (
     LEASE_TOKEN_BYTES,
     MAX_INSTANT_NS,
     MAX_TICKET_BYTES,
     TAG_BYTES,
+    TRANSFER_ID_BYTES,
+    FetchClaim,
+    Fetcher,
     FileRow,
     HoldingState,
     Lease,
@@ -29,6 +39,7 @@ from minga_core.records import (
     RowKey,
     clamp_instant_ns,
 )
+from minga_directory.claims import CLAIM_TTL
 from minga_directory.directory import HeartbeatOutcome, Renewal
 from minga_protos.registry.v1 import registry_pb2 as pb
 
@@ -124,6 +135,7 @@ def peer_info(request: pb.RegisterRequest) -> PeerInfo:
         capacity_bytes=_count(request.capacity_bytes, "capacity_bytes"),
         free_bytes=_count(request.free_bytes, "free_bytes"),
         software_version=version,
+        gateway_url=parse_gateway_url(request.gateway_url),
     )
 
 
@@ -181,6 +193,32 @@ def published(times_ns: Iterable[int], tags: Iterable[bytes]) -> pb.PublishRespo
     """The answer to Publish. tags: none where there are no keys."""
     times = (Timestamp(seconds=time // _NANOS, nanos=time % _NANOS) for time in times_ns)
     return pb.PublishResponse(published_times=times, tags=tags)
+
+
+def fetch_claim(request: pb.ClaimFetchRequest) -> FetchClaim:
+    """Who wants to fetch what from its origin."""
+    name = parse_name(request.name)
+    if name != request.name or not name.startswith(ORIGINS_PREFIX):
+        raise InvalidNameError(f"{request.name[:80]!r} is no name of a file of an origin")
+    for field, value in (("transfer_id", request.transfer_id), ("instead_of", request.instead_of or None)):
+        if value is not None and len(value) != TRANSFER_ID_BYTES:
+            raise InvalidArgumentError(f"{field} has {TRANSFER_ID_BYTES} bytes")
+    if not 0 < request.http_port < 65536:
+        raise InvalidArgumentError(f"invalid port {request.http_port} (1 to 65535)")
+    return FetchClaim(name, request.transfer_id, request.http_port, request.instead_of, request.release)
+
+
+def fetcher(found: Fetcher | None) -> pb.ClaimFetchResponse:
+    """The answer to ClaimFetch."""
+    if found is None:
+        return pb.ClaimFetchResponse()
+    return pb.ClaimFetchResponse(
+        peer_id=found.peer_id,
+        address=found.address,
+        http_port=found.http_port,
+        transfer_id=found.transfer_id,
+        claim_ttl=_duration(CLAIM_TTL),
+    )
 
 
 def _duration_ns(duration: Duration, field: str) -> int:

@@ -2,7 +2,7 @@
 
 ::
 
-    begin ──► rows* ──► end ──► commit
+    begin ──► (its turn) ──► rows* ──► end ──► commit
 
 Anything else (another order, a stream that breaks, falls silent or takes too long, counts that do not match) leaves the
 old table as it was.
@@ -10,7 +10,7 @@ old table as it was.
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -26,7 +26,7 @@ from minga_core.records import FileRow, RowKey
 from minga_directory.directory import DirectoryWriter, TablePush
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_registry.adapters import PushEnd, PushHeader, RowBatch, push_step
-from minga_runtime.trust.publication_keys import Keys, PublicationKeys, no_keys
+from minga_runtime.trust.publication_keys import Keys, no_keys
 
 MAX_REMOVED_SHOWN = 1_000
 """Rows that a push removes, and that the audit log names; more are a folder that is gone."""
@@ -39,7 +39,7 @@ class PushLimits:
     max_rows: int
     """Rows put, and rows removed, in one push."""
     max_pushes: int
-    """Pushes at once, of all peers."""
+    """Pushes that go on at once, of all peers; the others wait for their turn."""
     idle: timedelta
     """Between two messages."""
     total: timedelta
@@ -92,11 +92,18 @@ class Pipeline:
 
 
 class TableReceiver:
-    """Receives one push. Used once."""
+    """Receives one push. Used once. turn: entered before rows are received."""
 
-    def __init__(self, directory: DirectoryWriter, limits: PushLimits, keys: Keys = no_keys) -> None:
+    def __init__(
+        self,
+        directory: DirectoryWriter,
+        limits: PushLimits,
+        turn: AbstractAsyncContextManager[None],
+        keys: Keys = no_keys,
+    ) -> None:
         self._directory = directory
         self._limits = limits
+        self._turn = turn
         self._keys = keys
         self._put_count = 0
         self._remove_count = 0
@@ -128,7 +135,7 @@ class TableReceiver:
             base_revision=header.base_revision,
             revision=header.revision,
         )
-        async with push, _lease_kept(push, self._active), Pipeline() as pipeline:
+        async with push, _lease_kept(push, self._active), self._turn, Pipeline() as pipeline:
             await self._receive_rows(messages, header, push, pipeline)
             revision = await push.commit(self._limits.max_rows)
         return PushResult(header, self._put_count, self._remove_count, self._unproven_count, self._removed, revision)
@@ -151,7 +158,10 @@ class TableReceiver:
         """The rows, those without a proof of their time of publication as if they were not published."""
         if (keys := self._keys()) is None:
             return rows
-        unproven = {at for at, row in enumerate(rows) if not _is_proven(keys, row)}
+        proves = keys.has_signed
+        unproven = {
+            at for at, row in enumerate(rows) if row.published_ns > 0 and not proves(row.tag, row.key, row.published_ns)
+        }
         if not unproven:
             return rows
         self._unproven_count += len(unproven)
@@ -225,7 +235,3 @@ async def _staged(push: TablePush, put: Sequence[FileRow], remove: Sequence[RowK
         await push.put(put)
     if remove:
         await push.remove(remove)
-
-
-def _is_proven(keys: PublicationKeys, row: FileRow) -> bool:
-    return row.published_ns <= 0 or keys.has_signed(row.tag, row.key, row.published_ns)

@@ -25,6 +25,7 @@ from minga_registry.leases import LeasePolicy
 from minga_registry.limited_log import LimitedLog
 from minga_registry.publishing import limited
 from minga_registry.push import PushLimits, TableReceiver
+from minga_registry.push_turns import WAITING, PushTurns
 from minga_registry.streams import StandingStreams, of_one_peer, paced
 from minga_runtime.logs import log_event
 from minga_runtime.quotas import Quota
@@ -80,7 +81,8 @@ class RegistryService(RegistryServiceServicer):
         self._believes = believes
         # For each caller at most half of them, so that one that floods the registry leaves room for the others.
         self._call_slots = Quota("calls", MAX_CALLS)
-        self._push_slots = Quota("table pushes", limits.max_pushes)
+        self._push_slots = Quota("table pushes", WAITING * limits.max_pushes)
+        self._push_turns = PushTurns(limits.max_pushes)
         self._stream_slots = Quota("heartbeat streams", MAX_STREAMS)
         self._streams = StandingStreams(stream_life)
         self._log = LimitedLog(log, clock)
@@ -119,6 +121,16 @@ class RegistryService(RegistryServiceServicer):
         self._metrics.published(publications, times)
         log_event(log, logging.DEBUG, "published", peer_id=lease.peer_id, count=len(times))
         return adapters.published(times, self._tags(publications, times))
+
+    async def ClaimFetch(  # noqa: N802 - contract
+        self, request: pb.ClaimFetchRequest, context: Any
+    ) -> pb.ClaimFetchResponse:
+        """See the contract."""
+        lease, claim = adapters.lease(request), adapters.fetch_claim(request)
+        caller, origin = await caller_at(self._access, context), Origin.of_rpc(context)
+        caller.rights.check_publish(claim.name)
+        with self._call_slots.held(origin.caller):
+            return adapters.fetcher(await self._directory.claim_fetch(lease, claim))
 
     def ticket_is_good(self, publication: Publication) -> bool:
         """Whether the locator has permitted this publication when it was uploaded."""
@@ -172,7 +184,8 @@ class RegistryService(RegistryServiceServicer):
         caller = origin.caller
         proofs = no_keys if self._believes else self._keys
         with self._push_counted(caller):
-            result = await TableReceiver(self._directory, self._limits, proofs).receive(request_iterator)
+            turn = self._push_turns.turn(caller)
+            result = await TableReceiver(self._directory, self._limits, turn, proofs).receive(request_iterator)
         self._metrics.rows_pushed(result.put_count, result.remove_count, result.unproven_count)
         if result.remove_count:
             peer_id = result.header.lease.peer_id

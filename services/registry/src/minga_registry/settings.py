@@ -27,7 +27,7 @@ class RegistrySettings(DirectoryPartSettings):
 
     max_table_rows: Annotated[int, Field(ge=1, le=100_000_000)] = 2_000_000
     max_pushes: Annotated[int, Field(ge=1, le=10_000)] = 64
-    """Memory: a push holds one message of 4 MiB and what the directory stages."""
+    """Memory: a push holds one message of 4 MiB and what the directory stages. Further ones wait."""
     push_idle: Seconds = timedelta(seconds=30)
     push_limit: Seconds = timedelta(minutes=10)
     max_connection_age: Seconds = timedelta(minutes=5)

@@ -7,10 +7,12 @@ from typing import Any
 
 NAMES = (
     "abandon",
-    "add_holders",
-    "add_names",
+    "add_content_names",
+    "add_rows",
     "check_lease",
+    "claim",
     "commit",
+    "confirm_publication_keys",
     "draw",
     "drop_lease",
     "due",
@@ -27,15 +29,15 @@ NAMES = (
     "place",
     "put",
     "register",
-    "remove_holders",
-    "remove_names",
+    "remove_content_names",
+    "remove_rows",
     "set_incarnation",
     "stage",
     "stage_removals",
-    "tag_names",
+    "tag_content_names",
     "tombstones",
 )
-_WRITE_ENTRIES = ("put", "add_holders", "add_names")
+_WRITE_ENTRIES = ("put", "add_rows")
 
 
 def _source(name: str) -> str:
@@ -49,6 +51,6 @@ TEXTS = {_DIGESTS[name]: text for name, text in _SOURCES.items()}
 """By the digest that EVALSHA names: stores send the text to a server that does not know it (any more)."""
 
 
-def evalsha(name: str, keys: Sequence[str], arguments: Iterable[Any]) -> tuple[Any, ...]:
+def evalsha(name: str, keys: Sequence[str | bytes], arguments: Iterable[Any]) -> tuple[Any, ...]:
     """The command that calls a script."""
     return "EVALSHA", _DIGESTS[name], len(keys), *keys, *arguments

@@ -1,7 +1,7 @@
 -- Grants, renews or takes over a lease.
 -- KEYS: peer, table, tombstones (of this registration)
 -- ARGV: generation, lease ms, token, deadline (ms), address, zone, capacity, free, software version, lease token of the
---       peer
+--       peer, URL of its gateway
 -- Returns {1, 1 when there are tombstones else 0}, {0, owner's address} when a greater generation holds the lease, {4}
 -- past the deadline, {5, owner's address} when the lease is that of another lease token.
 if now() >= tonumber(ARGV[4]) then return {4} end
@@ -20,6 +20,6 @@ if tonumber(redis.call('HGET', KEYS[1], 'committed')) < tonumber(ARGV[3]) then
   redis.call('HSET', KEYS[1], 'committed', ARGV[3])
 end
 redis.call('HSET', KEYS[1], 'generation', generation, 'address', ARGV[5], 'zone', ARGV[6], 'capacity', ARGV[7],
-  'free', ARGV[8], 'software', ARGV[9], 'ttl', ARGV[2], 'secret', ARGV[10])
+  'free', ARGV[8], 'software', ARGV[9], 'ttl', ARGV[2], 'secret', ARGV[10], 'gateway', ARGV[11])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return {1, redis.call('EXISTS', KEYS[3])}

@@ -1,38 +1,89 @@
 """What all modules that touch files need: fingerprints, attributes, holes, chunks in open files, durable moves."""
 
+import ctypes
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from minga_core.attributes import FileAttributes
 from minga_core.errors import ContentChangedError, NameTakenError, StorageError
+from minga_engine.parts.disk import storage_errors
 
 PARTS_FOLDER = ".minga-parts"
 """Where a process without a shared folder keeps its parts, beside the file that they become; never shared."""
 IGNORE_FILE = ".mingaignore"
 """In the root of a folder: what of it is left out. Never shared, never stored."""
 _MAX_TIME_NS = (1 << 63) - 1
+_FINGERPRINT = struct.Struct(">qqqQQ?")
+FINGERPRINT_BYTES = _FINGERPRINT.size
+_CHANGED_AT, _INODE_AT = 16, 24
+"""Where in it the change time begins and ends."""
+_libc = ctypes.CDLL(None, use_errno=True)
+"""For syncfs(2), which Python does not have."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
+class Fingerprint(bytes):
     """What distinguishes two states of a file without reading it."""
 
-    size_bytes: int
-    modified_ns: int
-    changed_ns: int
-    """When the kernel last changed the inode: unlike the modification time no program can set it back."""
-    inode: int
-    device: int
-    executable: bool = False
-    """Whether the owner may execute it."""
+    # Packed: a peer keeps one of each file that it shares, and as an object with six numbers it takes three times that.
+    __slots__ = ()
+
+    def __new__(
+        cls, size_bytes: int, modified_ns: int, changed_ns: int, inode: int, device: int, executable: bool = False
+    ) -> Self:
+        return super().__new__(
+            cls, _FINGERPRINT.pack(size_bytes, modified_ns, changed_ns, inode, device, bool(executable))
+        )
 
     @classmethod
-    def of(cls, status: os.stat_result) -> "Fingerprint":
+    def unpack(cls, packed: bytes) -> Self:
+        """The fingerprint that has those FINGERPRINT_BYTES."""
+        return super().__new__(cls, packed)
+
+    @property
+    def numbers(self) -> tuple[int, int, int, int, int, bool]:
+        """What it was made of, in that order."""
+        size_bytes, modified_ns, changed_ns, inode, device, executable = _FINGERPRINT.unpack(self)
+        return size_bytes, modified_ns, changed_ns, inode, device, executable
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file."""
+        return self.numbers[0]
+
+    @property
+    def modified_ns(self) -> int:
+        """Modification time."""
+        return self.numbers[1]
+
+    @property
+    def changed_ns(self) -> int:
+        """When the kernel last changed the inode: unlike the modification time no program can set it back."""
+        return self.numbers[2]
+
+    @property
+    def inode(self) -> int:
+        """Number of the file in its file system."""
+        return self.numbers[3]
+
+    @property
+    def device(self) -> int:
+        """Number of the file system."""
+        return self.numbers[4]
+
+    @property
+    def executable(self) -> bool:
+        """Whether the owner may execute it."""
+        return self.numbers[5]
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self:
         """The fingerprint of a stat. Times before 1970 or after 2262 become the nearest that 64 bits can tell."""
         modified_ns, changed_ns = _bounded(status.st_mtime_ns), _bounded(status.st_ctime_ns)
         executable = bool(status.st_mode & stat.S_IXUSR)
@@ -45,11 +96,12 @@ class Fingerprint:
 
     def moved(self, now: "Fingerprint") -> "Fingerprint":
         """The fingerprint after a move, which changes the inode: `now`, if nothing else changed; else this one."""
-        return now if replace(now, changed_ns=self.changed_ns) == self else self
+        return now if (now[:_CHANGED_AT], now[_INODE_AT:]) == (self[:_CHANGED_AT], self[_INODE_AT:]) else self
 
 
 def _bounded(time_ns: int) -> int:
-    return min(max(time_ns, 0), _MAX_TIME_NS)
+    # Nearly always as it is: half the time that `min` and `max` take.
+    return time_ns if 0 <= time_ns <= _MAX_TIME_NS else min(max(time_ns, 0), _MAX_TIME_NS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +112,19 @@ class OpenChunk:
     offset: int
     """Bytes from the file's start."""
     size_bytes: int
-    check: Callable[[], None] = lambda: None
-    """Blocking. Raises ContentChangedError when the file no longer is what was hashed; call it before and after
-    reading."""
+    fingerprint: Fingerprint | None = None
+    """That of the whole file, if programs may change it. None for a part, whose chunks stay as they are."""
+
+    def check(self) -> None:
+        """Check that the file is what was hashed; call it before and after reading. Blocking.
+
+        Raises ContentChangedError, StorageError.
+        """
+        if self.fingerprint is not None:
+            with storage_errors("cannot read the file"):
+                status = os.fstat(self.descriptor)
+            if Fingerprint.of(status) != self.fingerprint:
+                raise ContentChangedError("the file changed")
 
     def read(self, start: int = 0, length: int | None = None) -> bytes:
         """The bytes from `start` on, `length` at most (all). Blocking. Raises ContentChangedError, OSError."""
@@ -76,14 +138,32 @@ class OpenChunk:
 
 
 @contextmanager
-def fsync_folder(path: Path) -> Iterator[int]:
-    """A descriptor of a folder, whose changes are on the disk at the end of the block."""
+def open_folder(path: Path | str) -> Iterator[int]:
+    """A descriptor of a folder until the end of the block."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield descriptor
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def fsync_folder(path: Path) -> Iterator[int]:
+    """A descriptor of a folder, whose changes are on the disk at the end of the block."""
+    with open_folder(path) as descriptor:
+        yield descriptor
+        os.fsync(descriptor)
+
+
+def sync_file_systems(descriptors: Iterable[int]) -> None:
+    """Have all that was written to the file systems of open files on their disks, what others wrote too. Blocking.
+
+    Raises OSError, for a write that failed as well (Linux 5.8 and later).
+    """
+    for descriptor in {os.fstat(descriptor).st_dev: descriptor for descriptor in descriptors}.values():
+        if _libc.syncfs(descriptor):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
 
 
 def mode_of(attributes: FileAttributes) -> int:

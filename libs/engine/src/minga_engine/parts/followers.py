@@ -13,6 +13,11 @@ class Followers:
     def __init__(self) -> None:
         self._events: dict[ContentId, set[asyncio.Event]] = {}
 
+    @property
+    def any(self) -> bool:
+        """Whether there are events at all."""
+        return bool(self._events)
+
     @contextmanager
     def following(self, content_id: ContentId) -> Iterator[asyncio.Event]:
         """An event that is set whenever what is held of the content changes; clear it before looking."""

@@ -61,6 +61,11 @@ class PartOwner(Protocol):
 class Part:
     """Chunks may be written from many tasks at once. Verified chunks survive kill -9; the name appears at `commit`."""
 
+    listed = True
+    """Whether it has a row in the file table once it holds a chunk."""
+    growing = False
+    """Whether its chunks come to this process before any other has them."""
+
     def __init__(self, folder: Path, target: PartTarget, pool: DiskPool, owner: PartOwner) -> None:
         self.files = PartFiles(folder, target)
         self._pool = pool

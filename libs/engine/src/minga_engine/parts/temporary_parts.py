@@ -1,8 +1,10 @@
 """Parts that are read and never become files: where a process without a shared folder keeps what it reads."""
 
 import asyncio
+import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
@@ -20,7 +22,7 @@ from minga_engine.parts.part_files import PartTarget
 
 
 class TemporaryParts:
-    """Parts in a folder of this process, made when the first is begun; `aclose` deletes it.
+    """Parts in a folder of this process, made when the first is begun; `aclose` deletes it, or the end of the process.
 
     parent: the temporary folder of the system unless given. Implements Destination, Contents and PartOwner. Only for
     the event loop's thread.
@@ -30,13 +32,14 @@ class TemporaryParts:
         self._pool = pool
         self._parent = parent
         self._folder: Path | None = None
+        self._deletion: weakref.finalize[..., TemporaryParts] | None = None
         self._parts: dict[ContentId, Part] = {}
         self._followers = Followers()
 
     async def aclose(self) -> None:
         """Delete all of it. What downloads into it must have ended."""
-        if self._folder is not None:
-            await self._pool.run(shutil.rmtree, self._folder, True)
+        if self._deletion is not None:
+            await self._pool.run(self._deletion)
 
     # Contents.
 
@@ -69,6 +72,7 @@ class TemporaryParts:
         if self._folder is None:
             with storage_errors("cannot make a temporary folder"):
                 self._folder = Path(await self._pool.run(tempfile.mkdtemp, "", "minga-read-", self._parent))
+            self._deletion = weakref.finalize(self, _delete, self._folder, os.getpid())
         if target.content_id in self._parts:
             raise AlreadyRunningError(f"{target.name} is being read already")
         part = self._parts[target.content_id] = Part(self._folder, target, self._pool, self)
@@ -101,3 +105,9 @@ class TemporaryParts:
         part.shut()
         if self._parts.get(part.target.content_id) is part:
             del self._parts[part.target.content_id]
+
+
+def _delete(folder: Path, process_id: int) -> None:
+    """Not in a forked child, which ends before its parent."""
+    if os.getpid() == process_id:
+        shutil.rmtree(folder, ignore_errors=True)

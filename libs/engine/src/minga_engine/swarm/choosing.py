@@ -1,12 +1,9 @@
 """Which chunks and which sources first."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from minga_engine.swarm.state import Source, members
-
-SAMPLE_CHUNKS = 256
-"""Chunks that are compared for one choice; bounds the work however many chunks a content has."""
+from minga_engine.swarm.state import Source, SwarmState, members
 
 
 def sample_bits(bits: int, limit: int, rng: random.Random) -> list[int]:
@@ -25,21 +22,14 @@ def random_member(bits: int, rng: random.Random) -> int:
     return start + (above & -above).bit_length() - 1
 
 
-def random_chunks(available: int, count: int, rng: random.Random) -> list[int]:
-    """At most `count` chunks out of a bitmap, at random."""
-    found = sample_bits(available, SAMPLE_CHUNKS, rng)
-    return rng.sample(found, min(count, len(found)))
-
-
-def rarest_chunks(available: int, count: int, rarity: Sequence[int], rng: random.Random) -> list[int]:
-    """At most `count` chunks out of a bitmap, the rarest first, ties at random.
-
-    rarity: for each chunk, how many partial sources have it.
-    """
-    found = sample_bits(available, SAMPLE_CHUNKS, rng)
-    rng.shuffle(found)
-    found.sort(key=rarity.__getitem__)
-    return found[:count]
+def rarest_chunks(available: int, count: int, state: SwarmState, rng: random.Random) -> list[int]:
+    """At most `count` chunks out of a bitmap, those that the fewest sources have first, else at random."""
+    found: list[int] = []
+    while available and len(found) < count:
+        rarest = state.rarest(available)
+        found += sample_bits(rarest, count - len(found), rng)
+        available &= ~rarest
+    return found
 
 
 def order_sources(sources: Iterable[Source], rng: random.Random) -> list[Source]:

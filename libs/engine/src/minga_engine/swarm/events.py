@@ -5,7 +5,6 @@ one of them (`ChunkChosen`), and the request ends with exactly one of `ChunkArri
 or by the scheduler's own `CancelRequest`, after which events about it are ignored.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -173,11 +172,11 @@ class DropSource:
 
 @dataclass(frozen=True, slots=True)
 class RequestChunk:
-    """Ask the source for one of the candidates (ascending, at least one)."""
+    """Ask the source for one of the candidates, of which there is at least one."""
 
     request_id: int
     source: PeerId
-    candidates: Sequence[int]
+    candidates: ChunkSet
     hedge: bool = False
     """Another source was asked for it before, and is late."""
 

@@ -4,8 +4,9 @@ import math
 import random
 from functools import lru_cache
 
+from minga_core.chunks import ChunkSet
 from minga_engine.swarm import events as ev
-from minga_engine.swarm.choosing import random_chunks, random_member, rarest_chunks
+from minga_engine.swarm.choosing import random_member, rarest_chunks, sample_bits
 from minga_engine.swarm.config import SwarmConfig
 from minga_engine.swarm.state import Request, Source, SwarmState, Window, bitmap_of, members
 
@@ -40,11 +41,13 @@ class Planner:
 
     def has_slot(self, source: Source, now: float, more: int = 0) -> bool:
         """Whether the source may get another request now. more: how many beyond its share."""
-        requests = self._state.requests
-        if not source.usable(now) or len(source.outstanding) >= self._window(source) + more:
+        if len(source.outstanding) >= self._window(source) + more or not source.usable(now):
             return False
-        if more:
-            return True
+        return more > 0 or self._has_room()
+
+    def _has_room(self) -> bool:
+        """Whether all sources together may get another request."""
+        requests = self._state.requests
         if len(requests) >= self._max_requests:
             return False
         in_flight = requests.outstanding_bytes
@@ -53,9 +56,11 @@ class Planner:
 
     def _window(self, source: Source) -> int:
         """How many requests a source may have. One, where requests have to wait: more would claim chunks for longer."""
-        if source.wait_seconds > self._config.prompt_seconds:
-            return 1
-        return max(1, self._config.max_outstanding // len(self._state.connected))
+        return 1 if source.wait_seconds > self._config.prompt_seconds else self._share()
+
+    def _share(self) -> int:
+        """How many requests a source may have that serves promptly."""
+        return max(1, self._config.max_outstanding // max(1, len(self._state.connected)))
 
     def fill(self, now: float) -> list[ev.Action]:
         """Requests for every free slot: what readers want, other fresh chunks, one a source and round, then hedges."""
@@ -63,7 +68,8 @@ class Planner:
         if self._state.readers:
             self._fill_windows(now)
         free = self._with_slot(now) if self._state.rest_wanted else []
-        self._rng.shuffle(free)
+        if len(free) > 1:
+            self._rng.shuffle(free)
         while free:
             free = [source for source in free if self._request_fresh(source, now)]
             free = [source for source in free if self.has_slot(source, now)]
@@ -73,7 +79,15 @@ class Planner:
         return self._actions
 
     def _with_slot(self, now: float) -> list[Source]:
-        return [source for source in self._state.connected.values() if self.has_slot(source, now)]
+        if not self._has_room():
+            return []
+        prompt = self._config.prompt_seconds
+        # Most have their one request, which needs no call to be seen: this runs for each chunk and each source.
+        return [
+            source
+            for source in self._state.connected.values()
+            if (not source.outstanding or source.wait_seconds <= prompt) and self.has_slot(source, now)
+        ]
 
     # Chunks that are about to be read.
 
@@ -96,7 +110,7 @@ class Planner:
         awaited = _first_of(window.bits) & ~self._state.held
         if not awaited:
             return
-        patient = now - window.since < self._config.awaited_seconds
+        patient = now - window.since < self._patience()
         offering = [source for source in self._state.connected.values() if source.bits & awaited]
         sources = [source for source in offering if not patient or not self._chooses(source)]
         asked = self._state.requests.of_chunk(awaited.bit_length() - 1)
@@ -109,6 +123,13 @@ class Planner:
             free = [s for s in sources if self.has_slot(s, now, more=1) and self._is_late(asked[0], s, now, factor)]
             if free:
                 self._request_hedge(min(free, key=self._expected_seconds), asked[0], now)
+
+    def _patience(self) -> float:
+        """How long a reader waits for its next chunk before it is asked of any source: what some chunks take."""
+        config = self._config
+        rate = sum(source.rate.value for source in self._state.connected.values() if source.outstanding)
+        some_chunks = config.awaited_chunks * self._state.geometry.chunk_size_bytes / rate if rate else 0.0
+        return min(max(config.awaited_seconds, some_chunks), config.max_awaited_seconds)
 
     def _nearest(self, source: Source) -> tuple[int, int] | None:
         """The least distance from a reader to a chunk of its window that the source has and no request is for, and that
@@ -128,10 +149,17 @@ class Planner:
         return source.bits & ~self._state.held & ~self._state.requests.claimed
 
     def _chooses(self, source: Source) -> bool:
-        """Whether a source is left to choose what it sends a reader: it is complete, and others download from it. If
-        all who read had the same chunks of it, none of them could give any to another."""
-        others = any(not other.complete for other in self._state.connected.values())
-        return source.complete and others and self._state.rest_wanted
+        """Whether a source is left to choose what it sends a reader: it is complete, or has what no other source has,
+        and others download from it. If all who read had the same chunks of it, none of them could give any to another.
+        """
+        others = (not other.complete for other in self._state.connected.values() if other is not source)
+        shared = self._state.contended or any(others)
+        return shared and self._state.rest_wanted and (source.complete or bool(self._alone(source)))
+
+    def _alone(self, source: Source) -> int:
+        """Chunks that a partial source has and no other: of a peer that fetches the file meanwhile, what is new."""
+        alone = 0 if source.complete else source.bits & ~self._state.held & ~self._state.shared
+        return 0 if alone and any(other.complete for other in self._state.connected.values()) else alone
 
     def _expected_seconds(self, source: Source) -> float:
         """When a chunk that is requested now will be here, as far as can be said; a source that was never asked may be
@@ -161,13 +189,14 @@ class Planner:
         available = self._unclaimed(source)
         if not available:
             return False
-        slots = max(1, sum(self._window(other) for other in self._state.connected.values()))
+        share, prompt = self._share(), self._config.prompt_seconds
+        slots = sum(1 if other.wait_seconds > prompt else share for other in self._state.connected.values())
         count = max(1, min(available.bit_count() // slots, self._config.max_candidates))
         if self._state.held_count < self._config.random_first_chunks:
-            picked = random_chunks(available, count, self._rng)
+            picked = sample_bits(available, count, self._rng)
         else:
-            picked = rarest_chunks(available, count, self._state.rarity, self._rng)
-        self._request(source, sum(1 << index for index in picked), now)
+            picked = rarest_chunks(available, count, self._state, self._rng)
+        self._request(source, bitmap_of(picked, self._state.count), now)
         return True
 
     def _request_next(self, source: Source, now: float) -> bool:
@@ -183,15 +212,19 @@ class Planner:
         return bits & ~(_first_of(first) - 1) or bits
 
     def _unseen(self, source: Source) -> int:
-        """Chunks that no partial source has, for a complete source to choose among; 0 when enough requests do so.
+        """Chunks that no other partial source has, for this one to choose among; 0 when enough requests do so.
 
-        The source gives each downloader another one, so nothing is claimed: what appears at a partial source meanwhile
+        The source gives each downloader another one, so nothing is claimed: what appears at another source meanwhile
         can be requested there.
         """
-        if not source.complete:
-            return 0
         state = self._state
-        unseen = source.bits & ~state.held & ~state.requests.claimed & ~state.spread & self._share_of(source)
+        if source.complete:
+            unseen = source.bits & ~state.held & ~state.spread & self._share_of(source)
+        else:
+            unseen = self._alone(source)
+        unseen &= ~state.requests.claimed
+        if not unseen:
+            return 0
         choosing = sum(request.open and bool(request.candidates & unseen) for request in state.requests.all())
         return unseen if unseen.bit_count() > choosing else 0
 
@@ -202,10 +235,13 @@ class Planner:
         return bitmap_of(members(self._after_reader(unseen), READING_CANDIDATES), self._state.count)
 
     def _unclaimed(self, source: Source) -> int:
-        """Chunks that the source has and no request is for; not those that complete sources choose among."""
+        """Chunks that the source has and no request is for; not those that others choose among."""
+        complete = any(other.complete for other in self._state.connected.values())
+        # Where there is no complete source, requests are open for what one partial source alone has.
+        elsewhere = self._state.spread if complete else self._state.shared
         claimed = self._state.held | self._state.requests.claimed
         for request in self._state.requests.all():
-            claimed |= request.candidates & ~self._state.spread if request.open else 0
+            claimed |= request.candidates & ~elsewhere if request.open else 0
         return source.bits & ~claimed
 
     def _share_of(self, source: Source) -> int:
@@ -268,8 +304,8 @@ class Planner:
     def _request(
         self, source: Source, candidates: int, now: float, *, hedge: bool = False, open_: bool = False
     ) -> None:
-        indexes = tuple(members(candidates))
-        size_bytes = self._state.geometry.length(indexes[0])
+        # The last chunk alone may be shorter.
+        size_bytes = self._state.geometry.length(_first_of(candidates).bit_length() - 1)
         deadline = now + self._deadline_seconds(source, size_bytes)
         request = self._state.requests.add(
             Request(source.peer_id, candidates, size_bytes, now, deadline, hedge=hedge, open=open_)
@@ -278,7 +314,8 @@ class Planner:
             source.last_progress = now
             source.rate.begin(now)
         source.outstanding.add(request.request_id)
-        self._actions.append(ev.RequestChunk(request.request_id, source.peer_id, indexes, hedge=hedge))
+        chunks = ChunkSet.from_bits(self._state.count, candidates)
+        self._actions.append(ev.RequestChunk(request.request_id, source.peer_id, chunks, hedge=hedge))
 
     def _deadline_seconds(self, source: Source, size_bytes: int) -> float:
         if source.rate.value <= 0:

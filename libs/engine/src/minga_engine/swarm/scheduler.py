@@ -19,11 +19,17 @@ from minga_engine.swarm.config import SwarmConfig
 from minga_engine.swarm.planning import Planner
 from minga_engine.swarm.state import Rate, Request, Source, SwarmState
 
+LOOK_SECONDS = 0.2
+"""How often, at most, a chunk that is chosen or arrives is a reason to look at all sources and requests, and to set the
+time of the next look: each costs as much as there are of them."""
+_ROUTINE = (ev.ChunkChosen, ev.ChunkArrived, ev.SourceHolds)
+
 
 class Scheduler:
     """Schedules the download of one content.
 
     held: chunks that are here already; it is copied. whole: whether every chunk is wanted; else only what readers want.
+    contended: whether others download from the same sources, although none of them is known yet.
     """
 
     def __init__(
@@ -34,15 +40,17 @@ class Scheduler:
         rng: random.Random | None = None,
         *,
         whole: bool = True,
+        contended: bool = False,
     ) -> None:
         self._config = config or SwarmConfig()
         self._rng = rng or random.Random()  # noqa: S311 - spreading, not secrets
-        self._state = SwarmState(geometry, held, whole=whole)
+        self._state = SwarmState(geometry, held, whole=whole, contended=contended)
         self._planner = Planner(self._state, self._config, self._rng)
         self._out: list[ev.Action] = []
         self._offering_count = 0
         self._found_at = -math.inf
         self._replaced_at = 0.0
+        self._looked_at = -math.inf
         self._announced_finish = False
         self.waiting_since: float | None = None
         """Since when no source offers a missing chunk; None while one does. A source that comes back counts once it
@@ -75,6 +83,14 @@ class Scheduler:
         return self._state.held_count
 
     @property
+    def offered(self) -> ChunkSet:
+        """The chunks that some connected source has (a copy)."""
+        bits = 0
+        for source in self._state.connected.values():
+            bits |= source.bits
+        return ChunkSet.from_bits(self._state.count, bits)
+
+    @property
     def hedges(self) -> int:
         """Second requests made for one chunk, so far."""
         return self._planner.hedges
@@ -91,17 +107,17 @@ class Scheduler:
         if self.finished:
             self._finish()
         elif self._may_act(event, now) or now >= (self.wakeup_at or 0):
-            self._plan(now)
+            self._plan(event, now)
         return self._out
 
     def _may_act(self, event: ev.Event, now: float) -> bool:
         """Whether there may be something to do that there was not before. Planning is the expensive part of an event,
-        and most are bytes that came, or availability updates of sources without a free slot."""
+        and most are bytes that came, or availability updates without a chunk that can be requested now."""
         if isinstance(event, ev.BytesReceived):
             return False
-        if isinstance(event, ev.SourceHolds):
+        if isinstance(event, ev.SourceHolds) and not self._state.spread_changed:
             source = self._state.connected.get(event.source)
-            return self._state.spread_changed or (source is not None and self._planner.has_slot(source, now))
+            return source is not None and self._planner.has_slot(source, now) and self._planner.offers_fresh(source)
         return True
 
     # Events.
@@ -283,7 +299,15 @@ class Scheduler:
 
     # Planning.
 
-    def _plan(self, now: float) -> None:
+    def _plan(self, event: ev.Event, now: float) -> None:
+        # Chunks that come and go change little about the sources.
+        routine = isinstance(event, _ROUTINE) and len(self._state.requests) > 0
+        if routine and self.wakeup_at is not None and now < min(self._looked_at + LOOK_SECONDS, self.wakeup_at):
+            self._out += self._planner.fill(now)
+            # No request that was made now is late before.
+            self.wakeup_at = min(self.wakeup_at, now + self._config.min_deadline_seconds)
+            return
+        self._looked_at = now
         self._planner.measure_window()
         self._drop_stalled(now)
         self._replace_slowest(now)

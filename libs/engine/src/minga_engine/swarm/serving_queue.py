@@ -17,14 +17,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from minga_core.ids import ContentId
+from minga_engine.swarm.chunk_counts import ChunkCounts
 
 MAX_REMEMBERED_CONTENTS = 1024
 MAX_REMEMBERED_REQUESTERS = 1024
-MAX_LEVELS = 64
-"""How many times more often than the least sent one a chunk can be known to have been sent."""
+MAX_SENT = 64
+"""How often a chunk can be known to have been sent."""
 
 HeldBits = Callable[[ContentId], int]
 """Bitmap of the chunks of a content that can be sent now."""
+IsGrowing = Callable[[ContentId], bool]
+"""Whether all chunks of a content come to this peer first, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class ServingQueue:
     def __init__(self, config: ServingConfig | None = None, rng: random.Random | None = None) -> None:
         self._config = config or ServingConfig()
         self._rng = rng or random.Random()  # noqa: S311 - ties, not secrets
-        self._served_chunks: OrderedDict[ContentId, SentCounts] = OrderedDict()
+        self._served_chunks: OrderedDict[ContentId, ChunkCounts] = OrderedDict()
         self._waiting: OrderedDict[int, ServingRequest] = OrderedDict()
         self._served: dict[int, ServingRequest] = {}
         self._served_by_requester: Counter[str] = Counter()
@@ -120,12 +123,17 @@ class ServingQueue:
         self._asked_by_host[host] += 1
         return request.request_id
 
-    def next(self, held: HeldBits, now: float) -> ServingRequest | None:
-        """The request to serve now, its `index` set, or -1 when nothing that it wants is held; None: not now."""
+    def next(self, held: HeldBits, now: float, growing: IsGrowing | None = None) -> ServingRequest | None:
+        """The request to serve now, its `index` set, or -1 when nothing that it wants is held; None: not now.
+
+        Of a growing content each chunk leaves once before any leaves twice: at best the uplink is as fast as chunks
+        come. So requests for what is still to come wait for a chunk that was not sent, but no longer than any request.
+        Call this when a chunk has come.
+        """
         self.wakeup_at = None
         if not self._waiting or not self._has_slot(now):
             return None
-        request = self._most_urgent(held, now)
+        request = self._most_urgent(held, now, growing)
         if request is None:
             return None
         del self._waiting[request.request_id]
@@ -134,11 +142,14 @@ class ServingQueue:
         self._served_by_host[request.host] += 1
         self._note_served(request.requester)
         sendable = request.candidates & held(request.content_id)
+        if growing is not None and sendable != request.candidates and growing(request.content_id):
+            # It asks for what is still to come too: others have what was sent.
+            sendable = sendable if self._is_fresh(request, sendable) else 0
         if sendable:
             chunks = self._chunks(request.content_id)
-            _, freshest = chunks.least_sent(sendable)
+            _, freshest = chunks.least(sendable)
             request.index = (freshest & -freshest).bit_length() - 1
-            chunks.sent(request.index)
+            chunks.add(1 << request.index)
         request.counts_until = now + self._counting_seconds(request)
         return request
 
@@ -156,7 +167,7 @@ class ServingQueue:
         if sent_bytes:
             self._rate.add(sent_bytes, now)
         elif request.index >= 0:
-            self._chunks(request.content_id).unsend(request.index)
+            self._chunks(request.content_id).remove(1 << request.index)
 
     def _has_slot(self, now: float) -> bool:
         if len(self._served) >= self._config.max_served:
@@ -167,9 +178,11 @@ class ServingQueue:
         self.wakeup_at = min(counting)
         return False
 
-    def _most_urgent(self, held: HeldBits, now: float) -> ServingRequest | None:
-        """None when the hosts of all waiting requests are served as much as they may be."""
+    def _most_urgent(self, held: HeldBits, now: float, growing: IsGrowing | None) -> ServingRequest | None:
+        """None when the hosts of all waiting requests are served as much as they may be, or all await more chunks."""
         waiting = [request for request in self._waiting.values() if self._has_share(request.host)]
+        if growing is not None:
+            waiting = [request for request in waiting if not self._awaits_more(request, held, now, growing)]
         if not waiting:
             return None
         # A host that does not read in time what it is sent comes after all others, however long it waits: one that
@@ -186,11 +199,26 @@ class ServingQueue:
             if content_id not in held_bits:
                 held_bits[content_id] = held(content_id)
             sendable = request.candidates & held_bits[content_id]
-            level = self._chunks(content_id).least_sent(sendable)[0] if sendable else -1
+            level = self._chunks(content_id).least(sendable)[0] if sendable else -1
             return level, self._served_by_requester[request.requester], self._last_served.get(request.requester, 0)
 
         # `min` returns the first of equals: the oldest request.
         return min(waiting, key=urgency)
+
+    def _awaits_more(self, request: ServingRequest, held: HeldBits, now: float, growing: IsGrowing) -> bool:
+        """Whether a request waits for a chunk that has not come yet."""
+        due = request.asked_at + self._config.max_wait_seconds
+        if now >= due or not growing(request.content_id):
+            return False
+        sendable = request.candidates & held(request.content_id)
+        if sendable == request.candidates or self._is_fresh(request, sendable):
+            return False
+        self.wakeup_at = due if self.wakeup_at is None else min(due, self.wakeup_at)
+        return True
+
+    def _is_fresh(self, request: ServingRequest, sendable: int) -> bool:
+        """Whether one of those chunks was not sent yet."""
+        return bool(sendable) and self._chunks(request.content_id).least(sendable)[0] == 0
 
     def _has_share(self, host: str) -> bool:
         return not host or self._served_by_host[host] < self._share_of(self._config.max_served)
@@ -212,10 +240,10 @@ class ServingQueue:
             return self._config.unknown_rate_seconds
         return self._config.slow_factor * self._config.served_at_once * request.size_bytes / rate
 
-    def _chunks(self, content_id: ContentId) -> "SentCounts":
+    def _chunks(self, content_id: ContentId) -> ChunkCounts:
         chunks = self._served_chunks.get(content_id)
         if chunks is None:
-            chunks = self._served_chunks[content_id] = SentCounts()
+            chunks = self._served_chunks[content_id] = ChunkCounts(MAX_SENT)
             if len(self._served_chunks) > MAX_REMEMBERED_CONTENTS:
                 self._served_chunks.popitem(last=False)
         self._served_chunks.move_to_end(content_id)
@@ -227,41 +255,6 @@ def _one_less(counts: Counter[str], key: str) -> None:
     counts[key] -= 1
     if not counts[key]:
         del counts[key]
-
-
-class SentCounts:
-    """How often each chunk of a content was sent, as bitmaps: one for each number of times."""
-
-    def __init__(self) -> None:
-        self._more_than: list[int] = []
-        """At k: the chunks sent more than k times."""
-
-    def least_sent(self, wanted: int) -> tuple[int, int]:
-        """How often the least sent of the wanted chunks were sent, and which those are. wanted: not empty."""
-        for times, more in enumerate(self._more_than):
-            if fewest := wanted & ~more:
-                return times, fewest
-        return len(self._more_than), wanted
-
-    def sent(self, index: int) -> None:
-        """Count a chunk that is being sent."""
-        bit = 1 << index
-        for times, more in enumerate(self._more_than):
-            if not more & bit:
-                self._more_than[times] = more | bit
-                return
-        if len(self._more_than) < MAX_LEVELS:
-            self._more_than.append(bit)
-
-    def unsend(self, index: int) -> None:
-        """Undo `sent` for a chunk that was not sent after all."""
-        bit = 1 << index
-        for times in range(len(self._more_than) - 1, -1, -1):
-            if self._more_than[times] & bit:
-                self._more_than[times] &= ~bit
-                break
-        while self._more_than and not self._more_than[-1]:
-            self._more_than.pop()
 
 
 class _PeakRate:

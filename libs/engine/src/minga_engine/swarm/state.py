@@ -8,12 +8,12 @@ A source::
 
 import math
 import sys
-from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from minga_core.chunks import ChunkSet, Geometry
 from minga_core.ids import PeerId
+from minga_engine.swarm.chunk_counts import ChunkCounts
 
 _WINDOW_BITS = 1024
 _WINDOW = (1 << _WINDOW_BITS) - 1
@@ -204,9 +204,11 @@ class RequestTable:
         return request
 
     def _release(self, bits: int) -> None:
-        for other in self._requests.values():
-            bits &= ~other.claims
-        self.claimed &= ~bits
+        if bits:
+            # Without a call for each: this runs twice for each chunk.
+            for other in self._requests.values():
+                bits &= -1 if other.open else ~other.candidates
+            self.claimed &= ~bits
 
     def of_chunk(self, index: int) -> list[Request]:
         """Requests that can bring nothing but that chunk."""
@@ -224,11 +226,12 @@ class RequestTable:
 class SwarmState:
     """Bitmaps are integers: bit i stands for chunk i."""
 
-    def __init__(self, geometry: Geometry, held: ChunkSet, *, whole: bool = True) -> None:
+    def __init__(self, geometry: Geometry, held: ChunkSet, *, whole: bool = True, contended: bool = False) -> None:
         self.geometry = geometry
         self.count = geometry.chunk_count
         self.all = (1 << self.count) - 1
         self.readers: dict[int, Window] = {}
+        self.contended = contended
         self._whole = whole
         self._want_rest: set[int] = set()
         self.held = held.bits
@@ -236,12 +239,24 @@ class SwarmState:
         self.sources: dict[PeerId, Source] = {}
         self.connected: dict[PeerId, Source] = {}
         self.requests = RequestTable()
-        self.rarity = array("I", bytes(4 * self.count))
+        self._copies = ChunkCounts()
         """For each chunk, how many partial sources have it. Complete sources have every chunk alike."""
-        self.spread = 0
-        """Bitmap of the chunks that some partial source has."""
         self.spread_changed = False
         """Whether the current event changed `spread`, or which sources are complete."""
+
+    @property
+    def spread(self) -> int:
+        """Bitmap of the chunks that some partial source has."""
+        return self._copies.above(0)
+
+    @property
+    def shared(self) -> int:
+        """Bitmap of the chunks that several partial sources have."""
+        return self._copies.above(1)
+
+    def rarest(self, chunks: int) -> int:
+        """Those of some chunks that the fewest partial sources have. chunks: a bitmap that is not empty."""
+        return self._copies.least(chunks)[1]
 
     @property
     def rest_wanted(self) -> bool:
@@ -292,22 +307,18 @@ class SwarmState:
         source.bits = self.all
 
     def set_partial(self, source: Source) -> None:
-        """Note that a source lacks chunks: from now on its chunks count in rarity."""
+        """Note that a source lacks chunks: from now on its chunks are counted."""
         if source.complete:
             source.complete, source.bits, self.spread_changed = False, 0, True
 
     def set_bits(self, source: Source, bits: int) -> None:
-        """Note what a source has, and update the rarity."""
+        """Note what a source has."""
         if source.complete:
             source.bits = bits
             return
         before = self.spread
-        for index in members(bits & ~source.bits):
-            self.rarity[index] += 1
+        self._copies.add(bits & ~source.bits)
         if lost := source.bits & ~bits:
-            for index in members(lost):
-                self.rarity[index] -= 1
-            self.spread &= ~bitmap_of((index for index in members(lost) if not self.rarity[index]), self.count)
-        self.spread |= bits
+            self._copies.remove(lost)
         self.spread_changed |= self.spread != before
         source.bits = bits

@@ -46,7 +46,7 @@ from minga_runtime.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)
 
-PROGRESS_SECONDS = 0.25
+PROGRESS_SECONDS = 0.5
 REPORT_SECONDS = 1.0
 """Between reports of a step that has no progress of its own; a client gives up after a minute without any."""
 RETRY_SECONDS = 1.0
@@ -104,6 +104,23 @@ class DownloadRequest:
     reading: bool = False
     """Fetch what is demanded (`TransferOptions.demands`), and put it in place only if somebody wants the file to stay;
     else nothing is left of what this download began."""
+
+    @classmethod
+    def of(
+        cls, file: Located, *, overwrite: bool = False, source_wait: timedelta | None = None, reading: bool = False
+    ) -> "DownloadRequest":
+        """Of a version that was located: the locator is not needed to begin."""
+        return cls(
+            file.name,
+            file.content_id,
+            overwrite=overwrite,
+            source_wait=source_wait,
+            sources=file.sources,
+            published_ns=file.published_ns,
+            attributes=file.attributes,
+            tag=file.tag,
+            reading=reading,
+        )
 
 
 @dataclass(frozen=True, slots=True)

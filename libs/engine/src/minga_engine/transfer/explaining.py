@@ -18,6 +18,8 @@ SLOT_SECONDS = 0.1
 """Step by which the window of the best rate moves."""
 PAUSE_SECONDS = 0.5
 """A shorter time without a byte is no pause."""
+_NOT_RECORDED = (ev.SourceHolds, ev.Tick)
+"""Events that change nothing here: what held before holds after them, and is counted with the next one."""
 
 
 class TransferRecord:
@@ -56,6 +58,8 @@ class TransferRecord:
 
     def event(self, event: ev.Event) -> None:
         """Record an event; call it before the scheduler handles it."""
+        if isinstance(event, _NOT_RECORDED):
+            return
         self._advance()
         match event:
             case ev.BytesReceived(request_id, count):
@@ -119,17 +123,18 @@ class TransferRecord:
             return
         phase = self._phase
         if phase is Phase.FETCHING:
-            cause = self._cause(before)
+            # Without a call for the common one: this runs several times for each chunk.
+            cause = WaitCause.SILENCE if self._answering else self._cause(before)
             self._pauses.add(cause, passed)
             phase = Phase.WAITING if cause is WaitCause.NO_SOURCE else phase
         self._phase_seconds[phase] = self._phase_seconds.get(phase, 0.0) + passed
 
     def _cause(self, now: float) -> WaitCause:
-        """What is waited for when no byte comes now."""
+        """What is waited for when no byte comes now, and none of the sources answers."""
         if self._requests:
             if not self._unfinished:
                 return WaitCause.DISK
-            return WaitCause.SILENCE if self._answering else WaitCause.QUEUE
+            return WaitCause.QUEUE
         connected = [source for source in self._sources.values() if source.connected]
         if not connected:
             return WaitCause.NO_SOURCE

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from minga_core.attributes import NO_ATTRIBUTES, FileAttributes
 from minga_core.clock import Clock
@@ -42,8 +42,7 @@ class VersionGoneError(FileNotFoundInDirectoryError):
     """Nobody has that version whole any more: the name has one that was published later, or all holders removed it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
+class Located(NamedTuple):
     """A version of a file and the peers that have it."""
 
     name: Name

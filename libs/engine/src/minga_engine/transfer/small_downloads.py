@@ -7,10 +7,10 @@ refused by the disk, is left out; `download.Downloader` then fetches it, waits f
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from datetime import timedelta
-from pathlib import Path
 from typing import Protocol
 
 from opentelemetry.trace import Span
@@ -22,6 +22,7 @@ from minga_engine.parts.placing import MAX_SMALL_BYTES, SmallContent, SmallFile
 from minga_engine.progress import SmallDone
 from minga_engine.transfer.locating import Directory, Located
 from minga_engine.transfer.options import TransferOptions
+from minga_engine.wire.groups import Group
 from minga_engine.wire.messages import MAX_SMALL_FILES, SourceAddress
 from minga_engine.wire.transport import PeerBusyError, Transport
 from minga_runtime import tracing
@@ -36,6 +37,10 @@ ROUNDS = 3
 MAX_BUSY_PAUSE = timedelta(seconds=1)
 IDLE_LIMIT = timedelta(seconds=10)
 """A source that sends nothing for so long is given up."""
+STORE_BYTES = 32 * 1024 * 1024
+STORE_SECONDS = 1.0
+"""So much of all sources of a batch, or what comes in so long, is put in place together: each time costs the disk two
+flushes of its cache."""
 REPORT_SECONDS = 1.0
 """Longest time until a source knows that it sent wrong bytes."""
 
@@ -50,8 +55,8 @@ class SmallDestination(Protocol):
         """Those that are there already, whole, and those that may be put there; the others in neither."""
         ...
 
-    async def store(self, files: Sequence[SmallFile]) -> list[Path | None]:
-        """Puts files in place, as far as they can be: where each is, or None. Replaces nothing."""
+    async def store(self, files: Sequence[SmallFile]) -> list[str | None]:
+        """Puts files in place, as far as they can be: the path of each, or None. Replaces nothing."""
         ...
 
 
@@ -108,22 +113,27 @@ class SmallDownloads:
             calls = batch.calls()
             if not calls:
                 break
+            # What waits to be put in place is in memory, of all sources together.
+            most_bytes = STORE_BYTES // len(calls)
             async with asyncio.TaskGroup() as group:
                 for source, contents in calls:
-                    group.create_task(self._call(batch, source, contents, on_done), name="fetch-files")
+                    work = self._call(batch, source, contents, most_bytes, on_done)
+                    group.create_task(work, name="fetch-files")
             if batch.pause > timedelta(0):
                 await asyncio.sleep(min(batch.pause, MAX_BUSY_PAUSE).total_seconds())
         return batch.lacking_count
 
     async def _call(
-        self, batch: "_Batch", source: SourceAddress, contents: Sequence[ContentId], on_done: OnDone
+        self, batch: "_Batch", source: SourceAddress, contents: Sequence[ContentId], most_bytes: int, on_done: OnDone
     ) -> None:
         """Fetches contents from one source and puts them in place as they come."""
         try:
-            async with aclosing(self._transport.fetch_files(source, contents, self._options.own_address)) as groups:
-                while (group := await _next(groups)) is not None:
-                    await self._options.down.take(sum(len(data) for _, data in group))
-                    await self._store(batch, source, [(contents[place], data) for place, data in group], on_done)
+            async with (
+                aclosing(self._transport.fetch_files(source, contents)) as groups,
+                aclosing(self._gathered(groups, most_bytes)) as gathered,
+            ):
+                async for some in gathered:
+                    await self._store(batch, source, [(contents[place], data) for place, data in some], on_done)
             batch.refuse(source, contents)
         except PeerBusyError as error:
             batch.pause = max(batch.pause, error.retry_after)
@@ -131,8 +141,30 @@ class SmallDownloads:
             batch.refuse(source, contents)
             log_event(log, logging.DEBUG, "small_files_not_given", source=source.peer_id, error=error)
 
+    async def _gathered(self, groups: AsyncIterator[Group], most_bytes: int) -> AsyncGenerator[Group, None]:
+        """What comes, as much at a time as is put in place together; also what came before an error, which is raised
+        then."""
+        some: Group = []
+        size_bytes, began_at = 0, time.monotonic()
+        failure: MingaError | None = None
+        try:
+            while (group := await _next(groups)) is not None:
+                more_bytes = sum(len(data) for _, data in group)
+                await self._options.down.take(more_bytes)
+                some += group
+                size_bytes += more_bytes
+                if size_bytes >= most_bytes or time.monotonic() - began_at > STORE_SECONDS:
+                    yield some
+                    some, size_bytes, began_at = [], 0, time.monotonic()
+        except MingaError as error:
+            failure = error
+        if some:
+            yield some
+        if failure is not None:
+            raise failure
+
     async def _store(
-        self, batch: "_Batch", source: SourceAddress, group: list[tuple[ContentId, bytes]], on_done: OnDone
+        self, batch: "_Batch", source: SourceAddress, group: list[tuple[ContentId, bytes | memoryview]], on_done: OnDone
     ) -> None:
         """Verifies what came, and puts it in place. Raises ChunkCorruptError for what is not what it should be, once
         the source knows of it."""
@@ -182,19 +214,16 @@ class _Batch:
 
     def calls(self) -> list[tuple[SourceAddress, list[ContentId]]]:
         """What to ask whom now: each content of one of its holders, evenly spread, those of our zone first."""
-        asked: dict[SourceAddress, list[ContentId]] = {}
+        asked: dict[PeerId, tuple[SourceAddress, list[ContentId]]] = {}
         for content_id, files in self._lacking.items():
-            sources = [
-                source
-                for file in files
-                for source in file.sources
-                if source.complete and (source.peer_id, content_id) not in self._refused
-            ]
+            sources = [source for file in files for source in file.sources if source.complete]
+            if self._refused:
+                sources = [source for source in sources if (source.peer_id, content_id) not in self._refused]
             near = [source for source in sources if source.same_zone] or sources
             if near:
-                least = min(near, key=lambda source: len(asked.get(source, ())))
-                asked.setdefault(least, []).append(content_id)
-        return list(asked.items())
+                calls = [asked.setdefault(source.peer_id, (source, [])) for source in near]
+                min(calls, key=lambda call: len(call[1]))[1].append(content_id)
+        return [call for call in asked.values() if call[1]]
 
     def files_of(self, content: SmallContent) -> list[SmallFile]:
         """The files that a content is for; it is not lacking any more, whatever becomes of them."""
@@ -203,10 +232,10 @@ class _Batch:
 
     def refuse(self, source: SourceAddress, contents: Sequence[ContentId]) -> None:
         """The source is not asked for those again."""
-        self._refused.update((source.peer_id, content_id) for content_id in contents)
+        self._refused.update((source.peer_id, content_id) for content_id in contents if content_id in self._lacking)
 
 
-def _verified(group: list[tuple[ContentId, bytes]]) -> tuple[list[SmallContent], list[ContentId]]:
+def _verified(group: list[tuple[ContentId, bytes | memoryview]]) -> tuple[list[SmallContent], list[ContentId]]:
     """What is what it should be, and the ids of what is not."""
     good: list[SmallContent] = []
     wrong: list[ContentId] = []
@@ -218,7 +247,7 @@ def _verified(group: list[tuple[ContentId, bytes]]) -> tuple[list[SmallContent],
     return good, wrong
 
 
-async def _next(groups: AsyncIterator[list[tuple[int, bytes]]]) -> list[tuple[int, bytes]] | None:
+async def _next(groups: AsyncIterator[Group]) -> Group | None:
     """The next group; None at the end, and when nothing comes for too long."""
     try:
         async with asyncio.timeout(IDLE_LIMIT.total_seconds()):

@@ -9,9 +9,10 @@ as soon as a reader has shown that it reads one byte after the other.
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from minga_core.chunks import ChunkSet, Geometry
 from minga_core.clock import Clock
@@ -29,6 +30,7 @@ from minga_core.ids import ContentId
 from minga_core.units import format_seconds
 from minga_engine.parts.disk import DiskPool, storage_errors
 from minga_engine.parts.files import OpenChunk
+from minga_engine.parts.places import OpenFile, Place
 from minga_engine.progress import DownloadPhase, Progress
 from minga_engine.swarm.config import SwarmConfig
 from minga_engine.transfer.demand import Demand, Demands
@@ -46,6 +48,8 @@ READ_TRIES = 3
 """How often a chunk that was here and is gone when it is read is fetched once more."""
 READ_THREADS = 4
 """Apart from those that verify and write what arrives, which may be busy with large chunks."""
+
+T = TypeVar("T")
 
 Fetch = Callable[[DownloadRequest, OnProgress], Awaitable[object]]
 """Starts a download, or joins one; returns once it is done. Cancelling it leaves a download to those who share it."""
@@ -133,7 +137,7 @@ class Streams:
     @asynccontextmanager
     async def open(
         self, file: Located, *, keep: bool | None = None, wait: timedelta | None = None
-    ) -> AsyncGenerator[Reader, None]:
+    ) -> AsyncGenerator["ContentReader", None]:
         """The reader of a located version, until the end of the block. Fetches nothing before the first read.
 
         keep: whether what is fetched for it stays on this machine, which becomes a holder; a version that is whole gets
@@ -144,7 +148,7 @@ class Streams:
         if shared is None:
             shared = self._shared[file.content_id] = _SharedDownload(self, file, self._demands.of(file.content_id))
         shared.join(keep=self._keep is not None and (self._keep if keep is None else keep))
-        reader = _Reader(self, shared, file, self.wait if wait is None else wait)
+        reader = ContentReader(self, shared, file, self.wait if wait is None else wait)
         try:
             yield reader
         finally:
@@ -239,6 +243,14 @@ class _SharedDownload:
         held = self._streams.contents.held(self.content_id)
         return held is not None and index in held
 
+    def held_after(self, index: int, stop: int) -> int:
+        """The first chunk after `index`, before `stop`, that cannot be read now; else `stop`."""
+        held = self._streams.contents.held(self.content_id)
+        reached = index + 1
+        while reached < stop and held is not None and reached in held:
+            reached += 1
+        return reached
+
     def _started(self) -> asyncio.Task[None]:
         if self._streams.closed:
             raise _stopping()
@@ -250,17 +262,7 @@ class _SharedDownload:
         return self._task
 
     async def _run(self) -> None:
-        file = self._file
-        request = DownloadRequest(
-            file.name,
-            file.content_id,
-            source_wait=self._streams.wait,
-            sources=file.sources,
-            published_ns=file.published_ns,
-            attributes=file.attributes,
-            tag=file.tag,
-            reading=True,
-        )
+        request = DownloadRequest.of(self._file, source_wait=self._streams.wait, reading=True)
         while True:
             try:
                 await self._streams.fetch(request, self._note)
@@ -288,7 +290,7 @@ class _SharedDownload:
             )
 
 
-class _Reader:
+class ContentReader:
     """Implements Reader."""
 
     def __init__(self, streams: Streams, shared: _SharedDownload, file: Located, wait: timedelta | None) -> None:
@@ -304,42 +306,65 @@ class _Reader:
         self._reading = asyncio.Lock()
         self._position = 0
         self._in_order_bytes = 0
+        self._file: OpenFile | None = None
 
     async def read(self, offset: int, length: int) -> bytes:
         """See Reader."""
-        if offset < 0 or length < 1:
-            raise InvalidArgumentError(f"{length} bytes from {offset} on cannot be read")
-        if offset >= self.size_bytes:
-            return b""
-        async with self._reading:
-            data = await self._read(offset, min(length, self.size_bytes - offset))
-            self._in_order_bytes = len(data) + (self._in_order_bytes if offset == self._position else 0)
-            self._position = offset + len(data)
-            return data
+        return b"" if offset >= self.size_bytes and length > 0 else await self._use(offset, length, OpenChunk.read)
+
+    async def place(self, offset: int, length: int) -> Place:
+        """Where the bytes are that `read` would give, for an offset before the end. Raises as `read`.
+
+        Of a file that is whole and has its name, all of it.
+        """
+        return await self._use(offset, length, self._place)
 
     def leave(self) -> None:
         """Wants nothing any more."""
         self._shared.demand.leave(self._number)
 
-    async def _read(self, offset: int, length: int) -> bytes:
+    def _place(self, chunk: OpenChunk) -> Place:
+        """Blocking. Raises ContentChangedError, OSError."""
+        chunk.check()
+        if self._file is None or not self._file.is_same(chunk.descriptor):
+            self._file = OpenFile.again(chunk.descriptor)
+        if chunk.fingerprint is not None:
+            return Place(self._file, 0, self.size_bytes, chunk.fingerprint)
+        return Place(self._file, chunk.offset, chunk.offset + chunk.size_bytes)
+
+    async def _use(self, offset: int, length: int, work: Callable[[OpenChunk], T]) -> T:
+        """Call `work`, in a thread, with where the bytes are that were asked for, the first of which have arrived."""
+        if not 0 <= offset < self.size_bytes or length < 1:
+            raise InvalidArgumentError(f"{length} bytes from {offset} on cannot be read")
+        async with self._reading:
+            made, count = await self._used(offset, min(length, self.size_bytes - offset), work)
+            self._in_order_bytes = count + (self._in_order_bytes if offset == self._position else 0)
+            self._position = offset + count
+            return made
+
+    async def _used(self, offset: int, length: int, work: Callable[[OpenChunk], T]) -> tuple[T, int]:
+        """As `_use`, with how many bytes there were."""
         index = offset // self._geometry.chunk_size_bytes
-        start = offset - self._geometry.offset(index)
         failure: MingaError | None = None
         for _ in range(READ_TRIES):
             self._want(offset, length)
             if not self._shared.holds(index):
                 await self._shared.arrival(index, self._wait)
             try:
-                return await self._read_chunk(index, start, length)
+                return await self._used_once(index, offset, length, work)
             except (ContentChangedError, ContentNotHeldError, StorageError) as error:
                 # It was changed, removed or cannot be read, and does not count as held any more: others have it.
                 failure = error
         raise failure or StorageError(f"{self.content_id.short} cannot be read")
 
-    async def _read_chunk(self, index: int, start: int, length: int) -> bytes:
+    async def _used_once(self, index: int, offset: int, length: int, work: Callable[[OpenChunk], T]) -> tuple[T, int]:
+        chunk_bytes = self._geometry.chunk_size_bytes
+        stop = self._shared.held_after(index, -(-(offset + length) // chunk_bytes)) * chunk_bytes
         async with self._streams.contents.open_chunk(self.content_id, index) as chunk:
+            # Chunks are at their own offsets, in files and in parts.
+            wanted = replace(chunk, offset=offset, size_bytes=min(offset + length, stop) - offset)
             with storage_errors(f"cannot read {self.content_id.short}"):
-                return await self._streams.pool.run(chunk.read, start, length)
+                return await self._streams.pool.run(work, wanted), wanted.size_bytes
 
     def _want(self, offset: int, length: int) -> None:
         """Move the window: what is read now, and the more ahead of it the more was read in order before."""

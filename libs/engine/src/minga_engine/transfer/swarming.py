@@ -6,7 +6,6 @@ is never entered twice.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextvars import Context
@@ -24,8 +23,7 @@ from minga_core.errors import (
     NoSpaceError,
     StorageError,
 )
-from minga_core.ids import PeerId
-from minga_engine.parts.disk import uninterrupted
+from minga_core.ids import ContentId, PeerId
 from minga_engine.parts.part import Part
 from minga_engine.swarm import events as ev
 from minga_engine.swarm.scheduler import Scheduler
@@ -53,6 +51,8 @@ class SwarmDownload:
     """Fills one part file from peers.
 
     part: an open part; the caller commits or closes it. whole: whether all of it is wanted; else only what is demanded.
+    wire_id: what sources know the content by; the part's own id unless given. elsewhere: chunks that come another
+    way, and are not requested. contended: see Scheduler.
     """
 
     def __init__(
@@ -65,9 +65,12 @@ class SwarmDownload:
         record: TransferRecord | None = None,
         *,
         whole: bool = True,
+        wire_id: ContentId | None = None,
+        elsewhere: ChunkSet | None = None,
+        contended: bool = False,
     ) -> None:
         self._part = part
-        self._content_id = part.manifest.content_id
+        self._content_id = wire_id or part.target.content_id
         self._geometry = part.manifest.geometry
         self._transport = transport
         self._find_sources = find_sources
@@ -75,8 +78,9 @@ class SwarmDownload:
         self._requester = options.own_address
         self._metrics = options.metrics
         self._record = record or TransferRecord(clock)
-        self._demand = options.demands.of(self._content_id)
-        self._scheduler = Scheduler(self._geometry, part.held, options.config, whole=whole)
+        self._demand = options.demands.of(part.target.content_id)
+        held = part.held if elsewhere is None else part.held | elsewhere
+        self._scheduler = Scheduler(self._geometry, held, options.config, whole=whole, contended=contended)
         self._addresses: dict[PeerId, SourceAddress] = {}
         self._named_count = 0
         self._spans = SourceSpans.if_traced(self._content_id)
@@ -90,6 +94,8 @@ class SwarmDownload:
         self._timer_at = 0.0
         self._done: asyncio.Future[None] | None = None
         self.received_by_source: dict[PeerId, int] = {}
+        self.received_bytes = 0
+        """Of chunks that are not whole yet, too."""
         self.directory_problem = ""
         """Why the last look-up of sources failed; empty when it did not."""
         self.dropped: dict[PeerId, ev.DropReason] = {}
@@ -99,6 +105,16 @@ class SwarmDownload:
     def scheduler(self) -> Scheduler:
         """The scheduler, for progress and explanations."""
         return self._scheduler
+
+    @property
+    def sources(self) -> list[SourceAddress]:
+        """All that it knows."""
+        return list(self._addresses.values())
+
+    @property
+    def offered(self) -> ChunkSet:
+        """Chunks that some connected source has (a copy)."""
+        return self._scheduler.offered
 
     @property
     def waiting_seconds(self) -> float:
@@ -203,7 +219,7 @@ class SwarmDownload:
             return None
         context = self._spans.asking(self._addresses[wanted.source])
         if wanted.hedge:
-            self._spans.note(wanted.source, "second request", {"minga.chunk": wanted.candidates[0]})
+            self._spans.note(wanted.source, "second request", {"minga.chunk": next(iter(wanted.candidates))})
         return context
 
     def _own_context(self) -> Context | None:
@@ -244,8 +260,7 @@ class SwarmDownload:
         self.feed(outcome)
 
     async def _fetch(self, wanted: ev.RequestChunk) -> ev.Event:
-        candidates = ChunkSet(self._geometry.chunk_count, wanted.candidates)
-        chunks = WantedChunks(self._content_id, self._geometry, candidates, self._requester, self._buffers)
+        chunks = WantedChunks(self._content_id, self._geometry, wanted.candidates, self._requester, self._buffers)
         listener = _RequestListener(self, wanted.request_id)
         async with self._transport.fetch(self._addresses[wanted.source], chunks, listener) as chunk:
             if chunk is not None:
@@ -255,8 +270,8 @@ class SwarmDownload:
     async def _keep(self, wanted: ev.RequestChunk, chunk: FetchedChunk) -> ev.Event:
         """Verifies and writes a chunk. Raises ChunkCorruptError; an error of the disk ends the download."""
         try:
-            # Not to be interrupted: the buffer is used again as soon as this returns.
-            await uninterrupted(self._part.write_chunk(chunk.index, chunk.data), self._own_context())
+            # Also a caller that is cancelled continues at the end of the writing, where the buffer is used again.
+            await self._part.write_chunk(chunk.index, chunk.data)
         except (NoSpaceError, StorageError) as error:
             self._fail(error)
             return ev.Tick()
@@ -299,18 +314,18 @@ class SwarmDownload:
 
     async def _watch(self, source: PeerId) -> None:
         """Follows what a source holds until it is complete or lost."""
-        snapshot = True
-        complete = False
-        updates = self._transport.watch(self._addresses[source], self._content_id, self._geometry.chunk_count)
+        known = False
+
+        def update(chunks: ChunkSet, complete: bool) -> None:
+            nonlocal known
+            snapshot, known = not known, True
+            self.feed(ev.SourceHolds(source, chunks, snapshot=snapshot))
+
         try:
-            async with contextlib.aclosing(updates):
-                async for chunks, is_complete in updates:
-                    complete = is_complete
-                    self.feed(ev.SourceHolds(source, chunks, snapshot=snapshot))
-                    snapshot = False
+            address, count = self._addresses[source], self._geometry.chunk_count
+            await self._transport.watch(address, self._content_id, count, update)
         except MingaError as error:
             log_event(log, logging.DEBUG, "watch_lost", source=source, content=self._content_id.short, error=error)
-        if not complete:
             self.feed(ev.SourceLost(source))
 
     async def _find(self) -> None:
@@ -379,4 +394,5 @@ class _RequestListener:
 
     def received(self, count: int) -> None:
         """See ChunkListener."""
+        self._swarm.received_bytes += count
         self._swarm.feed(ev.BytesReceived(self._request_id, count))

@@ -105,7 +105,8 @@ class PeerConnections:
         finally:
             peer.users -= 1
             self._retire(key)
-            await self._close_unused()
+            if self._replaced or len(self._open) > self._max_open:
+                await self._close_unused()
 
     def grant_metadata(self, peer: PeerConnection) -> tuple[tuple[str, str], ...]:
         """What shows the grant, in calls that need one; empty without one, and without TLS."""

@@ -11,8 +11,10 @@ from minga_engine.explanation import Explanation, Phase, SourceShare, WaitCause
 from minga_engine.progress import BadFile, DownloadPhase, Progress, SmallDone, VerifyProgress
 from minga_protos.control.v1 import control_pb2 as pb
 
-MAX_NAMES = 1_000
+MAX_NAMES = 2_000
 """Names in a DownloadFilesRequest (contract: control.proto)."""
+SMALL_FILE_BYTES = 256
+"""Of a DownloadedFile, at most, but for its name and path."""
 MAX_SOURCES = 50
 """Sources in an Explanation (contract: control.proto)."""
 
@@ -32,9 +34,14 @@ def small_file_to_pb(done: SmallDone) -> pb.DownloadedFile:
         name=done.name,
         content_id=done.content_id.raw,
         size_bytes=done.size_bytes,
-        path=str(done.path),
+        path=done.path,
         source=done.source or "",
     )
+
+
+def small_file_bytes(done: SmallDone) -> int:
+    """What a small file takes of a message at most."""
+    return 4 * (len(done.name) + len(done.path)) + SMALL_FILE_BYTES
 
 
 def small_file_from_pb(item: pb.DownloadedFile) -> tuple[Name, Progress]:

@@ -1,7 +1,7 @@
 """Heads of the HTTP/1.1 requests and responses between peers (docs/http.md), as bytes and as plain values. No I/O.
 
-One request brings one chunk, or the availability of a content. Only what these two ends need is understood; everything
-else is refused.
+One request brings one chunk, the availability of a content, or many small contents. Only what these two ends need is
+understood; everything else is refused.
 """
 
 import re
@@ -12,8 +12,8 @@ from functools import lru_cache
 
 from minga_core.chunks import ChunkSet
 from minga_core.errors import WIRE_STATUS, BusyError, Code, InvalidArgumentError, MingaError, error_from_code
-from minga_core.ids import ContentId, parse_address, parse_peer_id
-from minga_engine.wire.messages import MAX_SOURCES, SourceAddress, parse_http_port
+from minga_core.ids import DIGEST_BYTES, ContentId, parse_address, parse_peer_id
+from minga_engine.wire.messages import MAX_SMALL_FILES, MAX_SOURCES, SourceAddress, parse_http_port
 from minga_runtime.tracing import TRACEPARENT
 
 MAX_HEAD_BYTES = 16 * 1024
@@ -27,7 +27,9 @@ MAX_AVAILABILITY_BYTES = 8 * 1024 * 1024
 _MAX_CHUNKS = 1 << 31
 _CHUNKS_TARGET = re.compile(r"/v1/contents/(b3:[0-9a-f]{64})/chunks\?wanted=([0-9,-]+)\Z")
 _WRONG_TARGET = re.compile(r"/v1/contents/(b3:[0-9a-f]{64})/chunks/([0-9]{1,10})/wrong\Z")
+_FILES_TARGET = "/v1/files"
 _HELD_TARGET = re.compile(r"/v1/contents/(b3:[0-9a-f]{64})/held\Z")
+_RANGES = re.compile("[0-9]{1,10}(?:-[0-9]{1,10})?(?:,[0-9]{1,10}(?:-[0-9]{1,10})?)*")
 _VERSION = "HTTP/1.1"
 _OK = f"{_VERSION} 200 OK"
 _REASONS = {400: "Bad Request", 404: "Not Found", 409: "Conflict", 429: "Too Many Requests"}
@@ -78,6 +80,19 @@ class WrongChunkReport:
         """The request, which is nothing but a head."""
         target = f"/v1/contents/{self.content_id}/chunks/{self.index}/wrong"
         return _head([f"POST {target} {_VERSION}", f"Host: {host}", "Content-Length: 0"])
+
+
+@dataclass(frozen=True, slots=True)
+class FilesRequest:
+    """Asks for small contents. Their ids follow the head, of DIGEST_BYTES each; groups of them answer it (`groups`)."""
+
+    count: int
+    """1 to MAX_SMALL_FILES."""
+
+    def encode(self, host: str) -> bytes:
+        """The head."""
+        length = self.count * DIGEST_BYTES
+        return _head([f"POST {_FILES_TARGET} {_VERSION}", f"Host: {host}", f"Content-Length: {length}"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,28 +151,41 @@ class ErrorResponse:
         return _head(lines + _sources_header(self.sources))
 
 
-def decode_request(head: bytes) -> ChunkRequest | AvailabilityRequest | WrongChunkReport:
+Request = ChunkRequest | AvailabilityRequest | WrongChunkReport | FilesRequest
+
+
+def decode_request(head: bytes) -> Request:
     """The request of a head. Raises InvalidArgumentError for anything that is not served here."""
     first, headers = _parse_head(head)
     parts = first.split(" ")
     if len(parts) != 3 or parts[0] not in ("GET", "POST") or parts[2] != _VERSION:
         raise InvalidArgumentError("only GET and POST with HTTP/1.1 are served here")
     if parts[0] == "POST":
-        return _decode_report(parts[1], headers)
+        files = parts[1] == _FILES_TARGET
+        return _decode_files_request(headers) if files else _decode_report(parts[1], headers)
     if (match := _HELD_TARGET.match(parts[1])) is not None:
         return AvailabilityRequest(ContentId.parse(match[1]))
     if (match := _CHUNKS_TARGET.match(parts[1])) is None:
-        raise InvalidArgumentError("there is nothing here but /v1/contents/{id}/chunks?wanted={ranges} and …/held")
+        raise InvalidArgumentError("nothing is read here but /v1/contents/{id}/chunks?wanted={ranges} and …/held")
     sources = _parse_sources(headers.get("minga-source", ""))
     requester = sources[0] if sources else None
     traceparent = headers.get(TRACEPARENT, "")
     return ChunkRequest(ContentId.parse(match[1]), _parse_ranges(match[2], MAX_RANGES), requester, traceparent)
 
 
+def _decode_files_request(headers: Mapping[str, str]) -> FilesRequest:
+    count, rest = divmod(_number(headers, "content-length"), DIGEST_BYTES)
+    if rest or not 0 < count <= MAX_SMALL_FILES:
+        raise InvalidArgumentError(f"the body is 1 to {MAX_SMALL_FILES:,} content ids of {DIGEST_BYTES} bytes")
+    return FilesRequest(count)
+
+
 def _decode_report(target: str, headers: Mapping[str, str]) -> WrongChunkReport:
     match = _WRONG_TARGET.match(target)
     if match is None or headers.get("content-length", "0") != "0":
-        raise InvalidArgumentError("nothing is posted here but /v1/contents/{id}/chunks/{index}/wrong, without a body")
+        raise InvalidArgumentError(
+            "nothing is posted here but /v1/files, and /v1/contents/{id}/chunks/{index}/wrong without a body"
+        )
     return WrongChunkReport(ContentId.parse(match[1]), int(match[2]))
 
 
@@ -175,13 +203,13 @@ def decode_response(head: bytes) -> ChunkResponse | EarlyHints | ErrorResponse:
     return ErrorResponse(_error_of(headers), sources)
 
 
-def availability_head() -> bytes:
-    """The head before availability updates, which go on until the connection is closed."""
-    return _head([_OK, "Content-Type: text/plain", "Connection: close"])
+def stream_head(content_type: str) -> bytes:
+    """The head before what goes on until the connection is closed: availability updates, or small contents."""
+    return _head([_OK, f"Content-Type: {content_type}", "Connection: close"])
 
 
-def decode_availability_head(head: bytes) -> MingaError | None:
-    """None when updates follow, else the peer's error. Raises InvalidArgumentError for anything else."""
+def decode_stream_head(head: bytes) -> MingaError | None:
+    """None when a stream follows, else the peer's error. Raises InvalidArgumentError for anything else."""
     status, headers = _parse_response(head)
     return None if status == 200 else _error_of(headers)
 
@@ -250,13 +278,15 @@ def _format_ranges(ranges: Iterable[tuple[int, int]]) -> str:
 
 
 def _parse_ranges(text: str, most: int) -> tuple[tuple[int, int], ...]:
+    if not _RANGES.fullmatch(text):
+        raise InvalidArgumentError(f"{text[:40]!r} are not ranges of chunks")
     parts = text.split(",")
     if len(parts) > most:
         raise InvalidArgumentError(f"too many ranges of chunks: {len(parts)} (1 to {most})")
     ranges = []
     for part in parts:
-        match = re.fullmatch("([0-9]{1,10})(?:-([0-9]{1,10}))?", part)
-        start, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        first, _, end = part.partition("-")
+        start, last = int(first), int(end or first)
         if not start <= last < _MAX_CHUNKS:
             raise InvalidArgumentError(f"{part[:40]!r} is not a range of chunks")
         ranges.append((start, last + 1))

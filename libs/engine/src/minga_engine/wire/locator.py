@@ -9,7 +9,7 @@ from base64 import b64decode
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from minga_core.ids import (
     ContentId,
     PeerId,
     parse_address,
+    parse_gateway_url,
     parse_peer_id,
     parse_zone,
 )
@@ -26,23 +27,28 @@ from minga_core.names import Name, parse_name
 from minga_core.records import MAX_TICKET_BYTES, TAG_BYTES, HoldingState
 from minga_engine.wire.json_fields import count, flag, items, nanos, seconds, text
 from minga_engine.wire.locator_http import LocatorHttp, checked, not_a_locator
-from minga_runtime.trust.credentials import Credentials
-from minga_runtime.trust.own_grant import OwnGrant
 
 if TYPE_CHECKING:
     import httpx
 
+    from minga_runtime.trust.credentials import Credentials
+    from minga_runtime.trust.own_grant import OwnGrant
+
 ITER_PAGE_SIZE = 1000
 MAX_EMPTY_PAGES = 100_000
 """In a row. A search goes over some thousand names for each page, and may find none for a while."""
-MAX_LOOKUP_NAMES = 256
+MAX_LOOKUP_NAMES = 1000
 MAX_LOOKUP_BYTES = 60 * 1024
 """Of one look-up of many names as JSON; the locator takes bodies of at most 64 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedFile:
-    """A name of the catalogue, with its default version."""
+    """A name of the catalogue, with its default version.
+
+    >>> next(client.ls("models/")).size_bytes
+    14
+    """
 
     name: Name
     content_id: ContentId
@@ -64,7 +70,11 @@ class FilePage:
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """A living peer that has a content, or a part of it."""
+    """A living peer that has a content, or a part of it.
+
+    >>> "peer-1" in {source.peer_id for source in client.info("models/model.bin").versions[0].sources}
+    True
+    """
 
     peer_id: PeerId
     address: Address
@@ -75,7 +85,11 @@ class FileSource:
 @dataclass(frozen=True, slots=True)
 class FileVersion:
     """One content, with at most 20 of its holders in random order. modified_ns and executable: of the file that was
-    published last."""
+    published last.
+
+    >>> client.info("models/model.bin").versions[0].size_bytes
+    14
+    """
 
     content_id: ContentId
     size_bytes: int
@@ -109,7 +123,11 @@ class ContentAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ListedPeer:
-    """A living peer."""
+    """A living peer.
+
+    >>> next(client.peers()).peer_id
+    'peer-1'
+    """
 
     peer_id: PeerId
     address: Address
@@ -120,6 +138,8 @@ class ListedPeer:
     active_serves: int
     software_version: str
     lease_remaining: timedelta
+    gateway_url: str
+    """Of its HTTP gateway; empty when others do not reach it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +163,11 @@ class Placements:
 
 @dataclass(frozen=True, slots=True)
 class DirectoryFigures:
-    """The directory in figures."""
+    """The directory in figures.
+
+    >>> client.stats().live_peers
+    3
+    """
 
     live_peers: int
     names: int
@@ -173,8 +197,8 @@ class LocatorClient:
         *,
         retry_budget: timedelta = timedelta(0),
         transport: "httpx.AsyncBaseTransport | None" = None,
-        credentials: Credentials | None = None,
-        grant: OwnGrant | None = None,
+        credentials: "Credentials | None" = None,
+        grant: "OwnGrant | None" = None,
     ) -> None:
         self._http = LocatorHttp(base_url, retry_budget, transport, credentials, grant)
 
@@ -287,6 +311,8 @@ class LocatorClient:
 
         Half of the time that the request took is off as well.
         """
+        from email.utils import parsedate_to_datetime
+
         before = time.time()
         await self.stats()
         now = (before + time.time()) / 2
@@ -344,6 +370,8 @@ def _version(item: Any) -> FileVersion:
 
 def _proof(value: Any, most_bytes: int) -> bytes:
     """A tag or a ticket. Raises ValueError."""
+    if value == "":
+        return b""
     proof = b64decode(text(value), altchars=b"-_", validate=True)
     if len(proof) > most_bytes:
         raise ValueError(f"a tag or a ticket has at most {most_bytes} bytes")
@@ -351,12 +379,13 @@ def _proof(value: Any, most_bytes: int) -> bytes:
 
 
 def _source(item: Any) -> FileSource:
-    return FileSource(
-        parse_peer_id(item["peer_id"]),
-        parse_address(item["address"]),
-        parse_zone(item["zone"]),
-        HoldingState(item["state"]),
-    )
+    return _checked_source(item["peer_id"], item["address"], item["zone"], item["state"])
+
+
+# A peer is met with every file that it has.
+@lru_cache(maxsize=4_096)
+def _checked_source(peer_id: str, address: str, zone: str, state: str) -> FileSource:
+    return FileSource(parse_peer_id(peer_id), parse_address(address), parse_zone(zone), HoldingState(state))
 
 
 def _listed_file(item: Any) -> ListedFile:
@@ -381,6 +410,7 @@ def _listed_peer(item: Any) -> ListedPeer:
         count(item["active_serves"]),
         text(item["software_version"]),
         seconds(item["lease_remaining_seconds"]),
+        parse_gateway_url(text(item["gateway_url"])),
     )
 
 

@@ -25,18 +25,19 @@ from minga_core.errors import (
 from minga_engine.wire.json_fields import line, text
 from minga_runtime import tracing
 from minga_runtime.backoff import backoff
-from minga_runtime.trust.credentials import Credentials
-from minga_runtime.trust.own_grant import AUTHORIZATION, OwnGrant
 
 if TYPE_CHECKING:
     import httpx
+
+    from minga_runtime.trust.credentials import Credentials
+    from minga_runtime.trust.own_grant import OwnGrant
 
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
 """One request, from connecting to the answer's last byte. Above the locator's own limit of 3 s."""
 RECOVERY_RETRY_BUDGET = timedelta(seconds=30)
 """Retry budget for a locator that answers, but reports that its store is unavailable or recovering: what a Redis takes
-to start elsewhere, and two heartbeats until the directory is complete again."""
+to start elsewhere, and a lease until the directory is complete again."""
 FIRST_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 1.0
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
@@ -56,8 +57,8 @@ class LocatorHttp:
         base_url: str,
         retry_budget: timedelta,
         transport: "httpx.AsyncBaseTransport | None",
-        credentials: Credentials | None,
-        grant: OwnGrant | None,
+        credentials: "Credentials | None",
+        grant: "OwnGrant | None",
     ) -> None:
         self._base_url = _checked_url(base_url)
         self._retry_seconds = retry_budget.total_seconds()
@@ -140,6 +141,8 @@ class LocatorHttp:
         if self._grant is None or not url.startswith("https:"):
             # Anybody between us and the locator could use what they read.
             return headers
+        from minga_runtime.trust.own_grant import AUTHORIZATION
+
         return headers | {AUTHORIZATION: self._grant.header}
 
     def _span(self, method: str, path: str) -> Span:

@@ -17,8 +17,8 @@ PEER_SERVICE = "minga.peer.v1.PeerService"
 PEER_METHODS = tuple(pb.DESCRIPTOR.services_by_name["PeerService"].methods_by_name)
 MAX_PIECE_BYTES = 1024 * 1024
 """Largest `data` or manifest part in one message (contract: peer.proto)."""
-MAX_SMALL_FILES = 256
-"""Contents in a FetchFilesRequest (contract: peer.proto)."""
+MAX_SMALL_FILES = 2_000
+"""Contents in a request for small files (docs/http.md)."""
 MAX_SOURCES = 20
 """Sources in a message (contract: peer.proto)."""
 

@@ -1,7 +1,7 @@
 """Fetching from peers: the port that transfers use, and its implementation.
 
-Manifests and small files come over gRPC, chunks and availability over HTTP. Nothing is verified here but manifests;
-what arrives is never more than, and nothing but, what was asked for.
+Manifests come over gRPC, chunks, availability and small files over HTTP. Nothing is verified here but manifests; what
+arrives is never more than, and nothing but, what was asked for.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -15,8 +15,10 @@ from minga_core.errors import BusyError, InvalidArgumentError, InvalidManifestEr
 from minga_core.ids import Address, ContentId
 from minga_core.manifest import MAX_MANIFEST_BYTES, Manifest
 from minga_engine.wire.connections import PeerConnection, PeerConnections, peer_errors
-from minga_engine.wire.http_client import HttpPeer, HttpUnreachableError, Response, ResponseHandler
+from minga_engine.wire.groups import Group
+from minga_engine.wire.http_client import HttpPeer, HttpUnreachableError, OnUpdate, Response, ResponseHandler
 from minga_engine.wire.http_format import MAX_RANGES, ChunkRequest, ChunkResponse, WrongChunkReport
+from minga_engine.wire.memory import Buffer, fresh
 from minga_engine.wire.messages import SourceAddress
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_runtime import tracing
@@ -57,17 +59,17 @@ class BufferPool:
     """
 
     def __init__(self) -> None:
-        self._free: list[bytearray] = []
+        self._free: list[Buffer] = []
 
-    def acquire(self, size_bytes: int) -> bytearray:
+    def acquire(self, size_bytes: int) -> Buffer:
         """A buffer of at least that size, with any content."""
         while self._free:
             buffer = self._free.pop()
             if len(buffer) >= size_bytes:
                 return buffer
-        return bytearray(size_bytes)
+        return fresh(size_bytes)
 
-    def release(self, buffer: bytearray) -> None:
+    def release(self, buffer: Buffer) -> None:
         """Makes the buffer available again; the caller does not use it any more."""
         self._free.append(buffer)
 
@@ -108,11 +110,9 @@ class Transport(Protocol):
         of the block. Raises PeerBusyError."""
         ...
 
-    def watch(
-        self, source: SourceAddress, content_id: ContentId, count: int
-    ) -> AsyncGenerator[tuple[ChunkSet, bool], None]:
-        """Availability of a content of `count` chunks: first all chunks held, then each update, each with whether the
-        peer has the whole content; ends when it has."""
+    async def watch(self, source: SourceAddress, content_id: ContentId, count: int, on_update: OnUpdate) -> None:
+        """Follows the availability of a content of `count` chunks: first all chunks held, then each update, each with
+        whether the peer has the whole content; returns when it has."""
         ...
 
     async def report_wrong(self, source: SourceAddress, content_id: ContentId, index: int) -> None:
@@ -120,11 +120,12 @@ class Transport(Protocol):
         of it. Raises PeerBusyError."""
         ...
 
-    def fetch_files(
-        self, source: SourceAddress, content_ids: Sequence[ContentId], requester: SourceAddress | None
-    ) -> AsyncGenerator[list[tuple[int, bytes]], None]:
-        """The small contents among those (1 to 256) that the peer has whole, as they arrive: index in `content_ids`
-        and bytes, not verified yet. What has not arrived at the end is not held there. Raises PeerBusyError."""
+    def fetch_files(self, source: SourceAddress, content_ids: Sequence[ContentId]) -> AsyncGenerator[Group, None]:
+        """The small contents among those (1 to MAX_SMALL_FILES) that the peer has whole, as they arrive: index in
+        `content_ids` and bytes, not verified yet. What has not arrived at the end is not held there.
+
+        Raises PeerBusyError.
+        """
         ...
 
 
@@ -178,42 +179,31 @@ class PeerTransport:
             raise _busy(source.address, response.error.retry_after, response.sources)
         raise response.error
 
-    async def watch(
-        self, source: SourceAddress, content_id: ContentId, count: int
-    ) -> AsyncGenerator[tuple[ChunkSet, bool], None]:
+    async def watch(self, source: SourceAddress, content_id: ContentId, count: int, on_update: OnUpdate) -> None:
         """See Transport."""
         async with self._connections.to(source) as peer:
             if (http := peer.http(source.http_port)) is not None:
                 try:
-                    async with aclosing(http.watch(content_id, count)) as updates:
-                        async for update in updates:
-                            yield update
+                    await http.watch(content_id, count, on_update)
                     return
                 except HttpUnreachableError:
                     peer.forget_http()
-            http = await _ask_for_http(peer, content_id)
-            async with aclosing(http.watch(content_id, count)) as updates:
-                async for update in updates:
-                    yield update
+            await (await _ask_for_http(peer, content_id)).watch(content_id, count, on_update)
 
-    async def fetch_files(
-        self, source: SourceAddress, content_ids: Sequence[ContentId], requester: SourceAddress | None
-    ) -> AsyncGenerator[list[tuple[int, bytes]], None]:
+    async def fetch_files(self, source: SourceAddress, content_ids: Sequence[ContentId]) -> AsyncGenerator[Group, None]:
         """See Transport."""
-        request = pb.FetchFilesRequest(
-            content_ids=[each.raw for each in content_ids], peer_id=requester.peer_id if requester else ""
-        )
-        missing = set(range(len(content_ids)))
         async with self._connections.to(source) as peer:
-            call = peer.stub.FetchFiles(request)
+            http = peer.http(source.http_port) or await _ask_for_http(peer, content_ids[0])
             try:
-                with peer_errors(peer.address):
-                    async for message in call:
-                        if message.HasField("busy"):
-                            raise _busy(peer.address, timedelta(milliseconds=message.busy.retry_after_millis))
-                        yield _wanted_files(message, missing)
-            finally:
-                call.cancel()
+                async with aclosing(http.files(content_ids)) as groups:
+                    async for group in groups:
+                        yield group
+            except HttpUnreachableError:
+                # It may have another port by now, for which it is asked the next time.
+                peer.forget_http()
+                raise
+            except BusyError as error:
+                raise _busy(peer.address, error.retry_after) from error
 
 
 async def _exchange(
@@ -254,7 +244,7 @@ async def _manifest_parts(peer: PeerConnection, content_id: ContentId) -> AsyncG
 class _ChunkReceiver:
     """Gives the buffer for a chunk that was asked for, and passes on what happens. Implements ResponseHandler."""
 
-    def __init__(self, wanted: WantedChunks, listener: ChunkListener, memory: bytearray) -> None:
+    def __init__(self, wanted: WantedChunks, listener: ChunkListener, memory: Buffer) -> None:
         self._wanted = wanted
         self._listener = listener
         self._memory = memory
@@ -295,15 +285,6 @@ class _NothingFollows:
 
     def found_sources(self, sources: tuple[SourceAddress, ...]) -> None:
         """See ResponseHandler."""
-
-
-def _wanted_files(message: pb.FetchFilesResponse, missing: set[int]) -> list[tuple[int, bytes]]:
-    """The files of a message, each of which was asked for and is `missing` so far. Raises InvalidArgumentError."""
-    for file in message.files:
-        if file.index not in missing:
-            raise InvalidArgumentError(f"content {file.index} was not asked for")
-        missing.discard(file.index)
-    return [(file.index, file.data) for file in message.files]
 
 
 def _busy(address: Address, retry_after: timedelta, sources: tuple[SourceAddress, ...] = ()) -> PeerBusyError:

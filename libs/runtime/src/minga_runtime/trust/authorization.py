@@ -4,14 +4,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minga_core.errors import PermissionDeniedError, Refusal, UnauthenticatedError
-from minga_runtime.both import OpenConnections
 from minga_runtime.trust.callers import OPEN, Caller, Callers, bearer_token
 from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.members import Member, Role, member_of
 from minga_runtime.trust.own_grant import AUTHORIZATION
+
+if TYPE_CHECKING:
+    # With the metrics, which clients do not load.
+    from minga_runtime.both import OpenConnections
 
 MAX_CACHED_CERTIFICATES = 4_096
 """Of callers: to read one takes 30 to 50 µs, which is more than a heartbeat."""
@@ -27,7 +30,7 @@ class Access:
     """Roles that may call a service, by its full name. Other services, as that of health, are for every member."""
     claimed_peer: Callable[[Any], str] = lambda request: ""
     """The peer id for which a request acts; empty when it acts for none. Only that peer may send it."""
-    plain: OpenConnections | None = None
+    plain: "OpenConnections | None" = None
     """With it calls without TLS are taken too, as in an open network; connections for them are counted there."""
     wall: Callable[[], float] = time.time
     """The time in seconds since 1970."""

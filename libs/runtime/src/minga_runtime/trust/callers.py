@@ -11,8 +11,8 @@ from minga_runtime.trust.revocation import Revoked
 from minga_runtime.trust.rights import ALL, NONE, Prefixes, Rights
 
 if TYPE_CHECKING:
-    from minga_runtime.trust.grant_keys import KeySource
     from minga_runtime.trust.grants import Grants
+    from minga_runtime.trust.key_sources import KeySource
 
 _SCHEME = "bearer "
 _MEMBERS = Rights(Prefixes(True), Prefixes(True))
@@ -62,10 +62,6 @@ class Callers:
         self._revoked = revoked or Revoked()
         self._grants = _grants(own.network, sources) if sources else None
         self._default = default or (NONE if sources else _MEMBERS)
-
-    def basis(self) -> tuple[object, ...]:
-        """What answers depend on besides what is shown: an answer holds until its time while this is equal."""
-        return self._revoked.entries, None if self._grants is None else self._grants.keys()
 
     async def member(self, member: Member, token: str) -> Caller:
         """The caller with that certificate. token: its grant, which must be of that member; empty for none.

@@ -19,6 +19,7 @@ from minga_core.errors import MingaError, SettingsError, UnauthenticatedError
 from minga_runtime.logs import log_event
 from minga_runtime.trust.members import SERVERS, Member, Role, check_server, expires_at, member_at, names_at
 from minga_runtime.trust.revocation import Revoked
+from minga_runtime.trust.tls_files import Fingerprint, TlsFiles
 from minga_runtime.trust.tls_servers import TlsServers
 
 log = logging.getLogger(__name__)
@@ -30,24 +31,6 @@ HANDSHAKE_ROUNDS = 4
 READ_ATTEMPTS = 3
 """Files that change while they are read are read again; after that at the next look."""
 
-_Fingerprint = tuple[tuple[int, int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """Paths of PEM files."""
-
-    certificate: Path
-    key: Path
-    ca: Path
-    revoked: Path | None = None
-    """Not PEM: who is no member any more, one a line."""
-
-    def fingerprint(self) -> _Fingerprint:
-        """What changes when a file does. Raises OSError."""
-        found = (path.stat() for path in (self.certificate, self.key, self.ca))
-        return tuple((each.st_mtime_ns, each.st_ino, each.st_size) for each in found)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
@@ -57,8 +40,8 @@ class Loaded:
     key: bytes
     ca: bytes
     member: Member
-    host: str
-    """A DNS name of the certificate; empty when it has none."""
+    hosts: tuple[str, ...]
+    """The DNS names of the certificate."""
     expires: float
     """When the certificate ends: Unix time."""
     revoked: Revoked
@@ -167,7 +150,7 @@ class PresentContext(ssl.SSLContext):
         return made
 
 
-def _load(files: TlsFiles, revoked: Revoked) -> tuple[_Fingerprint, Loaded]:
+def _load(files: TlsFiles, revoked: Revoked) -> tuple[Fingerprint, Loaded]:
     """What the files hold, and their fingerprint. Raises SettingsError."""
     try:
         for _ in range(READ_ATTEMPTS):
@@ -202,11 +185,11 @@ def _read(files: TlsFiles, revoked: Revoked) -> Loaded:
     server, web = context(ssl.PROTOCOL_TLS_SERVER), context(ssl.PROTOCOL_TLS_SERVER)
     peers.check_hostname = False
     web.verify_mode = ssl.CERT_OPTIONAL
-    member, host, expires = _own_names(peers, server)
+    member, hosts, expires = _own_names(peers, server)
     web.sslobject_class = ReportingConnection
     locator.sslobject_class = type("ToLocator", (_ToLocator,), {"own": member, "revoked": revoked})
     certificate, key, ca = (path.read_bytes() for path in (files.certificate, files.key, files.ca))
-    return Loaded(certificate, key, ca, member, host, expires, revoked, peers, locator, server, web)
+    return Loaded(certificate, key, ca, member, hosts, expires, revoked, peers, locator, server, web)
 
 
 class _ToLocator(ssl.SSLObject):
@@ -238,8 +221,8 @@ class ReportingConnection(ssl.SSLObject):
             raise
 
 
-def _own_names(client: ssl.SSLContext, server: ssl.SSLContext) -> tuple[Member, str, float]:
-    """Who we are to others, the first DNS name in our certificate, and when that ends. Raises ssl.SSLError,
+def _own_names(client: ssl.SSLContext, server: ssl.SSLContext) -> tuple[Member, tuple[str, ...], float]:
+    """Who we are to others, the DNS names in our certificate, and when that ends. Raises ssl.SSLError,
     UnauthenticatedError.
 
     Found by a handshake with ourselves: what is wrong with the certificate shows here, and not at the first connection.
@@ -250,7 +233,7 @@ def _own_names(client: ssl.SSLContext, server: ssl.SSLContext) -> tuple[Member, 
     client.verify_mode = ssl.CERT_REQUIRED
     if member.role in SERVERS:
         _handshake(client, server)
-    return member, hosts[0] if hosts else "", expires_at(seen)
+    return member, tuple(hosts), expires_at(seen)
 
 
 def _handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> ssl.SSLObject:

@@ -101,8 +101,10 @@ class Grants:
     async def _verify(self, token: str) -> Grant:
         header, issuer = _unverified(token)
         key = self._key(header, issuer)
-        if key is None and (fetches := self._keys.refresh(issuer)):
-            await asyncio.wait([asyncio.wrap_future(fetch) for fetch in fetches], timeout=FETCH_SECONDS)
+        if key is None:
+            if fetches := self._keys.refresh(issuer):
+                await asyncio.wait([asyncio.wrap_future(fetch) for fetch in fetches], timeout=FETCH_SECONDS)
+            # Without a fetch to wait for too: the one that the first look began may have ended since.
             self._look_at_keys()
             key = self._key(header, issuer)
         if key is None:

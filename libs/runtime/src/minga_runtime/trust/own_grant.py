@@ -34,6 +34,11 @@ class OwnGrant:
         found = self._file.current()
         return ((AUTHORIZATION, found.header),) if found.of_member else ()
 
+    @property
+    def expires(self) -> float | None:
+        """When it ends: Unix time; None when it does not say."""
+        return self._file.current().expires
+
 
 def metadata_of(grant: OwnGrant | None) -> tuple[tuple[str, str], ...]:
     """The metadata that shows a grant; empty for none."""
@@ -44,6 +49,7 @@ def metadata_of(grant: OwnGrant | None) -> tuple[tuple[str, str], ...]:
 class _Shown:
     header: str
     of_member: bool
+    expires: float | None
 
 
 def _parsed(data: bytes) -> _Shown:
@@ -55,7 +61,8 @@ def _parsed(data: bytes) -> _Shown:
     payload = token.split(b".")[1]
     try:
         claims = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
-        subject = claims["sub"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        subject, end = claims["sub"], claims.get("exp")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidArgumentError("there is no grant in it: its claims are not JSON with a `sub`") from error
-    return _Shown(f"Bearer {token.decode()}", str(subject).startswith(MEMBER_SCHEME))
+    expires = float(end) if isinstance(end, int | float) else None
+    return _Shown(f"Bearer {token.decode()}", str(subject).startswith(MEMBER_SCHEME), expires)

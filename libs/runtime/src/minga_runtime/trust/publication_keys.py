@@ -14,7 +14,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from minga_core.errors import InvalidArgumentError
+from minga_core.errors import InvalidArgumentError, SettingsError
 from minga_core.records import TAG_BYTES, RowKey
 from minga_runtime.trust.credentials import warn_of_mode
 from minga_runtime.trust.watched_file import WatchedFile
@@ -22,6 +22,7 @@ from minga_runtime.trust.watched_file import WatchedFile
 KEY_BYTES = 32
 MAX_KEYS = 16
 KEY_ID_BYTES = 2
+LONG_ID_BYTES = 16
 TICKET_BYTES = 26
 TICKET_SECONDS = 24 * 3600
 """Life of a ticket: above what the largest upload takes."""
@@ -43,6 +44,8 @@ class PublicationKeys:
         if not 1 <= len(keys) <= MAX_KEYS or any(len(key) != KEY_BYTES for key in keys):
             raise InvalidArgumentError(f"1 to {MAX_KEYS} keys are needed, each of {KEY_BYTES} bytes")
         ids = [blake3(b"minga key id", key=key).digest(KEY_ID_BYTES) for key in keys]
+        self.long_ids = [blake3(b"minga key id", key=key).digest(LONG_ID_BYTES).hex() for key in keys]
+        """Tell the keys of one network from those of another; they show nothing of the keys."""
         if len(set(ids)) < len(ids):
             raise InvalidArgumentError("two keys are the same, or have the same id: make another one")
         self.key_id = ids[0]
@@ -89,6 +92,15 @@ def _hash(keyed: blake3, purpose: bytes, number: int, key: RowKey, length: int) 
 
 Keys = Callable[[], PublicationKeys | None]
 """The keys of the moment; None in a network without."""
+
+
+def foreign_keys() -> SettingsError:
+    """What ends a part whose keys are not those of its network."""
+    return SettingsError(
+        "MINGA_PUBLICATION_KEY: none of these keys is one of the network's, so nobody else would believe their proofs",
+        hint="take the file of the other registries and locators; where their key is lost for good, stop them all and "
+        "remove minga:v2:publication_keys:{all} from Redis",
+    )
 
 
 def no_keys() -> None:

@@ -15,15 +15,23 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from minga_core.errors import SettingsError
-from minga_runtime.both import BothListener, OpenConnections
+from minga_runtime.accepting import Listener
+from minga_runtime.both import OpenConnections
+from minga_runtime.descriptors import max_connections
 from minga_runtime.process import StopSignal
+from minga_runtime.quotas import Quota
 from minga_runtime.sockets import listen_tcp
 
 HANDSHAKE_SECONDS = 10.0
 """A client that has not done its part of the TLS handshake by then is gone."""
+MAX_HANDSHAKES = 1024
+"""Under way at once, half of them of one host. In a process with few descriptors an eighth of its connections, so that
+both together leave some descriptors for the store."""
 GOODBYE_SECONDS = 0.5
 """A client that does not take note of the end of its connection is waited for no longer: one that is idle reads
 nothing, and would keep a locator that stops for its whole grace."""
+DATE_SECONDS = 1.0
+"""How often the header Date is made anew."""
 KEEP_ALIVE_SECONDS = 60
 """Idle connections of clients are closed after this many seconds."""
 
@@ -66,7 +74,7 @@ async def http_server(
         await server.started_or_ended.wait()
         yield
     finally:
-        server.should_exit = True
+        server.end()
         await serving
 
 
@@ -90,6 +98,19 @@ class _Server(uvicorn.Server):
         self._tls = tls
         self._plain = plain
         self.started_or_ended = asyncio.Event()
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        """Have `serve` drain the server and return."""
+        self.should_exit = True
+        self._ending.set()
+
+    async def main_loop(self) -> None:
+        # uvicorn's looks ten times a second whether to end, which was a third of the wake-ups of a peer in a swarm.
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DATE_SECONDS):
+                    await self._ending.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -124,12 +145,9 @@ class _Server(uvicorn.Server):
             await loop.connect_accepted_socket(connection, accepted, **(secured if tls else {}))
 
         for listening in sockets:
-            if self._plain is not None:
-                self.servers.append(cast("asyncio.Server", BothListener(listening, serve, self._plain)))
-                continue
-            self.servers.append(
-                await loop.create_server(connection, sock=listening, backlog=self.config.backlog, **secured)
-            )
+            listening.listen(self.config.backlog)
+            quota = Quota("handshakes", min(MAX_HANDSHAKES, max_connections() // 8))
+            self.servers.append(cast("asyncio.Server", Listener(listening, serve, quota, plain=self._plain)))
 
 
 def _uvicorn_config(app: ASGIApp, stop_grace: timedelta, http: type[HttpToolsProtocol]) -> uvicorn.Config:

@@ -338,19 +338,52 @@ class DownloadRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class OriginHeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     CONTENT_ID_FIELD_NUMBER: _builtins.int
     OVERWRITE_FIELD_NUMBER: _builtins.int
     SOURCE_WAIT_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    ORIGIN_HEADERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """See FileRow.name in minga.registry.v1."""
     content_id: _builtins.bytes
     """32 raw bytes to pin a version; empty: the newest."""
     overwrite: _builtins.bool
     """Replace another content of that name here."""
+    url: _builtins.str
+    """A file of an origin instead, http or https (docs/origins.md). `name` is the name that it gets besides that of all
+    files of origins, empty for none; content_id is empty.
+    """
+    digest: _builtins.str
+    """What the origin's file must be: `sha256:` and 64 hex digits; empty: as the origin has it."""
     @_builtins.property
     def source_wait(self) -> _duration_pb2.Duration:
         """Give up when no source was reachable for this long; unset: the daemon's setting; 0: never."""
+
+    @_builtins.property
+    def origin_headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Header fields for that origin alone, as `Authorization`: the daemon neither keeps nor passes them on."""
 
     def __init__(
         self,
@@ -359,10 +392,13 @@ class DownloadRequest(_message.Message):
         content_id: _builtins.bytes = ...,
         overwrite: _builtins.bool = ...,
         source_wait: _duration_pb2.Duration | None = ...,
+        url: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        origin_headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["source_wait", b"source_wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "name", b"name", "overwrite", b"overwrite", "source_wait", b"source_wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "digest", b"digest", "name", b"name", "origin_headers", b"origin_headers", "overwrite", b"overwrite", "source_wait", b"source_wait", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -659,7 +695,7 @@ class DownloadFilesRequest(_message.Message):
     NAMES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """See FileRow.name in minga.registry.v1. 1 to 1,000 of them."""
+        """See FileRow.name in minga.registry.v1. 1 to 2,000 of them."""
 
     def __init__(
         self,
@@ -683,7 +719,7 @@ class DownloadFilesResponse(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___DownloadedFile]:
-        """Those that came to be whole and shared since the last message."""
+        """Those that came to be whole and shared since the last message, at most 1 MiB of them."""
 
     def __init__(
         self,
@@ -873,3 +909,131 @@ class BadFile(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BadFile: _TypeAlias = BadFile  # noqa: Y015
+
+@_typing.final
+class ListCacheRequest(_message.Message):
+    """Empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCacheRequest: _TypeAlias = ListCacheRequest  # noqa: Y015
+
+@_typing.final
+class ListCacheResponse(_message.Message):
+    """Some of the files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    limit_bytes: _builtins.int
+    """How many bytes of all that is here are kept."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___CachedFile]:
+        """The last used first."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[Global___CachedFile] | None = ...,
+        limit_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "limit_bytes", b"limit_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCacheResponse: _TypeAlias = ListCacheResponse  # noqa: Y015
+
+@_typing.final
+class CachedFile(_message.Message):
+    """A file of an origin that is here."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    USE_TIME_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name; begins with `origins/`."""
+    size_bytes: _builtins.int
+    """Its size."""
+    pinned: _builtins.bool
+    """It is kept whatever the limit."""
+    url: _builtins.str
+    """Where it was from when it was asked for here last, without its query; empty when that is not known."""
+    @_builtins.property
+    def use_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was used here last."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        use_time: _timestamp_pb2.Timestamp | None = ...,
+        pinned: _builtins.bool = ...,
+        url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["use_time", b"use_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "pinned", b"pinned", "size_bytes", b"size_bytes", "url", b"url", "use_time", b"use_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CachedFile: _TypeAlias = CachedFile  # noqa: Y015
+
+@_typing.final
+class PinCachedRequest(_message.Message):
+    """Which file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    pinned: _builtins.bool
+    """Whether it is to be kept."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        pinned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "pinned", b"pinned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinCachedRequest: _TypeAlias = PinCachedRequest  # noqa: Y015
+
+@_typing.final
+class PinCachedResponse(_message.Message):
+    """Empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinCachedResponse: _TypeAlias = PinCachedResponse  # noqa: Y015

@@ -55,6 +55,16 @@ class ControlServiceStub:
                 request_serializer=minga__protos_dot_control_dot_v1_dot_control__pb2.RemoveFileRequest.SerializeToString,
                 response_deserializer=minga__protos_dot_control_dot_v1_dot_control__pb2.RemoveFileResponse.FromString,
                 _registered_method=True)
+        self.ListCache = channel.unary_stream(
+                '/minga.control.v1.ControlService/ListCache',
+                request_serializer=minga__protos_dot_control_dot_v1_dot_control__pb2.ListCacheRequest.SerializeToString,
+                response_deserializer=minga__protos_dot_control_dot_v1_dot_control__pb2.ListCacheResponse.FromString,
+                _registered_method=True)
+        self.PinCached = channel.unary_unary(
+                '/minga.control.v1.ControlService/PinCached',
+                request_serializer=minga__protos_dot_control_dot_v1_dot_control__pb2.PinCachedRequest.SerializeToString,
+                response_deserializer=minga__protos_dot_control_dot_v1_dot_control__pb2.PinCachedResponse.FromString,
+                _registered_method=True)
         self.VerifyFiles = channel.unary_stream(
                 '/minga.control.v1.ControlService/VerifyFiles',
                 request_serializer=minga__protos_dot_control_dot_v1_dot_control__pb2.VerifyFilesRequest.SerializeToString,
@@ -101,6 +111,20 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListCache(self, request, context):
+        """What is here of files of origins (docs/origins.md), the last used first, at most 1,000 in a message.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PinCached(self, request, context):
+        """Keeps a file of an origin whatever MINGA_CACHE says, or no more. NOT_FOUND `file_not_found`: it is not here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def VerifyFiles(self, request, context):
         """Reads files of the shared folder, and compares every byte with what was hashed. The stream reports how far it is
         at least once a second, and ends OK when all are read, whatever was found. Those that are wrong are not shared any
@@ -133,6 +157,16 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.RemoveFile,
                     request_deserializer=minga__protos_dot_control_dot_v1_dot_control__pb2.RemoveFileRequest.FromString,
                     response_serializer=minga__protos_dot_control_dot_v1_dot_control__pb2.RemoveFileResponse.SerializeToString,
+            ),
+            'ListCache': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListCache,
+                    request_deserializer=minga__protos_dot_control_dot_v1_dot_control__pb2.ListCacheRequest.FromString,
+                    response_serializer=minga__protos_dot_control_dot_v1_dot_control__pb2.ListCacheResponse.SerializeToString,
+            ),
+            'PinCached': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinCached,
+                    request_deserializer=minga__protos_dot_control_dot_v1_dot_control__pb2.PinCachedRequest.FromString,
+                    response_serializer=minga__protos_dot_control_dot_v1_dot_control__pb2.PinCachedResponse.SerializeToString,
             ),
             'VerifyFiles': grpc.unary_stream_rpc_method_handler(
                     servicer.VerifyFiles,
@@ -249,6 +283,60 @@ class ControlService:
             '/minga.control.v1.ControlService/RemoveFile',
             minga__protos_dot_control_dot_v1_dot_control__pb2.RemoveFileRequest.SerializeToString,
             minga__protos_dot_control_dot_v1_dot_control__pb2.RemoveFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/minga.control.v1.ControlService/ListCache',
+            minga__protos_dot_control_dot_v1_dot_control__pb2.ListCacheRequest.SerializeToString,
+            minga__protos_dot_control_dot_v1_dot_control__pb2.ListCacheResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinCached(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minga.control.v1.ControlService/PinCached',
+            minga__protos_dot_control_dot_v1_dot_control__pb2.PinCachedRequest.SerializeToString,
+            minga__protos_dot_control_dot_v1_dot_control__pb2.PinCachedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,10 @@ class ControlServiceStub:
     """Removes a file from the shared folder. NOT_FOUND `file_not_found`: it is not there. Returns when the
     registry has the change, or at once when it is away.
     """
+    ListCache: _grpc.UnaryStreamMultiCallable[_control_pb2.ListCacheRequest, _control_pb2.ListCacheResponse]
+    """What is here of files of origins (docs/origins.md), the last used first, at most 1,000 in a message."""
+    PinCached: _grpc.UnaryUnaryMultiCallable[_control_pb2.PinCachedRequest, _control_pb2.PinCachedResponse]
+    """Keeps a file of an origin whatever MINGA_CACHE says, or no more. NOT_FOUND `file_not_found`: it is not here."""
     VerifyFiles: _grpc.UnaryStreamMultiCallable[_control_pb2.VerifyFilesRequest, _control_pb2.VerifyFilesResponse]
     """Reads files of the shared folder, and compares every byte with what was hashed. The stream reports how far it is
     at least once a second, and ends OK when all are read, whatever was found. Those that are wrong are not shared any
@@ -81,6 +85,10 @@ class ControlServiceAsyncStub(ControlServiceStub):
     """Removes a file from the shared folder. NOT_FOUND `file_not_found`: it is not there. Returns when the
     registry has the change, or at once when it is away.
     """
+    ListCache: _aio.UnaryStreamMultiCallable[_control_pb2.ListCacheRequest, _control_pb2.ListCacheResponse]  # type: ignore[assignment]
+    """What is here of files of origins (docs/origins.md), the last used first, at most 1,000 in a message."""
+    PinCached: _aio.UnaryUnaryMultiCallable[_control_pb2.PinCachedRequest, _control_pb2.PinCachedResponse]  # type: ignore[assignment]
+    """Keeps a file of an origin whatever MINGA_CACHE says, or no more. NOT_FOUND `file_not_found`: it is not here."""
     VerifyFiles: _aio.UnaryStreamMultiCallable[_control_pb2.VerifyFilesRequest, _control_pb2.VerifyFilesResponse]  # type: ignore[assignment]
     """Reads files of the shared folder, and compares every byte with what was hashed. The stream reports how far it is
     at least once a second, and ends OK when all are read, whatever was found. Those that are wrong are not shared any
@@ -132,6 +140,22 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         """Removes a file from the shared folder. NOT_FOUND `file_not_found`: it is not there. Returns when the
         registry has the change, or at once when it is away.
         """
+
+    @_abc_1.abstractmethod
+    def ListCache(
+        self,
+        request: _control_pb2.ListCacheRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_pb2.ListCacheResponse], _abc.AsyncIterator[_control_pb2.ListCacheResponse]]:
+        """What is here of files of origins (docs/origins.md), the last used first, at most 1,000 in a message."""
+
+    @_abc_1.abstractmethod
+    def PinCached(
+        self,
+        request: _control_pb2.PinCachedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.PinCachedResponse, _abc.Awaitable[_control_pb2.PinCachedResponse]]:
+        """Keeps a file of an origin whatever MINGA_CACHE says, or no more. NOT_FOUND `file_not_found`: it is not here."""
 
     @_abc_1.abstractmethod
     def VerifyFiles(

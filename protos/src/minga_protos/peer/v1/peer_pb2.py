@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fminga_protos/peer/v1/peer.proto\x12\rminga.peer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"(\n\x12GetManifestRequest\x12\x12\n\ncontent_id\x18\x01 \x01(\x0c\"6\n\x13GetManifestResponse\x12\x0c\n\x04part\x18\x01 \x01(\x0c\x12\x11\n\thttp_port\x18\x02 \x01(\x05\"4\n\nChunkRange\x12\x13\n\x0bstart_index\x18\x01 \x01(\x05\x12\x11\n\tend_index\x18\x02 \x01(\x05\"0\n\x0b\x43hunkHeader\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x12\n\nsize_bytes\x18\x02 \x01(\x05\"\"\n\x04\x42usy\x12\x1a\n\x12retry_after_millis\x18\x01 \x01(\x05\"=\n\x06Source\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x11\n\thttp_port\x18\x03 \x01(\x05\"9\n\x11\x46\x65tchFilesRequest\x12\x13\n\x0b\x63ontent_ids\x18\x01 \x03(\x0c\x12\x0f\n\x07peer_id\x18\x02 \x01(\t\"`\n\x12\x46\x65tchFilesResponse\x12\'\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x18.minga.peer.v1.SmallFile\x12!\n\x04\x62usy\x18\x02 \x01(\x0b\x32\x13.minga.peer.v1.Busy\"(\n\tSmallFile\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x9c\x01\n\x10StoreFileRequest\x12*\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x19.minga.peer.v1.StoreBeginH\x00\x12\x17\n\rmanifest_part\x18\x02 \x01(\x0cH\x00\x12+\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1a.minga.peer.v1.ChunkHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x04 \x01(\x0cH\x00\x42\x06\n\x04item\"\xcb\x01\n\nStoreBegin\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x1b\n\x13manifest_size_bytes\x18\x03 \x01(\x05\x12\x11\n\toverwrite\x18\x04 \x01(\x08\x12\x31\n\rmodified_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nexecutable\x18\x07 \x01(\x08\x12\x0e\n\x06ticket\x18\x08 \x01(\x0cJ\x04\x08\x05\x10\x06R\x0epublished_time\"\xa1\x01\n\x11StoreFileResponse\x12)\n\x07lacking\x18\x01 \x01(\x0b\x32\x16.minga.peer.v1.LackingH\x00\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x1c.minga.peer.v1.StoreProgressH\x00\x12\'\n\x06stored\x18\x03 \x01(\x0b\x32\x15.minga.peer.v1.StoredH\x00\x42\x06\n\x04item\"4\n\x07Lacking\x12)\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x19.minga.peer.v1.ChunkRange\"#\n\rStoreProgress\x12\x12\n\nheld_bytes\x18\x01 \x01(\x03\" \n\x06Stored\x12\x16\n\x0etable_revision\x18\x01 \x01(\x03\"\xe0\x01\n\x14ReplicateFileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12&\n\x07sources\x18\x03 \x03(\x0b\x32\x15.minga.peer.v1.Source\x12\x11\n\toverwrite\x18\x04 \x01(\x08\x12\x31\n\rmodified_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nexecutable\x18\x07 \x01(\x08\x12\x0e\n\x06ticket\x18\x08 \x01(\x0cJ\x04\x08\x05\x10\x06R\x0epublished_time\"O\n\x15ReplicateFileResponse\x12\x12\n\nheld_bytes\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06stored\x18\x03 \x01(\x08\x32\xec\x02\n\x0bPeerService\x12V\n\x0bGetManifest\x12!.minga.peer.v1.GetManifestRequest\x1a\".minga.peer.v1.GetManifestResponse0\x01\x12S\n\nFetchFiles\x12 .minga.peer.v1.FetchFilesRequest\x1a!.minga.peer.v1.FetchFilesResponse0\x01\x12R\n\tStoreFile\x12\x1f.minga.peer.v1.StoreFileRequest\x1a .minga.peer.v1.StoreFileResponse(\x01\x30\x01\x12\\\n\rReplicateFile\x12#.minga.peer.v1.ReplicateFileRequest\x1a$.minga.peer.v1.ReplicateFileResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fminga_protos/peer/v1/peer.proto\x12\rminga.peer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"(\n\x12GetManifestRequest\x12\x12\n\ncontent_id\x18\x01 \x01(\x0c\"6\n\x13GetManifestResponse\x12\x0c\n\x04part\x18\x01 \x01(\x0c\x12\x11\n\thttp_port\x18\x02 \x01(\x05\"4\n\nChunkRange\x12\x13\n\x0bstart_index\x18\x01 \x01(\x05\x12\x11\n\tend_index\x18\x02 \x01(\x05\"0\n\x0b\x43hunkHeader\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x12\n\nsize_bytes\x18\x02 \x01(\x05\"=\n\x06Source\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x11\n\thttp_port\x18\x03 \x01(\x05\"\x9c\x01\n\x10StoreFileRequest\x12*\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x19.minga.peer.v1.StoreBeginH\x00\x12\x17\n\rmanifest_part\x18\x02 \x01(\x0cH\x00\x12+\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1a.minga.peer.v1.ChunkHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x04 \x01(\x0cH\x00\x42\x06\n\x04item\"\xcb\x01\n\nStoreBegin\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x1b\n\x13manifest_size_bytes\x18\x03 \x01(\x05\x12\x11\n\toverwrite\x18\x04 \x01(\x08\x12\x31\n\rmodified_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nexecutable\x18\x07 \x01(\x08\x12\x0e\n\x06ticket\x18\x08 \x01(\x0cJ\x04\x08\x05\x10\x06R\x0epublished_time\"\xa1\x01\n\x11StoreFileResponse\x12)\n\x07lacking\x18\x01 \x01(\x0b\x32\x16.minga.peer.v1.LackingH\x00\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x1c.minga.peer.v1.StoreProgressH\x00\x12\'\n\x06stored\x18\x03 \x01(\x0b\x32\x15.minga.peer.v1.StoredH\x00\x42\x06\n\x04item\"4\n\x07Lacking\x12)\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x19.minga.peer.v1.ChunkRange\"#\n\rStoreProgress\x12\x12\n\nheld_bytes\x18\x01 \x01(\x03\" \n\x06Stored\x12\x16\n\x0etable_revision\x18\x01 \x01(\x03\"\xe0\x01\n\x14ReplicateFileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12&\n\x07sources\x18\x03 \x03(\x0b\x32\x15.minga.peer.v1.Source\x12\x11\n\toverwrite\x18\x04 \x01(\x08\x12\x31\n\rmodified_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nexecutable\x18\x07 \x01(\x08\x12\x0e\n\x06ticket\x18\x08 \x01(\x0cJ\x04\x08\x05\x10\x06R\x0epublished_time\"O\n\x15ReplicateFileResponse\x12\x12\n\nheld_bytes\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06stored\x18\x03 \x01(\x08\"+\n\x14\x46ollowDigestsRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\x0c\"n\n\x15\x46ollowDigestsResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x0f\n\x07\x64igests\x18\x02 \x01(\x0c\x12\r\n\x05whole\x18\x03 \x01(\x08\x12\x13\n\x0b\x66irst_index\x18\x04 \x01(\x03\x12\x0c\n\x04head\x18\x05 \x01(\x0c\"=\n\x0ePreheatRequest\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x10\n\x08platform\x18\x02 \x01(\t\x12\x0b\n\x03pin\x18\x03 \x01(\x08\"\xa1\x01\n\x0fPreheatResponse\x12\x12\n\nheld_bytes\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x12\n\nfile_count\x18\x03 \x01(\x05\x12\x10\n\x08resolved\x18\x04 \x01(\t\x12\x13\n\x0blocal_bytes\x18\x05 \x01(\x03\x12\x13\n\x0bpeers_bytes\x18\x06 \x01(\x03\x12\x16\n\x0eupstream_bytes\x18\x07 \x01(\x03\x32\xc1\x03\n\x0bPeerService\x12V\n\x0bGetManifest\x12!.minga.peer.v1.GetManifestRequest\x1a\".minga.peer.v1.GetManifestResponse0\x01\x12\\\n\rFollowDigests\x12#.minga.peer.v1.FollowDigestsRequest\x1a$.minga.peer.v1.FollowDigestsResponse0\x01\x12R\n\tStoreFile\x12\x1f.minga.peer.v1.StoreFileRequest\x1a .minga.peer.v1.StoreFileResponse(\x01\x30\x01\x12\\\n\rReplicateFile\x12#.minga.peer.v1.ReplicateFileRequest\x1a$.minga.peer.v1.ReplicateFileResponse0\x01\x12J\n\x07Preheat\x12\x1d.minga.peer.v1.PreheatRequest\x1a\x1e.minga.peer.v1.PreheatResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,32 +40,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHUNKRANGE']._serialized_end=233
   _globals['_CHUNKHEADER']._serialized_start=235
   _globals['_CHUNKHEADER']._serialized_end=283
-  _globals['_BUSY']._serialized_start=285
-  _globals['_BUSY']._serialized_end=319
-  _globals['_SOURCE']._serialized_start=321
-  _globals['_SOURCE']._serialized_end=382
-  _globals['_FETCHFILESREQUEST']._serialized_start=384
-  _globals['_FETCHFILESREQUEST']._serialized_end=441
-  _globals['_FETCHFILESRESPONSE']._serialized_start=443
-  _globals['_FETCHFILESRESPONSE']._serialized_end=539
-  _globals['_SMALLFILE']._serialized_start=541
-  _globals['_SMALLFILE']._serialized_end=581
-  _globals['_STOREFILEREQUEST']._serialized_start=584
-  _globals['_STOREFILEREQUEST']._serialized_end=740
-  _globals['_STOREBEGIN']._serialized_start=743
-  _globals['_STOREBEGIN']._serialized_end=946
-  _globals['_STOREFILERESPONSE']._serialized_start=949
-  _globals['_STOREFILERESPONSE']._serialized_end=1110
-  _globals['_LACKING']._serialized_start=1112
-  _globals['_LACKING']._serialized_end=1164
-  _globals['_STOREPROGRESS']._serialized_start=1166
-  _globals['_STOREPROGRESS']._serialized_end=1201
-  _globals['_STORED']._serialized_start=1203
-  _globals['_STORED']._serialized_end=1235
-  _globals['_REPLICATEFILEREQUEST']._serialized_start=1238
-  _globals['_REPLICATEFILEREQUEST']._serialized_end=1462
-  _globals['_REPLICATEFILERESPONSE']._serialized_start=1464
-  _globals['_REPLICATEFILERESPONSE']._serialized_end=1543
-  _globals['_PEERSERVICE']._serialized_start=1546
-  _globals['_PEERSERVICE']._serialized_end=1910
+  _globals['_SOURCE']._serialized_start=285
+  _globals['_SOURCE']._serialized_end=346
+  _globals['_STOREFILEREQUEST']._serialized_start=349
+  _globals['_STOREFILEREQUEST']._serialized_end=505
+  _globals['_STOREBEGIN']._serialized_start=508
+  _globals['_STOREBEGIN']._serialized_end=711
+  _globals['_STOREFILERESPONSE']._serialized_start=714
+  _globals['_STOREFILERESPONSE']._serialized_end=875
+  _globals['_LACKING']._serialized_start=877
+  _globals['_LACKING']._serialized_end=929
+  _globals['_STOREPROGRESS']._serialized_start=931
+  _globals['_STOREPROGRESS']._serialized_end=966
+  _globals['_STORED']._serialized_start=968
+  _globals['_STORED']._serialized_end=1000
+  _globals['_REPLICATEFILEREQUEST']._serialized_start=1003
+  _globals['_REPLICATEFILEREQUEST']._serialized_end=1227
+  _globals['_REPLICATEFILERESPONSE']._serialized_start=1229
+  _globals['_REPLICATEFILERESPONSE']._serialized_end=1308
+  _globals['_FOLLOWDIGESTSREQUEST']._serialized_start=1310
+  _globals['_FOLLOWDIGESTSREQUEST']._serialized_end=1353
+  _globals['_FOLLOWDIGESTSRESPONSE']._serialized_start=1355
+  _globals['_FOLLOWDIGESTSRESPONSE']._serialized_end=1465
+  _globals['_PREHEATREQUEST']._serialized_start=1467
+  _globals['_PREHEATREQUEST']._serialized_end=1528
+  _globals['_PREHEATRESPONSE']._serialized_start=1531
+  _globals['_PREHEATRESPONSE']._serialized_end=1692
+  _globals['_PEERSERVICE']._serialized_start=1695
+  _globals['_PEERSERVICE']._serialized_end=2144
 # @@protoc_insertion_point(module_scope)

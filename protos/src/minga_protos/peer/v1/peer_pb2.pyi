@@ -122,28 +122,6 @@ class ChunkHeader(_message.Message):
 Global___ChunkHeader: _TypeAlias = ChunkHeader  # noqa: Y015
 
 @_typing.final
-class Busy(_message.Message):
-    """No slot is free here."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RETRY_AFTER_MILLIS_FIELD_NUMBER: _builtins.int
-    retry_after_millis: _builtins.int
-    """Ask again after this many milliseconds. > 0."""
-    def __init__(
-        self,
-        *,
-        retry_after_millis: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["retry_after_millis", b"retry_after_millis"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Busy: _TypeAlias = Busy  # noqa: Y015
-
-@_typing.final
 class Source(_message.Message):
     """A peer to ask."""
 
@@ -172,90 +150,6 @@ class Source(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Source: _TypeAlias = Source  # noqa: Y015
-
-@_typing.final
-class FetchFilesRequest(_message.Message):
-    """Which small contents."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CONTENT_IDS_FIELD_NUMBER: _builtins.int
-    PEER_ID_FIELD_NUMBER: _builtins.int
-    peer_id: _builtins.str
-    """Peer id of the caller, empty for a client that is none; for logs."""
-    @_builtins.property
-    def content_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """32 raw bytes each; 1 to 256 of them."""
-
-    def __init__(
-        self,
-        *,
-        content_ids: _abc.Iterable[_builtins.bytes] | None = ...,
-        peer_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_ids", b"content_ids", "peer_id", b"peer_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___FetchFilesRequest: _TypeAlias = FetchFilesRequest  # noqa: Y015
-
-@_typing.final
-class FetchFilesResponse(_message.Message):
-    """Some of them, or a refusal."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FILES_FIELD_NUMBER: _builtins.int
-    BUSY_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___SmallFile]:
-        """Whole contents; together at most 512 KiB, or one alone."""
-
-    @_builtins.property
-    def busy(self) -> Global___Busy:
-        """Nothing will be sent."""
-
-    def __init__(
-        self,
-        *,
-        files: _abc.Iterable[Global___SmallFile] | None = ...,
-        busy: Global___Busy | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "files", b"files"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___FetchFilesResponse: _TypeAlias = FetchFilesResponse  # noqa: Y015
-
-@_typing.final
-class SmallFile(_message.Message):
-    """A content that is one chunk."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    INDEX_FIELD_NUMBER: _builtins.int
-    DATA_FIELD_NUMBER: _builtins.int
-    index: _builtins.int
-    """Its place in FetchFilesRequest.content_ids. >= 0."""
-    data: _builtins.bytes
-    """All its bytes, at most 256 KiB."""
-    def __init__(
-        self,
-        *,
-        index: _builtins.int = ...,
-        data: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "index", b"index"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SmallFile: _TypeAlias = SmallFile  # noqa: Y015
 
 @_typing.final
 class StoreFileRequest(_message.Message):
@@ -532,3 +426,146 @@ class ReplicateFileResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplicateFileResponse: _TypeAlias = ReplicateFileResponse  # noqa: Y015
+
+@_typing.final
+class FollowDigestsRequest(_message.Message):
+    """Which transfer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    transfer_id: _builtins.bytes
+    """32 bytes, as claimed at the registry."""
+    def __init__(
+        self,
+        *,
+        transfer_id: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["transfer_id", b"transfer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowDigestsRequest: _TypeAlias = FollowDigestsRequest  # noqa: Y015
+
+@_typing.final
+class FollowDigestsResponse(_message.Message):
+    """Its next digests."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
+    FIRST_INDEX_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    size_bytes: _builtins.int
+    """Of the file; in the first message."""
+    digests: _builtins.bytes
+    """BLAKE3 of chunks that follow each other, 32 bytes each, at most 1 MiB. Chunks come in any order."""
+    whole: _builtins.bool
+    """All of it is verified. The last message."""
+    first_index: _builtins.int
+    """The chunk that the first digest is of."""
+    head: _builtins.bytes
+    """The first 16 KiB of the file, as soon as they have come: readers need not wait for its first chunk. At most once, and
+    not of a file of one chunk.
+    """
+    def __init__(
+        self,
+        *,
+        size_bytes: _builtins.int = ...,
+        digests: _builtins.bytes = ...,
+        whole: _builtins.bool = ...,
+        first_index: _builtins.int = ...,
+        head: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "first_index", b"first_index", "head", b"head", "size_bytes", b"size_bytes", "whole", b"whole"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowDigestsResponse: _TypeAlias = FollowDigestsResponse  # noqa: Y015
+
+@_typing.final
+class PreheatRequest(_message.Message):
+    """What to fetch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
+    PIN_FIELD_NUMBER: _builtins.int
+    item: _builtins.str
+    """`https://…` or `http://…`, with `#sha256=` and 64 hex digits where the digest is known; an image as
+    `oci://REGISTRY/REPOSITORY:TAG` or `oci://REGISTRY/REPOSITORY@sha256:…`; or `hf://REPOSITORY` or
+    `hf://REPOSITORY@REVISION`. At most 8 KiB.
+    """
+    platform: _builtins.str
+    """Of an image that is there for several: `linux/amd64`, `linux/arm64/v8`; empty: that of this peer."""
+    pin: _builtins.bool
+    """Keep it whatever MINGA_CACHE says, until it is unpinned or removed."""
+    def __init__(
+        self,
+        *,
+        item: _builtins.str = ...,
+        platform: _builtins.str = ...,
+        pin: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "pin", b"pin", "platform", b"platform"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreheatRequest: _TypeAlias = PreheatRequest  # noqa: Y015
+
+@_typing.final
+class PreheatResponse(_message.Message):
+    """How far it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HELD_BYTES_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    FILE_COUNT_FIELD_NUMBER: _builtins.int
+    RESOLVED_FIELD_NUMBER: _builtins.int
+    LOCAL_BYTES_FIELD_NUMBER: _builtins.int
+    PEERS_BYTES_FIELD_NUMBER: _builtins.int
+    UPSTREAM_BYTES_FIELD_NUMBER: _builtins.int
+    held_bytes: _builtins.int
+    """Bytes that are here."""
+    size_bytes: _builtins.int
+    """Bytes of all its files; 0 until they are known."""
+    file_count: _builtins.int
+    """How many files that is; 0 until they are known."""
+    resolved: _builtins.str
+    """What it is at this moment: `sha256:` and the digits of an image's manifest or of a file whose digest is known, or the
+    commit of a repository; empty while that is not known, and of other files.
+    """
+    local_bytes: _builtins.int
+    """Of held_bytes: those that were here before."""
+    peers_bytes: _builtins.int
+    """Of held_bytes: those of files that came from other peers."""
+    upstream_bytes: _builtins.int
+    """Of held_bytes: those of files that this peer fetched from their origin."""
+    def __init__(
+        self,
+        *,
+        held_bytes: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        file_count: _builtins.int = ...,
+        resolved: _builtins.str = ...,
+        local_bytes: _builtins.int = ...,
+        peers_bytes: _builtins.int = ...,
+        upstream_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_count", b"file_count", "held_bytes", b"held_bytes", "local_bytes", b"local_bytes", "peers_bytes", b"peers_bytes", "resolved", b"resolved", "size_bytes", b"size_bytes", "upstream_bytes", b"upstream_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreheatResponse: _TypeAlias = PreheatResponse  # noqa: Y015

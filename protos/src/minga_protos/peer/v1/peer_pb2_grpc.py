@@ -44,10 +44,10 @@ class PeerServiceStub:
                 request_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.GetManifestRequest.SerializeToString,
                 response_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.GetManifestResponse.FromString,
                 _registered_method=True)
-        self.FetchFiles = channel.unary_stream(
-                '/minga.peer.v1.PeerService/FetchFiles',
-                request_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesRequest.SerializeToString,
-                response_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesResponse.FromString,
+        self.FollowDigests = channel.unary_stream(
+                '/minga.peer.v1.PeerService/FollowDigests',
+                request_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FollowDigestsRequest.SerializeToString,
+                response_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FollowDigestsResponse.FromString,
                 _registered_method=True)
         self.StoreFile = channel.stream_stream(
                 '/minga.peer.v1.PeerService/StoreFile',
@@ -58,6 +58,11 @@ class PeerServiceStub:
                 '/minga.peer.v1.PeerService/ReplicateFile',
                 request_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.ReplicateFileRequest.SerializeToString,
                 response_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.ReplicateFileResponse.FromString,
+                _registered_method=True)
+        self.Preheat = channel.unary_stream(
+                '/minga.peer.v1.PeerService/Preheat',
+                request_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.PreheatRequest.SerializeToString,
+                response_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.PreheatResponse.FromString,
                 _registered_method=True)
 
 
@@ -77,12 +82,11 @@ class PeerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def FetchFiles(self, request, context):
-        """Many small contents in one call: those of one chunk, at most 256 KiB, that this peer holds whole, in any order. What
-        is not held here, is larger, or has just changed is left out; the end of the stream with OK says that no more comes.
-        Manifests are not sent: that of a content of one chunk follows from its bytes, and its BLAKE3 must equal the content
-        id: the receiver checks. Alone in the stream, `busy` says that no slot is free; one slot serves the whole
-        call. Safe to retry; cancelling it frees the slot at once.
+    def FollowDigests(self, request, context):
+        """The digests of the chunks of a file that this peer fetches from its origin, those known first, then each as it comes,
+        until all of them were sent and the file is whole (docs/origins.md). The first message has the size. The stream breaks
+        with the transfer: DATA_LOSS `content_changed` when the file is not what it should be. NOT_FOUND `content_not_held`:
+        no such transfer, or no longer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,6 +111,19 @@ class PeerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Preheat(self, request, context):
+        """Fetches what lies elsewhere (docs/preheat.md): a URL, all of an image, or the large files of a repository of a hub.
+        It is kept as what this peer fetched itself, within MINGA_CACHE. The caller needs the right to publish `origins`. The
+        stream says how far it is at least once a second, and ends OK when all of it is here; when it is cancelled, so is the
+        fetching, and what is whole stays. Nothing is fetched with credentials. PERMISSION_DENIED: this peer does not fetch
+        that for others (MINGA_FETCH_ALLOW, MINGA_IMAGES, MINGA_HUB), or its origin wants credentials; NOT_FOUND
+        `file_not_found`: the origin has no such thing; RESOURCE_EXHAUSTED `no_space`: it is more than is kept here;
+        UNAVAILABLE: the origin does not answer. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -115,10 +132,10 @@ def add_PeerServiceServicer_to_server(servicer, server):
                     request_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.GetManifestRequest.FromString,
                     response_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.GetManifestResponse.SerializeToString,
             ),
-            'FetchFiles': grpc.unary_stream_rpc_method_handler(
-                    servicer.FetchFiles,
-                    request_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesRequest.FromString,
-                    response_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesResponse.SerializeToString,
+            'FollowDigests': grpc.unary_stream_rpc_method_handler(
+                    servicer.FollowDigests,
+                    request_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FollowDigestsRequest.FromString,
+                    response_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.FollowDigestsResponse.SerializeToString,
             ),
             'StoreFile': grpc.stream_stream_rpc_method_handler(
                     servicer.StoreFile,
@@ -129,6 +146,11 @@ def add_PeerServiceServicer_to_server(servicer, server):
                     servicer.ReplicateFile,
                     request_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.ReplicateFileRequest.FromString,
                     response_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.ReplicateFileResponse.SerializeToString,
+            ),
+            'Preheat': grpc.unary_stream_rpc_method_handler(
+                    servicer.Preheat,
+                    request_deserializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.PreheatRequest.FromString,
+                    response_serializer=minga__protos_dot_peer_dot_v1_dot_peer__pb2.PreheatResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -174,7 +196,7 @@ class PeerService:
             _registered_method=True)
 
     @staticmethod
-    def FetchFiles(request,
+    def FollowDigests(request,
             target,
             options=(),
             channel_credentials=None,
@@ -187,9 +209,9 @@ class PeerService:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/minga.peer.v1.PeerService/FetchFiles',
-            minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesRequest.SerializeToString,
-            minga__protos_dot_peer_dot_v1_dot_peer__pb2.FetchFilesResponse.FromString,
+            '/minga.peer.v1.PeerService/FollowDigests',
+            minga__protos_dot_peer_dot_v1_dot_peer__pb2.FollowDigestsRequest.SerializeToString,
+            minga__protos_dot_peer_dot_v1_dot_peer__pb2.FollowDigestsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -244,6 +266,33 @@ class PeerService:
             '/minga.peer.v1.PeerService/ReplicateFile',
             minga__protos_dot_peer_dot_v1_dot_peer__pb2.ReplicateFileRequest.SerializeToString,
             minga__protos_dot_peer_dot_v1_dot_peer__pb2.ReplicateFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Preheat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/minga.peer.v1.PeerService/Preheat',
+            minga__protos_dot_peer_dot_v1_dot_peer__pb2.PreheatRequest.SerializeToString,
+            minga__protos_dot_peer_dot_v1_dot_peer__pb2.PreheatResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,12 +44,11 @@ class PeerServiceStub:
     """The manifest of a content, in parts of at most 1 MiB to be joined in order. BLAKE3 of the whole must equal the
     content id: the receiver checks. Safe to retry.
     """
-    FetchFiles: _grpc.UnaryStreamMultiCallable[_peer_pb2.FetchFilesRequest, _peer_pb2.FetchFilesResponse]
-    """Many small contents in one call: those of one chunk, at most 256 KiB, that this peer holds whole, in any order. What
-    is not held here, is larger, or has just changed is left out; the end of the stream with OK says that no more comes.
-    Manifests are not sent: that of a content of one chunk follows from its bytes, and its BLAKE3 must equal the content
-    id: the receiver checks. Alone in the stream, `busy` says that no slot is free; one slot serves the whole
-    call. Safe to retry; cancelling it frees the slot at once.
+    FollowDigests: _grpc.UnaryStreamMultiCallable[_peer_pb2.FollowDigestsRequest, _peer_pb2.FollowDigestsResponse]
+    """The digests of the chunks of a file that this peer fetches from its origin, those known first, then each as it comes,
+    until all of them were sent and the file is whole (docs/origins.md). The first message has the size. The stream breaks
+    with the transfer: DATA_LOSS `content_changed` when the file is not what it should be. NOT_FOUND `content_not_held`:
+    no such transfer, or no longer.
     """
     StoreFile: _grpc.StreamStreamMultiCallable[_peer_pb2.StoreFileRequest, _peer_pb2.StoreFileResponse]
     """Takes an upload, and publishes it: the name gets this content now. The caller sends `begin`, then the manifest in `manifest_part`s, then waits for `lacking`, sends the
@@ -61,6 +60,15 @@ class PeerServiceStub:
     ReplicateFile: _grpc.UnaryStreamMultiCallable[_peer_pb2.ReplicateFileRequest, _peer_pb2.ReplicateFileResponse]
     """Fetches a content from the given peers and keeps it under a name, which publishes nothing; the stream reports progress and ends OK when the
     file is whole and announced. Codes as for StoreFile. Safe to retry.
+    """
+    Preheat: _grpc.UnaryStreamMultiCallable[_peer_pb2.PreheatRequest, _peer_pb2.PreheatResponse]
+    """Fetches what lies elsewhere (docs/preheat.md): a URL, all of an image, or the large files of a repository of a hub.
+    It is kept as what this peer fetched itself, within MINGA_CACHE. The caller needs the right to publish `origins`. The
+    stream says how far it is at least once a second, and ends OK when all of it is here; when it is cancelled, so is the
+    fetching, and what is whole stays. Nothing is fetched with credentials. PERMISSION_DENIED: this peer does not fetch
+    that for others (MINGA_FETCH_ALLOW, MINGA_IMAGES, MINGA_HUB), or its origin wants credentials; NOT_FOUND
+    `file_not_found`: the origin has no such thing; RESOURCE_EXHAUSTED `no_space`: it is more than is kept here;
+    UNAVAILABLE: the origin does not answer. Safe to retry.
     """
 
 @_typing.type_check_only
@@ -77,12 +85,11 @@ class PeerServiceAsyncStub(PeerServiceStub):
     """The manifest of a content, in parts of at most 1 MiB to be joined in order. BLAKE3 of the whole must equal the
     content id: the receiver checks. Safe to retry.
     """
-    FetchFiles: _aio.UnaryStreamMultiCallable[_peer_pb2.FetchFilesRequest, _peer_pb2.FetchFilesResponse]  # type: ignore[assignment]
-    """Many small contents in one call: those of one chunk, at most 256 KiB, that this peer holds whole, in any order. What
-    is not held here, is larger, or has just changed is left out; the end of the stream with OK says that no more comes.
-    Manifests are not sent: that of a content of one chunk follows from its bytes, and its BLAKE3 must equal the content
-    id: the receiver checks. Alone in the stream, `busy` says that no slot is free; one slot serves the whole
-    call. Safe to retry; cancelling it frees the slot at once.
+    FollowDigests: _aio.UnaryStreamMultiCallable[_peer_pb2.FollowDigestsRequest, _peer_pb2.FollowDigestsResponse]  # type: ignore[assignment]
+    """The digests of the chunks of a file that this peer fetches from its origin, those known first, then each as it comes,
+    until all of them were sent and the file is whole (docs/origins.md). The first message has the size. The stream breaks
+    with the transfer: DATA_LOSS `content_changed` when the file is not what it should be. NOT_FOUND `content_not_held`:
+    no such transfer, or no longer.
     """
     StoreFile: _aio.StreamStreamMultiCallable[_peer_pb2.StoreFileRequest, _peer_pb2.StoreFileResponse]  # type: ignore[assignment]
     """Takes an upload, and publishes it: the name gets this content now. The caller sends `begin`, then the manifest in `manifest_part`s, then waits for `lacking`, sends the
@@ -94,6 +101,15 @@ class PeerServiceAsyncStub(PeerServiceStub):
     ReplicateFile: _aio.UnaryStreamMultiCallable[_peer_pb2.ReplicateFileRequest, _peer_pb2.ReplicateFileResponse]  # type: ignore[assignment]
     """Fetches a content from the given peers and keeps it under a name, which publishes nothing; the stream reports progress and ends OK when the
     file is whole and announced. Codes as for StoreFile. Safe to retry.
+    """
+    Preheat: _aio.UnaryStreamMultiCallable[_peer_pb2.PreheatRequest, _peer_pb2.PreheatResponse]  # type: ignore[assignment]
+    """Fetches what lies elsewhere (docs/preheat.md): a URL, all of an image, or the large files of a repository of a hub.
+    It is kept as what this peer fetched itself, within MINGA_CACHE. The caller needs the right to publish `origins`. The
+    stream says how far it is at least once a second, and ends OK when all of it is here; when it is cancelled, so is the
+    fetching, and what is whole stays. Nothing is fetched with credentials. PERMISSION_DENIED: this peer does not fetch
+    that for others (MINGA_FETCH_ALLOW, MINGA_IMAGES, MINGA_HUB), or its origin wants credentials; NOT_FOUND
+    `file_not_found`: the origin has no such thing; RESOURCE_EXHAUSTED `no_space`: it is more than is kept here;
+    UNAVAILABLE: the origin does not answer. Safe to retry.
     """
 
 class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -115,16 +131,15 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def FetchFiles(
+    def FollowDigests(
         self,
-        request: _peer_pb2.FetchFilesRequest,
+        request: _peer_pb2.FollowDigestsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_peer_pb2.FetchFilesResponse], _abc.AsyncIterator[_peer_pb2.FetchFilesResponse]]:
-        """Many small contents in one call: those of one chunk, at most 256 KiB, that this peer holds whole, in any order. What
-        is not held here, is larger, or has just changed is left out; the end of the stream with OK says that no more comes.
-        Manifests are not sent: that of a content of one chunk follows from its bytes, and its BLAKE3 must equal the content
-        id: the receiver checks. Alone in the stream, `busy` says that no slot is free; one slot serves the whole
-        call. Safe to retry; cancelling it frees the slot at once.
+    ) -> _typing.Union[_abc.Iterator[_peer_pb2.FollowDigestsResponse], _abc.AsyncIterator[_peer_pb2.FollowDigestsResponse]]:
+        """The digests of the chunks of a file that this peer fetches from its origin, those known first, then each as it comes,
+        until all of them were sent and the file is whole (docs/origins.md). The first message has the size. The stream breaks
+        with the transfer: DATA_LOSS `content_changed` when the file is not what it should be. NOT_FOUND `content_not_held`:
+        no such transfer, or no longer.
         """
 
     @_abc_1.abstractmethod
@@ -148,6 +163,21 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_peer_pb2.ReplicateFileResponse], _abc.AsyncIterator[_peer_pb2.ReplicateFileResponse]]:
         """Fetches a content from the given peers and keeps it under a name, which publishes nothing; the stream reports progress and ends OK when the
         file is whole and announced. Codes as for StoreFile. Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def Preheat(
+        self,
+        request: _peer_pb2.PreheatRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_peer_pb2.PreheatResponse], _abc.AsyncIterator[_peer_pb2.PreheatResponse]]:
+        """Fetches what lies elsewhere (docs/preheat.md): a URL, all of an image, or the large files of a repository of a hub.
+        It is kept as what this peer fetched itself, within MINGA_CACHE. The caller needs the right to publish `origins`. The
+        stream says how far it is at least once a second, and ends OK when all of it is here; when it is cancelled, so is the
+        fetching, and what is whole stays. Nothing is fetched with credentials. PERMISSION_DENIED: this peer does not fetch
+        that for others (MINGA_FETCH_ALLOW, MINGA_IMAGES, MINGA_HUB), or its origin wants credentials; NOT_FOUND
+        `file_not_found`: the origin has no such thing; RESOURCE_EXHAUSTED `no_space`: it is more than is kept here;
+        UNAVAILABLE: the origin does not answer. Safe to retry.
         """
 
 def add_PeerServiceServicer_to_server(servicer: PeerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

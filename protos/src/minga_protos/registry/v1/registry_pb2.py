@@ -26,49 +26,53 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'minga_protos/registry/v1/registry.proto\x12\x11minga.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\x01\n\x0fRegisterRequest\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0c\n\x04zone\x18\x04 \x01(\t\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x05 \x01(\x03\x12\x12\n\nfree_bytes\x18\x06 \x01(\x03\x12,\n\tasked_ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10software_version\x18\x08 \x01(\t\x12\x13\n\x0blease_token\x18\t \x01(\x0c\"\xc4\x01\n\x10RegisterResponse\x12.\n\x0bgranted_ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\npush_limit\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12publication_key_id\x18\x04 \x01(\x0c\"\x80\x01\n\x0ePublishRequest\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x13\n\x0blease_token\x18\x03 \x01(\x0c\x12\x34\n\x0cpublications\x18\x04 \x03(\x0b\x32\x1e.minga.registry.v1.Publication\"\xbf\x01\n\x0bPublication\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x37\n\x13\x66ound_modified_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x0b\x63hanged_ago\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06ticket\x18\x05 \x01(\x0c\x12\x15\n\rwas_published\x18\x06 \x01(\x08\"T\n\x0fPublishResponse\x12\x33\n\x0fpublished_times\x18\x01 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04tags\x18\x02 \x03(\x0c\"\xa4\x01\n\x10PushTableRequest\x12.\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1d.minga.registry.v1.TableBeginH\x00\x12,\n\x04rows\x18\x02 \x01(\x0b\x32\x1c.minga.registry.v1.TableRowsH\x00\x12*\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1b.minga.registry.v1.TableEndH\x00\x42\x06\n\x04step\"~\n\nTableBegin\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\r\n\x05whole\x18\x03 \x01(\x08\x12\x15\n\rbase_revision\x18\x04 \x01(\x03\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x13\n\x0blease_token\x18\x06 \x01(\x0c\"_\n\tTableRows\x12\'\n\x03put\x18\x01 \x03(\x0b\x32\x1a.minga.registry.v1.FileRow\x12)\n\x06remove\x18\x02 \x03(\x0b\x32\x19.minga.registry.v1.RowKey\"3\n\x08TableEnd\x12\x11\n\tput_count\x18\x01 \x01(\x03\x12\x14\n\x0cremove_count\x18\x02 \x01(\x03\"*\n\x06RowKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\"\xf7\x01\n\x07\x46ileRow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x31\n\rmodified_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0epublished_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x1f.minga.registry.v1.HoldingState\x12\x12\n\nexecutable\x18\x07 \x01(\x08\x12\x0b\n\x03tag\x18\x08 \x01(\x0c\"%\n\x11PushTableResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"\x8f\x01\n\x10HeartbeatRequest\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x16\n\x0etable_revision\x18\x03 \x01(\x03\x12\x12\n\nfree_bytes\x18\x04 \x01(\x03\x12\x15\n\ractive_serves\x18\x05 \x01(\x03\x12\x13\n\x0blease_token\x18\x06 \x01(\x0c\"c\n\x11HeartbeatResponse\x12\x32\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\".minga.registry.v1.HeartbeatAction\x12\x1a\n\x12publication_key_id\x18\x02 \x01(\x0c\"H\n\x0cLeaveRequest\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x13\n\x0blease_token\x18\x03 \x01(\x0c\"\x0f\n\rLeaveResponse*d\n\x0cHoldingState\x12\x1d\n\x19HOLDING_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16HOLDING_STATE_COMPLETE\x10\x01\x12\x19\n\x15HOLDING_STATE_PARTIAL\x10\x02*\x92\x01\n\x0fHeartbeatAction\x12 \n\x1cHEARTBEAT_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13HEARTBEAT_ACTION_OK\x10\x01\x12#\n\x1fHEARTBEAT_ACTION_REGISTER_AGAIN\x10\x02\x12\x1f\n\x1bHEARTBEAT_ACTION_PUSH_TABLE\x10\x03\x32\xba\x03\n\x0fRegistryService\x12S\n\x08Register\x12\".minga.registry.v1.RegisterRequest\x1a#.minga.registry.v1.RegisterResponse\x12P\n\x07Publish\x12!.minga.registry.v1.PublishRequest\x1a\".minga.registry.v1.PublishResponse\x12X\n\tPushTable\x12#.minga.registry.v1.PushTableRequest\x1a$.minga.registry.v1.PushTableResponse(\x01\x12Z\n\tKeepLease\x12#.minga.registry.v1.HeartbeatRequest\x1a$.minga.registry.v1.HeartbeatResponse(\x01\x30\x01\x12J\n\x05Leave\x12\x1f.minga.registry.v1.LeaveRequest\x1a .minga.registry.v1.LeaveResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'minga_protos/registry/v1/registry.proto\x12\x11minga.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x01\n\x0fRegisterRequest\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0c\n\x04zone\x18\x04 \x01(\t\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x05 \x01(\x03\x12\x12\n\nfree_bytes\x18\x06 \x01(\x03\x12,\n\tasked_ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10software_version\x18\x08 \x01(\t\x12\x13\n\x0blease_token\x18\t \x01(\x0c\x12\x13\n\x0bgateway_url\x18\n \x01(\t\"\xc4\x01\n\x10RegisterResponse\x12.\n\x0bgranted_ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\npush_limit\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12publication_key_id\x18\x04 \x01(\x0c\"\x80\x01\n\x0ePublishRequest\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x13\n\x0blease_token\x18\x03 \x01(\x0c\x12\x34\n\x0cpublications\x18\x04 \x03(\x0b\x32\x1e.minga.registry.v1.Publication\"\xbf\x01\n\x0bPublication\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x37\n\x13\x66ound_modified_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x0b\x63hanged_ago\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06ticket\x18\x05 \x01(\x0c\x12\x15\n\rwas_published\x18\x06 \x01(\x08\"T\n\x0fPublishResponse\x12\x33\n\x0fpublished_times\x18\x01 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04tags\x18\x02 \x03(\x0c\"\xa4\x01\n\x10PushTableRequest\x12.\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1d.minga.registry.v1.TableBeginH\x00\x12,\n\x04rows\x18\x02 \x01(\x0b\x32\x1c.minga.registry.v1.TableRowsH\x00\x12*\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1b.minga.registry.v1.TableEndH\x00\x42\x06\n\x04step\"~\n\nTableBegin\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\r\n\x05whole\x18\x03 \x01(\x08\x12\x15\n\rbase_revision\x18\x04 \x01(\x03\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x13\n\x0blease_token\x18\x06 \x01(\x0c\"_\n\tTableRows\x12\'\n\x03put\x18\x01 \x03(\x0b\x32\x1a.minga.registry.v1.FileRow\x12)\n\x06remove\x18\x02 \x03(\x0b\x32\x19.minga.registry.v1.RowKey\"3\n\x08TableEnd\x12\x11\n\tput_count\x18\x01 \x01(\x03\x12\x14\n\x0cremove_count\x18\x02 \x01(\x03\"*\n\x06RowKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\"\xf7\x01\n\x07\x46ileRow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncontent_id\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x31\n\rmodified_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0epublished_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x1f.minga.registry.v1.HoldingState\x12\x12\n\nexecutable\x18\x07 \x01(\x08\x12\x0b\n\x03tag\x18\x08 \x01(\x0c\"%\n\x11PushTableResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"\x8f\x01\n\x10HeartbeatRequest\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x16\n\x0etable_revision\x18\x03 \x01(\x03\x12\x12\n\nfree_bytes\x18\x04 \x01(\x03\x12\x15\n\ractive_serves\x18\x05 \x01(\x03\x12\x13\n\x0blease_token\x18\x06 \x01(\x0c\"c\n\x11HeartbeatResponse\x12\x32\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\".minga.registry.v1.HeartbeatAction\x12\x1a\n\x12publication_key_id\x18\x02 \x01(\x0c\"H\n\x0cLeaveRequest\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x13\n\x0blease_token\x18\x03 \x01(\x0c\"\x0f\n\rLeaveResponse\"\xa8\x01\n\x11\x43laimFetchRequest\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x13\n\x0blease_token\x18\x03 \x01(\x0c\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x13\n\x0btransfer_id\x18\x05 \x01(\x0c\x12\x11\n\thttp_port\x18\x06 \x01(\x05\x12\x12\n\ninstead_of\x18\x07 \x01(\x0c\x12\x0f\n\x07release\x18\x08 \x01(\x08\"\x8c\x01\n\x12\x43laimFetchResponse\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x11\n\thttp_port\x18\x03 \x01(\x05\x12\x13\n\x0btransfer_id\x18\x04 \x01(\x0c\x12,\n\tclaim_ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration*d\n\x0cHoldingState\x12\x1d\n\x19HOLDING_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16HOLDING_STATE_COMPLETE\x10\x01\x12\x19\n\x15HOLDING_STATE_PARTIAL\x10\x02*\x92\x01\n\x0fHeartbeatAction\x12 \n\x1cHEARTBEAT_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13HEARTBEAT_ACTION_OK\x10\x01\x12#\n\x1fHEARTBEAT_ACTION_REGISTER_AGAIN\x10\x02\x12\x1f\n\x1bHEARTBEAT_ACTION_PUSH_TABLE\x10\x03\x32\x95\x04\n\x0fRegistryService\x12S\n\x08Register\x12\".minga.registry.v1.RegisterRequest\x1a#.minga.registry.v1.RegisterResponse\x12P\n\x07Publish\x12!.minga.registry.v1.PublishRequest\x1a\".minga.registry.v1.PublishResponse\x12X\n\tPushTable\x12#.minga.registry.v1.PushTableRequest\x1a$.minga.registry.v1.PushTableResponse(\x01\x12Z\n\tKeepLease\x12#.minga.registry.v1.HeartbeatRequest\x1a$.minga.registry.v1.HeartbeatResponse(\x01\x30\x01\x12Y\n\nClaimFetch\x12$.minga.registry.v1.ClaimFetchRequest\x1a%.minga.registry.v1.ClaimFetchResponse\x12J\n\x05Leave\x12\x1f.minga.registry.v1.LeaveRequest\x1a .minga.registry.v1.LeaveResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minga_protos.registry.v1.registry_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HOLDINGSTATE']._serialized_start=2078
-  _globals['_HOLDINGSTATE']._serialized_end=2178
-  _globals['_HEARTBEATACTION']._serialized_start=2181
-  _globals['_HEARTBEATACTION']._serialized_end=2327
+  _globals['_HOLDINGSTATE']._serialized_start=2413
+  _globals['_HOLDINGSTATE']._serialized_end=2513
+  _globals['_HEARTBEATACTION']._serialized_start=2516
+  _globals['_HEARTBEATACTION']._serialized_end=2662
   _globals['_REGISTERREQUEST']._serialized_start=128
-  _globals['_REGISTERREQUEST']._serialized_end=350
-  _globals['_REGISTERRESPONSE']._serialized_start=353
-  _globals['_REGISTERRESPONSE']._serialized_end=549
-  _globals['_PUBLISHREQUEST']._serialized_start=552
-  _globals['_PUBLISHREQUEST']._serialized_end=680
-  _globals['_PUBLICATION']._serialized_start=683
-  _globals['_PUBLICATION']._serialized_end=874
-  _globals['_PUBLISHRESPONSE']._serialized_start=876
-  _globals['_PUBLISHRESPONSE']._serialized_end=960
-  _globals['_PUSHTABLEREQUEST']._serialized_start=963
-  _globals['_PUSHTABLEREQUEST']._serialized_end=1127
-  _globals['_TABLEBEGIN']._serialized_start=1129
-  _globals['_TABLEBEGIN']._serialized_end=1255
-  _globals['_TABLEROWS']._serialized_start=1257
-  _globals['_TABLEROWS']._serialized_end=1352
-  _globals['_TABLEEND']._serialized_start=1354
-  _globals['_TABLEEND']._serialized_end=1405
-  _globals['_ROWKEY']._serialized_start=1407
-  _globals['_ROWKEY']._serialized_end=1449
-  _globals['_FILEROW']._serialized_start=1452
-  _globals['_FILEROW']._serialized_end=1699
-  _globals['_PUSHTABLERESPONSE']._serialized_start=1701
-  _globals['_PUSHTABLERESPONSE']._serialized_end=1738
-  _globals['_HEARTBEATREQUEST']._serialized_start=1741
-  _globals['_HEARTBEATREQUEST']._serialized_end=1884
-  _globals['_HEARTBEATRESPONSE']._serialized_start=1886
-  _globals['_HEARTBEATRESPONSE']._serialized_end=1985
-  _globals['_LEAVEREQUEST']._serialized_start=1987
-  _globals['_LEAVEREQUEST']._serialized_end=2059
-  _globals['_LEAVERESPONSE']._serialized_start=2061
-  _globals['_LEAVERESPONSE']._serialized_end=2076
-  _globals['_REGISTRYSERVICE']._serialized_start=2330
-  _globals['_REGISTRYSERVICE']._serialized_end=2772
+  _globals['_REGISTERREQUEST']._serialized_end=371
+  _globals['_REGISTERRESPONSE']._serialized_start=374
+  _globals['_REGISTERRESPONSE']._serialized_end=570
+  _globals['_PUBLISHREQUEST']._serialized_start=573
+  _globals['_PUBLISHREQUEST']._serialized_end=701
+  _globals['_PUBLICATION']._serialized_start=704
+  _globals['_PUBLICATION']._serialized_end=895
+  _globals['_PUBLISHRESPONSE']._serialized_start=897
+  _globals['_PUBLISHRESPONSE']._serialized_end=981
+  _globals['_PUSHTABLEREQUEST']._serialized_start=984
+  _globals['_PUSHTABLEREQUEST']._serialized_end=1148
+  _globals['_TABLEBEGIN']._serialized_start=1150
+  _globals['_TABLEBEGIN']._serialized_end=1276
+  _globals['_TABLEROWS']._serialized_start=1278
+  _globals['_TABLEROWS']._serialized_end=1373
+  _globals['_TABLEEND']._serialized_start=1375
+  _globals['_TABLEEND']._serialized_end=1426
+  _globals['_ROWKEY']._serialized_start=1428
+  _globals['_ROWKEY']._serialized_end=1470
+  _globals['_FILEROW']._serialized_start=1473
+  _globals['_FILEROW']._serialized_end=1720
+  _globals['_PUSHTABLERESPONSE']._serialized_start=1722
+  _globals['_PUSHTABLERESPONSE']._serialized_end=1759
+  _globals['_HEARTBEATREQUEST']._serialized_start=1762
+  _globals['_HEARTBEATREQUEST']._serialized_end=1905
+  _globals['_HEARTBEATRESPONSE']._serialized_start=1907
+  _globals['_HEARTBEATRESPONSE']._serialized_end=2006
+  _globals['_LEAVEREQUEST']._serialized_start=2008
+  _globals['_LEAVEREQUEST']._serialized_end=2080
+  _globals['_LEAVERESPONSE']._serialized_start=2082
+  _globals['_LEAVERESPONSE']._serialized_end=2097
+  _globals['_CLAIMFETCHREQUEST']._serialized_start=2100
+  _globals['_CLAIMFETCHREQUEST']._serialized_end=2268
+  _globals['_CLAIMFETCHRESPONSE']._serialized_start=2271
+  _globals['_CLAIMFETCHRESPONSE']._serialized_end=2411
+  _globals['_REGISTRYSERVICE']._serialized_start=2665
+  _globals['_REGISTRYSERVICE']._serialized_end=3198
 # @@protoc_insertion_point(module_scope)

@@ -90,6 +90,7 @@ class RegisterRequest(_message.Message):
     ASKED_TTL_FIELD_NUMBER: _builtins.int
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
+    GATEWAY_URL_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     """Stable name of the node: 1 to 128 of A-Z a-z 0-9 . _ -, starting with a letter or digit."""
     generation: _builtins.int
@@ -110,6 +111,8 @@ class RegisterRequest(_message.Message):
     """16 bytes that the peer drew at random when it was first started, keeps in its state and shows to registries alone.
     Empty for a peer of a version without one.
     """
+    gateway_url: _builtins.str
+    """Where others reach its HTTP gateway: `http://` or `https://` with host and port alone; empty when they do not."""
     @_builtins.property
     def asked_ttl(self) -> _duration_pb2.Duration:
         """Lease the peer would like; the registry clamps it. Unset: the registry's default."""
@@ -126,10 +129,11 @@ class RegisterRequest(_message.Message):
         asked_ttl: _duration_pb2.Duration | None = ...,
         software_version: _builtins.str = ...,
         lease_token: _builtins.bytes = ...,
+        gateway_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["asked_ttl", b"asked_ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "asked_ttl", b"asked_ttl", "capacity_bytes", b"capacity_bytes", "free_bytes", b"free_bytes", "generation", b"generation", "lease_token", b"lease_token", "peer_id", b"peer_id", "software_version", b"software_version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "asked_ttl", b"asked_ttl", "capacity_bytes", b"capacity_bytes", "free_bytes", b"free_bytes", "gateway_url", b"gateway_url", "generation", b"generation", "lease_token", b"lease_token", "peer_id", b"peer_id", "software_version", b"software_version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -655,3 +659,93 @@ class LeaveResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LeaveResponse: _TypeAlias = LeaveResponse  # noqa: Y015
+
+@_typing.final
+class ClaimFetchRequest(_message.Message):
+    """Who wants to fetch what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEER_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    HTTP_PORT_FIELD_NUMBER: _builtins.int
+    INSTEAD_OF_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    peer_id: _builtins.str
+    """As registered."""
+    generation: _builtins.int
+    """As registered."""
+    lease_token: _builtins.bytes
+    """As registered."""
+    name: _builtins.str
+    """See RowKey.name; begins with `origins/`."""
+    transfer_id: _builtins.bytes
+    """32 bytes drawn for this transfer, under which its chunks are fetched from the caller."""
+    http_port: _builtins.int
+    """Where the caller serves chunks over HTTP. 1 to 65535."""
+    instead_of: _builtins.bytes
+    """The transfer that the caller follows and has found dead: its claim is replaced. Empty, or 32 bytes."""
+    release: _builtins.bool
+    """Gives up the caller's own claim on this transfer; any other one stays."""
+    def __init__(
+        self,
+        *,
+        peer_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        lease_token: _builtins.bytes = ...,
+        name: _builtins.str = ...,
+        transfer_id: _builtins.bytes = ...,
+        http_port: _builtins.int = ...,
+        instead_of: _builtins.bytes = ...,
+        release: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "http_port", b"http_port", "instead_of", b"instead_of", "lease_token", b"lease_token", "name", b"name", "peer_id", b"peer_id", "release", b"release", "transfer_id", b"transfer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimFetchRequest: _TypeAlias = ClaimFetchRequest  # noqa: Y015
+
+@_typing.final
+class ClaimFetchResponse(_message.Message):
+    """Who fetches it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEER_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    HTTP_PORT_FIELD_NUMBER: _builtins.int
+    TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    CLAIM_TTL_FIELD_NUMBER: _builtins.int
+    peer_id: _builtins.str
+    """Its peer id; empty after a release."""
+    address: _builtins.str
+    """host:port at which other peers reach it."""
+    http_port: _builtins.int
+    """Where it serves chunks over HTTP."""
+    transfer_id: _builtins.bytes
+    """The transfer. That of the request: the caller fetches."""
+    @_builtins.property
+    def claim_ttl(self) -> _duration_pb2.Duration:
+        """How long the claim holds from now on."""
+
+    def __init__(
+        self,
+        *,
+        peer_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        http_port: _builtins.int = ...,
+        transfer_id: _builtins.bytes = ...,
+        claim_ttl: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claim_ttl", b"claim_ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "claim_ttl", b"claim_ttl", "http_port", b"http_port", "peer_id", b"peer_id", "transfer_id", b"transfer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimFetchResponse: _TypeAlias = ClaimFetchResponse  # noqa: Y015

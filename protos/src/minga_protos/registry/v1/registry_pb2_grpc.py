@@ -60,6 +60,11 @@ class RegistryServiceStub:
                 request_serializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.HeartbeatRequest.SerializeToString,
                 response_deserializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.HeartbeatResponse.FromString,
                 _registered_method=True)
+        self.ClaimFetch = channel.unary_unary(
+                '/minga.registry.v1.RegistryService/ClaimFetch',
+                request_serializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.ClaimFetchRequest.SerializeToString,
+                response_deserializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.ClaimFetchResponse.FromString,
+                _registered_method=True)
         self.Leave = channel.unary_unary(
                 '/minga.registry.v1.RegistryService/Leave',
                 request_serializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.LeaveRequest.SerializeToString,
@@ -117,6 +122,15 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClaimFetch(self, request, context):
+        """Says who fetches a file from its origin for all (docs/origins.md): the caller, if nobody does, for claim_ttl unless it
+        claims again. Needs the right to publish the name, as Publish does. FAILED_PRECONDITION `register_again`: no lease.
+        Safe to retry; nothing in the directory depends on it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Leave(self, request, context):
         """Gives the lease up: the peer is gone from answers at once. Idempotent; a lease that is already gone is OK.
         """
@@ -146,6 +160,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.KeepLease,
                     request_deserializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.HeartbeatRequest.FromString,
                     response_serializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.HeartbeatResponse.SerializeToString,
+            ),
+            'ClaimFetch': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClaimFetch,
+                    request_deserializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.ClaimFetchRequest.FromString,
+                    response_serializer=minga__protos_dot_registry_dot_v1_dot_registry__pb2.ClaimFetchResponse.SerializeToString,
             ),
             'Leave': grpc.unary_unary_rpc_method_handler(
                     servicer.Leave,
@@ -267,6 +286,33 @@ class RegistryService:
             '/minga.registry.v1.RegistryService/KeepLease',
             minga__protos_dot_registry_dot_v1_dot_registry__pb2.HeartbeatRequest.SerializeToString,
             minga__protos_dot_registry_dot_v1_dot_registry__pb2.HeartbeatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClaimFetch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minga.registry.v1.RegistryService/ClaimFetch',
+            minga__protos_dot_registry_dot_v1_dot_registry__pb2.ClaimFetchRequest.SerializeToString,
+            minga__protos_dot_registry_dot_v1_dot_registry__pb2.ClaimFetchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -66,6 +66,11 @@ class RegistryServiceStub:
     order, the next sent after it. The registry ends the stream with OK whenever it likes (it stops, or the stream is old
     and others shall have their share of the peers): open another.
     """
+    ClaimFetch: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ClaimFetchRequest, _registry_pb2.ClaimFetchResponse]
+    """Says who fetches a file from its origin for all (docs/origins.md): the caller, if nobody does, for claim_ttl unless it
+    claims again. Needs the right to publish the name, as Publish does. FAILED_PRECONDITION `register_again`: no lease.
+    Safe to retry; nothing in the directory depends on it.
+    """
     Leave: _grpc.UnaryUnaryMultiCallable[_registry_pb2.LeaveRequest, _registry_pb2.LeaveResponse]
     """Gives the lease up: the peer is gone from answers at once. Idempotent; a lease that is already gone is OK."""
 
@@ -104,6 +109,11 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Heartbeats on a standing stream, each of which renews the lease and compares table revisions: one answer to each, in
     order, the next sent after it. The registry ends the stream with OK whenever it likes (it stops, or the stream is old
     and others shall have their share of the peers): open another.
+    """
+    ClaimFetch: _aio.UnaryUnaryMultiCallable[_registry_pb2.ClaimFetchRequest, _registry_pb2.ClaimFetchResponse]  # type: ignore[assignment]
+    """Says who fetches a file from its origin for all (docs/origins.md): the caller, if nobody does, for claim_ttl unless it
+    claims again. Needs the right to publish the name, as Publish does. FAILED_PRECONDITION `register_again`: no lease.
+    Safe to retry; nothing in the directory depends on it.
     """
     Leave: _aio.UnaryUnaryMultiCallable[_registry_pb2.LeaveRequest, _registry_pb2.LeaveResponse]  # type: ignore[assignment]
     """Gives the lease up: the peer is gone from answers at once. Idempotent; a lease that is already gone is OK."""
@@ -164,6 +174,17 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Heartbeats on a standing stream, each of which renews the lease and compares table revisions: one answer to each, in
         order, the next sent after it. The registry ends the stream with OK whenever it likes (it stops, or the stream is old
         and others shall have their share of the peers): open another.
+        """
+
+    @_abc_1.abstractmethod
+    def ClaimFetch(
+        self,
+        request: _registry_pb2.ClaimFetchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ClaimFetchResponse, _abc.Awaitable[_registry_pb2.ClaimFetchResponse]]:
+        """Says who fetches a file from its origin for all (docs/origins.md): the caller, if nobody does, for claim_ttl unless it
+        claims again. Needs the right to publish the name, as Publish does. FAILED_PRECONDITION `register_again`: no lease.
+        Safe to retry; nothing in the directory depends on it.
         """
 
     @_abc_1.abstractmethod

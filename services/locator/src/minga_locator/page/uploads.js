@@ -1,12 +1,15 @@
-// Uploads: files that are dropped or chosen are sent to a gateway, which has the locator place them.
+// Uploads: files that are dropped or chosen are sent to a gateway, which has the locator place them. What a reload has
+// broken off goes on once the same file is dropped or chosen again.
 
 import { announce, byId, el, say } from "./dom.js";
-import { best, headersFor } from "./gateways.js";
-import { bytes, duration, inPath, percent, rate, shown } from "./words.js";
+import { best } from "./gateways.js";
+import { discard, send, unfinished } from "./tus.js";
+import { bytes, duration, percent, rate, shown } from "./words.js";
 
 const AT_ONCE = 2;
 const SHOWN_EVERY_MS = 250;
 const waiting = [];
+const uploads = new Map();
 let running = 0;
 
 /** Files that are dropped anywhere are uploaded to the folder that `folderOf` names at that moment. */
@@ -37,12 +40,15 @@ export function prepareUploads(folderOf) {
   addEventListener("beforeunload", (event) => {
     if (running || waiting.length) event.preventDefault();
   });
+  Object.keys(unfinished()).forEach(showBrokenOff);
 }
 
 /** Lets the user choose files for that folder. */
-export function pickFiles(folder) {
-  const input = el("input", { type: "file", multiple: true });
-  input.addEventListener("change", () => [...input.files].forEach((file) => enqueue(file, folder + file.name)));
+export const pickFiles = (folder) => pick({ multiple: true }, (file) => enqueue(file, folder + file.name));
+
+function pick(options, chosen) {
+  const input = el("input", { type: "file", ...options });
+  input.addEventListener("change", () => [...input.files].forEach(chosen));
   input.click();
 }
 
@@ -60,16 +66,30 @@ async function enqueueEntry(entry, folder) {
 }
 
 function enqueue(file, name) {
-  const upload = { file, name, sent: 0, samples: [], done: false };
+  if (uploads.has(name)) withdraw(uploads.get(name));
+  const upload = { file, name, samples: [], canceller: new AbortController() };
   upload.bar = el("progress", { max: 100, value: 0, "aria-label": `Sent of ${shown(name)}` });
   upload.text = el("span", { class: "help" }, "waiting");
   upload.button = el("button", { type: "button", class: "quiet", "aria-label": `Cancel ${shown(name)}` }, "Cancel");
-  upload.row = el("li", {}, el("bdi", {}, shown(name)), upload.button, upload.bar, upload.text);
   upload.button.addEventListener("click", () => dismiss(upload));
-  listElement().append(upload.row);
-  byId("uploads").hidden = false;
+  addRow(upload, upload.button, upload.bar, upload.text);
   waiting.push(upload);
   runWaiting();
+}
+
+/** An upload that another load of the page began. */
+function showBrokenOff(name) {
+  const upload = { name };
+  const again = el("button", { type: "button", class: "quiet", onclick: () => pick({}, (file) => enqueue(file, name)) }, "Choose the file");
+  const button = el("button", { type: "button", class: "quiet", "aria-label": `Dismiss ${shown(name)}`, onclick: () => dismiss(upload) }, "Dismiss");
+  addRow(upload, el("span", {}, again, " ", button), el("span", { class: "help" }, "Broken off. It goes on once the same file is chosen, or dropped into its folder."));
+}
+
+function addRow(upload, ...parts) {
+  upload.row = el("li", {}, el("bdi", {}, shown(upload.name)), parts);
+  uploads.set(upload.name, upload);
+  listElement().append(upload.row);
+  byId("uploads").hidden = false;
 }
 
 function listElement() {
@@ -78,11 +98,18 @@ function listElement() {
   return tray.querySelector("ul");
 }
 
-function dismiss(upload) {
+/** Ends an upload, which may go on later. */
+function withdraw(upload) {
   const at = waiting.indexOf(upload);
   if (at >= 0) waiting.splice(at, 1);
-  upload.request?.abort();
+  upload.canceller?.abort();
   upload.row.remove();
+  uploads.delete(upload.name);
+}
+
+function dismiss(upload) {
+  withdraw(upload);
+  discard(upload.name);
   byId("uploads").hidden = !listElement().firstChild;
 }
 
@@ -91,11 +118,11 @@ async function runWaiting() {
   running += 1;
   const upload = waiting.shift();
   try {
-    await send(upload);
+    await start(upload);
     finished(upload, "Uploaded", "good");
     document.dispatchEvent(new CustomEvent("minga:uploaded"));
   } catch (error) {
-    finished(upload, error.message, "bad");
+    if (!upload.canceller.signal.aborted) finished(upload, error.message, "bad");
   } finally {
     running -= 1;
     runWaiting();
@@ -111,32 +138,10 @@ function finished(upload, text, state) {
   announce(`${shown(upload.name)}: ${text}`);
 }
 
-async function send(upload) {
+async function start(upload) {
   const gateway = await best();
   if (!gateway) throw new Error("No gateway answers. Start a peer on this machine, or set its address under Settings.");
-  await put(upload, `${gateway.url}/files/${inPath(upload.name)}`, headersFor(gateway.url));
-}
-
-/** fetch() does not say how much of a body has been sent: XMLHttpRequest does. */
-function put(upload, url, headers) {
-  return new Promise((resolve, reject) => {
-    const request = (upload.request = new XMLHttpRequest());
-    request.open("PUT", url);
-    for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
-    request.upload.addEventListener("progress", (event) => progress(upload, event.loaded));
-    request.addEventListener("load", () => (request.status < 300 ? resolve() : reject(new Error(refusal(request)))));
-    request.addEventListener("error", () => reject(new Error("The connection to the gateway broke off.")));
-    request.addEventListener("abort", () => reject(new Error("Cancelled")));
-    request.send(upload.file);
-  });
-}
-
-function refusal(request) {
-  try {
-    return JSON.parse(request.responseText).detail;
-  } catch {
-    return `The gateway refused it (${request.status}).`;
-  }
+  await send(gateway.url, upload.file, upload.name, (sent) => progress(upload, sent), upload.canceller.signal);
 }
 
 function progress(upload, sent) {

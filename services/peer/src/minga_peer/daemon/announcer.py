@@ -34,7 +34,7 @@ from minga_core.errors import (
     TableIncompleteError,
     TableRevisionMismatchError,
 )
-from minga_core.records import FileRow, Lease, PeerInfo, RowKey
+from minga_core.records import FileRow, Lease, PeerInfo, RowKey, TableChange
 from minga_peer.daemon.lease_stream import JITTER
 from minga_peer.daemon.publications import KeepTimes, Publications
 from minga_peer.daemon.refusals import MAX_WAIT_SECONDS, Refusals
@@ -89,6 +89,8 @@ class Announcer:
         self._renewed_at: float | None = None
         self._was_granted = False
         """Whether this start of the peer has ever had the lease."""
+        self._is_unknown = False
+        """Whether the directory has no row of this peer, having lost its lease."""
         self._registered_address = ""
         self._heartbeat_due = 0.0
         self._pushed: int | None = None
@@ -126,12 +128,12 @@ class Announcer:
 
     async def caught_up(self) -> None:
         """Return once the registry has confirmed the table as it is now, however long that takes."""
-        await self._confirmed(next(reversed(self._table.unpublished), None))
+        await self._confirmed(self._table.unpublished.last())
 
     async def _confirmed(self, key: RowKey | None) -> None:
         """Return once that row, and those that waited before it, are published and the registry has the table."""
         async with self._progress:
-            await self._progress.wait_for(lambda: key not in self._table.unpublished)
+            await self._progress.wait_for(lambda: key is None or key not in self._table.unpublished)
             wanted = self._table.revision
             await self._progress.wait_for(lambda: self.announced_revision >= wanted)
 
@@ -273,13 +275,25 @@ class Announcer:
         if self._pushed is not None and not self._refusals.any:
             change = self._table.change_since(self._pushed)
         if change is None:
-            rows = self._refusals.accepted(self._publications.announceable(self._table.rows()))
-            revision = self._table.revision
-            pushed = await self._registry.push_whole(self._lease, rows, revision)
-            log_event(log, logging.INFO, "table_pushed", rows=len(rows), revision=revision)
+            pushed = await self._push_whole()
         else:
             put = tuple(self._publications.announceable(change.put))
             pushed = await self._registry.push_change(self._lease, replace(change, put=put))
+        return pushed
+
+    async def _push_whole(self) -> int:
+        """Push the whole table, in two steps where the directory has nothing of this peer and others have requested
+        some of its rows lately: their names are found again before all others."""
+        rows = self._refusals.accepted(self._publications.announceable(self._table.rows()))
+        revision = self._table.revision
+        first, rest = self._table.requested.split(rows) if self._is_unknown else ([], rows)
+        self._is_unknown = False
+        if first and rest:
+            base = await self._registry.push_whole(self._lease, first, revision - 1)
+            pushed = await self._registry.push_change(self._lease, TableChange(base, revision, tuple(rest)))
+        else:
+            pushed = await self._registry.push_whole(self._lease, rows, revision)
+        log_event(log, logging.INFO, "table_pushed", rows=len(rows), revision=revision)
         return pushed
 
     def _refused(self, error: MingaError) -> None:
@@ -324,7 +338,7 @@ class Announcer:
         log_event(log, logging.INFO, "announcing_again", reason=error)
         self._pushed = None
         if isinstance(error, RegisterAgainError):
-            self._renewed_at = None
+            self._renewed_at, self._is_unknown = None, True
 
     async def _pause_again(self) -> None:
         """Begin again at once the first time: a registry that asks for that over and over is answered ever later."""

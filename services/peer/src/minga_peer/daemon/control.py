@@ -1,7 +1,7 @@
 """The control service: what clients on this machine may ask of this daemon. Messages of the contract stop here."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,16 +9,27 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
+from minga_core.batching import by_size
 from minga_core.clock import Clock
 from minga_core.errors import RegistryUnavailableError
 from minga_core.ids import ContentId
-from minga_core.names import Name, parse_name, parse_prefix
+from minga_core.names import Name, parse_name, parse_prefix, parse_upload_name
 from minga_core.records import FileRow, PeerInfo
+from minga_engine.progress import Progress
 from minga_engine.transfer.download import DownloadRequest
-from minga_engine.wire.control import progress_to_pb, small_file_to_pb, small_names_from_pb, verify_progress_to_pb
+from minga_engine.wire.control import (
+    progress_to_pb,
+    small_file_bytes,
+    small_file_to_pb,
+    small_names_from_pb,
+    verify_progress_to_pb,
+)
 from minga_engine.wire.messages import timestamp_of
 from minga_peer.daemon.announcer import Announcer
 from minga_peer.daemon.downloads import Downloads, Job
+from minga_peer.origins.cache import CachedFile
+from minga_peer.origins.naming import OriginNames
+from minga_peer.origins.origins import Origins
 from minga_peer.share.conditions import Condition
 from minga_peer.share.scrub import ScrubState
 from minga_peer.share.store import ContentStore
@@ -26,6 +37,10 @@ from minga_peer.share.table import FileTable
 from minga_protos.control.v1 import control_pb2 as pb
 from minga_protos.control.v1.control_pb2_grpc import ControlServiceServicer
 
+CACHED_A_MESSAGE = 1_000
+"""Files in a ListCacheResponse (contract: control.proto)."""
+DONE_BYTES = 1024 * 1024
+"""Of the files in a DownloadFilesResponse (contract: control.proto)."""
 ANNOUNCE_WAIT = timedelta(seconds=5)
 """How long a removal waits until the registry has it; the file is gone all the same."""
 
@@ -42,8 +57,6 @@ class DaemonFacts:
     limit_up: int = 0
     """Bytes per second; 0: no limit."""
     limit_down: int = 0
-    gateway_url: str = ""
-    """Of the HTTP gateway; empty while it is off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +77,10 @@ class ControlService(ControlServiceServicer):
         table: FileTable,
         announcer: Announcer,
         downloads: Downloads,
+        origins: Origins,
+        names: OriginNames,
         peer_info: Callable[[], PeerInfo],
+        gateway_url: Callable[[], str],
         traffic: TrafficCounts,
         facts: DaemonFacts,
         clock: Clock,
@@ -73,7 +89,10 @@ class ControlService(ControlServiceServicer):
         self._table = table
         self._announcer = announcer
         self._downloads = downloads
+        self._origins = origins
+        self._names = names
         self._peer_info = peer_info
+        self._gateway_url = gateway_url
         self._traffic = traffic
         self._facts = facts
         self._clock = clock
@@ -108,7 +127,7 @@ class ControlService(ControlServiceServicer):
             conditions=[_condition(each) for each in self._store.conditions.all()],
             limit_up_bytes_per_second=self._facts.limit_up,
             limit_down_bytes_per_second=self._facts.limit_down,
-            gateway_url=self._facts.gateway_url,
+            gateway_url=self._gateway_url(),
             scrub=_scrub(status.scrub, self._store.scrub.period_seconds),
         )
 
@@ -116,6 +135,11 @@ class ControlService(ControlServiceServicer):
         self, request: pb.DownloadRequest, context: Any
     ) -> AsyncIterator[pb.DownloadResponse]:
         """Implements the contract's method of that name."""
+        if request.url:
+            async with aclosing(self._fetch(request)) as fetching:
+                async for progress in fetching:
+                    yield progress_to_pb(progress)
+            return
         wanted = DownloadRequest(
             parse_name(request.name),
             ContentId(request.content_id) if request.content_id else None,
@@ -127,6 +151,16 @@ class ControlService(ControlServiceServicer):
                 # The registry learns of the new holder with the next push; the client has the file now.
                 yield progress_to_pb(progress)
 
+    async def _fetch(self, request: pb.DownloadRequest) -> AsyncGenerator[Progress, None]:
+        """A file of an origin; the last progress says where it is."""
+        publish_as = parse_upload_name(request.name) if request.name else None
+        file = await self._names.file(request.url, request.digest, request.origin_headers)
+        async with aclosing(self._origins.get(file)) as steps:
+            async for progress in steps:
+                if progress.path is not None and progress.content_id is not None and publish_as is not None:
+                    await self._origins.publish(progress.content_id, publish_as, overwrite=request.overwrite)
+                yield progress
+
     async def DownloadFiles(  # noqa: N802
         self, request: pb.DownloadFilesRequest, context: Any
     ) -> AsyncIterator[pb.DownloadFilesResponse]:
@@ -134,7 +168,8 @@ class ControlService(ControlServiceServicer):
         names = small_names_from_pb(request)
         async with aclosing(self._downloads.follow_small(names)) as steps:
             async for done in steps:
-                yield pb.DownloadFilesResponse(files=[small_file_to_pb(one) for one in done])
+                for some in by_size(done, small_file_bytes, DONE_BYTES):
+                    yield pb.DownloadFilesResponse(files=map(small_file_to_pb, some))
 
     def _source_wait(self, request: pb.DownloadRequest) -> timedelta | None:
         """Unset: the daemon's setting; 0: never give up."""
@@ -149,6 +184,21 @@ class ControlService(ControlServiceServicer):
         """Implements the contract's method of that name."""
         row = await remove_file(self._store, self._announcer, parse_name(request.name))
         return pb.RemoveFileResponse(modified_time=timestamp_of(row.modified_ns))
+
+    async def ListCache(  # noqa: N802
+        self, request: pb.ListCacheRequest, context: Any
+    ) -> AsyncIterator[pb.ListCacheResponse]:
+        """Implements the contract's method of that name."""
+        cache = self._origins.cache
+        files = cache.files()
+        for start in range(0, max(1, len(files)), CACHED_A_MESSAGE):
+            some = [_cached(file) for file in files[start : start + CACHED_A_MESSAGE]]
+            yield pb.ListCacheResponse(files=some, limit_bytes=cache.limit_bytes)
+
+    async def PinCached(self, request: pb.PinCachedRequest, context: Any) -> pb.PinCachedResponse:  # noqa: N802
+        """Implements the contract's method of that name."""
+        await self._origins.cache.pin(parse_name(request.name), pinned=request.pinned)
+        return pb.PinCachedResponse()
 
     async def VerifyFiles(  # noqa: N802
         self, request: pb.VerifyFilesRequest, context: Any
@@ -167,6 +217,16 @@ async def remove_file(store: ContentStore, announcer: Announcer, name: Name) -> 
         with suppress(RegistryUnavailableError):
             await announcer.announced(row, ANNOUNCE_WAIT)
     return row
+
+
+def _cached(file: CachedFile) -> pb.CachedFile:
+    return pb.CachedFile(
+        name=file.name,
+        size_bytes=file.size_bytes,
+        use_time=timestamp_of(int(file.used_at * 1e9)),
+        pinned=file.pinned,
+        url=file.url,
+    )
 
 
 def _condition(condition: Condition) -> pb.Condition:

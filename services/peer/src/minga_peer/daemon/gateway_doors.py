@@ -1,95 +1,121 @@
-"""What the gateway is given by the daemon: this peer's files, and a TCP port with what its callers must show."""
+"""The gateway of a peer: what it is given, and a TCP port with what its callers must show."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 
-from minga_core.ids import ContentId
-from minga_core.names import Name
-from minga_core.records import FileRow
-from minga_engine.transfer.locating import Located
+from minga_engine.settings import gateway_socket, read_socket
+from minga_engine.transfer.preheat import Preheater
+from minga_engine.transfer.upload import Uploader
+from minga_peer.daemon.base import Base
+from minga_peer.daemon.control import remove_file
 from minga_peer.daemon.downloads import Downloads, Job
-from minga_peer.daemon.identity import Identity
-from minga_peer.daemon.reading import located_here
+from minga_peer.daemon.identity import GatewayPort, Identity
+from minga_peer.daemon.mirror_doors import make_mirrors, owners_mirrors
+from minga_peer.daemon.peer import Peer
+from minga_peer.daemon.reading import LocalFiles
+from minga_peer.gateway._metrics import GatewayMetrics
 from minga_peer.gateway.app import Gateway, GatewayApp
+from minga_peer.gateway.catalogue import Catalogue
+from minga_peer.gateway.fetching import Fetching
+from minga_peer.gateway.files import Reading
 from minga_peer.gateway.guard import Guard, own_names
-from minga_peer.gateway.server import door, listen_gateway
+from minga_peer.gateway.kept_uploads import KeptUploads
+from minga_peer.gateway.local_reads import read_door
+from minga_peer.gateway.preheating import Preheating
+from minga_peer.gateway.putting import Changing
+from minga_peer.gateway.server import door, listen_gateway, listen_unix
+from minga_peer.gateway.spool import Spool
 from minga_peer.gateway.transfers import Transfer, Transfers
-from minga_peer.settings import PeerSettings
-from minga_peer.share.inventory import row_of
-from minga_peer.share.store import ContentStore
-from minga_runtime.both import OpenConnections
-from minga_runtime.listening import is_loopback, split_listen
-from minga_runtime.trust.callers import Callers
-from minga_runtime.trust.credentials import Credentials
+from minga_peer.gateway.uploads import Uploads
+from minga_runtime.listening import split_listen
+from minga_runtime.server import GrpcServer
+from minga_runtime.tasks import TaskOwner
 from minga_runtime.trust.origin import Origin
 from minga_runtime.trust.rights import NONE
 
-_ANY_HOSTS = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+
+async def start_gateway(peer: Peer, server: GrpcServer) -> None:
+    """Open its doors; the TCP port becomes part of the identity. server: that of other peers, whose health it has."""
+    base, store, network, origins = peer.base, peer.store, peer.network, peer.origins
+    settings, metrics = base.settings, GatewayMetrics(base.series)
+    free_bytes, folder = (lambda: store.status().free_bytes), store.state_dir / "uploads"
+    spool = Spool(folder, free_bytes, store.folder.disk, metrics, peer.serving.quotas.uploaded)
+    await spool.sweep()
+    kept = KeptUploads(folder, store.folder.disk, base.clock)
+    await kept.load()
+    sweeping = TaskOwner()
+    base.stack.push_async_callback(sweeping.aclose)
+    sweeping.keep(kept.run, "gateway-uploads")
+    catalogue = Catalogue(peer.directory, network.locator, LocalFiles(store))
+    changing = Changing(
+        catalogue,
+        Uploader(network.locator, network.connections, base.clock, base.limits.up),
+        partial(remove_file, store, peer.announcer),
+        spool,
+        base.audit,
+    )
+    reading = Reading(catalogue, peer.streams, metrics)
+    gateway = Gateway(
+        reading,
+        changing,
+        Uploads(changing, kept),
+        _transfers_of(peer.downloads),
+        metrics,
+        base.refusals,
+        lambda: server.serving,
+        {"fetch": Fetching(origins, peer.names, metrics, for_owner=False).get},
+        make_mirrors(base, origins, peer.hub, metrics),
+        Preheating(Preheater(network.locator, network.connections, base.clock), base.audit),
+    )
+    owners = replace(
+        gateway,
+        readers={"fetch": Fetching(origins, peer.names, metrics, for_owner=True).get},
+        mirrors=owners_mirrors(gateway.mirrors),
+    )
+    unix = await asyncio.to_thread(listen_unix, gateway_socket(settings.control))
+    base.stack.callback(gateway_socket(settings.control).unlink, missing_ok=True)
+    await base.stack.enter_async_context(door(GatewayApp(owners, None), unix, settings.stop_grace))
+    reads = await asyncio.to_thread(listen_unix, read_socket(settings.control))
+    base.stack.callback(read_socket(settings.control).unlink, missing_ok=True)
+    await base.stack.enter_async_context(read_door(reading, reads))
+    peer.identity.gateway = await _start_tcp_door(base, gateway, peer.identity)
 
 
-class LocalFiles:
-    """The complete files of this peer. Implements `catalogue.Local`."""
-
-    def __init__(self, store: ContentStore) -> None:
-        self._store = store
-
-    def named(self, name: Name) -> Located | None:
-        """The file of that name."""
-        return _located(self._store.find(name))
-
-    def content(self, content_id: ContentId) -> Located | None:
-        """Some file with that content."""
-        file = self._store.inventory.file_with(content_id)
-        return None if file is None else located_here(row_of(file))
-
-
-def transfers_of(downloads: Downloads) -> Transfers:
-    """What the gateway says of the downloads under way."""
+def _transfers_of(downloads: Downloads) -> Transfers:
     return Transfers(lambda: [_transfer(job) for job in downloads.jobs if job.progress.size_bytes])
 
 
-async def start_tcp_door(
-    stack: AsyncExitStack,
-    gateway: Gateway,
-    settings: PeerSettings,
-    identity: Identity,
-    credentials: Credentials | None,
-    callers: Callers | None,
-    plain: OpenConnections | None,
-) -> str:
-    """The URL of the gateway's TCP port, which `stack` closes; empty when it is off.
+async def _start_tcp_door(base: Base, gateway: Gateway, identity: Identity) -> GatewayPort | None:
+    """The gateway's TCP port, which the base's stack closes; None when it is off.
 
     On the loopback it is HTTP, also in a secure network: only programs of this machine reach it, and no browser there
     knows the network's CA.
     """
+    settings, credentials = base.settings, base.credentials
     listener = await asyncio.to_thread(listen_gateway, settings.gateway)
     if listener is None:
-        return ""
+        return None
     host, port = listener.getsockname()[:2]
-    tls = None
-    if credentials is not None and not is_loopback(_url_host(host) + ":0"):
+    bound, tls = GatewayPort("http", host, port), None
+    own: tuple[str, ...] = (host, _host_of(identity.address), _host_of(settings.gateway))
+    if credentials is not None and not bound.local:
+        bound, own = GatewayPort("https", host, port), own + credentials.current().hosts
         tls = credentials.web_context(partial(gateway.refusals.handshake_failed, origin=Origin("", "unknown")))
-    own = (host, _host_of(identity.address), _host_of(settings.gateway))
     names = await asyncio.to_thread(own_names, *own)
-    guard = Guard(names, settings.locator, callers, settings.rights_of_members or NONE, both=settings.both)
-    app, plain = GatewayApp(gateway, guard), None if tls is None else plain
-    await stack.enter_async_context(door(app, listener, settings.stop_grace, tls, plain))
-    reached = (_host_of(identity.address) or host) if host in _ANY_HOSTS else host
-    return f"{'http' if tls is None else 'https'}://{_url_host(reached)}:{port}"
-
-
-def _url_host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+    default = settings.rights_of_members or NONE
+    guard = Guard(names, settings.locator, base.callers(), default, both=settings.both, loopback=bound.local)
+    if not bound.local:
+        mirrors = {root: mirror for root, mirror in gateway.mirrors.items() if not mirror.loopback_only}
+        gateway = replace(gateway, mirrors=mirrors)
+    app, plain = GatewayApp(gateway, guard), None if tls is None else base.plain
+    await base.stack.enter_async_context(door(app, listener, settings.stop_grace, tls, plain))
+    return bound
 
 
 def _host_of(address: str) -> str:
     """The host of host:port; empty for other text."""
     return split_listen(address)[0] if ":" in address else ""
-
-
-def _located(row: FileRow | None) -> Located | None:
-    return None if row is None else located_here(row)
 
 
 def _transfer(job: Job) -> Transfer:

@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from minga_core.ids import Address, parse_address
@@ -14,6 +15,7 @@ from minga_engine.wire.messages import SourceAddress
 from minga_peer.settings import PeerSettings
 from minga_peer.share.store import ContentStore
 from minga_runtime.channels import split_listen
+from minga_runtime.listening import is_loopback
 from minga_runtime.logs import log_event
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,25 @@ NO_ADDRESS_CHECK_SECONDS = 1.0
 """The same while there is none: nobody can find the peer."""
 NO_ADDRESS_HINT = "it is announced once there is a network; or set MINGA_ADVERTISE to the host:port for other peers"
 _ANY_HOSTS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayPort:
+    """Where the HTTP gateway listens. scheme: `http` or `https`."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def local(self) -> bool:
+        """Whether this machine alone reaches it."""
+        return is_loopback(f"{url_host(self.host)}:{self.port}")
+
+    def url(self, own_host: str) -> str:
+        """Its URL. own_host: where this machine is reached, for one that listens on all its addresses."""
+        host = self.host if self.host not in _ANY_HOSTS else own_host or self.host
+        return f"{self.scheme}://{url_host(host)}:{self.port}"
 
 
 class Identity:
@@ -41,6 +62,8 @@ class Identity:
         """The port of calls; 0 before it is bound."""
         self.http_port = 0
         """Where chunks are served; 0 before the port is bound."""
+        self.gateway: GatewayPort | None = None
+        """None while it is off."""
 
     def info(self) -> PeerInfo:
         """What the peer announces of itself now."""
@@ -53,11 +76,24 @@ class Identity:
             capacity_bytes=status.capacity_bytes,
             free_bytes=status.free_bytes,
             software_version=self._version,
+            gateway_url="" if self.gateway is None or self.gateway.local else self.gateway_url,
         )
+
+    @property
+    def gateway_url(self) -> str:
+        """Of the HTTP gateway, as it is reached from this machine and, unless it is local, from others; empty while it
+        is off."""
+        own_host = split_listen(self.address)[0] if self.address else ""
+        return "" if self.gateway is None else self.gateway.url(own_host)
 
     def source(self) -> SourceAddress | None:
         """This peer as a source for others; None while it has no address."""
         return SourceAddress(self.peer_id, self.address, http_port=self.http_port) if self.address else None
+
+
+def url_host(host: str) -> str:
+    """A host as URLs and addresses have it."""
+    return f"[{host}]" if ":" in host else host
 
 
 async def find_address(settings: PeerSettings, identity: Identity) -> None:
@@ -98,7 +134,7 @@ async def follow_address(settings: PeerSettings, identity: Identity, on_change: 
 
 
 def _address(host: str, port: int) -> Address:
-    return parse_address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    return parse_address(f"{url_host(host)}:{port}")
 
 
 def _facing_registry(settings: PeerSettings) -> str:

@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import islice
 
 from minga_core.clock import Clock
 from minga_core.errors import (
@@ -28,8 +27,10 @@ MAX_REFUSED_WAIT_SECONDS = 120.0
 
 RENEW_SECONDS = 1.0
 """Between two calls for new tags: after a change of keys all peers ask for them, and new files come first."""
-RENEW_AGAIN_SECONDS = 60.0
-"""After a call for new tags that had no use: the registries have not all the same keys yet."""
+RENEW_AGAIN_FACTOR = 4.0
+MAX_RENEW_AGAIN_SECONDS = 60.0
+"""A call for new tags that had no use makes the next one wait longer by that factor. Either the registry has exchanged
+its key since the last heartbeat, which is over soon, or the registries have not all the same keys yet."""
 
 KeepTimes = Callable[[Sequence[tuple[FileRow, Published]]], Awaitable[None]]
 """Keeps times of publication, each for the row as it was, durably, and changes the table."""
@@ -56,7 +57,7 @@ class Publications:
         """Why the last row was refused."""
         self._refused_under: tuple[tuple[str, str], ...] = ()
         """The grant at that time."""
-        self._renew_at = 0.0
+        self._renew_at, self._renew_seconds = 0.0, RENEW_SECONDS
         self.gave_up = False
         """Whether rows were refused since this was last set to False: they are to be announced as they are."""
 
@@ -74,7 +75,8 @@ class Publications:
 
     def try_again(self) -> None:
         """Publish what was refused, by another registry perhaps."""
-        self._table.unpublished.update(self._table.unpublishable)
+        for key in self._table.unpublishable:
+            self._table.unpublished.add(key)
         self._table.unpublishable.clear()
         self._failures, self._next_at = 0, 0.0
 
@@ -98,7 +100,7 @@ class Publications:
 
         Raises LeaseSupersededError and RegisterAgainError; after other errors `due_at` is later.
         """
-        rows = list(islice(self._table.unpublished.values(), self._batch_rows))
+        rows = self._table.unpublished.first(self._batch_rows)
         try:
             published = await self._registry.publish(lease, rows)
         except (LeaseSupersededError, RegisterAgainError):
@@ -125,8 +127,9 @@ class Publications:
         Only for a table that the registry has: a version that it knows keeps its time. Raises LeaseSupersededError and
         RegisterAgainError; after other errors the rows stay as they are, and `renew_due_at` is later.
         """
-        rows = list(islice(self._table.outdated.values(), BATCH_ROWS))
-        self._renew_at = self._clock.monotonic() + RENEW_AGAIN_SECONDS
+        rows = self._table.outdated.first(BATCH_ROWS)
+        self._renew_seconds = min(RENEW_AGAIN_FACTOR * self._renew_seconds, MAX_RENEW_AGAIN_SECONDS)
+        self._renew_at = self._clock.monotonic() + self._renew_seconds
         try:
             published = await self._registry.publish(lease, rows)
         except (LeaseSupersededError, RegisterAgainError):
@@ -137,10 +140,11 @@ class Publications:
         answers = list(zip(rows, published, strict=True))
         for row in (row for row, answer in answers if answer.ns == REFUSED):
             # Of a version that the registry does not know: it stays as it is.
-            self._table.outdated.pop(row.key, None)
+            self._table.outdated.discard(row.key)
         renewed = [(row, answer) for row, answer in answers if answer.ns != REFUSED]
         await self._keep(renewed)
         if all(answer.tag.startswith(self._registry.publication_key_id) for _, answer in renewed):
+            self._renew_seconds = RENEW_SECONDS
             self._renew_at = self._clock.monotonic() + RENEW_SECONDS
 
     def _failed(self, error: MingaError, rows: list[FileRow]) -> None:

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from minga_core.errors import InternalError, RegistryUnavailableError
-from minga_core.ids import Address
+from minga_core.ids import Address, parse_address, parse_peer_id
 from minga_core.records import (
     FOUND,
     PUBLISH,
     REFUSED,
     TAG_BYTES,
+    TRANSFER_ID_BYTES,
+    FetchClaim,
+    Fetcher,
     FileRow,
     HoldingState,
     Lease,
@@ -28,7 +32,7 @@ from minga_core.records import (
     TableChange,
     as_of_ns,
 )
-from minga_engine.wire.messages import nanos_of, timestamp_of
+from minga_engine.wire.messages import nanos_of, parse_http_port, timestamp_of
 from minga_peer.daemon.lease_stream import MAX_CALL_TIMEOUT, LeaseStream, call_timeout
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub
@@ -39,6 +43,8 @@ from minga_runtime.trust.own_grant import OwnGrant, metadata_of
 
 MIN_LEASE, MAX_LEASE = timedelta(seconds=1), timedelta(days=1)
 """A peer whose lease ends later than it lives would not ask again for as long, whatever becomes of its registry."""
+CLAIM_SECONDS = 2.0
+"""A claim that takes longer is none: its caller has another way."""
 MIN_INTERVAL = timedelta(seconds=0.05)
 """Between heartbeats."""
 MIN_PUSH_LIMIT, MAX_PUSH_LIMIT = timedelta(seconds=30), timedelta(days=1)
@@ -110,6 +116,7 @@ class RegistryClient:
             free_bytes=info.free_bytes,
             software_version=info.software_version,
             lease_token=token,
+            gateway_url=info.gateway_url,
         )
         if asked_ttl is not None:
             request.asked_ttl.CopyFrom(_duration(asked_ttl))
@@ -160,6 +167,28 @@ class RegistryClient:
         times = [max(REFUSED, nanos_of(time)) for time in response.published_times]
         has_tags = bool(self.publication_key_id or response.tags)
         return list(map(Published, times, _tags(response, times) if has_tags else [b""] * len(times)))
+
+    async def claim_fetch(self, lease: Lease, claim: FetchClaim) -> Fetcher | None:
+        """Who fetches a file from its origin after that claim; None after a release. Raises RegisterAgainError,
+        PermissionDeniedError, UnauthenticatedError."""
+        request = pb.ClaimFetchRequest(
+            peer_id=lease.peer_id,
+            generation=lease.generation,
+            lease_token=lease.token,
+            name=claim.name,
+            transfer_id=claim.transfer_id,
+            http_port=claim.http_port,
+            instead_of=claim.instead_of,
+            release=claim.release,
+        )
+        async with self._calls() as stub:
+            answer = await stub.ClaimFetch(request, timeout=CLAIM_SECONDS, metadata=self.grant_metadata)
+        if claim.release:
+            return None
+        if len(answer.transfer_id) != TRANSFER_ID_BYTES:
+            raise InternalError("the registry does not say which transfer it is")
+        port, peer_id = parse_http_port(answer.http_port), parse_peer_id(answer.peer_id)
+        return Fetcher(peer_id, parse_address(answer.address), port, answer.transfer_id)
 
     @property
     def grant_metadata(self) -> tuple[tuple[str, str], ...]:
@@ -263,7 +292,7 @@ async def _steps(
 ) -> AsyncIterator[pb.PushTableRequest]:
     yield pb.PushTableRequest(begin=begin)
     for rows in _batches(put):
-        yield pb.PushTableRequest(rows=pb.TableRows(put=[_row(row) for row in rows]))
+        yield pb.PushTableRequest(rows=_table_rows(rows))
     for keys in _batches(remove):
         removed = [pb.RowKey(name=key.name, content_id=key.content_id.raw) for key in keys]
         yield pb.PushTableRequest(rows=pb.TableRows(remove=removed))
@@ -276,18 +305,27 @@ def _batches(items: Sequence[T]) -> Iterator[list[T]]:
         yield batch
 
 
-def _row(row: FileRow) -> pb.FileRow:
-    return pb.FileRow(
-        name=row.key.name,
-        content_id=row.key.content_id.raw,
-        size_bytes=row.size_bytes,
-        modified_time=timestamp_of(row.modified_ns),
+def _table_rows(rows: Sequence[FileRow]) -> pb.TableRows:
+    """Rows to put. Filled in place: a third of what it takes to make each message by itself."""
+    message = pb.TableRows()
+    for row in rows:
+        made = message.put.add(
+            name=row.key.name,
+            content_id=row.key.content_id.raw,
+            size_bytes=row.size_bytes,
+            state=_STATES[row.state],
+            executable=row.executable,
+        )
+        _set_time(made.modified_time, row.modified_ns)
         # Unset: before all others.
-        published_time=timestamp_of(row.published_ns) if row.published_ns > PUBLISH else None,
-        state=_STATES[row.state],
-        executable=row.executable,
-        tag=row.tag if row.published_ns > PUBLISH else b"",
-    )
+        if row.published_ns > PUBLISH:
+            _set_time(made.published_time, row.published_ns)
+            made.tag = row.tag
+    return message
+
+
+def _set_time(timestamp: Timestamp, nanos: int) -> None:
+    timestamp.seconds, timestamp.nanos = divmod(nanos, 10**9)
 
 
 def _publication(row: FileRow, file_now_ns: int) -> pb.Publication:

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 METHODS = ("GET", "HEAD", "PUT", "DELETE", "POST", "PATCH", "OPTIONS")
-SOURCES = ("local", "peers")
+SOURCES = ("local", "peers", "upstream")
 
 
 class GatewayMetrics:
@@ -24,7 +24,7 @@ class GatewayMetrics:
         sent = Counter(
             "minga_peer_gateway_sent_bytes",
             "Payload bytes that the HTTP gateway has sent, by where the content was when it was opened: all of it on "
-            "this machine, or on other peers too.",
+            "this machine, on other peers too, or at its origin.",
             ["source"],
             registry=registry,
         )

@@ -1,19 +1,16 @@
 """What names and folders stand for: what the locator says, and what this peer has itself."""
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from typing import Protocol
 
 from minga_core.errors import FileNotFoundInDirectoryError, LocatorUnavailableError
 from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_engine.transfer.locating import Directory, Located
+from minga_engine.wire.folders import SubFolder, folder_entries, is_folder
 from minga_engine.wire.locator import ListedFile, LocatorClient
+from minga_peer.origins.origin_file import PRIVATE_PREFIX
 from minga_runtime.trust.rights import Prefixes
-
-PAGE_SIZE = 1000
-LAST = "\U0010ffff"
-"""Behind every character of a name."""
 
 
 class Local(Protocol):
@@ -26,13 +23,6 @@ class Local(Protocol):
     def content(self, content_id: ContentId) -> Located | None:
         """Some file with that content."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """A folder in a folder. name: from the root, with `/` at its end."""
-
-    name: str
 
 
 class Catalogue:
@@ -64,28 +54,15 @@ class Catalogue:
 
     async def is_folder(self, name: str) -> bool:
         """Whether there are names below it."""
-        page = await self._locator.list_files(prefix=f"{name}/", page_size=1)
-        return bool(page.files)
+        return await is_folder(self._locator, name)
 
-    async def entries(self, folder: str, read: Prefixes) -> AsyncGenerator[ListedFile | Folder, None]:
-        """Files and folders that are directly in a folder, in byte order, as far as they may be read.
+    def entries(self, folder: str, read: Prefixes) -> AsyncGenerator[ListedFile | SubFolder, None]:
+        """Files and folders that are directly in a folder, in byte order, as far as they may be read here.
 
         folder: empty for the root, else with `/` at its end.
         """
-        after = token = last = ""
-        while True:
-            page = await self._locator.list_files(prefix=folder, page_size=PAGE_SIZE, page_token=token, after=after)
-            for file in page.files:
-                if file.name not in read:
-                    continue
-                below, slash, _ = file.name[len(folder) :].partition("/")
-                if not slash:
-                    yield file
-                elif last != (last := f"{folder}{below}/"):
-                    yield Folder(last)
-            after, token = "", page.next_page_token
-            if not token:
-                return
-            if page.files and last and page.files[-1].name.startswith(last):
-                # A page that ends in a folder is followed by what is behind that folder, however much is in it.
-                after, token = last + LAST, ""
+
+        def shown(name: Name) -> bool:
+            return name in read and not name.startswith(PRIVATE_PREFIX)
+
+        return folder_entries(self._locator, folder, shown=shown)

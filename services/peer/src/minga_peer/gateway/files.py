@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from minga_core.errors import FileNotFoundInDirectoryError
 from minga_core.ids import ContentId
-from minga_core.names import parse_prefix
+from minga_core.names import Name, parse_prefix
 from minga_engine.transfer.locating import Located
 from minga_engine.transfer.stream import Reader, Streams
 from minga_peer.gateway._metrics import GatewayMetrics
@@ -21,12 +21,13 @@ from minga_peer.gateway.listing import listing, wants_json
 from minga_peer.gateway.problems import problem
 from minga_peer.gateway.rights import check_read, readable
 from minga_peer.gateway.selecting import Selected, Version, select
-from minga_peer.gateway.sending import send_content
+from minga_peer.gateway.sending import send_content, wait_of
+from minga_peer.origins.origin_file import PRIVATE_PREFIX
 from minga_runtime.trust.callers import Caller
 
 YEAR_SECONDS = 31_536_000
 # What somebody has put under a name must not run as a page of this gateway.
-_CONTENT_CSP = "sandbox; default-src 'none'; media-src 'self'; img-src 'self'; style-src 'unsafe-inline'"
+CONTENT_CSP = "sandbox; default-src 'none'; media-src 'self'; img-src 'self'; style-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +44,22 @@ class Reading:
             await self._folder(path, caller, scope, receive, send)
             return
         name, content_id = parse_file(path)
-        check_read(caller, name)
         try:
-            file = await self.catalogue.file(name, content_id)
+            file = await self.locate(name, content_id, caller)
         except FileNotFoundInDirectoryError:
             if content_id is None and await self.catalogue.is_folder(name):
                 await RedirectResponse(file_url(f"{name}/"), 301)(scope, receive, send)
                 return
             raise
         await self._send(file, content_id is not None, name, scope, receive, send)
+
+    async def locate(self, name: Name, content_id: ContentId | None, caller: Caller) -> Located:
+        """The newest version of a name, or that one, for a caller who may read it. Raises MingaError."""
+        check_read(caller, name)
+        if name.startswith(PRIVATE_PREFIX):
+            # Its origin says who may have it, and is asked by its URL alone.
+            raise FileNotFoundInDirectoryError(f"{name} is read by the URL that it is from")
+        return await self.catalogue.file(name, content_id)
 
     async def content(self, path: str, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
         """`/contents/ID[/NAME]`. The id is a capability: any caller that is known may read it. Raises MingaError."""
@@ -72,7 +80,8 @@ class Reading:
         self, file: Located, pinned: bool, shown_name: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
         version = version_of(file)
-        selected = select(version, Headers(scope=scope), scope["method"])
+        asked = Headers(scope=scope)
+        selected = select(version, asked, scope["method"])
         headers = _headers(file, version, selected, scope, shown_name, pinned=pinned)
         if selected.status == 412:
             await problem(scope, 412, "precondition_failed", f"it is {version.etag}", headers)(scope, receive, send)
@@ -85,14 +94,8 @@ class Reading:
             await Response(None, selected.status, headers)(scope, receive, send)
             return
 
-        def begin(reader: Reader) -> tuple[int, list[tuple[bytes, bytes]]]:
-            found = headers | {"X-Minga-Source": _source(reader)}
-            return selected.status, [(key.lower().encode(), value.encode("latin-1")) for key, value in found.items()]
-
-        def sent(reader: Reader, count: int) -> None:
-            self.metrics.sent(_source(reader), count)
-
-        await send_content(self.streams, file, selected.start, selected.stop, begin, receive, send, sent)
+        opening = self.streams.open(file, wait=wait_of(asked.get("prefer", "")))
+        await send_content(opening, selected, headers, _source, receive, send, self.metrics.sent)
 
 
 def version_of(file: Located) -> Version:
@@ -115,25 +118,21 @@ def _headers(
         "Accept-Ranges": "bytes",
         "Cache-Control": f"public, max-age={YEAR_SECONDS}, immutable" if pinned else "no-cache",
     }
-    if selected.status == 416:
-        return found | {"Content-Range": f"bytes */{version.size_bytes}"}
-    if selected.status in (304, 412):
+    found |= selected.range_headers(version)
+    if not selected.has_content:
         return found
     found |= {
-        "Content-Type": _media_type(shown_name),
-        "Content-Length": str(selected.stop - selected.start),
-        "Content-Security-Policy": _CONTENT_CSP,
+        "Content-Type": media_type(shown_name),
+        "Content-Security-Policy": CONTENT_CSP,
         "X-Minga-Content": str(file.content_id),
     }
-    if selected.status == 206:
-        found["Content-Range"] = f"bytes {selected.start}-{selected.stop - 1}/{version.size_bytes}"
     if "download" in QueryParams(scope["query_string"]):
         leaf = shown_name.rpartition("/")[2]
         found["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(leaf, safe='')}"
     return found
 
 
-def _media_type(name: str) -> str:
+def media_type(name: str) -> str:
     """By the name's end. What is packed is served as it is, so its packing is no encoding."""
     kind, packed = mimetypes.guess_type(name, strict=False)
     return "application/octet-stream" if packed or kind is None else kind

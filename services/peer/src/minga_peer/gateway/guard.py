@@ -24,8 +24,8 @@ _CORS_HEADERS = (
     "Upload-Length, Upload-Offset, Upload-Metadata"
 )
 _EXPOSED_HEADERS = (
-    "Accept-Ranges, Content-Disposition, Content-Range, ETag, Location, Retry-After, Tus-Resumable, Upload-Offset, "
-    "X-Minga-Source"
+    "Accept-Ranges, Content-Disposition, Content-Range, ETag, Location, Retry-After, Tus-Extension, Tus-Resumable, "
+    "Tus-Version, Upload-Expires, Upload-Length, Upload-Metadata, Upload-Offset, X-Minga-Source"
 )
 
 
@@ -41,6 +41,8 @@ class Guard:
     """Of those without a grant, in a secure network."""
     both: bool = False
     """Whether those without a grant may do everything, as in an open network."""
+    loopback: bool = False
+    """Whether programs of this machine alone reach the port."""
     _origins: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:

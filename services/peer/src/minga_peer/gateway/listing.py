@@ -9,8 +9,8 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from minga_core.units import format_bytes
+from minga_engine.wire.folders import SubFolder
 from minga_engine.wire.locator import ListedFile
-from minga_peer.gateway.catalogue import Folder
 
 MAX_ENTRIES = 100_000
 """Of one answer, some 20 MB."""
@@ -27,7 +27,7 @@ td {{ padding: .1rem 1.5rem .1rem 0; white-space: nowrap; }} td + td {{ text-ali
 """
 CSP = "sandbox allow-top-navigation-by-user-activation allow-downloads; default-src 'none'; style-src 'unsafe-inline'"
 
-Entry = ListedFile | Folder
+Entry = ListedFile | SubFolder
 
 
 def wants_json(query: Mapping[str, str], accept: str) -> bool:
@@ -56,7 +56,7 @@ async def listing(folder: str, entries: AsyncIterable[Entry], *, as_json: bool) 
 
 
 def _fields(entry: Entry) -> dict[str, object]:
-    if isinstance(entry, Folder):
+    if isinstance(entry, SubFolder):
         return {"name": entry.name, "type": "folder"}
     return {
         "name": entry.name,
@@ -77,7 +77,7 @@ def _page(folder: str, entries: list[Entry], *, more: bool) -> str:
 def _row(name: str, entry: Entry) -> str:
     # Relative, and encoded whole: a `:` in a name would make it the scheme of an address.
     link = f'<a href="{quote(name, safe="/")}">{html.escape(name)}</a>'
-    if isinstance(entry, Folder):
+    if isinstance(entry, SubFolder):
         return f"<tr><td>{link}</td><td></td><td></td></tr>"
     when = _time(entry.published_ns).strftime("%Y-%m-%d %H:%M")
     return f"<tr><td>{link}</td><td>{when}</td><td>{format_bytes(entry.size_bytes)}</td></tr>"

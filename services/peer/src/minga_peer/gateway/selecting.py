@@ -35,6 +35,20 @@ class Selected:
     start: int = 0
     stop: int = 0
 
+    @property
+    def has_content(self) -> bool:
+        """Whether a GET is answered with bytes of the version: not with 304, 412 or 416."""
+        return self.status in (200, 206)
+
+    def range_headers(self, version: Version) -> dict[str, str]:
+        """`Content-Length` and `Content-Range`, as far as the answer has them."""
+        if self.status == 416:
+            return {"Content-Range": f"bytes */{version.size_bytes}"}
+        found = {"Content-Length": str(self.stop - self.start)} if self.has_content else {}
+        if self.status == 206:
+            found["Content-Range"] = f"bytes {self.start}-{self.stop - 1}/{version.size_bytes}"
+        return found
+
 
 def select(version: Version, headers: Mapping[str, str], method: str = "GET") -> Selected:
     """The answer to a GET or HEAD: 200, 206, 304, 412 or 416. headers: by names in lower case. Ranges are of GET

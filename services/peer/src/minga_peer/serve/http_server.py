@@ -1,8 +1,9 @@
-"""Serves chunks and availability over HTTP/1.1 (docs/http.md); the kernel copies from the page cache to the socket.
+"""Serves chunks, availability and small files over HTTP/1.1 (docs/http.md); the kernel copies chunks from the page
+cache to the socket.
 
-One task a connection, one request after the other on it. The sending itself blocks a thread of its own for the length
-of a chunk: at most as many as `ServingQueue` serves at a time. A requester that closes its connection frees its place
-in the queue at once.
+One task a connection, one request after the other on it; a request that waits for its slot costs no other. The sending
+itself blocks a thread of its own for the length of a chunk: at most as many as `ServingQueue` serves at a time. A
+requester that closes its connection frees its place in the queue at once.
 """
 
 import asyncio
@@ -10,11 +11,9 @@ import logging
 import math
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, suppress
+from collections.abc import Callable
+from contextlib import aclosing, closing, suppress
 from dataclasses import replace
-from typing import Any, TypeVar
 
 from minga_core.errors import (
     BusyError,
@@ -23,9 +22,8 @@ from minga_core.errors import (
     NoSpaceError,
     StorageError,
 )
-from minga_core.ids import ContentId
-from minga_engine.parts.disk import run_to_end
-from minga_engine.parts.files import OpenChunk
+from minga_core.ids import DIGEST_BYTES, ContentId
+from minga_engine.parts.disk import DiskPool
 from minga_engine.wire.http_format import (
     END_OF_HEAD,
     MAX_HEAD_BYTES,
@@ -34,13 +32,14 @@ from minga_engine.wire.http_format import (
     ChunkResponse,
     EarlyHints,
     ErrorResponse,
+    FilesRequest,
     WrongChunkReport,
-    availability_head,
     decode_request,
-    encode_availability,
+    stream_head,
 )
 from minga_engine.wire.messages import SourceAddress
-from minga_peer.serve.serving import RETRY_AFTER, ChunkServing, ServedChunk
+from minga_peer.serve.serving import RETRY_AFTER, ChunkServing, Slot
+from minga_peer.serve.small_serving import SmallServing
 from minga_peer.serve.streams import STALL_SECONDS, PlainStream, TlsStream
 from minga_runtime.both import OpenConnections, begins_with_tls
 from minga_runtime.listening import split_listen
@@ -72,8 +71,6 @@ UNSENT_BYTES = 256 * 1024
 the next chunk is chosen late; large enough to fill a link between two wake-ups."""
 READ_BYTES = 4096
 
-T = TypeVar("T")
-
 
 class HttpServer:
     """The HTTP server of a peer. `start` once, then `aclose`. credentials: with them it is HTTPS for members alone.
@@ -82,16 +79,18 @@ class HttpServer:
     def __init__(
         self,
         serving: ChunkServing,
+        small: SmallServing,
         threads: int,
         refusals: Refusals,
         credentials: Credentials | None = None,
         plain: OpenConnections | None = None,
     ) -> None:
         self._serving = serving
+        self._small = small
         self._refusals = refusals
         self._credentials = credentials
         self._plain = plain
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="minga-http")
+        self._pool = DiskPool(threads, "http")
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._connections: dict[asyncio.Task[None], socket.socket] = {}
@@ -117,7 +116,7 @@ class HttpServer:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-        await asyncio.to_thread(self._pool.shutdown)
+        await asyncio.to_thread(self._pool.close)
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -147,9 +146,12 @@ class HttpServer:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             origin = Origin.of_socket(connection.getpeername())
             if self._credentials is None or await self._is_open(connection, origin):
-                await self._serve_counted(PlainStream(connection), origin, math.inf)
+                with closing(PlainStream(connection)) as stream:
+                    await self._serve_counted(stream, origin, math.inf)
             else:
-                await self._serve_member(connection, origin, self._credentials.current())
+                loaded = self._credentials.current()
+                with closing(TlsStream(connection, loaded.server)) as secure:
+                    await self._serve_member(secure, origin, loaded)
 
     async def _is_open(self, connection: socket.socket, origin: Origin) -> bool:
         """Whether a client without TLS is served here, and this is one. Raises OSError."""
@@ -158,9 +160,8 @@ class HttpServer:
         self._plain.add(origin)
         return True
 
-    async def _serve_member(self, connection: socket.socket, origin: Origin, loaded: Loaded) -> None:
+    async def _serve_member(self, stream: TlsStream, origin: Origin, loaded: Loaded) -> None:
         """Serve a client that shows who it is. Raises OSError."""
-        stream = TlsStream(connection, loaded.server)
         try:
             # Until it has shown that, it is one of its host's.
             with self._quota.held(origin.host):
@@ -189,7 +190,7 @@ class HttpServer:
             with self._quota.held(origin.caller):
                 valid_until = asyncio.get_running_loop().time() + seconds_valid
                 await _Connection(
-                    stream, origin, valid_until, self._serving, self._pool, self._refusals, revoked
+                    stream, origin, valid_until, self._serving, self._small, self._pool, self._refusals, revoked
                 ).serve()
         except BusyError as error:
             self._refusals.record(error, origin, "connect")
@@ -210,12 +211,14 @@ class _Connection:
         origin: Origin,
         valid_until: float,
         serving: ChunkServing,
-        pool: ThreadPoolExecutor,
+        small: SmallServing,
+        pool: DiskPool,
         refusals: Refusals,
         revoked: Revoked | None = None,
     ) -> None:
         self._stream = stream
         self._serving = serving
+        self._small = small
         self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._origin = origin
@@ -228,31 +231,37 @@ class _Connection:
         self._refusals = refusals
         self._revoked = revoked or Revoked()
         self._unread = b""
+        self._requester: SourceAddress | None = None
+        """Who asked last, and is where it says that it is. The parser gives the same object for the same words."""
+        self._named: tuple[ContentId | None, int] = (None, 0)
+        """The content that was requested last, and the number of the last of its downloaders that was named."""
 
     async def serve(self) -> None:
         """Answers requests until the client is done, or breaks the rules. Raises OSError when the connection breaks."""
         while (head := await self._next_head()) is not None:
-            others: tuple[SourceAddress, ...] = ()
+            asked: ChunkRequest | None = None
             self._until = self._old_at
             try:
                 request = decode_request(head)
                 self._check_member()
                 if isinstance(request, AvailabilityRequest):
-                    await self._unless_closed(self._send_availability(request.content_id))
+                    await self._send_availability(request.content_id)
+                    return
+                if isinstance(request, FilesRequest):
+                    await self._send_files(await self._next_ids(request.count))
                     return
                 if isinstance(request, WrongChunkReport):
                     self._serving.store.report(request.content_id, request.index, self._caller)
                     await self._send_head(ChunkResponse(None))
                     continue
-                request = self._checked(request)
-                others = self._serving.other_downloaders(request)
-                await self._serve_chunk(request, others)
+                asked = self._checked(request)
+                await self._serve_chunk(asked)
             except _CutOffError as error:
                 log_event(log, logging.DEBUG, "http_response_cut_off", peer=self._caller, error=error)
                 return
             except MingaError as error:
                 self._refusals.record(error, self._origin, "fetch chunks")
-                await self._send_head(ErrorResponse(error, others))
+                await self._send_head(ErrorResponse(error, self._unnamed(asked) if asked is not None else ()))
                 if isinstance(error, InvalidArgumentError):
                     return
 
@@ -260,12 +269,15 @@ class _Connection:
         """The request, whose requester is named to other downloaders only where it is: they would dial any host that it
         likes. Raises PermissionDeniedError for who says that it is another peer."""
         requester = request.requester
-        if requester is None:
+        if requester is None or requester is self._requester:
             return request
         if self._origin.member is not None:
             check_own_peer(self._origin.member, requester.peer_id)
         host, _ = split_listen(requester.address)
-        return request if host_of(host) == self._origin.host else replace(request, requester=None)
+        if host_of(host) != self._origin.host:
+            return replace(request, requester=None)
+        self._requester = requester
+        return request
 
     def _check_member(self) -> None:
         """Raises PermissionDeniedError for a client that has been revoked since it connected."""
@@ -274,111 +286,137 @@ class _Connection:
 
     async def _next_head(self) -> bytes | None:
         """The next request's head; None at the end, when the connection is too old, and after too long without one."""
-        head = bytearray(self._unread)
-        self._unread = b""
-        until = min(self._until, self._loop.time() + (HEAD_SECONDS if head else IDLE_SECONDS))
-        while END_OF_HEAD not in head:
-            if len(head) > MAX_HEAD_BYTES:
+        until = min(self._until, self._loop.time() + (HEAD_SECONDS if self._unread else IDLE_SECONDS))
+        while (end := self._unread.find(END_OF_HEAD)) < 0:
+            if len(self._unread) > MAX_HEAD_BYTES:
                 await self._send_head(ErrorResponse(InvalidArgumentError("the request has no end")))
                 return None
             try:
-                async with asyncio.timeout_at(until):
-                    data = await self._stream.recv(READ_BYTES)
+                data = await self._stream.recv(READ_BYTES, until)
             except TimeoutError:
                 return None
             if not data:
                 return None
-            until = until if head else min(self._until, self._loop.time() + HEAD_SECONDS)
-            head += data
-        end = head.index(END_OF_HEAD)
-        self._unread = bytes(head[end + len(END_OF_HEAD) :])
-        return bytes(head[:end])
+            if not self._unread:
+                until = min(self._until, self._loop.time() + HEAD_SECONDS)
+            self._unread += data
+        head, self._unread = self._unread[:end], self._unread[end + len(END_OF_HEAD) :]
+        return head
 
-    async def _serve_chunk(self, request: ChunkRequest, others: tuple[SourceAddress, ...]) -> None:
-        slot = self._serving.slot(request, self._caller)
-        chunk = await self._unless_closed(slot.__aenter__(), others)
+    async def _next_ids(self, count: int) -> list[ContentId]:
+        """The content ids that follow a head. Raises _CutOffError when they do not come."""
+        body, self._unread = bytearray(self._unread), b""
         try:
-            await self._send_chunk(request, chunk)
+            async with asyncio.timeout(HEAD_SECONDS):
+                while len(body) < count * DIGEST_BYTES:
+                    if not (data := await self._stream.recv(READ_BYTES)):
+                        raise _CutOffError("the client has closed the connection")
+                    body += data
+        except TimeoutError as error:
+            raise _CutOffError("the request has no end") from error
+        return [ContentId(bytes(body[at : at + DIGEST_BYTES])) for at in range(0, count * DIGEST_BYTES, DIGEST_BYTES)]
+
+    def _unnamed(self, request: ChunkRequest) -> tuple[SourceAddress, ...]:
+        """Other downloaders that this client was not named before: each costs it a parse."""
+        content_id, number = self._named
+        after = number if content_id == request.content_id else 0
+        number, others = self._serving.other_downloaders(request, after)
+        self._named = request.content_id, number
+        return others
+
+    async def _serve_chunk(self, request: ChunkRequest) -> None:
+        slot = await self._serving.ask(request, self._caller)
+        try:
+            index = await self._granted(slot, request)
+            if index is None:
+                await self._send_head(ChunkResponse(None))
+            else:
+                await self._send_chunk(request, slot, index)
         finally:
-            await slot.__aexit__(None, None, None)
+            self._serving.end(slot)
+
+    async def _granted(self, slot: Slot, request: ChunkRequest) -> int | None:
+        """The chunk to send; when that takes long, other downloaders are named in early hints first.
+
+        Raises BusyError; _CutOffError when the client closes the connection meanwhile.
+        """
+        if slot.granted.done():
+            return await self._serving.granted(slot)
+        hints: list[asyncio.Task[None]] = []
+        timer = self._loop.call_later(HINTS_SECONDS, self._hint, request, hints)
+        try:
+            with self._stream.calling(lambda: slot.refuse(_CutOffError("the client closed the connection"))):
+                return await self._serving.granted(slot)
+        finally:
+            timer.cancel()
+            # Nothing is sent between the bytes of a head.
+            await asyncio.gather(*hints)
+
+    def _hint(self, request: ChunkRequest, sending: list[asyncio.Task[None]]) -> None:
+        """Begin to send early hints, if there is somebody to name; `sending` gets the task."""
+        if others := self._unnamed(request):
+            sending.append(asyncio.create_task(self._send_head(EarlyHints(others)), name="http-hints"))
 
     async def _send_availability(self, content_id: ContentId) -> None:
-        """Sends the chunks held now, then each new one, until the content is whole; then the connection is closed."""
-        store = self._serving.store
-        begun = False
+        """Sends the chunks held now, then those that come, until the content is whole; then closes the connection."""
+        with (
+            self._serving.availability.watched(content_id, self._stream.send_now) as watcher,
+            self._stream.calling(watcher.end),
+        ):
+            while data := await watcher.unsent():
+                self._check_still_member()
+                await self._send(data)
+                watcher.sent(data)
+
+    async def _send_files(self, content_ids: list[ContentId]) -> None:
+        """Sends those that are here; then closes the connection."""
+        with self._small.slot(self._caller):
+            await self._send(stream_head("application/octet-stream"))
+            async with aclosing(self._small.groups(content_ids)) as groups:
+                async for group in groups:
+                    self._check_still_member()
+                    await self._send(group)
+
+    def _check_still_member(self) -> None:
+        """Raises _CutOffError for a client whose certificate has expired, or is revoked, since its request."""
+        if self._loop.time() > self._valid_until:
+            raise _CutOffError("the client's certificate has expired")
         try:
-            async with aclosing(store.follow(content_id)) as updates:
-                async for chunks in updates:
-                    if self._loop.time() > self._valid_until:
-                        raise _CutOffError("the client's certificate has expired")
-                    self._check_member()
-                    held = store.held(content_id)
-                    line = encode_availability(chunks, complete=held is not None and held.complete)
-                    await self._send(line if begun else availability_head() + line)
-                    begun = True
+            self._check_member()
         except MingaError as error:
-            if begun:
-                raise _CutOffError(str(error)) from error
-            raise
+            raise _CutOffError(str(error)) from error
 
-    async def _unless_closed(self, work: Coroutine[Any, Any, T], others: tuple[SourceAddress, ...] = ()) -> T:
-        """The result of `work`; when that takes long, `others` are sent as early hints first.
-
-        Raises _CutOffError when the client closes the connection meanwhile.
-        """
-        waiting = asyncio.create_task(work, name="http-work")
-        listening = asyncio.create_task(self._stream.recv(READ_BYTES), name="http-listen")
-        try:
-            done, _ = await asyncio.wait(
-                (waiting, listening), timeout=HINTS_SECONDS if others else None, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not done:
-                await self._send_head(EarlyHints(others))
-                await asyncio.wait((waiting, listening), return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                # A second request before the first is answered waits; no bytes mean that the client has closed.
-                self._unread = listening.result()
-                if not self._unread:
-                    raise _CutOffError("the client closed the connection")
-            return await waiting
-        finally:
-            listening.cancel()
-            if not waiting.done():
-                waiting.cancel()
-            await asyncio.gather(waiting, listening, return_exceptions=True)
-            if not self._unread and not listening.cancelled() and listening.exception() is None:
-                self._unread = listening.result()
-
-    async def _send_chunk(self, request: ChunkRequest, served: ServedChunk) -> None:
-        if served.index is None:
-            await self._send_head(ChunkResponse(None))
-            return
+    async def _send_chunk(self, request: ChunkRequest, slot: Slot, index: int) -> None:
         begun = False
+
+        def send(head: bytes, start: int, count: int) -> None:
+            nonlocal begun
+            chunk.check()
+            begun = True
+            self._stream.send_range(head, chunk.descriptor, chunk.offset + start, count)
+            # The receiver's digest finds a file that changed meanwhile; this has it hashed again here.
+            chunk.check()
+
         try:
-            async with self._serving.store.open_chunk(request.content_id, served.index) as chunk:
-                await self._in_thread(chunk.check)
-                begun = True
-                await self._push(ChunkResponse(served.index, chunk.size_bytes, served.sources).encode(), chunk)
-                # The receiver's digest finds a file that changed meanwhile; this has it hashed again here.
-                await self._in_thread(chunk.check)
+            async with self._serving.store.open_chunk(request.content_id, index) as chunk:
+                head = ChunkResponse(index, chunk.size_bytes, self._unnamed(request)).encode()
+                await self._push(send, head, chunk.size_bytes)
         except MingaError as error:
             if isinstance(error, NoSpaceError | StorageError):
                 self._serving.disk_failed(request.content_id, error)
             if begun:
                 raise _CutOffError(str(error)) from error
             raise
-        self._serving.sent(served, chunk.size_bytes)
+        self._serving.sent(slot, chunk.size_bytes)
 
-    async def _push(self, head: bytes, chunk: OpenChunk) -> None:
+    async def _push(self, send: Callable[[bytes, int, int], None], head: bytes, size_bytes: int) -> None:
+        """Have a thread send a chunk, in pieces where there is a limit."""
         done, up = 0, self._serving.up
-        while done < chunk.size_bytes:
-            count = up.piece_bytes(chunk.size_bytes - done)
+        while done < size_bytes:
+            count = up.piece_bytes(size_bytes - done)
             await up.take(count)
-            await self._in_thread(self._stream.send_range, head, chunk.descriptor, chunk.offset + done, count)
+            await self._pool.run(send, head, done, count)
             head, done = b"", done + count
-
-    async def _in_thread(self, work: Callable[..., None], *arguments: object) -> None:
-        await run_to_end(self._pool, work, *arguments)
 
     async def _send_head(self, response: ChunkResponse | EarlyHints | ErrorResponse) -> None:
         await self._send(response.encode())

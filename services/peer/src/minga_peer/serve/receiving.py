@@ -26,7 +26,7 @@ from minga_core.errors import (
 )
 from minga_core.ids import ContentId
 from minga_core.manifest import HEADER_BYTES, MAX_MANIFEST_BYTES, Manifest
-from minga_core.names import Name, parse_name
+from minga_core.names import Name, parse_upload_name
 from minga_core.records import MAX_TICKET_BYTES, PUBLISH, FileRow
 from minga_engine.parts.part import Part
 from minga_engine.parts.part_files import PartTarget
@@ -126,7 +126,7 @@ class UploadReceiver:
             # Everything up to the manifest is read before anything of it is refused: grpc.aio's client, when it is cut
             # off in the middle of a write, reports "internal error" instead of the status that it was sent.
             encoded = await incoming.manifest(begin.manifest_size_bytes)
-            await check(parse_name(begin.name))
+            await check(parse_upload_name(begin.name))
             async with aclosing(self._received(begin, encoded, incoming, memory, charged)) as steps:
                 async for step in steps:
                     yield step
@@ -134,7 +134,11 @@ class UploadReceiver:
     async def _received(
         self, begin: pb.StoreBegin, encoded: bytes, incoming: "_Incoming", memory: Memory, charged: Charged
     ) -> AsyncGenerator[ChunkSet | int | Uploaded, None]:
-        name, content_id, ticket = parse_name(begin.name), ContentId(begin.content_id), checked_ticket(begin.ticket)
+        name, content_id, ticket = (
+            parse_upload_name(begin.name),
+            ContentId(begin.content_id),
+            checked_ticket(begin.ticket),
+        )
         manifest = Manifest.decode(encoded, expected=content_id)
         present = self._store.find(name)
         if present is not None and present.key.content_id == content_id:

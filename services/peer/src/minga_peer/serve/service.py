@@ -1,6 +1,6 @@
-"""The peer's gRPC service: manifests, small files, uploads and replicas. Generated messages stop here."""
+"""The peer's gRPC service: manifests, uploads and replicas. Generated messages stop here."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -9,29 +9,27 @@ from typing import Any, Protocol
 
 from minga_core.attributes import FileAttributes
 from minga_core.chunks import ChunkSet
-from minga_core.errors import BusyError, InvalidArgumentError
+from minga_core.errors import ContentNotHeldError, InvalidArgumentError, PermissionDeniedError
 from minga_core.ids import ContentId
-from minga_core.names import Name, parse_name
+from minga_core.names import Name, parse_name, parse_upload_name
 from minga_core.records import FileRow
-from minga_engine.progress import Progress
+from minga_engine.progress import DownloadPhase, Progress
+from minga_engine.wire.digests import DigestStep
 from minga_engine.wire.messages import (
     MAX_PIECE_BYTES,
-    MAX_SMALL_FILES,
     MAX_SOURCES,
     SourceAddress,
     attributes_of,
     ranges_to_pb,
     sources_from_pb,
 )
+from minga_engine.wire.preheating import PreheatOrder, PreheatStep
 from minga_peer.serve.quotas import Quotas
 from minga_peer.serve.receiving import Uploaded, UploadReceiver, checked_ticket
-from minga_peer.serve.serving import ServingMetrics
-from minga_peer.share.small_store import READ_BYTES, SmallFiles
 from minga_peer.share.store import ContentStore
 from minga_protos.peer.v1 import peer_pb2 as pb
 from minga_protos.peer.v1.peer_pb2_grpc import PeerServiceServicer
 from minga_runtime.quotas import Charge, DailyQuota
-from minga_runtime.rate_limit import RateLimit
 from minga_runtime.trust.audit import Audit
 from minga_runtime.trust.authorization import Access, caller_at
 from minga_runtime.trust.callers import OPEN, Caller
@@ -39,6 +37,8 @@ from minga_runtime.trust.origin import Origin
 
 ANNOUNCE_TIMEOUT = timedelta(seconds=10)
 """How long an upload waits until the registry has its row."""
+ORIGINS = parse_name("origins")
+"""The folder of what is fetched from elsewhere."""
 
 
 class Announcer(Protocol):
@@ -69,13 +69,12 @@ class Replicator(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SmallFileServing:
-    """What FetchFiles reads from, counts in, and is limited by."""
+class Preheater(Protocol):
+    """Fetches what lies elsewhere, for others."""
 
-    files: SmallFiles
-    metrics: ServingMetrics
-    up: RateLimit
+    def run(self, order: PreheatOrder) -> AsyncGenerator[PreheatStep, None]:
+        """How far it is, to its end. Raises MingaError."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +86,21 @@ class Storing:
     announcer: Announcer
 
 
-def claimed_peer(request: Any) -> str:
-    """The peer id for which a message is sent; empty where it is sent for none."""
-    return str(request.peer_id) if isinstance(request, pb.FetchFilesRequest) else ""
-
-
 @dataclass(slots=True)
 class PeerService(PeerServiceServicer):
     """Implements `minga.peer.v1.PeerService`. Each method is as the contract says."""
 
     store: ContentStore
-    small: SmallFileServing
     storing: Storing
     http_port: int
     audit: Audit
     quotas: Quotas = field(default_factory=Quotas)
     access: Access | None = None
     """Says what uploaders may publish; everything without it."""
+    digests: Callable[[bytes], AsyncGenerator[DigestStep, None]] | None = None
+    """Of what this peer fetches from origins, by transfer id; None when it fetches nothing."""
+    preheater: Preheater | None = None
+    """None when it fetches nothing."""
 
     async def GetManifest(  # noqa: N802
         self, request: pb.GetManifestRequest, context: Any
@@ -115,26 +112,22 @@ class PeerService(PeerServiceServicer):
                 port = self.http_port if start == 0 else 0
                 yield pb.GetManifestResponse(part=encoded[start : start + MAX_PIECE_BYTES], http_port=port)
 
-    async def FetchFiles(  # noqa: N802
-        self, request: pb.FetchFilesRequest, context: Any
-    ) -> AsyncGenerator[pb.FetchFilesResponse, None]:
+    async def FollowDigests(  # noqa: N802
+        self, request: pb.FollowDigestsRequest, context: Any
+    ) -> AsyncGenerator[pb.FollowDigestsResponse, None]:
         """See the contract."""
-        if not 0 < len(request.content_ids) <= MAX_SMALL_FILES:
-            raise InvalidArgumentError(f"content_ids are 1 to {MAX_SMALL_FILES}, not {len(request.content_ids)}")
-        content_ids = [ContentId(raw) for raw in request.content_ids]
-        small = self.small
-        try:
-            with self.quotas.file_calls.held(Origin.of_rpc(context).caller):
-                async with aclosing(small.files.read(content_ids, small.up.piece_bytes(READ_BYTES))) as groups:
-                    async for group in groups:
-                        size_bytes = sum(len(data) for _, data in group)
-                        await small.up.take(size_bytes)
-                        yield pb.FetchFilesResponse(files=[pb.SmallFile(index=at, data=data) for at, data in group])
-                        small.metrics.sent(size_bytes, complete=True)
-        except BusyError as error:
-            small.metrics.busy()
-            millis = int(error.retry_after / timedelta(milliseconds=1))
-            yield pb.FetchFilesResponse(busy=pb.Busy(retry_after_millis=millis))
+        if self.digests is None:
+            raise ContentNotHeldError("this peer does not fetch that")
+        with self.quotas.digests.held(Origin.of_rpc(context).caller):
+            async with aclosing(self.digests(request.transfer_id)) as steps:
+                async for step in steps:
+                    yield pb.FollowDigestsResponse(
+                        size_bytes=step.size_bytes,
+                        digests=step.digests,
+                        whole=step.whole,
+                        first_index=step.first,
+                        head=step.head,
+                    )
 
     async def StoreFile(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.StoreFileRequest], context: Any
@@ -178,7 +171,7 @@ class PeerService(PeerServiceServicer):
         self, request: pb.ReplicateFileRequest, context: Any
     ) -> AsyncGenerator[pb.ReplicateFileResponse, None]:
         """See the contract."""
-        name, content_id = parse_name(request.name), ContentId(request.content_id)
+        name, content_id = parse_upload_name(request.name), ContentId(request.content_id)
         caller = await caller_at(self.access, context)
         caller.rights.check_publish(name)
         if not 0 < len(request.sources) <= MAX_SOURCES:
@@ -203,6 +196,46 @@ class PeerService(PeerServiceServicer):
                     yield pb.ReplicateFileResponse(
                         held_bytes=progress.held_bytes, size_bytes=progress.size_bytes, stored=row is not None
                     )
+
+    async def Preheat(  # noqa: N802
+        self, request: pb.PreheatRequest, context: Any
+    ) -> AsyncGenerator[pb.PreheatResponse, None]:
+        """See the contract."""
+        caller, origin = await caller_at(self.access, context), Origin.of_rpc(context)
+        caller.rights.check_publish(ORIGINS)
+        if self.preheater is None:
+            raise PermissionDeniedError("this peer fetches nothing")
+        steps = self.preheater.run(PreheatOrder(request.item, request.platform, request.pin))
+        step = PreheatStep()
+        with self.quotas.preheats.held(origin.caller), _Metered(self.quotas.uploaded, origin.caller) as metered:
+            async with aclosing(steps):
+                async for step in steps:
+                    metered.progressed(
+                        Progress(DownloadPhase.FETCHING, step.size_bytes, step.held_bytes, step.local_bytes)
+                    )
+                    yield _preheat_response(step)
+            sent_bytes = metered.used_bytes
+        # The query of a URL may be a signature.
+        item = request.item.partition("?")[0]
+        fields: dict[str, Any] = {
+            "item": item,
+            "resolved": step.resolved,
+            "size_bytes": step.size_bytes,
+            "sent_bytes": sent_bytes,
+        }
+        self.audit.record("preheated", origin, grant=caller.grant, **fields)
+
+
+def _preheat_response(step: PreheatStep) -> pb.PreheatResponse:
+    return pb.PreheatResponse(
+        held_bytes=step.held_bytes,
+        size_bytes=step.size_bytes,
+        file_count=step.file_count,
+        resolved=step.resolved,
+        local_bytes=step.local_bytes,
+        peers_bytes=step.peers_bytes,
+        upstream_bytes=step.upstream_bytes,
+    )
 
 
 class _Metered(ExitStack):

@@ -13,7 +13,7 @@ from minga_peer.share.first_scan import FirstScan
 from minga_peer.share.hash_queue import HashQueue
 from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.inventory import folders_of
-from minga_peer.share.root import FoundFile, Scan, shown
+from minga_peer.share.root import FoundFile, KnownFile, Scan, shown
 from minga_peer.share.shared_folder import SharedFolder
 from minga_peer.share.store_metrics import StoreMetrics
 from minga_peer.share.unreadable import UnreadableFiles
@@ -52,7 +52,7 @@ class Comparer:
         held = [*self._inventory.files, *(damaged.file.name for damaged in self._damaged)]
         await self._remove_absent(await self._folder.disk.run(_not_in, held, scan))
         self._unreadable.keep(scan.files)
-        await self._known.bound_absent(scan.files, self._inventory.files)
+        await self._known.bound_absent(scan.files)
 
     def _is_awaited(self, scan: Scan, path: str) -> bool:
         """Whether a file is there, and not shared yet."""
@@ -68,12 +68,15 @@ class Comparer:
             await self.look_at(changed)
             await asyncio.sleep(0)
 
-    def _compare_some(self, some: list[FoundFile]) -> set[str]:
+    def _compare_some(self, some: list[KnownFile]) -> set[str]:
         """The paths of files that are shared, but not as they were found."""
         known: list[IndexedFile] = []
         changed: set[str] = set()
-        for found in some:
-            if found.path in self._folder.placing or self._is_shared(found) or self._damaged.keeps_out(found):
+        for each in some:
+            if each.path in self._folder.placing or self._is_shared(each):
+                continue
+            found = FoundFile.of(each)
+            if self._damaged.keeps_out(found):
                 continue
             if found.name in self._inventory.files:
                 changed.add(found.path)
@@ -87,24 +90,32 @@ class Comparer:
         self._inventory.update(put=known)
         return changed
 
-    def _is_shared(self, found: FoundFile) -> bool:
-        return found.is_still(self._inventory.files.get(found.name))
+    def _is_shared(self, found: KnownFile) -> bool:
+        shared = self._inventory.files.get(found.name)
+        return shared is found or FoundFile.of(found).is_still(shared)
 
     async def look_at(self, paths: set[str]) -> None:
         """Compare paths that changed: files, folders, or things gone."""
         others: dict[str, Scan] = {}
-        for path, fingerprint in (await self._look(sorted(paths))).items():
+        looked = await self._look(sorted(paths))
+        for path, fingerprint in looked.items():
             if path in self._folder.placing:
                 continue
             if fingerprint is not None:
                 self._file_changed(path, fingerprint)
             else:
-                others[path] = await self._folder.disk.run(self._folder.root.scan, path, self._known.files)
+                others[path] = await self._folder.disk.run(self._folder.root.scan, path, self._known)
                 await self.compare(others[path])
         if others:
-            self._of_files.scanned_below(set(others), list(others.values()))
+            scans = list(others.values())
+            self._of_files.scanned_below(
+                set(others), scans, lambda path: any(self._is_awaited(scan, path) for scan in scans)
+            )
         damaged = [damaged.file for damaged in self._damaged]
-        await self._remove_absent([file.name for path in paths if (file := self._inventory.file_at(path)) is not None])
+        missing = [path for path, fingerprint in looked.items() if fingerprint is None]
+        await self._remove_absent(
+            [file.name for path in missing if (file := self._inventory.file_at(path)) is not None]
+        )
         await self._remove_absent([file.name for file in damaged if file.path in paths] + _below(damaged, paths))
         folders = {path for path in paths if self._inventory.is_folder(path)}
         if folders:
@@ -157,8 +168,7 @@ class Comparer:
 
     async def _look(self, paths: list[str]) -> dict[str, Fingerprint | None]:
         """The fingerprints of regular files at those paths."""
-        look = self._folder.root.look
-        return await self._folder.disk.run(lambda: {path: look(path) for path in paths}) if paths else {}
+        return await self._folder.disk.run(self._folder.root.look, paths) if paths else {}
 
 
 def _not_in(names: list[Name], scan: Scan) -> list[Name]:

@@ -35,17 +35,21 @@ class FileConditions:
         """Take in a scan of everything. is_awaited: whether a file is there and not shared yet, so that what hashing
         found of it still holds."""
         found = scan.problems
-        for kind in (Kind.FOLDER, Kind.IGNORE_FILE, Kind.BAD_NAME, Kind.NOT_A_FILE):
+        for kind in (Kind.FOLDER, Kind.IGNORE_FILE, Kind.NOT_A_FILE):
             self._conditions.replace(kind, found[kind])
-        hashed = {path: line for path, line in self._conditions.lines(Kind.UNREADABLE).items() if is_awaited(path)}
-        unreadable = found[Kind.UNREADABLE]
-        self._conditions.replace(Kind.UNREADABLE, Found(hashed | unreadable.lines, unreadable.more_count))
+        for kind in (Kind.UNREADABLE, Kind.BAD_NAME):
+            hashed = {path: line for path, line in self._conditions.lines(kind).items() if is_awaited(path)}
+            self._conditions.replace(kind, Found(hashed | found[kind].lines, found[kind].more_count))
         self._conditions.clear_keys([Kind.CHANGING], lambda path: not is_awaited(path))
 
-    def scanned_below(self, paths: set[str], scans: list[Scan]) -> None:
-        """Take in scans of those paths, each with all below it, which are no regular files (any more)."""
+    def scanned_below(self, paths: set[str], scans: list[Scan], is_awaited: Callable[[str], bool]) -> None:
+        """Take in scans of those paths, each with all below it, which are no regular files (any more). is_awaited: as
+        for `scanned`."""
         self._conditions.clear_keys(
-            _OF_PATHS, lambda path: path in paths or any(folder in paths for folder in folders_of(path))
+            _OF_PATHS,
+            lambda path: (
+                not is_awaited(path) and (path in paths or any(folder in paths for folder in folders_of(path)))
+            ),
         )
         for scan in scans:
             for kind, found in scan.problems.items():

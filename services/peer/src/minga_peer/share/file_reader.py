@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 from minga_core.chunks import Geometry
 from minga_core.errors import ContentChangedError
-from minga_engine.parts.disk import DiskPool, SharedDescriptor, storage_errors
-from minga_engine.parts.files import Fingerprint, OpenChunk
+from minga_engine.parts.disk import DiskPool, SharedDescriptor
+from minga_engine.parts.files import OpenChunk
 from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.root import Root
 
@@ -27,10 +27,10 @@ class FileReader:
     @asynccontextmanager
     async def open_chunk(self, file: IndexedFile, index: int) -> AsyncGenerator[OpenChunk, None]:
         """Where a chunk is on disk, until the end of the block. Raises ContentChangedError when the file is gone."""
-        geometry = Geometry(file.fingerprint.size_bytes)
+        geometry = Geometry(file.size_bytes)
         offset, size_bytes = geometry.offset(index), geometry.length(index)
         with (await self.open(file)).used() as descriptor:
-            yield OpenChunk(descriptor, offset, size_bytes, lambda: _check(descriptor, file))
+            yield OpenChunk(descriptor, offset, size_bytes, file.fingerprint)
 
     async def open(self, file: IndexedFile) -> SharedDescriptor:
         """A file's descriptor, to be used at once: the reader may close it as soon as it is not in use.
@@ -63,10 +63,3 @@ class FileReader:
         for descriptor in self._open.values():
             descriptor.close()
         self._open.clear()
-
-
-def _check(descriptor: int, file: IndexedFile) -> None:
-    with storage_errors(f"cannot read {file.name}"):
-        status = os.fstat(descriptor)
-    if Fingerprint.of(status) != file.fingerprint:
-        raise ContentChangedError(f"{file.name} changed")

@@ -50,6 +50,8 @@ class FirstScan:
         """Note in the index when all files of the first scan have been hashed."""
         if self._modified_ns or not self.done.is_set():
             return
+        # A dictionary from which everything was removed is as large as ever.
+        self._modified_ns.clear()
         if not self._index.complete:
             await self._index.set_complete()
         await self._index.forget_intents()

@@ -42,7 +42,13 @@ class FolderSync:
         self._first = FirstScan(folder.index, folder.file_clock)
         unreadable = UnreadableFiles()
         self._queue = HashQueue(
-            folder.root, hashing, folder.clock, settle_seconds, folder.known.recall, self._on_hashed
+            folder.root,
+            hashing,
+            folder.clock,
+            folder.file_clock.now_ns,
+            settle_seconds,
+            folder.known.recall,
+            self._on_hashed,
         )
         self._comparer = Comparer(folder, self._queue, self._first, unreadable, metrics, self.rescan)
         self._outcomes = HashOutcomes(folder, self._first, unreadable, metrics)
@@ -73,9 +79,7 @@ class FolderSync:
     async def _scan_regularly(self) -> None:
         while True:
             self._rescan.clear()
-            scan = await self._folder.disk.run(self._folder.root.scan, "", self._folder.known.files)
-            self.ignored_count = scan.ignored_count
-            await self._comparer.compare_all(scan)
+            await self._scan()
             if not self.pending_count:
                 self._folder.index.made_anew()
             self._first.done.set()
@@ -86,9 +90,15 @@ class FolderSync:
             except TimeoutError:
                 continue
 
+    async def _scan(self) -> None:
+        """Scan everything once. Nothing keeps the scan until the next one: it is as large as all that is known."""
+        scan = await self._folder.disk.run(self._folder.root.scan, "", self._folder.known)
+        self.ignored_count = scan.ignored_count
+        await self._comparer.compare_all(scan)
+
     async def _watch(self) -> None:
         await self._first.done.wait()
-        async with aclosing(changed_paths(self._folder.root, self._folder.conditions)) as changes:
+        async with aclosing(changed_paths(self._folder.root, self._folder.conditions, self._folder.placing)) as changes:
             async for paths in changes:
                 if paths is None:
                     self._rescan.set()

@@ -6,7 +6,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Container
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -83,8 +83,12 @@ class _Stop:
         os.close(self._descriptor)
 
 
-async def changed_paths(root: Root, conditions: Conditions) -> AsyncGenerator[set[str] | None, None]:
+async def changed_paths(
+    root: Root, conditions: Conditions, placing: Container[str] = ()
+) -> AsyncGenerator[set[str] | None, None]:
     """Sets of paths, relative to the root, that were made, changed or removed; names may have any bytes.
+
+    placing: paths of files whose changes are this peer's own, which are left out.
 
     None means: scan the whole folder; it comes once the watch is set, when changes may have been missed, and regularly
     while folders cannot be watched, which is a condition.
@@ -94,6 +98,7 @@ async def changed_paths(root: Root, conditions: Conditions) -> AsyncGenerator[se
         thread = ThreadPoolExecutor(1, thread_name_prefix="minga-watch")
         follower = _Follower(
             root,
+            placing,
             stop,
             lambda paths: loop.call_soon_threadsafe(pending.add, paths),
             lambda line: loop.call_soon_threadsafe(_note_unwatched, conditions, line),
@@ -131,11 +136,13 @@ class _Follower:
     def __init__(
         self,
         root: Root,
+        placing: Container[str],
         stop: _Stop,
         report: Callable[[set[str] | None], object],
         note_unwatched: Callable[[str], object],
     ) -> None:
         self._root = root
+        self._placing = placing
         self._stop = stop
         self._report = report
         self._note_unwatched = note_unwatched
@@ -199,7 +206,7 @@ class _Follower:
         self._report(None)
 
     def _gather(self, inotify: Inotify, tree: WatchTree) -> set[str] | None:
-        """What changed, until nothing does for a step; None: anything may have."""
+        """What changed, until nothing does for a step, but what is just being placed; None: anything may have."""
         paths: set[str] = set()
         until = time.monotonic() + GROUP_SECONDS
         while events := waiting_events(inotify):
@@ -209,7 +216,8 @@ class _Follower:
             paths |= changed
             if time.monotonic() > until or self._stop.wait(STEP_SECONDS):
                 break
-        return paths
+        # Not when they are read: what could not be put in place is to be found a moment later.
+        return {path for path in paths if path not in self._placing}
 
 
 def _identity(path: Path) -> tuple[int, int]:

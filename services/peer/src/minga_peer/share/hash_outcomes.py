@@ -2,7 +2,7 @@
 
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
-from minga_core.names import Name
+from minga_core.names import ORIGINS_PREFIX, Name
 from minga_core.records import PUBLISH, Published
 from minga_engine.parts.files import Fingerprint
 from minga_peer.share.conditions import Kind
@@ -10,6 +10,7 @@ from minga_peer.share.file_conditions import FileConditions
 from minga_peer.share.first_scan import FirstScan
 from minga_peer.share.hashed import Hashed
 from minga_peer.share.indexed_file import IndexedFile
+from minga_peer.share.root import shown
 from minga_peer.share.shared_folder import SharedFolder
 from minga_peer.share.store_metrics import StoreMetrics
 from minga_peer.share.unreadable import UnreadableFiles
@@ -37,13 +38,16 @@ class HashOutcomes:
             if self._folder.root.hidden.file(outcome.found.path):
                 continue
             if outcome.problem:
-                self._refuse(outcome)
+                self._refuse(outcome, Kind.UNREADABLE, outcome.problem)
             elif outcome.manifest is None or self._is_outdated(outcome):
                 again.add(outcome.found.path)
                 if outcome.manifest is None:
                     self._of_files.changing(outcome.found.path)
             elif (rotten := self._known.rotten(outcome)) is not None:
                 self._keep_out(rotten)
+            elif self._is_no_origins_file(outcome):
+                line = f"{shown(outcome.found.path)} is where only what was fetched may be: under {ORIGINS_PREFIX}"
+                self._refuse(outcome, Kind.BAD_NAME, line)
             else:
                 files.append((self._indexed(outcome), outcome.manifest))
         self._count([outcome for outcome in outcomes if outcome.manifest is not None])
@@ -80,9 +84,18 @@ class HashOutcomes:
         newer = shared is not None and shared.path == path and shared.fingerprint != outcome.fingerprint
         return newer or path in self._folder.placing
 
-    def _refuse(self, outcome: Hashed) -> None:
+    def _is_no_origins_file(self, outcome: Hashed) -> bool:
+        """Whether somebody has put or changed a file where only what was fetched may be."""
+        name, content_id = outcome.found.name, outcome.content_id
+        if not name.startswith(ORIGINS_PREFIX) or content_id is None:
+            return False
+        before = self._known.get(name)
+        was_fetched = before is not None and before.content_id == content_id
+        return not was_fetched and self._known.intended(name, content_id) is None
+
+    def _refuse(self, outcome: Hashed, kind: Kind, line: str) -> None:
         found = outcome.found
-        self._of_files.refuse(Kind.UNREADABLE, found.path, outcome.problem)
+        self._of_files.refuse(kind, found.path, line)
         self._unreadable.failed(found)
         if found.name in self._inventory.files:
             self._inventory.update(remove=[found.name])
@@ -97,7 +110,7 @@ class HashOutcomes:
 
     def _published(self, name: Name, content_id: ContentId, fingerprint: Fingerprint) -> Published:
         """When a file was published. Touching it publishes nothing, and neither does an index that was lost."""
-        before = self._inventory.files.get(name) or self._known.files.get(name)
+        before = self._known.get(name)
         if before is not None and before.content_id == content_id:
             return Published(before.published_ns, before.tag)
         # A time that was not known when the file was put in place is not known now.

@@ -7,8 +7,11 @@ ones waiting.
 import asyncio
 import heapq
 import logging
+import math
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 
 from minga_core.clock import Clock
 from minga_core.errors import ContentChangedError, InvalidArgumentError
@@ -29,25 +32,43 @@ IDLE_SECONDS = 3600.0
 """Longest wait for work; it only bounds the timer."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Moment:
+    """Files that settle in the same millisecond."""
+
+    due: float
+    names: list[Name] = field(default_factory=list)
+    """Those of files that were removed, or put off, count no more."""
+
+
 class _Waiting:
-    """Files by the time at which they have settled, oldest first."""
+    """Files by the time at which they have settled, oldest first. A hundred thousand may come at once, and what they
+    take decides how large the process is from then on."""
 
     def __init__(self) -> None:
-        self.due: dict[Name, tuple[float, FoundFile]] = {}
-        self._order: list[tuple[float, Name]] = []
-        """A heap. Its entries of files that were removed, or put off, count no more."""
+        self.due: dict[Name, tuple[_Moment, FoundFile]] = {}
+        self._moments: dict[float, _Moment] = {}
+        self._order: list[float] = []
+        """A heap of their times."""
 
     def put(self, found: FoundFile, due: float) -> None:
         """Add a file, or put it off."""
-        self.due[found.name] = (due, found)
-        heapq.heappush(self._order, (due, found.name))
+        moment = self._moment(math.floor(due * 1000) / 1000)
+        moment.names.append(found.name)
+        self.due[found.name] = (moment, found)
+
+    def _moment(self, due: float) -> _Moment:
+        if due not in self._moments:
+            self._moments[due] = _Moment(due)
+            heapq.heappush(self._order, due)
+        return self._moments[due]
 
     def take(self, now: float, max_files: int, max_bytes: int) -> list[FoundFile]:
         """Remove settled files: at least one when there is one, then up to both limits."""
         batch: list[FoundFile] = []
         size_bytes = 0
-        while (due := self.next_due()) is not None and due <= now:
-            found = self.due[self._order[0][1]][1]
+        while (moment := self._next()) is not None and moment.due <= now:
+            found = self.due[moment.names[-1]][1]
             if batch and (len(batch) == max_files or size_bytes + found.fingerprint.size_bytes > max_bytes):
                 break
             del self.due[found.name]
@@ -57,18 +78,27 @@ class _Waiting:
 
     def next_due(self) -> float | None:
         """When the next file has settled."""
+        moment = self._next()
+        return None if moment is None else moment.due
+
+    def _next(self) -> _Moment | None:
+        """The first moment with a file, which is its last one."""
         while self._order:
-            due, name = self._order[0]
-            if name in self.due and self.due[name][0] == due:
-                return due
-            heapq.heappop(self._order)
+            moment = self._moments[self._order[0]]
+            while moment.names:
+                waiting = self.due.get(moment.names[-1])
+                if waiting is not None and waiting[0] is moment:
+                    return moment
+                moment.names.pop()
+            del self._moments[heapq.heappop(self._order)]
         return None
 
 
 class HashQueue:
     """The queue and its workers. Only for the event loop's thread; `run` does the work.
 
-    settle_seconds: how long a file must be left alone before it is hashed. recall: the outcomes of those files whose
+    settle_seconds: how long a file must be left alone before it is hashed. now_ns: the time by the clock of the files'
+    file system. recall: the outcomes of those files whose
     digests are known already; the others are hashed. on_hashed: gets the outcomes of each batch. An error that it
     raises is logged; the next scan finds the files again.
     """
@@ -78,6 +108,7 @@ class HashQueue:
         root: Root,
         pool: DiskPool,
         clock: Clock,
+        now_ns: Callable[[], int],
         settle_seconds: float,
         recall: Callable[[Sequence[FoundFile]], Awaitable[list[Hashed]]],
         on_hashed: Callable[[list[Hashed]], Awaitable[None]],
@@ -85,13 +116,14 @@ class HashQueue:
         self._root = root
         self._pool = pool
         self._clock = clock
+        self._now_ns = now_ns
         self.settle_seconds = settle_seconds
         self._recall = recall
         self._on_hashed = on_hashed
         self._small = _Waiting()
         self._large = _Waiting()
         self._first_due: dict[Name, float] = {}
-        """When files that wait would have been hashed if they had not changed again."""
+        """When files that were put off would have been hashed if they had not changed again."""
         self._changed = asyncio.Event()
         self._jobs: set[asyncio.Task[None]] = set()
         self._large_jobs = 0
@@ -113,27 +145,39 @@ class HashQueue:
         return found in self._hashing.get(found.name, ())
 
     def put_found(self, found: FoundFile) -> None:
-        """Queue a file that a scan has found: it has settled already if its last change is long enough ago."""
-        age = self._clock.wall() - found.fingerprint.changed_ns / 1e9
-        left = self.settle_seconds - age if 0 <= age < self.settle_seconds else 0.0
-        self._put(found, self._clock.monotonic() + left)
+        """Queue a file that a scan has found: it has settled already if it was written long enough ago."""
+        self._put(found, self._clock.monotonic() + self._unsettled_seconds(found))
 
     def put_changed(self, found: FoundFile) -> bool:
         """Queue a file that has changed just now; it replaces an earlier entry of that name.
 
-        Changes put it off by MAX_SETTLE_SECONDS at most; whether they would have by more.
+        One that was moved or linked here as it is does not wait. Changes put a file off by MAX_SETTLE_SECONDS at most;
+        whether they would have by more.
         """
-        return self._put(found, self._clock.monotonic() + self.settle_seconds)
+        seconds = self.settle_seconds if found.name in self else self._unsettled_seconds(found)
+        return self._put(found, self._clock.monotonic() + seconds)
+
+    def _unsettled_seconds(self, found: FoundFile) -> float:
+        """How much longer a file must be left alone. A program that sets the time of writing back has written all; one
+        that goes on is found out by the file's other times once it is hashed. A time in the future says nothing."""
+        age = (self._now_ns() - found.fingerprint.modified_ns) / 1e9
+        return min(max(self.settle_seconds - age, 0.0), self.settle_seconds)
 
     def _put(self, found: FoundFile, due: float) -> bool:
-        first_due = self._first_due.get(found.name, due)
+        first_due = self._first_due_of(found.name, due)
         self.drop(found.name)
-        self._first_due[found.name] = first_due
+        if first_due != due:
+            self._first_due[found.name] = first_due
         latest = first_due + MAX_SETTLE_SECONDS
         queue = self._large if found.fingerprint.size_bytes > RANGE_BYTES else self._small
         queue.put(found, min(due, latest))
         self._changed.set()
         return due > latest
+
+    def _first_due_of(self, name: Name, due: float) -> float:
+        """When a file would have been hashed that is to be at `due`, if it had not waited already."""
+        waiting = self._small.due.get(name) or self._large.due.get(name)
+        return self._first_due.get(name, due if waiting is None else waiting[0].due)
 
     def drop(self, name: Name) -> None:
         """Remove a file that waits; no error when none does."""
@@ -184,12 +228,19 @@ class HashQueue:
         self._jobs.add(task)
         task.add_done_callback(self._job_ended)
 
+    def _shrink(self) -> None:
+        """Free the memory of a large queue once it is empty: a dictionary is as large as it ever was."""
+        if not len(self):
+            for emptied in (self._small.due, self._large.due, self._first_due, self._hashing):
+                emptied.clear()
+
     def _hashing_ended(self, batch: list[FoundFile]) -> None:
         for found in batch:
             states = self._hashing[found.name]
             states.remove(found)
             if not states:
                 del self._hashing[found.name]
+        self._shrink()
 
     def _job_ended(self, job: "asyncio.Task[None]") -> None:
         self._jobs.discard(job)
@@ -214,12 +265,25 @@ class HashQueue:
         recalled = await self._recall(batch)
         known = {outcome.found.name for outcome in recalled}
         new = [found for found in batch if found.name not in known]
-        hashed = await self._pool.run(lambda: [self._hash_one(found) for found in new]) if new else []
+        hashed = await self._pool.run(self._hash_all, new) if new else []
         await self._on_hashed(recalled + hashed)
 
-    def _hash_one(self, found: FoundFile) -> Hashed:
+    def _hash_all(self, batch: list[FoundFile]) -> list[Hashed]:
+        """Hash files, those of a folder together: walking to it takes as long as hashing a small file."""
+        outcomes: list[Hashed] = []
+        for folder, of_folder in groupby(sorted(batch, key=_folder_of), _folder_of):
+            some = list(of_folder)
+            try:
+                with self._root.folder(folder) as parent:
+                    outcomes += [self._hash_one(found, parent) for found in some]
+            except OSError as error:
+                outcomes += [Hashed.failed(found, error) for found in some]
+        return outcomes
+
+    def _hash_one(self, found: FoundFile, parent: int) -> Hashed:
+        """Hash a file of an open folder."""
         try:
-            descriptor = self._root.open(found.path)
+            descriptor = self._root.open_in(parent, found.path.rpartition("/")[2])
             try:
                 return Hashed.of(found, *hash_descriptor(descriptor, found.path))
             finally:
@@ -243,3 +307,7 @@ class HashQueue:
                 descriptor.close()
         except (ContentChangedError, InvalidArgumentError, OSError) as error:
             return Hashed.failed(found, error)
+
+
+def _folder_of(found: FoundFile) -> str:
+    return found.path.rpartition("/")[0]

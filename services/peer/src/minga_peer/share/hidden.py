@@ -61,7 +61,8 @@ class Hidden:
     def _is_reserved(self, path: str) -> bool:
         """Whether a path is Minga's own. That of a share inside of this one is, too."""
         inside_state = self._state and (path == self._state or path.startswith(f"{self._state}/"))
-        return bool(inside_state) or not set(path.split("/")).isdisjoint(_RESERVED)
+        # All of them begin alike, and hardly any path has that in it.
+        return bool(inside_state) or (HIDDEN_ROOT in path and not set(path.split("/")).isdisjoint(_RESERVED))
 
 
 def _path_inside(root: Path, folder: Path) -> str:

@@ -7,7 +7,6 @@ written with the next change, or by `write_again`.
 import asyncio
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import Published, RowKey
-from minga_engine.parts.disk import run_to_end
+from minga_engine.parts.disk import DiskPool
 from minga_engine.parts.files import Fingerprint
 from minga_peer.share.conditions import Conditions, Kind
 from minga_peer.share.index_file import IndexFile
@@ -39,7 +38,7 @@ class Index:
         self._path = path
         self._conditions = conditions
         self._file = IndexFile(path)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="minga-index")
+        self._thread = DiskPool(1, "index")
         self._cache = ManifestCache()
         self._unwritten = Unwritten()
         self._writing = asyncio.Lock()
@@ -57,7 +56,7 @@ class Index:
 
         Where the disk does not let it be opened, being full or read-only, it is kept in memory.
         """
-        known = await run_to_end(self._thread, self._file.open)
+        known = await self._thread.run(self._file.open)
         self.complete = self._complete_written = self._file.complete
         self.intents = self._file.intents
         self._earlier = set(self.intents)
@@ -85,7 +84,7 @@ class Index:
     async def write(
         self, put: Sequence[tuple[IndexedFile, Manifest]] = (), remove: Iterable[Name] = (), *, cached: bool = False
     ) -> None:
-        """Add files and remove names. cached: keep the manifests in memory too.
+        """Add files and remove names. cached: keep manifests of more than one chunk in memory too.
 
         An error is a condition, and what could not be written is written later.
         """
@@ -95,9 +94,10 @@ class Index:
             names = {file.name for file, _ in put}
             self.intents = {key: time for key, time in self.intents.items() if key.name not in names}
         written = await self._write_all()
-        # What is not written is served from the cache.
-        for file, manifest in put if cached or not written else ():
-            self._cache.put(file.content_id, manifest)
+        for file, manifest in put:
+            # What is not written is served from the cache. Small files are fetched without their manifests.
+            if not written or (cached and manifest.geometry.chunk_count > 1):
+                self._cache.put(file.content_id, manifest)
 
     async def set_published(self, files: Sequence[IndexedFile]) -> None:
         """Keep when files were published; those that are not in the index as they are stay out. Errors: see `write`."""
@@ -111,7 +111,7 @@ class Index:
 
     async def write_again(self) -> None:
         """Write what could not be written, and an index that is in memory to the disk, if that is possible by now."""
-        if self.in_memory and await run_to_end(self._thread, self._return_to_disk):
+        if self.in_memory and await self._thread.run(self._return_to_disk):
             self._conditions.clear(Kind.INDEX, IN_MEMORY)
         await self._write_all()
 
@@ -124,7 +124,7 @@ class Index:
             raise StorageError(f"{self._path} cannot be written: {self._file.in_memory_for}")
         self._earlier.difference_update(intents)
         try:
-            await run_to_end(self._thread, self._file.intend, intents)
+            await self._thread.run(self._file.intend, intents)
         except sqlite3.Error as error:
             is_full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
             why, hint = f"{self._path} cannot be written: {error}", "make room on the disk and try again"
@@ -136,33 +136,33 @@ class Index:
         if self._earlier and not self.is_behind:
             keys = [key for key in self._earlier if self.intents.pop(key, None) is not None]
             self._earlier.clear()
-            await run_to_end(self._thread, self._forget_intents, keys)
+            await self._thread.run(self._forget_intents, keys)
 
     async def manifest(self, content_id: ContentId) -> Manifest | None:
         """The manifest of a content; None when it is not known or fails its digest."""
         manifest = self._cache.get(content_id)
         if manifest is None:
-            manifest = await run_to_end(self._thread, self._file.manifest, content_id)
+            manifest = await self._thread.run(self._file.manifest, content_id)
             if manifest is not None:
                 self._cache.put(content_id, manifest)
         return manifest
 
     async def names_after(self, name: str, limit: int) -> list[Name]:
         """The next names of the index in order of their bytes, at most `limit`; none at the end, or on an error."""
-        return await run_to_end(self._thread, self._file.names_after, name, limit)
+        return await self._thread.run(self._file.names_after, name, limit)
 
     async def with_fingerprints(
         self, fingerprints: Sequence[Fingerprint]
     ) -> list[tuple[Name, Fingerprint, ContentId, Manifest]]:
         """What the index has, under whatever names, for files of those fingerprints; nothing on an error."""
-        return await run_to_end(self._thread, self._file.with_fingerprints, fingerprints)
+        return await self._thread.run(self._file.with_fingerprints, fingerprints)
 
     async def aclose(self) -> None:
         """Close the file and end the thread. Idempotent."""
         if not self.in_memory:
             await self._write_all()
-        await run_to_end(self._thread, self._file.close)
-        self._thread.shutdown(wait=False)
+        await self._thread.run(self._file.close)
+        await asyncio.to_thread(self._thread.close)
 
     async def _write_all(self) -> bool:
         """Write all that is unwritten, a batch at a time; false when the disk refuses."""
@@ -182,7 +182,7 @@ class Index:
         complete = self.complete and not self._complete_written and len(batch) == len(self._unwritten)
         if not batch and not complete:
             return ""
-        problem = await run_to_end(self._thread, self._write, batch, complete)
+        problem = await self._thread.run(self._write, batch, complete)
         if not problem:
             self._unwritten.written(batch)
             self._complete_written = self._complete_written or complete

@@ -6,10 +6,9 @@ It is a cache: without it the scrub begins anew, and finds damage again.
 import asyncio
 import json
 import logging
-import os
+import struct
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from minga_engine.parts.files import Fingerprint
 from minga_peer.share.conditions import Conditions, Kind
 from minga_peer.share.damaged import DamagedFile, DamagedFiles
 from minga_peer.share.indexed_file import IndexedFile
+from minga_peer.share.json_file import replace_json
 from minga_peer.share.scrub import Scrub, ScrubState
 from minga_runtime.logs import log_event
 
@@ -76,7 +76,7 @@ def load(path: Path) -> tuple[ScrubState, list[DamagedFile]]:
         return _scrub_state(document["scrub"]), [_damaged(item) for item in document["damaged"]]
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, KeyError, TypeError, MingaError) as error:
+    except (OSError, ValueError, KeyError, TypeError, struct.error, MingaError) as error:
         log_event(log, logging.WARNING, "integrity_not_read", path=path, error=error)
     return ScrubState(), []
 
@@ -87,13 +87,9 @@ def save(path: Path, state: ScrubState, damaged: Sequence[DamagedFile]) -> str:
         "scrub": asdict(state),
         "damaged": [_item(each) for each in damaged[:MAX_DAMAGED]],
     }
-    successor = path.with_suffix(".new")
     try:
-        successor.write_text(json.dumps(document))
-        os.replace(successor, path)
+        replace_json(path, document)
     except OSError as error:
-        with suppress(OSError):
-            successor.unlink()
         return (error.strerror or str(error)).lower()
     return ""
 
@@ -115,7 +111,7 @@ def _item(damaged: DamagedFile) -> dict[str, Any]:
     return {
         "name": file.name,
         "path": file.path,
-        "fingerprint": astuple(file.fingerprint),
+        "fingerprint": file.fingerprint.numbers,
         "content_id": str(file.content_id),
         "published_ns": file.published_ns,
         "tag": file.tag.hex(),

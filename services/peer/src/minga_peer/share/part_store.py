@@ -14,14 +14,16 @@ from minga_core.errors import (
     NoSpaceError,
     StorageError,
 )
-from minga_core.records import FileRow, Published, RowKey
+from minga_core.ids import ContentId
+from minga_core.names import Name
+from minga_core.records import PUBLISH, FileRow, Published, RowKey
 from minga_core.units import format_bytes
 from minga_engine.parts.disk import storage_errors
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.part import Part
 from minga_engine.parts.part_files import PART_LIFE_SECONDS, PartFiles, PartTarget, decode_meta
+from minga_engine.parts.provisional import ProvisionalPart, no_digests
 from minga_peer.share.indexed_file import IndexedFile
-from minga_peer.share.inventory import row_of
 from minga_peer.share.shared_files import SharedFiles
 from minga_peer.share.shared_folder import SharedFolder
 from minga_runtime.logs import log_event
@@ -74,6 +76,31 @@ class PartStore:
             raise
         return part
 
+    async def begin_provisional(self, name: Name, size_bytes: int, content_id: ContentId) -> ProvisionalPart:
+        """A part open for writing, of a content whose digests are not known yet: see ProvisionalPart. Raises as
+        `begin`."""
+        target = PartTarget(name, no_digests(size_bytes), content_id, PUBLISH)
+        await self._check_name(target, overwrite=True)
+        self._check_room(target)
+        part = ProvisionalPart(self._path, target, self._folder.disk, self)
+        self._inventory.add_part(part)
+        part.writing = True
+        try:
+            await self._make_room()
+            await part.begin(overwrite=True)
+        except BaseException:
+            await part.close()
+            raise
+        return part
+
+    async def become(self, part: ProvisionalPart) -> None:
+        """Note which content a part is that has all its digests, as `Inventory.become`. What an earlier attempt left of
+        the same content is deleted."""
+        earlier = self._inventory.parts.get(RowKey(part.target.name, part.final_manifest().content_id))
+        if earlier is not None and not earlier.writing:
+            await self._delete_part(earlier)
+        self._inventory.become(part)
+
     def _measure(self) -> None:
         with storage_errors("cannot store anything"):
             self._made_device()
@@ -105,18 +132,21 @@ class PartStore:
         part = self._inventory.parts.get(RowKey(target.name, target.content_id))
         if part is not None and (part.writing or part.gone):
             raise AlreadyRunningError(f"{target.name} is being stored here already")
-        size_bytes, free_bytes = target.manifest.size_bytes, self._folder.space.free_bytes
-        if size_bytes > free_bytes:
-            raise NoSpaceError(
-                f"{target.name} has {format_bytes(size_bytes)}, but only {format_bytes(free_bytes)} are free",
-                hint="make room, or raise the capacity",
-            )
+        self._check_room(target)
         if part is None:
             part = Part(self._path, target, self._folder.disk, self)
             self._inventory.add_part(part)
         # A download may go on with the part of an upload, and an upload with that of a download, which it publishes.
         part.files.target, part.writing = target, True
         return part
+
+    def _check_room(self, target: PartTarget) -> None:
+        size_bytes, free_bytes = target.manifest.size_bytes, self._folder.space.free_bytes
+        if size_bytes > free_bytes:
+            raise NoSpaceError(
+                f"{target.name} has {format_bytes(size_bytes)}, but only {format_bytes(free_bytes)} are free",
+                hint="make room, or raise the capacity",
+            )
 
     async def _make_room(self) -> None:
         """Delete the idle parts that were not used for longest, as many as stand in the way of what is written."""
@@ -152,7 +182,7 @@ class PartStore:
         present = self._inventory.files.get(target.name)
         if present is not None and not part.overwrite and await self._is_present(target, present):
             await disk.run(part.files.delete)
-            return row_of(present)
+            return present.row
         rotten = self._rotten(target)
         there = present or rotten
         path = there.path if there is not None else target.name
@@ -163,7 +193,7 @@ class PartStore:
                 placed = await disk.run(self._place, part, path, rotten)
             file = IndexedFile(target.name, path, fingerprint.moved(placed), target.content_id, *published)
             await self._shared.share_placed([(file, target.manifest)], part)
-        return row_of(file)
+        return file.row
 
     def _rotten(self, target: PartTarget) -> IndexedFile | None:
         """The damaged file of that name that should have this very content: good bytes of it may replace it."""
@@ -173,14 +203,15 @@ class PartStore:
     def _place(self, part: Part, path: str, rotten: IndexedFile | None) -> Fingerprint:
         """Move a part to its name. What a program has made of a rotten file meanwhile is not replaced. Blocking."""
         root = self._folder.root
-        replaces = rotten is not None and root.look(path) == rotten.fingerprint
+        replaces = rotten is not None and root.look([path])[path] == rotten.fingerprint
         return root.place(part.files.data_path, path, overwrite=part.overwrite or replaces)
 
     async def _is_present(self, target: PartTarget, present: IndexedFile) -> bool:
         """Whether the content is shared already, in a file that no program has changed just now."""
         if present.content_id != target.content_id:
             return False
-        return await self._folder.disk.run(self._folder.root.look, present.path) == present.fingerprint
+        looked = await self._folder.disk.run(self._folder.root.look, [present.path])
+        return looked[present.path] == present.fingerprint
 
     def chunk_held(self, part: Part) -> None:
         """See PartOwner."""

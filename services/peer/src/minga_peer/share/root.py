@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +38,12 @@ class KnownFile(Protocol):
     def fingerprint(self) -> Fingerprint: ...
 
 
+class KnownFiles(Protocol):
+    """What is known of files by name. From any thread."""
+
+    def get(self, name: Name) -> KnownFile | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class FoundFile:
     """A regular file in the shared folder."""
@@ -46,6 +52,11 @@ class FoundFile:
     path: str
     """Relative, as the disk spells it; differs from the name where the disk has another Unicode normal form."""
     fingerprint: Fingerprint
+
+    @classmethod
+    def of(cls, file: KnownFile) -> "FoundFile":
+        """The file as it was found, without what else is known of it."""
+        return file if isinstance(file, FoundFile) else cls(file.name, file.path, file.fingerprint)
 
     def is_still(self, known: KnownFile | None) -> bool:
         """Whether this is the file that is known under its name, as it was."""
@@ -56,9 +67,10 @@ class FoundFile:
 class Scan:
     """What a walk found."""
 
-    known: Mapping[Name, KnownFile]
+    known: KnownFiles
     """What is kept of such files anyway, so that a scan keeps it once. May change meanwhile."""
-    files: dict[Name, FoundFile] = field(default_factory=dict)
+    files: dict[Name, KnownFile] = field(default_factory=dict)
+    """What is known of a file that is as it was, else a FoundFile."""
     problems: defaultdict[Kind, Found] = field(default_factory=lambda: defaultdict(Found))
     """Relative paths, each with a line that says why it cannot be shared."""
     ignored_count: int = 0
@@ -85,7 +97,7 @@ class Root:
         self._device: int | None = None
         """The file system of the last scan that found files, or of the first one."""
 
-    def scan(self, below: str = "", known: Mapping[Name, KnownFile] | None = None) -> Scan:
+    def scan(self, below: str = "", known: KnownFiles | None = None) -> Scan:
         """Every regular file below a folder that is not hidden. What cannot be shared is a problem, never an error.
 
         A scan of everything reads the ignore file first.
@@ -163,28 +175,33 @@ class Root:
                 return
         known = found.known.get(name)
         if known is not None and known.fingerprint == fingerprint and known.path == path:
-            found.files[name] = FoundFile(known.name, known.path, known.fingerprint)
+            found.files[known.name] = known
         else:
             found.files[name] = FoundFile(name, path, fingerprint)
 
-    def look(self, path: str) -> Fingerprint | None:
-        """The fingerprint of a regular file; None when there is none (any more), or a hidden one."""
-        if self.hidden.file(path):
-            return None
-        try:
-            descriptor = self.open(path)
-        except OSError:
-            return None
-        try:
-            return Fingerprint.of(os.fstat(descriptor))
-        finally:
-            os.close(descriptor)
+    def look(self, paths: Iterable[str]) -> dict[str, Fingerprint | None]:
+        """The fingerprint of each regular file; None where there is none (any more), or a hidden one."""
+        found: dict[str, Fingerprint | None] = {}
+        below: defaultdict[str, list[str]] = defaultdict(list)
+        for path in paths:
+            found[path] = None
+            if not self.hidden.file(path):
+                below[path.rpartition("/")[0]].append(path)
+        for folder, some in below.items():
+            with suppress(OSError), self.folder(folder) as descriptor:
+                found.update((path, _regular(path.rpartition("/")[2], descriptor)) for path in some)
+        return found
 
     def open(self, path: str) -> int:
         """A descriptor for reading a regular file. Raises OSError; a link anywhere on the way is ELOOP or ENOTDIR."""
         folder, _, base = path.rpartition("/")
         with self.folder(folder) as parent:
-            descriptor = os.open(base, _FILE, dir_fd=parent)
+            return self.open_in(parent, base)
+
+    @staticmethod
+    def open_in(folder: int, base: str) -> int:
+        """As `open`, of a file in an open folder."""
+        descriptor = os.open(base, _FILE, dir_fd=folder)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise OSError(errno.EINVAL, "not a regular file")
@@ -293,6 +310,15 @@ class Root:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def _regular(base: str, folder: int) -> Fingerprint | None:
+    """The fingerprint of a regular file in an open folder; None when there is none."""
+    try:
+        status = os.stat(base, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return None
+    return Fingerprint.of(status) if stat.S_ISREG(status.st_mode) else None
 
 
 def _check_replaceable(base: str, folder: int) -> None:

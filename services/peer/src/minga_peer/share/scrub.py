@@ -104,7 +104,7 @@ class Scrub:
             await self._read_part(part)
         while names := await self._folder.index.names_after(self.state.name, NAMES_AT_ONCE):
             files = [file for name in names if (file := self._folder.shared_or_damaged(name)) is not None]
-            for small, group in groupby(files, lambda file: file.fingerprint.size_bytes <= MAX_SMALL_BYTES):
+            for small, group in groupby(files, lambda file: file.size_bytes <= MAX_SMALL_BYTES):
                 read = self._read_small if small else self._read_large
                 await read(list(group))
             self._file_done(names[-1])
@@ -127,7 +127,7 @@ class Scrub:
             some = files[start : start + SMALL_FILES_A_JOB]
             await self._verifier.verify_small(some, self._pool)
             self._file_done(some[-1].name)
-            await self._paced(sum(file.fingerprint.size_bytes for file in some))
+            await self._paced(sum(file.size_bytes for file in some))
 
     async def _read_large(self, files: list[IndexedFile]) -> None:
         for file in files:
@@ -140,7 +140,7 @@ class Scrub:
                         await self._paced(size_bytes)
             except MingaError as caught:
                 error = caught
-                await self._paced(min(SLICE_BYTES, file.fingerprint.size_bytes))
+                await self._paced(min(SLICE_BYTES, file.size_bytes))
             if error is not None or first == 0:
                 # What was read in part before a restart is no proof that a damaged file is good again.
                 self._verifier.settle(file, error)

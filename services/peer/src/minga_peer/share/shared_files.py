@@ -5,7 +5,6 @@ Each change goes to the index, the known files and the inventory together; no ot
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 from minga_core.attributes import FileAttributes
 from minga_core.manifest import Manifest
@@ -14,7 +13,6 @@ from minga_engine.parts.part import Part
 from minga_peer.share.first_scan import FirstScan
 from minga_peer.share.hash_queue import HashQueue
 from minga_peer.share.indexed_file import IndexedFile
-from minga_peer.share.inventory import row_of
 from minga_peer.share.root import FoundFile
 from minga_peer.share.shared_folder import SharedFolder
 
@@ -55,13 +53,13 @@ class SharedFiles:
             self._inventory.update(put=[file])
 
     @contextmanager
-    def placing(self, path: str) -> Iterator[None]:
-        """Ignore changes of `path` inside the block, which moves a download there and shares it."""
-        self._folder.placing.add(path)
+    def placing(self, *paths: str) -> Iterator[None]:
+        """Ignore changes of paths inside the block, which moves downloads there and shares them."""
+        self._folder.placing.update(paths)
         try:
             yield
         finally:
-            self._folder.placing.discard(path)
+            self._folder.placing.difference_update(paths)
 
     async def intend(self, files: Mapping[RowKey, Published]) -> None:
         """Keep which files are about to be put in place, with their times of publication: a copy of an old version that
@@ -79,44 +77,47 @@ class SharedFiles:
 
     async def set_published(self, times: Sequence[tuple[FileRow, Published]]) -> None:
         """Keep the times of publication of shared files, each if the file still has the row that it had."""
+        changed = self._with_times(times)
         # Written first: what others know of is not asked for again.
-        await self._folder.index.set_published(self._with_times(times))
-        self._change_times(self._with_times(times))
+        await self._folder.index.set_published([file for _, file in changed])
+        self._change_times(changed)
 
     async def publish_again(self, row: FileRow, ticket: bytes) -> FileRow:
         """Have a shared file published, if it still has that row; its row now. A restart asks for it as of now."""
         self._change_times(self._with_times([(row, Published(PUBLISH, ticket))]))
         asked = row._replace(published_ns=PUBLISH, tag=ticket)
         now = Published(publish_as_of(self._folder.file_clock.now_ns()), ticket)
-        await self._folder.index.set_published(self._with_times([(asked, now)]))
+        await self._folder.index.set_published([file for _, file in self._with_times([(asked, now)])])
         return asked
 
-    def _with_times(self, times: Sequence[tuple[FileRow, Published]]) -> list[IndexedFile]:
-        """Those files that still have the rows that they had, with other times of publication."""
+    def _with_times(self, times: Sequence[tuple[FileRow, Published]]) -> list[tuple[IndexedFile, IndexedFile]]:
+        """Those files that still have the rows that they had, each as it is and with another time of publication."""
+        table = self._inventory.table
         found = [(self._inventory.files.get(row.key.name), row, published) for row, published in times]
         return [
-            replace(file, published_ns=published.ns, tag=published.tag)
+            (file, file.published(published))
             for file, row, published in found
-            if file is not None and row_of(file) == row
+            if file is not None and file.content_id == row.key.content_id and table.get(row.key) == row
         ]
 
-    def _change_times(self, files: list[IndexedFile]) -> None:
-        self._known.files.update((file.name, file) for file in files)
+    def _change_times(self, changed: Sequence[tuple[IndexedFile, IndexedFile]]) -> None:
+        """Replace files by the same ones with other times, each unless it was replaced meanwhile."""
+        files = [file for before, file in changed if self._inventory.files.get(file.name) is before]
         self._inventory.set_published(files)
 
     async def set_attributes(self, row: FileRow, attributes: FileAttributes) -> FileRow:
         """Give a shared file attributes, if it still is what that row says; its row then."""
         file = self._inventory.files.get(row.key.name)
-        if file is None or row_of(file) != row or file.fingerprint.attributes == attributes:
+        if file is None or file.row != row or file.fingerprint.attributes == attributes:
             return row
         manifest, root = await self._folder.index.manifest(file.content_id), self._folder.root
         with self.placing(file.path):
             fingerprint = await self._folder.disk.run(root.set_attributes, file.path, file.fingerprint, attributes)
             if fingerprint is None or manifest is None:
                 return row
-            changed = replace(file, fingerprint=fingerprint)
+            changed = file.changed(fingerprint)
             await self.share_placed([(changed, manifest)])
-        return row_of(changed)
+        return changed.row
 
     async def forget_removed(self, file: IndexedFile) -> None:
         """Stop sharing a file that was deleted on purpose, and forget its digests."""

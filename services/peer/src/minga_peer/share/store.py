@@ -42,7 +42,7 @@ from minga_peer.share.folder_sync import FolderSync
 from minga_peer.share.free_space import FreeSpace
 from minga_peer.share.index import Index
 from minga_peer.share.integrity_file import IntegrityFile
-from minga_peer.share.inventory import Inventory, row_of
+from minga_peer.share.inventory import Inventory
 from minga_peer.share.known_files import KnownFiles
 from minga_peer.share.part_store import PartStore
 from minga_peer.share.rechecking import Rechecks
@@ -112,7 +112,7 @@ class ContentStore:
             disk=disk,
             reader=reader,
             index=index,
-            known=KnownFiles(index, damaged),
+            known=KnownFiles(index, damaged, self.inventory),
             inventory=self.inventory,
             damaged=damaged,
             space=FreeSpace(root.path, settings.capacity_bytes, self.inventory),
@@ -131,7 +131,7 @@ class ContentStore:
         self.files = self.sync.files
         self.parts = PartStore(self.folder, self.files, state_dir / "parts")
         self.verifier = Verifier(self.folder, self.files)
-        self.small = SmallFiles(self.folder, self.files, self.verifier)
+        self.small = SmallFiles(self.folder, self.files, self.verifier, state_dir / "parts")
         """Many small files at once."""
         self.scrub = Scrub(self.folder, self.sync, self.verifier, metrics, settings.scrub_seconds)
         self._rechecks = Rechecks(self.inventory, self.verifier, self.folder.disk, clock, metrics)
@@ -271,7 +271,7 @@ class ContentStore:
     def find(self, name: Name) -> FileRow | None:
         """The complete file under a name; None when none is shared."""
         file = self.inventory.files.get(name)
-        return None if file is None else row_of(file)
+        return None if file is None else file.row
 
     def path_of(self, name: Name) -> Path:
         """Where the complete file of that name is, or would be, inside the root."""
@@ -292,6 +292,16 @@ class ContentStore:
 
     # Serving.
 
+    def is_growing(self, content_id: ContentId) -> bool:
+        """Whether its chunks come to this peer before any other has them."""
+        part = self.inventory.part_with(content_id)
+        return part is not None and part.growing
+
+    def is_provisional(self, content_id: ContentId) -> bool:
+        """Whether it is still on its way from its origin."""
+        part = self.inventory.part_with(content_id)
+        return part is not None and not part.listed
+
     async def manifest(self, content_id: ContentId) -> Manifest:
         """The manifest of a content held complete or in part. Raises ContentNotHeldError."""
         if (part := self.inventory.part_with(content_id)) is not None:
@@ -299,7 +309,8 @@ class ContentStore:
         file = self.inventory.file_with(content_id)
         if file is None:
             raise _not_held(content_id)
-        manifest = await self.folder.index.manifest(content_id)
+        # It may have been asked for by an id that stands for it.
+        manifest = await self.folder.index.manifest(file.content_id)
         if manifest is None:
             self.files.hash_again(file)
             raise ContentNotHeldError(f"the digests of {file.name} are lost; it is hashed again")
@@ -341,6 +352,7 @@ class ContentStore:
                 await part.verify([index])
                 raise
             return
+        self.table.requested.note(file.content_id)
         try:
             async with self.folder.reader.open_chunk(file, index) as chunk:
                 yield chunk
@@ -402,7 +414,7 @@ class ContentStore:
         with storage_errors(f"cannot remove {name}"), suppress(FileNotFoundError):
             await self.folder.disk.run(self.folder.root.remove, file.path)
         await self.files.forget_removed(file)
-        return row_of(file)
+        return file.row
 
 
 def _not_held(content_id: ContentId) -> ContentNotHeldError:

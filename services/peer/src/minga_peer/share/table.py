@@ -1,10 +1,14 @@
 """The file table that is announced: rows, a revision that grows with each change, and what changed since when."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
 
+from minga_core.names import Name
 from minga_core.records import PUBLISH, FileRow, HoldingState, RowKey, TableChange
+from minga_peer.share.indexed_file import IndexedFile
+from minga_peer.share.pending_rows import PendingRows
+from minga_peer.share.requested import Requested
 
 MAX_JOURNAL_ROWS = 20_000
 """Rows that the journal remembers, or as many as the table has: a reader further behind takes the whole table, which is
@@ -23,25 +27,34 @@ class RowsChanged:
 
 
 class FileTable:
-    """Rows by key, with a journal. Only for one thread."""
+    """Rows by key, with a journal. Only for one thread.
 
-    def __init__(self, rows: Iterable[FileRow] = ()) -> None:
+    files: complete files, whose rows are in the table and are made of them when they are wanted. Who changes them
+    applies what that changes.
+    """
+
+    def __init__(self, rows: Iterable[FileRow] = (), files: Mapping[Name, IndexedFile] | None = None) -> None:
         self._rows = {row.key: row for row in rows}
-        self._journal: deque[tuple[int, RowsChanged]] = deque()
+        self._files = {} if files is None else files
+        self._journal: deque[tuple[int, tuple[Name | RowKey, ...]]] = deque()
+        """What changed with each revision: a name for the row that is a file's, the key of any other."""
         self._journal_rows = 0
+        self.requested = Requested()
         self._listeners: list[Callable[[RowsChanged], None]] = []
-        self.unpublished = {row.key: row for row in self._rows.values() if _is_unpublished(row, b"")}
-        """Rows of complete files whose time of publication is not known yet, the oldest first."""
+        self.unpublished = PendingRows(self._files, self.get)
+        """Rows of complete files whose time of publication is not known yet."""
         self.unpublishable: dict[RowKey, FileRow] = {}
         """Those of them that the registry refuses to publish."""
-        self.outdated: dict[RowKey, FileRow] = {}
+        self.outdated = PendingRows(self._files, self.get)
         """Rows of complete files whose tag is of another key than that of the network now."""
         self._key_id = b""
         self.revision = 1
         """Revision of the rows as they are; 0 is the table of a peer that has pushed none."""
+        for row in self._rows.values():
+            self._note(row.key, row)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._files) + len(self._rows)
 
     def on_change(self, callback: Callable[[RowsChanged], None]) -> None:
         """Call back after each change."""
@@ -49,11 +62,16 @@ class FileTable:
 
     def get(self, key: RowKey) -> FileRow | None:
         """The row under a key."""
-        return self._rows.get(key)
+        return self._files[key.name].row if self._is_file(key) else self._rows.get(key)
 
     def rows(self) -> list[FileRow]:
         """All rows."""
-        return list(self._rows.values())
+        return [*self._rows.values(), *(file.row for file in self._files.values())]
+
+    def _is_file(self, key: RowKey) -> bool:
+        """Whether the row under a key is that of a file."""
+        file = self._files.get(key.name)
+        return file is not None and file.content_id == key.content_id
 
     def apply(self, change: RowsChanged) -> None:
         """Change rows; the revision grows by one."""
@@ -61,11 +79,15 @@ class FileTable:
             self._rows.pop(key, None)
             self._note(key, None)
         for row in change.put:
-            self._rows[row.key] = row
-            self._note(row.key, row)
+            key = row.key
+            if not self._is_file(key):
+                self._rows[key] = row
+            elif self._rows:
+                self._rows.pop(key, None)
+            self._note(key, row)
         self.revision += 1
         self._remember(change)
-        while self._journal_rows > max(MAX_JOURNAL_ROWS, len(self._rows)):
+        while self._journal_rows > max(MAX_JOURNAL_ROWS, len(self)):
             self._forget_oldest()
         for listener in self._listeners:
             listener(change)
@@ -78,32 +100,35 @@ class FileTable:
         if key_id == self._key_id:
             return
         self._key_id = key_id
-        for key, row in self._rows.items():
-            if key not in self.unpublishable:
-                self._note(key, row)
+        for row in self.rows():
+            if row.key not in self.unpublishable:
+                self._note(row.key, row)
 
     def _note(self, key: RowKey, row: FileRow | None) -> None:
         """Note whether the row is still to be published, or needs another tag."""
-        self.unpublishable.pop(key, None)
-        self.outdated.pop(key, None)
+        if self.unpublishable:
+            self.unpublishable.pop(key, None)
+        self.outdated.discard(key)
         if row is not None and _is_unpublished(row, self._key_id):
-            self.unpublished[key] = row
+            self.unpublished.add(key)
             return
-        self.unpublished.pop(key, None)
+        self.unpublished.discard(key)
         if row is not None and row.state is HoldingState.COMPLETE and not row.tag.startswith(self._key_id):
-            self.outdated[key] = row
+            self.outdated.add(key)
 
     def refuse_to_publish(self, rows: Iterable[FileRow]) -> None:
         """Move rows, if they are as they were, from `unpublished` to `unpublishable`, until they change."""
         for row in rows:
-            if self.unpublished.get(row.key) == row:
-                self.unpublishable[row.key] = self.unpublished.pop(row.key)
+            if row.key in self.unpublished and self.get(row.key) == row:
+                self.unpublished.discard(row.key)
+                self.unpublishable[row.key] = row
 
     def _remember(self, change: RowsChanged) -> None:
         """Keep what changed for readers, which take no row that is yet to be published: it changes again when it is."""
-        put = tuple(row for row in change.put if row.key not in self.unpublished)
-        self._journal.append((self.revision, RowsChanged(put, change.remove)))
-        self._journal_rows += _weight(self._journal[-1][1])
+        put = [row.key for row in change.put if row.key not in self.unpublished]
+        touched = (*(key.name if self._is_file(key) else key for key in put), *change.remove)
+        self._journal.append((self.revision, touched))
+        self._journal_rows += _weight(touched)
 
     def change_since(self, base_revision: int) -> TableChange | None:
         """What turns the table of that revision into a later one: this one, or as far as MAX_CHANGE_ROWS reach.
@@ -118,29 +143,42 @@ class FileTable:
             return None
         while self._journal[0][0] <= base_revision:
             self._forget_oldest()
-        touched: set[RowKey] = set()
+        touched: set[Name | RowKey] = set()
         reached = base_revision
-        for revision, change in self._journal:
-            if len(touched) + len(change.put) + len(change.remove) > MAX_CHANGE_ROWS:
+        for revision, some in self._journal:
+            if len(touched) + len(some) > MAX_CHANGE_ROWS:
                 break
-            touched.update(row.key for row in change.put)
-            touched.update(change.remove)
+            touched.update(some)
             reached = revision
         if reached == base_revision:
             return None
-        # As they are now: a row that changes again after `reached` comes again with that change.
-        put = tuple(self._rows[key] for key in touched if key in self._rows)
-        remove = tuple(key for key in touched if key not in self._rows)
-        return TableChange(base_revision, reached, put, remove)
+        return self._change_of(touched, base_revision, reached)
+
+    def _change_of(self, touched: Iterable[Name | RowKey], base_revision: int, revision: int) -> TableChange:
+        """Rows as they are now: one that changes again after `revision` comes again with that change, and so does the
+        end of a file that is no more under its name."""
+        put: dict[RowKey, FileRow] = {}
+        remove: list[RowKey] = []
+        for each in touched:
+            if isinstance(each, RowKey):
+                row = self.get(each)
+                if row is None:
+                    remove.append(each)
+            else:
+                file = self._files.get(each)
+                row = None if file is None else file.row
+            if row is not None:
+                put[row.key] = row
+        return TableChange(base_revision, revision, tuple(put.values()), tuple(remove))
 
     def _forget_oldest(self) -> None:
         _, oldest = self._journal.popleft()
         self._journal_rows -= _weight(oldest)
 
 
-def _weight(change: RowsChanged) -> int:
+def _weight(touched: Sized) -> int:
     """Of a change in the journal's bound; an empty one is not nothing."""
-    return max(1, len(change.put) + len(change.remove))
+    return max(1, len(touched))
 
 
 def _is_unpublished(row: FileRow, key_id: bytes) -> bool:

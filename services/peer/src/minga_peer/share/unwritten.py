@@ -4,11 +4,12 @@ Nothing here waits for long on a good disk. On one that is full it is written on
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from itertools import islice
+from typing import NamedTuple
 
 from minga_core.manifest import Manifest
 from minga_core.names import Name
+from minga_core.records import Published
 from minga_peer.share.indexed_file import IndexedFile
 
 BATCH_CHANGES = 1_000
@@ -19,8 +20,7 @@ _CHANGE_BYTES = 512
 """What a change takes besides its digests."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What is to become of a name's entry."""
 
     name: Name
@@ -75,8 +75,8 @@ class Unwritten:
             if waiting is None or waiting.is_time_only:
                 self._add(Change(file.name, file))
             elif waiting.file is not None and waiting.file.content_id == file.content_id:
-                published = replace(waiting.file, published_ns=file.published_ns, tag=file.tag)
-                self._add(replace(waiting, file=published))
+                published = waiting.file.published(Published(file.published_ns, file.tag))
+                self._add(waiting._replace(file=published))
 
     def batch(self) -> list[Change]:
         """The first ones, as many as one transaction takes."""

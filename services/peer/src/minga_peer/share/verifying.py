@@ -94,7 +94,7 @@ class Verifier:
                 return part is None or not await part.verify([index])
             return True
         try:
-            manifest = await self._folder.index.manifest(content_id)
+            manifest = await self._folder.index.manifest(file.content_id)
             if manifest is None:
                 raise ContentChangedError(f"the digests of {file.name} are lost")
             await pool.run(check_chunks, self._folder.root, file, manifest, [index], False)

@@ -24,7 +24,7 @@ class Verification:
         self._verifier = verifier
         self._pool = pool
         self._files = files
-        self._total_bytes = sum(file.fingerprint.size_bytes for file in files)
+        self._total_bytes = sum(file.size_bytes for file in files)
         self._checked_count = self._checked_bytes = 0
         self._bad: deque[BadFile] = deque()
 
@@ -54,15 +54,15 @@ class Verification:
 
     async def _work(self, jobs: Iterator[list[IndexedFile]]) -> None:
         for files in jobs:
-            if files[0].fingerprint.size_bytes > MAX_SMALL_BYTES:
+            if files[0].size_bytes > MAX_SMALL_BYTES:
                 self._note(await self._verify_large(files[0]))
                 continue
             for verified in await self._verifier.verify_small(files, self._pool):
-                self._checked_bytes += verified.file.fingerprint.size_bytes
+                self._checked_bytes += verified.file.size_bytes
                 self._note(verified)
 
     async def _verify_large(self, file: IndexedFile) -> Verified:
-        left_bytes, error = file.fingerprint.size_bytes, None
+        left_bytes, error = file.size_bytes, None
         try:
             async with aclosing(self._verifier.read(file, self._pool)) as steps:
                 async for _, size_bytes in steps:
@@ -81,7 +81,7 @@ class Verification:
 
 def _jobs(files: Sequence[IndexedFile]) -> Iterator[list[IndexedFile]]:
     """Small files, many together, and large ones alone."""
-    small = [file for file in files if file.fingerprint.size_bytes <= MAX_SMALL_BYTES]
+    small = [file for file in files if file.size_bytes <= MAX_SMALL_BYTES]
     for start in range(0, len(small), SMALL_FILES_A_JOB):
         yield small[start : start + SMALL_FILES_A_JOB]
-    yield from ([file] for file in files if file.fingerprint.size_bytes > MAX_SMALL_BYTES)
+    yield from ([file] for file in files if file.size_bytes > MAX_SMALL_BYTES)

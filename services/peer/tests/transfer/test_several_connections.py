@@ -1,0 +1,149 @@
+"""An origin that limits each connection is asked over several; any other over one, or for a moment over one more."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from minga_core.chunks import ChunkSet, Geometry
+from minga_peer.origins.origin_file import OriginFile
+from minga_peer.origins.pieces import Piece, Pieces
+from tests.support import origin as origins
+from tests.support.origin import Origin, origin, sha256
+
+from .conftest import Network, noise
+from .test_origins import MIB, peers_of, read
+
+RATE = 2.0 * MIB
+
+
+@pytest.fixture
+async def place(network: Network, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Origin]:
+    """An origin whose connections are slow, for peers that look soon whether another one helps."""
+    monkeypatch.setattr("minga_peer.origins.fetching.MEASURED_SECONDS", 0.4)
+    monkeypatch.setattr("minga_peer.origins.pieces.PIECE_BYTES", MIB)
+    async with origin() as running:
+        network.allowed.append(running.url)
+        running.faults.bytes_per_second = RATE
+        yield running
+
+
+async def test_a_limit_of_each_connection_is_none_of_the_file(
+    network: Network, place: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four connections at most, each with what the others have not; followers get it all the same."""
+    # A busy machine makes rates of any kind.
+    monkeypatch.setattr("minga_peer.origins.fetching.GAIN", 0.5)
+    peers = await peers_of(network, 2)
+    data = noise(10 * MIB)
+    file = OriginFile(place.put("/a.bin", data), sha256(data))
+    assert await asyncio.gather(*(read(peer, file) for peer in peers)) == [data] * 2
+    # One that was closed just now may still be counted.
+    assert 3 <= place.most_answering <= 5
+    assert place.sent_bytes <= 1.1 * len(data)
+    ranges = [each.headers for each in place.requests if each.method == "GET"][1:]
+    assert all("range" in each and "if-range" in each for each in ranges)
+
+
+async def test_an_origin_that_limits_the_client_is_left_alone(
+    network: Network, place: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another connection brings little, there are soon fewer."""
+    # As above: no noise is so much.
+    monkeypatch.setattr("minga_peer.origins.fetching.GAIN", 3.0)
+    (peer,) = await peers_of(network, 1)
+    data = noise(6 * MIB)
+    place.faults.shared = True
+    assert await read(peer, OriginFile(place.put("/a.bin", data))) == data
+    # The second one, and the one that made room for it.
+    assert place.most_answering <= 3
+    assert place.sent_bytes <= 1.1 * len(data)
+
+
+async def test_connections_are_left_to_other_files(
+    network: Network, place: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer has so many in all: those that only make one file faster are not made of the last half of them."""
+    monkeypatch.setattr("minga_peer.origins.fetching.GAIN", 0.5)
+    monkeypatch.setattr("minga_peer.origins.upstream.MAX_CONNECTIONS", 4)
+    (peer,) = await peers_of(network, 1)
+    files = {place.put(f"/{number}.bin", data): data for number, data in enumerate([noise(4 * MIB), noise(3 * MIB)])}
+    assert await asyncio.gather(*(read(peer, OriginFile(url)) for url in files)) == list(files.values())
+    assert place.most_answering <= 3
+
+
+@pytest.mark.parametrize("fault", ["most_answers", "ignores_ranges", "no_ranges", "no_validator", "no_length"])
+async def test_an_origin_that_takes_one_connection_is_read_over_one(
+    network: Network, place: Origin, fault: str
+) -> None:
+    """It refuses the second, or gives it all of the file; or it is not asked at all."""
+    (peer,) = await peers_of(network, 1)
+    data = noise(3 * MIB)
+    setattr(place.faults, fault, True)
+    assert await read(peer, OriginFile(place.put("/a.bin", data), sha256(data))) == data
+    assert place.count("GET") <= 2
+    assert place.sent_bytes <= 1.4 * len(data)
+
+
+async def test_an_origin_that_counts_a_connection_that_has_ended_is_asked_once_more(
+    network: Network, place: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault: it refused the next request of the same client, and nobody got the file."""
+    monkeypatch.setattr("minga_peer.origins.fetching.BUSY_SECONDS", 0.05)
+    head = origins._head
+
+    def busy_once(*asked: Any) -> tuple[int, dict[str, str]]:
+        is_second = place.count("GET") == 2 and asked[1] == "GET"
+        return (503, {"Content-Length": "0"}) if is_second else head(*asked)
+
+    monkeypatch.setattr(origins, "_head", busy_once)
+    (peer,) = await peers_of(network, 1)
+    data = noise(3 * MIB)
+    place.faults.ends_after = MIB
+    assert await read(peer, OriginFile(place.put("/a.bin", data), sha256(data))) == data
+    assert place.sent_bytes <= 1.4 * len(data)
+
+
+async def test_a_second_connection_that_gets_another_version_is_given_up(network: Network, place: Origin) -> None:
+    """The first one goes on with the version that it has."""
+    (peer,) = await peers_of(network, 1)
+    data = noise(3 * MIB)
+    file = OriginFile(place.put("/a.bin", data), sha256(data))
+    async with peer.origins.open(file) as reader:
+        assert await reader.read(0, 10) == data[:10]
+        place.put("/a.bin", noise(3 * MIB, seed=2))
+        await reader.whole()
+        assert await reader.read(3 * MIB - 10, 10) == data[-10:]
+
+
+async def test_a_connection_that_breaks_leaves_its_piece_to_the_others(network: Network, place: Origin) -> None:
+    """Each answer ends early."""
+    (peer,) = await peers_of(network, 1)
+    data = noise(4 * MIB)
+    place.faults.ends_after = MIB
+    assert await read(peer, OriginFile(place.put("/a.bin", data), sha256(data))) == data
+    assert place.sent_bytes <= 1.3 * len(data)
+
+
+def test_pieces_are_taken_once_and_given_back() -> None:
+    """1. Alone, a connection goes on behind its piece as long as nobody has taken what follows. 2. What is held is not
+    asked for, but for a little between two gaps. 3. What did not come is left for others."""
+    geometry = Geometry(320 * MIB)
+    held = ChunkSet(geometry.chunk_count)
+    step = 32 * MIB // geometry.chunk_size_bytes
+    pieces = Pieces(geometry, held)
+    first = pieces.take(alone=True)
+    assert first == Piece(0, step, geometry.chunk_count)
+    second = pieces.take(alone=False)
+    assert second == Piece(step, 2 * step, 2 * step)
+    assert pieces.has(first, step - 1)
+    assert not pieces.has(first, step)
+    assert not pieces.has(second, 2 * step)
+    held.add(step)
+    pieces.give_back(second, held)
+    assert pieces.has(first, step) is False
+    assert pieces.take(alone=True) == Piece(step + 1, 2 * step + 1, geometry.chunk_count)
+    far = Pieces(geometry, ChunkSet(geometry.chunk_count, range(5, 10)))
+    assert far.take(alone=True) == Piece(0, 5, 5)
+    assert far.take(alone=False) == Piece(10, 10 + step, 10 + step)
