@@ -197,6 +197,7 @@ async def test_a_push_that_races_the_removal_of_its_row_keeps_the_row(
             redis_server.flush()
 
 
+@pytest.mark.asks_keys
 async def test_a_process_that_stood_still_is_refused(redis_url: str) -> None:
     """Before each of its commands in turn, for so long that its peer left and all was cleaned up: entries written then
     would never be taken away."""

@@ -235,6 +235,7 @@ async def test_a_change_of_any_size_is_added_to_a_small_table(on_redis: Harness)
     assert await on_redis.beat("a", revision=2) == "ok"
 
 
+@pytest.mark.asks_keys
 @pytest.mark.redis
 async def test_a_change_whose_removals_ran_out_is_refused(redis_url: str) -> None:
     """Half of a change must never become visible."""
@@ -251,6 +252,7 @@ async def test_a_change_whose_removals_ran_out_is_refused(redis_url: str) -> Non
                 await push.commit()
 
 
+@pytest.mark.asks_keys
 @pytest.mark.redis
 @pytest.mark.parametrize("whole", [True, False])
 async def test_a_push_whose_rows_another_server_has_not_got_is_refused(redis_url: str, whole: bool) -> None:

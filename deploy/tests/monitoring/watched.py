@@ -140,7 +140,9 @@ async def _redis_restarts(watched: Watched) -> None:
     net = watched.story.net
     net.redis.kill()
     await _look_up(watched, [f"now/{number}" for number in range(10)])
+    refused = 'sum(minga_registry_rpc_duration_seconds_count{method="KeepLease", code="UNAVAILABLE"})'
     await eventually(lambda: _has(watched, "1 - min(minga_registry_store_up)", 1), "the registry notices")
+    await eventually(lambda: _has(watched, refused, len(net.peers)), "peers are refused a renewal")
     await net.redis.restart()
     await watched.alive(len(net.peers))
 

@@ -103,7 +103,7 @@ def test_the_documented_users_may_do_all_that_is_needed(server: MakeServer, name
     admin = made.url.replace("redis+cluster", "redis")
     ignored = [f"--ignore=tests/conformance/{each}" for each in ONE_SERVER]
     registry, locator = with_users(made, name)
-    passed_over(registry, [admin], *ignored, "-k", WITHOUT_KEYS, reader_url=locator)
+    passed_over(registry, [admin], *ignored, *WITHOUT_KEYS, reader_url=locator)
 
 
 async def test_the_documented_users_may_reap_and_find_losses_on_a_cluster(server: MakeServer) -> None:
