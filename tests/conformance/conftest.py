@@ -27,6 +27,7 @@ def patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     if not request.path.name.startswith("test_recovery"):
         monkeypatch.setattr(store, "ANSWER_SECONDS", 30.0)
         monkeypatch.setattr(cluster, "REDIRECTION_SECONDS", 30.0)
+        monkeypatch.setattr(cluster, "MAP_SECONDS", 30.0)
 
 
 class GivenStore:

@@ -138,7 +138,9 @@ class ClusterStore(Store):
 
     async def aclose(self) -> None:
         """See Store."""
-        for server in self._servers.values():
+        # A call that is still under way may come to another server meanwhile.
+        while self._servers:
+            _, server = self._servers.popitem()
             await server.aclose()
 
     def _server(self, node: Node) -> ServerStore:
