@@ -8,7 +8,10 @@ from minga_core.chunks import MAX_CONTENT_BYTES
 from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_core.records import FileRow, HoldingState, RowKey
-from minga_directory.codec import VERSION_BYTES, key_of_row, name_entry, row_field, row_summary, row_value
+from minga_directory.codec import key_of_row, name_entry, row_field, row_summary, row_value
+
+VERSION_BYTES = 16
+"""Of a row's value, at its beginning: the value of a name's entry, as scripts cut it off."""
 
 times = st.integers(-(1 << 63) + 1, (1 << 63) - 1)
 names = st.sampled_from(["x", "a/b", "ö", "x" * 255, "日本/語"]).map(Name)

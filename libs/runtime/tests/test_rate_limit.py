@@ -182,4 +182,4 @@ def test_zero_in_settings_is_no_limit() -> None:
     """0 for none, each way for itself."""
     limits = Limits.of(0, MIB)
     assert (limits.up.bytes_per_second, limits.down.bytes_per_second) == (None, MIB)
-    assert not Limits.none().down.limited
+    assert not Limits.of(0, 0).down.limited

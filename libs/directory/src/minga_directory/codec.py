@@ -10,7 +10,9 @@ from minga_core.names import Name
 from minga_core.records import FileRow, HoldingState, RowKey
 
 _ROW = struct.Struct(">QQQB")
+"""A value of `table`."""
 _VERSION = struct.Struct(">QQ")
+"""A value of `name`, which scripts cut from the beginning of a value of `table`."""
 _COMPLETE = HoldingState.COMPLETE
 _EXECUTABLE = 2
 """Bit of a row's last byte; the lowest one is its state."""
@@ -23,8 +25,6 @@ _FLAGS = {
         (_EXECUTABLE + 1, HoldingState.PARTIAL, True),
     )
 }
-VERSION_BYTES = _VERSION.size
-"""Of a value of `table`, at its beginning: they are the value of `name`."""
 TAG_BYTES = 8
 _BIAS = 1 << 63
 """Added to times, which may lie before 1970, so that their bytes compare as the times do."""

@@ -15,7 +15,7 @@ from minga_core.records import Lease, RowKey
 from minga_directory import keys
 from minga_directory.codec import TAG_BYTES, key_of_row, row_field
 from minga_directory.leases import LeaseIndex, millis
-from minga_directory.replies import LATE, OK, check_reply
+from minga_directory.replies import Reply, check_reply
 from minga_directory.scripts import evalsha
 from minga_directory.store import Command, Store
 
@@ -107,9 +107,9 @@ class GarbageCollector:
             [keys.peer(peer_id), keys.table(peer_id), intent.tombstones],
             [generation, intent.deadline_millis, token],
         )
-        if answer[0] == LATE:
+        if answer[0] == Reply.LATE:
             check_reply(peer_id, answer)
-        ended: bool = answer[0] == OK
+        ended: bool = answer[0] == Reply.OK
         if ended and end is not None:
             # A registration since `end` was read has changed it; one before has been undone by `leave`.
             await self._leases.drop(peer_id, str(int(end)))

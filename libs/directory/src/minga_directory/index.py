@@ -12,7 +12,7 @@ from minga_core.records import FileRow
 from minga_directory import keys
 from minga_directory.codec import row_field, row_value
 from minga_directory.garbage import GarbageCollector, Intent, by_shard
-from minga_directory.replies import LATE, OK, check_reply
+from minga_directory.replies import Reply, check_reply
 from minga_directory.scripts import evalsha
 from minga_directory.store import Command, Store
 
@@ -80,11 +80,11 @@ class StepIndex(RowIndex):
         staged = [keys.peer(intent.peer_id), intent.tombstones]
         fixed = [registration, intent.token]
         answer: Sequence[int] = await self._store.script("stage", staged, [*fixed, *_packed(rows)])
-        if answer[0] != OK:
+        if answer[0] != Reply.OK:
             return [answer]
         in_time = all(await self._add_rows(intent, deadline, rows))
         in_time = in_time and all(await self._add_content_names(deadline, rows))
-        return [[OK, answer[1]] if in_time else [LATE]]
+        return [[Reply.OK, answer[1]] if in_time else [Reply.LATE]]
 
     async def _add_rows(self, intent: Intent, deadline: int, rows: Sequence[FileRow]) -> list[int]:
         commands = []

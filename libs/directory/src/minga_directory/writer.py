@@ -61,7 +61,7 @@ from minga_directory.index import RowIndex, ScriptIndex, StepIndex
 from minga_directory.leases import LeaseIndex, millis
 from minga_directory.publishing import publish
 from minga_directory.push import RedisTablePush
-from minga_directory.replies import NO_LEASE, OK, SUPERSEDED, check_reply, superseded
+from minga_directory.replies import Reply, check_reply, superseded
 from minga_directory.scripts import evalsha
 from minga_directory.store import Store, check_access, ping
 
@@ -122,7 +122,7 @@ class RedisDirectoryWriter:
         async with store_errors():
             # Errors stay in their places: a part of a Cluster that is away keeps no other lease from being renewed.
             answers = await self._store.answers([_heartbeat(each) for each in renewals])
-            if any(not isinstance(answer, BaseException) and answer[0] == NO_LEASE for answer in answers):
+            if any(not isinstance(answer, BaseException) and answer[0] == Reply.NO_LEASE for answer in answers):
                 await self._leases.lease_missing()
             data_loss = await self._index_leases(renewals, answers)
         return [_outcome(each, answer, data_loss) for each, answer in zip(renewals, answers, strict=True)]
@@ -132,7 +132,7 @@ class RedisDirectoryWriter:
         alive = [
             (each, answer)
             for each, answer in zip(renewals, answers, strict=True)
-            if not isinstance(answer, BaseException) and answer[0] == OK
+            if not isinstance(answer, BaseException) and answer[0] == Reply.OK
         ]
         if not alive:
             return 0
@@ -216,9 +216,9 @@ def _outcome(
     """What script `heartbeat` answered, or what went wrong with it."""
     if isinstance(answer, BaseException):
         return failure_of(answer)
-    if answer[0] == SUPERSEDED:
+    if answer[0] == Reply.SUPERSEDED:
         return superseded(renewal.lease.peer_id, answer)
-    if answer[0] == NO_LEASE:
+    if answer[0] == Reply.NO_LEASE:
         return HeartbeatOutcome.REGISTER_AGAIN
     _, same_revision, loss_before_push, _ = answer
     is_current = same_revision and int(loss_before_push) >= data_loss

@@ -124,8 +124,3 @@ class Limits:
     def of(cls, up_bytes_per_second: int, down_bytes_per_second: int, clock: Clock | None = None) -> "Limits":
         """Limits as settings have them: bytes per second, 0 for none. Raises InvalidArgumentError."""
         return cls(RateLimit(up_bytes_per_second or None, clock), RateLimit(down_bytes_per_second or None, clock))
-
-    @classmethod
-    def none(cls) -> "Limits":
-        """No limits."""
-        return cls(RateLimit(None), RateLimit(None))

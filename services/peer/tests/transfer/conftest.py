@@ -241,7 +241,7 @@ class Network:
         self.reached: list[str] = []
         """Those that they ask by themselves."""
         self.cache_limit = Limit(share=1.0)
-        self.limits = Limits.none()
+        self.limits = Limits.of(0, 0)
         """Those of peers made from now on."""
         self.config = SwarmConfig(
             stall_seconds=3.0, unknown_rate_deadline_seconds=0.5, find_sources_interval_seconds=0.2

@@ -61,7 +61,7 @@ async def test_a_source_keeps_to_its_limit(network: Network) -> None:
     seed = await network.peer("seed")
     data = noise(3 * MIB)
     network.directory.holds(await seed.shares("a.bin", data), seed.source)
-    network.limits = Limits.none()
+    network.limits = Limits.of(0, 0)
     downloader = await network.peer("downloader")
     began = time.monotonic()
     await downloaded(downloader, "a.bin")
