@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from minga.forking import before_grpc, grpc_is_lost
 from minga.origin_urls import OriginUrl, parse_origin
-from minga.references import parse_reference
 from minga.settings import ClientSettings, load_settings
 from minga_core.errors import DaemonUnavailableError, InvalidArgumentError
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name, parse_prefix
+from minga_core.references import parse_reference
 from minga_engine.settings import read_socket
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from minga.fetching import Fetcher, FetchItem, FetchOptions, Outcome
     from minga.putting import PutItem
     from minga.reading import AsyncFile, Source
-    from minga.references import Reference
     from minga.standalone import Engine
     from minga.writing import AsyncWriter, Upload
+    from minga_core.references import Reference
     from minga_engine.progress import Progress, PutProgress, PutResult, VerifyProgress
     from minga_engine.transfer.preheated import Preheated
     from minga_engine.wire.locator import DirectoryFigures, FileVersion, ListedFile, ListedPeer, LocatorClient

@@ -8,10 +8,10 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from minga.references import Reference
 from minga_core.errors import FileNotFoundInDirectoryError, LocatorUnavailableError
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_prefix
+from minga_core.references import Reference
 from minga_engine.wire.locator import FileVersion, ListedFile, LocatorClient
 
 MIN_WATCH_INTERVAL = timedelta(seconds=1)

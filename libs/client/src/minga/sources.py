@@ -8,8 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minga.references import Reference
 from minga_core.errors import DaemonUnavailableError, InvalidArgumentError, StorageError
+from minga_core.references import Reference
 from minga_engine.parts.files import FINGERPRINT_BYTES, Fingerprint
 from minga_engine.parts.places import OpenFile, Place
 from minga_engine.settings import check_control_folder

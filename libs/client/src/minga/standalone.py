@@ -18,13 +18,13 @@ from minga.fetching import (
     make_folders_in_thread,
     with_folders,
 )
-from minga.references import Reference
 from minga.settings import ClientSettings
 from minga_core.attributes import FileAttributes
 from minga_core.clock import SystemClock
 from minga_core.errors import DaemonUnavailableError, InvalidArgumentError, NameTakenError, NoSourcesError
 from minga_core.ids import ContentId
 from minga_core.names import Name
+from minga_core.references import Reference
 from minga_engine.parts.disk import DiskPool, storage_errors
 from minga_engine.parts.files import PARTS_FOLDER, Fingerprint, open_folder
 from minga_engine.parts.hashing import hash_file

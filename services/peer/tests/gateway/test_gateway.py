@@ -97,7 +97,11 @@ async def test_the_headers_of_names_and_contents() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/files/a//b", "/files/a/../b", "/files/%00", "/files/%ff", "/contents/b3:1", "/files/.minga/x"]
+    "path",
+    [
+        *("/files/a//b", "/files/a/../b", "/files/%00", "/files/%ff", "/files/.minga/x"),
+        *("/contents/b3:1", "/files/a@b3:1", "/files/@b3:" + "0" * 64),
+    ],
 )
 async def test_what_is_no_name_is_refused(path: str) -> None:
     """As bad input, whatever form it has."""

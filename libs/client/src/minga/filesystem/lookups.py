@@ -18,10 +18,10 @@ from minga.filesystem.entries import Info, entry_info, folder_info, origin_info,
 from minga.filesystem.os_errors import os_errors
 from minga.filesystem.targets import Target
 from minga.origin_urls import OriginUrl, parse_origin
-from minga.references import NameReference, parse_reference
 from minga_core.errors import FileNotFoundInDirectoryError, InvalidArgumentError, InvalidNameError
 from minga_core.ids import CONTENT_ID_PREFIX, ContentId
 from minga_core.names import parse_prefix
+from minga_core.references import NameReference, parse_reference
 from minga_engine.wire.folders import folder_entries, is_folder
 
 AT_ONCE = 32

@@ -18,12 +18,12 @@ from minga.filesystem.ranges import read_ranges
 from minga.filesystem.transfers import copy_to, show_upload
 from minga.forking import grpc_is_lost
 from minga.reading import AsyncFile
-from minga.references import NameReference, parse_reference
 from minga.writing import AsyncWriter
 from minga_core.errors import FileNotFoundInDirectoryError, NameTakenError
 from minga_core.ids import ContentId, PeerId
 from minga_core.names import Name
 from minga_core.records import HoldingState
+from minga_core.references import NameReference, parse_reference
 from minga_engine.wire.locator import FileVersion
 
 GONE_SECONDS = 5.0

@@ -12,10 +12,11 @@ from starlette.types import Receive, Scope, Send
 from minga_core.errors import FileNotFoundInDirectoryError
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_prefix
+from minga_core.references import NameReference
 from minga_engine.transfer.locating import Located
 from minga_engine.transfer.stream import Reader, Streams
 from minga_peer.gateway._metrics import GatewayMetrics
-from minga_peer.gateway.addresses import file_url, parse_file
+from minga_peer.gateway.addresses import file_url
 from minga_peer.gateway.catalogue import Catalogue
 from minga_peer.gateway.listing import listing, wants_json
 from minga_peer.gateway.problems import problem
@@ -43,15 +44,16 @@ class Reading:
         if not path or path.endswith("/"):
             await self._folder(path, caller, scope, receive, send)
             return
-        name, content_id = parse_file(path)
+        wanted = NameReference.parse(path)
+        name, pinned = wanted.name, wanted.content_id is not None
         try:
-            file = await self.locate(name, content_id, caller)
+            file = await self.locate(name, wanted.content_id, caller)
         except FileNotFoundInDirectoryError:
-            if content_id is None and await self.catalogue.is_folder(name):
+            if not pinned and await self.catalogue.is_folder(name):
                 await RedirectResponse(file_url(f"{name}/"), 301)(scope, receive, send)
                 return
             raise
-        await self._send(file, content_id is not None, name, scope, receive, send)
+        await self._send(file, pinned, name, scope, receive, send)
 
     async def locate(self, name: Name, content_id: ContentId | None, caller: Caller) -> Located:
         """The newest version of a name, or that one, for a caller who may read it. Raises MingaError."""

@@ -16,6 +16,17 @@ class NameReference:
     name: Name
     content_id: ContentId | None = None
 
+    @classmethod
+    def parse(cls, text: str) -> "NameReference":
+        """What `NAME` or `NAME@b3:…` refers to: the last `@b3:` begins a version, so a name that has one itself is only
+        reached with its version. Raises InvalidNameError, InvalidArgumentError."""
+        name, version, digits = text.rpartition(_VERSION)
+        if not version:
+            return cls(parse_name(text))
+        if not name:
+            raise InvalidArgumentError(f"{text[:80]!r} has a version, and no name before it")
+        return cls(parse_name(name), ContentId.parse(CONTENT_ID_PREFIX + digits))
+
     def __str__(self) -> str:
         return f"{self.name}@{self.content_id}" if self.content_id is not None else self.name
 
@@ -40,9 +51,4 @@ def parse_reference(text: str | ContentId) -> Reference:
         return ContentReference(text)
     if text.startswith(CONTENT_ID_PREFIX):
         return ContentReference(ContentId.parse(text))
-    name, version, digits = text.rpartition(_VERSION)
-    if not version:
-        return NameReference(parse_name(text))
-    if not name:
-        raise InvalidArgumentError(f"{text[:80]!r} has a version, and no name before it")
-    return NameReference(parse_name(name), ContentId.parse(CONTENT_ID_PREFIX + digits))
+    return NameReference.parse(text)
