@@ -9,14 +9,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from minga_core.errors import NoSpaceError
+from minga_core.errors import NameTakenError, NoSpaceError
+from minga_core.names import Name
 from minga_peer.gateway import rights
 from minga_peer.gateway.rights import metered
 from minga_runtime.trust.callers import OPEN, Caller, Callers
 from minga_runtime.trust.key_sources import parse_sources
 from minga_runtime.trust.members import Member, Role
 from minga_runtime.trust.rights import ALL
-from services.peer.tests.gateway.support import Served, served
+from services.peer.tests.gateway.support import Served, located, served
 from tests.support.grants import Issuer, write_keys
 
 KIB = 1024
@@ -108,3 +109,39 @@ async def test_a_client_that_sends_all_before_it_reads_learns_why_it_is_refused(
                 return connection.getresponse().status
 
         assert await asyncio.to_thread(send) == 507
+
+
+@pytest.mark.parametrize(
+    ("condition", "there", "status"),
+    [
+        ({"If-None-Match": "*"}, False, 201),
+        ({"If-None-Match": "*"}, True, 412),
+        ({"If-None-Match": 'W/{own}, "b3:1"'}, True, 412),
+        ({"If-None-Match": '"b3:1"'}, True, 200),
+        ({"If-Match": "*"}, False, 412),
+        ({"If-Match": "*"}, True, 200),
+        ({"If-Match": '"b3:1", {own}'}, True, 200),
+        ({"If-Match": "W/{own}"}, True, 412),
+        ({"If-Match": '"b3:1"'}, True, 412),
+        ({"If-Match": "{own}", "If-None-Match": "*"}, True, 412),
+    ],
+)
+async def test_a_put_may_depend_on_what_is_there(
+    tmp_path: Path, condition: dict[str, str], there: bool, status: int
+) -> None:
+    """Tags are read as those of a GET: several, and weak ones, which only say what is not to be there."""
+    own = f'"{located("a", b"old").content_id}"'
+    async with served({"a": b"old"} if there else {}, uploads=tmp_path) as gateway:
+        headers = {name: text.format(own=own) for name, text in condition.items()}
+        async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as client:
+            answer = await client.put("/files/a", content=b"new")
+        assert answer.status_code == status
+        assert gateway.uploader.published == ({Name("a"): b"new"} if status < 300 else {})
+
+
+async def test_a_put_of_a_new_file_loses_to_one_that_came_first(tmp_path: Path) -> None:
+    """The directory decides, not the look before the upload."""
+    async with served({}, uploads=tmp_path) as gateway:
+        gateway.uploader.failure = NameTakenError("a is another content")
+        async with httpx.AsyncClient(base_url=gateway.url, headers={"If-None-Match": "*"}) as client:
+            assert (await client.put("/files/a", content=b"new")).status_code == 412

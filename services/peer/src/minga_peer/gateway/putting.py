@@ -22,6 +22,7 @@ from minga_peer.gateway.addresses import file_url
 from minga_peer.gateway.catalogue import Catalogue
 from minga_peer.gateway.problems import problem
 from minga_peer.gateway.rights import check_publish, metered
+from minga_peer.gateway.selecting import is_only_new, why_unwanted
 from minga_peer.gateway.spool import Spool
 from minga_runtime.quotas import Quota
 from minga_runtime.trust.audit import Audit
@@ -52,19 +53,18 @@ class Changing:
         if headers.get("content-range") is not None or headers.get("content-encoding") not in (None, "identity"):
             raise InvalidArgumentError("a PUT has the whole file as it is: no Content-Range, no Content-Encoding")
         before = await self._current(name)
-        if (refused := _refused(headers, before)) is not None:
+        if (refused := why_unwanted(before, headers)) is not None:
             await problem(scope, 412, "precondition_failed", refused)(scope, receive, send)
             return
         with self.quota.held(caller_of(scope)):
             who = metered(scope, caller)
             self.spool.check(who, int(headers.get("content-length") or 0))
-            spooled = await self.spool.create()
+            spooled, overwrite = await self.spool.create(), not is_only_new(headers)
             try:
                 await self.spool.append(spooled, receive, who)
-                overwrite = headers.get("if-none-match") is None
                 result = await self.place(spooled, name, replicas, caller, scope, overwrite=overwrite)
             except NameTakenError as error:
-                if headers.get("if-none-match") is None:
+                if overwrite:
                     raise
                 await problem(scope, 412, "precondition_failed", str(error))(scope, receive, send)
                 return
@@ -103,17 +103,6 @@ def parse_replicas(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= MAX_REPLICAS and len(text) <= 4):
         raise InvalidArgumentError(f"replicas is 1 to {MAX_REPLICAS}, not {text[:20]!r}")
     return int(text)
-
-
-def _refused(headers: Headers, etag: str) -> str | None:
-    """Why a PUT is not wanted now; None when it is. etag: of what is there, empty for nothing."""
-    if (match := headers.get("if-match")) is not None:
-        wanted = bool(etag) if match.strip() == "*" else etag in [each.strip() for each in match.split(",")] and etag
-        return None if wanted else f"it is {etag}" if etag else "there is no file of that name"
-    unless = headers.get("if-none-match")
-    if unless is not None and etag and (unless.strip() == "*" or etag in [each.strip() for each in unless.split(",")]):
-        return f"there is {etag} under that name"
-    return None
 
 
 def _stored(result: PutResult, *, new: bool) -> Response:

@@ -1,6 +1,7 @@
-"""Which bytes a GET or HEAD is answered with: conditions (RFC 9110, 13) and one range (14). Pure.
+"""What a request is answered with by its conditions (RFC 9110, 13): which bytes, and one range (14), for a GET or HEAD;
+whether a PUT is wanted. Pure.
 
-In this order: If-Match, If-Unmodified-Since, If-None-Match, If-Modified-Since, then If-Range and Range.
+For a GET in this order: If-Match, If-Unmodified-Since, If-None-Match, If-Modified-Since, then If-Range and Range.
 """
 
 import re
@@ -64,16 +65,30 @@ def select(version: Version, headers: Mapping[str, str], method: str = "GET") ->
     return _ranged(asked, version.size_bytes) or whole
 
 
+def why_unwanted(etag: str, headers: Mapping[str, str]) -> str | None:
+    """Why a PUT is not wanted now; None when it is. etag: of what is there, empty for nothing."""
+    if (match := headers.get("if-match")) is not None and not (etag and _names(match, etag)):
+        return f"it is {etag}" if etag else "there is no file of that name"
+    if (match := headers.get("if-none-match")) is not None and etag and _names(match, etag, weakly=True):
+        return f"there is {etag} under that name"
+    return None
+
+
+def is_only_new(headers: Mapping[str, str]) -> bool:
+    """Whether a PUT is not to replace anything, whatever it is."""
+    return headers.get("if-none-match", "").strip() == "*"
+
+
 def _is_wanted(version: Version, headers: Mapping[str, str]) -> bool:
     if (match := headers.get("if-match")) is not None:
-        return match.strip() == "*" or version.etag in _etags(match)
+        return _names(match, version.etag)
     since = _seconds(headers.get("if-unmodified-since"))
     return since is None or version.modified <= since
 
 
 def _is_known(version: Version, headers: Mapping[str, str]) -> bool:
     if (match := headers.get("if-none-match")) is not None:
-        return match.strip() == "*" or version.etag in (etag.removeprefix("W/") for etag in _etags(match))
+        return _names(match, version.etag, weakly=True)
     since = _seconds(headers.get("if-modified-since"))
     return since is not None and version.modified <= since
 
@@ -99,8 +114,10 @@ def _ranged(asked: str, size_bytes: int) -> Selected | None:
     return Selected(206, start, stop) if start < stop else Selected(416)
 
 
-def _etags(text: str) -> list[str]:
-    return _ETAG.findall(text)
+def _names(condition: str, etag: str, *, weakly: bool = False) -> bool:
+    """Whether the tags of a condition, or its `*`, stand for what is there. weakly: RFC 9110, 8.8.3.2."""
+    tags = _ETAG.findall(condition)
+    return condition.strip() == "*" or etag in tags or (weakly and f"W/{etag}" in tags)
 
 
 def _seconds(text: str | None) -> float | None:
