@@ -16,7 +16,8 @@ from minga_core.errors import MingaError
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name
 from minga_engine.progress import Progress
-from minga_engine.wire.locator import FileVersion, LocatorClient
+from minga_engine.wire.locator import LocatorClient
+from minga_engine.wire.locator_answers import FileVersion
 
 LEASE = timedelta(seconds=3)
 LIMIT_SECONDS = 30.0

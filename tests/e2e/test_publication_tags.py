@@ -15,7 +15,8 @@ from minga import AsyncClient
 from minga_core.ids import ContentId
 from minga_core.names import parse_name
 from minga_core.records import MAX_INSTANT_NS, RowKey
-from minga_engine.wire.locator import FileVersion, LocatorClient
+from minga_engine.wire.locator import LocatorClient
+from minga_engine.wire.locator_answers import FileVersion
 from minga_locator.cache import MAX_AGE_SECONDS
 from minga_protos.registry.v1 import registry_pb2 as pb
 from minga_protos.registry.v1.registry_pb2_grpc import RegistryServiceStub

@@ -20,7 +20,8 @@ from minga_core.ids import ContentId, digest
 from minga_core.manifest import Manifest
 from minga_core.names import parse_name
 from minga_core.records import FileRow, HoldingState, RowKey
-from minga_engine.wire.locator import FileVersion, LocatorClient
+from minga_engine.wire.locator import LocatorClient
+from minga_engine.wire.locator_answers import FileVersion
 from minga_peer.daemon.main import Daemon, running_daemon
 from minga_peer.settings import PeerSettings
 from minga_peer.share.conditions import Kind

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         VerifyProgress,
     )
     from minga_engine.transfer.preheated import Preheated, PreheatedPeer
-    from minga_engine.wire.locator import DirectoryFigures, FileSource, FileVersion, ListedFile, ListedPeer
+    from minga_engine.wire.locator_answers import DirectoryFigures, FileSource, FileVersion, ListedFile, ListedPeer
     from minga_engine.wire.preheating import PreheatStep
 
 _MODULES = {
@@ -68,7 +68,7 @@ _MODULES = {
     "minga_engine.parts.ignoring": "IgnoreRules",
     "minga_engine.progress": "BadFile DownloadPhase Progress PutPhase PutProgress PutResult VerifyProgress",
     "minga_engine.transfer.preheated": "Preheated PreheatedPeer",
-    "minga_engine.wire.locator": "DirectoryFigures FileSource FileVersion ListedFile ListedPeer",
+    "minga_engine.wire.locator_answers": "DirectoryFigures FileSource FileVersion ListedFile ListedPeer",
     "minga_engine.wire.preheating": "PreheatStep",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

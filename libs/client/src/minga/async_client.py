@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from minga_core.references import Reference
     from minga_engine.progress import Progress, PutProgress, PutResult, VerifyProgress
     from minga_engine.transfer.preheated import Preheated
-    from minga_engine.wire.locator import DirectoryFigures, FileVersion, ListedFile, ListedPeer, LocatorClient
+    from minga_engine.wire.locator import LocatorClient
+    from minga_engine.wire.locator_answers import DirectoryFigures, FileVersion, ListedFile, ListedPeer
     from minga_runtime.trust.credentials import Credentials
     from minga_runtime.trust.own_grant import OwnGrant
 

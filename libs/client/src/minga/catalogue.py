@@ -12,7 +12,8 @@ from minga_core.errors import FileNotFoundInDirectoryError, LocatorUnavailableEr
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_prefix
 from minga_core.references import Reference
-from minga_engine.wire.locator import FileVersion, ListedFile, LocatorClient
+from minga_engine.wire.locator import LocatorClient
+from minga_engine.wire.locator_answers import FileVersion, ListedFile
 
 MIN_WATCH_INTERVAL = timedelta(seconds=1)
 """Each look of a watch reads the whole listing below its prefix."""

@@ -14,7 +14,7 @@ from minga_engine.transfer import preheat as module
 from minga_engine.transfer.preheat import Preheater, PreheatRequest
 from minga_engine.transfer.preheat_items import Choice, Item, parse_choice, parse_item
 from minga_engine.transfer.preheated import Preheated
-from minga_engine.wire.locator import ListedPeer
+from minga_engine.wire.locator_answers import ListedPeer
 from minga_engine.wire.messages import SourceAddress
 from minga_engine.wire.preheating import PreheatOrder, PreheatStep
 

@@ -26,13 +26,13 @@ from minga_core.names import parse_name
 from minga_core.records import FileRow, HoldingState, Lease, PeerInfo, RowKey
 from minga_engine.wire import locator as module
 from minga_engine.wire import locator_http
-from minga_engine.wire.locator import (
+from minga_engine.wire.locator import LocatorClient
+from minga_engine.wire.locator_answers import (
     DirectoryFigures,
     FileSource,
     FileVersion,
     ListedFile,
     ListedPeer,
-    LocatorClient,
     PlacedPeer,
 )
 from minga_locator.app import make_app

@@ -21,7 +21,7 @@ from minga_engine.transfer.put_request import PutRequest
 from minga_engine.transfer.stream import Streams
 from minga_engine.transfer.upload import Uploader
 from minga_engine.wire.folders import SubFolder
-from minga_engine.wire.locator import ListedFile
+from minga_engine.wire.locator_answers import ListedFile
 from minga_peer.gateway._metrics import GatewayMetrics
 from minga_peer.gateway.app import Gateway, GatewayApp, Handler, Mirror
 from minga_peer.gateway.catalogue import Catalogue

@@ -30,7 +30,7 @@ from minga_engine.transfer.put_request import PutRequest
 from minga_engine.transfer.upload import Uploader
 from minga_engine.transfer.visibility import Visibility
 from minga_engine.wire.connections import PeerConnections
-from minga_engine.wire.locator import FileAnswer, FileSource, FileVersion, PlacedPeer, Placements
+from minga_engine.wire.locator_answers import FileAnswer, FileSource, FileVersion, PlacedPeer, Placements
 from minga_engine.wire.messages import SourceAddress
 from minga_peer.serve.receiving import UploadReceiver
 from minga_protos.peer.v1 import peer_pb2 as pb

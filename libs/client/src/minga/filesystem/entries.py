@@ -6,7 +6,7 @@ from typing import Any
 from minga.catalogue import FileStat
 from minga_core.ids import ContentId
 from minga_engine.wire.folders import SubFolder
-from minga_engine.wire.locator import ListedFile
+from minga_engine.wire.locator_answers import ListedFile
 
 Info = dict[str, Any]
 """What fsspec calls so: name, size and type; of a file also content_id, and mtime: when the content got this name."""

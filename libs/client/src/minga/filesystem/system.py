@@ -24,7 +24,7 @@ from minga_core.ids import ContentId, PeerId
 from minga_core.names import Name
 from minga_core.records import HoldingState
 from minga_core.references import NameReference, parse_reference
-from minga_engine.wire.locator import FileVersion
+from minga_engine.wire.locator_answers import FileVersion
 
 GONE_SECONDS = 5.0
 GONE_POLL_SECONDS = 0.05

@@ -20,7 +20,8 @@ from minga_core.ids import ContentId, PeerId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
 from minga_core.records import FOUND, PUBLISH, HoldingState
-from minga_engine.wire.locator import FileAnswer, FileVersion, LocatorClient
+from minga_engine.wire.locator import LocatorClient
+from minga_engine.wire.locator_answers import FileAnswer, FileVersion
 from minga_engine.wire.messages import SourceAddress
 from minga_engine.wire.transport import Transport
 from minga_runtime.logs import log_event

@@ -28,7 +28,8 @@ from minga_core.units import format_bytes
 from minga_engine.transfer.preheat_items import Choice, Item
 from minga_engine.transfer.preheated import Preheated, PreheatedPeer
 from minga_engine.wire.connections import PeerConnections
-from minga_engine.wire.locator import FileVersion, ListedPeer, LocatorClient
+from minga_engine.wire.locator import LocatorClient
+from minga_engine.wire.locator_answers import FileVersion, ListedPeer
 from minga_engine.wire.messages import SourceAddress
 from minga_engine.wire.preheating import PreheatOrder, PreheatStep, preheat_peer
 from minga_engine.wire.uploads import StoredFile, replicate_file

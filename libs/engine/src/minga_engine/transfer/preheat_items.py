@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from minga_core.errors import InvalidArgumentError
 from minga_core.ids import PeerId, digest, parse_zone
 from minga_core.names import ORIGINS_PREFIX, Name, parse_name
-from minga_engine.wire.locator import ListedPeer
+from minga_engine.wire.locator_answers import ListedPeer
 
 MAX_ITEM_BYTES = 8 * 1024
 """Of one item (contract: peer.proto)."""

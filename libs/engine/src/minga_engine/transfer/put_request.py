@@ -9,7 +9,7 @@ from minga_core.names import Name
 from minga_core.records import HoldingState
 from minga_engine.progress import PutPhase, PutProgress
 from minga_engine.transfer.put_file import PutFile
-from minga_engine.wire.locator import FileVersion
+from minga_engine.wire.locator_answers import FileVersion
 from minga_engine.wire.messages import SourceAddress
 from minga_engine.wire.uploads import StoredFile
 

@@ -27,7 +27,8 @@ from minga_engine.transfer.put_request import PutRequest, holders_of, known_targ
 from minga_engine.transfer.storing import Storing
 from minga_engine.transfer.visibility import Visibility
 from minga_engine.wire.connections import PeerConnections
-from minga_engine.wire.locator import FileVersion, LocatorClient
+from minga_engine.wire.locator import LocatorClient
+from minga_engine.wire.locator_answers import FileVersion
 from minga_engine.wire.messages import SourceAddress
 from minga_runtime import tracing
 from minga_runtime.rate_limit import RateLimit

@@ -9,7 +9,8 @@ from minga_core.errors import LocatorUnavailableError, NameTakenError, NotFoundE
 from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_engine.transfer.put_request import PutRequest
-from minga_engine.wire.locator import FileVersion, LocatorClient
+from minga_engine.wire.locator import LocatorClient
+from minga_engine.wire.locator_answers import FileVersion
 
 VISIBLE_LIMIT = timedelta(seconds=30)
 """How long an upload waits until the locator names every holder."""

@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from minga_core.names import Name
-from minga_engine.wire.locator import ListedFile, LocatorClient
+from minga_engine.wire.locator import LocatorClient
+from minga_engine.wire.locator_answers import ListedFile
 
 PAGE_SIZE = 1000
 LAST = "\U0010ffff"

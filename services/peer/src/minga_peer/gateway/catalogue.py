@@ -8,7 +8,8 @@ from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_engine.transfer.locating import Directory, Located
 from minga_engine.wire.folders import SubFolder, folder_entries, is_folder
-from minga_engine.wire.locator import ListedFile, LocatorClient
+from minga_engine.wire.locator import LocatorClient
+from minga_engine.wire.locator_answers import ListedFile
 from minga_peer.origins.origin_file import PRIVATE_PREFIX
 from minga_runtime.trust.rights import Prefixes
 

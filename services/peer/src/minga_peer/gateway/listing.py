@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from minga_core.units import format_bytes
 from minga_engine.wire.folders import SubFolder
-from minga_engine.wire.locator import ListedFile
+from minga_engine.wire.locator_answers import ListedFile
 
 MAX_ENTRIES = 100_000
 """Of one answer, some 20 MB."""
