@@ -91,7 +91,7 @@ def test_a_download_by_the_daemon_loads_only_what_it_needs(daemon: FakeDaemon) -
 
 _ENDLESS = """
 import asyncio, os, sys
-from minga import AsyncClient
+from minga.connecting import Connections
 from minga_engine.parts.places import OpenFile, Place
 from minga_cli.main import main
 
@@ -109,7 +109,7 @@ class Endless:
 async def source(*_):
     return Endless()
 
-AsyncClient._source = source
+Connections.source = source
 main(["cat", "a"])
 """
 

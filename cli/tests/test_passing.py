@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from minga import AsyncClient, ContentId, PutProgress, PutResult, parse_peer_id
+from minga import ContentId, PutProgress, PutResult, parse_peer_id
+from minga.connecting import Connections
 from minga.errors import FileNotFoundInDirectoryError, NoSourcesError
 from minga_engine.parts.places import OpenFile, Place
 
@@ -46,13 +47,13 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> type[NameSource]:
     """What `open` reads, and with what it was opened."""
     NameSource.opened = []
 
-    async def source(client: AsyncClient, wanted: Any, wait: timedelta | None) -> NameSource:
+    async def source(connections: Connections, wanted: Any, wait: timedelta | None) -> NameSource:
         NameSource.opened.append((str(wanted), wait))
         if wanted.name == "gone":
             raise FileNotFoundInDirectoryError("nobody shares gone")
         return NameSource(wanted.name)
 
-    monkeypatch.setattr(AsyncClient, "_source", source)
+    monkeypatch.setattr(Connections, "source", source)
     return NameSource
 
 
@@ -152,11 +153,11 @@ def test_cat_goes_through_the_daemon_unless_it_must_not(
     """A limit is for what the command fetches itself, so it is fetched by the command then."""
     used: list[bool] = []
 
-    async def source(client: AsyncClient, wanted: Any, wait: timedelta | None) -> NameSource:
-        used.append(await client.uses_daemon())
+    async def source(connections: Connections, wanted: Any, wait: timedelta | None) -> NameSource:
+        used.append(await connections.uses_daemon())
         return NameSource(wanted.name)
 
-    monkeypatch.setattr(AsyncClient, "_source", source)
+    monkeypatch.setattr(Connections, "source", source)
     for arguments in (("cat", "a"), ("get", "a", "-o", "-")):
         assert minga_with_daemon(*arguments, *options).out == "a"
     assert used == [through_daemon, through_daemon]

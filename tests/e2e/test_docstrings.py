@@ -25,7 +25,7 @@ KNOWN = {name: value for value in (minga, os, Path, PurePosixPath, timedelta) fo
 
 
 def public_methods(kind: type) -> Iterator[tuple[str, Any]]:
-    return ((f"{kind.__name__}.{name}", value) for name, value in vars(kind).items() if name[0] != "_")
+    return ((f"{kind.__name__}.{name}", getattr(kind, name)) for name in dir(kind) if name[0] != "_")
 
 
 def public_things() -> dict[str, Any]:

@@ -41,7 +41,7 @@ def test_what_is_public_is_pinned_and_there() -> None:
     assert sorted(minga.__all__) == PUBLIC.split()
     for name in minga.__all__:
         assert getattr(minga, name) is not None
-    methods = [getattr(kind, name) for kind in (Client, AsyncClient) for name in vars(kind) if name[0] != "_"]
+    methods = [getattr(kind, name) for kind in (Client, AsyncClient) for name in dir(kind) if name[0] != "_"]
     assert [method for method in methods if not (getattr(method, "__doc__", None) or "").strip()] == []
 
 

@@ -21,8 +21,8 @@ import minga_runtime  # noqa: F401 - what it sets for gRPC must be there before 
 
 if TYPE_CHECKING:
     from minga import errors, units
-    from minga.async_client import AsyncClient, FileInfo
-    from minga.catalogue import Change, ChangeKind, FileStat, Folder
+    from minga.async_client import AsyncClient
+    from minga.catalogue import Change, ChangeKind, FileInfo, FileStat, Folder
     from minga.client import Client
     from minga.control import DaemonCondition, DaemonStatus, DaemonTransfer, ScrubStatus
     from minga.fetching import FetchItem, Outcome
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from minga_engine.wire.preheating import PreheatStep
 
 _MODULES = {
-    "minga.async_client": "AsyncClient FileInfo",
-    "minga.catalogue": "Change ChangeKind FileStat Folder",
+    "minga.async_client": "AsyncClient",
+    "minga.catalogue": "Change ChangeKind FileInfo FileStat Folder",
     "minga.client": "Client",
     "minga.control": "DaemonCondition DaemonStatus DaemonTransfer ScrubStatus",
     "minga.fetching": "FetchItem Outcome",

@@ -1,76 +1,41 @@
 """The client for asyncio: look-ups ask the locator, transfers go through the daemon of this machine or without it."""
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from minga.forking import before_grpc, grpc_is_lost
+from minga.connecting import RETRY_BUDGET, Connections
+from minga.look_ups import LookUps
 from minga.origin_urls import OriginUrl, parse_origin
 from minga.settings import ClientSettings, load_settings
 from minga_core.errors import DaemonUnavailableError, InvalidArgumentError
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name, parse_prefix
 from minga_core.references import parse_reference
-from minga_engine.settings import read_socket
 
 if TYPE_CHECKING:
-    from minga.catalogue import Change, FileStat, Folder
-    from minga.control import CachedFile, ControlClient, DaemonStatus
-    from minga.fetching import Fetcher, FetchItem, FetchOptions, Outcome
+    from minga.control import CachedFile, DaemonStatus
+    from minga.fetching import FetchItem, FetchOptions, Outcome
     from minga.putting import PutItem
-    from minga.reading import AsyncFile, Source
-    from minga.standalone import Engine
+    from minga.reading import AsyncFile
     from minga.writing import AsyncWriter, Upload
     from minga_core.references import Reference
     from minga_engine.progress import Progress, PutProgress, PutResult, VerifyProgress
     from minga_engine.transfer.preheated import Preheated
-    from minga_engine.wire.locator import LocatorClient
-    from minga_engine.wire.locator_answers import DirectoryFigures, FileVersion, ListedFile, ListedPeer
-    from minga_runtime.trust.credentials import Credentials
-    from minga_runtime.trust.own_grant import OwnGrant
 
-WATCH_INTERVAL = timedelta(seconds=2)
-RETRY_BUDGET = timedelta(seconds=3)
-"""How long look-ups retry while a locator restarts."""
 PREHEAT_LIMIT = timedelta(hours=1)
 MAX_REPLICAS = 20
 """Peers that one placement names at most (contract: docs/rest.md)."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileInfo:
-    """All that the directory knows of a file.
-
-    >>> client.info("models/model.bin").names
-    ('models/model.bin',)
-    """
-
-    names: tuple[Name, ...]
-    """One for a name; every name of a content that was looked up by its id."""
-    versions: "tuple[FileVersion, ...]"
-    """First what `get` fetches: the newest version that somebody has completely."""
-    newer_incomplete: bool = False
-    """A newer version is not complete anywhere: its upload is under way or was broken off, or its holders are gone."""
-
-
-def is_utf8(text: str) -> bool:
-    """Whether `text` can be sent: arguments that are not UTF-8 have lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def ignore(*_: Any) -> None:
     """A callback that does nothing."""
 
 
-class AsyncClient:
+class AsyncClient(LookUps):
     """A client of a Minga network. An async context manager; it connects when first used.
 
     settings: as `load_settings` reads them. locator, control: instead of settings, the locator's URL and the path of
@@ -96,29 +61,36 @@ class AsyncClient:
         standalone: bool = False,
         retry_budget: timedelta = RETRY_BUDGET,
     ) -> None:
-        self.settings = settings or load_settings(locator=locator, control=control)
-        self._retry_budget = retry_budget
-        self._standalone = standalone
-        self._begin()
+        chosen = settings or load_settings(locator=locator, control=control)
+        self._begin(Connections(chosen, standalone=standalone, retry_budget=retry_budget))
 
-    def _begin(self) -> None:
-        self._uses_daemon = False if self._standalone else None
-        self.other_network = ""
-        """Locator of this machine's daemon, once `uses_daemon` found that it is not the one given; otherwise empty."""
-        self._credentials: Credentials | None = None
-        self._grant: OwnGrant | None = None
-        self._directory: LocatorClient | None = None
-        self._control: ControlClient | None = None
-        self._engine: Engine | None = None
+    def _begin(self, connections: Connections) -> None:
+        self._connections = connections
         self._files: set[AsyncFile] = set()
-        self._stack = AsyncExitStack()
 
-    def __getstate__(self) -> tuple[ClientSettings, bool, timedelta]:
-        return self.settings, self._standalone, self._retry_budget
+    def __getstate__(self) -> Connections:
+        return self._connections
 
-    def __setstate__(self, state: tuple[ClientSettings, bool, timedelta]) -> None:
-        self.settings, self._standalone, self._retry_budget = state
-        self._begin()
+    def __setstate__(self, state: Connections) -> None:
+        self._begin(state)
+
+    @property
+    def settings(self) -> ClientSettings:
+        """The settings that hold.
+
+        >>> client.settings.locator == os.environ["MINGA_LOCATOR"]
+        True
+        """
+        return self._connections.settings
+
+    @property
+    def other_network(self) -> str:
+        """Locator of this machine's daemon, once `uses_daemon` found that it is not the one given; otherwise empty.
+
+        >>> client.other_network
+        ''
+        """
+        return self._connections.other_network
 
     def copy(self) -> "AsyncClient":
         """A client with the same settings, and no connection yet; for another event loop.
@@ -126,10 +98,11 @@ class AsyncClient:
         >>> client.copy().settings == client.settings
         True
         """
-        return AsyncClient(self.settings, standalone=self._standalone, retry_budget=self._retry_budget)
+        own = self._connections
+        return AsyncClient(own.settings, standalone=own.standalone, retry_budget=own.retry_budget)
 
     async def __aenter__(self) -> "AsyncClient":
-        await self._keep_credentials()
+        await self._connections.keep_credentials()
         return self
 
     async def __aexit__(
@@ -145,118 +118,7 @@ class AsyncClient:
         """
         for file in list(self._files):
             await file.aclose()
-        self._directory = self._control = self._engine = None
-        await self._stack.aclose()
-
-    # Look-ups.
-
-    def ls(self, prefix: str = "") -> "AsyncGenerator[ListedFile, None]":
-        """List the names that begin with `prefix`, in byte order, page by page. Raises InvalidNameError.
-
-        >>> [file.name async for file in client.ls("models/")]
-        ['models/model.bin', 'models/small/model.bin']
-        """
-        return self._locator().iter_files(prefix=parse_prefix(prefix))
-
-    def find(self, pattern: str) -> "AsyncGenerator[ListedFile, None]":
-        """List the names that contain `pattern`, or match it when it is a glob: `*.iso`, `data/*/train?.bin`.
-
-        Raises InvalidArgumentError for an empty pattern, and for one that is not valid UTF-8.
-
-        >>> [file.name async for file in client.find("*/small/*")]
-        ['models/small/model.bin']
-        """
-        if not pattern:
-            raise InvalidArgumentError("an empty pattern finds nothing", hint="`minga ls` lists everything")
-        if not is_utf8(pattern):
-            raise InvalidArgumentError(f"{pattern!a} is not a pattern: it is not valid UTF-8")
-        return self._locator().iter_files(query=pattern)
-
-    async def info(self, name: str | ContentId) -> FileInfo:
-        """Look up the versions of a name, one of them (`NAME@b3:…`), or a content by its id (`b3:…`), with at most 20
-        holders of each.
-
-        Raises FileNotFoundInDirectoryError, InvalidNameError.
-
-        >>> (await client.info("models/model.bin")).names
-        ('models/model.bin',)
-        """
-        wanted = parse_reference(name)
-        if wanted.name is None:
-            content = await self._locator().find_content(wanted.content_id)
-            return FileInfo(content.names, (content.version,))
-        answer = await self._locator().find_file(wanted.name, wanted.content_id)
-        return FileInfo((answer.name,), answer.versions, answer.newer_incomplete)
-
-    async def stat(self, name: str | ContentId) -> "FileStat":
-        """Look up one version of a file: of `NAME` the one that `get` fetches, or `NAME@b3:…`, or `b3:…`.
-
-        Raises FileNotFoundInDirectoryError, also for a folder; InvalidNameError, InvalidArgumentError.
-
-        >>> (await client.stat("models/model.bin")).size_bytes
-        14
-        """
-        from minga import catalogue
-
-        return await catalogue.stat(self._locator(), parse_reference(name))
-
-    def walk(self, folder: str = "") -> "AsyncGenerator[Folder, None]":
-        """Go through the folders below `folder` from the top down, as `os.walk`; each with what is directly in it.
-
-        A folder whose name is removed from `folders` meanwhile is left out. The listing of all of it is read first, and
-        kept in memory. A folder without names below it does not exist: nothing comes. Raises InvalidNameError.
-
-        >>> [(folder.path, folder.folders) async for folder in client.walk("models")]
-        [('models', ['small']), ('models/small', [])]
-        """
-        from minga import catalogue
-
-        return catalogue.walk(self._locator(), folder)
-
-    def watch(
-        self, prefix: str = "", *, interval: timedelta = WATCH_INTERVAL, existing: bool = False
-    ) -> "AsyncGenerator[Change, None]":
-        """Watch the names that begin with `prefix`: what is added, gets another content, or is removed, as it comes.
-
-        It never ends by itself, and goes on while the locator is away. existing: the names that are there already come
-        first, as added. interval: time from one look to the next, at least a second; each look reads the listing of
-        that prefix, so choose a narrow one. A change that is undone within an interval is not seen. Raises
-        InvalidNameError, InvalidArgumentError.
-
-        >>> async for change in client.watch("models/", existing=True):
-        ...     print(change.kind, change.file.name)
-        ...     break
-        added models/model.bin
-        """
-        from minga import catalogue
-
-        if interval < catalogue.MIN_WATCH_INTERVAL:
-            raise InvalidArgumentError(f"the interval of a watch is at least {catalogue.MIN_WATCH_INTERVAL.seconds} s")
-        return catalogue.watch(self._locator(), parse_prefix(prefix), interval, existing=existing)
-
-    def peers(self) -> "AsyncGenerator[ListedPeer, None]":
-        """List the living peers in order of their ids, page by page.
-
-        >>> [peer.peer_id async for peer in client.peers()]
-        ['peer-1', 'peer-2', 'peer-3']
-        """
-        return self._locator().iter_peers()
-
-    async def stats(self) -> "DirectoryFigures":
-        """Look up the directory's totals: living peers, names, bytes of room in all and free.
-
-        >>> (await client.stats()).live_peers
-        3
-        """
-        return await self._locator().stats()
-
-    async def clock_offset(self) -> timedelta | None:
-        """How far this machine's clock is ahead of the locator's, to about a second; None when it does not say.
-
-        >>> abs(await client.clock_offset()) < timedelta(minutes=1)
-        True
-        """
-        return await self._locator().clock_offset()
+        await self._connections.aclose()
 
     def credentials_end(self) -> float | None:
         """When this client's certificate ends, as Unix time; None in an open network. Raises SettingsError.
@@ -264,7 +126,7 @@ class AsyncClient:
         >>> client.credentials_end() is None
         True
         """
-        credentials = self._own_credentials()
+        credentials = self._connections.credentials()
         return None if credentials is None else credentials.expires()
 
     def grant_end(self) -> float | None:
@@ -274,7 +136,7 @@ class AsyncClient:
         >>> client.grant_end() is None
         True
         """
-        grant = self._own_grant()
+        grant = self._connections.grant()
         return None if grant is None else grant.expires
 
     # The daemon of this machine.
@@ -285,7 +147,7 @@ class AsyncClient:
         >>> await client.available()
         True
         """
-        return await self._daemon().available()
+        return await self._connections.daemon().available()
 
     async def status(self) -> "DaemonStatus":
         """What the daemon of this machine is, holds and does. Raises DaemonUnavailableError.
@@ -293,7 +155,7 @@ class AsyncClient:
         >>> (await client.status()).peer_id
         'peer-2'
         """
-        return await self._daemon().status()
+        return await self._connections.daemon().status()
 
     async def rm(self, name: str) -> None:
         """Delete a file from this machine's shared folder; other holders keep theirs.
@@ -303,7 +165,7 @@ class AsyncClient:
         >>> done = await client.get("models/model.bin")
         >>> await client.rm("models/model.bin")
         """
-        await self._daemon().remove(parse_name(name))
+        await self._connections.daemon().remove(parse_name(name))
 
     async def cached(self) -> "tuple[list[CachedFile], int]":
         """What the daemon of this machine has of files of origins, the last used first; and how many bytes of them it
@@ -313,7 +175,7 @@ class AsyncClient:
         >>> files
         []
         """
-        return await self._daemon().cached()
+        return await self._connections.daemon().cached()
 
     async def pin(self, name: str, *, pinned: bool = True) -> None:
         """Have the daemon keep a file of an origin whatever its limit, or no more.
@@ -323,7 +185,7 @@ class AsyncClient:
         >>> for file in (await client.cached())[0]:
         ...     await client.pin(file.name)
         """
-        await self._daemon().pin(parse_name(name), pinned=pinned)
+        await self._connections.daemon().pin(parse_name(name), pinned=pinned)
 
     def verify(self, prefix: str = "") -> "AsyncGenerator[VerifyProgress, None]":
         """Have the daemon read the files of its shared folder whose names begin so, and compare every byte with what
@@ -334,7 +196,7 @@ class AsyncClient:
         >>> [progress.bad_files async for progress in client.verify("models/")][-1]
         ()
         """
-        return self._daemon().verify(parse_prefix(prefix))
+        return self._connections.daemon().verify(parse_prefix(prefix))
 
     # Transfers.
 
@@ -346,14 +208,7 @@ class AsyncClient:
         >>> await client.uses_daemon()
         True
         """
-        if self._uses_daemon is None:
-            found = await self._daemon().answer()
-            # A locator that nobody chose is a default, and the daemon's own counts.
-            if found is not None and "locator" in self.settings.model_fields_set:
-                same = found.locator.rstrip("/") == self.settings.locator.rstrip("/")
-                self.other_network = "" if same else found.locator
-            self._uses_daemon = found is not None and not self.other_network
-        return self._uses_daemon
+        return await self._connections.uses_daemon()
 
     async def open(self, name: str | ContentId | OriginUrl, *, wait: timedelta | None = None) -> "AsyncFile":
         """Open a file for reading: `NAME`, `NAME@b3:…` or `b3:…`. Bytes are fetched as they are read, and verified.
@@ -375,7 +230,7 @@ class AsyncClient:
         origin = _origin(name)
         wanted = parse_reference(str(name)) if origin is None else await self._fetched(origin)
         limit = self.settings.source_wait_or_forever if wait is None else wait or None
-        file = AsyncFile(await self._source(wanted, limit), limit, self._files.discard)
+        file = AsyncFile(await self._connections.source(wanted, limit), limit, self._files.discard)
         self._files.add(file)
         return file
 
@@ -451,7 +306,7 @@ class AsyncClient:
             target = PurePosixPath(checked).name
         item = _item(checked, Path(target) if target is not None else None, origin)
         options = _options(content_id, overwrite, wait)
-        return await (await self._fetcher(options)).fetch(item, on_progress)
+        return await (await self._connections.fetcher(options)).fetch(item, on_progress)
 
     async def get_many(
         self,
@@ -477,7 +332,7 @@ class AsyncClient:
         """
         from minga.fetching import fetch_all
 
-        fetcher = await self._fetcher(_options(content_id, overwrite, wait))
+        fetcher = await self._connections.fetcher(_options(content_id, overwrite, wait))
         async with aclosing(_iterated(items)) as iterated:
             return await fetch_all(fetcher, iterated, on_progress, on_end)
 
@@ -503,7 +358,7 @@ class AsyncClient:
         _check_replicas(replicas)
         source = Path(path)
         checked = parse_name(name if name is not None else source.name)
-        return await self._own_engine().put(source, checked, replicas, on_progress, overwrite=overwrite)
+        return await self._connections.engine().put(source, checked, replicas, on_progress, overwrite=overwrite)
 
     async def cp(
         self,
@@ -525,7 +380,7 @@ class AsyncClient:
         """
         _check_replicas(replicas)
         checked, wanted = parse_name(new_name), parse_reference(name)
-        engine = self._own_engine()
+        engine = self._connections.engine()
         return await engine.copy(await engine.locate(wanted), checked, replicas, on_progress, overwrite=overwrite)
 
     async def put_many(
@@ -546,7 +401,7 @@ class AsyncClient:
         from minga.putting import put_all
 
         _check_replicas(replicas)
-        return await put_all(self._own_engine(), items, replicas, on_progress, on_end, overwrite=overwrite)
+        return await put_all(self._connections.engine(), items, replicas, on_progress, on_end, overwrite=overwrite)
 
     async def preheat(
         self,
@@ -581,92 +436,10 @@ class AsyncClient:
         if limit <= timedelta(0):
             raise InvalidArgumentError("a limit is more than 0 s")
         request = PreheatRequest(parse_item(item), parse_choice(on), platform, pin, overwrite, limit)
-        engine = self._own_engine()
-        return await Preheater(self._locator(), engine.connections, engine.clock).preheat(request, on_progress)
-
-    # Parts, made when first needed: a look-up needs neither gRPC nor the engine.
-
-    async def _fetcher(self, options: "FetchOptions") -> "Fetcher":
-        """The way to fetch. The only place that chooses between the daemon and this process."""
-        if await self.uses_daemon():
-            from minga.daemon_fetcher import DaemonFetcher
-
-            return DaemonFetcher(self._daemon(), options)
-        from minga.standalone import StandaloneFetcher
-
-        return StandaloneFetcher(self._own_engine(), options)
-
-    async def _source(self, wanted: "Reference", wait: timedelta | None) -> "Source":
-        from minga.sources import DaemonSource, OwnSource
-
-        if await self._reads_by_daemon():
-            return await DaemonSource.open(read_socket(self.settings.control), wanted, wait)
-        engine = self._own_engine()
-        return await OwnSource.open(engine.streams, await engine.locate(wanted), wait)
-
-    async def _reads_by_daemon(self) -> bool:
-        """As `uses_daemon`; in a forked child, where gRPC may not be asked, whether the socket for it is there."""
-        if self._uses_daemon is None and grpc_is_lost():
-            return read_socket(self.settings.control).is_socket()
-        return await self.uses_daemon()
-
-    def _locator(self) -> "LocatorClient":
-        if self._directory is None:
-            from minga_engine.wire.locator import LocatorClient
-
-            self._directory = LocatorClient(
-                self.settings.locator,
-                retry_budget=self._retry_budget,
-                credentials=self._own_credentials(),
-                grant=self._own_grant(),
-            )
-            self._stack.push_async_exit(self._directory)
-        return self._directory
-
-    def _own_credentials(self) -> "Credentials | None":
-        """Raises SettingsError."""
-        if self._credentials is None and self.settings.tls is not None:
-            from minga_runtime.trust.credentials import Credentials
-            from minga_runtime.trust.members import USERS
-
-            self._credentials = Credentials(self.settings.tls, USERS, both=self.settings.both)
-        return self._credentials
-
-    def _own_grant(self) -> "OwnGrant | None":
-        """Raises SettingsError."""
-        if self._grant is None and self.settings.grant is not None:
-            from minga_runtime.trust.own_grant import OwnGrant
-
-            self._grant = OwnGrant(self.settings.grant)
-        return self._grant
-
-    async def _keep_credentials(self) -> None:
-        """Renew them now when that is due, and then as long as this client is used. Raises MingaError when they have
-        ended."""
-        if self.settings.credentials is None or (own := self._own_credentials()) is None:
-            return
-        from minga_runtime.trust.renewal import renew_if_due, renewing
-
-        await renew_if_due(self.settings.credentials, own)
-        await self._stack.enter_async_context(renewing(self.settings.credentials, own, at_once=False))
-
-    def _daemon(self) -> "ControlClient":
-        before_grpc()
-        if self._control is None:
-            from minga.control import ControlClient
-
-            self._control = ControlClient(self.settings.control)
-            self._stack.push_async_exit(self._control)
-        return self._control
-
-    def _own_engine(self) -> "Engine":
-        before_grpc()
-        if self._engine is None:
-            from minga.standalone import Engine
-
-            self._engine = Engine(self._locator(), self.settings, self._own_credentials(), self._own_grant())
-            self._stack.push_async_callback(self._engine.aclose)
-        return self._engine
+        engine = self._connections.engine()
+        return await Preheater(self._connections.locator(), engine.connections, engine.clock).preheat(
+            request, on_progress
+        )
 
 
 def _origin(name: "str | ContentId | OriginUrl") -> OriginUrl | None:

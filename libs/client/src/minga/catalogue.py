@@ -40,6 +40,22 @@ class FileStat:
     """Living peers that have all of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """All that the directory knows of a file.
+
+    >>> client.info("models/model.bin").names
+    ('models/model.bin',)
+    """
+
+    names: tuple[Name, ...]
+    """One for a name; every name of a content that was looked up by its id."""
+    versions: tuple[FileVersion, ...]
+    """First what `get` fetches: the newest version that somebody has completely."""
+    newer_incomplete: bool = False
+    """A newer version is not complete anywhere: its upload is under way or was broken off, or its holders are gone."""
+
+
 class Folder(NamedTuple):
     """What is directly in one folder.
 
@@ -79,6 +95,15 @@ class Change:
     kind: ChangeKind
     file: ListedFile
     """As listed now; when it was removed, as it was listed last."""
+
+
+async def info(locator: LocatorClient, wanted: Reference) -> FileInfo:
+    """All versions of a name, or the one that is wanted. Raises FileNotFoundInDirectoryError."""
+    if wanted.name is None:
+        content = await locator.find_content(wanted.content_id)
+        return FileInfo(content.names, (content.version,))
+    answer = await locator.find_file(wanted.name, wanted.content_id)
+    return FileInfo((answer.name,), answer.versions, answer.newer_incomplete)
 
 
 async def stat(locator: LocatorClient, wanted: Reference) -> FileStat:

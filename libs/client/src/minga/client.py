@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 from weakref import WeakSet
 
-from minga.async_client import RETRY_BUDGET, AsyncClient, ignore
+from minga.async_client import AsyncClient, ignore
+from minga.connecting import RETRY_BUDGET
 from minga.settings import ClientSettings
 from minga_core.ids import ContentId
 
@@ -71,8 +72,8 @@ class Client:
     in a thread of the client and should return quickly. Ctrl-C during a call cancels it, and the same call resumes a
     transfer.
 
-    It may be pickled, which keeps the settings and no connection. After a `fork` the child's copy connects anew: see
-    `AsyncClient` for what works there.
+    It may be pickled, which keeps the settings and no connection. After a `fork` the child's copy connects anew;
+    docs/python.md says what works there.
 
     >>> with minga.Client() as client:
     ...     [file.name for file in client.ls("models/")]

@@ -116,7 +116,7 @@ class CatalogueFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[m
             try:
                 return stat_info(path, await client.stat(path))
             except FileNotFoundInDirectoryError:
-                if await is_folder(client._locator(), path):
+                if await is_folder(client._connections.locator(), path):
                     return folder_info(path)
                 raise
 
@@ -176,7 +176,7 @@ class CatalogueFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[m
             except InvalidNameError:
                 return
             if max_depth == 1:
-                async with aclosing(folder_entries(client._locator(), folder, prefix)) as entries:
+                async with aclosing(folder_entries(client._connections.locator(), folder, prefix)) as entries:
                     async for entry in entries:
                         yield entry_info(entry)
                 return
