@@ -225,11 +225,19 @@ def test_one_version_is_looked_up_by_name_by_version_and_by_content(client: Clie
         found = client.stat(text)
         assert (found.name, str(found.content_id), found.size_bytes, found.complete_count) == ("a", content_id(3), 7, 1)
         assert client.info(text).versions[0].size_bytes == 7
-    for text in ("b3:1", "a@b3:1", f"@{content_id(3)}", "", "/a"):
+    for text in ("b3:1", f"@{content_id(3)}", "", "/a"):
         with pytest.raises(InvalidArgumentError):
             client.stat(text)
-    with pytest.raises(FileNotFoundInDirectoryError):
-        client.stat("b")
+    for text in ("b", "a@b3:1"):
+        with pytest.raises(FileNotFoundInDirectoryError):
+            client.stat(text)
+
+
+def test_a_listed_name_that_looks_like_a_version_can_be_looked_up(client: Client, locator: FakeLocator) -> None:
+    """Only a whole content id behind an `@` is one."""
+    for number, name in enumerate(("a@b3:1", f"a@{content_id(1).upper()}", "a@b"), start=1):
+        locator.share(name, 7, number=number)
+        assert (client.stat(name).name, client.stat(f"{name}@{content_id(number)}").name) == (name, name)
 
 
 async def test_a_watch_yields_what_changes_under_a_prefix(

@@ -92,6 +92,11 @@ def digest(data: bytes | bytearray | memoryview) -> bytes:
     return blake3(data).digest()
 
 
+def is_content_id(text: str) -> bool:
+    """Whether `ContentId.parse` takes it."""
+    return _CONTENT_ID.fullmatch(text) is not None
+
+
 class ContentId(bytes):
     """BLAKE3 of a content's canonical manifest: 32 raw bytes, written `b3:` and 64 hex digits.
 
@@ -112,7 +117,7 @@ class ContentId(bytes):
     @classmethod
     def parse(cls, text: str) -> "ContentId":
         """The content id that `text` spells. Raises InvalidArgumentError."""
-        if not _CONTENT_ID.fullmatch(text):
+        if not is_content_id(text):
             raise InvalidArgumentError(f"{text[:80]!r} is not a content id: b3: and 64 lower-case hex digits")
         return cls(bytes.fromhex(text[len(CONTENT_ID_PREFIX) :]))
 

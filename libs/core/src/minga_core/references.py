@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 from minga_core.errors import InvalidArgumentError
-from minga_core.ids import CONTENT_ID_PREFIX, ContentId
+from minga_core.ids import CONTENT_ID_PREFIX, ContentId, is_content_id
 from minga_core.names import Name, parse_name
-
-_VERSION = "@" + CONTENT_ID_PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +16,16 @@ class NameReference:
 
     @classmethod
     def parse(cls, text: str) -> "NameReference":
-        """What `NAME` or `NAME@b3:…` refers to: the last `@b3:` begins a version, so a name that has one itself is only
-        reached with its version. Raises InvalidNameError, InvalidArgumentError."""
-        name, version, digits = text.rpartition(_VERSION)
-        if not version:
+        """What `NAME` or `NAME@b3:…` refers to. Raises InvalidNameError, InvalidArgumentError.
+
+        Only a whole content id behind the last `@` is a version: `a@b3:1` is a name, as a listing may have it.
+        """
+        name, at, version = text.rpartition("@")
+        if not at or not is_content_id(version):
             return cls(parse_name(text))
         if not name:
             raise InvalidArgumentError(f"{text[:80]!r} has a version, and no name before it")
-        return cls(parse_name(name), ContentId.parse(CONTENT_ID_PREFIX + digits))
+        return cls(parse_name(name), ContentId.parse(version))
 
     def __str__(self) -> str:
         return f"{self.name}@{self.content_id}" if self.content_id is not None else self.name
