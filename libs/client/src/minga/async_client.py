@@ -14,6 +14,7 @@ from minga.settings import ClientSettings, load_settings
 from minga_core.errors import DaemonUnavailableError, InvalidArgumentError
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_name, parse_prefix
+from minga_core.records import MAX_REPLICAS
 from minga_core.references import parse_reference
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from minga_engine.transfer.preheated import Preheated
 
 PREHEAT_LIMIT = timedelta(hours=1)
-MAX_REPLICAS = 20
-"""Peers that one placement names at most (contract: docs/rest.md)."""
 
 
 def ignore(*_: Any) -> None:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from minga_core.ids import Address, ContentId, Generation, PeerId
 from minga_core.names import Name
 
+MAX_REPLICAS = 20
+"""Peers that one placement names at most, and so those that an upload may ask for."""
 MAX_INSTANT_NS = (1 << 63) - 1
 """In the year 2262."""
 PUBLISH = 0

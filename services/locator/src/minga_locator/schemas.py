@@ -16,11 +16,10 @@ from msgspec.structs import asdict
 
 from minga_core.chunks import MAX_CONTENT_BYTES
 from minga_core.names import Name
-from minga_core.records import HoldingState, RowKey
+from minga_core.records import MAX_REPLICAS, HoldingState, RowKey
 from minga_directory.directory import CatalogEntry, PeerRecord, Version
 from minga_runtime.trust.publication_keys import PublicationKeys
 
-MAX_REPLICAS = 20
 MAX_LOOKUP_NAMES = 1000
 MAX_PAGE_SIZE = 1000
 

@@ -180,15 +180,15 @@ class Served:
         changing = Changing(catalogue, cast(Uploader, self.uploader), cast(Any, None), spool, audit)
         self.kept = KeptUploads(uploads, self.pool, clock or SystemClock())
         parts = Gateway(
-            Reading(catalogue, cast(Streams, self.streams), metrics),
-            changing,
-            Uploads(changing, self.kept),
-            Transfers(lambda: self.transfers),
-            metrics,
-            Refusals(self.registry, "peer", audit),
-            lambda: True,
-            readers or {},
-            mirrors or {},
+            reading=Reading(catalogue, cast(Streams, self.streams), metrics),
+            changing=changing,
+            uploads=Uploads(changing, self.kept),
+            transfers=Transfers(lambda: self.transfers),
+            metrics=metrics,
+            refusals=Refusals(self.registry, "peer", audit),
+            ready=lambda: True,
+            readers=readers or {},
+            mirrors=mirrors or {},
         )
         self.app = GatewayApp(parts, Guard(own_names(), locator, callers, default, loopback=loopback))
         # The tests are one host with many connections.

@@ -188,8 +188,19 @@ def _read(files: TlsFiles, revoked: Revoked) -> Loaded:
     member, hosts, expires = _own_names(peers, server)
     web.sslobject_class = ReportingConnection
     locator.sslobject_class = type("ToLocator", (_ToLocator,), {"own": member, "revoked": revoked})
-    certificate, key, ca = (path.read_bytes() for path in (files.certificate, files.key, files.ca))
-    return Loaded(certificate, key, ca, member, hosts, expires, revoked, peers, locator, server, web)
+    return Loaded(
+        certificate=files.certificate.read_bytes(),
+        key=files.key.read_bytes(),
+        ca=files.ca.read_bytes(),
+        member=member,
+        hosts=hosts,
+        expires=expires,
+        revoked=revoked,
+        peers=peers,
+        locator=locator,
+        server=server,
+        web=web,
+    )
 
 
 class _ToLocator(ssl.SSLObject):

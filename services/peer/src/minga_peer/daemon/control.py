@@ -45,7 +45,7 @@ ANNOUNCE_WAIT = timedelta(seconds=5)
 """How long a removal waits until the registry has it; the file is gone all the same."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonFacts:
     """The part of a status that does not change."""
 
@@ -54,9 +54,9 @@ class DaemonFacts:
     started_at: float
     """By the monotonic clock."""
     source_wait: timedelta | None
-    limit_up: int = 0
+    limit_up: int
     """Bytes per second; 0: no limit."""
-    limit_down: int = 0
+    limit_down: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,16 +57,16 @@ async def start_gateway(peer: Peer, server: GrpcServer) -> None:
     )
     reading = Reading(catalogue, peer.streams, metrics)
     gateway = Gateway(
-        reading,
-        changing,
-        Uploads(changing, kept),
-        _transfers_of(peer.downloads),
-        metrics,
-        base.refusals,
-        lambda: server.serving,
-        {"fetch": Fetching(origins, peer.names, metrics, for_owner=False).get},
-        make_mirrors(base, origins, peer.hub, metrics),
-        Preheating(Preheater(network.locator, network.connections, base.clock), base.audit),
+        reading=reading,
+        changing=changing,
+        uploads=Uploads(changing, kept),
+        transfers=_transfers_of(peer.downloads),
+        metrics=metrics,
+        refusals=base.refusals,
+        ready=lambda: server.serving,
+        readers={"fetch": Fetching(origins, peer.names, metrics, for_owner=False).get},
+        mirrors=make_mirrors(base, origins, peer.hub, metrics),
+        preheating=Preheating(Preheater(network.locator, network.connections, base.clock), base.audit),
     )
     owners = replace(
         gateway,

@@ -95,12 +95,12 @@ async def start_control_server(peer: Peer) -> None:
         lambda: metrics.sent_payload_bytes, lambda: metrics.received_payload_bytes, peer.serving.active_count
     )
     facts = DaemonFacts(
-        settings.registry,
-        settings.locator,
-        base.clock.monotonic(),
-        settings.source_wait_or_forever,
-        settings.limit_up,
-        settings.limit_down,
+        registry=settings.registry,
+        locator=settings.locator,
+        started_at=base.clock.monotonic(),
+        source_wait=settings.source_wait_or_forever,
+        limit_up=settings.limit_up,
+        limit_down=settings.limit_down,
     )
     service = ControlService(
         store,

@@ -65,7 +65,7 @@ class Mirror(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
     """What both doors, TCP and the Unix socket, share."""
 

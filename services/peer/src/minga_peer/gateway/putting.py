@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from minga_core.errors import FileNotFoundInDirectoryError, InvalidArgumentError, NameTakenError
 from minga_core.names import Name, parse_name, parse_upload_name
-from minga_core.records import FileRow
+from minga_core.records import MAX_REPLICAS, FileRow
 from minga_engine.parts.hashing import hash_file
 from minga_engine.progress import PutResult
 from minga_engine.transfer.put_file import HashedFile
@@ -31,7 +31,6 @@ from minga_runtime.web.members import caller_of, origin_of
 
 MAX_UPLOADS = 64
 """At once, half of them from one host."""
-MAX_REPLICAS = 20
 
 
 @dataclass(frozen=True, slots=True)
