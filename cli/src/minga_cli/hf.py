@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import typer
 
-from minga.batching import in_turn
+from minga.batching import all_of, in_turn
 from minga.errors import (
     FileNotFoundInDirectoryError,
     InvalidArgumentError,
@@ -21,7 +21,6 @@ from minga.errors import (
     StorageError,
     UnavailableError,
 )
-from minga.fetching import all_of
 from minga.origin_urls import OriginUrl
 from minga.units import format_bytes
 from minga_cli.context import QuietOption, run_look_up
@@ -146,7 +145,7 @@ class _Filling:
                     bar.update(file.path, file.size_bytes, file.size_bytes)
                     bar.ended()
 
-            await all_of([one(file) for file in in_turn(files, AT_ONCE)])
+            await all_of((one(file) for file in in_turn(files, AT_ONCE)), "fill")
 
     async def _placed(self, commit: str, file: TreeFile, bar: TransferBar) -> None:
         for attempt in range(1, ATTEMPTS + 1):

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+from minga.batching import all_of
 from minga.errors import UnavailableError
-from minga.fetching import all_of
 from minga.membership import JoinToken, join
 from minga_cli.localprocess import environment, module_command
 from minga_cli.localservice import LocalService
@@ -37,7 +37,7 @@ class LocalAuthority:
             await _authority("init", "--dir", str(self.folder), "--network", "local", *places)
         await self.service.start()
         hosts = [f"--host={each}" for each in dict.fromkeys((host.strip("[]"), "localhost"))]
-        await all_of([self._admit([name], "--role", name, *hosts) for name in ("registry", "locator")])
+        await all_of((self._admit([name], "--role", name, *hosts) for name in ("registry", "locator")), "admit")
 
     async def admit_peers(self, registry: str, locator: str, peer_ids: Sequence[str]) -> None:
         """Make peers members, and commands of this user. All may read and publish everything. Raises MingaError."""
@@ -46,14 +46,15 @@ class LocalAuthority:
             [
                 self._admit(peer_ids, "--role", "peer", *rights),
                 self._admit([COMMAND], "--role", "client", *rights),
-            ]
+            ],
+            "admit",
         )
 
     async def _admit(self, names: Sequence[str], *terms: str) -> None:
         url = f"https://{self.service.address}"
         command = ("token", "create", "--dir", str(self.folder), "--url", url, "--uses", "0", "--expires", "10m")
         token = JoinToken.parse(await _authority(*command, *terms))
-        await all_of([self._join(token, name) for name in names])
+        await all_of((self._join(token, name) for name in names), "join")
 
     async def _join(self, token: JoinToken, name: str) -> None:
         await join(token, self.credentials(name), name)

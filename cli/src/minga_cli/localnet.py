@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from minga import AsyncClient, PeerId, load_settings, parse_peer_id
+from minga.batching import all_of
 from minga.errors import (
     AlreadyRunningError,
     InvalidArgumentError,
@@ -22,7 +23,6 @@ from minga.errors import (
     StoreUnavailableError,
     UnavailableError,
 )
-from minga.fetching import all_of
 from minga_cli.localauthority import COMMAND, LocalAuthority
 from minga_cli.localfolders import LocalFolders
 from minga_cli.localprocess import READY_POLL_SECONDS, LocalProcess, module_command
@@ -260,13 +260,13 @@ class LocalNetwork:
             await self.authority.start(self.config.host, self.config.base_port)
 
     async def _start(self) -> None:
-        await all_of([self.redis.start(), *([self._found()] if self.authority is not None else [])])
-        await all_of([self.registry.start(), self.locator.start()])
+        await all_of([self.redis.start(), *([self._found()] if self.authority is not None else [])], "start")
+        await all_of([self.registry.start(), self.locator.start()], "start")
         if self.authority is not None:
             await self.authority.admit_peers(
                 self.registry.address, self.locator_url, [each.peer_id for each in self.peers]
             )
-        await all_of([peer.start() for peer in self.peers])
+        await all_of((peer.start() for peer in self.peers), "start")
 
     async def _stop(self) -> None:
         """Stop peers first, so that they deregister; then the services; the store last."""

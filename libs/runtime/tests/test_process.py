@@ -18,7 +18,7 @@ import pytest
 from minga_core.errors import AlreadyRunningError, RegistryUnavailableError, SettingsError, StorageError
 from minga_runtime.backoff import backoff
 from minga_runtime.process import StopSignal, run_process, write_port_file
-from minga_runtime.tasks import TaskOwner
+from minga_runtime.tasks import TaskOwner, all_of
 
 LIMIT_SECONDS = 20
 
@@ -182,6 +182,27 @@ async def test_an_owner_ends_all_its_tasks_and_those_they_start_meanwhile() -> N
         await owner.aclose()
     assert ended == ["stubborn", "late"]
     assert owner.count == 0
+
+
+async def test_the_first_error_of_several_works_ends_the_others_and_is_raised_as_itself() -> None:
+    """Nothing of them runs on."""
+    waiting, ended = asyncio.Event(), []
+
+    async def wait() -> None:
+        try:
+            waiting.set()
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cancelled")
+
+    async def fail() -> None:
+        await waiting.wait()
+        raise StorageError("x")
+
+    with pytest.raises(StorageError):
+        await all_of([wait(), fail()], "work")
+    assert ended == ["cancelled"]
+    await all_of([], "work")
 
 
 async def test_a_failed_task_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:

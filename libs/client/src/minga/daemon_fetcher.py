@@ -13,7 +13,6 @@ from minga.fetching import (
     OnItemProgress,
     OnProgress,
     after_earlier,
-    all_of,
     make_folders_in_thread,
     run_batch,
     with_folders,
@@ -24,6 +23,7 @@ from minga_core.errors import ContentChangedError, DaemonUnavailableError, Minga
 from minga_core.names import Name
 from minga_engine.parts.disk import DiskPool
 from minga_engine.progress import DownloadPhase, Progress
+from minga_runtime.tasks import all_of
 
 CALLS_AT_ONCE = 3
 """While what one call brought is copied, the daemon goes on with the others."""
@@ -63,7 +63,7 @@ class DaemonFetcher:
                             await self._take(there, pool, on_done)
 
         try:
-            await all_of([work() for _ in range(CALLS_AT_ONCE)])
+            await all_of((work() for _ in range(CALLS_AT_ONCE)), "small-files")
         finally:
             pool.close()
 

@@ -19,6 +19,7 @@ from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_engine.parts.files import check_replaceable, fsync_folder
 from minga_engine.progress import Progress
+from minga_runtime.tasks import all_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -152,7 +153,7 @@ async def fetch_all(
         batches.end(worthwhile=len(places) > 1)
         await fetch_each(list(large))
 
-    await all_of([sort(), fetcher.fetch_small(batches, record)])
+    await all_of([sort(), fetcher.fetch_small(batches, record)], "fetch")
     await fetch_each([item for item in places if item not in done and item not in large])
     outcomes += [Outcome(item, progress, None) for item, progress in done.items()]
     return sorted(outcomes, key=lambda outcome: places[outcome.item])
@@ -278,7 +279,7 @@ async def run_batch(items: Iterable[T], work: Callable[[T], Awaitable[R]], at_on
     """Run `work` on every item; outcomes in the order of the items. Any error but MingaError ends the batch."""
     queue = enumerate(items)
     outcomes: dict[int, Outcome[T, R]] = {}
-    await all_of([_worker(queue, work, outcomes) for _ in range(at_once)])
+    await all_of((_worker(queue, work, outcomes) for _ in range(at_once)), "batch")
     return [outcomes[index] for index in sorted(outcomes)]
 
 
@@ -290,14 +291,3 @@ async def _worker(
             outcomes[index] = Outcome(item, await work(item), None)
         except MingaError as error:
             outcomes[index] = Outcome(item, None, error)
-
-
-async def all_of(works: Sequence[Awaitable[None]]) -> None:
-    """Wait for all of them; the first error cancels the others and is raised as itself."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

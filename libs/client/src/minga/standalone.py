@@ -14,7 +14,6 @@ from minga.fetching import (
     OnItemProgress,
     OnProgress,
     after_earlier,
-    all_of,
     make_folders_in_thread,
     with_folders,
 )
@@ -48,6 +47,7 @@ from minga_engine.wire.messages import SourceAddress
 from minga_engine.wire.transport import PeerTransport
 from minga_runtime import tracing
 from minga_runtime.rate_limit import Limits
+from minga_runtime.tasks import all_of
 from minga_runtime.trust.credentials import Credentials
 from minga_runtime.trust.own_grant import OwnGrant
 
@@ -150,7 +150,7 @@ class StandaloneFetcher:
             async for batch in batches:
                 await self._fetch_batch(batch, on_done)
 
-        await all_of([work() for _ in range(BATCHES_AT_ONCE)])
+        await all_of((work() for _ in range(BATCHES_AT_ONCE)), "small-files")
 
     async def _fetch_batch(self, items: Sequence[FetchItem], on_done: OnItemProgress) -> None:
         wanted: dict[Name, FetchItem] = {}

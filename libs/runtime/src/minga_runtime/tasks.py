@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from minga_core.errors import InternalError
@@ -78,3 +78,17 @@ async def _kept(make: Callable[[], Coroutine[Any, Any, None]], name: str) -> Non
 
 def _log_failure(error: BaseException, name: str) -> None:
     log.error("task_failed", exc_info=error, extra={"fields": {"task": name}})
+
+
+async def all_of(works: Iterable[Coroutine[Any, Any, None]], name: str) -> None:
+    """Run them at once until all have ended; the first error cancels the others and is raised as itself.
+
+    name: of their tasks, which get a number each.
+    """
+    tasks = [asyncio.create_task(work, name=f"{name}-{number}") for number, work in enumerate(works)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

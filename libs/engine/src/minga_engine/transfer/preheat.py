@@ -34,6 +34,7 @@ from minga_engine.wire.messages import SourceAddress
 from minga_engine.wire.preheating import PreheatOrder, PreheatStep, preheat_peer
 from minga_engine.wire.uploads import StoredFile, replicate_file
 from minga_runtime.backoff import backoff
+from minga_runtime.tasks import all_of
 
 AT_ONCE = 128
 """Peers asked at a time for one item: each is a connection."""
@@ -132,16 +133,8 @@ class _Work:
     async def run(self, chosen: list[ListedPeer]) -> None:
         """Ask until enough have it, or all were asked."""
         queue = iter(chosen)
-        workers = [
-            asyncio.create_task(self._worker(queue), name=f"preheat-{number}")
-            for number in range(min(AT_ONCE, self._found.wanted, len(chosen)))
-        ]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+        count = min(AT_ONCE, self._found.wanted, len(chosen))
+        await all_of((self._worker(queue) for _ in range(count)), "preheat")
 
     async def _worker(self, queue: Iterator[ListedPeer]) -> None:
         """Ask one peer after the other, as long as fewer are under way than are still wanted."""

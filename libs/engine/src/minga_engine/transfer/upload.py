@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from minga_core.clock import Clock
 from minga_core.errors import MingaError, NameTakenError, NoSpaceError
 from minga_core.names import parse_upload_name
-from minga_core.records import HoldingState
+from minga_core.records import MAX_REPLICAS, HoldingState
 from minga_engine.progress import PutPhase, PutResult
 from minga_engine.transfer.put_file import FileChangedError
 from minga_engine.transfer.put_request import PutRequest, holders_of, known_targets
@@ -159,7 +159,7 @@ class Uploader:
         versions = await self._visibility.versions(request.name, request.file.content_id)
         parts = list(holders_of(versions[0], HoldingState.PARTIAL).values()) if versions else []
         tried = {target.peer_id for target in targets}
-        placed = await self._place(request, min(20, lacking + len(tried)), known=bool(parts))
+        placed = await self._place(request, min(MAX_REPLICAS, lacking + len(tried)), known=bool(parts))
         placed.sort(key=lambda peer: peer.peer_id in tried)
         ordered = {peer.peer_id: peer for peer in (parts + placed if attempt == 0 else placed + parts)}
         chosen = [peer for peer_id, peer in ordered.items() if peer_id not in request.holders][:lacking]

@@ -20,6 +20,7 @@ from minga_peer.origins.origin_file import OriginFile
 from minga_peer.origins.planned import Plan, PlannedFile
 from minga_peer.origins.reader import OriginReader
 from minga_peer.origins.source import Source
+from minga_runtime.tasks import all_of
 
 MAX_ITEM_BYTES = 8 * 1024
 """Of one item (contract: peer.proto)."""
@@ -76,16 +77,8 @@ class Preheating:
         tally.begin(plan, {file.name for file in cache.files()})
         cache.check_room(tally.sizes, pinned=order.pin)
         queue = iter(in_turn(plan.files, FILES_AT_ONCE))
-        workers = [
-            asyncio.create_task(self._worker(queue, tally, pin=order.pin), name=f"preheat-file-{number}")
-            for number in range(min(FILES_AT_ONCE, len(plan.files)))
-        ]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+        count = min(FILES_AT_ONCE, len(plan.files))
+        await all_of((self._worker(queue, tally, pin=order.pin) for _ in range(count)), "preheat-file")
 
     async def _plan(self, order: PreheatOrder) -> Plan:
         if len(order.item.encode()) > MAX_ITEM_BYTES:
