@@ -55,9 +55,10 @@ class PartTarget:
     manifest: Manifest
     content_id: ContentId
     published_ns: int
+    """Its source's time of publication, or PUBLISH, or FOUND."""
     attributes: FileAttributes = NO_ATTRIBUTES
     tag: bytes = b""
-    """See FileRow."""
+    """The proof of published_ns, or a ticket for publishing it."""
 
     def stem(self) -> str:
         """The files' common name: the content, and enough of the name's digest to tell two names apart."""

@@ -74,7 +74,12 @@ class Destination(Protocol):
         ...
 
     async def begin_part(self, target: PartTarget, *, overwrite: bool, reading: bool) -> Part:
-        """See ContentStore.begin_part."""
+        """Begin a part, or resume the one that an earlier attempt has left.
+
+        reading: whether it may never be put in place, so that what has its name is not in its way before that. Raises
+        NameTakenError (another content has the name, and not overwrite), NoSpaceError, StorageError,
+        AlreadyRunningError (that part is being written already).
+        """
         ...
 
     def path_of(self, name: Name) -> Path:

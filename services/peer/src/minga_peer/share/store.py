@@ -389,15 +389,7 @@ class ContentStore:
     # Storing.
 
     async def begin_part(self, target: PartTarget, *, overwrite: bool, reading: bool = False) -> Part:
-        """Begin or resume a part; a content that is here under another name is copied into it.
-
-        target: its time of publication is the source's, or PUBLISH, or FOUND; its tag the proof of that, or a ticket
-        (see FileRow). reading: whether it may never be put in place, so that what has its name is not in its way before
-        that.
-
-        Raises NameTakenError (another content has the name, and not overwrite), NoSpaceError, StorageError,
-        AlreadyRunningError (the same part is being written already).
-        """
+        """As `Destination.begin_part`; a content that is here under another name is copied into the part."""
         return await self.parts.begin(target, overwrite=overwrite, reading=reading)
 
     async def publish_again(self, row: FileRow, attributes: FileAttributes, ticket: bytes = b"") -> FileRow:
