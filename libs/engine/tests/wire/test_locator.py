@@ -26,6 +26,7 @@ from minga_core.names import parse_name
 from minga_core.records import FileRow, HoldingState, Lease, PeerInfo, RowKey
 from minga_engine.wire import locator as module
 from minga_engine.wire import locator_http
+from minga_engine.wire.folders import folder_entries
 from minga_engine.wire.locator import LocatorClient
 from minga_engine.wire.locator_answers import (
     DirectoryFigures,
@@ -201,6 +202,22 @@ async def test_every_file_is_listed_page_by_page(
     assert page.files == (ListedFile(parse_name("dir/0"), CONTENT, 1000, PUBLISHED_NS, 1, newer_incomplete=False),)
     following = await client.list_files(page_size=1, page_token=page.next_page_token)
     assert [file.name for file in following.files] == ["dir/1"]
+
+
+async def test_a_folder_is_listed_without_what_is_below_its_folders(
+    client: LocatorClient, directory: MemoryDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever pages end in: a page that ends inside of a folder is followed by what is behind that folder."""
+    for page_size in (1, 2, 3, 100):
+        monkeypatch.setattr(module, "ITER_PAGE_SIZE", page_size)
+        names = ["d/a", *(f"d/b/{number}" for number in range(9)), "d/b0", "d/c/x/y", "d/z", "e"]
+        await join(directory, "a", *(row(name) for name in names))
+        entries = ["d/a", "d/b/", "d/b0", "d/c/", "d/z"]
+        assert [entry.name async for entry in folder_entries(client, "d/")] == entries
+        assert [entry.name async for entry in folder_entries(client, "")] == ["d/", "e"]
+        assert [entry.name async for entry in folder_entries(client, "d/", "b")] == ["d/b/", "d/b0"]
+        unseen = folder_entries(client, "d/", shown=lambda name: not name.startswith("d/b/"))
+        assert [entry.name async for entry in unseen] == ["d/a", "d/b0", "d/c/", "d/z"]
 
 
 async def test_every_peer_is_listed_page_by_page(
@@ -515,6 +532,24 @@ async def test_pages_that_go_in_circles_end() -> None:
     async with stranger(lambda request: httpx.Response(200, json=page)) as client, asyncio.timeout(5):
         with pytest.raises(LocatorUnavailableError, match="circles"):
             _ = [file async for file in client.iter_files()]
+        with pytest.raises(LocatorUnavailableError, match="circles"):
+            _ = [entry async for entry in folder_entries(client, "")]
+
+
+async def test_a_folder_that_is_listed_over_and_over_ends() -> None:
+    """Whatever is asked for, there is always the same page, which ends in a folder."""
+    file = {
+        "name": "d/x",
+        "content_id": str(CONTENT),
+        "size_bytes": 1,
+        "published_time": "2026-01-01T00:00:00Z",
+        "version_count": 1,
+        "newer_incomplete": False,
+    }
+    page = {"files": [file], "next_page_token": "more"}
+    async with stranger(lambda request: httpx.Response(200, json=page)) as client, asyncio.timeout(5):
+        with pytest.raises(LocatorUnavailableError, match="not asked for"):
+            _ = [entry async for entry in folder_entries(client, "")]
 
 
 @pytest.mark.parametrize(

@@ -117,46 +117,50 @@ class LocatorClient:
             return found
 
     async def list_files(
-        self, *, prefix: str = "", query: str = "", page_size: int = 100, page_token: str = "", after: str = ""
+        self, *, prefix: str = "", query: str = "", page_size: int = 100, page_token: str = ""
     ) -> FilePage:
-        """A page of the catalogue; it may be empty and yet not the last. page_size: 1 to 1,000. after: names behind
-        that text alone, where there is no page_token."""
+        """A page of the catalogue; it may be empty and yet not the last. page_size: 1 to 1,000."""
         wanted = {"prefix": prefix, "query": query, "page_size": str(page_size), "page_token": page_token}
-        wanted["after"] = after
         answer = await self._get("/v1/files", {key: value for key, value in wanted.items() if value})
         with checked():
-            files = tuple(listed_file(item) for item in items(answer["files"]))
-            return FilePage(files, text(answer["next_page_token"]))
+            return FilePage(tuple(map(listed_file, items(answer["files"]))), text(answer["next_page_token"]))
 
     async def iter_files(self, *, prefix: str = "", query: str = "") -> AsyncGenerator[ListedFile, None]:
         """Every name of the catalogue that matches, in byte order."""
-        wanted = {key: value for key, value in (("prefix", prefix), ("query", query)) if value}
-        async for page in self._pages("/v1/files", "files", wanted):
-            with checked():
-                files = [listed_file(item) for item in page]
-            for file in files:
+        async for page in self.file_pages(prefix=prefix, query=query):
+            for file in page.files:
                 yield file
+
+    async def file_pages(self, *, prefix: str = "", query: str = "", after: str = "") -> AsyncGenerator[FilePage, None]:
+        """As `iter_files`, by pages, for who may not want all of them. after: names behind that text alone."""
+        wanted = {key: value for key, value in (("prefix", prefix), ("query", query), ("after", after)) if value}
+        async for page, following in self._pages("/v1/files", "files", wanted):
+            with checked():
+                files = tuple(map(listed_file, page))
+            yield FilePage(files, following)
 
     async def iter_peers(self) -> AsyncGenerator[ListedPeer, None]:
         """Every living peer in order of the ids."""
-        async for page in self._pages("/v1/peers", "peers", {}):
+        async for page, _ in self._pages("/v1/peers", "peers", {}):
             with checked():
                 peers = [listed_peer(item) for item in page]
             for peer in peers:
                 yield peer
 
-    async def _pages(self, path: str, key: str, wanted: dict[str, str]) -> AsyncGenerator[list[Any], None]:
-        """The items of each page of a list."""
+    async def _pages(self, path: str, key: str, wanted: dict[str, str]) -> AsyncGenerator[tuple[list[Any], str], None]:
+        """The items of each page of a list, and the token of the page that follows, empty at the end."""
         token = ""
         empty_count = 0
         while empty_count <= MAX_EMPTY_PAGES:
-            query = wanted | {"page_size": str(ITER_PAGE_SIZE)} | ({"page_token": token} if token else {})
+            # The first page alone is behind a name; the others are behind the page before.
+            query = {name: value for name, value in wanted.items() if name != "after"} if token else dict(wanted)
+            query |= {"page_size": str(ITER_PAGE_SIZE)} | ({"page_token": token} if token else {})
             answer = await self._get(path, query)
             with checked():
                 page, following = items(answer[key]), text(answer["next_page_token"])
-            yield page
             if following and following == token:
                 raise not_a_locator("its pages go in circles")
+            yield page, following
             token = following
             if not token:
                 return
