@@ -124,7 +124,7 @@ def _clock(offset: timedelta | None) -> Finding:
     if abs(offset) < MAX_OFFSET:
         return Finding.good("clock", "within a minute of the locator's")
     words = f"{format_seconds(abs(seconds))} {'ahead of' if seconds > 0 else 'behind'} the locator's"
-    advice = "set both clocks by NTP (`timedatectl set-ntp true`): which version is the newest is decided by time"
+    advice = "set both clocks by NTP (`timedatectl set-ntp true`): certificates and grants count by time"
     return Finding.warning("clock", words, advice)
 
 

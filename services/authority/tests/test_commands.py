@@ -78,6 +78,14 @@ def test_wrong_commands_change_nothing(folder: Path, tmp_path: Path, capsys: pyt
     assert json.loads(run(folder, capsys, "status", "--json"))["tokens"] == []
 
 
+def test_the_usage_names_the_command_and_the_roles(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(folder, capsys, "token", "create", "--role", "boss")
+    shown = capsys.readouterr().err
+    assert "usage: minga token create " in shown
+    assert "choose from 'peer', 'registry', 'locator', 'client', 'admin'" in shown
+
+
 def test_secrets_of_kubernetes_are_enough_for_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The authority in the cluster has the folder, and an empty database; any number of pods join by the tokens."""
     assert run_command(["init", "--kubernetes", "--namespace", "files"]) == 0

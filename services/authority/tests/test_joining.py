@@ -202,6 +202,13 @@ def test_only_a_good_token_makes_members(authority: Authority, clock: ManualCloc
     assert [row.uri for row in authority.store.members()] == ["spiffe://test/peer/before"]
 
 
+@pytest.mark.parametrize("cut", [slice(1, None), slice(None, -1)])
+def test_who_pasted_a_part_of_a_token_is_told_so(authority: Authority, cut: slice) -> None:
+    token = authority.create_token(PEERS, HOUR)
+    with pytest.raises(UnauthenticatedError, match="it is not what was printed: copy all of it"):
+        authority.join(token[cut], Joiner().csr(), "alpha")
+
+
 def test_a_token_ends(authority: Authority, clock: ManualClock) -> None:
     token = authority.create_token(PEERS, HOUR)
     clock.advance(HOUR.total_seconds())

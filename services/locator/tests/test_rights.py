@@ -194,6 +194,13 @@ async def test_peers_and_figures_are_for_everybody_who_is_known(network: Network
         assert (await unknown.get("/livez")).status_code == 200
 
 
+async def test_a_refusal_says_what_to_do(network: Network) -> None:
+    """As the gateway's do: people read them with curl, which shows nothing but the document."""
+    async with network.client() as client:
+        refused = await client.get("/v1/peers", headers={"Authorization": "Bearer no-jwt"})
+        assert refused.json()["detail"] == "the grant is not a JWT (it has three parts with dots between)"
+
+
 @pytest.mark.parametrize(
     ("member", "subject", "status"),
     [

@@ -125,6 +125,24 @@ async def test_a_body_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -
             await client.stats()
 
 
+@pytest.mark.parametrize(("scheme", "advice"), [("http", "has https://"), ("https", "write http://")])
+async def test_the_wrong_scheme_is_named(scheme: str, advice: str) -> None:
+    """A locator with TLS ends a connection without it, one without TLS answers a handshake with text."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        if scheme == "https":
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with LocatorClient(url, retry_budget=timedelta(0)) as client:
+            with pytest.raises(MingaError) as caught:
+                await client.stats()
+    assert advice in caught.value.hint
+
+
 async def test_redirects_to_itself_are_not_followed() -> None:
     """Each asks once."""
     asked = 0

@@ -82,7 +82,7 @@ def _known_hosts(network: Network, role: Role) -> list[str]:
 def _grant(settings: AuthoritySettings, options: argparse.Namespace, audit: Audit) -> None:
     read = options.read or [EVERYTHING]
     _print(_authority(settings, audit).grant(options.subject, read, options.publish, options.expires))
-    _say('a bearer\'s grant for the locator: curl -H "Authorization: Bearer $GRANT" …')
+    _say('a bearer\'s grant for locator and gateways: curl -H "Authorization: Bearer $GRANT" …')
 
 
 def _revoke(settings: AuthoritySettings, options: argparse.Namespace, audit: Audit) -> None:
@@ -174,9 +174,14 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--kubernetes", action="store_true", help="print Secrets for Kubernetes, and make no folder")
     made.add_argument("--namespace", default="minga", help="the namespace of those Secrets (minga)")
 
-    token = _command(commands, "token", _create_token, "make a token with which others join")
-    token.add_argument("create", choices=["create"], help="the one thing to do with tokens")
-    token.add_argument("--role", choices=list(Role), default=Role.PEER, help="what the bearer becomes (peer)")
+    text = "make a token with which others join"
+    tokens = commands.add_parser("token", prog="minga token", help=text).add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    token = _command(tokens, "create", _create_token, text)
+    token.add_argument(
+        "--role", choices=[role.value for role in Role], default="peer", help="what the bearer becomes (peer)"
+    )
     token.add_argument("--name", default="", help="who the bearer becomes; it says so itself unless given")
     token.add_argument("--host", action="append", help="a host name or address of the registry or locator; repeatable")
     _rights(token)
@@ -203,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(commands: Any, name: str, run: Command, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text.capitalize(), allow_abbrev=False
+        name, help=text, description=text[0].upper() + text[1:], allow_abbrev=False
     )
     parser.set_defaults(command=run)
     parser.add_argument("--dir", help="the authority's folder [MINGA_AUTHORITY_DIR]")

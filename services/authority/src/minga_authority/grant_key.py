@@ -64,6 +64,9 @@ def verified(token: str, keys: Mapping[str, Any], issuer: str, audience: str, no
         claims: dict[str, Any] = jwt.decode(
             token, jwt.PyJWK(known).key, [ALGORITHM], issuer=issuer, audience=audience, options=options
         )
+    except jwt.DecodeError as error:
+        # Its text is of bytes, and a signature that does not match is one of these.
+        raise UnauthenticatedError("it is not what was printed: copy all of it") from error
     except jwt.PyJWTError as error:
         raise UnauthenticatedError(f"it does not verify: {error}") from error
     if not isinstance(claims["jti"], str) or not claims["jti"].isascii():

@@ -49,7 +49,8 @@ def problem_response(
 def error_response(scope: Scope, error: MingaError) -> Response:
     """The problem document of one of our errors."""
     status, seconds = WIRE_STATUS[error.code].http, retry_after_seconds(error)
-    return problem_response(scope, status, error.code.value, str(error), retry_after_seconds=seconds)
+    hint = f" ({error.hint})" if error.hint else ""
+    return problem_response(scope, status, error.code.value, f"{error}{hint}", retry_after_seconds=seconds)
 
 
 def http_error_response(scope: Scope, error: HTTPException) -> Response:

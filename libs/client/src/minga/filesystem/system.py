@@ -244,7 +244,8 @@ class MingaFileSystem(CatalogueFileSystem):
                 raise
             own = (await client.status()).peer_id if await client.uses_daemon() else None
             if others := count_others(found.versions, own):
-                raise PermissionError(errno.EACCES, f"{others} other peers hold it: only they can remove it", path)
+                held = "another peer holds it" if others == 1 else f"{others} other peers hold it"
+                raise PermissionError(errno.EACCES, f"{held}, and only there it can be removed", path)
             await client.rm(name)
 
     async def _until_gone(self, path: str) -> None:

@@ -45,6 +45,10 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 
 # Statuses of a locator, or of a proxy before it, after which the same request may succeed later.
 _AWAY_STATUSES = frozenset({429, 502, 503, 504})
+# OpenSSL's word for an answer that is no TLS record.
+_NO_TLS_THERE = "WRONG_VERSION_NUMBER"
+# httpx' words for a server that ends the connection without an answer, as one does that wants TLS.
+_HUNG_UP = "Server disconnected"
 # What a look-up's path has after the collection is the name or the id.
 _COLLECTION = re.compile("(/v1/[a-z]+)/.+")
 
@@ -115,7 +119,8 @@ class LocatorHttp:
                 raise self._away(f"no whole answer within {ANSWER_SECONDS:g} s") from error
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 if (refused := _tls_error(error)) is not None:
-                    raise UnauthenticatedError(f"no TLS with the locator at {self._base_url}: {refused}") from error
+                    message = f"no TLS with the locator at {self._base_url}: {refused}"
+                    raise UnauthenticatedError(message, hint=self._tls_hint(refused)) from error
                 raise self._away(str(error) or type(error).__name__) from error
             except AttributeError as error:
                 # A connection that is reset at once, as a proxy without anything behind it does: uvloop has let go of
@@ -178,8 +183,17 @@ class LocatorHttp:
             )
         return self._client
 
+    def _tls_hint(self, reason: str) -> str:
+        if reason == _NO_TLS_THERE:
+            return "write http:// for a locator that has no TLS"
+        if self._credentials is None:
+            return "in a secure network MINGA_CREDENTIALS is the folder that `minga join` wrote"
+        return "is it a locator of your network? MINGA_TLS_CA has the CAs that are trusted"
+
     def _away(self, reason: str) -> "_LocatorAwayError":
         hint = "start one with `minga up`, or set MINGA_LOCATOR to the URL of one that runs"
+        if reason.startswith(_HUNG_UP):
+            hint = "one of a secure network has https://"
         if self._credentials is not None:
             # It closes connections with certificates of another CA, and its TLS does not say why.
             hint = "does it run, and trust the CA of MINGA_TLS_CERT?"
