@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -135,3 +135,21 @@ async def test_wrong_settings_stop_it(tmp_path: Path, flags: tuple[str, ...], na
     assert locator.process.returncode == 2, errors
     assert errors.count("\n") == 1
     assert name in errors
+
+
+@pytest.mark.parametrize("flags", [(), ("--trusted-proxies", "127.0.0.1")])
+async def test_pages_of_other_names_read_nothing_here(
+    tmp_path: Path, own_redis: RedisServer, flags: Sequence[str]
+) -> None:
+    """A page elsewhere whose name stands for this machine is no page of the locator. A proxy's name may be any."""
+    flags = ("--listen", "127.0.0.1:0", "--redis-url", own_redis.url, *flags)
+    async with started(tmp_path, *flags) as locator, httpx.AsyncClient(base_url=await locator.url()) as client:
+
+        async def status(path: str, host: str) -> int:
+            return (await client.get(path, headers={"Host": host})).status_code
+
+        for path, good in (("/v1/stats", 503), ("/", 200)):
+            for host in ("localhost:50052", "127.0.0.1:1", "[::1]"):
+                assert await status(path, host) == good
+            assert await status(path, "evil.example:50052") == (good if "--trusted-proxies" in flags else 403)
+        assert await status("/livez", "evil.example") == 200

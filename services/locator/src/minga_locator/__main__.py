@@ -21,7 +21,7 @@ from minga_locator.settings import LocatorSettings
 from minga_runtime.both import OpenConnections
 from minga_runtime.descriptors import max_connections
 from minga_runtime.flags import parse_flags
-from minga_runtime.listening import bound_address
+from minga_runtime.listening import bound_address, is_loopback
 from minga_runtime.logs import configure_logging, log_event
 from minga_runtime.metrics import describe_certificate
 from minga_runtime.process import StopSignal, exit_code_for, print_error, run_process, write_port_file
@@ -36,6 +36,7 @@ from minga_runtime.trust.publication_keys import foreign_keys, watched_keys
 from minga_runtime.trust.refusals import Refusals
 from minga_runtime.trust.renewal import renewing
 from minga_runtime.web.connections import connection_class
+from minga_runtime.web.hosts import LOCAL_NAMES
 from minga_runtime.web.server import behind_proxies, bind, http_server
 
 log = logging.getLogger("minga_locator")
@@ -117,7 +118,10 @@ def _app(
     refusals: Refusals,
     registry: CollectorRegistry,
 ) -> Router:
-    member = callers = None
+    member = callers = hosts = None
+    if credentials is None and not settings.trusted_proxies and is_loopback(settings.listen):
+        # With TLS a page elsewhere fails at the certificate; the names that other hosts and proxies use are not known.
+        hosts = LOCAL_NAMES
     if credentials is not None:
         member = credentials.member
         callers = Callers(member, settings.key_sources, settings.rights_of_members, credentials.revoked)
@@ -132,6 +136,7 @@ def _app(
         keys=watched_keys(settings.publication_key),
         audit=audit,
         refusals=refusals,
+        hosts=hosts,
     )
 
 

@@ -42,13 +42,14 @@ def make_app(
     keys: Keys = no_keys,
     audit: Audit | None = None,
     refusals: Refusals | None = None,
+    hosts: frozenset[str] | None = None,
 ) -> Router:
     """The REST service over a reader, which the caller owns. What the app itself makes ends with its lifespan.
 
     member: who this locator is in a secure network, where it answers members and bearers of grants alone. callers: says
     who these are and what they may do; without it members may do everything. both: everybody who comes without TLS may
     do everything too. keys: those that prove publications, where there are any. refusals: records what is refused, made
-    with the same `registry` and `audit`.
+    with the same `registry` and `audit`. hosts: names by which browsers may reach it; None for any.
     """
     clock, limits, registry = clock or SystemClock(), limits or RequestLimits(), registry or CollectorRegistry()
     audit = audit or Audit(None, "locator", registry)
@@ -68,7 +69,7 @@ def make_app(
         routes=[*(_route(operation, state) for operation in OPERATIONS), _document(), *page_routes()],
         middleware=[
             *tracing.middleware(),
-            Middleware(RequestMiddleware, metrics=metrics, clock=clock, limits=limits, refusals=refusals),
+            Middleware(RequestMiddleware, metrics=metrics, clock=clock, limits=limits, refusals=refusals, hosts=hosts),
             *_members_only(member, callers, both=both),
         ],
         lifespan=lifespan,

@@ -2,30 +2,40 @@
 
 import logging
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minga_core.clock import Clock
-from minga_core.errors import BusyError, Code, MingaError
+from minga_core.errors import BusyError, Code, MingaError, PermissionDeniedError
 from minga_locator._metrics import LocatorMetrics
 from minga_locator.problems import error_response, http_error_response, problem_response
 from minga_locator.request_limits import RequestLimits
 from minga_runtime.logs import log_event
 from minga_runtime.quotas import Quota
 from minga_runtime.trust.refusals import Refusals
-from minga_runtime.web.members import caller_of, origin_of
+from minga_runtime.web.hosts import check_host
+from minga_runtime.web.members import PROBES, caller_of, origin_of
 from minga_runtime.web.problems import RETRY_AFTER_SECONDS
 
 log = logging.getLogger(__name__)
 
 
 class RequestMiddleware:
-    """ASGI middleware. Answers 429 and 503 itself when there is no slot for a request."""
+    """ASGI middleware. Answers 429 and 503 itself when there is no slot for a request, and 403 where it was reached by
+    a name that is none of `hosts`; None for any name."""
 
     def __init__(
-        self, app: ASGIApp, metrics: LocatorMetrics, clock: Clock, limits: RequestLimits, refusals: Refusals
+        self,
+        app: ASGIApp,
+        metrics: LocatorMetrics,
+        clock: Clock,
+        limits: RequestLimits,
+        refusals: Refusals,
+        hosts: frozenset[str] | None = None,
     ) -> None:
         self._app = app
+        self._hosts = hosts
         self._refusals = refusals
         self._metrics = metrics
         self._clock = clock
@@ -59,8 +69,10 @@ class RequestMiddleware:
             return
         caller = caller_of(scope)
         try:
+            if self._hosts is not None and scope["path"] not in PROBES:
+                check_host(Headers(scope=scope).get("host"), self._hosts)
             quota.acquire(caller)
-        except BusyError as error:
+        except (BusyError, PermissionDeniedError) as error:
             await self._refuse(error, scope, receive, answer)
             return
         try:

@@ -26,7 +26,7 @@ from minga_peer.gateway._metrics import GatewayMetrics
 from minga_peer.gateway.app import Gateway, GatewayApp, Handler, Mirror
 from minga_peer.gateway.catalogue import Catalogue
 from minga_peer.gateway.files import Reading
-from minga_peer.gateway.guard import Guard, own_names
+from minga_peer.gateway.guard import Guard
 from minga_peer.gateway.kept_uploads import KeptUploads
 from minga_peer.gateway.putting import Changing
 from minga_peer.gateway.server import door
@@ -39,6 +39,7 @@ from minga_runtime.trust.audit import Audit
 from minga_runtime.trust.callers import Callers
 from minga_runtime.trust.refusals import Refusals
 from minga_runtime.trust.rights import NONE, Prefixes, Rights
+from minga_runtime.web.hosts import own_names
 
 PUBLISHED_NS = 1_763_871_526_123_456_789
 LOCATOR = "http://locator.example:50052"

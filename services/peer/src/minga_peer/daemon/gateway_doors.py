@@ -19,7 +19,7 @@ from minga_peer.gateway.app import Gateway, GatewayApp
 from minga_peer.gateway.catalogue import Catalogue
 from minga_peer.gateway.fetching import Fetching
 from minga_peer.gateway.files import Reading
-from minga_peer.gateway.guard import Guard, own_names
+from minga_peer.gateway.guard import Guard
 from minga_peer.gateway.kept_uploads import KeptUploads
 from minga_peer.gateway.local_reads import read_door
 from minga_peer.gateway.preheating import Preheating
@@ -33,6 +33,7 @@ from minga_runtime.server import GrpcServer
 from minga_runtime.tasks import TaskOwner
 from minga_runtime.trust.origin import Origin
 from minga_runtime.trust.rights import NONE
+from minga_runtime.web.hosts import own_names
 
 
 async def start_gateway(peer: Peer, server: GrpcServer) -> None:

@@ -7,15 +7,14 @@ page must come from here or from the locator.
 
 import base64
 import binascii
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from minga_core.errors import PermissionDeniedError, UnauthenticatedError
 from minga_runtime.trust.callers import OPEN, Caller, Callers, bearer_token
 from minga_runtime.trust.rights import NONE, Rights
+from minga_runtime.web.hosts import check_host
 from minga_runtime.web.members import TlsClient
 
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -49,14 +48,8 @@ class Guard:
         object.__setattr__(self, "_origins", origins_of(self.locator))
 
     def check_host(self, headers: Mapping[str, str]) -> None:
-        """Raises PermissionDeniedError for a name that is none of this machine. Any address is good: a page elsewhere
-        has no name that is one."""
-        host = headers.get("host")
-        if host is None or (name := _name_of(host)) in self.hosts or _is_address(name):
-            return
-        raise PermissionDeniedError(
-            f"this gateway is not {host[:80]!r}", hint="use the machine's own name, its address, or localhost"
-        )
+        """Raises PermissionDeniedError for a name that is none of this machine."""
+        check_host(headers.get("host"), self.hosts)
 
     def allowed_origin(self, scheme: str, headers: Mapping[str, str]) -> str | None:
         """The page's origin, when the answer must say that it may be read there; None for pages of the gateway itself
@@ -94,11 +87,6 @@ PREFLIGHT = {
 """Headers of the answer to a preflight, with those of `cors`."""
 
 
-def own_names(*hosts: str) -> frozenset[str]:
-    """Names of this machine, with those given."""
-    return frozenset(host.lower() for host in ("localhost", socket.gethostname(), socket.getfqdn(), *hosts) if host)
-
-
 def origins_of(url: str) -> frozenset[str]:
     """The origins of a service, which on this machine has several names."""
     parts = urlsplit(url.lower())
@@ -111,20 +99,6 @@ def _from_elsewhere(origin: str) -> PermissionDeniedError:
     return PermissionDeniedError(
         f"a page of {origin[:80]} may not use this gateway", hint="pages of the locator at MINGA_LOCATOR may"
     )
-
-
-def _name_of(host: str) -> str:
-    """The host of a `Host` header, in lower case."""
-    name, colon, port = host.rpartition(":")
-    return (name if colon and port.isdigit() else host).strip("[]").rstrip(".").lower()
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _token(authorization: str | None) -> str:
