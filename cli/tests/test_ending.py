@@ -22,7 +22,12 @@ HEAVY = ("asyncio", "httpx", "grpc", "questionary", "pydantic", "rich.progress",
     [
         (["lss"], "minga: No such command 'lss'. Did you mean 'ls'? (see `minga --help`)\n"),
         (["ls", "--nope"], "minga: No such option: --nope (see `minga ls --help`)\n"),
-        (["info"], "minga: Missing argument 'NAME'. (see `minga info --help`)\n"),
+        (["info"], "minga: Missing argument 'NAME' (see `minga info --help`)\n"),
+        (
+            ["ls", "--sort", "age"],
+            "minga: Invalid value for '--sort' / '-s': 'age' is not one of 'name', 'size', 'time' "
+            "(see `minga ls --help`)\n",
+        ),
     ],
 )
 def test_a_usage_error_is_one_line_and_2(minga: Minga, arguments: list[str], line: str) -> None:

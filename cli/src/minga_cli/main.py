@@ -127,7 +127,9 @@ def _usage_error(error: Any) -> int:
         return ExitCode.USAGE
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "minga"
-    sys.stderr.write(f"minga: {error.format_message()} (see `{path} --help`)\n")
+    # What the parser's own library puts in front, and behind some messages, is nothing for people.
+    message = error.format_message().replace(": Value error, ", ": ").rstrip(".")
+    sys.stderr.write(f"minga: {message} (see `{path} --help`)\n")
     return ExitCode.USAGE
 
 

@@ -36,6 +36,12 @@ PUBLIC = """
 """
 
 
+def test_who_gives_a_url_in_place_of_settings_is_told_how() -> None:
+    for made in (Client, AsyncClient):
+        with pytest.raises(TypeError, match="locator='http://x:50052'"):
+            made("http://x:50052")  # type: ignore[arg-type]
+
+
 def test_what_is_public_is_pinned_and_there() -> None:
     """A name that is added or goes is a decision; each has its docstring."""
     assert sorted(minga.__all__) == PUBLIC.split()

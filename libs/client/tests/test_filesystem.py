@@ -104,7 +104,7 @@ def test_a_file_says_what_it_is(tree: Any) -> None:
     """Its key is its content; a version and a content are files as well."""
     assert tree.ukey("d/1.csv") == content_id(2)
     assert tree.checksum("d/1.csv") == 2
-    assert tree.modified("d/1.csv") == datetime(2026, 3, 1, 12, tzinfo=UTC)
+    assert tree.modified("d/1.csv") == tree.created("d/1.csv") == datetime(2026, 3, 1, 12, tzinfo=UTC)
     for path in (f"d/1.csv@{content_id(2)}", content_id(2)):
         assert (tree.info(path)["name"], tree.info(path)["size"]) == (path, 2)
 

@@ -60,6 +60,8 @@ class AsyncClient(LookUps):
         standalone: bool = False,
         retry_budget: timedelta = RETRY_BUDGET,
     ) -> None:
+        if isinstance(settings, str):
+            raise TypeError(f"the locator is given by name: locator={settings!r}")
         chosen = settings or load_settings(locator=locator, control=control)
         self._begin(Connections(chosen, standalone=standalone, retry_budget=retry_budget))
 

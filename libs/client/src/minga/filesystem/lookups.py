@@ -196,6 +196,10 @@ class CatalogueFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[m
             return int(self.target.fs.checksum(path))
         return int.from_bytes(ContentId.parse(self.ukey(path)).raw, "big")
 
+    def created(self, path: str) -> datetime:
+        """As `modified`: a version does not change after that."""
+        return self.modified(path)
+
     def modified(self, path: str) -> datetime:
         """When the content of a file got this name."""
         if self.target is not None:
