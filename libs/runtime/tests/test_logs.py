@@ -45,6 +45,16 @@ def test_machines_get_json_lines_and_terminals_get_text() -> None:
     assert terminal.getvalue().endswith('info    lease_granted ttl_seconds=15 reason="two words"\n')
 
 
+def test_servers_do_not_log_their_start_beside_our_events() -> None:
+    """What is wrong at them is shown."""
+    stream = io.StringIO()
+    configure_logging("info", "text", stream)
+    server = logging.getLogger("uvicorn.error")
+    server.info("Waiting for application startup.")
+    server.warning("Invalid HTTP request received.")
+    assert stream.getvalue().splitlines()[0].endswith("warning Invalid HTTP request received.")
+
+
 def test_no_value_breaks_a_line_or_reaches_the_terminal_as_a_command() -> None:
     """Text of another machine is escaped."""
     evil: dict[str, Any] = {"why": "a\nb\x1b[2J", "surrogate": "\udc80"}

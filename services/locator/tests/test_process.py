@@ -32,7 +32,7 @@ class Locator:
             assert self.process.returncode is None, await self.errors()
             return self._port_file.read_text() if self._port_file.exists() else ""
 
-        return f"http://{await eventually(address, bool)}"
+        return f"http://{await eventually(address, bool, 60)}"
 
     async def errors(self) -> str:
         """Its standard error, once it has ended."""
@@ -114,7 +114,9 @@ async def test_a_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     listen = f"127.0.0.1:{other.sockets[0].getsockname()[1]}"
     async with other, started(tmp_path, "--listen", listen) as locator:
         errors = await locator.errors()
-    assert errors == f"minga: cannot listen on {listen}: another process does (choose another port)\n"
+    assert (
+        errors == f"minga: cannot listen on {listen}: another process does (choose another port, 0 for any free one)\n"
+    )
     assert locator.process.returncode == 8
 
 

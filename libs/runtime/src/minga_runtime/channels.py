@@ -255,7 +255,9 @@ def _refusal(listen: str) -> MingaError:
             probe.bind(address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            return AlreadyRunningError(f"cannot listen on {listen}: another process does", hint="choose another port")
+            return AlreadyRunningError(
+                f"cannot listen on {listen}: another process does", hint="choose another port, 0 for any free one"
+            )
         return SettingsError(f"cannot listen on {listen}: {error.strerror}")
     except MingaError as error:
         return error

@@ -19,8 +19,8 @@ LogFormat = Literal["auto", "text", "json"]
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("minga_log_fields", default={})  # noqa: B039 - never changed in place
 
 _GRPC = "grpc._cython.cygrpc"
-# Libraries that log each request at INFO.
-_VERBOSE = ("httpx", "httpcore", "uvicorn.access")
+# Libraries that log each request at INFO, and what events of ours report.
+_VERBOSE = ("httpx", "httpcore", "uvicorn", "uvicorn.access")
 
 
 def configure_logging(level: str = "info", log_format: LogFormat = "auto", stream: TextIO | None = None) -> None:

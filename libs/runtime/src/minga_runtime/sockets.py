@@ -50,7 +50,7 @@ def listen_tcp(listen: str) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise AlreadyRunningError(
-                f"cannot listen on {listen}: another process does", hint="choose another port"
+                f"cannot listen on {listen}: another process does", hint="choose another port, 0 for any free one"
             ) from error
         raise SettingsError(f"cannot listen on {listen}: {error.strerror}") from error
     listener.setblocking(False)

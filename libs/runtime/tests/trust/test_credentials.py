@@ -41,7 +41,11 @@ def test_a_good_certificate_says_who_this_is(tmp_path: Path) -> None:
         (lambda a, f: a.issue(f, "peer", "node-1", life=-DAY), "certificate has expired"),
         (lambda a, f: (f / "ca.crt").write_bytes(Authority().pem), "unable to get local issuer certificate"),
         (lambda a, f: (f / "tls.key").unlink(), "tls.key: No such file"),
-        (lambda a, f: (f / "tls.crt").write_text("no PEM"), "no certificate with its key, or no CA"),
+        (lambda a, f: (f / "tls.crt").write_text("no PEM"), "or no CA: one of them is no PEM"),
+        (
+            lambda a, f: (a.issue(f / "b", "peer", "b") / "tls.key").replace(f / "tls.key"),
+            "or no CA: KEY_VALUES_MISMATCH",
+        ),
         (lambda a, f: (f / "ca.crt").write_text(""), "no certificate with its key, or no CA"),
         (lambda a, f: a.issue(f, "boss", "node-1"), "the certificate names no member"),
     ],

@@ -51,8 +51,6 @@ def main() -> int:
     try:
         settings = load_settings(LocatorSettings, **flags)
         configure_logging(settings.log_level, settings.log_format)
-        # Our own events report start and end.
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
         # Imported modules stay: each full collection through them would delay requests by some 20 ms.
         gc.freeze()
         # Answers come and go by the thousand, hardly anything is in cycles: looking for them after every 700 objects is

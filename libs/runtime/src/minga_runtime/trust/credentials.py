@@ -160,7 +160,8 @@ def _load(files: TlsFiles, revoked: Revoked) -> tuple[Fingerprint, Loaded]:
                 return before, loaded
     except OSError as error:  # those of ssl too
         names = "MINGA_TLS_CERT, MINGA_TLS_KEY, MINGA_TLS_CA"
-        raise SettingsError(f"{names}: {_reason(error)}") from error
+        advice = "the files of one `minga join`, or of one certificate, belong together"
+        raise SettingsError(f"{names}: {_reason(error)}", hint=advice) from error
     except UnauthenticatedError as error:
         raise SettingsError(f"MINGA_TLS_CERT: {error}") from error
     raise SettingsError(f"{files.certificate} and the files beside it change all the time")
@@ -262,7 +263,7 @@ def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not valid here: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return f"no certificate with its key, or no CA: {error.reason or error}"
+        return f"no certificate with its key, or no CA: {error.reason or 'one of them is no PEM'}"
     return f"{error.filename}: {error.strerror}"
 
 
