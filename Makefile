@@ -80,7 +80,8 @@ demo: sync  ## the whole main job on real files, step by step
 	$(BIN)/python -m demo.run $(ARGS)
 
 up: sync  ## a local network in the foreground until Ctrl-C
-	$(BIN)/minga up $(ARGS)
+	@# Ended by Ctrl-C, which is no error.
+	@$(BIN)/minga up $(ARGS) || test $$? -eq 130
 
 # Packages of Debian that the benchmark's hosts and rivals come from; installed where that is possible and needed.
 LAB_PACKAGES := iproute2 util-linux procps

@@ -5,6 +5,7 @@ import os
 import signal
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,35 @@ def test_the_folder_of_a_network_that_was_killed_is_removed_by_the_next(temp: Pa
     assert list(temp.iterdir()) == [folders.run]
     assert folders.run != left
     folders.remove()
+    assert not list(temp.iterdir())
+
+
+def die_while_removing() -> None:
+    """As a network whose end takes too long: killed when it removes the last of the files that were shared."""
+    folders = LocalFolders.make(None)
+    shared = [folders.run / f"peer-{number}" / "file" for number in range(20)]
+    for path in shared:
+        path.parent.mkdir()
+        path.touch()
+    unlink, calls = os.unlink, []
+
+    def counted(path: Any, **options: Any) -> None:
+        calls.extend(["file"] if os.fspath(path).endswith("file") else [])
+        if len(calls) == len(shared):
+            os.kill(os.getpid(), signal.SIGKILL)
+        unlink(path, **options)
+
+    os.unlink = counted
+    folders.remove()
+
+
+def test_what_a_network_could_not_remove_is_removed_by_the_next(temp: Path) -> None:
+    child = multiprocessing.get_context("fork").Process(target=die_while_removing)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert list(temp.rglob("file"))
+    LocalFolders.make(None).remove()
     assert not list(temp.iterdir())
 
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from minga_cli.localauthority import LocalAuthority
     from minga_cli.localnet import LocalNetwork, LocalNetworkConfig
 
-STOP_LIMIT = timedelta(seconds=10)
-"""Above the sum of the grace periods of `localnet`, after which it has stopped."""
+STOP_LIMIT = timedelta(seconds=60)
+"""Above the sum of the grace periods of `localnet`, after which its processes have stopped. The rest is for removing
+what they shared, which may be many files; a second Ctrl-C leaves that to the next network."""
 
 ORIGIN_SETTINGS = ("images", "fetch-allow", "hub", "cache")
 """What `minga up` takes from the environment for its peers: what they fetch from elsewhere. Others, such as a shared

@@ -46,8 +46,7 @@ class LocalFolders:
 
     def remove(self) -> None:
         """Remove what is temporary. Blocking."""
-        # A child that was killed may be losing files just now; there is no data in here.
-        rmtree(self.run, ignore_errors=True)
+        _remove(self.run)
         os.close(self._lock)
 
 
@@ -65,7 +64,17 @@ def _remove_abandoned() -> None:
     for run in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         # Another user's, one without a lock yet, or one whose network lives.
         with suppress(OSError), _locked(run / _LOCK):
-            rmtree(run, ignore_errors=True)
+            _remove(run)
+
+
+def _remove(run: Path) -> None:
+    """Remove a network's folder. The lock goes last: by it the next network finds what is left of one cut short."""
+    # A child that was killed may be losing files just now; there is no data in here.
+    with suppress(OSError):
+        for path in list(run.iterdir()):
+            if path.name != _LOCK:
+                rmtree(path, ignore_errors=True)
+    rmtree(run, ignore_errors=True)
 
 
 @contextmanager
