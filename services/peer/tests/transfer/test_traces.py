@@ -13,7 +13,7 @@ from minga_peer.serve.spans import ServeSpans
 from minga_runtime import tracing
 from tests.support.spans import KeepingTracer, KeptSpan, keeping_spans
 
-from .conftest import Network, eventually, noise
+from .conftest import LIMIT_SECONDS, Network, eventually, noise
 from .test_faulty_sources import evil_peer
 from .test_http_server import answer, connected, downloader_source, shared, wanted
 from .test_swarm_download import fetch
@@ -42,9 +42,11 @@ async def served(spans: KeepingTracer, count: int = 1) -> list[KeptSpan]:
 
 
 async def test_a_download_is_a_span_with_one_for_each_source_and_one_for_each_that_serves(
-    spans: KeepingTracer, network: Network
+    spans: KeepingTracer, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By either path: the serving peer's is below the downloader's own for that source, and has the sums."""
+    # A pause is no end here, however slow the machine is: each of them would be a span.
+    monkeypatch.setattr(serve_spans, "IDLE_SECONDS", LIMIT_SECONDS)
     data = noise(16 * MIB)
     seeds = [await network.peer(f"seed{number}") for number in range(2)]
     for seed in seeds:
@@ -60,12 +62,16 @@ async def test_a_download_is_a_span_with_one_for_each_source_and_one_for_each_th
     assert download.attributes["file.size"] == len(data)
     assert download.attributes["minga.download.bytes_by_kind.complete"] == len(data)
     assert download.attributes["minga.download.sources"] == 2
+    busy = [seed.serving for seed in seeds]
+    await eventually(lambda: not any(one.active_count + one.waiting_count for one in busy), "nothing is served")
+    for one in busy:
+        one.close()
     serving = await served(spans, 2)
     sources = [span for span in spans.spans if span.name == "fetch chunks"]
     assert {span.attributes["minga.peer.id"] for span in sources} == {"seed0", "seed1"}
     for source in sources:
         assert (source.kind, source.parent, source.ended) == ("client", download.traceparent, True)
-        # Several when there were pauses; more than came when a second request was broken off at the end.
+        # More than came when a second request was broken off at the end.
         below = [span for span in serving if span.parent == source.traceparent]
         assert {(span.kind, span.attributes["minga.peer.id"]) for span in below} == {("server", "downloader")}
         chunks = sum(span.attributes["minga.serve.chunks"] for span in below)
