@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from minga import AsyncClient
-from minga_cli.localnet import PEER_GRACE
+from minga_cli.localnet import STOP_GRACE
 from minga_cli.localprocess import LocalProcess, module_command
 from minga_core.errors import NotFoundError
 from minga_core.ids import ContentId, digest
@@ -88,7 +88,7 @@ class Machine:
             await eventually(listed, f"{self.name} is listed")
             yield
         finally:
-            await process.stop(PEER_GRACE)
+            await process.stop(STOP_GRACE)
 
     def drop(self, name: str, data: bytes) -> None:
         """Write a file into its folder."""

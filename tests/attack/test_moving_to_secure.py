@@ -11,7 +11,7 @@ import pytest
 
 from minga import AsyncClient
 from minga.settings import ClientSettings
-from minga_cli.localnet import PEER_GRACE, LocalNetwork, LocalNetworkConfig
+from minga_cli.localnet import STOP_GRACE, LocalNetwork, LocalNetworkConfig
 from minga_cli.localservice import LocalService
 from minga_core.errors import MingaError
 from minga_core.ids import ContentId
@@ -57,7 +57,7 @@ class MovingNetwork(LocalNetwork):
         """Restart a part in order, in that mode."""
         self.both.discard(name)
         mode.add(name)
-        await service.process.stop(PEER_GRACE)
+        await service.process.stop(STOP_GRACE)
         await service.start(RESTART)
         if name.startswith("peer-"):
             await eventually(lambda: self.lists(name), f"{name} is listed", 20)

@@ -29,10 +29,9 @@ from minga_cli.localprocess import READY_POLL_SECONDS, LocalProcess, module_comm
 from minga_cli.localservice import START_LIMIT, LocalService
 
 MAX_PEERS = 64
-PEER_GRACE = timedelta(seconds=5)
-"""Above the grace that a peer gives its own calls under way."""
-SERVICE_GRACE = timedelta(seconds=2)
-STORE_GRACE = timedelta(seconds=1)
+STOP_GRACE = timedelta(seconds=10)
+"""Above what each part gives its own calls under way (5 s): none is killed while it deregisters, saves its index, or
+sends its last spans."""
 _STORE_CALL_SECONDS = 5.0
 
 
@@ -271,10 +270,10 @@ class LocalNetwork:
     async def _stop(self) -> None:
         """Stop peers first, so that they deregister; then the services; the store last."""
         try:
-            await asyncio.gather(*(peer.process.stop(PEER_GRACE) for peer in self.peers))
+            await asyncio.gather(*(peer.process.stop(STOP_GRACE) for peer in self.peers))
             services = [self.locator, self.registry, *([] if self.authority is None else [self.authority.service])]
-            await asyncio.gather(*(service.process.stop(SERVICE_GRACE) for service in services))
-            await self.redis.process.stop(STORE_GRACE)
+            await asyncio.gather(*(service.process.stop(STOP_GRACE) for service in services))
+            await self.redis.process.stop(STOP_GRACE)
         finally:
             for process in self._processes():
                 process.kill()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from minga_cli.localprocess import LocalProcess
 
-START_LIMIT = timedelta(seconds=30)
+START_LIMIT = timedelta(seconds=60)
+"""A part needs a second of a processor to start, and a busy machine gives it a twentieth of one."""
 
 
 class LocalService:
