@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -74,20 +74,24 @@ async def test_unfinished_handshakes_are_bounded_by_host_and_in_time(secure: Net
     """Those above the host's bound are closed at once, and all of them at last; members are served meanwhile. It takes
     as long as a handshake may."""
     raise_limit()
+    turn = asyncio.Lock()
     async with asyncio.TaskGroup() as group:
         for part, bound in BOUNDS.items():
-            group.create_task(held_up(secure, part, COUNT if bound is None else bound, SENT[sent]))
+            group.create_task(held_up(secure, part, COUNT if bound is None else bound, SENT[sent], turn))
 
 
-async def held_up(net: Network, part: str, bound: int, sent: bytes) -> None:
-    async with connected(address_of(net, part), sent) as ends:
+async def held_up(net: Network, part: str, bound: int, sent: bytes, turn: asyncio.Lock) -> None:
+    """turn: no other part is being connected to meanwhile, so that this one has the machine."""
+    async with AsyncExitStack() as stack:
+        async with turn:
+            ends = await stack.enter_async_context(connected(address_of(net, part), sent))
 
-        async def others_are_closed() -> bool:
-            return sum(end.done() for end in ends) >= COUNT - bound
+            async def others_are_closed() -> bool:
+                return sum(end.done() for end in ends) >= COUNT - bound
 
-        # Not by the time that a handshake may take.
-        await eventually(others_are_closed, f"{part}: what is above the bound is closed", 0.8 * HANDSHAKE_SECONDS)
-        assert sum(not end.done() for end in ends) > bound // 2, part
+            # Not by the time that a handshake may take.
+            await eventually(others_are_closed, f"{part}: what is above the bound is closed", 0.8 * HANDSHAKE_SECONDS)
+            assert sum(not end.done() for end in ends) > bound // 2, part
         assert not await refused(ask(net, part)), part
         await asyncio.wait(ends, timeout=2 * HANDSHAKE_SECONDS)
         assert all(end.done() for end in ends), part

@@ -11,7 +11,7 @@ from minga_cli.localnet import LocalNetwork, LocalNetworkConfig
 from minga_cli.localprocess import module_command
 from minga_core.errors import MingaError
 
-from .conftest import LEASE, eventually
+from .conftest import LEASE, LIMIT_SECONDS, eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -76,7 +76,7 @@ async def test_a_download_through_a_daemon_without_a_locator_fails_with_one_clea
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT_SECONDS):
             _, errors = await process.communicate()
         assert process.returncode == 5
         assert errors.decode().count("\n") == 1
