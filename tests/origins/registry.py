@@ -89,6 +89,16 @@ class DockerRegistry:
         found = [json.loads(line) for line in lines if '"response completed"' in line and digest in line]
         return [each for each in found if each["http.request.method"] == "GET"]
 
+    async def sent_once(self, *digests: str) -> None:
+        """Returns once it says that it has sent each of these to one GET, which it writes after the answer has gone.
+        Fails the test when it says more."""
+        for digest in digests:
+            await eventually(lambda digest=digest: self._sent(digest, 1), f"{digest} was sent")  # type: ignore[misc]
+            assert len(self.sent(digest)) == 1
+
+    async def _sent(self, digest: str, count: int) -> bool:
+        return len(self.sent(digest)) >= count
+
     def sent_bytes(self, digest: str) -> int:
         """What it has sent of a blob or manifest in all."""
         return sum(int(str(each["http.response.written"])) for each in self.sent(digest))

@@ -71,7 +71,7 @@ async def test_what_was_installed_is_undone(cluster: Cluster) -> None:
     found = await cluster.peers(registry)
     await found.uninstall(cluster.nodes[0])
     await cluster.nodes[0].pull(f"{registry.name}/lib/x:1")
-    assert len(registry.sent(image.layers[0])) == 1
+    await registry.sent_once(image.layers[0])
     assert not any("minga" in agent for agent in registry.agents())
 
 
@@ -82,7 +82,7 @@ async def test_a_stopped_peer_costs_nothing(cluster: Cluster) -> None:
     found = await cluster.peers(registry)
     found.peers[0].kill()
     await cluster.nodes[0].pull(f"{registry.name}/lib/x:1")
-    assert len(registry.sent(image.layers[0])) == 1
+    await registry.sent_once(image.layers[0])
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -141,7 +141,7 @@ async def test_a_tag_that_moves(cluster: Cluster) -> None:
             image = registry.push("lib/x", "latest", [layer_of(a=os.urandom(1000))])
             await cluster.nodes[0].pull(f"{registry.name}/lib/x:latest")
             assert await cluster.nodes[0].target(f"{registry.name}/lib/x:latest") == image.digest
-            assert len(registry.sent(image.layers[0])) == 1
+            await registry.sent_once(image.layers[0])
 
 
 async def test_a_private_image_is_pulled_by_the_clients_own_rights(cluster: Cluster) -> None:
