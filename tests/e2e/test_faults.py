@@ -43,8 +43,8 @@ async def test_a_killed_peer_is_out_of_every_answer_when_its_lease_ends(tmp_path
             return named == {"peer-2"}
 
         await eventually(vanished, "it vanishes")
-        # A heartbeat may have been on its way, and the registry busy with it; a second lease would be longer.
-        assert last_named_at - killed_at < 2 * LEASE.total_seconds() + MAX_AGE_SECONDS
+        # A heartbeat may have been on its way.
+        assert last_named_at - killed_at <= LEASE.total_seconds() + MAX_AGE_SECONDS + 0.5
 
 
 async def test_a_stopped_peer_is_out_of_every_answer_at_once(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ async def test_a_killed_downloader_resumes_without_fetching_a_chunk_twice(tmp_pa
         assert (downloader.share_dir / "big.bin").read_bytes() == data
 
 
-async def test_an_emptied_store_is_whole_again_by_heartbeats(tmp_path: Path) -> None:
+async def test_an_emptied_store_is_whole_again_within_a_heartbeat_or_two(tmp_path: Path) -> None:
     """Losing all of Redis loses nothing: the peers say everything again."""
     async with running(tmp_path, 2) as story:
         for number in range(20):
@@ -103,7 +103,8 @@ async def test_an_emptied_store_is_whole_again_by_heartbeats(tmp_path: Path) -> 
         everything = {f"file{number}" for number in range(20)}
         await eventually(lambda: _are(story.names(), everything), "all are listed")
         await story.net.flush_redis()
-        await eventually(lambda: _are(story.names(), everything), "all are listed again")
+        # Heartbeats are a third of a lease apart.
+        await eventually(lambda: _are(story.names(), everything), "all are listed again", 3 * LEASE.total_seconds())
 
 
 async def test_a_killed_store_registry_or_locator_fails_no_running_download(tmp_path: Path) -> None:
