@@ -45,7 +45,7 @@ class Wanted:
     @property
     def last_part(self) -> str:
         """What it is called inside its folder."""
-        return PurePosixPath(self.name).name
+        return self.name.rpartition("/")[2]
 
 
 class Layout:
@@ -63,11 +63,11 @@ class Layout:
 
         if self._into_share:
             return FetchItem(name, size_bytes, origin=wanted.origin)
-        below = PurePosixPath(name[len(wanted.name) + 1 :]) if wanted.is_folder else PurePosixPath()
+        below = name[len(wanted.name) + 1 :] if wanted.is_folder else ""
         if self._inside:
-            return FetchItem(name, size_bytes, self._base, wanted.last_part / below, wanted.origin)
+            return FetchItem(name, size_bytes, self._base, PurePosixPath(wanted.last_part, below), wanted.origin)
         if wanted.is_folder:
-            return FetchItem(name, size_bytes, self._base, below)
+            return FetchItem(name, size_bytes, self._base, PurePosixPath(below))
         return FetchItem(name, size_bytes, self._base.parent, PurePosixPath(self._base.name), wanted.origin)
 
 

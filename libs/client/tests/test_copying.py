@@ -261,14 +261,15 @@ def small_copies(folder: Path, count: int) -> list[FileCopy]:
         source = folder / f"source-{number}"
         source.write_text(source.name)
         os.utime(source, ns=(number, number))
-        copies.append(FileCopy(Name(source.name), hash_path(source).content_id, source, folder / "to" / str(number)))
+        content_id = hash_path(source).content_id
+        copies.append(FileCopy(Name(source.name), content_id, str(source), folder / "to" / str(number)))
     return copies
 
 
 def test_small_files_are_copied_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With their bytes and attributes; all are synced before the first has its name, and all names afterwards."""
     copies = small_copies(tmp_path, 30)
-    copies[3].source.chmod(0o755)
+    os.chmod(copies[3].source, 0o755)
     named: list[int] = []
     monkeypatch.setattr(placing, "sync_file_systems", lambda _: named.append(len(os.listdir(tmp_path / "to"))))
     copied = copy_small(copies)
@@ -278,20 +279,20 @@ def test_small_files_are_copied_together(tmp_path: Path, monkeypatch: pytest.Mon
     assert all(copied)
     assert named == [0, 30]
     for copy in copies:
-        assert copy.target.read_bytes() == copy.source.read_bytes()
-        assert copy.target.stat().st_mtime_ns == copy.source.stat().st_mtime_ns
+        assert copy.target.read_bytes() == Path(copy.source).read_bytes()
+        assert copy.target.stat().st_mtime_ns == os.stat(copy.source).st_mtime_ns
     assert os.access(copies[3].target, os.X_OK)
 
 
 def test_small_copies_that_are_not_plain_are_left(tmp_path: Path) -> None:
     """A source that is gone or has other bytes, one that is not small, and a target that is there; the rest goes on."""
     copies = small_copies(tmp_path, 5)
-    copies[0].source.unlink()
-    copies[1].source.write_text("other")
+    os.unlink(copies[0].source)
+    Path(copies[1].source).write_text("other")
     copies[2].target.write_text("mine")
     large = tmp_path / "large"
     large.write_bytes(bytes(MAX_SMALL_BYTES + 1))
-    copies[3] = FileCopy(Name("large"), hash_path(large).content_id, large, copies[3].target)
+    copies[3] = FileCopy(Name("large"), hash_path(large).content_id, str(large), copies[3].target)
     nameless = has_nameless()
     assert copy_small(copies) == [False, False, False, False, nameless]
     there = {path.name: path.read_text() for path in (tmp_path / "to").iterdir()}

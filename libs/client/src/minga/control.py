@@ -17,7 +17,7 @@ from minga.origin_urls import OriginUrl
 from minga_core.errors import DaemonUnavailableError, InvalidArgumentError, MingaError
 from minga_core.ids import Address, ContentId, Generation, PeerId, parse_address, parse_generation, parse_peer_id
 from minga_core.names import Name, parse_name
-from minga_engine.progress import Progress, VerifyProgress
+from minga_engine.progress import Progress, SmallDone, VerifyProgress
 from minga_engine.settings import check_control_folder
 from minga_engine.wire.control import progress_from_pb, small_file_from_pb, verify_progress_from_pb
 from minga_engine.wire.messages import nanos_of
@@ -242,7 +242,7 @@ class ControlClient:
             async for response in responses:
                 yield progress_from_pb(response)
 
-    async def download_files(self, names: Sequence[Name]) -> AsyncGenerator[list[tuple[Name, Progress]], None]:
+    async def download_files(self, names: Sequence[Name]) -> AsyncGenerator[list[SmallDone], None]:
         """Download small files (1 to MAX_NAMES) into the shared folder; those that are whole, as they come.
 
         Best effort: what has not come at the end is left to `download`. Closing the generator stops it and keeps what

@@ -5,8 +5,8 @@ import os
 import secrets
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from minga_core.chunks import Geometry
 from minga_core.errors import ChunkCorruptError, ContentChangedError, NameTakenError
@@ -32,13 +32,13 @@ STEP_BYTES = 16 * 1024 * 1024
 """Copied between two checks for cancellation."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileCopy:
-    """A file of the shared folder that is to be copied."""
+class FileCopy(NamedTuple):
+    """A small file of the shared folder that is to be copied."""
 
     name: Name
     content_id: ContentId
-    source: Path
+    source: str
+    """A text: making a Path takes as long as all else that becomes of the file here."""
     target: Path
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from pathlib import Path
 
 from minga.control import ControlClient
 from minga.copying import FileCopy, copy_into_place, copy_small
@@ -14,6 +15,7 @@ from minga.fetching import (
     OnProgress,
     after_earlier,
     make_folders_in_thread,
+    progress_of,
     run_batch,
     with_folders,
 )
@@ -22,7 +24,7 @@ from minga_core.batching import by_size
 from minga_core.errors import ContentChangedError, DaemonUnavailableError, MingaError, PermissionDeniedError
 from minga_core.names import Name
 from minga_engine.parts.disk import DiskPool
-from minga_engine.progress import DownloadPhase, Progress
+from minga_engine.progress import DownloadPhase, Progress, SmallDone
 from minga_runtime.tasks import all_of
 
 CALLS_AT_ONCE = 3
@@ -59,7 +61,7 @@ class DaemonFetcher:
                         wanted.setdefault(item.name, []).append(item)
                     async with aclosing(self._control.download_files(list(wanted))) as steps:
                         async for done in steps:
-                            there = [(item, last) for name, last in done for item in wanted.pop(name, ())]
+                            there = [(item, one) for one in done for item in wanted.pop(one.name, ())]
                             await self._take(there, pool, on_done)
 
         try:
@@ -67,30 +69,34 @@ class DaemonFetcher:
         finally:
             pool.close()
 
-    async def _take(self, there: Sequence[tuple[FetchItem, Progress]], pool: DiskPool, on_done: OnItemProgress) -> None:
+    async def _take(
+        self, there: Sequence[tuple[FetchItem, SmallDone]], pool: DiskPool, on_done: OnItemProgress
+    ) -> None:
         """Copy small files that the daemon has to their targets, and report them; those without one at once."""
-        to_copy: dict[FetchItem, Progress] = {}
-        for item, last in there:
+        to_copy: dict[FetchItem, tuple[SmallDone, Path]] = {}
+        for item, done in there:
             if item.target is None:
-                on_done(item, last)
+                on_done(item, _in_share(done))
             else:
-                to_copy[item] = last
+                to_copy[item] = done, item.target
         if not to_copy:
             return
         ready = await asyncio.to_thread(with_folders, list(to_copy))
         left: list[FetchItem] = []
-        for some in by_size(ready, lambda item: to_copy[item].size_bytes, COPY_BYTES):
-            copied = await pool.run(copy_small, [_copy_of(item, to_copy[item]) for item in some])
-            for item, done in zip(some, copied, strict=True):
-                if done:
-                    on_done(item, _copied(item, to_copy[item]))
+        for some in by_size(ready, lambda item: to_copy[item][0].size_bytes, COPY_BYTES):
+            found = [to_copy[item] for item in some]
+            copies = [FileCopy(done.name, done.content_id, done.path, target) for done, target in found]
+            copied = await pool.run(copy_small, copies)
+            for item, (done, target), is_copied in zip(some, found, copied, strict=True):
+                if is_copied:
+                    on_done(item, progress_of(done, target, DownloadPhase.DONE))
                 else:
                     left.append(item)
 
-        async def copy(item: FetchItem) -> None:
-            on_done(item, await self._copy(item, to_copy[item]))
+        async def copy_alone(item: FetchItem) -> None:
+            on_done(item, await self._copy(item, _in_share(to_copy[item][0])))
 
-        await run_batch(left, copy, COPIES_AT_ONCE)
+        await run_batch(left, copy_alone, COPIES_AT_ONCE)
 
     async def fetch(self, item: FetchItem, on_progress: OnProgress) -> Progress:
         """Download one file, and copy it to its target when it has one."""
@@ -121,21 +127,19 @@ class DaemonFetcher:
 
     async def _copy(self, item: FetchItem, last: Progress) -> Progress:
         """Copy a downloaded file to the target; the progress then."""
-        wanted = _copy_of(item, last)
-        if self._options.content_id not in (None, wanted.content_id):
-            raise ContentChangedError(
-                f"the daemon has the content {wanted.content_id.short}, which is not the one wanted"
-            )
-        copied = await copy_into_place(
-            wanted.source, wanted.target, wanted.content_id, overwrite=self._options.overwrite
-        )
-        size_bytes = (await asyncio.to_thread(wanted.target.stat)).st_size
+        source, target, content_id = last.path, item.target, last.content_id
+        if source is None or target is None or content_id is None:
+            raise DaemonUnavailableError("the daemon does not say where the file is, or which content it is")
+        if self._options.content_id not in (None, content_id):
+            raise ContentChangedError(f"the daemon has the content {content_id.short}, which is not the one wanted")
+        copied = await copy_into_place(source, target, content_id, overwrite=self._options.overwrite)
+        size_bytes = (await asyncio.to_thread(target.stat)).st_size
         # What the daemon had before was not fetched by this call.
         before = size_bytes if last.phase is DownloadPhase.ALREADY_PRESENT else last.resumed_bytes
         return replace(
             last,
             phase=DownloadPhase.DONE if copied else DownloadPhase.ALREADY_PRESENT,
-            path=item.target,
+            path=target,
             size_bytes=size_bytes,
             held_bytes=size_bytes,
             resumed_bytes=before,
@@ -152,13 +156,7 @@ async def _last_of(steps: AsyncGenerator[Progress, None], on_progress: OnProgres
     raise DaemonUnavailableError("the daemon ended the download before it was done")
 
 
-def _copied(item: FetchItem, last: Progress) -> Progress:
-    """The last progress of a small file once it is copied. As `replace`, for a third of the time."""
-    amounts = last.size_bytes, last.held_bytes, last.resumed_bytes, last.received_by_source
-    return Progress(DownloadPhase.DONE, *amounts, content_id=last.content_id, path=item.target)
-
-
-def _copy_of(item: FetchItem, last: Progress) -> FileCopy:
-    if last.path is None or item.target is None or last.content_id is None:
-        raise DaemonUnavailableError("the daemon does not say where the file is, or which content it is")
-    return FileCopy(item.name, last.content_id, last.path, item.target)
+def _in_share(done: SmallDone) -> Progress:
+    """The last progress of a small file in the daemon's shared folder."""
+    phase = DownloadPhase.ALREADY_PRESENT if done.source is None else DownloadPhase.DONE
+    return progress_of(done, Path(done.path), phase)

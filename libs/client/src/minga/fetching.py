@@ -18,7 +18,7 @@ from minga_core.errors import AlreadyRunningError, MingaError, StorageError
 from minga_core.ids import ContentId
 from minga_core.names import Name
 from minga_engine.parts.files import check_replaceable, fsync_folder
-from minga_engine.progress import Progress
+from minga_engine.progress import DownloadPhase, Progress, SmallDone
 from minga_runtime.tasks import all_of
 
 T = TypeVar("T")
@@ -96,6 +96,14 @@ class Outcome(Generic[T, R]):
 
 OnProgress = Callable[[Progress], None]
 OnItemProgress = Callable[[FetchItem, Progress], None]
+
+
+def progress_of(done: SmallDone, path: Path, phase: DownloadPhase) -> Progress:
+    """The last progress of a small file at that path: all of it came from one source, or was there before."""
+    size_bytes = done.size_bytes
+    fetched = {done.source: size_bytes} if done.source is not None else {}
+    resumed_bytes = 0 if fetched else size_bytes
+    return Progress(phase, size_bytes, size_bytes, resumed_bytes, fetched, content_id=done.content_id, path=path)
 
 
 class Fetcher(Protocol):

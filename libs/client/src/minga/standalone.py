@@ -15,6 +15,7 @@ from minga.fetching import (
     OnProgress,
     after_earlier,
     make_folders_in_thread,
+    progress_of,
     with_folders,
 )
 from minga.settings import ClientSettings
@@ -157,12 +158,13 @@ class StandaloneFetcher:
         for item in await asyncio.to_thread(with_folders, items):
             wanted.setdefault(item.name, item)
 
-        def report(done: list[SmallDone]) -> None:
-            for one in done:
-                on_done(wanted[one.name], _progress_of(one))
-
         engine = self._engine
         paths = _Paths({name: item.target for name, item in wanted.items() if item.target}, engine.pool)
+
+        def report(done: list[SmallDone]) -> None:
+            for one in done:
+                on_done(wanted[one.name], progress_of(one, paths.targets[one.name], DownloadPhase.DONE))
+
         small = SmallDownloads(paths, engine.directory, engine.transport, engine.options)
         await small.download(list(paths.targets), report)
 
@@ -205,20 +207,6 @@ async def _download(
             raise
     # Another process has put a file there meanwhile, which may be this very content.
     return await downloader.download(request, on_progress)
-
-
-def _progress_of(done: SmallDone) -> Progress:
-    """The last progress of a file that came whole from one source."""
-    fetched = {done.source: done.size_bytes} if done.source is not None else {}
-    return Progress(
-        DownloadPhase.DONE,
-        done.size_bytes,
-        done.size_bytes,
-        0,
-        fetched,
-        content_id=done.content_id,
-        path=Path(done.path),
-    )
 
 
 @dataclass(frozen=True, slots=True)

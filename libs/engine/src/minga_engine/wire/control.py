@@ -44,19 +44,10 @@ def small_file_bytes(done: SmallDone) -> int:
     return 4 * (len(done.name) + len(done.path)) + SMALL_FILE_BYTES
 
 
-def small_file_from_pb(item: pb.DownloadedFile) -> tuple[Name, Progress]:
-    """A small file's name and last progress: all of it came from one source, or was there before."""
-    size_bytes = item.size_bytes
-    fetched = {parse_peer_id(item.source): size_bytes} if item.source else {}
-    return parse_name(item.name), Progress(
-        DownloadPhase.DONE if fetched else DownloadPhase.ALREADY_PRESENT,
-        size_bytes,
-        size_bytes,
-        0 if fetched else size_bytes,
-        fetched,
-        content_id=ContentId(item.content_id),
-        path=Path(item.path),
-    )
+def small_file_from_pb(item: pb.DownloadedFile) -> SmallDone:
+    """The message of a small file that is in place, checked."""
+    source = parse_peer_id(item.source) if item.source else None
+    return SmallDone(parse_name(item.name), ContentId(item.content_id), item.size_bytes, item.path, source)
 
 
 def progress_to_pb(progress: Progress) -> pb.DownloadResponse:
