@@ -285,7 +285,9 @@ def _apply(database: sqlite3.Connection, changes: Sequence[Change]) -> None:
         (change.file, change.manifest) for change in changes if change.file is not None and change.manifest is not None
     ]
     _put_all(database, _FILES, (_row_of(file) for file, _ in put))
-    _put_all(database, _MANIFESTS, ((file.content_id.raw, manifest.encode()) for file, manifest in put))
+    # In the order of their keys, so that each page is read and written once: they are spread over all of the table.
+    manifests = sorted((file.content_id.raw, manifest.encode()) for file, manifest in put)
+    _put_all(database, _MANIFESTS, manifests)
 
 
 def _put_all(database: sqlite3.Connection, table: str, rows: Iterable[_Row]) -> None:
