@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from minga_core.chunks import MIN_CHUNK_BYTES
 from minga_core.clock import SystemClock
 from minga_core.errors import StorageError
 from minga_core.names import Name
@@ -69,10 +70,10 @@ async def path(tmp_path: Path) -> Path:
 async def test_an_index_opened_again_has_all_fields_and_manifests_of_listed_files_alone(path: Path) -> None:
     """Also inodes above 2^63. A manifest of no file goes with the next opening."""
     async with indexed(path) as index:
-        assert await index.manifest(FILE.content_id) == MANIFEST
+        assert await index.manifest(FILE) == MANIFEST
         await index.write(remove=[FILE.name])
     async with indexed(path, known=False) as index:
-        assert await index.manifest(FILE.content_id) is None
+        assert await index.manifest(FILE) is None
 
 
 def spoil(path: Path, damage: str) -> None:
@@ -96,7 +97,7 @@ async def test_a_damaged_index_is_set_aside_and_made_anew(path: Path, damage: st
     spoil(path, damage)
     async with indexed(path, known=False) as index:
         await index.write([(FILE, MANIFEST)])
-        assert await index.manifest(FILE.content_id) == MANIFEST
+        assert await index.manifest(FILE) == MANIFEST
     assert path.with_suffix(".broken").exists()
 
 
@@ -149,7 +150,43 @@ async def test_a_manifest_that_fails_its_digest_is_not_served(path: Path) -> Non
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("UPDATE manifests SET manifest = substr(manifest, 1, 40) || x'00' || substr(manifest, 42)")
     async with indexed(path) as index:
-        assert await index.manifest(FILE.content_id) is None
+        assert await index.manifest(FILE) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"x", noise(MIN_CHUNK_BYTES)], ids=["empty", "a byte", "a whole chunk"])
+async def test_the_manifest_of_one_chunk_is_kept_with_its_file(path: Path, data: bytes) -> None:
+    """It is there after a restart, by name and by fingerprint, and is gone with its file; not that of another content
+    that the name had before."""
+    manifest = manifest_of(data)
+    file = IndexedFile(Name("one"), "one", Fingerprint(len(data), 1, 2, 3, 4), manifest.content_id, 5)
+    async with indexed(path) as index:
+        await index.write([(file, manifest)])
+        assert await index.manifest(FILE) == MANIFEST
+    again = Index(path, Conditions(SystemClock()))
+    assert file in (await again.open()).values()
+    assert await again.manifest(file) == manifest
+    found = await again.with_fingerprints([file.fingerprint, FILE.fingerprint])
+    assert {name: each for name, _, _, each in found} == {file.name: manifest, FILE.name: MANIFEST}
+    await again.write(remove=[file.name])
+    await again.aclose()
+    async with indexed(path) as index:
+        assert await index.manifest(file) is None
+
+
+async def test_a_digest_that_is_not_that_of_the_content_is_not_served(path: Path) -> None:
+    """A flipped bit in the index, of a content of one chunk."""
+    manifest = manifest_of(b"x")
+    file = IndexedFile(FILE.name, FILE.path, Fingerprint(1, 1, 2, 3, 4), manifest.content_id, 5)
+    index = Index(path, Conditions(SystemClock()))
+    await index.open()
+    await index.write([(file, manifest)])
+    await index.aclose()
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE files SET digest = x'00' || substr(digest, 2)")
+    again = Index(path, Conditions(SystemClock()))
+    await again.open()
+    assert await again.manifest(file) is None
+    await again.aclose()
 
 
 async def test_an_index_that_cannot_be_written_raises_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +200,7 @@ async def test_an_index_that_cannot_be_written_raises_nothing(path: Path, monkey
     file = IndexedFile(Name("c"), "c", Fingerprint(299_999, 17, 18, 1, 1), other.content_id, 99)
     async with indexed(path) as index:
         await index.write([(file, other)], cached=True)
-        assert await index.manifest(other.content_id) == other
+        assert await index.manifest(file) == other
 
 
 def full(*arguments: object, **keywords: object) -> None:
@@ -198,7 +235,7 @@ async def test_what_a_full_disk_refused_is_written_once_there_is_room(
     again = Index(path, conditions)
     known = await again.open()
     assert {name: file.published_ns for name, file in known.items()} == {FILE.name: 8, OTHER.name: 7}
-    assert (again.complete, await again.manifest(OTHER.content_id)) == (True, OTHER_MANIFEST)
+    assert (again.complete, await again.manifest(OTHER)) == (True, OTHER_MANIFEST)
     await again.aclose()
     await index.aclose()
 
@@ -235,7 +272,7 @@ async def test_an_index_in_memory_returns_to_the_disk_with_all_that_it_has(path:
     again = Index(path, conditions)
     known = await again.open()
     assert {name: file.published_ns for name, file in known.items()} == {FILE.name: 99, OTHER.name: 7, "later": 0}
-    assert (again.complete, await again.manifest(OTHER.content_id)) == (True, OTHER_MANIFEST)
+    assert (again.complete, await again.manifest(OTHER)) == (True, OTHER_MANIFEST)
     await again.aclose()
     await index.aclose()
 

@@ -372,6 +372,22 @@ async def test_an_index_without_tags_is_read(opened: Opener) -> None:
     assert (await (await opened()).shares("f", b"x")).tag == TAG
 
 
+async def test_an_index_with_manifests_of_one_chunk_is_read(opened: Opener) -> None:
+    """That of version 4: nothing is hashed again, and the contents are served."""
+    async with opened.running() as first:
+        first.drop("f", b"x")
+        row = await first.published("f", b"x", 77)
+        manifest = await first.store.manifest(row.key.content_id)
+    with closing(sqlite3.connect(opened.root / ".minga/index.sqlite")) as database, database:
+        database.execute("ALTER TABLE files DROP COLUMN digest")
+        database.execute("INSERT INTO manifests VALUES (?, ?)", (row.key.content_id.raw, manifest.encode()))
+        database.execute("PRAGMA user_version = 4")
+    async with opened.running() as second:
+        assert await second.shares("f", b"x") == row
+        assert await second.store.manifest(row.key.content_id) == manifest
+        assert second.metrics.misses == 0
+
+
 async def test_a_ticket_is_kept_until_its_upload_is_published(opened: Opener) -> None:
     """A peer that is killed in between still may publish what was uploaded to it: new there, or there already."""
     async with opened.running() as first:

@@ -138,13 +138,13 @@ class Index:
             self._earlier.clear()
             await self._thread.run(self._forget_intents, keys)
 
-    async def manifest(self, content_id: ContentId) -> Manifest | None:
-        """The manifest of a content; None when it is not known or fails its digest."""
-        manifest = self._cache.get(content_id)
+    async def manifest(self, file: IndexedFile) -> Manifest | None:
+        """The manifest of a file's content; None when it is not known or fails its digest."""
+        manifest = self._cache.get(file.content_id)
         if manifest is None:
-            manifest = await self._thread.run(self._file.manifest, content_id)
+            manifest = await self._thread.run(self._file.manifest, file)
             if manifest is not None:
-                self._cache.put(content_id, manifest)
+                self._cache.put(file.content_id, manifest)
         return manifest
 
     async def names_after(self, name: str, limit: int) -> list[Name]:

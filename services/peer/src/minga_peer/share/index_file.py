@@ -2,8 +2,8 @@
 
 ::
 
-    files       name → path, fingerprint, content, time of publication and its tag
-    manifests   content → manifest
+    files       name → path, fingerprint, content, time of publication and its tag; the digest of a content of one chunk
+    manifests   content → manifest, of contents of several chunks (up to version 4 of all)
     intents     name and content → time of publication and its tag, of files that are being put in place
     complete    a row once all files that were there when the index was made have been in it
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from minga_core.errors import MingaError, StorageError
+from minga_core.errors import InvalidManifestError, MingaError, StorageError
 from minga_core.ids import ContentId
 from minga_core.manifest import Manifest
 from minga_core.names import Name
@@ -37,11 +37,11 @@ _SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 PRAGMA cache_size = -512;
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;
 CREATE TABLE IF NOT EXISTS files (
   name TEXT PRIMARY KEY, path TEXT NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL, inode INTEGER NOT NULL,
   device INTEGER NOT NULL, content BLOB NOT NULL, published INTEGER NOT NULL, ctime INTEGER NOT NULL,
-  executable INTEGER NOT NULL, tag BLOB NOT NULL DEFAULT x''
+  executable INTEGER NOT NULL, tag BLOB NOT NULL DEFAULT x'', digest BLOB NOT NULL DEFAULT x''
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifests (content BLOB PRIMARY KEY, manifest BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS intents (
@@ -54,13 +54,14 @@ DELETE FROM manifests WHERE content NOT IN (SELECT content FROM files);
 """With a cache of 512 KiB. SQLite's own 2,000 would stay in memory for good, and save a sixteenth of the processor time
 of new entries; the kernel has the file's pages too."""
 
-_VERSION = 4
+_VERSION = 5
 MAX_VARIABLES = 999
 """Of one statement: what SQLite's bound was once."""
 INODES_A_QUERY = 500
 """Files that are looked up at once."""
 _MANIFESTS = "manifests (content, manifest)"
-_COLUMNS = "name, path, size, mtime, inode, device, content, published, ctime, executable, tag"
+_ENTRY = "name, path, size, mtime, inode, device, content, published, ctime, executable, tag"
+_COLUMNS = f"{_ENTRY}, digest"
 _FILES = f"files ({_COLUMNS})"
 _DISK_CODES = (
     sqlite3.SQLITE_CANTOPEN,
@@ -150,12 +151,15 @@ class IndexFile:
         memory.close()
         self._database, self.in_memory_for = database, ""
 
-    def manifest(self, content_id: ContentId) -> Manifest | None:
-        """The manifest of a content; None when it is not here, fails its digest, or cannot be read."""
-        query = "SELECT manifest FROM manifests WHERE content = ?"
+    def manifest(self, file: IndexedFile) -> Manifest | None:
+        """The manifest of a file's content; None when it is not here, fails its digest, or cannot be read."""
+        content = file.content_id.raw
         try:
-            row = self._opened().execute(query, (content_id.raw,)).fetchone()
-            return None if row is None else Manifest.decode(row[0], expected=content_id)
+            found = self._opened().execute("SELECT manifest FROM manifests WHERE content = ?", (content,)).fetchone()
+            if found is None:
+                query = "SELECT NULL, digest FROM files WHERE name = ? AND content = ?"
+                found = self._opened().execute(query, (file.name, content)).fetchone()
+            return None if found is None else _manifest(file.content_id, file.size_bytes, *found)
         except (sqlite3.Error, MingaError) as error:
             self._not_read(error)
             return None
@@ -183,15 +187,15 @@ class IndexFile:
         by_state = {each.numbers[:5]: each for each in wanted}
         places = ", ".join("?" * len(by_state))
         query = (
-            "SELECT name, size, mtime, ctime, inode, device, content, manifest "  # noqa: S608
-            f"FROM files JOIN manifests USING (content) WHERE inode IN ({places})"
+            "SELECT name, size, mtime, ctime, inode, device, content, manifest, digest "  # noqa: S608
+            f"FROM files LEFT JOIN manifests USING (content) WHERE inode IN ({places})"
         )
         inodes = [_signed(inode) for _, _, _, inode, _ in by_state]
-        for name, size, mtime, ctime, inode, device, content, manifest in self._opened().execute(query, inodes):
+        for name, size, mtime, ctime, inode, device, content, *stored in self._opened().execute(query, inodes):
             each = by_state.get((size, mtime, ctime, _unsigned(inode), _unsigned(device)))
             if each is not None:
                 content_id = ContentId(content)
-                yield Name(name), each, content_id, Manifest.decode(manifest, expected=content_id)
+                yield Name(name), each, content_id, _manifest(content_id, size, *stored)
 
     def close(self) -> None:
         """Close the file. Idempotent."""
@@ -242,7 +246,7 @@ class IndexFile:
             for name, content, published, tag in intents
         }
         self._intended = {key.name for key in self.intents}
-        rows = database.execute(f"SELECT {_COLUMNS} FROM files")  # noqa: S608
+        rows = database.execute(f"SELECT {_ENTRY} FROM files")  # noqa: S608
         return {
             Name(name): IndexedFile(
                 Name(name),
@@ -284,9 +288,10 @@ def _apply(database: sqlite3.Connection, changes: Sequence[Change]) -> None:
     put = [
         (change.file, change.manifest) for change in changes if change.file is not None and change.manifest is not None
     ]
-    _put_all(database, _FILES, (_row_of(file) for file, _ in put))
+    _put_all(database, _FILES, (_row_of(file, manifest) for file, manifest in put))
     # In the order of their keys, so that each page is read and written once: they are spread over all of the table.
-    manifests = sorted((file.content_id.raw, manifest.encode()) for file, manifest in put)
+    large = [(file.content_id.raw, manifest) for file, manifest in put if manifest.geometry.chunk_count > 1]
+    manifests = sorted((content, manifest.encode()) for content, manifest in large)
     _put_all(database, _MANIFESTS, manifests)
 
 
@@ -308,7 +313,18 @@ def _batches(items: Iterable[T], most: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _row_of(file: IndexedFile) -> _Row:
+def _manifest(content_id: ContentId, size_bytes: int, encoded: bytes | None, digest: bytes = b"") -> Manifest:
+    """A manifest as `manifests` has it, or made of the digest that `files` has. Raises MingaError when it is not that
+    of this content."""
+    if encoded is not None:
+        return Manifest.decode(encoded, expected=content_id)
+    manifest = Manifest.from_digests(size_bytes, digest)
+    if manifest.content_id != content_id:
+        raise InvalidManifestError(f"the digest does not match the content id {content_id.short}")
+    return manifest
+
+
+def _row_of(file: IndexedFile, manifest: Manifest) -> _Row:
     """A file as `files` has it, in the order of _COLUMNS."""
     size_bytes, modified_ns, changed_ns, inode, device, executable = file.fingerprint.numbers
     return (
@@ -323,6 +339,7 @@ def _row_of(file: IndexedFile) -> _Row:
         changed_ns,
         int(executable),
         file.tag,
+        manifest.digests if manifest.geometry.chunk_count == 1 else b"",
     )
 
 
@@ -334,6 +351,8 @@ def _copy(uri: str, to: sqlite3.Connection) -> None:
 def _make_tables(database: sqlite3.Connection) -> None:
     """Make the tables, or bring them to this version. Raises StorageError for a version that is not known."""
     (version,) = database.execute("PRAGMA user_version").fetchone()
+    if not 0 <= version <= _VERSION:
+        raise StorageError(f"it has version {version}, not {_VERSION}")
     if version == 1:
         # It lacks one time of each file: all are hashed again, and keep when they were published.
         database.execute("ALTER TABLE files ADD COLUMN ctime INTEGER NOT NULL DEFAULT -1")
@@ -341,17 +360,22 @@ def _make_tables(database: sqlite3.Connection) -> None:
         # Those that are executable are hashed again.
         database.execute("ALTER TABLE files ADD COLUMN executable INTEGER NOT NULL DEFAULT 0")
     if version in (1, 2, 3):
-        for table in ("files", "intents"):
-            columns = [name for _, name, *_ in database.execute(f"PRAGMA table_info({table})")]
-            if columns and "tag" not in columns:
-                database.execute(f"ALTER TABLE {table} ADD COLUMN tag BLOB NOT NULL DEFAULT x''")
-    elif version not in (0, _VERSION):
-        raise StorageError(f"it has version {version}, not {_VERSION}")
+        _add_column(database, "files", "tag")
+        _add_column(database, "intents", "tag")
+    if version in (1, 2, 3, 4):
+        _add_column(database, "files", "digest")
     database.executescript(_SCHEMA)
     if version in (1, 2):
         # It had no such note: what it lacks was made while the peer was away.
         with database:
             database.execute("INSERT OR REPLACE INTO complete VALUES (1)")
+
+
+def _add_column(database: sqlite3.Connection, table: str, name: str) -> None:
+    """Add a column of bytes to a table that is there and has none of that name."""
+    columns = [each for _, each, *_ in database.execute(f"PRAGMA table_info({table})")]
+    if columns and name not in columns:
+        database.execute(f"ALTER TABLE {table} ADD COLUMN {name} BLOB NOT NULL DEFAULT x''")
 
 
 def _is_of_disk(error: Exception) -> bool:

@@ -110,7 +110,7 @@ class SharedFiles:
         file = self._inventory.files.get(row.key.name)
         if file is None or file.row != row or file.fingerprint.attributes == attributes:
             return row
-        manifest, root = await self._folder.index.manifest(file.content_id), self._folder.root
+        manifest, root = await self._folder.index.manifest(file), self._folder.root
         with self.placing(file.path):
             fingerprint = await self._folder.disk.run(root.set_attributes, file.path, file.fingerprint, attributes)
             if fingerprint is None or manifest is None:

@@ -310,7 +310,7 @@ class ContentStore:
         if file is None:
             raise _not_held(content_id)
         # It may have been asked for by an id that stands for it.
-        manifest = await self.folder.index.manifest(file.content_id)
+        manifest = await self.folder.index.manifest(file)
         if manifest is None:
             self.files.hash_again(file)
             raise ContentNotHeldError(f"the digests of {file.name} are lost; it is hashed again")

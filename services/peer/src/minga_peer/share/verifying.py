@@ -69,7 +69,7 @@ class Verifier:
         cached: whether somebody will read it soon, so that it may take room in the page cache. Raises
         ContentChangedError, ChunkCorruptError, StorageError, for `settle`.
         """
-        manifest = await self._folder.index.manifest(file.content_id)
+        manifest = await self._folder.index.manifest(file)
         if manifest is None:
             raise ContentChangedError(f"the digests of {file.name} are lost")
         for chunks in slices(manifest.geometry, first):
@@ -94,7 +94,7 @@ class Verifier:
                 return part is None or not await part.verify([index])
             return True
         try:
-            manifest = await self._folder.index.manifest(file.content_id)
+            manifest = await self._folder.index.manifest(file)
             if manifest is None:
                 raise ContentChangedError(f"the digests of {file.name} are lost")
             await pool.run(check_chunks, self._folder.root, file, manifest, [index], False)
