@@ -1,6 +1,7 @@
 """The scrub reads all that is shared, at quiet times and no faster than it must, and finds rot."""
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,6 +158,20 @@ async def test_without_a_period_nothing_is_read(opened: Opener) -> None:
     shared = await opened(scrub_seconds=0.0)
     await shared.store.scrub.run()
     assert shared.store.scrub.state == ScrubState()
+
+
+async def test_no_thread_waits_for_its_end_longer_than_others(opened: Opener) -> None:
+    """The connections of a killed process are open until its last thread has ended, which needs the processor: one of a
+    lower priority kept others from noticing the kill for seconds, where the machine was busy."""
+    clock = ShiftedClock()
+    shared = await filled(opened, clock)
+    clock.advance(PERIOD)
+    await passed(shared)
+    priorities = set()
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            priorities.add(os.getpriority(os.PRIO_PROCESS, int(thread)))
+    assert priorities == {os.getpriority(os.PRIO_PROCESS, 0)}
 
 
 def test_the_page_cache_has_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

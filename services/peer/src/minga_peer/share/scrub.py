@@ -6,8 +6,6 @@ should by that alone. Its place is kept over restarts.
 
 import asyncio
 import logging
-import os
-import threading
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
@@ -35,7 +33,6 @@ MAX_BYTES_PER_SECOND = 64 * 1024 * 1024
 IDLE_POLL_SECONDS = 1.0
 FIRST_WAIT_SECONDS = 600.0
 """After a start, which has other things to do."""
-LOWEST_PRIORITY = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +81,6 @@ class Scrub:
         """Scrub until cancelled."""
         if not self.period_seconds:
             return
-        await self._pool.run(_lower_priority)
         poll_seconds = min(FIRST_WAIT_SECONDS, self.period_seconds / 10)
         while True:
             await asyncio.sleep(poll_seconds)
@@ -179,9 +175,3 @@ class Scrub:
 
     def _now(self) -> float:
         return self._folder.clock.wall()
-
-
-def _lower_priority() -> None:
-    """Let the calling thread run, and read, when nothing else does. Threads have priorities of their own on Linux."""
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
