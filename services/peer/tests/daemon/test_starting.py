@@ -1,14 +1,18 @@
 """What a daemon refuses before it starts."""
 
+import asyncio
 import os
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
 from minga_core.errors import SettingsError, StorageError
 from minga_engine.settings import default_control_socket
+from minga_peer.daemon.main import running_daemon
 from minga_peer.daemon.socket_file import claim_socket
+from minga_peer.origins import upstream
 from minga_peer.settings import PeerSettings
 from minga_runtime.settings import load_settings
 
@@ -59,3 +63,25 @@ def test_a_control_folder_of_another_user_is_refused(
         socket = default_control_socket()
     with pytest.raises(StorageError, match="minga-"):
         claim_socket(socket)
+
+
+@pytest.mark.parametrize("setting", ["fetch_allow", "images"])
+async def test_who_fetches_for_others_is_ready_for_the_first_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    """The HTTP client takes longer to make than all else that comes before a first byte."""
+    made = threading.Event()
+    monkeypatch.setattr(upstream, "_new_client", made.set)
+    (tmp_path / "share").mkdir()
+    settings = load_settings(
+        PeerSettings,
+        share_dir=tmp_path / "share",
+        peer_id="p",
+        listen="127.0.0.1:0",
+        registry="127.0.0.1:1",
+        locator="http://127.0.0.1:1",
+        control=tmp_path / "control",
+        **{setting: "http://127.0.0.1:1"},
+    )
+    async with running_daemon(settings):
+        assert await asyncio.to_thread(made.wait, 30)

@@ -2,6 +2,8 @@
 
 import asyncio
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -310,3 +312,34 @@ def test_names_of_stores_are_prefixes_too() -> None:
     for nothing in (Allowed(endpoints=own), Allowed(["s3://other/"], endpoints=own), Allowed(["s3://data/"])):
         with pytest.raises(PermissionDeniedError):
             nothing.check_address(names.url("s3://data/x"), "10.0.0.5")
+
+
+IMPORTER = """
+import asyncio, sys, threading
+from minga_peer.origins.allowed import Allowed
+from minga_peer.origins.upstream import Upstream
+
+importers = []
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "httpx":
+            importers.append(threading.current_thread() is threading.main_thread())
+
+async def ask():
+    upstream = Upstream(Allowed(["http://127.0.0.1:1/"]))
+    try:
+        await upstream.head("http://127.0.0.1:1/")
+    except Exception as error:
+        print(type(error).__name__, importers)
+    await upstream.aclose()
+
+sys.meta_path.insert(0, Watch())
+asyncio.run(ask())
+"""
+
+
+def test_the_client_is_not_imported_by_the_event_loop() -> None:
+    """That takes a tenth of a second on a fast machine, in which a peer would serve nobody."""
+    asked = subprocess.run([sys.executable, "-c", IMPORTER], capture_output=True, text=True, check=True)
+    assert asked.stdout == "UnavailableError [False]\n"

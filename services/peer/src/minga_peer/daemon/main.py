@@ -123,6 +123,8 @@ def _start_tasks(tasks: TaskOwner, peer: Peer, server: GrpcServer) -> None:
     tasks.start(_set_serving_once_announced(server, announcer), "readiness")
     tasks.start(follow_address(peer.base.settings, identity, announcer.address_changed), "address")
     tasks.start(peer.origins.cache.run(), "cache")
+    if peer.base.settings.fetch_allow or peer.base.settings.images:
+        tasks.keep(peer.origins.upstream.prepare, "upstream-client")
     tasks.start(check_clock(peer.network.locator, store.conditions), "clock")
 
 

@@ -92,6 +92,11 @@ class Upstream:
         """Whether half of the connections are in use: the others are for files that have none."""
         return self._answer_count >= MAX_CONNECTIONS // 2
 
+    async def prepare(self) -> None:
+        """Make the first request sooner: the client takes 0.2 s of a processor, and 20 MiB, which only peers that fetch
+        something need."""
+        await self._made_client()
+
     async def head(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
         """What the origin says of a file. One that is signed for GET is asked by that, for its first byte."""
         if parse_url(url).is_for_get:
@@ -198,9 +203,9 @@ class Upstream:
 
     async def _sent(self, method: str, url: Url, headers: Mapping[str, str], body: bytes = b"") -> "httpx.Response":
         """The answer to one request, with its body still to be read, from the first address that can be reached."""
+        client, failure = await self._made_client(), ""
         import httpx
 
-        client, failure = await self._connected(), ""
         for address in await self._addresses(url):
             host = f"[{address}]" if ":" in address else address
             request = client.build_request(
@@ -229,10 +234,10 @@ class Upstream:
             self.allowed.check_address(url, address)
         return addresses
 
-    async def _connected(self) -> "httpx.AsyncClient":
+    async def _made_client(self) -> "httpx.AsyncClient":
         async with self._making:
             if self._client is None:
-                # It reads the system's certificates.
+                # The library is imported, and the system's certificates are read: too long for the event loop.
                 self._client = await asyncio.to_thread(_new_client)
         return self._client
 
