@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from minga_core.errors import (
+    BusyError,
     ContentChangedError,
     ContentNotHeldError,
     FileNotFoundInDirectoryError,
+    InternalError,
     InvalidArgumentError,
     InvalidNameError,
     MingaError,
@@ -633,6 +635,58 @@ async def test_a_fetcher_that_does_not_answer_in_time_keeps_its_claim(
     place.released.set()
     assert await asyncio.gather(first, second) == [data] * 2
     assert place.count("GET") == 1
+
+
+async def test_followers_for_which_a_fetcher_has_no_room_wait_for_it(
+    network: Network, place: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often they have to ask: it lives, and the origin is asked once. They find the file when it is there."""
+    monkeypatch.setattr("minga_peer.origins.transfer.BUSY_SECONDS", 0.0)
+    monkeypatch.setattr("minga_peer.origins.transfer.MAX_FETCHERS", 1)
+    fetcher, peer = await peers_of(network, 2)
+    data = noise(3 * MIB)
+    file = OriginFile(place.put("/a.bin", data), sha256(data))
+    place.faults.stalls_after = MIB
+    first = asyncio.create_task(read(fetcher, file))
+    await eventually(lambda: place.sent_bytes > 0, "it fetches")
+    asked = []
+
+    async def full(transfer_id: bytes) -> AsyncIterator[DigestStep]:
+        asked.append(transfer_id)
+        raise BusyError("too many followers", retry_after=timedelta(0))
+        yield DigestStep()
+
+    fetcher.service.digests = full  # type: ignore[assignment]
+    second = asyncio.create_task(read(peer, file))
+    await eventually(lambda: len(asked) > 3, "it is asked again and again")
+    place.released.set()
+    assert await asyncio.gather(first, second) == [data] * 2
+    assert place.count("GET") == 1
+
+
+@pytest.mark.parametrize("error", [InternalError("a fault"), PermissionDeniedError("not you")])
+async def test_a_fetcher_that_refuses_a_follower_keeps_nobody_from_the_origin(
+    network: Network, place: Origin, error: MingaError
+) -> None:
+    """The follower fetches for itself, and the claim stays: others may do better."""
+    fetcher, peer = await peers_of(network, 2)
+    data = noise(3 * MIB)
+    file = OriginFile(place.put("/a.bin", data), sha256(data))
+    place.faults.stalls_after = MIB
+    first = asyncio.create_task(read(fetcher, file))
+    await eventually(lambda: place.sent_bytes > 0, "it fetches")
+    claim = network.claims.claims[name_of(file)]
+
+    async def refuses(transfer_id: bytes) -> AsyncIterator[DigestStep]:
+        raise error
+        yield DigestStep()
+
+    fetcher.service.digests = refuses  # type: ignore[assignment]
+    second = asyncio.create_task(read(peer, file))
+    await eventually(lambda: place.count("GET") == 2, "it asks the origin")
+    assert network.claims.claims[name_of(file)] == claim
+    place.released.set()
+    assert await asyncio.gather(first, second) == [data] * 2
 
 
 async def half_a_head(transfer_id: bytes) -> AsyncIterator[DigestStep]:

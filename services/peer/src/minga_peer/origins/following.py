@@ -8,11 +8,15 @@ from datetime import timedelta
 from minga_core.chunks import ChunkSet
 from minga_core.clock import Clock
 from minga_core.errors import (
+    BusyError,
+    ContentChangedError,
     ContentNotHeldError,
     InvalidArgumentError,
     MingaError,
     NoSourcesError,
+    NoSpaceError,
     PeerUnavailableError,
+    StorageError,
 )
 from minga_core.ids import ContentId
 from minga_core.names import Name
@@ -70,7 +74,7 @@ async def follow(means: Means, incoming: Incoming, fetcher: Fetcher) -> None:
     """Fetch from a fetcher and its other followers until all is here.
 
     Raises FetcherLostError; ContentChangedError when the fetcher says that the file is not what it should be, or when
-    it is another one than before; BusyError when it has too many followers.
+    it is another one than before; BusyError when it has too many followers; NoSpaceError, StorageError.
     """
     incoming.comes_from(Source.PEERS, fetcher.peer_id)
     # It will have all, and gives each follower what it has given to no other one.
@@ -86,6 +90,12 @@ async def follow(means: Means, incoming: Incoming, fetcher: Fetcher) -> None:
         # No digests of a file: it does not do what the contract says.
         means.checked.ban(incoming.name, fetcher.peer_id)
         raise FetcherLostError(error, sure=True) from error
+    except (BusyError, ContentChangedError, NoSpaceError, StorageError):
+        raise
+    except MingaError as error:
+        # It refuses this peer, or has a fault: others may follow it, and this peer can fetch for itself.
+        means.checked.ban(incoming.name, fetcher.peer_id)
+        raise FetcherLostError(error, sure=False) from error
 
 
 async def _follow(

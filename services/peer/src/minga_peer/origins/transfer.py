@@ -38,7 +38,9 @@ log = logging.getLogger(__name__)
 ALIVE_SECONDS = 1.0
 """A fetcher that has nothing new says so that often."""
 MAX_FETCHERS = 16
-"""Times that fetchers are followed, one after the other, before a transfer is given up."""
+"""Times that a fetcher is lost, this peer included, before a transfer is given up."""
+BUSY_SECONDS = 2.0
+"""How often, about, a fetcher with too many followers is asked again: the registry is, too."""
 TAKEOVER_SECONDS = 0.5
 """Who lacks all of what was known waits so long before it takes over; others less, in proportion."""
 
@@ -83,31 +85,33 @@ class Transfer:
     async def _arrive(self) -> None:
         """Return when all chunks are here."""
         dead = doubted = b""
-        for _ in range(MAX_FETCHERS):
+        lost_count = 0
+        while lost_count < MAX_FETCHERS:
             fetcher = await self._claim(dead)
             if self._may_be_held(dead) and await fetch_from_holders(self._means, self.incoming):
                 return
             if fetcher is None:
                 if await self._fetch():
                     return
+                lost_count += 1
                 continue
             try:
                 await follow(self._means, self.incoming, fetcher)
                 return
             except BusyError as error:
-                # It lives, and has too many followers.
+                # It lives, and has too many followers: one of them may end, or the fetch.
                 dead = b""
-                await asyncio.sleep(error.retry_after.total_seconds())
+                await asyncio.sleep(max(BUSY_SECONDS, error.retry_after.total_seconds()) * _jitter(0.5))
                 continue
             except FetcherLostError as error:
                 fields = {"name": self._name, "fetcher": fetcher.peer_id, "error": error}
                 log_event(log, logging.INFO, "origin_fetcher_lost", **fields)
                 # One that may live keeps its claim, if it has it, and is followed once more.
                 sure = error.sure or doubted == fetcher.transfer_id
+            lost_count += 1
             doubted, dead = fetcher.transfer_id, fetcher.transfer_id if sure else b""
             self._means.metrics.stalled(Stalled.FETCHER)
-            lacking = self.incoming.lacking()
-            await asyncio.sleep(lacking * TAKEOVER_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
+            await asyncio.sleep(self.incoming.lacking() * TAKEOVER_SECONDS * _jitter(0.1))
         raise UnavailableError(f"{self._name}: {MAX_FETCHERS} peers have begun to fetch it, and none has ended")
 
     def _may_be_held(self, dead: bytes) -> bool:
@@ -185,6 +189,11 @@ class Transfer:
             raise PeerUnavailableError(f"this peer cannot fetch {self._name}")
         if not self.incoming.verified.is_set() and self.claim.transfer_id != transfer_id:
             raise ContentNotHeldError("another peer fetches it now")
+
+
+def _jitter(share: float) -> float:
+    """About 1, so that many peers do not ask in one moment."""
+    return random.uniform(1 - share, 1 + share)  # noqa: S311 - no secret
 
 
 def _steps(part: ProvisionalPart, chunks: ChunkSet) -> list[DigestStep]:
