@@ -24,7 +24,7 @@ from minga_core.errors import (
 )
 from minga_core.ids import ContentId
 from minga_core.names import Name, parse_upload_name
-from minga_core.records import Fetcher
+from minga_core.records import FetchClaim, Fetcher
 from minga_engine.parts.provisional import ProvisionalPart
 from minga_engine.wire.digests import HEAD_BYTES, DigestStep
 from minga_peer.origins.cache import Limit, _load, parse_limit
@@ -248,6 +248,51 @@ async def test_readers_of_one_machine_share_what_comes(network: Network, place: 
     assert await read(peer, file) == data
     assert await asyncio.gather(*first) == [data] * 3
     assert place.count("GET") == 1
+
+
+async def test_a_file_goes_on_for_a_while_after_its_last_reader(
+    network: Network, place: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after one before: clients ask for a file by several requests, and what came would be dropped between two."""
+    (peer,) = await peers_of(network, 1)
+    data = noise(3 * MIB)
+    place.faults.stalls_after = MIB
+    async with peer.origins.open(OriginFile(place.put("/a.bin", data), sha256(data))):
+        (arrival,) = peer.origins._running
+    for seconds in (0.0, 3600.0):
+        monkeypatch.setattr("minga_peer.origins.origins.LINGER_SECONDS", seconds)
+        with peer.origins._used(arrival):
+            pass
+    # What is due by now is done.
+    await asyncio.sleep(0)
+    place.released.set()
+    assert (await arrival.whole()).size_bytes == len(data)
+
+
+async def test_all_that_comes_ends_at_once(network: Network, place: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry that does not take the end of a claim keeps a peer that stops for one time, not one for each file."""
+    (peer,) = await peers_of(network, 1)
+    place.faults.stalls_after = 0
+    files = [OriginFile(place.put(f"/{number}.bin", data), sha256(data)) for number, data in enumerate((b"1", b"2"))]
+    reading = [asyncio.create_task(read(peer, file)) for file in files]
+    await eventually(lambda: place.count("GET") == 2, "both come")
+    claim_fetch, given_up, may_end = peer.registry.claim_fetch, set(), asyncio.Event()
+
+    async def slow(claim: FetchClaim) -> Fetcher | None:
+        if claim.release:
+            given_up.add(claim.name)
+            await may_end.wait()
+        return await claim_fetch(claim)
+
+    monkeypatch.setattr(peer.registry, "claim_fetch", slow)
+    closing = asyncio.create_task(peer.origins.aclose())
+    try:
+        await eventually(lambda: given_up == set(map(name_of, files)), "each is given up")
+    finally:
+        may_end.set()
+    await closing
+    for each in await asyncio.gather(*reading, return_exceptions=True):
+        assert isinstance(each, PeerUnavailableError)
 
 
 async def test_a_reader_that_leaves_early_leaves_nothing(

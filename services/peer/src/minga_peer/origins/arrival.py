@@ -52,6 +52,8 @@ class Arrival:
     ) -> None:
         self.name = name
         self.users = 0
+        self.unused: asyncio.TimerHandle | None = None
+        """Ends it, since nobody uses it now."""
         self.transfer: Transfer | None = None
         """The fetching from the origin, where it comes to that."""
         self._means = means

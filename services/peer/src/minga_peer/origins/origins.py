@@ -194,13 +194,15 @@ class Origins:
     def _used(self, arrival: Arrival) -> Iterator[None]:
         """It goes on as long as somebody uses it."""
         arrival.users += 1
+        if arrival.unused is not None:
+            arrival.unused.cancel()
         try:
             yield
         finally:
             arrival.users -= 1
             if not arrival.users:
-                loop = asyncio.get_running_loop()
-                loop.call_later(0 if arrival.settled else LINGER_SECONDS, self._end_unused, arrival)
+                seconds = 0 if arrival.settled else LINGER_SECONDS
+                arrival.unused = asyncio.get_running_loop().call_later(seconds, self._end_unused, arrival)
 
     def _is_read(self, name: Name) -> bool:
         arrival = self._arrivals.get(name)
@@ -238,8 +240,8 @@ class Origins:
             return
         self._closed = True
         await self._streams.aclose()
-        for arrival in list(self._running):
-            await arrival.aclose()
+        # At once: each gives its claim up, for which a registry that is away takes its time.
+        await asyncio.gather(*(arrival.aclose() for arrival in self._running))
         await self._means.cache.aclose()
         await self._means.upstream.aclose()
         await asyncio.to_thread(self._means.pool.close)
