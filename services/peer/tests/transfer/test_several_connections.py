@@ -12,7 +12,7 @@ from minga_peer.origins.pieces import Piece, Pieces
 from tests.support import origin as origins
 from tests.support.origin import Origin, origin, sha256
 
-from .conftest import Network, noise
+from .conftest import Network, eventually, noise
 from .test_origins import MIB, peers_of, read
 
 RATE = 2.0 * MIB
@@ -73,6 +73,24 @@ async def test_connections_are_left_to_other_files(
     assert place.most_answering <= 3
 
 
+async def test_a_file_for_which_there_is_no_connection_waits_and_a_question_does_not(
+    network: Network, place: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault: the 65th file that came to a peer at once failed after eight seconds, and all that was asked then."""
+    monkeypatch.setattr("minga_peer.origins.upstream.MAX_TRANSFERS", 1)
+    (peer,) = await peers_of(network, 1)
+    files = {place.put(f"/{number}.bin", data): data for number, data in enumerate([noise(2 * MIB), noise(MIB)])}
+    place.faults.stalls_after = 100_000
+    reading = [asyncio.create_task(read(peer, OriginFile(url, sha256(data)))) for url, data in files.items()]
+    await eventually(
+        lambda: place.sent_bytes > 0 and len(network.claims.claims) == 2, "one comes, and both are claimed"
+    )
+    assert (await peer.origins.described(OriginFile(next(iter(files))))).size_bytes == 2 * MIB
+    assert place.count("GET") == 1
+    place.released.set()
+    assert await asyncio.gather(*reading) == list(files.values())
+
+
 @pytest.mark.parametrize("fault", ["most_answers", "ignores_ranges", "no_ranges", "no_validator", "no_length"])
 async def test_an_origin_that_takes_one_connection_is_read_over_one(
     network: Network, place: Origin, fault: str
@@ -110,9 +128,18 @@ async def test_a_second_connection_that_gets_another_version_is_given_up(network
     (peer,) = await peers_of(network, 1)
     data = noise(3 * MIB)
     file = OriginFile(place.put("/a.bin", data), sha256(data))
+    # Before the second one's piece: had it got there first, it would have had to ask for that version itself.
+    place.faults.stalls_after = MIB // 2
+
+    def is_given_up() -> bool:
+        connections = [task for task in asyncio.all_tasks() if task.get_name().startswith("origin-connection-")]
+        return place.count("GET") == 2 and len(connections) == 1
+
     async with peer.origins.open(file) as reader:
         assert await reader.read(0, 10) == data[:10]
         place.put("/a.bin", noise(3 * MIB, seed=2))
+        await eventually(is_given_up, "the second one is given up")
+        place.released.set()
         await reader.whole()
         assert await reader.read(3 * MIB - 10, 10) == data[-10:]
 

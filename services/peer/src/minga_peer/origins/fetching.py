@@ -176,7 +176,7 @@ class Fetching:
     async def _fetch(self, piece: Piece | None) -> None:
         """Fetch a piece; the first one when the size is not known yet."""
         start, stop = self._range_of(piece)
-        async with AsyncExitStack() as stack:
+        async with self._means.upstream.transfers, AsyncExitStack() as stack:
             answer, body = await self._asked(stack, start, stop)
             self._note(answer)
             body = self._received(body)

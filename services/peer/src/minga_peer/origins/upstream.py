@@ -27,6 +27,8 @@ SILENCE_SECONDS = 8.0
 """Without a byte for so long an answer is given up."""
 MAX_REDIRECTS = 5
 MAX_CONNECTIONS = 64
+MAX_TRANSFERS = 48
+"""Connections over which whole files come. They may take minutes, and no question waits for one."""
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _STRONG_ETAG = re.compile(r'"[!#-~]{1,1000}"')
 _DATE = re.compile(r"[A-Za-z0-9 ,:+-]{10,64}")
@@ -82,6 +84,8 @@ class Upstream:
 
     def __init__(self, allowed: Allowed, resolve: Resolve | None = None) -> None:
         self.allowed = allowed
+        self.transfers = asyncio.Semaphore(MAX_TRANSFERS)
+        """For who reads a whole file to hold meanwhile: one that found no connection for some seconds would fail."""
         self._resolve = resolve or _resolved
         self._client: httpx.AsyncClient | None = None
         self._making = asyncio.Lock()
