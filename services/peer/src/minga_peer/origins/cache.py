@@ -156,12 +156,15 @@ class Cache:
         """Delete files until so much more may come, if that can be; what is used or pinned stays."""
         async with self._evicting:
             held = sum(self._sizes.values())
-            for file in reversed(self.files()):
-                fits = held + size_bytes <= self.limit_bytes and size_bytes <= self._store.status().free_bytes
-                if fits:
+            # To put all of them in order takes a tenth of a second for 100,000.
+            for file in () if self._fits(held, size_bytes) else reversed(self.files()):
+                if self._fits(held, size_bytes):
                     return
                 if not file.pinned and not self.in_use(file.name) and await self._evict(file):
                     held -= file.size_bytes
+
+    def _fits(self, held_bytes: int, size_bytes: int) -> bool:
+        return held_bytes + size_bytes <= self.limit_bytes and size_bytes <= self._store.status().free_bytes
 
     async def _evict(self, file: CachedFile) -> bool:
         try:
