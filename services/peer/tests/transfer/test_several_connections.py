@@ -9,11 +9,12 @@ import pytest
 from minga_core.chunks import ChunkSet, Geometry
 from minga_peer.origins.origin_file import OriginFile
 from minga_peer.origins.pieces import Piece, Pieces
+from minga_runtime.rate_limit import Limits, RateLimit
 from tests.support import origin as origins
-from tests.support.origin import Origin, origin, sha256
+from tests.support.origin import Origin, OriginFaults, origin, sha256
 
 from .conftest import Network, eventually, noise
-from .test_origins import MIB, peers_of, read
+from .test_origins import MIB, held_bytes, peers_of, read
 
 RATE = 2.0 * MIB
 
@@ -151,6 +152,56 @@ async def test_a_connection_that_breaks_leaves_its_piece_to_the_others(network: 
     place.faults.ends_after = MIB
     assert await read(peer, OriginFile(place.put("/a.bin", data), sha256(data))) == data
     assert place.sent_bytes <= 1.3 * len(data)
+
+
+async def test_who_takes_over_fetches_last_what_others_have_over_any_number_of_connections(
+    network: Network, place: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault: the first connection that had nothing left to fetch began with it, whatever the others still fetched."""
+    monkeypatch.setattr("minga_peer.origins.fetching.GAIN", 0.5)
+    monkeypatch.setattr("minga_peer.origins.following.GAPS_SECONDS", 1.0)
+    # One connection, at first.
+    place.faults.bytes_per_second, place.faults.no_ranges = 0, True
+    fetcher, full = await peers_of(network, 2)
+    network.limits = Limits(RateLimit(None), RateLimit(2 * MIB))
+    slow = await network.peer("slow")
+    data = noise(7 * MIB)
+    file = OriginFile(place.put("/a.bin", data), sha256(data))
+    place.faults.stalls_after = 4 * MIB
+    reading = [asyncio.create_task(read(peer, file)) for peer in (fetcher, full)]
+    await eventually(lambda: held_bytes(full) >= 4 * MIB, "one follower has what there is")
+    full.registry.may_claim.clear()
+    send = origins._send
+
+    async def stalls(origin: Origin, faults: OriginFaults, body: bytes, writer: asyncio.StreamWriter) -> None:
+        """All but pieces: those come."""
+        if len(body) > MIB:
+            await send(origin, faults, body[: MIB // 2], writer)
+            await origin.released.wait()
+            body = body[MIB // 2 :]
+        await send(origin, faults, body, writer)
+
+    def has_the_end() -> bool:
+        (part,) = slow.store.inventory.parts.values()
+        count = part.manifest.geometry.chunk_count
+        return not ChunkSet.from_ranges(count, [(count * 5 // 7, count)]) - part.held
+
+    async with slow.origins.open(file) as reader:
+        whole = asyncio.create_task(reader.whole())
+        await eventually(lambda: held_bytes(slow) > 0, "the other one has begun")
+        place.faults.stalls_after, place.faults.no_ranges = None, False
+        monkeypatch.setattr(origins, "_send", stalls)
+        await fetcher.die()
+        await eventually(has_the_end, "another connection has brought the last two MiB")
+        held = held_bytes(slow)
+        await asyncio.wait({whole}, timeout=0.5)
+        assert held_bytes(slow) - held < MIB // 2
+        place.released.set()
+        full.registry.may_claim.set()
+        await whole
+    assert await reading[1] == data
+    reading[0].cancel()
+    await asyncio.gather(reading[0], return_exceptions=True)
 
 
 def test_pieces_are_taken_once_and_given_back() -> None:

@@ -55,7 +55,9 @@ class Fetching:
         self._more = asyncio.Event()
         """Set when there may be more pieces, or there will be none."""
         self._idle = asyncio.Event()
-        """Set once a connection has found no piece to fetch."""
+        """Set once no connection has a piece to fetch."""
+        self._busy_count = 0
+        """Connections that have one."""
         self._connecting = False
         """Whether the newest connection has no answer yet."""
 
@@ -91,6 +93,7 @@ class Fetching:
 
     async def _fetch_missing(self) -> None:
         gaps: asyncio.Task[None] | None = None
+        self._idle.clear()
         if (part := self._incoming.part) is not None:
             missing = part.known - part.held
             pieces = self._pieces = Pieces(part.manifest.geometry, part.held | missing)
@@ -164,13 +167,16 @@ class Fetching:
             if piece is None:
                 if self._gaps is None or self._gaps.done():
                     return
-                self._idle.set()
+                if not self._busy_count:
+                    self._idle.set()
                 self._more.clear()
                 await self._more.wait()
                 continue
+            self._busy_count += 1
             try:
                 await self._fetch(piece)
             finally:
+                self._busy_count -= 1
                 pieces.give_back(piece, part.held)
 
     async def _fetch(self, piece: Piece | None) -> None:
