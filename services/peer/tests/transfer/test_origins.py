@@ -685,7 +685,8 @@ async def test_a_fetcher_that_does_not_answer_in_time_keeps_its_claim(
 async def test_followers_for_which_a_fetcher_has_no_room_wait_for_it(
     network: Network, place: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However often they have to ask: it lives, and the origin is asked once. They find the file when it is there."""
+    """For ten minutes, in which they ask again and again: it lives, and the origin is asked once. They find the file
+    when it is there."""
     monkeypatch.setattr("minga_peer.origins.transfer.BUSY_SECONDS", 0.0)
     monkeypatch.setattr("minga_peer.origins.transfer.MAX_FETCHERS", 1)
     fetcher, peer = await peers_of(network, 2)
@@ -702,8 +703,13 @@ async def test_followers_for_which_a_fetcher_has_no_room_wait_for_it(
         yield DigestStep()
 
     fetcher.service.digests = full  # type: ignore[assignment]
+    with monkeypatch.context() as patched:
+        patched.setattr("minga_peer.origins.transfer.MAX_BUSY", 3)
+        with pytest.raises(UnavailableError, match="p0 fetches it, and has no room"):
+            await read(peer, file)
+    assert len(asked) == 3
     second = asyncio.create_task(read(peer, file))
-    await eventually(lambda: len(asked) > 3, "it is asked again and again")
+    await eventually(lambda: len(asked) > 6, "it is asked again and again")
     place.released.set()
     assert await asyncio.gather(first, second) == [data] * 2
     assert place.count("GET") == 1

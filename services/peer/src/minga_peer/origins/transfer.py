@@ -41,6 +41,8 @@ MAX_FETCHERS = 16
 """Times that a fetcher is lost, this peer included, before a transfer is given up."""
 BUSY_SECONDS = 2.0
 """How often, about, a fetcher with too many followers is asked again: the registry is, too."""
+MAX_BUSY = 300
+"""Times that it is asked: ten minutes."""
 TAKEOVER_SECONDS = 0.5
 """Who lacks all of what was known waits so long before it takes over; others less, in proportion."""
 
@@ -85,7 +87,7 @@ class Transfer:
     async def _arrive(self) -> None:
         """Return when all chunks are here."""
         dead = doubted = b""
-        lost_count = 0
+        lost_count = busy_count = 0
         while lost_count < MAX_FETCHERS:
             fetcher = await self._claim(dead)
             if self._may_be_held(dead) and await fetch_from_holders(self._means, self.incoming):
@@ -100,7 +102,9 @@ class Transfer:
                 return
             except BusyError as error:
                 # It lives, and has too many followers: one of them may end, or the fetch.
-                dead = b""
+                dead, busy_count = b"", busy_count + 1
+                if busy_count == MAX_BUSY:
+                    raise UnavailableError(f"{self._name}: {fetcher.peer_id} fetches it, and has no room") from error
                 await asyncio.sleep(max(BUSY_SECONDS, error.retry_after.total_seconds()) * _jitter(0.5))
                 continue
             except FetcherLostError as error:
