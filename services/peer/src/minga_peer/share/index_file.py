@@ -59,6 +59,9 @@ MAX_VARIABLES = 999
 """Of one statement: what SQLite's bound was once."""
 INODES_A_QUERY = 500
 """Files that are looked up at once."""
+CACHED_STATEMENTS = 8
+"""Kept compiled. Batches of different sizes are different statements, of about 100 KiB each: Python's 128 took
+11 MiB."""
 _MANIFESTS = "manifests (content, manifest)"
 _ENTRY = "name, path, size, mtime, inode, device, content, published, ctime, executable, tag"
 _COLUMNS = f"{_ENTRY}, digest"
@@ -133,7 +136,7 @@ class IndexFile:
 
     def return_to_disk(self) -> None:
         """Write an index that is in memory to its file, and go on there. Raises StorageError, too."""
-        memory, database = self._opened(), sqlite3.connect(self.path, check_same_thread=False)
+        memory, database = self._opened(), _connected(self.path)
         try:
             _make_tables(database)
             with database:
@@ -234,7 +237,7 @@ class IndexFile:
     def _connect(self, path: Path | str) -> sqlite3.Connection:
         """A connection in place of the one before, which is closed. path: of a file, or `:memory:`."""
         self.close()
-        self._database = sqlite3.connect(path, check_same_thread=False)
+        self._database = _connected(path)
         return self._database
 
     def _load(self, database: sqlite3.Connection) -> dict[Name, IndexedFile]:
@@ -276,6 +279,11 @@ class IndexFile:
         if self._database is None:
             raise RuntimeError("the index is not open")
         return self._database
+
+
+def _connected(path: Path | str) -> sqlite3.Connection:
+    """A connection for any thread, by one at a time."""
+    return sqlite3.connect(path, check_same_thread=False, cached_statements=CACHED_STATEMENTS)
 
 
 def _apply(database: sqlite3.Connection, changes: Sequence[Change]) -> None:
