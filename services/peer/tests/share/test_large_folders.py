@@ -1,10 +1,14 @@
 """Very many files: work in proportion to what has changed. Counted, not timed."""
 
+from pathlib import Path
+
+from minga_core.clock import SystemClock
 from minga_core.names import Name
 from minga_engine.parts.files import Fingerprint
 from minga_engine.parts.hashing import RANGE_BYTES
 from minga_peer.share.hash_queue import BATCH_BYTES, BATCH_FILES, _Waiting
 from minga_peer.share.root import FoundFile
+from minga_peer.share.store import ContentStore, StoreSettings
 
 from .conftest import Opener, Shared, noise
 
@@ -57,6 +61,21 @@ def test_waiting_files_are_not_looked_at_one_by_one_for_each_that_is_hashed() ->
     assert len(set(taken)) == 2_000
     assert [int(name) % 7 for name in taken] == sorted(int(name) % 7 for name in taken)
     assert waiting.next_due() is None
+
+
+async def test_a_scan_keeps_files_that_wait_to_be_hashed_once(tmp_path: Path) -> None:
+    """1. Nothing is hashed. 2. Another scan finds the same object. 3. A file that has changed meanwhile is another."""
+    store = await ContentStore.open(StoreSettings(tmp_path), SystemClock())
+    try:
+        (tmp_path / "a").write_bytes(b"1")
+        comparer, name = store.sync._comparer, Name("a")
+        first = await comparer.scan()
+        await comparer.compare(first)
+        assert (await comparer.scan()).files[name] is first.files[name]
+        (tmp_path / "a").write_bytes(b"12")
+        assert (await comparer.scan()).files[name].fingerprint.size_bytes == 2
+    finally:
+        await store.aclose()
 
 
 class _CountedName(str):

@@ -3,6 +3,7 @@
 import asyncio
 import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from minga_core.errors import InvalidNameError
 from minga_core.names import Name, parse_name
@@ -13,6 +14,7 @@ from minga_peer.share.first_scan import FirstScan
 from minga_peer.share.hash_queue import HashQueue
 from minga_peer.share.indexed_file import IndexedFile
 from minga_peer.share.inventory import folders_of
+from minga_peer.share.known_files import KnownFiles
 from minga_peer.share.root import FoundFile, KnownFile, Scan, shown
 from minga_peer.share.shared_folder import SharedFolder
 from minga_peer.share.store_metrics import StoreMetrics
@@ -20,6 +22,18 @@ from minga_peer.share.unreadable import UnreadableFiles
 
 STEP_FILES = 1000
 """Files compared before other tasks get the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Files of which something is kept, those that wait to be hashed too: folders into which very many are put are
+    scanned again and again meanwhile. Implements `root.KnownFiles`."""
+
+    known: KnownFiles
+    queue: HashQueue
+
+    def get(self, name: Name) -> KnownFile | None:
+        return self.known.get(name) or self.queue.waiting(name)
 
 
 class Comparer:
@@ -44,6 +58,10 @@ class Comparer:
         self._metrics = metrics
         self._rescan = rescan
         self._of_files = FileConditions(folder.conditions)
+
+    async def scan(self, below: str = "") -> Scan:
+        """Scan everything, or what is below a folder; see `Root.scan`."""
+        return await self._folder.disk.run(self._folder.root.scan, below, _Kept(self._known, self._queue))
 
     async def compare_all(self, scan: Scan) -> None:
         """Take in a scan of everything."""
@@ -104,7 +122,7 @@ class Comparer:
             if fingerprint is not None:
                 self._file_changed(path, fingerprint)
             else:
-                others[path] = await self._folder.disk.run(self._folder.root.scan, path, self._known)
+                others[path] = await self.scan(path)
                 await self.compare(others[path])
         if others:
             scans = list(others.values())

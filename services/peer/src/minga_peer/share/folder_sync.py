@@ -92,7 +92,7 @@ class FolderSync:
 
     async def _scan(self) -> None:
         """Scan everything once. Nothing keeps the scan until the next one: it is as large as all that is known."""
-        scan = await self._folder.disk.run(self._folder.root.scan, "", self._folder.known)
+        scan = await self._comparer.scan()
         self.ignored_count = scan.ignored_count
         await self._comparer.compare_all(scan)
 
@@ -108,7 +108,7 @@ class FolderSync:
     async def _on_hashed(self, outcomes: list[Hashed]) -> None:
         await self._comparer.look_at(await self._outcomes.share(outcomes))
         for outcome in outcomes:
-            if not self._queue.is_waiting(outcome.found.name):
+            if not self._queue.waiting(outcome.found.name):
                 self._first.forget(outcome.found.name)
         await self._first.check_complete()
 

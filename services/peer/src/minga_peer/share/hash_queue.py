@@ -46,7 +46,9 @@ class _Waiting:
     take decides how large the process is from then on."""
 
     def __init__(self) -> None:
-        self.due: dict[Name, tuple[_Moment, FoundFile]] = {}
+        self.files: dict[Name, FoundFile] = {}
+        self._due: dict[Name, float] = {}
+        """Of each of them."""
         self._moments: dict[float, _Moment] = {}
         self._order: list[float] = []
         """A heap of their times."""
@@ -55,7 +57,24 @@ class _Waiting:
         """Add a file, or put it off."""
         moment = self._moment(math.floor(due * 1000) / 1000)
         moment.names.append(found.name)
-        self.due[found.name] = (moment, found)
+        # The number of the moment itself, and nothing that is made for this file alone.
+        self._due[found.name] = moment.due
+        self.files[found.name] = found
+
+    def drop(self, name: Name) -> None:
+        """Remove a file; no error when it is not there."""
+        if self.files.pop(name, None) is not None:
+            del self._due[name]
+
+    def due(self, name: Name) -> float | None:
+        """When a file has settled; None when it is not there."""
+        return self._due.get(name)
+
+    def shrink(self) -> None:
+        """Free the memory of a large queue once it is empty: a dictionary is as large as it ever was."""
+        if not self.files:
+            self.files.clear()
+            self._due.clear()
 
     def _moment(self, due: float) -> _Moment:
         if due not in self._moments:
@@ -68,10 +87,10 @@ class _Waiting:
         batch: list[FoundFile] = []
         size_bytes = 0
         while (moment := self._next()) is not None and moment.due <= now:
-            found = self.due[moment.names[-1]][1]
+            found = self.files[moment.names[-1]]
             if batch and (len(batch) == max_files or size_bytes + found.fingerprint.size_bytes > max_bytes):
                 break
-            del self.due[found.name]
+            self.drop(found.name)
             batch.append(found)
             size_bytes += found.fingerprint.size_bytes
         return batch
@@ -86,8 +105,7 @@ class _Waiting:
         while self._order:
             moment = self._moments[self._order[0]]
             while moment.names:
-                waiting = self.due.get(moment.names[-1])
-                if waiting is not None and waiting[0] is moment:
+                if self._due.get(moment.names[-1]) == moment.due:
                     return moment
                 moment.names.pop()
             del self._moments[heapq.heappop(self._order)]
@@ -130,15 +148,15 @@ class HashQueue:
         self._hashing: dict[Name, list[FoundFile]] = {}
 
     def __len__(self) -> int:
-        return len(self._small.due) + len(self._large.due) + len(self._hashing)
+        return len(self._small.files) + len(self._large.files) + len(self._hashing)
 
     def __contains__(self, name: Name) -> bool:
         """Whether a file of that name waits or is being hashed."""
-        return self.is_waiting(name) or name in self._hashing
+        return self.waiting(name) is not None or name in self._hashing
 
-    def is_waiting(self, name: Name) -> bool:
-        """Whether a file of that name waits to be hashed."""
-        return name in self._small.due or name in self._large.due
+    def waiting(self, name: Name) -> FoundFile | None:
+        """The file of that name that waits to be hashed; None when none does. From any thread."""
+        return self._small.files.get(name) or self._large.files.get(name)
 
     def is_hashing(self, found: FoundFile) -> bool:
         """Whether exactly this state of the file is being hashed now."""
@@ -176,13 +194,13 @@ class HashQueue:
 
     def _first_due_of(self, name: Name, due: float) -> float:
         """When a file would have been hashed that is to be at `due`, if it had not waited already."""
-        waiting = self._small.due.get(name) or self._large.due.get(name)
-        return self._first_due.get(name, due if waiting is None else waiting[0].due)
+        dues = (self._first_due.get(name), self._small.due(name), self._large.due(name), due)
+        return next(each for each in dues if each is not None)
 
     def drop(self, name: Name) -> None:
         """Remove a file that waits; no error when none does."""
-        self._small.due.pop(name, None)
-        self._large.due.pop(name, None)
+        self._small.drop(name)
+        self._large.drop(name)
         self._first_due.pop(name, None)
 
     async def run(self) -> None:
@@ -230,9 +248,11 @@ class HashQueue:
 
     def _shrink(self) -> None:
         """Free the memory of a large queue once it is empty: a dictionary is as large as it ever was."""
+        self._small.shrink()
+        self._large.shrink()
         if not len(self):
-            for emptied in (self._small.due, self._large.due, self._first_due, self._hashing):
-                emptied.clear()
+            self._first_due.clear()
+            self._hashing.clear()
 
     def _hashing_ended(self, batch: list[FoundFile]) -> None:
         for found in batch:
