@@ -23,6 +23,7 @@ from minga_peer.daemon.socket_file import claim_socket
 from minga_peer.settings import PeerSettings
 from minga_peer.share.store import ContentStore
 from minga_peer.version import VERSION
+from minga_runtime.allocator import return_large_objects
 from minga_runtime.logs import configure_logging, log_event
 from minga_runtime.metrics import describe_certificate
 from minga_runtime.process import run_process, write_port_file
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 def run_daemon(settings: PeerSettings) -> int:
     """Run a peer until SIGTERM or Ctrl-C; the exit code (see `minga_runtime.process.run_process`)."""
     configure_logging(settings.log_level, settings.log_format)
+    return_large_objects()
     with export_traces(settings.traces, "minga-peer", VERSION, settings.peer_id):
         return run_process(lambda stop: serve(settings, stop))
 
