@@ -63,7 +63,7 @@ def garbage(rng: random.Random) -> bytes:
         # A header block that never ends.
         return PREFACE + frame(4, 0, 0, b"") + frame(1, 0, 1, noise) + frame(9, 0, 1, noise) * rng.randint(1, 50)
     if kind == 6:
-        return b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: " + noise.hex().encode() + b"\r\n" * rng.randint(0, 2)
+        return b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: " + noise.hex().encode() + b"\r\n" * rng.randint(0, 2)
     return b"\x16\x03\x01" + noise  # as TLS begins
 
 
@@ -123,7 +123,7 @@ def bad_http(rng: random.Random) -> bytes:
     return b"GET /" + bytes(byte for byte in noise if byte not in b" \r\n") + _HOST
 
 
-_HOST = b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+_HOST = b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 def attack_http(address: str, rng: random.Random, count: int) -> None:

@@ -27,7 +27,7 @@ def test_slow_body_is_answered_408(target: Target) -> None:
     """Although a byte comes now and then."""
     with connect(target.locator) as connection:
         connection.settimeout(0.2)
-        connection.sendall(b"POST /v1/placements HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
+        connection.sendall(b"POST /v1/placements HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n")
         deadline = time.monotonic() + SLOW_SECONDS
         while not (answer := _received(connection)):
             assert time.monotonic() < deadline, "a body that never ends is read for ever"
@@ -41,7 +41,7 @@ def test_endless_body_is_cut_off(target: Target) -> None:
     sent = 0
     with target.watched(), connect(target.locator) as connection:
         connection.sendall(
-            b"POST /v1/placements HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"POST /v1/placements HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
         with suppress(ConnectionError):
